@@ -1,0 +1,213 @@
+//! What every stage says about an action: the item, the debt, the verdict. Stages know these words and
+//! the stage to their right; the Lustre border implements the two traits.
+
+use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::types::{ArchiveId, Cookie, Extent, Fid, HsmErrno};
+
+/// What the coordinator asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verb {
+    /// Copy a file to its archive.
+    Archive,
+    /// Bring a released file's data back.
+    Restore,
+    /// Delete the archived copy.
+    Remove,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Archive => "archive",
+            Self::Restore => "restore",
+            Self::Remove => "remove",
+        })
+    }
+}
+
+/// The number that a message gave for the action.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// An action that becomes a job.
+    Do(Verb),
+    /// Stop the action with the same cookie; never a job of its own.
+    Cancel,
+    /// Not known to us: answered EINVAL, for whoever sent it waits for an answer.
+    Unknown(u32),
+}
+
+/// Who an action is: cookies alone repeat between MDTs, FIDs alone between requests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ActionKey {
+    /// The coordinator's number.
+    pub cookie: Cookie,
+    /// The file that it is about.
+    pub fid: Fid,
+}
+
+/// One action as it came through the pipe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// What to do.
+    pub kind: Kind,
+    /// The file.
+    pub fid: Fid,
+    /// The file that holds the data; equals `fid` until a restore makes its volatile file.
+    pub dfid: Fid,
+    /// The coordinator's number for it.
+    pub cookie: Cookie,
+    /// The archive; `None` for the 0 that C means "any" by.
+    pub archive_id: Option<ArchiveId>,
+    /// The range asked for; the coordinator of today only sends whole files.
+    pub extent: Extent,
+    /// Group lock id, always 0 today.
+    pub gid: u64,
+    /// Somebody's `open()` waits (2.17; a hint: one flag stands for the whole message).
+    pub blocking: bool,
+    /// `lfs hsm_archive --data`, as it came.
+    pub data: Box<[u8]>,
+}
+
+impl Item {
+    /// The item's identity.
+    #[must_use]
+    pub const fn key(&self) -> ActionKey {
+        ActionKey {
+            cookie: self.cookie,
+            fid: self.fid,
+        }
+    }
+}
+
+/// How an action ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// Done and durable.
+    Done,
+    /// Stopped because the coordinator asked for it. Sent unasked it would be recorded as a success.
+    Cancelled,
+    /// Not done.
+    Failed {
+        /// Why, for the coordinator's log.
+        errno: HsmErrno,
+        /// Whether trying again makes sense (sites whose policy allows retries act on it).
+        retry: bool,
+    },
+}
+
+impl Verdict {
+    /// A failure that another try would repeat.
+    #[must_use]
+    pub const fn failed(errno: HsmErrno) -> Self {
+        Self::Failed {
+            errno,
+            retry: false,
+        }
+    }
+
+    /// A failure of the moment.
+    #[must_use]
+    pub const fn try_again(errno: HsmErrno) -> Self {
+        Self::Failed { errno, retry: true }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Failed { errno, .. } => write!(f, "failed ({errno})"),
+        }
+    }
+}
+
+/// A call into Lustre that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{call} failed: {} ({:?})", nix::errno::Errno::from_raw(*errno).desc(), nix::errno::Errno::from_raw(*errno))]
+pub struct HsmError {
+    /// The function or ioctl, as its manual names it.
+    pub call: &'static str,
+    /// Its errno, positive.
+    pub errno: i32,
+}
+
+impl HsmError {
+    /// An error of `call` with a positive `errno`.
+    #[must_use]
+    pub const fn new(call: &'static str, errno: i32) -> Self {
+        Self { call, errno }
+    }
+
+    /// An error of `call` from an I/O error; EIO where the system gave no number.
+    #[must_use]
+    pub fn io(call: &'static str, error: &std::io::Error) -> Self {
+        Self::new(call, error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    /// Whether the file is not there.
+    #[must_use]
+    pub const fn is_not_found(&self) -> bool {
+        self.errno == libc::ENOENT
+    }
+}
+
+/// An action that the coordinator waits for. It must be ended, exactly once, by [`Debt::finish`];
+/// one that is dropped is answered EIO and logged as a defect.
+pub trait Debt: Send + fmt::Debug {
+    /// What was asked for.
+    fn item(&self) -> &Item;
+
+    /// Starts the action; blocks. ARCHIVE: gives the file to read, whose data version the kernel has
+    /// just sampled. RESTORE: gives an empty volatile file with the released file's layout. REMOVE:
+    /// gives nothing.
+    ///
+    /// # Errors
+    /// The failed call. The action is still owed and must be finished.
+    fn begin(&mut self) -> Result<Option<File>, HsmError>;
+
+    /// Ends the action, of which `copied` bytes were moved; blocks. Every duplicate of the file from [`Debt::begin`] must be closed before:
+    /// after a restore a late write on one hangs for ever.
+    ///
+    /// # Errors
+    /// The coordinator's objection: EBUSY (the file changed while it was archived), ENOENT (it gave the
+    /// action up), ECANCELED. What was copied is then not the file's copy.
+    fn finish(self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError>;
+}
+
+/// The file system as the workers see it. All calls block.
+pub trait FileSystem: Send + Sync + fmt::Debug {
+    /// Path of a file below the mount point, without a leading slash.
+    ///
+    /// # Errors
+    /// ENOENT when no name is left.
+    fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError>;
+
+    /// The file's record of where its copy is (`trusted.lhsm_s3`), `None` when it has none.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError>;
+
+    /// Writes that record.
+    ///
+    /// # Errors
+    /// The failed call.
+    fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError>;
+
+    /// Removes that record; absent is fine.
+    ///
+    /// # Errors
+    /// The failed call.
+    fn clear_map(&self, fid: Fid) -> Result<(), HsmError>;
+
+    /// Tells the coordinator that an action is alive, by the file's own FID: the data FID of a restore
+    /// would become final with its first report, and no successor could finish it.
+    ///
+    /// # Errors
+    /// ECANCELED: a cancel was accepted. ENOENT: the coordinator forgot the action. EAGAIN: it is off.
+    fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError>;
+}

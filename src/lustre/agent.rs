@@ -1,0 +1,300 @@
+//! The mount's HSM agent: registration with the coordinator, and what keeps it registered.
+//!
+//! Registering while a coordinator is stopped crashes the client's kernel (2.17 and before), so a probe
+//! comes first, always. A coordinator that is switched off and on forgets its agents without a sign on
+//! the pipe; [`Agent::keep_alive`] brings the registration back without touching the pipe in use.
+
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::fcntl::{FcntlArg, OFlag};
+
+use super::bindings::hsm_copytool_private;
+use super::{Mount, ioctl};
+use crate::action::HsmError;
+use crate::types::{ArchiveId, Cookie, Extent, Fid};
+
+/// No coordinator counts this far: cookies start at the wall clock's seconds.
+const BOGUS_COOKIE: Cookie = Cookie(u64::MAX);
+/// Slack for some 170 of the largest messages, on top of a reader that never stops.
+const PIPE_BYTES: i32 = 1 << 20;
+/// Above every pid (at most 2^22): a pipe of ours must not share its kernel uid with another process.
+const UID_SPACE: u32 = 1 << 30;
+
+/// Whether the MDT's coordinator runs (`mdt.*.hsm_control`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coordinator {
+    /// It takes registrations.
+    Running,
+    /// Registering now would crash this node.
+    Stopped,
+}
+
+/// Why there is no agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another copytool of ours serves this mount.
+    #[error("another lhsmtool-s3 already serves this mount point. Lustre knows one agent per mount: give \
+             one daemon all archive ids, or mount the file system a second time for a second daemon")]
+    Occupied,
+    /// The lock itself failed.
+    #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
+    Lock(std::io::Error),
+    /// The coordinator is off.
+    #[error("the HSM coordinator is stopped. On the MDS: lctl set_param mdt.*.hsm_control=enabled")]
+    Stopped,
+    /// A call failed.
+    #[error("{0}{hint}", hint = hint(.0))]
+    Call(#[from] HsmError),
+    /// The pipe's own errors.
+    #[error("can't make the message pipe: {0}")]
+    Pipe(std::io::Error),
+}
+
+impl AgentError {
+    /// Whether waiting may help; the rest needs an administrator.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
+            Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
+        }
+    }
+}
+
+fn hint(error: &HsmError) -> &'static str {
+    match error.errno {
+        libc::EPERM | libc::EACCES => {
+            ". A copytool needs CAP_SYS_ADMIN, and the nodemap's rbac role hsm_ops where nodemaps are used"
+        }
+        libc::ENXIO | libc::EAGAIN | libc::EINPROGRESS => {
+            ". The coordinator is stopped or starting: on the MDS, lctl set_param mdt.*.hsm_control=enabled"
+        }
+        _ => "",
+    }
+}
+
+/// A live registration. The last clone of its `Arc` unregisters, which blocks; debts hold one each, so
+/// that comes after the last action.
+#[derive(Debug)]
+pub struct Agent {
+    mount: Arc<Mount>,
+    ct: CopytoolPtr,
+    archives: Vec<ArchiveId>,
+    /// 0: the library's registration; else the uid of our own pipe.
+    generation: AtomicU32,
+    _lock: UnixListener,
+}
+
+/// The library's handle of the registration.
+#[derive(Debug)]
+struct CopytoolPtr(NonNull<hsm_copytool_private>);
+
+#[expect(unsafe_code, reason = "a C handle used from several threads")]
+// SAFETY: liblustreapi ties nothing to a thread. After register the struct is only read: begin takes it
+// const, end and progress use its mount descriptor; recv, which writes its buffer, is never called.
+unsafe impl Send for CopytoolPtr {}
+#[expect(unsafe_code, reason = "a C handle used from several threads")]
+// SAFETY: as for Send; unregister, the one call that changes it, has the only reference (Drop).
+unsafe impl Sync for CopytoolPtr {}
+
+impl Agent {
+    /// Asks whether the coordinator runs; needs no registration. The MDS logs one line for it.
+    ///
+    /// # Errors
+    /// Neither answer came: the MDT can't be reached, or this is no Lustre client.
+    pub fn probe(mount: &Mount) -> Result<Coordinator, HsmError> {
+        match ioctl::progress(mount.descriptor(), Fid::ROOT, BOGUS_COOKIE, Extent::EMPTY) {
+            Ok(()) => Ok(Coordinator::Running),
+            Err(error) if error.errno == libc::ENOENT => Ok(Coordinator::Running),
+            Err(error) if error.errno == libc::EAGAIN => Ok(Coordinator::Stopped),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe.
+    ///
+    /// # Errors
+    /// Why not; see [`AgentError::is_transient`].
+    pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>) -> Result<Self, AgentError> {
+        let lock = lock(&mount)?;
+        if Self::probe(&mount)? == Coordinator::Stopped {
+            return Err(AgentError::Stopped);
+        }
+        let mut ids = archives
+            .iter()
+            .map(|id| i32::try_from(id.get()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
+        let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
+        let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
+        let agent = Self {
+            mount,
+            ct: CopytoolPtr(ct),
+            archives,
+            generation: AtomicU32::new(0),
+            _lock: lock,
+        };
+        widen(&agent.library_pipe()?);
+        Ok(agent)
+    }
+
+    /// Registers again for a stream that can't be followed or that ended: drops the old pipe, whose read
+    /// end must still be drained, and gives the new one.
+    ///
+    /// # Errors
+    /// As for [`Agent::register`].
+    pub fn register_again(&self) -> Result<Pipe, AgentError> {
+        if Self::probe(&self.mount)? == Coordinator::Stopped {
+            return Err(AgentError::Stopped);
+        }
+        let old = uid(self.generation.load(Ordering::Relaxed));
+        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        // A pipe that the kernel has already forgotten is fine.
+        if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
+            tracing::debug!(%error, "the old pipe was already gone");
+        }
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .map_err(|e| AgentError::Pipe(e.into()))?;
+        blocking(&write).map_err(AgentError::Pipe)?;
+        widen(&read);
+        ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives)?;
+        self.generation.store(generation, Ordering::Relaxed);
+        Ok(Pipe::Own(read))
+    }
+
+    /// Makes sure that the coordinator knows us, with a pipe that is thrown away at once: if it forgot
+    /// us this registers, and messages come through the pipe in use; else nothing changes. Blocks while
+    /// any pipe of this node is full, so never call it from the reader.
+    ///
+    /// # Errors
+    /// The probe or the registration failed.
+    pub fn keep_alive(&self) -> Result<Coordinator, HsmError> {
+        if Self::probe(&self.mount)? == Coordinator::Stopped {
+            return Ok(Coordinator::Stopped);
+        }
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+            .map_err(|e| HsmError::new("pipe2", e as i32))?;
+        let result = ioctl::start_copytool(self.mount.descriptor(), &write, uid(self.generation.load(Ordering::Relaxed)), &self.archives);
+        drop((read, write));
+        match result {
+            Ok(()) => Ok(Coordinator::Running),
+            // "already registered" is what we want to hear.
+            Err(error) if error.errno == libc::EEXIST => Ok(Coordinator::Running),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The pipe of the library's own registration.
+    ///
+    /// # Errors
+    /// The library lost it.
+    pub fn library_pipe(&self) -> Result<Pipe, HsmError> {
+        self.mount.library().pipe_fd(self.ct.0.as_ptr()).map(Pipe::Library)
+    }
+
+    /// The mount that it serves.
+    #[must_use]
+    pub const fn mount(&self) -> &Arc<Mount> {
+        &self.mount
+    }
+
+    /// The archive ids that it is registered for.
+    #[must_use]
+    pub fn archives(&self) -> &[ArchiveId] {
+        &self.archives
+    }
+
+    pub(super) const fn pointer(&self) -> *const hsm_copytool_private {
+        self.ct.0.as_ptr()
+    }
+}
+
+/// What names a pipe of ours in the kernel; the library's own is our pid.
+fn uid(generation: u32) -> u32 {
+    match generation {
+        0 => std::process::id(),
+        n => UID_SPACE | (std::process::id() & 0x3f_ffff) | ((n & 0x7f) << 22),
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let generation = self.generation.load(Ordering::Relaxed);
+        if generation > 0
+            && let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), uid(generation))
+        {
+            tracing::warn!(%error, "could not drop the message pipe");
+        }
+        match self.mount.library().unregister(self.ct.0.as_ptr()) {
+            Ok(()) => tracing::info!("unregistered from the coordinator"),
+            Err(error) => tracing::warn!(%error, "could not unregister"),
+        }
+    }
+}
+
+/// Where messages come from.
+#[derive(Debug)]
+pub enum Pipe {
+    /// The library's descriptor: read it, never close it.
+    Library(RawFd),
+    /// Ours.
+    Own(OwnedFd),
+}
+
+impl Pipe {
+    /// The descriptor to read.
+    #[must_use]
+    pub fn borrow(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Library(fd) => {
+                #[expect(unsafe_code, reason = "the library lends its descriptor as a number")]
+                // SAFETY: the library keeps it open until unregister (llapi_hsm_copytool_get_fd returns
+                // its own, not a dup), and each Pipe is held beside the Agent that unregisters in Drop.
+                unsafe {
+                    BorrowedFd::borrow_raw(*fd)
+                }
+            }
+            Self::Own(fd) => std::os::fd::AsFd::as_fd(fd),
+        }
+    }
+}
+
+impl std::os::fd::AsFd for Pipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.borrow()
+    }
+}
+
+/// A larger pipe is only slack; a node that allows none works too.
+fn widen(pipe: &impl std::os::fd::AsFd) {
+    if let Err(error) = nix::fcntl::fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        tracing::debug!(%error, "the message pipe keeps its default size");
+    }
+}
+
+/// The kernel writes whole messages and waits for room: its end must not be O_NONBLOCK.
+fn blocking(write: &OwnedFd) -> std::io::Result<()> {
+    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(write, FcntlArg::F_GETFL)?);
+    nix::fcntl::fcntl(write, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
+/// and is the same from each path to this mount.
+fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
+    let root = nix::sys::stat::fstat(mount.descriptor()).map_err(|e| AgentError::Lock(e.into()))?;
+    let name = format!("lhsmtool-s3/{:x}/{:x}", root.st_dev, root.st_ino);
+    let address = {
+        use std::os::linux::net::SocketAddrExt as _;
+        SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
+    };
+    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => AgentError::Occupied,
+        _ => AgentError::Lock(error),
+    })
+}

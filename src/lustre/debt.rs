@@ -1,0 +1,185 @@
+//! An action that must be answered: [`Debt`] over liblustreapi's handles.
+
+use std::fs::File;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::bindings::{HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private};
+use super::ioctl::{c_extent, c_fid};
+use super::layout::RestoreLayout;
+use super::{Agent, Mount};
+use crate::action::{Debt, HsmError, Item, Kind, Verb, Verdict};
+use crate::types::{Extent, HsmErrno};
+
+/// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
+const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
+
+/// One action of one agent.
+#[derive(Debug)]
+pub(super) struct Action {
+    agent: Arc<Agent>,
+    item: Item,
+    handle: Handle,
+}
+
+#[derive(Debug)]
+enum Handle {
+    /// Not begun, or begin failed: only an error can be reported.
+    None,
+    Begun(HandlePtr),
+    Ended,
+}
+
+#[derive(Debug)]
+struct HandlePtr(NonNull<hsm_copyaction_private>);
+
+#[expect(unsafe_code, reason = "a C handle that moves between threads")]
+// SAFETY: liblustreapi ties no handle to a thread; it is owned here, and used by one thread at a time.
+unsafe impl Send for HandlePtr {}
+
+impl Action {
+    pub(super) const fn new(agent: Arc<Agent>, item: Item) -> Self {
+        Self {
+            agent,
+            item,
+            handle: Handle::None,
+        }
+    }
+
+    fn start(&mut self, open_flags: i32, is_error: bool) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
+        let hai = c_item(&self.item);
+        let handle = self.agent.mount().library().begin(
+            self.agent.pointer(),
+            &hai,
+            open_flags,
+            is_error,
+        )?;
+        NonNull::new(handle).ok_or(HsmError::new("llapi_hsm_action_begin", libc::EFAULT))
+    }
+
+    fn file(&self) -> Result<File, HsmError> {
+        let Handle::Begun(handle) = &self.handle else {
+            return Err(HsmError::new("llapi_hsm_action_get_fd", libc::EINVAL));
+        };
+        let fd = self.agent.mount().library().action_fd(handle.0.as_ptr())?;
+        #[expect(unsafe_code, reason = "a descriptor made by C")]
+        // SAFETY: llapi_hsm_action_get_fd dups: this number is new and nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(fd.into())
+    }
+
+    fn end(&mut self, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+        let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
+            Handle::Begun(handle) => (true, handle.0),
+            Handle::Ended => return Ok(()),
+            // A begin that fails has not closed the action; this pair does (facts of 2.17).
+            Handle::None => (false, self.start(0, true)?),
+        };
+        let (errval, retry) = match verdict {
+            Verdict::Done if begun => (0, false),
+            Verdict::Done => (HsmErrno::EIO.get(), false),
+            Verdict::Cancelled => (libc::ECANCELED, false),
+            Verdict::Failed { errno, retry } => (errno.get(), retry),
+        };
+        // A restore that is sent again after its volatile file became known to the MDT can't begin any more
+        // and never recovers by itself.
+        let retry = retry && !(begun && self.item.kind == Kind::Do(Verb::Restore));
+        let flags = if retry { HP_FLAG_RETRY.cast_signed() } else { 0 };
+        let extent = c_extent(Extent {
+            offset: 0,
+            length: copied,
+        });
+        let result = self.agent.mount().library().end(handle.as_ptr(), &extent, flags, errval);
+        match result {
+            // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.
+            Err(error) if error.is_not_found() && errval != 0 => {
+                tracing::debug!("the coordinator had already closed the action");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+impl Debt for Action {
+    fn item(&self) -> &Item {
+        &self.item
+    }
+
+    fn begin(&mut self) -> Result<Option<File>, HsmError> {
+        let Handle::None = self.handle else {
+            return Err(HsmError::new("llapi_hsm_action_begin", libc::EALREADY));
+        };
+        match self.item.kind {
+            Kind::Do(Verb::Archive) => {
+                self.handle = Handle::Begun(HandlePtr(self.start(0, false)?));
+                self.file().map(Some)
+            }
+            Kind::Do(Verb::Restore) => {
+                let layout = self.agent.mount().restore_layout(self.item.fid)?;
+                let flags = match &layout {
+                    RestoreLayout::Kept(_) => O_LOV_DELAY_CREATE,
+                    RestoreLayout::Default(reason) => {
+                        tracing::debug!(reason, "restoring with the default layout");
+                        0
+                    }
+                };
+                self.handle = Handle::Begun(HandlePtr(self.start(flags, false)?));
+                let file = self.file()?;
+                if let RestoreLayout::Kept(layout) = layout {
+                    // Going on without one would lose the data: the file would read as zeros (2.17).
+                    Mount::set_layout(&file, &layout)?;
+                }
+                Ok(Some(file))
+            }
+            Kind::Do(Verb::Remove) => {
+                self.handle = Handle::Begun(HandlePtr(self.start(0, false)?));
+                Ok(None)
+            }
+            Kind::Cancel | Kind::Unknown(_) => {
+                Err(HsmError::new("llapi_hsm_action_begin", libc::EINVAL))
+            }
+        }
+    }
+
+    fn finish(mut self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+        self.end(verdict, copied)
+    }
+}
+
+impl Drop for Action {
+    fn drop(&mut self) {
+        if matches!(self.handle, Handle::Ended) {
+            return;
+        }
+        tracing::error!(
+            fid = %self.item.fid,
+            cookie = %self.item.cookie,
+            "an action was dropped without an answer; answering EIO. This is a defect: please report it"
+        );
+        if let Err(error) = self.end(Verdict::failed(HsmErrno::EIO), 0) {
+            tracing::error!(%error, "and the coordinator did not take it");
+        }
+    }
+}
+
+/// The item's fixed part; begin reads no more of it.
+const fn c_item(item: &Item) -> hsm_action_item {
+    hsm_action_item {
+        hai_len: size_of::<hsm_action_item>() as u32,
+        hai_action: match item.kind {
+            Kind::Do(Verb::Archive) => HSMA_ARCHIVE,
+            Kind::Do(Verb::Restore) => HSMA_RESTORE,
+            Kind::Do(Verb::Remove) => HSMA_REMOVE,
+            Kind::Cancel => HSMA_CANCEL,
+            Kind::Unknown(number) => number,
+        },
+        hai_fid: c_fid(item.fid),
+        hai_dfid: c_fid(item.dfid),
+        hai_extent: c_extent(item.extent),
+        hai_cookie: item.cookie.0,
+        hai_gid: item.gid,
+        hai_data: super::bindings::__IncompleteArrayField::new(),
+    }
+}

@@ -1,0 +1,95 @@
+//! The two raw ioctls on the mount's descriptor, for which liblustreapi has no call that does only that.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use super::bindings::{
+    KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent, hsm_progress, lu_fid,
+};
+use crate::action::HsmError;
+use crate::types::{ArchiveId, Cookie, Extent, Fid};
+
+/// Reports progress of the action `cookie` of `fid`. Needs neither handle nor registration.
+pub(super) fn progress(
+    mount: BorrowedFd<'_>,
+    fid: Fid,
+    cookie: Cookie,
+    extent: Extent,
+) -> Result<(), HsmError> {
+    let mut progress = hsm_progress {
+        hp_fid: c_fid(fid),
+        hp_cookie: cookie.0,
+        hp_extent: c_extent(extent),
+        hp_flags: 0,
+        hp_errval: 0,
+        padding: 0,
+    };
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite copies one hsm_progress from the pointer (dir.c, LL_IOC_HSM_PROGRESS).
+    let rc = unsafe {
+        libc::ioctl(
+            mount.as_raw_fd(),
+            libc::c_ulong::from(LL_IOC_HSM_PROGRESS),
+            &raw mut progress,
+        )
+    };
+    errno_of("LL_IOC_HSM_PROGRESS", rc)
+}
+
+/// Registers (again) for `archives` with `pipe` as where messages go. The kernel takes its own
+/// reference to the pipe; the caller closes its end.
+pub(super) fn start_copytool(
+    mount: BorrowedFd<'_>,
+    pipe: &OwnedFd,
+    uid: u32,
+    archives: &[ArchiveId],
+) -> Result<(), HsmError> {
+    let invalid = || HsmError::new("LL_IOC_HSM_CT_START", libc::EINVAL);
+    let fd = u32::try_from(pipe.as_raw_fd()).map_err(|_| invalid())?;
+    let count = u32::try_from(archives.len()).map_err(|_| invalid())?;
+    let mut words = vec![fd, 0, uid, KUC_GRP_HSM, count, LK_FLG_DATANR];
+    words.extend(archives.iter().map(|id| id.get()));
+    ct_start(mount, &mut words)
+}
+
+/// Drops every pipe registered under `uid`, and the node's agent.
+pub(super) fn stop_copytool(mount: BorrowedFd<'_>, uid: u32) -> Result<(), HsmError> {
+    ct_start(mount, &mut [0, 0, uid, KUC_GRP_HSM, 0, LK_FLG_STOP])
+}
+
+/// `words`: the six fields of `lustre_kernelcomm`, then `lk_data_count` archive ids.
+fn ct_start(mount: BorrowedFd<'_>, words: &mut [u32]) -> Result<(), HsmError> {
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite copies a lustre_kernelcomm (six u32, packed: a test asserts it) and lk_data_count
+    // u32 behind it (dir.c copy_and_ct_start); both callers give just that many words.
+    let rc = unsafe {
+        libc::ioctl(
+            mount.as_raw_fd(),
+            libc::c_ulong::from(LL_IOC_HSM_CT_START),
+            words.as_mut_ptr(),
+        )
+    };
+    errno_of("LL_IOC_HSM_CT_START", rc)
+}
+
+fn errno_of(call: &'static str, rc: i32) -> Result<(), HsmError> {
+    if rc < 0 {
+        Err(HsmError::io(call, &std::io::Error::last_os_error()))
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) const fn c_fid(fid: Fid) -> lu_fid {
+    lu_fid {
+        f_seq: fid.seq,
+        f_oid: fid.oid,
+        f_ver: fid.ver,
+    }
+}
+
+pub(super) const fn c_extent(extent: Extent) -> hsm_extent {
+    hsm_extent {
+        offset: extent.offset,
+        length: extent.length,
+    }
+}

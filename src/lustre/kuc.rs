@@ -1,0 +1,212 @@
+//! The thread that reads the kernel's pipe. It waits for the pipe and for nothing else: a pipe that
+//! fills up blocks the coordinator of the MDT and every mover on this node.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::agent::Pipe;
+use super::debt::Action;
+use super::wire::{Framer, Message, WireError};
+use super::Agent;
+use crate::action::{ActionKey, Debt, Kind};
+
+/// One item of a message, ready for the intake.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Somebody waits for an answer.
+    Owed(Box<dyn Debt>),
+    /// Stop the action of this key; needs no answer of its own.
+    Cancel(ActionKey),
+}
+
+/// What the pipe gave.
+#[derive(Debug)]
+pub enum PipeEvent {
+    /// The items of one message that are for our archive ids.
+    Arrived(Vec<Arrival>),
+    /// The kernel dropped us: nothing more will come through this pipe.
+    Closed,
+    /// The stream can't be followed; it is drained and thrown away until it is closed.
+    Damaged(WireError),
+}
+
+/// What the reader counts.
+#[derive(Debug, Default)]
+pub struct ReaderStats {
+    /// Bytes read.
+    pub bytes: AtomicU64,
+    /// Whole messages.
+    pub messages: AtomicU64,
+    /// Items for us.
+    pub items: AtomicU64,
+    /// Messages for other archive ids or of other kinds.
+    pub foreign: AtomicU64,
+    /// Streams that were damaged.
+    pub damaged: AtomicU64,
+}
+
+/// The running thread; dropping it stops and joins it.
+#[derive(Debug)]
+pub struct Reader {
+    wake: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// Starts reading `pipe`. `events` must be an unbounded channel: sending never waits.
+    ///
+    /// # Errors
+    /// The thread or its wake-up descriptor could not be made.
+    pub fn start(
+        agent: Arc<Agent>,
+        pipe: Pipe,
+        stats: Arc<ReaderStats>,
+        events: Sender<PipeEvent>,
+    ) -> std::io::Result<Self> {
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let stop = Arc::clone(&wake);
+        let thread = std::thread::Builder::new()
+            .name("kuc-reader".into())
+            .spawn(move || {
+                let mut source = Source {
+                    agent,
+                    stats,
+                    events,
+                    framer: Framer::default(),
+                    damaged: false,
+                };
+                source.run(&pipe, &stop);
+            })?;
+        Ok(Self {
+            wake,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Err(error) = self.wake.write(1) {
+            tracing::error!(%error, "can't wake the pipe's reader");
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the pipe's reader panicked");
+        }
+    }
+}
+
+struct Source {
+    agent: Arc<Agent>,
+    stats: Arc<ReaderStats>,
+    events: Sender<PipeEvent>,
+    framer: Framer,
+    damaged: bool,
+}
+
+impl Source {
+    fn run(&mut self, pipe: &Pipe, stop: &EventFd) {
+        let mut buffer = vec![0u8; 256 << 10];
+        loop {
+            let mut fds = [
+                PollFd::new(pipe.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            ];
+            match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "can't wait for the message pipe");
+                    self.send(PipeEvent::Closed);
+                    return;
+                }
+            }
+            let stopping = fds[1].any().unwrap_or(false);
+            if !self.drain(pipe, &mut buffer) || stopping {
+                return;
+            }
+        }
+    }
+
+    /// Reads all there is. `false`: there is nothing more to come.
+    fn drain(&mut self, pipe: &Pipe, buffer: &mut [u8]) -> bool {
+        loop {
+            match nix::unistd::read(pipe, buffer) {
+                Ok(0) => {
+                    if self.framer.partial() > 0 && !self.damaged {
+                        tracing::warn!(bytes = self.framer.partial(), "the message pipe ended in mid-message");
+                    }
+                    self.send(PipeEvent::Closed);
+                    return false;
+                }
+                Ok(n) => self.take(buffer.get(..n).unwrap_or_default()),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::EAGAIN) => return true,
+                Err(error) => {
+                    tracing::warn!(%error, "can't read the message pipe");
+                    self.send(PipeEvent::Closed);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.damaged {
+            return;
+        }
+        self.framer.push(bytes);
+        loop {
+            match self.framer.next_message() {
+                Ok(Some(message)) => self.message(message),
+                Ok(None) => return,
+                Err(error) => {
+                    self.damaged = true;
+                    self.stats.damaged.fetch_add(1, Ordering::Relaxed);
+                    self.send(PipeEvent::Damaged(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn message(&self, message: Message) {
+        self.stats.messages.fetch_add(1, Ordering::Relaxed);
+        match message {
+            Message::Actions {
+                archive_id, items, ..
+            } if archive_id.is_none_or(|id| self.agent.archives().contains(&id)) => {
+                self.stats.items.fetch_add(items.len() as u64, Ordering::Relaxed);
+                let arrivals = items
+                    .into_iter()
+                    .map(|item| match item.kind {
+                        Kind::Cancel => Arrival::Cancel(item.key()),
+                        Kind::Do(_) | Kind::Unknown(_) => {
+                            Arrival::Owed(Box::new(Action::new(Arc::clone(&self.agent), item)))
+                        }
+                    })
+                    .collect();
+                self.send(PipeEvent::Arrived(arrivals));
+            }
+            // Every copytool on a mount gets every message; another one serves these.
+            Message::Actions { .. } | Message::Foreign { .. } => {
+                self.stats.foreign.fetch_add(1, Ordering::Relaxed);
+            }
+            Message::Shutdown => self.send(PipeEvent::Closed),
+        }
+    }
+
+    fn send(&self, event: PipeEvent) {
+        if let Err(lost) = self.events.send(event) {
+            // The intake is gone, so is the daemon; dropping the event answers its actions.
+            drop(lost);
+        }
+    }
+}

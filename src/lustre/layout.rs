@@ -1,0 +1,124 @@
+//! The layout xattr of a released file (`lustre.lov`), made fit for the volatile file that takes its
+//! place. Without it a restored file gets the directory's default and loses its stripes.
+//!
+//! Offsets as seen on 2.17.0: plain layouts (V1, V3) have their pattern at byte 4; a composite one has
+//! a table of 48-byte entries from byte 32, each with its blob's offset at +24.
+
+const MAGIC_V1: u32 = 0x0bd1_0bd0;
+const MAGIC_V3: u32 = 0x0bd3_0bd0;
+const MAGIC_COMPOSITE: u32 = 0x0bd6_0bd0;
+const PATTERN: usize = 4;
+const PATTERN_RELEASED: u32 = 0x8000_0000;
+const PATTERN_MDT: u32 = 0x100;
+const ENTRY_COUNT: usize = 14;
+const ENTRIES: usize = 32;
+const ENTRY: usize = 48;
+const ENTRY_BLOB: usize = 24;
+
+/// What the volatile file of a restore gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RestoreLayout {
+    /// These bytes as its `lustre.lov`, before the first write.
+    Kept(Vec<u8>),
+    /// The directory's default, for the reason given.
+    Default(&'static str),
+}
+
+/// Clears the released bit of every component.
+#[must_use]
+pub fn for_restore(mut layout: Vec<u8>) -> RestoreLayout {
+    const DAMAGED: RestoreLayout = RestoreLayout::Default("its layout can't be read");
+    let Some(magic) = word(&layout, 0) else {
+        return DAMAGED;
+    };
+    let blobs = match magic {
+        MAGIC_V1 | MAGIC_V3 => Some(vec![0]),
+        MAGIC_COMPOSITE => component_blobs(&layout),
+        _ => return RestoreLayout::Default("its layout is of a kind unknown here"),
+    };
+    let Some(blobs) = blobs else {
+        return DAMAGED;
+    };
+    for blob in blobs {
+        let at = blob + PATTERN;
+        let Some(pattern) = word(&layout, at) else {
+            return DAMAGED;
+        };
+        if pattern & PATTERN_MDT != 0 {
+            // The MDT refuses to swap such a layout (ENOTSUP at end): data on MDT is restored as default.
+            return RestoreLayout::Default("it keeps data on the MDT");
+        }
+        if let Some(bytes) = layout.get_mut(at..at + 4) {
+            bytes.copy_from_slice(&(pattern & !PATTERN_RELEASED).to_le_bytes());
+        }
+    }
+    RestoreLayout::Kept(layout)
+}
+
+fn component_blobs(layout: &[u8]) -> Option<Vec<usize>> {
+    let count = u16::from_le_bytes(*layout.get(ENTRY_COUNT..)?.first_chunk()?);
+    (0..usize::from(count))
+        .map(|i| {
+            let offset = word(layout, ENTRIES + i * ENTRY + ENTRY_BLOB)?;
+            usize::try_from(offset).ok()
+        })
+        .collect()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plain(pattern: u32) -> Vec<u8> {
+        let mut bytes = vec![0u8; 80];
+        bytes[..4].copy_from_slice(&MAGIC_V1.to_le_bytes());
+        bytes[4..8].copy_from_slice(&pattern.to_le_bytes());
+        bytes
+    }
+
+    fn composite(patterns: &[u32]) -> Vec<u8> {
+        let mut bytes = vec![0u8; ENTRIES + patterns.len() * (ENTRY + 80)];
+        bytes[..4].copy_from_slice(&MAGIC_COMPOSITE.to_le_bytes());
+        bytes[ENTRY_COUNT..ENTRY_COUNT + 2]
+            .copy_from_slice(&u16::try_from(patterns.len()).unwrap().to_le_bytes());
+        for (i, pattern) in patterns.iter().enumerate() {
+            let blob = ENTRIES + patterns.len() * ENTRY + i * 80;
+            let at = ENTRIES + i * ENTRY + ENTRY_BLOB;
+            bytes[at..at + 4].copy_from_slice(&u32::try_from(blob).unwrap().to_le_bytes());
+            bytes[blob..blob + 80].copy_from_slice(&plain(*pattern));
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_released_bit_goes_and_the_stripes_stay() {
+        assert_eq!(for_restore(plain(0x8000_0001)), RestoreLayout::Kept(plain(1)));
+        assert_eq!(
+            for_restore(composite(&[0x8000_0001, 0x8000_0001])),
+            RestoreLayout::Kept(composite(&[1, 1]))
+        );
+    }
+
+    #[test]
+    fn data_on_the_mdt_is_restored_with_the_default() {
+        assert!(matches!(
+            for_restore(composite(&[0x8000_0100, 0x8000_0001])),
+            RestoreLayout::Default(_)
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_layout_or_the_default(mut bytes in prop::collection::vec(any::<u8>(), 0..300), c: bool) {
+            if bytes.len() > 4 && c {
+                bytes[..4].copy_from_slice(&MAGIC_COMPOSITE.to_le_bytes());
+            }
+            let _ = for_restore(bytes);
+        }
+    }
+}

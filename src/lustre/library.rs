@@ -1,0 +1,279 @@
+//! liblustreapi, opened at run time: one binary runs beside every release from 2.10 on, and `--help`
+//! needs no Lustre at all.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::bindings::{LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent};
+use crate::action::HsmError;
+use crate::types::Fid;
+
+/// Why the library could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// It could not be opened.
+    #[error(
+        "can't open the Lustre library '{}': {cause}. Install the Lustre client's user tools (package \
+         lustre-client or lustre-client-utils), or set `library` in section [lustre] to the file's path",
+        path.display()
+    )]
+    Open {
+        /// As configured.
+        path: PathBuf,
+        /// What the loader said.
+        cause: String,
+    },
+    /// It is too old, or another library.
+    #[error(
+        "the library '{}' lacks {}. A liblustreapi of Lustre 2.10 or newer is needed: \
+         update the Lustre client's user tools", path.display(), symbols.join(", ")
+    )]
+    Symbols {
+        /// As configured.
+        path: PathBuf,
+        /// All that are missing.
+        symbols: Vec<&'static str>,
+    },
+}
+
+/// The function table. Opened once and never closed: the library keeps state, and a thread may be in it.
+#[derive(Clone)]
+pub struct Library(Arc<LustreApi>);
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Library")
+    }
+}
+
+impl Library {
+    /// Opens the library and finds every function that is needed.
+    ///
+    /// # Errors
+    /// One error that names the library, what is wrong with it and what to install.
+    pub fn open(path: &Path) -> Result<Self, LibraryError> {
+        #[expect(unsafe_code, reason = "dlopen")]
+        // SAFETY: runs the library's constructors. liblustreapi has one, which only prepares its log
+        // callbacks (liblustreapi.c); whatever else an administrator names here, runs as configured.
+        let api = unsafe { LustreApi::new(path) }.map_err(|error| LibraryError::Open {
+            path: path.to_owned(),
+            cause: chain(&error),
+        })?;
+        let required = [
+            ("llapi_hsm_copytool_register", api.llapi_hsm_copytool_register.is_ok()),
+            ("llapi_hsm_copytool_unregister", api.llapi_hsm_copytool_unregister.is_ok()),
+            ("llapi_hsm_copytool_get_fd", api.llapi_hsm_copytool_get_fd.is_ok()),
+            ("llapi_hsm_action_begin", api.llapi_hsm_action_begin.is_ok()),
+            ("llapi_hsm_action_end", api.llapi_hsm_action_end.is_ok()),
+            ("llapi_hsm_action_get_fd", api.llapi_hsm_action_get_fd.is_ok()),
+            ("llapi_search_fsname", api.llapi_search_fsname.is_ok()),
+            ("llapi_fid2path", api.llapi_fid2path.is_ok()),
+        ];
+        let symbols: Vec<_> = required
+            .into_iter()
+            .filter_map(|(name, found)| (!found).then_some(name))
+            .collect();
+        if !symbols.is_empty() {
+            return Err(LibraryError::Symbols {
+                path: path.to_owned(),
+                symbols,
+            });
+        }
+        let library = Self(Arc::new(api));
+        library.silence();
+        Ok(library)
+    }
+
+    /// The library prints to stderr what it also returns; each return value is logged by us.
+    fn silence(&self) {
+        if self.0.llapi_msg_set_level.is_ok() {
+            const LLAPI_MSG_OFF: i32 = 0;
+            #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+            // SAFETY: sets a global int that the library clamps to its range (liblustreapi.c).
+            unsafe {
+                self.0.llapi_msg_set_level(LLAPI_MSG_OFF);
+            }
+        }
+    }
+
+    /// The name of the Lustre file system that a path is on.
+    ///
+    /// # Errors
+    /// ENODEV and others for a path that is on no Lustre.
+    pub fn fsname(&self, path: &Path) -> Result<String, HsmError> {
+        let path = c_path(path)?;
+        // LUSTRE_MAXFSNAME is 8; the library copies with a limit of its own of PATH_MAX at most.
+        let mut name = vec![0u8; 4096 + 1];
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path, writes a NUL-terminated name of at most PATH_MAX bytes
+        // into the buffer (liblustreapi.c get_root_path); neither is kept.
+        let rc = unsafe {
+            self.0
+                .llapi_search_fsname(path.as_ptr(), name.as_mut_ptr().cast())
+        };
+        check("llapi_search_fsname", rc)?;
+        Ok(until_nul(&name))
+    }
+
+    /// One path of a file, relative to the mount point.
+    ///
+    /// # Errors
+    /// ENOENT when the file has no name left.
+    pub fn fid2path(&self, mount: &Path, fid: Fid) -> Result<PathBuf, HsmError> {
+        let mount = c_path(mount)?;
+        let text = CString::new(fid.to_string()).map_err(|_| HsmError::new("llapi_fid2path", libc::EINVAL))?;
+        let mut path = vec![0u8; 4096 + 1];
+        let (mut recno, mut linkno) = (-1i64, 0i32);
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads two NUL-terminated texts; writes at most `pathlen` bytes, NUL included, and the
+        // two counters; keeps nothing (liblustreapi.c llapi_fid2path).
+        let rc = unsafe {
+            self.0.llapi_fid2path(
+                mount.as_ptr(),
+                text.as_ptr(),
+                path.as_mut_ptr().cast(),
+                4096,
+                &raw mut recno,
+                &raw mut linkno,
+            )
+        };
+        check("llapi_fid2path", rc)?;
+        use std::os::unix::ffi::OsStringExt as _;
+        let end = path.iter().position(|b| *b == 0).unwrap_or(path.len());
+        path.truncate(end);
+        let start = path.iter().position(|b| *b != b'/').unwrap_or(path.len());
+        Ok(std::ffi::OsString::from_vec(path.split_off(start)).into())
+    }
+
+    pub(super) fn register(
+        &self,
+        mount: &Path,
+        archives: &mut [i32],
+        flags: i32,
+    ) -> Result<*mut hsm_copytool_private, HsmError> {
+        let mount = c_path(mount)?;
+        let mut ct = std::ptr::null_mut();
+        let count = i32::try_from(archives.len())
+            .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: the path is copied (strdup), `count` ids are read from a slice of that length, and on
+        // success `ct` gets a handle that only unregister frees (liblustreapi_hsm.c).
+        let rc = unsafe {
+            self.0.llapi_hsm_copytool_register(
+                &raw mut ct,
+                mount.as_ptr(),
+                count,
+                archives.as_mut_ptr(),
+                flags,
+            )
+        };
+        check("llapi_hsm_copytool_register", rc)?;
+        Ok(ct)
+    }
+
+    /// `ct` must come from [`Self::register`] and not have been given here before.
+    pub(super) fn unregister(&self, mut ct: *mut hsm_copytool_private) -> Result<(), HsmError> {
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: the caller's handle, given up here once; the library frees it.
+        let rc = unsafe { self.0.llapi_hsm_copytool_unregister(&raw mut ct) };
+        check("llapi_hsm_copytool_unregister", rc)
+    }
+
+    /// The pipe's read end. It stays the library's: borrow it, never close it.
+    pub(super) fn pipe_fd(&self, ct: *mut hsm_copytool_private) -> Result<i32, HsmError> {
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: a live handle from register; only a field is read.
+        let rc = unsafe { self.0.llapi_hsm_copytool_get_fd(ct) };
+        negative_is_errno("llapi_hsm_copytool_get_fd", rc)
+    }
+
+    pub(super) fn begin(
+        &self,
+        ct: *const hsm_copytool_private,
+        hai: &hsm_action_item,
+        open_flags: i32,
+        is_error: bool,
+    ) -> Result<*mut hsm_copyaction_private, HsmError> {
+        const ANY_MDT: i32 = -1;
+        let mut handle = std::ptr::null_mut();
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: the item is copied by its fixed part (hai_data is not read); the new handle keeps the
+        // pointer `ct`, which the Agent inside each debt keeps alive (liblustreapi_hsm.c).
+        let rc = unsafe {
+            self.0.llapi_hsm_action_begin(
+                &raw mut handle,
+                ct,
+                std::ptr::from_ref(hai),
+                ANY_MDT,
+                open_flags,
+                is_error,
+            )
+        };
+        check("llapi_hsm_action_begin", rc)?;
+        Ok(handle)
+    }
+
+    /// Frees the handle, whatever the result.
+    pub(super) fn end(
+        &self,
+        mut handle: *mut hsm_copyaction_private,
+        extent: &hsm_extent,
+        flags: i32,
+        errval: i32,
+    ) -> Result<(), HsmError> {
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: a handle from begin, given up here once: end frees it even when it fails.
+        let rc = unsafe {
+            self.0.llapi_hsm_action_end(
+                &raw mut handle,
+                std::ptr::from_ref(extent),
+                flags,
+                errval,
+            )
+        };
+        check("llapi_hsm_action_end", rc)
+    }
+
+    /// A new descriptor of the action's file; the caller owns it.
+    pub(super) fn action_fd(&self, handle: *const hsm_copyaction_private) -> Result<i32, HsmError> {
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: a live handle from begin; the library dups its descriptor.
+        let rc = unsafe { self.0.llapi_hsm_action_get_fd(handle) };
+        negative_is_errno("llapi_hsm_action_get_fd", rc)
+    }
+}
+
+/// The convention of this API: 0 or more is success, a failure is -errno, `errno` itself is not set.
+fn negative_is_errno(call: &'static str, rc: i32) -> Result<i32, HsmError> {
+    if rc < 0 {
+        Err(HsmError::new(call, rc.saturating_neg()))
+    } else {
+        Ok(rc)
+    }
+}
+
+fn check(call: &'static str, rc: i32) -> Result<(), HsmError> {
+    negative_is_errno(call, rc).map(drop)
+}
+
+fn c_path(path: &Path) -> Result<CString, HsmError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| HsmError::new("path with NUL", libc::EINVAL))
+}
+
+fn until_nul(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// The loader's own words are in the error's source, not in its text.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,150 @@
+//! One mounted Lustre: its root, its by-FID directory, its xattrs.
+
+use std::ffi::CStr;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Library, ioctl, layout, xattr};
+use crate::action::{ActionKey, FileSystem, HsmError};
+use crate::types::{Extent, Fid};
+
+/// The record of where a file's copy is. `trusted`: users can't point root at another object.
+pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
+const LAYOUT_XATTR: &CStr = c"lustre.lov";
+
+/// A path that can't be used as the mount point.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// It can't be opened.
+    #[error("can't open the mount point '{}': {source}. Mount the Lustre client there or correct `mount` in section [lustre]", path.display())]
+    Open {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is on some other file system.
+    #[error("'{}' is not on a Lustre file system ({source}). Mount the Lustre client there (mount -t lustre MGSNODE:/FSNAME {0}) or correct `mount` in section [lustre]", path.display())]
+    NotLustre {
+        /// As configured.
+        path: PathBuf,
+        /// What the library said.
+        source: HsmError,
+    },
+    /// It is a directory inside a Lustre, not its root.
+    #[error("'{}' is inside the Lustre file system but is not its mount point: '.lustre/fid' is not there ({source}). Give the mount point itself", path.display())]
+    NotRoot {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The mount point, open.
+#[derive(Debug)]
+pub struct Mount {
+    library: Library,
+    path: PathBuf,
+    fsname: String,
+    by_fid: PathBuf,
+    root: File,
+}
+
+impl Mount {
+    /// Opens the mount point and makes sure that it is one.
+    ///
+    /// # Errors
+    /// What is wrong with the path, and what to do.
+    pub fn open(library: Library, path: &Path) -> Result<Self, MountError> {
+        let root = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(path)
+            .map_err(|source| MountError::Open {
+                path: path.to_owned(),
+                source,
+            })?;
+        let fsname = library.fsname(path).map_err(|source| MountError::NotLustre {
+            path: path.to_owned(),
+            source,
+        })?;
+        let by_fid = path.join(".lustre/fid");
+        std::fs::metadata(&by_fid).map_err(|source| MountError::NotRoot {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            library,
+            path: path.to_owned(),
+            fsname,
+            by_fid,
+            root,
+        })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file system's name.
+    #[must_use]
+    pub fn fsname(&self) -> &str {
+        &self.fsname
+    }
+
+    pub(super) const fn library(&self) -> &Library {
+        &self.library
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn by_fid(&self, fid: Fid) -> PathBuf {
+        self.by_fid.join(fid.to_string())
+    }
+
+    /// The layout that a released file had, ready to be set on the volatile file that replaces it.
+    pub(super) fn restore_layout(&self, fid: Fid) -> Result<layout::RestoreLayout, HsmError> {
+        match xattr::get(&self.by_fid(fid), LAYOUT_XATTR) {
+            Ok(Some(released)) => Ok(layout::for_restore(released)),
+            Ok(None) => Ok(layout::RestoreLayout::Default("the file has no layout of its own")),
+            Err(error) if error.errno == libc::EOPNOTSUPP => {
+                Ok(layout::RestoreLayout::Default("this client serves no lustre.lov"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets a layout on a volatile file that was opened without one.
+    pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
+        xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
+    }
+}
+
+impl FileSystem for Mount {
+    fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
+        self.library.fid2path(&self.path, fid)
+    }
+
+    fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
+        xattr::get(&self.by_fid(fid), MAP_XATTR)
+    }
+
+    fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
+        xattr::set(&self.by_fid(fid), MAP_XATTR, record)
+    }
+
+    fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
+        xattr::remove(&self.by_fid(fid), MAP_XATTR)
+    }
+
+    fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {
+        ioctl::progress(self.descriptor(), key.fid, key.cookie, extent)
+    }
+}

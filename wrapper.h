@@ -1,0 +1,120 @@
+/*
+ * What lhsmtool-s3 takes from liblustreapi's C ABI (x86-64 and aarch64 Linux, little-endian).
+ *
+ * Declarations only, written from the sizes and offsets that a program compiled against Lustre 2.17.0
+ * prints (tests/data/abi.json), so that a build needs neither Lustre's headers nor its library: the
+ * library is opened at run time. A test compares the layout of each struct with those facts.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LHSM_PACKED __attribute__((packed))
+
+/* --- the kernel's pipe ------------------------------------------------------------------------- */
+
+struct kuc_hdr {
+	uint16_t kuc_magic;
+	uint8_t kuc_transport;
+	uint8_t kuc_flags;
+	uint16_t kuc_msgtype;
+	uint16_t kuc_msglen; /* header included */
+} __attribute__((aligned(8)));
+
+#define KUC_MAGIC 0x191C
+#define KUC_TRANSPORT_GENERIC 1
+#define KUC_TRANSPORT_HSM 2
+#define KUC_MSG_SHUTDOWN 1
+#define KUC_GRP_HSM 2
+#define HMT_ACTION_LIST 100
+#define HAL_VERSION 1
+
+/* Argument of LL_IOC_HSM_CT_START; lk_data (the archive ids) follows. */
+struct lustre_kernelcomm {
+	uint32_t lk_wfd;
+	uint32_t lk_rfd;
+	uint32_t lk_uid;
+	uint32_t lk_group;
+	uint32_t lk_data_count;
+	uint32_t lk_flags;
+	uint32_t lk_data[];
+} LHSM_PACKED;
+
+#define LK_FLG_STOP 1u
+#define LK_FLG_DATANR 2u
+
+/* --- actions ----------------------------------------------------------------------------------- */
+
+struct lu_fid {
+	uint64_t f_seq;
+	uint32_t f_oid;
+	uint32_t f_ver;
+} LHSM_PACKED;
+
+struct hsm_extent {
+	uint64_t offset;
+	uint64_t length; /* all ones: to the end of the file */
+} LHSM_PACKED;
+
+struct hsm_action_list {
+	uint32_t hal_version;
+	uint32_t hal_count;
+	uint64_t hal_compound_id;
+	uint64_t hal_flags;
+	uint32_t hal_archive_id;
+	uint32_t padding1;
+	char hal_fsname[]; /* NUL-terminated, padded to 8; the items follow */
+} LHSM_PACKED;
+
+struct hsm_action_item {
+	uint32_t hai_len; /* data included, without the padding to 8 */
+	uint32_t hai_action;
+	struct lu_fid hai_fid;
+	struct lu_fid hai_dfid;
+	struct hsm_extent hai_extent;
+	uint64_t hai_cookie;
+	uint64_t hai_gid;
+	char hai_data[];
+} LHSM_PACKED;
+
+#define HSMA_ARCHIVE 20
+#define HSMA_RESTORE 21
+#define HSMA_REMOVE 22
+#define HSMA_CANCEL 23
+#define HSM_REQ_BLOCKING 4
+#define HP_FLAG_COMPLETED 1
+#define HP_FLAG_RETRY 2
+
+/* Argument of LL_IOC_HSM_PROGRESS. */
+struct hsm_progress {
+	struct lu_fid hp_fid;
+	uint64_t hp_cookie;
+	struct hsm_extent hp_extent;
+	uint16_t hp_flags;
+	uint16_t hp_errval;
+	uint32_t padding;
+};
+
+#define LL_IOC_HSM_CT_START 0x401866d5u
+#define LL_IOC_HSM_PROGRESS 0x401866d8u
+
+/* --- functions --------------------------------------------------------------------------------- */
+
+struct hsm_copytool_private;
+struct hsm_copyaction_private;
+
+/* All return 0 (or what they give) on success and -errno on failure; none sets errno. */
+int llapi_hsm_copytool_register(struct hsm_copytool_private **priv, const char *mnt,
+				int archive_count, int *archives, int rfd_flags);
+int llapi_hsm_copytool_unregister(struct hsm_copytool_private **priv);
+int llapi_hsm_copytool_get_fd(struct hsm_copytool_private *ct);
+int llapi_hsm_action_begin(struct hsm_copyaction_private **phcp,
+			   const struct hsm_copytool_private *ct,
+			   const struct hsm_action_item *hai, int restore_mdt_index,
+			   int restore_open_flags, bool is_error);
+int llapi_hsm_action_end(struct hsm_copyaction_private **phcp, const struct hsm_extent *he,
+			 int hp_flags, int errval);
+int llapi_hsm_action_get_fd(const struct hsm_copyaction_private *hcp);
+int llapi_search_fsname(const char *pathname, char *fsname);
+int llapi_fid2path(const char *device, const char *fidstr, char *path, int pathlen,
+		   long long *recno, int *linkno);
+void llapi_msg_set_level(int level);
