@@ -176,10 +176,16 @@ pub trait Debt: Send + fmt::Debug {
     /// The coordinator's objection: EBUSY (the file changed while it was archived), ENOENT (it gave the
     /// action up), ECANCELED. What was copied is then not the file's copy.
     fn finish(self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError>;
+
+    /// Lets go of a second copy of an action that is already in hand: the first one answers.
+    fn disown(self: Box<Self>);
 }
 
 /// The file system as the workers see it. All calls block.
 pub trait FileSystem: Send + Sync + fmt::Debug {
+    /// Its name, as object metadata says whose FIDs it has.
+    fn name(&self) -> &str;
+
     /// Path of a file below the mount point, without a leading slash.
     ///
     /// # Errors

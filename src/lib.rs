@@ -4,5 +4,10 @@
 //! [`lustre`] > `intake` > `queue` > `worker` > `transfer` > `store`.
 
 pub mod action;
+pub mod intake;
 pub mod lustre;
+pub mod queue;
+pub mod store;
+pub mod transfer;
 pub mod types;
+pub mod worker;

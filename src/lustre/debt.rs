@@ -146,6 +146,10 @@ impl Debt for Action {
     fn finish(mut self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
         self.end(verdict, copied)
     }
+
+    fn disown(mut self: Box<Self>) {
+        self.handle = Handle::Ended;
+    }
 }
 
 impl Drop for Action {

@@ -14,26 +14,18 @@ use super::agent::Pipe;
 use super::debt::Action;
 use super::wire::{Framer, Message, WireError};
 use super::Agent;
-use crate::action::{ActionKey, Debt, Kind};
+use crate::action::Kind;
+use crate::intake::Arrival;
 
-/// One item of a message, ready for the intake.
-#[derive(Debug)]
-pub enum Arrival {
-    /// Somebody waits for an answer.
-    Owed(Box<dyn Debt>),
-    /// Stop the action of this key; needs no answer of its own.
-    Cancel(ActionKey),
-}
-
-/// What the pipe gave.
-#[derive(Debug)]
-pub enum PipeEvent {
-    /// The items of one message that are for our archive ids.
-    Arrived(Vec<Arrival>),
-    /// The kernel dropped us: nothing more will come through this pipe.
+/// Why nothing more will come through a pipe.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The kernel dropped us.
+    #[error("the kernel closed it")]
     Closed,
     /// The stream can't be followed; it is drained and thrown away until it is closed.
-    Damaged(WireError),
+    #[error("its stream is damaged: {0}")]
+    Damaged(#[from] WireError),
 }
 
 /// What the reader counts.
@@ -59,7 +51,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts reading `pipe`. `events` must be an unbounded channel: sending never waits.
+    /// Starts reading `pipe` into `arrivals`, an unbounded channel: sending never waits. `lost` is
+    /// called, once, when there is nothing more to come; it must not wait either.
     ///
     /// # Errors
     /// The thread or its wake-up descriptor could not be made.
@@ -67,7 +60,8 @@ impl Reader {
         agent: Arc<Agent>,
         pipe: Pipe,
         stats: Arc<ReaderStats>,
-        events: Sender<PipeEvent>,
+        arrivals: Sender<Vec<Arrival>>,
+        lost: impl Fn(Lost) + Send + 'static,
     ) -> std::io::Result<Self> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let stop = Arc::clone(&wake);
@@ -77,7 +71,8 @@ impl Reader {
                 let mut source = Source {
                     agent,
                     stats,
-                    events,
+                    arrivals,
+                    lost: Box::new(lost),
                     framer: Framer::default(),
                     damaged: false,
                 };
@@ -106,7 +101,8 @@ impl Drop for Reader {
 struct Source {
     agent: Arc<Agent>,
     stats: Arc<ReaderStats>,
-    events: Sender<PipeEvent>,
+    arrivals: Sender<Vec<Arrival>>,
+    lost: Box<dyn Fn(Lost) + Send>,
     framer: Framer,
     damaged: bool,
 }
@@ -123,7 +119,7 @@ impl Source {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "can't wait for the message pipe");
-                    self.send(PipeEvent::Closed);
+                    self.lose(Lost::Closed);
                     return;
                 }
             }
@@ -142,7 +138,7 @@ impl Source {
                     if self.framer.partial() > 0 && !self.damaged {
                         tracing::warn!(bytes = self.framer.partial(), "the message pipe ended in mid-message");
                     }
-                    self.send(PipeEvent::Closed);
+                    self.lose(Lost::Closed);
                     return false;
                 }
                 Ok(n) => self.take(buffer.get(..n).unwrap_or_default()),
@@ -150,7 +146,7 @@ impl Source {
                 Err(nix::errno::Errno::EAGAIN) => return true,
                 Err(error) => {
                     tracing::warn!(%error, "can't read the message pipe");
-                    self.send(PipeEvent::Closed);
+                    self.lose(Lost::Closed);
                     return false;
                 }
             }
@@ -170,7 +166,7 @@ impl Source {
                 Err(error) => {
                     self.damaged = true;
                     self.stats.damaged.fetch_add(1, Ordering::Relaxed);
-                    self.send(PipeEvent::Damaged(error));
+                    (self.lost)(Lost::Damaged(error));
                     return;
                 }
             }
@@ -193,20 +189,27 @@ impl Source {
                         }
                     })
                     .collect();
-                self.send(PipeEvent::Arrived(arrivals));
+                self.send(arrivals);
             }
             // Every copytool on a mount gets every message; another one serves these.
             Message::Actions { .. } | Message::Foreign { .. } => {
                 self.stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
-            Message::Shutdown => self.send(PipeEvent::Closed),
+            Message::Shutdown => self.lose(Lost::Closed),
         }
     }
 
-    fn send(&self, event: PipeEvent) {
-        if let Err(lost) = self.events.send(event) {
-            // The intake is gone, so is the daemon; dropping the event answers its actions.
+    fn send(&self, arrivals: Vec<Arrival>) {
+        if let Err(lost) = self.arrivals.send(arrivals) {
+            // The intake is gone, so is the daemon; dropping the message answers its actions.
             drop(lost);
+        }
+    }
+
+    /// A damaged stream was reported already.
+    fn lose(&self, lost: Lost) {
+        if !self.damaged {
+            (self.lost)(lost);
         }
     }
 }

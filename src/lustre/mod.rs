@@ -5,9 +5,6 @@ mod agent;
 #[expect(
     clippy::all,
     dead_code,
-    missing_debug_implementations,
-    non_camel_case_types,
-    non_snake_case,
     unreachable_pub,
     unsafe_op_in_unsafe_fn,
     unsafe_code,
@@ -24,10 +21,12 @@ mod kuc;
 pub mod layout;
 mod library;
 mod mount;
+mod registrar;
 pub mod wire;
 mod xattr;
 
 pub use agent::{Agent, AgentError, Coordinator};
-pub use kuc::{Arrival, PipeEvent, Reader, ReaderStats};
+pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
 pub use mount::{MAP_XATTR, Mount, MountError};
+pub use registrar::{Nudge, Registrar};

@@ -91,12 +91,6 @@ impl Mount {
         &self.path
     }
 
-    /// The file system's name.
-    #[must_use]
-    pub fn fsname(&self) -> &str {
-        &self.fsname
-    }
-
     pub(super) const fn library(&self) -> &Library {
         &self.library
     }
@@ -128,6 +122,10 @@ impl Mount {
 }
 
 impl FileSystem for Mount {
+    fn name(&self) -> &str {
+        &self.fsname
+    }
+
     fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
         self.library.fid2path(&self.path, fid)
     }

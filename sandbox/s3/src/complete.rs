@@ -1,0 +1,166 @@
+//! Completing a multipart upload: the object is made of its parts' files, once all that is said of them is true.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use s3s::dto::{CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart};
+use s3s::{S3ErrorCode, S3Response, S3Result};
+
+use crate::checksum::{Kind, Shown, Value};
+use crate::condition::Condition;
+use crate::error::{bad_digest, invalid};
+use crate::index::{Object, Part, Upload};
+use crate::multipart::scope;
+use crate::object::length;
+use crate::store::Store;
+use crate::sums::multipart_etag;
+
+/// Every part but the last has at least this many bytes.
+const SMALLEST_PART: u64 = 5 * 1024 * 1024;
+
+pub(crate) fn complete(
+    store: &Store,
+    input: &CompleteMultipartUploadInput,
+) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    let condition = Condition {
+        if_match: input.if_match.clone(),
+        if_none_match: input.if_none_match.clone(),
+    };
+    condition.check_supported(store.config.conditional_writes)?;
+    let version = store.new_version();
+    let mut index = store.index();
+    let bucket = index.bucket(&input.bucket)?;
+    let upload = bucket.upload(&input.key, &input.upload_id)?;
+    let object = Arc::new(assemble(store, upload, input)?);
+    let mut output = CompleteMultipartUploadOutput {
+        bucket: Some(input.bucket.clone()),
+        key: Some(input.key.clone()),
+        location: Some(format!("/{}/{}", input.bucket, input.key)),
+        e_tag: Some(object.e_tag()),
+        checksum_type: Shown::scope(object.checksum.as_ref()),
+        version_id: version.clone(),
+        ..CompleteMultipartUploadOutput::default()
+    };
+    show!(output, &object.checksum);
+    let displaced = bucket.put(&input.key, &object, version, &condition)?;
+    let upload = bucket
+        .uploads
+        .remove(&(input.key.clone(), input.upload_id.clone()));
+    drop(index);
+    // Files go here: what was overwritten, and the parts that the object does not use.
+    drop((displaced, upload));
+    Ok(S3Response::new(output))
+}
+
+/// The object that the named parts make up, when all that was said of it is true.
+fn assemble(
+    store: &Store,
+    upload: &Upload,
+    input: &CompleteMultipartUploadInput,
+) -> S3Result<Object> {
+    let named = input
+        .multipart_upload
+        .as_ref()
+        .and_then(|it| it.parts.as_deref())
+        .unwrap_or_default();
+    let parts = select(store, upload, named)?;
+    let size = parts.iter().map(|part| part.blob.len()).sum();
+    if input
+        .mpu_object_size
+        .is_some_and(|claimed| claimed != length(size))
+    {
+        return Err(invalid(
+            "The provided object size does not match the size of the parts",
+        ));
+    }
+    let default = store
+        .config
+        .full_object_checksums
+        .then_some(Kind::Crc64Nvme);
+    let checksum = upload
+        .checksum
+        .or(default)
+        .and_then(|kind| checksum(kind, upload.whole, &parts));
+    if store.config.full_object_checksums {
+        if input
+            .checksum_type
+            .as_ref()
+            .is_some_and(|claimed| *claimed != scope(upload.whole))
+        {
+            return Err(invalid("The checksum type is not that of the upload"));
+        }
+        for (kind, text) in claims!(input) {
+            let computed = match &checksum {
+                Some(shown) if shown.kind == kind => Some(shown.clone()),
+                _ => self::checksum(kind, true, &parts),
+            };
+            if computed.is_none_or(|shown| shown.text != text) {
+                return Err(bad_digest(kind.name()));
+            }
+        }
+    }
+    Ok(Object {
+        size,
+        etag: multipart_etag(parts.iter().map(|part| &part.sums.md5)),
+        modified: SystemTime::now(),
+        attributes: upload.attributes.clone(),
+        checksum,
+        blobs: parts.iter().map(|part| Arc::clone(&part.blob)).collect(),
+    })
+}
+
+/// The parts that are named: in order, there, and as they are said to be.
+fn select<'a>(
+    store: &Store,
+    upload: &'a Upload,
+    named: &[CompletedPart],
+) -> S3Result<Vec<&'a Part>> {
+    if named.is_empty() {
+        return Err(S3ErrorCode::MalformedXML.into());
+    }
+    if !named.is_sorted_by(|left, right| left.part_number < right.part_number) {
+        return Err(S3ErrorCode::InvalidPartOrder.into());
+    }
+    let mut parts = Vec::with_capacity(named.len());
+    for name in named {
+        let part = name
+            .part_number
+            .and_then(|number| upload.parts.get(&number));
+        let part = part.filter(|part| {
+            name.e_tag
+                .as_ref()
+                .is_some_and(|etag| etag.value() == part.sums.etag())
+        });
+        let part = part.filter(|part| {
+            let known = |kind| kind != Kind::Crc64Nvme || store.config.full_object_checksums;
+            let mut claims = claims!(name).filter(|(kind, _)| known(*kind));
+            claims.all(|(kind, text)| {
+                part.sums
+                    .get(kind)
+                    .is_some_and(|value| value.base64() == text)
+            })
+        });
+        parts.push(part.ok_or(S3ErrorCode::InvalidPart)?);
+    }
+    let (_, all_but_last) = parts.split_last().ok_or(S3ErrorCode::MalformedXML)?;
+    if all_but_last
+        .iter()
+        .any(|part| part.blob.len() < SMALLEST_PART)
+    {
+        return Err(S3ErrorCode::EntityTooSmall.into());
+    }
+    Ok(parts)
+}
+
+/// A checksum of the object from those of its parts, if each of them has it.
+fn checksum(kind: Kind, whole: bool, parts: &[&Part]) -> Option<Shown> {
+    let values = parts
+        .iter()
+        .map(|part| Some((part.sums.get(kind)?.clone(), part.blob.len())));
+    let values: Vec<(Value, u64)> = values.collect::<Option<_>>()?;
+    if whole {
+        Shown::combined(kind, &values)
+    } else {
+        Some(Shown::composite(kind, &values))
+    }
+}

@@ -1,0 +1,129 @@
+//! Listing the objects of a bucket, page by page.
+
+use std::ops::Bound;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use s3s::dto::{
+    CommonPrefix, ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass,
+};
+use s3s::{S3ErrorCode, S3Response, S3Result};
+
+use crate::error::refuse;
+use crate::index::Object;
+use crate::object::length;
+use crate::store::Store;
+
+/// The most that a page has, whatever is asked for.
+const PAGE: i32 = 1000;
+
+/// How many entries a page is to have.
+pub(crate) fn page_size(asked: Option<i32>) -> S3Result<usize> {
+    usize::try_from(asked.unwrap_or(PAGE).min(PAGE)).map_err(|_| {
+        refuse(
+            S3ErrorCode::InvalidArgument,
+            "The size of a page cannot be negative",
+        )
+    })
+}
+
+pub(crate) fn objects(
+    store: &Store,
+    input: ListObjectsV2Input,
+) -> S3Result<S3Response<ListObjectsV2Output>> {
+    let max = page_size(input.max_keys)?;
+    let prefix = input.prefix.as_deref().unwrap_or_default();
+    let delimiter = input
+        .delimiter
+        .as_deref()
+        .filter(|delimiter| !delimiter.is_empty());
+    // A token is the key, or the common prefix, that the page before ended with.
+    let after = match &input.continuation_token {
+        Some(token) => Some(decode(token)?),
+        None => input.start_after.clone(),
+    };
+    let (mut contents, mut prefixes) = (Vec::new(), Vec::<String>::new());
+    let (mut last, mut truncated) = (None, false);
+    let mut index = store.index();
+    let bucket = index.bucket(&input.bucket)?;
+    let start = match &after {
+        Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+        _ => Bound::Included(prefix),
+    };
+    for (key, versions) in bucket.keys.range::<str, _>((start, Bound::Unbounded)) {
+        let Some(rest) = key.strip_prefix(prefix) else {
+            break;
+        };
+        let Some(object) = versions.last().and_then(|version| version.object.as_ref()) else {
+            continue;
+        };
+        let common = delimiter
+            .and_then(|it| Some(prefix.len() + rest.find(it)? + it.len()))
+            .map(|end| &key[..end]);
+        if common.is_some_and(|common| {
+            prefixes.last().map(String::as_str).or(after.as_deref()) == Some(common)
+        }) {
+            continue;
+        }
+        if contents.len() + prefixes.len() == max {
+            truncated = max > 0;
+            break;
+        }
+        match common {
+            Some(common) => prefixes.push(common.to_owned()),
+            None => contents.push(entry(key, object)),
+        }
+        last = Some(common.unwrap_or(key).to_owned());
+    }
+    drop(index);
+    Ok(S3Response::new(ListObjectsV2Output {
+        key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
+        contents: Some(contents),
+        common_prefixes: Some(
+            prefixes
+                .into_iter()
+                .map(|prefix| CommonPrefix {
+                    prefix: Some(prefix),
+                })
+                .collect(),
+        ),
+        is_truncated: Some(truncated),
+        next_continuation_token: last
+            .filter(|_| truncated)
+            .map(|last| URL_SAFE_NO_PAD.encode(last)),
+        max_keys: i32::try_from(max).ok(),
+        name: Some(input.bucket),
+        prefix: input.prefix,
+        delimiter: input.delimiter,
+        continuation_token: input.continuation_token,
+        start_after: input.start_after,
+        ..ListObjectsV2Output::default()
+    }))
+}
+
+fn decode(token: &str) -> S3Result<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
+    bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| {
+            refuse(
+                S3ErrorCode::InvalidArgument,
+                "The continuation token provided is incorrect",
+            )
+        })
+}
+
+fn entry(key: &str, object: &Object) -> Entry {
+    let class = object.attributes.storage_class.as_ref();
+    Entry {
+        key: Some(key.to_owned()),
+        size: Some(length(object.size)),
+        e_tag: Some(object.e_tag()),
+        last_modified: Some(object.modified.into()),
+        storage_class: Some(class.map_or_else(
+            || ObjectStorageClass::from_static(ObjectStorageClass::STANDARD),
+            |class| ObjectStorageClass::from(class.as_str().to_owned()),
+        )),
+        ..Entry::default()
+    }
+}

@@ -1,0 +1,281 @@
+//! Objects: put, get, head, copy.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use s3s::dto::{
+    ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, GetObjectInput,
+    GetObjectOutput, HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput,
+    PutObjectOutput, StorageClass,
+};
+use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
+
+use crate::body;
+use crate::checksum::Shown;
+use crate::condition::Condition;
+use crate::error::refuse;
+use crate::index::{Attributes, Object};
+use crate::receive::{Claim, drain, receive};
+use crate::store::Store;
+
+/// The headers of a write that are kept with its object.
+macro_rules! attributes {
+    ($input:expr) => {
+        $crate::index::Attributes {
+            metadata: $input.metadata.clone(),
+            storage_class: $input.storage_class.clone(),
+            content_type: $input.content_type.clone(),
+            content_encoding: $input.content_encoding.clone(),
+            content_disposition: $input.content_disposition.clone(),
+            content_language: $input.content_language.clone(),
+            cache_control: $input.cache_control.clone(),
+        }
+    };
+}
+pub(crate) use attributes;
+
+/// What is answered about an object, by GET as by HEAD.
+macro_rules! describe {
+    ($output:ident, $found:expr, $checksum:expr) => {{
+        let Found { object, version } = $found;
+        let attributes = object.attributes.clone();
+        let shown = object.checksum.as_ref().filter(|_| $checksum);
+        show!($output, shown);
+        $output.checksum_type = Shown::scope(shown);
+        $output.e_tag = Some(object.e_tag());
+        $output.version_id = version.clone();
+        $output.last_modified = Some(object.modified.into());
+        $output.accept_ranges = Some("bytes".to_owned());
+        $output.metadata = attributes.metadata;
+        // The standard class is the one that S3 does not mention.
+        $output.storage_class = attributes
+            .storage_class
+            .filter(|class| class.as_str() != StorageClass::STANDARD);
+        $output.content_type = attributes
+            .content_type
+            .or_else(|| Some("binary/octet-stream".to_owned()));
+        $output.content_encoding = attributes.content_encoding;
+        $output.content_disposition = attributes.content_disposition;
+        $output.content_language = attributes.content_language;
+        $output.cache_control = attributes.cache_control;
+    }};
+}
+
+/// A length as S3's messages have it.
+pub(crate) fn length(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+struct Found {
+    object: Arc<Object>,
+    version: Option<String>,
+}
+
+fn find(store: &Store, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Found> {
+    let mut index = store.index();
+    let (object, version) = index.bucket(bucket)?.find(key, version)?;
+    Ok(Found {
+        object: Arc::clone(object),
+        version: version.cloned(),
+    })
+}
+
+fn wants_checksum(mode: Option<&ChecksumMode>) -> bool {
+    mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED)
+}
+
+pub(crate) async fn put(
+    store: &Arc<Store>,
+    mut request: S3Request<PutObjectInput>,
+) -> S3Result<S3Response<PutObjectOutput>> {
+    let body = request.input.body.take();
+    let (condition, claim) = match accept(store, &request) {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            drain(body).await;
+            return Err(error);
+        }
+    };
+    let input = request.input;
+    let received = receive(store, body, &claim).await?;
+    let object = Arc::new(Object {
+        size: received.blob.len(),
+        etag: received.sums.etag(),
+        modified: SystemTime::now(),
+        attributes: attributes!(input),
+        checksum: received.checksum.clone(),
+        blobs: vec![received.blob],
+    });
+    let version = store.new_version();
+    let mut output = PutObjectOutput {
+        e_tag: Some(object.e_tag()),
+        version_id: version.clone(),
+        checksum_type: Shown::scope(received.checksum.as_ref()),
+        ..PutObjectOutput::default()
+    };
+    show!(output, &received.checksum);
+    let displaced = store
+        .index()
+        .bucket(&input.bucket)?
+        .put(&input.key, &object, version, &condition)?;
+    drop(displaced);
+    Ok(S3Response::new(output))
+}
+
+/// What can be told of a PUT before its body is read.
+fn accept(store: &Store, request: &S3Request<PutObjectInput>) -> S3Result<(Condition, Claim)> {
+    let input = &request.input;
+    let condition = Condition {
+        if_match: input.if_match.clone(),
+        if_none_match: input.if_none_match.clone(),
+    };
+    condition.check_supported(store.config.conditional_writes)?;
+    store.index().bucket(&input.bucket)?;
+    let algorithm = input
+        .checksum_algorithm
+        .as_ref()
+        .map(|algorithm| algorithm.as_str());
+    let claim = Claim::new(
+        store,
+        request,
+        claims!(input),
+        algorithm,
+        input.content_md5.as_ref(),
+    )?;
+    Ok((condition, claim))
+}
+
+pub(crate) fn get(
+    store: &Arc<Store>,
+    input: GetObjectInput,
+) -> S3Result<S3Response<GetObjectOutput>> {
+    let found = find(
+        store,
+        &input.bucket,
+        &input.key,
+        input.version_id.as_deref(),
+    )?;
+    Condition {
+        if_match: input.if_match,
+        if_none_match: input.if_none_match,
+    }
+    .check_read(&found.object)?;
+    let size = found.object.size;
+    let mut output = GetObjectOutput::default();
+    let range = match input.range {
+        None => 0..size,
+        Some(_) if size == 0 => return Err(S3ErrorCode::InvalidRange.into()),
+        Some(range) => {
+            let range = range.check(size)?;
+            output.content_range = Some(format!("bytes {}-{}/{size}", range.start, range.end - 1));
+            range
+        }
+    };
+    let whole = range == (0..size);
+    describe!(
+        output,
+        &found,
+        whole && wants_checksum(input.checksum_mode.as_ref())
+    );
+    let spoil = store.faults.spoil(range.end - range.start);
+    output.content_length = Some(length(range.end - range.start));
+    output.body = Some(body::stream(
+        store,
+        &found.object.blobs,
+        range.start,
+        range.end,
+        spoil,
+    ));
+    Ok(S3Response::new(output))
+}
+
+pub(crate) fn head(
+    store: &Store,
+    input: HeadObjectInput,
+) -> S3Result<S3Response<HeadObjectOutput>> {
+    let found = find(
+        store,
+        &input.bucket,
+        &input.key,
+        input.version_id.as_deref(),
+    )?;
+    Condition {
+        if_match: input.if_match,
+        if_none_match: input.if_none_match,
+    }
+    .check_read(&found.object)?;
+    let mut output = HeadObjectOutput {
+        content_length: Some(length(found.object.size)),
+        ..HeadObjectOutput::default()
+    };
+    describe!(output, &found, wants_checksum(input.checksum_mode.as_ref()));
+    Ok(S3Response::new(output))
+}
+
+/// The copy shares the bytes of its source.
+pub(crate) fn copy(
+    store: &Store,
+    input: CopyObjectInput,
+) -> S3Result<S3Response<CopyObjectOutput>> {
+    let CopySource::Bucket {
+        bucket,
+        key,
+        version_id,
+    } = &input.copy_source
+    else {
+        return Err(refuse(
+            S3ErrorCode::NotImplemented,
+            "Only bucket/key sources can be copied",
+        ));
+    };
+    let source = find(store, bucket, key, version_id.as_deref())?;
+    let condition = Condition {
+        if_match: input.copy_source_if_match.clone(),
+        if_none_match: input.copy_source_if_none_match.clone(),
+    };
+    // A copy is a write: where a read would be told that nothing changed, it fails.
+    condition
+        .check_read(&source.object)
+        .map_err(|_| S3ErrorCode::PreconditionFailed)?;
+    let replace = input
+        .metadata_directive
+        .as_ref()
+        .is_some_and(|it| it.as_str() == MetadataDirective::REPLACE);
+    let attributes = if replace {
+        attributes!(input)
+    } else {
+        Attributes {
+            storage_class: input.storage_class.clone(),
+            ..source.object.attributes.clone()
+        }
+    };
+    let object = Arc::new(Object {
+        size: source.object.size,
+        etag: source.object.etag.clone(),
+        modified: SystemTime::now(),
+        attributes,
+        checksum: source.object.checksum.clone(),
+        blobs: source.object.blobs.clone(),
+    });
+    let mut result = CopyObjectResult {
+        e_tag: Some(object.e_tag()),
+        last_modified: Some(object.modified.into()),
+        checksum_type: Shown::scope(object.checksum.as_ref()),
+        ..CopyObjectResult::default()
+    };
+    show!(result, &object.checksum);
+    let version = store.new_version();
+    let displaced = store.index().bucket(&input.bucket)?.put(
+        &input.key,
+        &object,
+        version.clone(),
+        &Condition::default(),
+    )?;
+    drop(displaced);
+    Ok(S3Response::new(CopyObjectOutput {
+        copy_object_result: Some(result),
+        copy_source_version_id: source.version,
+        version_id: version,
+        ..CopyObjectOutput::default()
+    }))
+}

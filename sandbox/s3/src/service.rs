@@ -1,0 +1,187 @@
+//! The operations as the S3 protocol layer calls them: each is counted, goes through the faults, and is served.
+
+use std::sync::Arc;
+
+use s3s::dto::{
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CreateBucketInput,
+    CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
+    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, GetBucketVersioningInput,
+    GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput,
+    HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
+    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output,
+    ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput, StreamingBlob,
+    UploadPartInput, UploadPartOutput,
+};
+use s3s::{S3, S3Request, S3Response, S3Result};
+
+use crate::receive::drain;
+use crate::store::Store;
+use crate::{buckets, complete, delete, list, multipart, object, uploads};
+
+/// The S3 service over a store.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    store: Arc<Store>,
+}
+
+impl Service {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    async fn enter(&self, op: &'static str) -> S3Result<()> {
+        self.store.stats.request(op);
+        self.store.faults.enter(op).await
+    }
+
+    /// The same for an operation that takes a body, which a refused request leaves unread.
+    async fn enter_with(&self, op: &'static str, body: &mut Option<StreamingBlob>) -> S3Result<()> {
+        let entered = self.enter(op).await;
+        if entered.is_err() {
+            drain(body.take()).await;
+        }
+        entered
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for Service {
+    async fn put_object(
+        &self,
+        mut request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        self.enter_with("PutObject", &mut request.input.body)
+            .await?;
+        object::put(&self.store, request).await
+    }
+
+    async fn upload_part(
+        &self,
+        mut request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        self.enter_with("UploadPart", &mut request.input.body)
+            .await?;
+        multipart::upload_part(&self.store, request).await
+    }
+
+    async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        self.enter("CreateBucket").await?;
+        buckets::create(&self.store, &request.input)
+    }
+
+    async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.enter("HeadBucket").await?;
+        buckets::head(&self.store, &request.input)
+    }
+
+    async fn list_buckets(
+        &self,
+        _request: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        self.enter("ListBuckets").await?;
+        Ok(buckets::list(&self.store))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        self.enter("GetBucketVersioning").await?;
+        buckets::versioning(&self.store, &request.input)
+    }
+
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.enter("GetObject").await?;
+        object::get(&self.store, request.input)
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.enter("HeadObject").await?;
+        object::head(&self.store, request.input)
+    }
+
+    async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        self.enter("CopyObject").await?;
+        object::copy(&self.store, request.input)
+    }
+
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.enter("DeleteObject").await?;
+        delete::one(&self.store, request.input)
+    }
+
+    async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        self.enter("DeleteObjects").await?;
+        delete::many(&self.store, request.input)
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        self.enter("ListObjectsV2").await?;
+        list::objects(&self.store, request.input)
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.enter("CreateMultipartUpload").await?;
+        multipart::create(&self.store, &request.input)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.enter("CompleteMultipartUpload").await?;
+        complete::complete(&self.store, &request.input)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        self.enter("AbortMultipartUpload").await?;
+        multipart::abort(&self.store, &request.input)
+    }
+
+    async fn list_parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
+        self.enter("ListParts").await?;
+        uploads::parts(&self.store, request.input)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        self.enter("ListMultipartUploads").await?;
+        uploads::uploads(&self.store, request.input)
+    }
+}

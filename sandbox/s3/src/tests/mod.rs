@@ -1,0 +1,8 @@
+//! The server as its clients see it.
+
+mod conditions;
+mod faults;
+mod lists;
+mod objects;
+mod uploads;
+mod versions;

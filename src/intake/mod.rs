@@ -1,0 +1,89 @@
+//! What arrives becomes a job, a cancel, or a refusal.
+//!
+//! In: events of the pipe, through an unbounded channel, so that whoever reads the pipe never waits.
+//! Out: the queue filled, and answers for what will not run. One thread; it never blocks on Lustre or S3.
+
+mod heartbeat;
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
+
+use crate::action::{ActionKey, Debt, Kind, Verdict};
+use crate::queue::{Admission, Cancelled, Queue};
+use crate::transfer::Stop;
+use crate::types::HsmErrno;
+use crate::worker::Settler;
+
+/// One item of a message.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Somebody waits for an answer.
+    Owed(Box<dyn Debt>),
+    /// Stop the action of this key; needs no answer of its own.
+    Cancel(ActionKey),
+}
+
+/// The intake's side of the queue.
+#[derive(Debug)]
+pub struct Intake {
+    queue: Arc<Queue>,
+    settler: Arc<Settler>,
+    first_beat: Duration,
+}
+
+impl Intake {
+    /// An intake for `queue`; an action that waits longer than `first_beat` is reported alive.
+    #[must_use]
+    pub const fn new(queue: Arc<Queue>, settler: Arc<Settler>, first_beat: Duration) -> Self {
+        Self {
+            queue,
+            settler,
+            first_beat,
+        }
+    }
+
+    /// Takes in all that comes, until every sender is gone.
+    pub fn run(&self, arrivals: &Receiver<Vec<Arrival>>) {
+        while let Ok(message) = arrivals.recv() {
+            for arrival in message {
+                self.take(arrival);
+            }
+        }
+    }
+
+    fn take(&self, arrival: Arrival) {
+        match arrival {
+            Arrival::Owed(debt) => self.admit(debt),
+            Arrival::Cancel(key) => match self.queue.cancel(key, Stop::Cancelled) {
+                Cancelled::Waiting(debt) => self.settler.settle(debt, Verdict::Cancelled),
+                Cancelled::Running => {
+                    tracing::info!(fid = %key.fid, cookie = %key.cookie, "cancelling a running action");
+                }
+                // It ended while the cancel was on its way, or another mover has it.
+                Cancelled::Unknown => {
+                    tracing::debug!(fid = %key.fid, cookie = %key.cookie, "cancel for an action that is not here");
+                }
+            },
+        }
+    }
+
+    fn admit(&self, debt: Box<dyn Debt>) {
+        let item = debt.item();
+        if let Kind::Unknown(number) = item.kind {
+            tracing::warn!(fid = %item.fid, cookie = %item.cookie, number, "unknown action refused");
+            self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL));
+            return;
+        }
+        match self.queue.admit(debt, Instant::now() + self.first_beat) {
+            Admission::Queued => {}
+            Admission::Duplicate(debt) => {
+                tracing::debug!(fid = %debt.item().fid, cookie = %debt.item().cookie, "delivered twice; already in hand");
+                debt.disown();
+            }
+            Admission::Declined(debt) => self.settler.settle(debt, Verdict::failed(HsmErrno::EALREADY)),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Keeps the mount registered: the first registration, the keepalive that heals a silent loss, and a new
+//! pipe when the old one ended or can't be followed. A thread of its own, for all of these calls can
+//! block while some pipe of this node is full.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::agent::Pipe;
+use super::kuc::{Lost, Reader, ReaderStats};
+use super::{Agent, AgentError, Coordinator};
+use crate::intake::Arrival;
+
+/// Between tries to register, doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Signs of a loss come by the thousand; one keepalive answers them all.
+const NUDGE_PAUSE: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+pub(super) enum Notice {
+    Lost(Lost),
+    Nudge,
+    Stop,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Registrar {
+    notices: Sender<Notice>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Asks for a keepalive now.
+#[derive(Clone, Debug)]
+pub struct Nudge(Sender<Notice>);
+
+impl Nudge {
+    /// Does not wait.
+    pub fn nudge(&self) {
+        // A registrar that is gone needs none.
+        let _gone = self.0.send(Notice::Nudge);
+    }
+}
+
+impl Registrar {
+    /// Starts reading the pipe of `agent` into `arrivals` and keeps it registered.
+    ///
+    /// # Errors
+    /// A thread could not be made, or the library has no pipe.
+    pub fn start(
+        agent: Arc<Agent>,
+        arrivals: Sender<Vec<Arrival>>,
+        stats: Arc<ReaderStats>,
+        keepalive: Duration,
+    ) -> std::io::Result<Self> {
+        let (notices, inbox) = channel();
+        let pipe = agent.library_pipe().map_err(std::io::Error::other)?;
+        let mut watch = Watch {
+            agent,
+            arrivals,
+            stats,
+            notices: notices.clone(),
+            keepalive,
+            reader: None,
+            stopped: false,
+        };
+        watch.read(pipe)?;
+        let thread = std::thread::Builder::new()
+            .name("registrar".into())
+            .spawn(move || watch.run(&inbox))?;
+        Ok(Self {
+            notices,
+            thread: Some(thread),
+        })
+    }
+
+    /// For whoever sees signs that the coordinator forgot us.
+    #[must_use]
+    pub fn nudge(&self) -> Nudge {
+        Nudge(self.notices.clone())
+    }
+}
+
+impl Drop for Registrar {
+    /// Stops reading; the agent unregisters with its last action.
+    fn drop(&mut self) {
+        let _gone = self.notices.send(Notice::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the registrar thread panicked");
+        }
+    }
+}
+
+struct Watch {
+    agent: Arc<Agent>,
+    arrivals: Sender<Vec<Arrival>>,
+    stats: Arc<ReaderStats>,
+    notices: Sender<Notice>,
+    keepalive: Duration,
+    reader: Option<Reader>,
+    /// The coordinator, when last seen.
+    stopped: bool,
+}
+
+impl Watch {
+    fn read(&mut self, pipe: Pipe) -> std::io::Result<()> {
+        let notices = self.notices.clone();
+        self.reader = Some(Reader::start(
+            Arc::clone(&self.agent),
+            pipe,
+            Arc::clone(&self.stats),
+            self.arrivals.clone(),
+            move |lost| {
+                let _gone = notices.send(Notice::Lost(lost));
+            },
+        )?);
+        Ok(())
+    }
+
+    fn run(mut self, inbox: &Receiver<Notice>) {
+        let mut due = Instant::now() + self.keepalive;
+        loop {
+            match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Notice::Nudge) => due = due.min(Instant::now() + NUDGE_PAUSE),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.keep_alive();
+                    due = Instant::now() + self.keepalive;
+                }
+                Ok(Notice::Lost(lost)) => {
+                    tracing::warn!(%lost, "the message pipe is lost; registering again");
+                    if !self.register_again(inbox) {
+                        return;
+                    }
+                    due = Instant::now() + self.keepalive;
+                }
+            }
+        }
+    }
+
+    fn keep_alive(&mut self) {
+        match self.agent.keep_alive() {
+            Ok(Coordinator::Stopped) if !self.stopped => {
+                self.stopped = true;
+                tracing::warn!("the HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)");
+            }
+            Ok(Coordinator::Stopped) => {}
+            Ok(Coordinator::Running) => {
+                if std::mem::take(&mut self.stopped) {
+                    tracing::info!("the HSM coordinator runs again and knows us");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the registration could not be confirmed"),
+        }
+    }
+
+    /// `false`: told to stop meanwhile.
+    fn register_again(&mut self, inbox: &Receiver<Notice>) -> bool {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // The old reader drains its pipe until the kernel closes it, which this does.
+            let error = match self.agent.register_again() {
+                Ok(pipe) => {
+                    self.reader = None;
+                    match self.read(pipe) {
+                        Ok(()) => {
+                            tracing::info!("registered again");
+                            return true;
+                        }
+                        Err(error) => AgentError::Pipe(error),
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, retry_s = pause.as_secs_f64(), "can't register again");
+            let until = Instant::now() + pause;
+            loop {
+                match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                    Ok(Notice::Nudge | Notice::Lost(_)) => {}
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}

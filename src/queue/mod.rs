@@ -1,0 +1,479 @@
+//! Who runs next. In: debts from the intake. Out: jobs and parts of jobs for worker threads.
+//!
+//! Every action that is alive here, waiting or running, is in one table, so that a second delivery, a
+//! cancel or a heartbeat finds it at once, among a million others too. One action per file runs at a
+//! time; the next for the same file waits behind it. Restores go before removes and archives, some
+//! threads serve nothing but restores, and within a class the archive ids take turns.
+
+mod fair;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::fair::Fair;
+use crate::action::{ActionKey, Debt, Item, Kind, Verb};
+use crate::transfer::{Control, Helpers, Parts, Stop};
+use crate::types::Fid;
+
+/// In the order of precedence.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// A restore that somebody's read waits for.
+    BlockingRestore,
+    /// A restore asked for by name.
+    Restore,
+    /// A remove.
+    Remove,
+    /// An archive.
+    Archive,
+}
+
+impl Class {
+    /// All, in the order of precedence.
+    pub const ALL: [Self; 4] = [Self::BlockingRestore, Self::Restore, Self::Remove, Self::Archive];
+
+    /// The class of an action; `None` for what is no job.
+    #[must_use]
+    pub const fn of(item: &Item) -> Option<Self> {
+        match item.kind {
+            Kind::Do(Verb::Restore) if item.blocking => Some(Self::BlockingRestore),
+            Kind::Do(Verb::Restore) => Some(Self::Restore),
+            Kind::Do(Verb::Remove) => Some(Self::Remove),
+            Kind::Do(Verb::Archive) => Some(Self::Archive),
+            Kind::Cancel | Kind::Unknown(_) => None,
+        }
+    }
+}
+
+/// What a worker thread serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lanes {
+    /// Everything.
+    All,
+    /// Restores only, so that a flood of archives never delays an `open()`.
+    Restores,
+}
+
+/// One action to be done.
+#[derive(Debug)]
+pub struct Job {
+    /// The answer that is owed.
+    pub debt: Box<dyn Debt>,
+    /// Its strings.
+    pub control: Arc<Control>,
+}
+
+/// What a worker thread does next.
+pub enum Work {
+    /// A whole action.
+    Job(Job),
+    /// A piece of a running one.
+    Parts(Arc<dyn Parts>),
+    /// Go home.
+    Closed,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Job(_) => "Job",
+            Self::Parts(_) => "Parts",
+            Self::Closed => "Closed",
+        })
+    }
+}
+
+/// What became of a new action.
+#[derive(Debug)]
+pub enum Admission {
+    /// It waits for its turn.
+    Queued,
+    /// It is in hand already (delivered twice).
+    Duplicate(Box<dyn Debt>),
+    /// The same is being done for this file already.
+    Declined(Box<dyn Debt>),
+}
+
+/// What a cancel found.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// It waited; it is now the caller's to end.
+    Waiting(Box<dyn Debt>),
+    /// It runs; its control was stopped and its worker will end it.
+    Running,
+    /// Nothing (it ended meanwhile, or never came).
+    Unknown,
+}
+
+enum Entry {
+    /// In a class's line, or behind another action of its file.
+    Waiting(Box<dyn Debt>),
+    Running(Verb, Arc<Control>),
+}
+
+#[derive(Default)]
+struct State {
+    live: HashMap<ActionKey, Entry>,
+    /// The action of each file that runs or is in line; others of the same file are in `behind`.
+    first: HashMap<Fid, ActionKey>,
+    behind: HashMap<Fid, VecDeque<ActionKey>>,
+    lines: HashMap<Class, Fair<ActionKey>>,
+    waiting: HashMap<Class, usize>,
+    running: HashMap<Class, usize>,
+    offers: [VecDeque<Arc<dyn Parts>>; 2],
+    /// Waiting actions by when they must next be reported alive.
+    beats: VecDeque<(Instant, ActionKey)>,
+    parts_turn: bool,
+    parked: bool,
+    closed: bool,
+}
+
+/// How much there is of what.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Depth {
+    /// Waiting actions by class.
+    pub waiting: HashMap<Class, usize>,
+    /// Running actions by class.
+    pub running: HashMap<Class, usize>,
+}
+
+/// The table and its lines.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.depth().fmt(f)
+    }
+}
+
+impl Queue {
+    /// Takes a new action in. Its first heartbeat is due at `first_beat`.
+    pub fn admit(&self, debt: Box<dyn Debt>, first_beat: Instant) -> Admission {
+        let key = debt.item().key();
+        let Some(class) = Class::of(debt.item()) else {
+            return Admission::Declined(debt);
+        };
+        let mut state = self.lock();
+        if state.live.contains_key(&key) {
+            return Admission::Duplicate(debt);
+        }
+        match state.first.get(&key.fid).copied() {
+            Some(first) if class == Class::Archive && state.verb(first) == Some(Verb::Archive) => {
+                return Admission::Declined(debt);
+            }
+            Some(_) => state.behind.entry(key.fid).or_default().push_back(key),
+            None => {
+                state.first.insert(key.fid, key);
+                state.line_up(class, debt.as_ref(), key);
+            }
+        }
+        *state.waiting.entry(class).or_default() += 1;
+        state.live.insert(key, Entry::Waiting(debt));
+        state.beats.push_back((first_beat, key));
+        drop(state);
+        self.changed.notify_one();
+        Admission::Queued
+    }
+
+    /// Stops an action, wherever it is.
+    pub fn cancel(&self, key: ActionKey, reason: Stop) -> Cancelled {
+        let mut state = self.lock();
+        match state.live.get(&key) {
+            None => Cancelled::Unknown,
+            Some(Entry::Running(_, control)) => {
+                control.stop(reason);
+                Cancelled::Running
+            }
+            Some(Entry::Waiting(_)) => match state.take_waiting(key) {
+                Some(debt) => {
+                    state.advance(key);
+                    drop(state);
+                    self.changed.notify_one();
+                    Cancelled::Waiting(debt)
+                }
+                None => Cancelled::Unknown,
+            },
+        }
+    }
+
+    /// Waits for something to do.
+    pub fn next(&self, lanes: Lanes) -> Work {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return Work::Closed;
+            }
+            if let Some(work) = state.pick(lanes) {
+                return work;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes an ended action out. Gives back those that waited behind it for nothing: `done` says that
+    /// the file now is as they want it.
+    pub fn ended(&self, item: &Item, done: bool) -> Vec<Box<dyn Debt>> {
+        let key = item.key();
+        let mut state = self.lock();
+        state.live.remove(&key);
+        if let Some(running) = Class::of(item).and_then(|class| state.running.get_mut(&class)) {
+            *running = running.saturating_sub(1);
+        }
+        let mut served = Vec::new();
+        if done && item.kind == Kind::Do(Verb::Restore) {
+            let behind = state.behind.get(&key.fid).cloned().unwrap_or_default();
+            for other in behind {
+                if state.verb(other) == Some(Verb::Restore) {
+                    served.extend(state.take_waiting(other));
+                }
+            }
+        }
+        state.advance(key);
+        drop(state);
+        self.changed.notify_all();
+        served
+    }
+
+    /// Waiting actions whose heartbeat is due by `now`, at most `limit` of them; each is due again at
+    /// `again`.
+    pub fn due_waiting(&self, now: Instant, again: Instant, limit: usize) -> Vec<ActionKey> {
+        let mut state = self.lock();
+        let mut due = Vec::new();
+        while due.len() < limit {
+            match state.beats.front() {
+                Some((at, _)) if *at <= now => {}
+                _ => break,
+            }
+            let Some((_, key)) = state.beats.pop_front() else {
+                break;
+            };
+            if let Some(Entry::Waiting(_)) = state.live.get(&key) {
+                state.beats.push_back((again, key));
+                due.push(key);
+            }
+        }
+        due
+    }
+
+    /// All running actions and how many bytes each has moved.
+    pub fn running(&self) -> Vec<(ActionKey, Verb, u64)> {
+        self.lock()
+            .live
+            .iter()
+            .filter_map(|(key, entry)| match entry {
+                Entry::Running(verb, control) => Some((*key, *verb, control.moved())),
+                Entry::Waiting(_) => None,
+            })
+            .collect()
+    }
+
+    /// The verb of a live action.
+    pub fn verb(&self, key: ActionKey) -> Option<Verb> {
+        self.lock().verb(key)
+    }
+
+    /// How much there is.
+    pub fn depth(&self) -> Depth {
+        let state = self.lock();
+        Depth {
+            waiting: state.waiting.clone(),
+            running: state.running.clone(),
+        }
+    }
+
+    /// From now on no waiting action is given out; running ones go on.
+    pub fn park(&self) {
+        self.lock().parked = true;
+    }
+
+    /// Takes all waiting actions out, to be ended by the caller.
+    pub fn take_all_waiting(&self) -> Vec<Box<dyn Debt>> {
+        let mut state = self.lock();
+        let keys: Vec<_> = state
+            .live
+            .iter()
+            .filter_map(|(key, entry)| matches!(entry, Entry::Waiting(_)).then_some(*key))
+            .collect();
+        let debts = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
+        state.behind.clear();
+        state.lines.clear();
+        state.beats.clear();
+        let State { live, first, .. } = &mut *state;
+        first.retain(|_, key| live.contains_key(key));
+        debts
+    }
+
+    /// Stops all running actions.
+    pub fn stop_running(&self, reason: Stop) {
+        for entry in self.lock().live.values() {
+            if let Entry::Running(_, control) = entry {
+                control.stop(reason);
+            }
+        }
+    }
+
+    /// Waits until nothing runs; `false` when `deadline` came first.
+    pub fn wait_idle(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        loop {
+            if state.running.values().all(|n| *n == 0) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Sends all worker threads home.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Work that has nothing left to take.
+    pub fn retract(&self, parts: &Arc<dyn Parts>) {
+        for offers in &mut self.lock().offers {
+            offers.retain(|offer| !Arc::ptr_eq(offer, parts));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Helpers for Queue {
+    fn offer(&self, parts: Arc<dyn Parts>, urgent: bool) {
+        if let Some(offers) = self.lock().offers.get_mut(usize::from(!urgent)) {
+            offers.push_back(parts);
+        }
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn verb(&self, key: ActionKey) -> Option<Verb> {
+        match self.live.get(&key)? {
+            Entry::Running(verb, _) => Some(*verb),
+            Entry::Waiting(debt) => match debt.item().kind {
+                Kind::Do(verb) => Some(verb),
+                Kind::Cancel | Kind::Unknown(_) => None,
+            },
+        }
+    }
+
+    fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
+        self.lines
+            .entry(class)
+            .or_default()
+            .push(debt.item().archive_id, key);
+    }
+
+    fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
+        match self.live.remove(&key)? {
+            Entry::Waiting(debt) => {
+                if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
+                    *waiting = waiting.saturating_sub(1);
+                }
+                Some(debt)
+            }
+            running @ Entry::Running(..) => {
+                self.live.insert(key, running);
+                None
+            }
+        }
+    }
+
+    /// Lets the next action of the file into its line, after `key` is gone.
+    fn advance(&mut self, key: ActionKey) {
+        if self.first.get(&key.fid) != Some(&key) {
+            return;
+        }
+        self.first.remove(&key.fid);
+        let Some(behind) = self.behind.get_mut(&key.fid) else {
+            return;
+        };
+        // Cancelled ones are still in the line, and no longer alive.
+        let next = std::iter::from_fn(|| behind.pop_front()).find(|next| self.live.contains_key(next));
+        if behind.is_empty() {
+            self.behind.remove(&key.fid);
+        }
+        let Some(next) = next else {
+            return;
+        };
+        self.first.insert(next.fid, next);
+        if let Some(Entry::Waiting(debt)) = self.live.get(&next)
+            && let Some(class) = Class::of(debt.item())
+        {
+            let archive_id = debt.item().archive_id;
+            self.lines.entry(class).or_default().push(archive_id, next);
+        }
+    }
+
+    fn pick(&mut self, lanes: Lanes) -> Option<Work> {
+        self.parts_turn = !self.parts_turn;
+        let parts_first = self.parts_turn;
+        let restores = [Class::BlockingRestore, Class::Restore];
+        let others = [Class::Remove, Class::Archive];
+        let groups: &[(usize, &[Class])] = match lanes {
+            Lanes::All => &[(0, &restores), (1, &others)],
+            Lanes::Restores => &[(0, &restores)],
+        };
+        for (offers, classes) in groups {
+            // Taking turns, neither many small files nor the parts of a large one wait for the other.
+            let work = if parts_first {
+                self.pick_parts(*offers).or_else(|| self.pick_job(classes))
+            } else {
+                self.pick_job(classes).or_else(|| self.pick_parts(*offers))
+            };
+            if work.is_some() {
+                return work;
+            }
+        }
+        None
+    }
+
+    fn pick_parts(&mut self, offers: usize) -> Option<Work> {
+        let offers = self.offers.get_mut(offers)?;
+        let parts = offers.pop_front()?;
+        offers.push_back(Arc::clone(&parts));
+        Some(Work::Parts(parts))
+    }
+
+    fn pick_job(&mut self, classes: &[Class]) -> Option<Work> {
+        if self.parked {
+            return None;
+        }
+        for class in classes {
+            while let Some(key) = self.lines.get_mut(class).and_then(Fair::pop) {
+                // A cancelled action's place in the line is empty.
+                let Some(debt) = self.take_waiting(key) else {
+                    continue;
+                };
+                let Kind::Do(verb) = debt.item().kind else {
+                    continue;
+                };
+                let control = Arc::new(Control::default());
+                self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
+                *self.running.entry(*class).or_default() += 1;
+                return Some(Work::Job(Job { debt, control }));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use std::fs::File;
+
+use super::*;
+use crate::action::{HsmError, Verdict};
+use crate::types::{ArchiveId, Cookie, Extent};
+
+#[derive(Debug)]
+struct Owed(Item);
+
+impl Debt for Owed {
+    fn item(&self) -> &Item {
+        &self.0
+    }
+    fn begin(&mut self) -> Result<Option<File>, HsmError> {
+        Ok(None)
+    }
+    fn finish(self: Box<Self>, _: Verdict, _: u64) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn disown(self: Box<Self>) {}
+}
+
+fn debt(verb: Verb, cookie: u64, oid: u32) -> Box<dyn Debt> {
+    blocking(verb, cookie, oid, false)
+}
+
+fn blocking(verb: Verb, cookie: u64, oid: u32, blocking: bool) -> Box<dyn Debt> {
+    let fid = Fid {
+        seq: 0x2_0000_0401,
+        oid,
+        ver: 0,
+    };
+    Box::new(Owed(Item {
+        kind: Kind::Do(verb),
+        fid,
+        dfid: fid,
+        cookie: Cookie(cookie),
+        archive_id: ArchiveId::new(1),
+        extent: Extent::WHOLE,
+        gid: 0,
+        blocking,
+        data: Box::default(),
+    }))
+}
+
+fn admit(queue: &Queue, debt: Box<dyn Debt>) -> &'static str {
+    match queue.admit(debt, Instant::now()) {
+        Admission::Queued => "queued",
+        Admission::Duplicate(_) => "duplicate",
+        Admission::Declined(_) => "declined",
+    }
+}
+
+fn take(queue: &Queue, lanes: Lanes) -> Job {
+    match queue.next(lanes) {
+        Work::Job(job) => job,
+        other => panic!("expected a job, got {other:?}"),
+    }
+}
+
+fn cookie(job: &Job) -> u64 {
+    job.debt.item().cookie.0
+}
+
+#[test]
+fn an_open_overtakes_fifty_thousand_archives() {
+    let queue = Queue::default();
+    for n in 0..50_000 {
+        admit(&queue, debt(Verb::Archive, u64::from(n), n + 10));
+    }
+    admit(&queue, debt(Verb::Restore, 100_000, 1));
+    admit(&queue, blocking(Verb::Restore, 100_001, 2, true));
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 100_001);
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 100_000);
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 0);
+    assert_eq!(queue.depth().waiting[&Class::Archive], 49_999);
+    assert_eq!(queue.depth().running[&Class::Restore], 1);
+}
+
+#[test]
+fn the_same_action_delivered_twice_runs_once_while_it_lives() {
+    let queue = Queue::default();
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    let job = take(&queue, Lanes::Restores);
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    queue.ended(job.debt.item(), false);
+    // After a coordinator's restart the same cookie comes again and is new work.
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
+}
+
+#[test]
+fn equal_cookies_of_two_mdts_are_two_actions() {
+    let queue = Queue::default();
+    assert_eq!(admit(&queue, debt(Verb::Archive, 7, 1)), "queued");
+    assert_eq!(admit(&queue, debt(Verb::Archive, 7, 2)), "queued");
+}
+
+#[test]
+fn a_second_archive_of_a_file_is_declined_and_other_verbs_wait_their_turn() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Archive, 1, 1));
+    assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "declined");
+    assert_eq!(admit(&queue, debt(Verb::Remove, 3, 1)), "queued");
+    admit(&queue, debt(Verb::Archive, 4, 2));
+
+    let first = take(&queue, Lanes::All);
+    assert_eq!(cookie(&first), 1);
+    // The remove is not given out beside the archive of its file.
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
+    assert!(queue.ended(first.debt.item(), true).is_empty());
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 3);
+}
+
+#[test]
+fn a_restore_behind_one_that_worked_is_given_back_as_served() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Restore, 1, 1));
+    admit(&queue, debt(Verb::Restore, 2, 1));
+    let job = take(&queue, Lanes::All);
+    let served = queue.ended(job.debt.item(), true);
+    assert_eq!(served.len(), 1);
+    assert_eq!(served[0].item().cookie, Cookie(2));
+    assert_eq!(queue.depth().waiting[&Class::Restore], 0);
+}
+
+#[test]
+fn a_restore_behind_one_that_failed_gets_its_own_try() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Restore, 1, 1));
+    admit(&queue, debt(Verb::Restore, 2, 1));
+    let job = take(&queue, Lanes::All);
+    assert!(queue.ended(job.debt.item(), false).is_empty());
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+}
+
+#[test]
+fn a_cancel_takes_a_waiting_action_out_and_stops_a_running_one() {
+    let queue = Queue::default();
+    let waiting = debt(Verb::Archive, 1, 1);
+    let key = waiting.item().key();
+    admit(&queue, waiting);
+    admit(&queue, debt(Verb::Remove, 9, 1));
+    assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Waiting(_)));
+    assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Unknown));
+    // What waited behind it goes on.
+    let job = take(&queue, Lanes::All);
+    assert_eq!(cookie(&job), 9);
+    assert!(matches!(
+        queue.cancel(job.debt.item().key(), Stop::Cancelled),
+        Cancelled::Running
+    ));
+    assert_eq!(job.control.stopped(), Some(Stop::Cancelled));
+}
+
+#[test]
+fn a_heartbeat_comes_round_for_what_still_waits() {
+    let queue = Queue::default();
+    let now = Instant::now();
+    for n in 0..10 {
+        let admitted = queue.admit(debt(Verb::Archive, n, u32::try_from(n).unwrap() + 1), now);
+        assert!(matches!(admitted, Admission::Queued));
+    }
+    let _running = take(&queue, Lanes::All);
+    let later = now + Duration::from_secs(10);
+    assert_eq!(queue.due_waiting(now, later, 4).len(), 3, "one of the first four runs by now");
+    assert_eq!(queue.due_waiting(now, later, 100).len(), 6);
+    assert_eq!(queue.due_waiting(now, later, 100).len(), 0);
+    assert_eq!(queue.due_waiting(later, later + Duration::from_secs(1), 100).len(), 9);
+}
+
+#[test]
+fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Archive, 1, 1));
+    let running = take(&queue, Lanes::All);
+    queue.park();
+    for n in 2..100 {
+        admit(&queue, debt(Verb::Archive, n, u32::try_from(n).unwrap()));
+    }
+    assert_eq!(queue.take_all_waiting().len(), 98);
+    assert!(!queue.wait_idle(Instant::now()));
+    queue.ended(running.debt.item(), true);
+    assert!(queue.wait_idle(Instant::now()));
+    queue.close();
+    assert!(matches!(queue.next(Lanes::All), Work::Closed));
+}

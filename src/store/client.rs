@@ -1,0 +1,382 @@
+//! S3's operations, one request each: no retries here, no policy.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+
+use super::{Checksum, ChecksumKind, ObjectKey, StoreError, TargetOptions};
+
+/// What a write demands of the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// Nothing.
+    None,
+    /// No object is there.
+    Absent,
+    /// This object is there.
+    Match(String),
+}
+
+/// An object as the store confirmed it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// Quotes included.
+    pub etag: String,
+    /// In a versioned bucket.
+    pub version: Option<String>,
+    /// What the store computed over the whole object, where it does.
+    pub checksum: Option<Checksum>,
+}
+
+/// One part as the store confirmed it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredPart {
+    /// From 1.
+    pub number: i32,
+    /// Quotes included.
+    pub etag: String,
+    /// What the store computed, where it does.
+    pub checksum: Option<Checksum>,
+    /// Needed again when such an upload is completed.
+    crc32c: Option<String>,
+}
+
+/// A multipart upload in progress: the store keeps (and bills) its parts until it is completed or
+/// aborted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UploadId(String);
+
+/// What a HEAD tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectInfo {
+    /// Bytes.
+    pub size: u64,
+    /// Quotes included.
+    pub etag: String,
+    /// In a versioned bucket.
+    pub version: Option<String>,
+    /// Of the whole object, where the store has one.
+    pub checksum: Option<Checksum>,
+    /// User metadata.
+    pub metadata: HashMap<String, String>,
+}
+
+/// A body being received.
+#[derive(Debug)]
+pub struct Download(ByteStream);
+
+impl Download {
+    /// The next bytes, `None` at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
+        let chunk = self.0.next().await?;
+        Some(chunk.map_err(|error| StoreError::Unavailable {
+            operation: "GetObject",
+            what: super::error::chain(&error),
+        }))
+    }
+}
+
+/// One archive's bucket over one thread's connections.
+#[derive(Clone, Debug)]
+pub struct Store {
+    client: Client,
+    target: Arc<TargetOptions>,
+}
+
+impl Store {
+    pub(super) const fn new(client: Client, target: Arc<TargetOptions>) -> Self {
+        Self { client, target }
+    }
+
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// As configured.
+    #[must_use]
+    pub fn target(&self) -> &TargetOptions {
+        &self.target
+    }
+
+    fn algorithm(&self) -> Option<ChecksumAlgorithm> {
+        match self.target.checksum {
+            ChecksumKind::Crc64Nvme => Some(ChecksumAlgorithm::Crc64Nvme),
+            ChecksumKind::Crc32c => Some(ChecksumAlgorithm::Crc32C),
+            ChecksumKind::None => None,
+        }
+    }
+
+    /// Writes a whole object in one request.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] when `condition` does not hold.
+    pub async fn put<B>(
+        &self,
+        key: &ObjectKey,
+        body: B,
+        condition: &Condition,
+        metadata: HashMap<String, String>,
+    ) -> Result<Stored, StoreError>
+    where
+        B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + 'static,
+    {
+        let (if_match, if_none_match) = headers(condition);
+        let answer = self
+            .client
+            .put_object()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_checksum_algorithm(self.algorithm())
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .set_metadata(Some(metadata))
+            .body(ByteStream::new(SdkBody::from_body_1_x(body)))
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("PutObject", &error))?;
+        Ok(Stored {
+            etag: etag("PutObject", answer.e_tag)?,
+            version: answer.version_id,
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+        })
+    }
+
+    /// Starts a multipart upload.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn create_upload(
+        &self,
+        key: &ObjectKey,
+        metadata: HashMap<String, String>,
+    ) -> Result<UploadId, StoreError> {
+        let answer = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_checksum_algorithm(self.algorithm())
+            .set_checksum_type(
+                (self.target.checksum == ChecksumKind::Crc64Nvme).then_some(ChecksumType::FullObject),
+            )
+            .set_metadata(Some(metadata))
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("CreateMultipartUpload", &error))?;
+        answer
+            .upload_id
+            .map(UploadId)
+            .ok_or_else(|| missing("CreateMultipartUpload", "an upload id"))
+    }
+
+    /// Sends one part.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the upload is gone.
+    pub async fn upload_part<B>(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: i32,
+        body: B,
+    ) -> Result<StoredPart, StoreError>
+    where
+        B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + 'static,
+    {
+        let answer = self
+            .client
+            .upload_part()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .upload_id(&upload.0)
+            .part_number(number)
+            .set_checksum_algorithm(self.algorithm())
+            .body(ByteStream::new(SdkBody::from_body_1_x(body)))
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("UploadPart", &error))?;
+        Ok(StoredPart {
+            number,
+            etag: etag("UploadPart", answer.e_tag)?,
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            crc32c: answer.checksum_crc32_c,
+        })
+    }
+
+    /// Makes the parts an object. `whole` is what we computed over all of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] when `condition` does not hold, [`StoreError::Corrupt`] when the
+    /// store's checksum of the whole differs.
+    pub async fn complete_upload(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[StoredPart],
+        size: u64,
+        whole: Checksum,
+        condition: &Condition,
+    ) -> Result<Stored, StoreError> {
+        let (if_match, if_none_match) = headers(condition);
+        let full_object = self.target.checksum == ChecksumKind::Crc64Nvme;
+        let parts = parts
+            .iter()
+            .map(|part| {
+                CompletedPart::builder()
+                    .part_number(part.number)
+                    .e_tag(&part.etag)
+                    .set_checksum_crc64_nvme(part.checksum.map(Checksum::to_base64))
+                    .set_checksum_crc32_c(part.crc32c.clone())
+                    .build()
+            })
+            .collect();
+        let answer = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .upload_id(&upload.0)
+            .set_checksum_crc64_nvme(full_object.then(|| whole.to_base64()))
+            .set_checksum_type(full_object.then_some(ChecksumType::FullObject))
+            .set_mpu_object_size(i64::try_from(size).ok())
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("CompleteMultipartUpload", &error))?;
+        Ok(Stored {
+            etag: etag("CompleteMultipartUpload", answer.e_tag)?,
+            version: answer.version_id,
+            // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+        })
+    }
+
+    /// Throws an upload and its parts away; one that is gone is fine.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
+        let result = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .upload_id(&upload.0)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("AbortMultipartUpload", &error));
+        match result {
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads `length` bytes from `offset` of exactly the object with `etag`.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] when it is another object now.
+    pub async fn get(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+        etag: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Download, StoreError> {
+        let last = offset + length.saturating_sub(1);
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_version_id(version.map(str::to_owned))
+            .if_match(etag)
+            .range(format!("bytes={offset}-{last}"))
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("GetObject", &error))?;
+        Ok(Download(answer.body))
+    }
+
+    /// What is at the key (or that version of it), without its body.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when nothing is.
+    pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_version_id(version.map(str::to_owned))
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("HeadObject", &error))?;
+        Ok(ObjectInfo {
+            size: answer
+                .content_length
+                .and_then(|n| u64::try_from(n).ok())
+                .ok_or_else(|| missing("HeadObject", "a length"))?,
+            etag: etag("HeadObject", answer.e_tag)?,
+            version: answer.version_id,
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            metadata: answer.metadata.unwrap_or_default(),
+        })
+    }
+
+    /// Deletes an object: that very version in a versioned bucket, else only while it still is the one
+    /// with `etag`. One that is gone is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] when another object has taken the key.
+    pub async fn delete(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+        etag: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let result = self
+            .client
+            .delete_object()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_version_id(version.map(str::to_owned))
+            .set_if_match(if version.is_some() { None } else { etag.map(str::to_owned) })
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("DeleteObject", &error));
+        match result {
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn headers(condition: &Condition) -> (Option<String>, Option<String>) {
+    match condition {
+        Condition::None => (None, None),
+        Condition::Absent => (None, Some("*".to_owned())),
+        Condition::Match(etag) => (Some(etag.clone()), None),
+    }
+}
+
+fn etag(operation: &'static str, etag: Option<String>) -> Result<String, StoreError> {
+    etag.ok_or_else(|| missing(operation, "an ETag"))
+}
+
+fn missing(operation: &'static str, what: &str) -> StoreError {
+    StoreError::Corrupt {
+        operation,
+        what: format!("the store's answer lacks {what}"),
+    }
+}

@@ -1,0 +1,308 @@
+//! What a store can answer, by what can be done about it.
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+/// An operation that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such object (or version, or upload).
+    #[error("{operation}: not found ({code})")]
+    NotFound {
+        /// The S3 operation.
+        operation: &'static str,
+        /// The store's error code.
+        code: String,
+    },
+    /// No such bucket.
+    #[error("{operation}: the bucket does not exist")]
+    NoSuchBucket {
+        /// The S3 operation.
+        operation: &'static str,
+    },
+    /// The object is not the one that was expected.
+    #[error("{operation}: the object is not the expected one (412)")]
+    Precondition {
+        /// The S3 operation.
+        operation: &'static str,
+    },
+    /// Not allowed: credentials or policy.
+    #[error("{operation}: denied ({code}: {message})")]
+    Denied {
+        /// The S3 operation.
+        operation: &'static str,
+        /// The store's error code.
+        code: String,
+        /// The store's words.
+        message: String,
+    },
+    /// The object is in a class that must be thawed before it can be read.
+    #[error("{operation}: the object is in an archive storage class and must be thawed first")]
+    Frozen {
+        /// The S3 operation.
+        operation: &'static str,
+    },
+    /// The store can't do that.
+    #[error("{operation}: the store does not implement this ({code})")]
+    Unsupported {
+        /// The S3 operation.
+        operation: &'static str,
+        /// The store's error code.
+        code: String,
+    },
+    /// The request was refused for what it is.
+    #[error("{operation}: refused ({status} {code}: {message})")]
+    Refused {
+        /// The S3 operation.
+        operation: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// The store's error code.
+        code: String,
+        /// The store's words.
+        message: String,
+    },
+    /// Bytes were damaged on the way, by the store's or our own count.
+    #[error("{operation}: {what}")]
+    Corrupt {
+        /// The S3 operation.
+        operation: &'static str,
+        /// What differs.
+        what: String,
+    },
+    /// The store asks for a slower pace.
+    #[error("{operation}: throttled ({code})")]
+    Throttled {
+        /// The S3 operation.
+        operation: &'static str,
+        /// The store's error code.
+        code: String,
+    },
+    /// The store can't be reached or is unwell.
+    #[error("{operation}: unavailable ({what})")]
+    Unavailable {
+        /// The S3 operation.
+        operation: &'static str,
+        /// The store's words or the connection's.
+        what: String,
+    },
+    /// No byte moved for too long.
+    #[error("no byte moved for {seconds} s")]
+    Stalled {
+        /// How long it was waited.
+        seconds: u64,
+    },
+}
+
+impl StoreError {
+    /// Whether the same request can succeed a little later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Throttled { .. }
+            | Self::Unavailable { .. }
+            | Self::Stalled { .. }
+            | Self::Corrupt { .. } => true,
+            Self::NotFound { .. }
+            | Self::NoSuchBucket { .. }
+            | Self::Precondition { .. }
+            | Self::Denied { .. }
+            | Self::Frozen { .. }
+            | Self::Unsupported { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Classes an SDK error.
+    pub(super) fn from_sdk<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        match error {
+            SdkError::ServiceError(service) => Self::from_answer(
+                operation,
+                service.raw().status().as_u16(),
+                service.err().code().unwrap_or_default(),
+                service.err().message().unwrap_or_default(),
+            ),
+            SdkError::ConstructionFailure(_) => Self::Refused {
+                operation,
+                status: 0,
+                code: "not sent".into(),
+                message: chain(error),
+            },
+            SdkError::ResponseError(response) => {
+                let status = response.raw().status().as_u16();
+                if status >= 400 {
+                    Self::from_answer(operation, status, "", "")
+                } else {
+                    Self::Unavailable {
+                        operation,
+                        what: chain(error),
+                    }
+                }
+            }
+            _ => Self::Unavailable {
+                operation,
+                what: chain(error),
+            },
+        }
+    }
+
+    fn from_answer(operation: &'static str, status: u16, code: &str, message: &str) -> Self {
+        let owned = || (code.to_owned(), message.to_owned());
+        let named = |fallback: &str| {
+            if code.is_empty() {
+                fallback.to_owned()
+            } else {
+                code.to_owned()
+            }
+        };
+        match (code, status) {
+            ("NoSuchBucket", _) => Self::NoSuchBucket { operation },
+            ("InvalidObjectState", _) => Self::Frozen { operation },
+            ("SlowDown" | "TooManyRequests" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded", _)
+            | (_, 429) => Self::Throttled {
+                operation,
+                code: named("429"),
+            },
+            ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => {
+                Self::Corrupt {
+                    operation,
+                    what: format!("the store received other bytes than were sent ({code})"),
+                }
+            }
+            ("NotImplemented", _) | (_, 501) => Self::Unsupported {
+                operation,
+                code: named("501"),
+            },
+            // Another writer is at the key this moment; the credentials are being renewed.
+            ("ConditionalRequestConflict" | "OperationAborted" | "RequestTimeout" | "InternalError" | "ExpiredToken" | "RequestExpired", _)
+            | (_, 408 | 500..=599) => Self::Unavailable {
+                operation,
+                what: format!("{status} {code}"),
+            },
+            (_, 404) => Self::NotFound {
+                operation,
+                code: named("404"),
+            },
+            (_, 412) => Self::Precondition { operation },
+            (_, 401 | 403) => {
+                let (_, message) = owned();
+                Self::Denied {
+                    operation,
+                    code: named("403"),
+                    message,
+                }
+            }
+            _ => {
+                let (code, message) = owned();
+                Self::Refused {
+                    operation,
+                    status,
+                    code,
+                    message,
+                }
+            }
+        }
+    }
+}
+
+/// A target that can't be used from the start: for an administrator, with the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Nobody told us who we are.
+    #[error(
+        "archive {archive}: no AWS credentials found ({cause}). Set AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY, name a `profile` of ~/.aws/credentials in the [[archive]] section, or run \
+         on an instance with a role"
+    )]
+    NoCredentials {
+        /// The archive id.
+        archive: u32,
+        /// What the chain said.
+        cause: String,
+    },
+    /// AWS needs one.
+    #[error(
+        "archive {archive}: no region is known. Set `region` in the [[archive]] section or AWS_REGION"
+    )]
+    NoRegion {
+        /// The archive id.
+        archive: u32,
+    },
+    /// The bucket is not there.
+    #[error(
+        "archive {archive}: bucket '{bucket}' does not exist{at}. Create it (aws s3 mb s3://{bucket}) or \
+         correct `bucket` (or `region`, `endpoint_url`) in the [[archive]] section"
+    )]
+    NoSuchBucket {
+        /// The archive id.
+        archive: u32,
+        /// As configured.
+        bucket: String,
+        /// " at ENDPOINT" where one is configured.
+        at: String,
+    },
+    /// The store doesn't know the key or the signature.
+    #[error(
+        "archive {archive}: the store refuses our credentials for bucket '{bucket}' ({code}: {message}). \
+         Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the `profile` of the [[archive]] section"
+    )]
+    Credentials {
+        /// The archive id.
+        archive: u32,
+        /// As configured.
+        bucket: String,
+        /// The store's error code.
+        code: String,
+        /// The store's words.
+        message: String,
+    },
+    /// Something else that no retry will mend.
+    #[error("archive {archive}: bucket '{bucket}' can't be used: {source}. Check `endpoint_url`, `region` and `path_style` in the [[archive]] section")]
+    Unusable {
+        /// The archive id.
+        archive: u32,
+        /// As configured.
+        bucket: String,
+        /// The answer.
+        source: StoreError,
+    },
+}
+
+/// Every cause in one line: the SDK's own text is only "dispatch failure".
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if parts.last() != Some(&text) {
+            parts.push(text);
+        }
+        next = cause.source();
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_pass_is_told_from_what_can_not() {
+        let class = |status, code| StoreError::from_answer("GetObject", status, code, "");
+        for (status, code) in [
+            (503, "SlowDown"), (503, ""), (500, "InternalError"), (200, "InternalError"), (429, ""),
+            (409, "ConditionalRequestConflict"), (400, "RequestTimeout"), (400, "BadDigest"), (403, "ExpiredToken"),
+        ] {
+            assert!(class(status, code).is_transient(), "{status} {code}");
+        }
+        for (status, code) in [
+            (404, "NoSuchKey"), (404, ""), (404, "NoSuchBucket"), (403, "AccessDenied"), (403, ""), (412, ""),
+            (501, "NotImplemented"), (400, "EntityTooSmall"), (403, "InvalidObjectState"), (301, "PermanentRedirect"),
+        ] {
+            assert!(!class(status, code).is_transient(), "{status} {code}");
+        }
+    }
+}

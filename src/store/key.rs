@@ -1,0 +1,134 @@
+//! Names of objects: where a file's copy goes.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use crate::types::Fid;
+
+/// S3's limit, in bytes of UTF-8.
+const MAX: usize = 1024;
+
+/// An object's whole key, prefix included.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(String);
+
+/// A name that can't be a key.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InvalidKey {
+    /// Nothing to name.
+    #[error("an object key can't be empty")]
+    Empty,
+    /// Over S3's limit.
+    #[error("the object key would be {0} bytes long; S3 takes {MAX}")]
+    TooLong(usize),
+    /// S3's keys are text.
+    #[error("the path is not UTF-8, which an object key must be")]
+    NotText,
+    /// Would not come back from a listing as it went in.
+    #[error("the path has a control character, which an object key should not have")]
+    Control,
+}
+
+/// How keys are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum KeyLayout {
+    /// The bucket mirrors the tree.
+    #[default]
+    Path,
+    /// The FID, whatever the file is called.
+    Fid,
+}
+
+impl ObjectKey {
+    /// A key from its text.
+    ///
+    /// # Errors
+    /// Why it can't be one.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidKey> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(InvalidKey::Empty);
+        }
+        if text.len() > MAX {
+            return Err(InvalidKey::TooLong(text.len()));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidKey::Control);
+        }
+        Ok(Self(text))
+    }
+
+    /// The key of a file by its path below the mount point.
+    ///
+    /// # Errors
+    /// A path that no key can mirror; such a file goes by its FID.
+    pub fn from_path(prefix: &str, path: &Path) -> Result<Self, InvalidKey> {
+        let path: &OsStr = path.as_os_str();
+        let text = std::str::from_utf8(path.as_bytes()).map_err(|_| InvalidKey::NotText)?;
+        if text.is_empty() {
+            return Err(InvalidKey::Empty);
+        }
+        Self::new(format!("{prefix}{text}"))
+    }
+
+    /// The key of a file by its FID.
+    ///
+    /// # Errors
+    /// The prefix leaves no room.
+    pub fn from_fid(prefix: &str, fid: Fid) -> Result<Self, InvalidKey> {
+        Self::new(format!("{prefix}{}", fid.bare()))
+    }
+
+    /// Where a file's copy goes when `self` holds what may be another file's only one.
+    ///
+    /// # Errors
+    /// The key leaves no room.
+    pub fn beside(&self, fid: Fid) -> Result<Self, InvalidKey> {
+        Self::new(format!("{}~{}", self.0, fid.bare()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FID: Fid = Fid { seq: 0x2_0000_0401, oid: 9, ver: 0 };
+
+    #[test]
+    fn the_bucket_mirrors_the_tree() {
+        let key = ObjectKey::from_path("lab/", Path::new("a dir/Ünï.bin")).unwrap();
+        assert_eq!(key.as_str(), "lab/a dir/Ünï.bin");
+        assert_eq!(key.beside(FID).unwrap().as_str(), "lab/a dir/Ünï.bin~0x200000401:0x9:0x0");
+        assert_eq!(ObjectKey::from_fid("p/", FID).unwrap().as_str(), "p/0x200000401:0x9:0x0");
+    }
+
+    #[test]
+    fn what_no_key_can_mirror_is_refused() {
+        let path = |bytes: &[u8]| ObjectKey::from_path("", Path::new(OsStr::from_bytes(bytes)));
+        assert_eq!(path(b""), Err(InvalidKey::Empty));
+        assert_eq!(path(b"a\xff"), Err(InvalidKey::NotText));
+        assert_eq!(path(b"a\nb"), Err(InvalidKey::Control));
+        assert_eq!(path(&[b'x'; 1025]), Err(InvalidKey::TooLong(1025)));
+        assert!(path(&[b'x'; 1024]).is_ok());
+    }
+}

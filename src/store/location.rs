@@ -1,0 +1,144 @@
+//! The record on each archived file of where its copy is: the value of `trusted.lhsm_s3`.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::ObjectKey;
+use crate::types::ArchiveId;
+
+const FORMAT: u32 = 1;
+
+/// A CRC-64/NVME of a whole object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checksum(pub u64);
+
+impl Checksum {
+    /// S3's text form.
+    #[must_use]
+    pub fn to_base64(self) -> String {
+        BASE64_STANDARD.encode(self.0.to_be_bytes())
+    }
+
+    /// From S3's text form; `None` for anything else.
+    #[must_use]
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let bytes: [u8; 8] = BASE64_STANDARD.decode(text).ok()?.try_into().ok()?;
+        Some(Self(u64::from_be_bytes(bytes)))
+    }
+}
+
+/// Which object is a file's copy, exactly.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// The archive that holds it.
+    pub archive_id: ArchiveId,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Bytes.
+    pub size: u64,
+    /// As the store gave it, quotes included.
+    pub etag: String,
+    /// In a versioned bucket.
+    pub version: Option<String>,
+    /// Of the whole object; `None` for one that we did not write.
+    pub checksum: Option<Checksum>,
+}
+
+/// A record that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidLocation {
+    /// Not ours, or damaged.
+    #[error("the file's trusted.lhsm_s3 record can't be read: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// From a later release.
+    #[error("the file's trusted.lhsm_s3 record has format {0}; this release knows {FORMAT}")]
+    Format(u32),
+    /// A field is impossible.
+    #[error("the file's trusted.lhsm_s3 record has an impossible {0}")]
+    Field(&'static str),
+}
+
+/// As written; short names because it lies in the inode.
+#[derive(Serialize, Deserialize)]
+struct Record<'a> {
+    v: u32,
+    archive: u32,
+    #[serde(borrow)]
+    key: std::borrow::Cow<'a, str>,
+    size: u64,
+    #[serde(borrow)]
+    etag: std::borrow::Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc64nvme: Option<String>,
+}
+
+impl Location {
+    /// The bytes for the xattr.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let record = Record {
+            v: FORMAT,
+            archive: self.archive_id.get(),
+            key: self.key.as_str().into(),
+            size: self.size,
+            etag: self.etag.as_str().into(),
+            version: self.version.clone(),
+            crc64nvme: self.checksum.map(Checksum::to_base64),
+        };
+        serde_json::to_vec(&record).unwrap_or_default()
+    }
+
+    /// From the xattr's bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidLocation> {
+        let record: Record<'_> = serde_json::from_slice(bytes)?;
+        if record.v != FORMAT {
+            return Err(InvalidLocation::Format(record.v));
+        }
+        let checksum = match record.crc64nvme {
+            None => None,
+            Some(text) => Some(Checksum::from_base64(&text).ok_or(InvalidLocation::Field("crc64nvme"))?),
+        };
+        Ok(Self {
+            archive_id: ArchiveId::new(record.archive).ok_or(InvalidLocation::Field("archive"))?,
+            key: ObjectKey::new(record.key).map_err(|_| InvalidLocation::Field("key"))?,
+            size: record.size,
+            etag: record.etag.into_owned(),
+            version: record.version,
+            checksum,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_location_survives_its_bytes(
+            id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>()
+        ) {
+            let location = Location {
+                archive_id: ArchiveId::new(id).unwrap(),
+                key: ObjectKey::new(key).unwrap(),
+                size,
+                etag: "\"abc-3\"".into(),
+                version,
+                checksum: crc.map(Checksum),
+            };
+            prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
+        }
+
+        #[test]
+        fn other_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert!(Location::from_bytes(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! One archive's bucket, and connections to it.
+//!
+//! Each worker thread has its own runtime and therefore its own connections: an HTTP connection lives on
+//! the runtime that opened it. Credentials are fetched on the control runtime, for the same reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::future::ProvideCredentials as ProvideFuture;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
+    SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_smithy_http_client::tls;
+
+use super::error::chain;
+use super::{KeyLayout, StartError, Store, StoreError};
+use crate::types::ArchiveId;
+
+/// How an archive is stored, as configured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetOptions {
+    /// The archive id whose files go there.
+    pub archive_id: ArchiveId,
+    /// The bucket.
+    pub bucket: String,
+    /// Before each key; used as it is, so end it in `/` for a folder.
+    pub prefix: String,
+    /// How keys are made.
+    pub layout: KeyLayout,
+    /// Another store than AWS.
+    pub endpoint_url: Option<String>,
+    /// Where the bucket is.
+    pub region: Option<String>,
+    /// The bucket in the path instead of the host name.
+    pub path_style: bool,
+    /// A profile of the shared AWS files.
+    pub profile: Option<String>,
+    /// What proves the bytes.
+    pub checksum: ChecksumKind,
+    /// For one TCP and TLS handshake.
+    pub connect_timeout: Duration,
+}
+
+/// The checksum that the store verifies on arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ChecksumKind {
+    /// Over the whole object, also of a multipart upload.
+    #[default]
+    Crc64Nvme,
+    /// Per part, for stores without CRC64NVME.
+    Crc32c,
+    /// Only size is compared.
+    None,
+}
+
+/// A target with its credentials found, ready to connect from any thread.
+#[derive(Clone, Debug)]
+pub struct Target {
+    options: Arc<TargetOptions>,
+    credentials: SharedCredentialsProvider,
+    region: Region,
+}
+
+/// The HTTP side of one thread; all targets share its pool.
+#[derive(Clone, Debug)]
+pub struct Connection(SharedHttpClient);
+
+impl Connection {
+    /// A pool for the runtime that it will be used on.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(
+            aws_smithy_http_client::Builder::new()
+                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+                .build_https(),
+        )
+    }
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Target {
+    /// Finds region and credentials by the standard chain. Must run on the control runtime.
+    ///
+    /// # Errors
+    /// What is missing, and where to put it.
+    pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
+        let archive = options.archive_id.get();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(Connection::new().0);
+        if let Some(profile) = &options.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(region) = &options.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        let shared = loader.load().await;
+        let region = match shared.region() {
+            Some(region) => region.clone(),
+            // Stores beside AWS hardly ever care, but a signature needs one.
+            None if options.endpoint_url.is_some() => Region::from_static("us-east-1"),
+            None => return Err(StartError::NoRegion { archive }),
+        };
+        let provider = shared.credentials_provider().ok_or_else(|| StartError::NoCredentials {
+            archive,
+            cause: "the provider chain is empty".into(),
+        })?;
+        provider
+            .provide_credentials()
+            .await
+            .map_err(|error| StartError::NoCredentials {
+                archive,
+                cause: chain(&error),
+            })?;
+        let credentials = SharedCredentialsProvider::new(OnControlRuntime {
+            runtime: tokio::runtime::Handle::current(),
+            provider,
+        });
+        Ok(Self {
+            options: Arc::new(options),
+            credentials,
+            region,
+        })
+    }
+
+    /// As configured.
+    #[must_use]
+    pub fn options(&self) -> &TargetOptions {
+        &self.options
+    }
+
+    /// A store over this thread's connections.
+    #[must_use]
+    pub fn connect(&self, connection: &Connection) -> Store {
+        let mut config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(self.region.clone())
+            .credentials_provider(self.credentials.clone())
+            .force_path_style(self.options.path_style)
+            .http_client(connection.0.clone())
+            // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
+            .retry_config(RetryConfig::disabled())
+            // Ours watches uploads and downloads alike, per byte moved.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(self.options.connect_timeout)
+                    .build(),
+            )
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        if let Some(endpoint) = &self.options.endpoint_url {
+            config = config.endpoint_url(endpoint);
+        }
+        Store::new(Client::from_conf(config.build()), Arc::clone(&self.options))
+    }
+
+    /// Asks for one key of the bucket, to know at the start what no waiting will mend.
+    ///
+    /// # Errors
+    /// A missing bucket or refused credentials, with the fix. A store that can't be reached is no error:
+    /// actions wait for it.
+    pub async fn check(&self, deadline: Duration) -> Result<(), StartError> {
+        let archive = self.options.archive_id.get();
+        let bucket = self.options.bucket.clone();
+        let store = self.connect(&Connection::new());
+        let result = match tokio::time::timeout(deadline, store.list_one()).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unavailable {
+                operation: "ListObjectsV2",
+                what: format!("no answer in {} s", deadline.as_secs()),
+            }),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(StoreError::NoSuchBucket { .. } | StoreError::NotFound { .. }) => {
+                let at = self.options.endpoint_url.as_ref();
+                Err(StartError::NoSuchBucket {
+                    archive,
+                    bucket,
+                    at: at.map(|url| format!(" at {url}")).unwrap_or_default(),
+                })
+            }
+            Err(StoreError::Denied { code, message, .. }) if code != "AccessDenied" => {
+                Err(StartError::Credentials {
+                    archive,
+                    bucket,
+                    code,
+                    message,
+                })
+            }
+            Err(error @ StoreError::Denied { .. }) => {
+                tracing::warn!(archive, bucket, %error, "may not list the bucket; going on, archive and restore don't need it");
+                Ok(())
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(archive, bucket, %error, "the store does not answer; going on, actions will wait for it");
+                Ok(())
+            }
+            Err(source) => Err(StartError::Unusable {
+                archive,
+                bucket,
+                source,
+            }),
+        }
+    }
+}
+
+impl Store {
+    async fn list_one(&self) -> Result<(), StoreError> {
+        self.client()
+            .list_objects_v2()
+            .bucket(&self.target().bucket)
+            .prefix(&self.target().prefix)
+            .max_keys(1)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| {
+                // A wrong key comes as 403 from AWS and as 400, 401 or 501 from others: the code tells.
+                match error.code() {
+                    Some(code @ ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "NotSignedUp" | "InvalidToken" | "InvalidClientTokenId" | "AuthorizationHeaderMalformed")) => {
+                        StoreError::Denied {
+                            operation: "ListObjectsV2",
+                            code: code.to_owned(),
+                            message: error.message().unwrap_or_default().to_owned(),
+                        }
+                    }
+                    _ => StoreError::from_sdk("ListObjectsV2", &error),
+                }
+            })
+    }
+}
+
+/// Asks the chain on the runtime that owns the chain's connections.
+#[derive(Debug)]
+struct OnControlRuntime {
+    runtime: tokio::runtime::Handle,
+    provider: SharedCredentialsProvider,
+}
+
+impl ProvideCredentials for OnControlRuntime {
+    fn provide_credentials<'a>(&'a self) -> ProvideFuture<'a>
+    where
+        Self: 'a,
+    {
+        let provider = self.provider.clone();
+        let fetch = self
+            .runtime
+            .spawn(async move { provider.provide_credentials().await });
+        ProvideFuture::new(async move { fetch.await.map_err(CredentialsError::unhandled)? })
+    }
+}

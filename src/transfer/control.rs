@@ -1,0 +1,55 @@
+//! The strings by which a running transfer is held: stop it, see how far it is.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+/// Why a transfer was stopped from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// The coordinator sent a CANCEL.
+    Cancelled,
+    /// The coordinator no longer knows the action.
+    Forgotten,
+    /// This daemon goes away.
+    Shutdown,
+}
+
+/// Shared by the transfer, its parts, the intake and the heartbeat.
+#[derive(Debug, Default)]
+pub struct Control {
+    token: CancellationToken,
+    stop: OnceLock<Stop>,
+    moved: AtomicU64,
+}
+
+impl Control {
+    /// Stops the transfer at its next wait. The first reason stays.
+    pub fn stop(&self, reason: Stop) {
+        // Whoever comes second finds the transfer stopping already.
+        let _first = self.stop.set(reason);
+        self.token.cancel();
+    }
+
+    /// Why it was stopped, if it was.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stop> {
+        self.stop.get().copied()
+    }
+
+    /// Resolves when it is stopped.
+    pub async fn wait_stopped(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Bytes that have been stored or written.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_moved(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a transfer did not happen.
+
+use super::{PlanError, Stop};
+use crate::store::{InvalidKey, StoreError};
+
+/// One file's transfer failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// Lustre did not give the data.
+    #[error("can't read the file: {0}")]
+    Read(std::io::Error),
+    /// Lustre did not take the data.
+    #[error("can't write the restored file: {0}")]
+    Write(std::io::Error),
+    /// The file is shorter than it was at the start.
+    #[error("the file changed while it was read")]
+    Changed,
+    /// No object can hold it.
+    #[error(transparent)]
+    TooLarge(#[from] PlanError),
+    /// No key can name it.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+    /// The bytes are not those of the object's checksum.
+    #[error("checksum mismatch: {what}")]
+    Checksum {
+        /// Which differ.
+        what: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It did not recover in the time that is given to it.
+    #[error("gave up after {seconds} s of trying: {last}")]
+    GaveUp {
+        /// How long it was tried.
+        seconds: u64,
+        /// What the last try said.
+        last: StoreError,
+    },
+    /// From outside.
+    #[error("stopped ({0:?})")]
+    Stopped(Stop),
+    /// This daemon has no target for the archive id.
+    #[error("no [[archive]] section has id {0}")]
+    NoTarget(u32),
+}

@@ -1,0 +1,66 @@
+//! What one worker thread has for itself: a runtime that only it drives, and connections on it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::{TransferError, TransferOptions};
+use crate::store::{Connection, Store, Target};
+use crate::types::ArchiveId;
+
+/// A worker thread's own runtime and stores. One request is under way on it at a time; what waits in a
+/// file's read or write makes nobody else wait.
+#[derive(Debug)]
+pub struct Lane {
+    runtime: tokio::runtime::Runtime,
+    stores: HashMap<ArchiveId, Store>,
+    options: TransferOptions,
+}
+
+impl Lane {
+    /// A lane to all `targets`.
+    ///
+    /// # Errors
+    /// The runtime could not be made.
+    pub fn new(targets: &[Arc<Target>], options: TransferOptions) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Name look-ups are its only use of them.
+            .max_blocking_threads(1)
+            .build()?;
+        let stores = {
+            let _on_it = runtime.enter();
+            let connection = Connection::new();
+            targets
+                .iter()
+                .map(|target| (target.options().archive_id, target.connect(&connection)))
+                .collect()
+        };
+        Ok(Self {
+            runtime,
+            stores,
+            options,
+        })
+    }
+
+    /// The store of an archive id.
+    ///
+    /// # Errors
+    /// None is configured.
+    pub fn store(&self, archive_id: ArchiveId) -> Result<&Store, TransferError> {
+        self.stores
+            .get(&archive_id)
+            .ok_or(TransferError::NoTarget(archive_id.get()))
+    }
+
+    /// How transfers are made.
+    #[must_use]
+    pub const fn options(&self) -> &TransferOptions {
+        &self.options
+    }
+
+    /// Runs a request on this thread.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+}

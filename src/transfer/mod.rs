@@ -1,0 +1,40 @@
+//! Moves one file's bytes between an open file and an object.
+//!
+//! In: a file, a place in the store, a [`Control`]. Out: an object that the store confirmed, or a file
+//! whose bytes were compared with the object's checksum. A chunk or two is held at a time, never a
+//! part: chunks stay in the CPU's cache, and a retry reads again. Everything here runs on a worker
+//! thread that may block ([`Lane`]), so that a stalled Lustre read holds its own thread and nothing
+//! else. On error and on cancel nothing is left in the store by a write that failed.
+
+mod body;
+mod control;
+mod download;
+mod error;
+mod lane;
+mod parts;
+mod plan;
+mod request;
+mod retry;
+mod sparse;
+mod upload;
+
+pub use control::{Control, Stop};
+pub use download::download;
+pub use error::TransferError;
+pub use lane::Lane;
+pub use parts::{Helpers, Parts};
+pub use plan::{Part, Plan, PlanError, PlanOptions};
+pub use request::{delete, head};
+pub use retry::RetryOptions;
+pub use upload::{Upload, Uploaded, upload};
+
+/// How transfers are made, as configured.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferOptions {
+    /// How files are cut.
+    pub plan: PlanOptions,
+    /// When and how often to try again.
+    pub retry: RetryOptions,
+    /// Bytes read or written at a time.
+    pub chunk: usize,
+}

@@ -1,0 +1,183 @@
+//! The one retry loop: each try is watched for a stop and for bytes that no longer move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Control, TransferError};
+use crate::store::StoreError;
+
+/// When to try again and when to stop trying.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RetryOptions {
+    /// A try is given up when no byte moved for so long.
+    pub stall: Duration,
+    /// The store is given up when it did not work for so long.
+    pub give_up_after: Duration,
+    /// First pause; doubled each time.
+    pub first_pause: Duration,
+    /// Longest pause.
+    pub longest_pause: Duration,
+}
+
+/// Damage on the way is repaired by sending again; damage that stays is not.
+const DAMAGED_TRIES: u32 = 3;
+
+/// Counts whatever moves in one try; the stall watch looks at it.
+#[derive(Debug, Default)]
+pub(super) struct Activity(AtomicU64);
+
+impl Activity {
+    pub(super) fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn stalled(&self, limit: Duration) -> StoreError {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(limit / 8).await;
+            let now = self.0.load(Ordering::Relaxed);
+            if now != seen {
+                seen = now;
+                since = Instant::now();
+            } else if since.elapsed() >= limit {
+                return StoreError::Stalled {
+                    seconds: limit.as_secs(),
+                };
+            }
+        }
+    }
+}
+
+/// Runs `attempt` until it works, until it fails for good, until the store is given up, or until
+/// `control` is stopped. A try that is stopped or stalls is dropped: its connection is closed.
+pub(super) async fn retry<T>(
+    options: &RetryOptions,
+    control: &Control,
+    mut attempt: impl AsyncFnMut(Arc<Activity>) -> Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    let mut trouble_since: Option<Instant> = None;
+    let mut pause = options.first_pause;
+    let mut damaged = 0;
+    loop {
+        if let Some(stop) = control.stopped() {
+            return Err(TransferError::Stopped(stop));
+        }
+        let activity = Arc::new(Activity::default());
+        let result = tokio::select! {
+            biased;
+            result = attempt(Arc::clone(&activity)) => result,
+            () = control.wait_stopped() => continue,
+            stalled = activity.stalled(options.stall) => Err(stalled.into()),
+        };
+        let last = match result {
+            Err(TransferError::Store(error)) if error.is_transient() => error,
+            other => return other,
+        };
+        if let StoreError::Corrupt { .. } = last {
+            damaged += 1;
+            if damaged >= DAMAGED_TRIES {
+                return Err(last.into());
+            }
+        }
+        let since = *trouble_since.get_or_insert_with(Instant::now);
+        if since.elapsed() + pause > options.give_up_after {
+            return Err(TransferError::GaveUp {
+                seconds: since.elapsed().as_secs(),
+                last,
+            });
+        }
+        tracing::debug!(error = %last, pause_ms = pause.as_millis(), "trying again");
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = control.wait_stopped() => {}
+        }
+        pause = (pause * 2).min(options.longest_pause);
+    }
+}
+
+/// Between half and all of it, so that many do not come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::Stop;
+
+    const OPTIONS: RetryOptions = RetryOptions {
+        stall: Duration::from_secs(30),
+        give_up_after: Duration::from_secs(600),
+        first_pause: Duration::from_millis(100),
+        longest_pause: Duration::from_secs(10),
+    };
+
+    fn unavailable() -> TransferError {
+        StoreError::Unavailable {
+            operation: "PutObject",
+            what: "500".into(),
+        }
+        .into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_that_passes_is_waited_out() {
+        let mut tries = 0;
+        let result = retry(&OPTIONS, &Control::default(), async |_| {
+            tries += 1;
+            if tries < 10 { Err(unavailable()) } else { Ok(tries) }
+        })
+        .await;
+        assert_eq!(result.unwrap(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stays_away_is_given_up_in_time() {
+        let start = Instant::now();
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), async |_| Err(unavailable())).await;
+        assert!(matches!(result, Err(TransferError::GaveUp { .. })));
+        assert!(start.elapsed() <= OPTIONS.give_up_after);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_in_which_nothing_moves_is_cut() {
+        let mut tries = 0;
+        let result = retry(&OPTIONS, &Control::default(), async |_| {
+            tries += 1;
+            if tries == 1 {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+        .await;
+        assert!(result.is_ok());
+        assert_eq!(tries, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_a_try_that_hangs() {
+        let control = Control::default();
+        let hanging = retry(&OPTIONS, &control, async |_| std::future::pending::<Result<(), _>>().await);
+        let (result, ()) = tokio::join!(hanging, async { control.stop(Stop::Cancelled) });
+        assert!(matches!(result, Err(TransferError::Stopped(Stop::Cancelled))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damage_that_stays_is_reported_after_three_tries() {
+        let mut tries = 0;
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), async |_| {
+            tries += 1;
+            Err(TransferError::Store(StoreError::Corrupt {
+                operation: "PutObject",
+                what: "BadDigest".into(),
+            }))
+        })
+        .await;
+        assert!(matches!(result, Err(TransferError::Store(StoreError::Corrupt { .. }))));
+        assert_eq!(tries, 3);
+    }
+}

@@ -1,0 +1,268 @@
+//! Archive: a file becomes an object, confirmed by size and checksum.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crc_fast::{CrcAlgorithm, checksum_combine};
+
+use super::body::{FileBody, Meter};
+use super::retry::{Activity, retry};
+use super::{Control, Helpers, Lane, Part, Plan, TransferError, parts};
+use crate::store::{Checksum, Condition, ObjectKey, Store, StoreError, Stored, StoredPart, UploadId};
+use crate::types::ArchiveId;
+
+/// For requests that clean up after a failure: they must end, too.
+const CLEAN_UP: Duration = Duration::from_secs(20);
+/// Completing joins up to 10,000 parts at the store, which may take minutes without a byte moving.
+const COMPLETE_STALL: Duration = Duration::from_secs(600);
+
+/// An object that the store confirmed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Uploaded {
+    /// The store's words.
+    pub stored: Stored,
+    /// Ours, over the bytes that were read.
+    pub checksum: Checksum,
+}
+
+/// One file on its way.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// Which bucket.
+    pub archive_id: ArchiveId,
+    /// Where to.
+    pub key: ObjectKey,
+    /// What is expected to be there.
+    pub condition: Condition,
+    /// User metadata of the object.
+    pub metadata: HashMap<String, String>,
+}
+
+/// Writes the first `size` bytes of `file` as the object `to.key`. A failed multipart upload is aborted.
+///
+/// # Errors
+/// [`StoreError::Precondition`] in particular: the key holds something else than `to.condition` says.
+pub fn upload(
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    file: &Arc<File>,
+    size: u64,
+    to: &Upload,
+) -> Result<Uploaded, TransferError> {
+    match Plan::new(size, lane.options().plan)? {
+        Plan::Single { size } => single(lane, control, file, size, to),
+        plan @ Plan::Multipart { .. } => multipart(lane, helpers, control, file, size, plan, to),
+    }
+}
+
+fn single(
+    lane: &Lane,
+    control: &Control,
+    file: &Arc<File>,
+    size: u64,
+    to: &Upload,
+) -> Result<Uploaded, TransferError> {
+    let store = lane.store(to.archive_id)?;
+    let part = Part {
+        offset: 0,
+        length: size,
+    };
+    lane.block_on(async {
+        let uploaded = retry(&lane.options().retry, control, async |activity| {
+            let (meter, body) = body(lane, file, part, &activity);
+            let result = store.put(&to.key, body, &to.condition, to.metadata.clone()).await;
+            let stored = source_first(&meter, result)?;
+            agree("PutObject", stored.checksum, meter.checksum())?;
+            Ok(Uploaded {
+                stored,
+                checksum: meter.checksum(),
+            })
+        })
+        .await?;
+        control.add_moved(size);
+        if uploaded.stored.checksum.is_none() {
+            confirm_size(lane, control, store, &to.key, &uploaded.stored, size).await?;
+        }
+        Ok(uploaded)
+    })
+}
+
+fn multipart(
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    file: &Arc<File>,
+    size: u64,
+    plan: Plan,
+    to: &Upload,
+) -> Result<Uploaded, TransferError> {
+    let store = lane.store(to.archive_id)?;
+    let upload = lane.block_on(retry(&lane.options().retry, control, async |_| {
+        Ok(store.create_upload(&to.key, to.metadata.clone()).await?)
+    }))?;
+    let sent = send_parts(lane, helpers, control, file, plan, to, &upload);
+    let result = sent.and_then(|sent| {
+        let whole = combine(plan, &sent);
+        let parts: Vec<StoredPart> = sent.into_iter().map(|(part, _)| part).collect();
+        complete(lane, control, store, size, to, &upload, &parts, whole)
+    });
+    if result.is_err() {
+        abort(lane, store, &to.key, &upload);
+    }
+    result
+}
+
+fn send_parts(
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    file: &Arc<File>,
+    plan: Plan,
+    to: &Upload,
+    upload: &UploadId,
+) -> Result<Vec<(StoredPart, Checksum)>, TransferError> {
+    let (control, file, upload) = (Arc::clone(control), Arc::clone(file), upload.clone());
+    let (archive_id, key) = (to.archive_id, to.key.clone());
+    parts::run(lane, helpers, false, plan.count(), move |lane, index| {
+        let store = lane.store(archive_id)?;
+        let part = plan.part(index);
+        let number = i32::try_from(index + 1).map_err(|_| TransferError::Changed)?;
+        let sent = lane.block_on(retry(&lane.options().retry, &control, async |activity| {
+            let (meter, body) = body(lane, &file, part, &activity);
+            let result = store.upload_part(&key, &upload, number, body).await;
+            let stored = source_first(&meter, result)?;
+            agree("UploadPart", stored.checksum, meter.checksum())?;
+            Ok((stored, meter.checksum()))
+        }))?;
+        control.add_moved(part.length);
+        Ok(sent)
+    })
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of one upload")]
+fn complete(
+    lane: &Lane,
+    control: &Control,
+    store: &Store,
+    size: u64,
+    to: &Upload,
+    upload: &UploadId,
+    parts: &[StoredPart],
+    whole: Checksum,
+) -> Result<Uploaded, TransferError> {
+    let mut options = lane.options().retry;
+    options.stall = options.stall.max(COMPLETE_STALL);
+    lane.block_on(async {
+        let mut tries = 0;
+        let result = retry(&options, control, async |_| {
+            tries += 1;
+            Ok(store
+                .complete_upload(&to.key, upload, parts, size, whole, &to.condition)
+                .await?)
+        })
+        .await;
+        let stored = match result {
+            // An answer got lost on the way, and the try before this one had worked.
+            Err(TransferError::Store(StoreError::NotFound { .. })) if tries > 1 => {
+                let found = store.head(&to.key, None).await?;
+                if found.size != size || found.checksum.is_some_and(|sum| sum != whole) || found.metadata != to.metadata {
+                    return Err(StoreError::NotFound {
+                        operation: "CompleteMultipartUpload",
+                        code: "NoSuchUpload".into(),
+                    }
+                    .into());
+                }
+                Stored {
+                    etag: found.etag,
+                    version: found.version,
+                    checksum: found.checksum,
+                }
+            }
+            other => other?,
+        };
+        agree("CompleteMultipartUpload", stored.checksum, whole)?;
+        confirm_size(lane, control, store, &to.key, &stored, size).await?;
+        Ok(Uploaded {
+            stored,
+            checksum: whole,
+        })
+    })
+}
+
+fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
+    let result = lane.block_on(tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)));
+    let error = match result {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer in {} s", CLEAN_UP.as_secs()),
+    };
+    tracing::warn!(%key, error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
+}
+
+fn body(lane: &Lane, file: &Arc<File>, part: Part, activity: &Arc<Activity>) -> (Meter, FileBody) {
+    let meter = Meter::new();
+    let body = FileBody::new(
+        Arc::clone(file),
+        part,
+        lane.options().chunk,
+        meter.clone(),
+        Arc::clone(activity),
+    );
+    (meter, body)
+}
+
+/// A file that can't be read looks like a broken request to the client; the meter knows better.
+fn source_first<T>(meter: &Meter, result: Result<T, StoreError>) -> Result<T, TransferError> {
+    match meter.take_error() {
+        Some(error) => Err(error),
+        None => Ok(result?),
+    }
+}
+
+fn agree(operation: &'static str, theirs: Option<Checksum>, ours: Checksum) -> Result<(), TransferError> {
+    match theirs {
+        Some(theirs) if theirs != ours => Err(StoreError::Corrupt {
+            operation,
+            what: format!(
+                "the store computed CRC64NVME {} where we sent {}",
+                theirs.to_base64(),
+                ours.to_base64()
+            ),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Compares the size that the store has with the size that was sent.
+async fn confirm_size(
+    lane: &Lane,
+    control: &Control,
+    store: &Store,
+    key: &ObjectKey,
+    stored: &Stored,
+    size: u64,
+) -> Result<(), TransferError> {
+    let found = retry(&lane.options().retry, control, async |_| {
+        Ok(store.head(key, stored.version.as_deref()).await?)
+    })
+    .await?;
+    if found.size == size {
+        return Ok(());
+    }
+    Err(TransferError::Checksum {
+        what: format!("the object has {} bytes, the file {size}", found.size),
+    })
+}
+
+fn combine(plan: Plan, sent: &[(StoredPart, Checksum)]) -> Checksum {
+    let whole = sent.iter().enumerate().fold(None, |whole, (index, (_, sum))| {
+        Some(whole.map_or(sum.0, |whole| {
+            checksum_combine(CrcAlgorithm::Crc64Nvme, whole, sum.0, plan.part(index).length)
+        }))
+    });
+    Checksum(whole.unwrap_or_default())
+}

@@ -1,0 +1,118 @@
+//! Archive: begin > place > map > finish; on an objection of the coordinator, undo.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use super::place::{Placed, place};
+use super::{Ended, JobError, Site, verdict};
+use crate::action::{Debt, Item, Verdict};
+use crate::store::{Location, StoreError};
+use crate::transfer::{Control, Helpers, Lane, TransferError, delete};
+
+pub(super) fn archive(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    mut debt: Box<dyn Debt>,
+) -> Ended {
+    let copied = debt.begin().map_err(JobError::from).and_then(|file| {
+        let file = Arc::new(file.ok_or(JobError::NotRegular)?);
+        let placed = place(site, lane, helpers, control, debt.item(), &file)?;
+        Ok((file, placed))
+    });
+    match copied {
+        Ok((file, placed)) => commit(site, lane, control, debt, &file, &placed),
+        Err(error) => super::settle::refuse(debt, error),
+    }
+}
+
+fn commit(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    debt: Box<dyn Debt>,
+    file: &File,
+    placed: &Placed,
+) -> Ended {
+    let item = debt.item().clone();
+    let size = placed.location.size;
+    // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
+    if let Some(stop) = control.stopped() {
+        undo(site, lane, &item, placed);
+        return super::settle::refuse(debt, TransferError::Stopped(stop).into());
+    }
+    if let Err(error) = site.fs.set_map(item.fid, &placed.location.to_bytes()) {
+        undo(site, lane, &item, placed);
+        return super::settle::refuse(debt, error.into());
+    }
+    match debt.finish(Verdict::Done, size) {
+        Ok(()) => {
+            if is_unlinked(file) {
+                tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
+                discard(lane, &placed.location);
+            }
+            if let Some(previous) = placed.previous.as_ref().filter(|_| !placed.in_place()) {
+                discard(lane, previous);
+            }
+            Ended::done(size)
+        }
+        Err(error) => {
+            undo(site, lane, &item, placed);
+            let error = JobError::from(error);
+            Ended {
+                verdict: verdict(&error),
+                bytes: 0,
+                error: Some(error),
+            }
+        }
+    }
+}
+
+/// The coordinator does not take the copy: it is garbage, and the file's record is what it was.
+fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
+    let location = &placed.location;
+    let restored = match &placed.previous {
+        // The former object is gone with the write. The new one is the file's only object now; it stays
+        // and stays mapped, so that the next archive (the file is dirty) replaces just that.
+        Some(_) if placed.in_place() && location.version.is_none() => {
+            tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
+                 the file's data is in Lustre and is archived again with the next request");
+            site.fs.set_map(item.fid, &location.to_bytes())
+        }
+        Some(previous) => {
+            discard(lane, location);
+            site.fs.set_map(item.fid, &previous.to_bytes())
+        }
+        None => {
+            discard(lane, location);
+            site.fs.clear_map(item.fid)
+        }
+    };
+    match restored {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => tracing::warn!(%error, "the file's record of its copy could not be put back"),
+    }
+}
+
+fn is_unlinked(file: &File) -> bool {
+    match file.metadata() {
+        Ok(stat) => stat.nlink() == 0,
+        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
+    }
+}
+
+/// Deletes exactly that object. One that can't be deleted is an orphan in the log, not a failure.
+fn discard(lane: &Lane, location: &Location) {
+    match delete(lane, &Control::default(), location) {
+        Ok(()) => {}
+        Err(TransferError::Store(StoreError::Precondition { .. })) => {
+            tracing::info!(key = %location.key, "another object has taken the key; left alone");
+        }
+        Err(error) => {
+            tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted: an orphan");
+        }
+    }
+}

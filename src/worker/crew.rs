@@ -1,0 +1,150 @@
+//! The worker threads. Each has a lane of its own and serves the queue until it is closed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::archive::archive;
+use super::remove::remove;
+use super::restore::restore;
+use super::{Ended, JobError, Settler, Site, settle, verdict};
+use crate::action::{Item, Kind, Verb, Verdict};
+use crate::queue::{Job, Lanes, Queue, Work};
+use crate::store::Target;
+use crate::transfer::{Helpers, Lane, TransferOptions};
+use crate::types::HsmErrno;
+
+/// The running threads.
+#[derive(Debug)]
+pub struct Crew {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts `threads` threads, `restores` of which serve nothing but restores.
+    ///
+    /// # Errors
+    /// A thread or its runtime could not be made.
+    pub fn start(
+        threads: usize,
+        restores: usize,
+        queue: &Arc<Queue>,
+        settler: &Arc<Settler>,
+        site: &Site,
+        targets: &[Arc<Target>],
+        options: TransferOptions,
+    ) -> std::io::Result<Self> {
+        let threads = (0..threads)
+            .map(|n| {
+                let lanes = if n < restores { Lanes::Restores } else { Lanes::All };
+                let lane = Lane::new(targets, options)?;
+                let worker = Worker {
+                    queue: Arc::clone(queue),
+                    settler: Arc::clone(settler),
+                    site: site.clone(),
+                    lane,
+                };
+                std::thread::Builder::new()
+                    .name(format!("worker-{n}"))
+                    .spawn(move || worker.run(lanes))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { threads })
+    }
+
+    /// Waits for all of them; the queue must have been closed.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+struct Worker {
+    queue: Arc<Queue>,
+    settler: Arc<Settler>,
+    site: Site,
+    lane: Lane,
+}
+
+impl Worker {
+    fn run(&self, lanes: Lanes) {
+        loop {
+            match self.queue.next(lanes) {
+                Work::Closed => return,
+                Work::Parts(parts) => {
+                    if !parts.work_one(&self.lane) {
+                        self.queue.retract(&parts);
+                    }
+                }
+                Work::Job(job) => self.job(job),
+            }
+        }
+    }
+
+    fn job(&self, job: Job) {
+        let item = job.debt.item().clone();
+        let span = tracing::info_span!(
+            "action",
+            fid = %item.fid,
+            cookie = %item.cookie,
+            archive = item.archive_id.map_or(0, crate::types::ArchiveId::get),
+        );
+        let _entered = span.enter();
+        let start = Instant::now();
+        let ended = catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
+            // The debt was dropped on the way and has answered EIO.
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let error = JobError::Panic(text.unwrap_or_default());
+            Ended {
+                verdict: verdict(&error),
+                bytes: 0,
+                error: Some(error),
+            }
+        });
+        self.report(&item, &ended, start);
+        for served in self.queue.ended(&item, ended.verdict == Verdict::Done) {
+            self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
+        }
+    }
+
+    fn perform(&self, item: &Item, job: Job) -> Ended {
+        let Job { debt, control } = job;
+        let helpers: &dyn Helpers = self.queue.as_ref();
+        if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
+            let error = JobError::PartialExtent {
+                offset: item.extent.offset,
+                length: item.extent.length,
+            };
+            return settle::refuse(debt, error);
+        }
+        match item.kind {
+            Kind::Do(Verb::Archive) => archive(&self.site, &self.lane, helpers, &control, debt),
+            Kind::Do(Verb::Restore) => restore(&self.site, &self.lane, helpers, &control, debt),
+            Kind::Do(Verb::Remove) => remove(&self.site, &self.lane, &control, debt),
+            Kind::Cancel => settle::refuse(debt, JobError::UnknownAction(23)),
+            Kind::Unknown(number) => settle::refuse(debt, JobError::UnknownAction(number)),
+        }
+    }
+
+    fn report(&self, item: &Item, ended: &Ended, start: Instant) {
+        let Kind::Do(verb) = item.kind else {
+            return;
+        };
+        self.site.tally.count(ended.verdict, ended.bytes);
+        let (bytes, seconds) = (ended.bytes, start.elapsed().as_secs_f64());
+        match (&ended.error, ended.verdict) {
+            (None, _) => tracing::info!(bytes, seconds, "{verb} done"),
+            (Some(error), Verdict::Failed { .. }) => {
+                tracing::warn!(%error, seconds, "{verb} {}", ended.verdict);
+            }
+            (Some(_), _) => tracing::info!(seconds, "{verb} {}", ended.verdict),
+        }
+    }
+}

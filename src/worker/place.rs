@@ -1,0 +1,184 @@
+//! Where a file's copy goes, and the rule that nobody's only copy is ever overwritten.
+//!
+//! Keys follow paths, and paths move: a new file can take the path of an old one whose data lives only
+//! under that key. So a first archive demands that the key is free, and a re-archive that the key still
+//! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
+//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::{JobError, Site};
+use crate::action::Item;
+use crate::store::{Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
+use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, upload};
+use crate::types::{ArchiveId, Fid};
+
+/// Enough for any honest race; each round answers something that another writer just did.
+const ROUNDS: usize = 8;
+
+/// A copy that is stored and verified, not yet the file's.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) location: Location,
+    /// What the file was mapped to before.
+    pub(super) previous: Option<Location>,
+}
+
+impl Placed {
+    /// Whether the previous copy's object was replaced in place (and is gone, without versioning).
+    pub(super) fn in_place(&self) -> bool {
+        self.previous
+            .as_ref()
+            .is_some_and(|previous| previous.key == self.location.key)
+    }
+}
+
+/// The archive id of an item and the key that the target's rule gives its file.
+pub(super) fn natural_key(site: &Site, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
+    let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
+    let target = lane.store(archive_id)?.target();
+    let key = match target.layout {
+        KeyLayout::Fid => ObjectKey::from_fid(&target.prefix, item.fid)?,
+        KeyLayout::Path => {
+            let path = site.fs.path_of(item.fid)?;
+            match ObjectKey::from_path(&target.prefix, &path) {
+                Ok(key) => key,
+                Err(reason) => {
+                    tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
+                    ObjectKey::from_fid(&target.prefix, item.fid)?
+                }
+            }
+        }
+    };
+    Ok((archive_id, key))
+}
+
+pub(super) fn place(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    item: &Item,
+    file: &Arc<File>,
+) -> Result<Placed, JobError> {
+    let stat = file.metadata().map_err(JobError::Attributes)?;
+    if !stat.is_file() {
+        return Err(JobError::NotRegular);
+    }
+    let previous = previous(site, item.fid)?;
+    let (archive_id, natural) = natural_key(site, lane, item)?;
+    let owner = Owner {
+        fs: site.fs.name().to_owned(),
+        fid: item.fid,
+    };
+    let mut to = Upload {
+        archive_id,
+        key: natural.clone(),
+        condition: Condition::Absent,
+        metadata: FileMetadata::new(owner.clone(), &stat).to_map(),
+    };
+    let beside = natural.beside(item.fid);
+    if let Some(previous) = previous.as_ref().filter(|previous| {
+        previous.archive_id == archive_id
+            && (previous.key == natural || beside.as_ref().is_ok_and(|beside| *beside == previous.key))
+    }) {
+        to.key = previous.key.clone();
+        to.condition = Condition::Match(previous.etag.clone());
+    }
+    // Before the data of a large file is sent in vain; the condition still guards the moment itself.
+    let large = stat.len() > lane.options().plan.threshold;
+    if large && to.condition == Condition::Absent {
+        look(site, lane, control, &owner, &mut to)?;
+    }
+    for _ in 0..ROUNDS {
+        let error = match upload(lane, helpers, control, file, stat.len(), &to) {
+            Ok(uploaded) => {
+                return Ok(Placed {
+                    location: Location {
+                        archive_id,
+                        key: to.key,
+                        size: stat.len(),
+                        etag: uploaded.stored.etag,
+                        version: uploaded.stored.version,
+                        checksum: Some(uploaded.checksum),
+                    },
+                    previous,
+                });
+            }
+            Err(error) => error,
+        };
+        match error {
+            TransferError::Store(StoreError::Precondition { .. }) => {
+                look(site, lane, control, &owner, &mut to)?;
+            }
+            // Some stores say 404 where the object to be matched is gone.
+            TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
+                to.condition = Condition::Absent;
+            }
+            TransferError::Store(StoreError::Unsupported { .. }) if to.condition != Condition::None => {
+                // Second best, and all that such a store offers: look first, then write.
+                look(site, lane, control, &owner, &mut to)?;
+                to.condition = Condition::None;
+            }
+            error => return Err(error.into()),
+        }
+    }
+    Err(JobError::NoFreeKey(natural.to_string()))
+}
+
+fn previous(site: &Site, fid: Fid) -> Result<Option<Location>, JobError> {
+    match site.fs.map(fid)?.map(|record| Location::from_bytes(&record)) {
+        None => Ok(None),
+        Some(Ok(location)) => Ok(Some(location)),
+        Some(Err(error)) => {
+            // The copy it meant can't be found, and the file is here: it gets a new copy and a new record.
+            tracing::warn!(%error, "archiving anew");
+            Ok(None)
+        }
+    }
+}
+
+/// Looks at what holds the key and sets key and condition for the next try.
+fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
+    match head(lane, control, to)? {
+        None => to.condition = Condition::Absent,
+        Some(found) if may_replace(site, owner, &found) => to.condition = Condition::Match(found.etag),
+        Some(_) => {
+            let taken = to.key.clone();
+            to.key = taken.beside(owner.fid)?;
+            to.condition = match head(lane, control, to)? {
+                Some(found) => Condition::Match(found.etag),
+                None => Condition::Absent,
+            };
+            site.tally
+                .conflicts
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tracing::warn!(%taken, key = %to.key, "the key holds what may be another file's only copy; archiving beside it");
+        }
+    }
+    Ok(())
+}
+
+fn head(lane: &Lane, control: &Control, to: &Upload) -> Result<Option<ObjectInfo>, JobError> {
+    match crate::transfer::head(lane, control, to.archive_id, &to.key, None) {
+        Ok(found) => Ok(Some(found)),
+        Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An object of this file, or of a file of this file system that exists no more.
+fn may_replace(site: &Site, owner: &Owner, found: &ObjectInfo) -> bool {
+    match Owner::of(&found.metadata) {
+        Some(other) if other == *owner => true,
+        Some(other) if other.fs == owner.fs => {
+            let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
+            if dead {
+                tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
+            }
+            dead
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,90 @@
+//! Remove: the copy's object goes, whether the file is still there or not.
+
+use std::sync::Arc;
+
+use super::{Ended, JobError, Site, verdict};
+use crate::action::{Debt, HsmError, Item, Verdict};
+use crate::store::{KeyLayout, Location, ObjectKey, Owner, StoreError};
+use crate::transfer::{Control, Lane, TransferError, delete, head};
+
+pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
+    let removed = debt
+        .begin()
+        .map_err(JobError::from)
+        .and_then(|_| erase(site, lane, control, debt.item()));
+    match removed {
+        Ok(()) => match debt.finish(Verdict::Done, 0) {
+            Ok(()) => Ended::done(0),
+            Err(error) => {
+                let error = JobError::from(error);
+                Ended {
+                    verdict: verdict(&error),
+                    bytes: 0,
+                    error: Some(error),
+                }
+            }
+        },
+        Err(error) => super::settle::refuse(debt, error),
+    }
+}
+
+fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(), JobError> {
+    let location = match site.fs.map(item.fid) {
+        Ok(Some(record)) => Some(Location::from_bytes(&record)?),
+        Ok(None) => None,
+        // The last name is gone, and the file with it.
+        Err(HsmError { errno: libc::ENOENT, .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let location = match location {
+        Some(location) => Some(location),
+        None => by_fid(site, lane, control, item)?,
+    };
+    let Some(location) = location else {
+        // A remove with archive id 0 goes to every archive: most of them never had a copy.
+        tracing::info!("no copy of the file is known; nothing to remove");
+        return Ok(());
+    };
+    match delete(lane, control, &location) {
+        Ok(()) => {}
+        Err(TransferError::Store(StoreError::Precondition { .. })) => {
+            tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    match site.fs.clear_map(item.fid) {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where keys are FIDs the object is found without the file.
+fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
+    let Some(archive_id) = item.archive_id else {
+        return Ok(None);
+    };
+    let target = lane.store(archive_id)?.target();
+    if target.layout != KeyLayout::Fid {
+        return Ok(None);
+    }
+    let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
+    match head(lane, control, archive_id, &key, None) {
+        Ok(found) if Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid) => {
+            Ok(Some(Location {
+                archive_id,
+                key,
+                size: found.size,
+                etag: found.etag,
+                version: found.version,
+                checksum: found.checksum,
+            }))
+        }
+        Ok(_) => {
+            tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");
+            Ok(None)
+        }
+        Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

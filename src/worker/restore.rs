@@ -1,0 +1,84 @@
+//! Restore: find the copy > begin > receive and prove > finish.
+
+use std::sync::Arc;
+
+use super::place::natural_key;
+use super::{Ended, JobError, Site, verdict};
+use crate::action::{Debt, Item, Verdict};
+use crate::store::{Location, ObjectKey, StoreError};
+use crate::transfer::{Control, Helpers, Lane, TransferError, download, head};
+
+pub(super) fn restore(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    mut debt: Box<dyn Debt>,
+) -> Ended {
+    let received = receive(site, lane, helpers, control, debt.as_mut());
+    // After the last byte a cancel is still owed its ECANCELED.
+    let received = match (received, control.stopped()) {
+        (Ok(_), Some(stop)) => Err(TransferError::Stopped(stop).into()),
+        (received, _) => received,
+    };
+    match received {
+        Ok(size) => match debt.finish(Verdict::Done, size) {
+            Ok(()) => Ended::done(size),
+            Err(error) => {
+                let error = JobError::from(error);
+                Ended {
+                    verdict: verdict(&error),
+                    bytes: 0,
+                    error: Some(error),
+                }
+            }
+        },
+        Err(error) => super::settle::refuse(debt, error),
+    }
+}
+
+fn receive(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    debt: &mut dyn Debt,
+) -> Result<u64, JobError> {
+    let from = locate(site, lane, control, debt.item())?;
+    let file = Arc::new(debt.begin()?.ok_or(JobError::NotRegular)?);
+    let received = download(lane, helpers, control, &file, &from);
+    // Every writer has stopped; that no descriptor is left is checked, for a late write hangs for ever.
+    let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
+    drop(file);
+    received?;
+    Ok(from.size)
+}
+
+/// By the file's record, else by the keys that an archive would have used.
+pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Location, JobError> {
+    if let Some(record) = site.fs.map(item.fid)? {
+        return Ok(Location::from_bytes(&record)?);
+    }
+    let (archive_id, natural) = natural_key(site, lane, item)?;
+    let by_fid = ObjectKey::from_fid(&lane.store(archive_id)?.target().prefix, item.fid)?;
+    for key in [&natural, &by_fid] {
+        match head(lane, control, archive_id, key, None) {
+            Ok(found) => {
+                tracing::warn!(%key, "the file has no record of its copy; taking the object that its name gives");
+                return Ok(Location {
+                    archive_id,
+                    key: key.clone(),
+                    size: found.size,
+                    etag: found.etag,
+                    version: found.version,
+                    checksum: found.checksum,
+                });
+            }
+            Err(TransferError::Store(StoreError::NotFound { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(JobError::NoCopy {
+        tried: format!("'{natural}' or '{by_fid}'"),
+    })
+}

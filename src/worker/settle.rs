@@ -1,0 +1,92 @@
+//! Answers without work: refusals, cancels of what waited, the sweep at shutdown.
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::{Ended, JobError, Tally, verdict};
+use crate::action::{Debt, Verdict};
+
+/// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
+pub(super) fn refuse(debt: Box<dyn Debt>, error: JobError) -> Ended {
+    let verdict = verdict(&error);
+    if let Err(objection) = debt.finish(verdict, 0) {
+        tracing::debug!(%objection, "the coordinator did not take the verdict");
+    }
+    Ended {
+        verdict,
+        bytes: 0,
+        error: Some(error),
+    }
+}
+
+/// A few threads that answer actions that never ran. Answering blocks, so neither the intake nor a
+/// worker with data to move does it.
+#[derive(Debug)]
+pub struct Settler {
+    queue: Option<Sender<(Box<dyn Debt>, Verdict)>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Settler {
+    /// Starts `threads` of them.
+    ///
+    /// # Errors
+    /// A thread could not be made.
+    pub fn start(threads: usize, tally: &Arc<Tally>) -> std::io::Result<Self> {
+        let (queue, work) = channel::<(Box<dyn Debt>, Verdict)>();
+        let work = Arc::new(Mutex::new(work));
+        let threads = (0..threads)
+            .map(|n| {
+                let (work, tally) = (Arc::clone(&work), Arc::clone(tally));
+                std::thread::Builder::new()
+                    .name(format!("settler-{n}"))
+                    .spawn(move || {
+                        loop {
+                            let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                            let Ok((debt, verdict)) = next else {
+                                return;
+                            };
+                            answer(debt, verdict, &tally);
+                        }
+                    })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            queue: Some(queue),
+            threads,
+        })
+    }
+
+    /// Has `debt` ended with `verdict`; does not wait.
+    pub fn settle(&self, debt: Box<dyn Debt>, verdict: Verdict) {
+        if let Some(queue) = &self.queue
+            && let Err(lost) = queue.send((debt, verdict))
+        {
+            // Dropping it answers EIO.
+            drop(lost);
+        }
+    }
+}
+
+impl Drop for Settler {
+    /// Returns when all have been answered.
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a settler thread panicked");
+            }
+        }
+    }
+}
+
+fn answer(debt: Box<dyn Debt>, verdict: Verdict, tally: &Tally) {
+    let item = debt.item();
+    let (fid, cookie) = (item.fid, item.cookie);
+    tracing::info!(%fid, %cookie, %verdict, "not run");
+    tally.count(verdict, 0);
+    if let Err(objection) = debt.finish(verdict, 0) {
+        tracing::debug!(%fid, %cookie, %objection, "the coordinator did not take the verdict");
+    }
+}
