@@ -4,10 +4,14 @@
 //! [`lustre`] > `intake` > `queue` > `worker` > `transfer` > `store`.
 
 pub mod action;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod intake;
 pub mod lustre;
 pub mod queue;
 pub mod store;
+pub mod telemetry;
 pub mod transfer;
 pub mod types;
 pub mod worker;

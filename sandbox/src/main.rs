@@ -1,1 +1,156 @@
-fn main(){}
+//! The sandbox by itself: serve a directory, speak `lfs`, turn its knobs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use lhsm_sandbox::lfs::{self, Lfs};
+use lhsm_sandbox::protocol::{HsmControl, Request, Tunable};
+use lhsm_sandbox::{Client, Mdt, Options, process};
+
+/// A stand-in for Lustre's HSM over a plain directory.
+#[derive(Debug, Parser)]
+#[command(name = "sandbox")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve DIR as a Lustre mount point until stopped
+    Serve {
+        /// The directory; made if missing
+        dir: PathBuf,
+        /// Actions at copytools at a time
+        #[arg(long, default_value_t = 1000)]
+        max_requests: usize,
+        /// Milliseconds between two looks at what waits (Lustre's is 1000)
+        #[arg(long, default_value_t = 10)]
+        tick_ms: u64,
+        /// Also serve an S3 on this port (bucket lhsm-sandbox)
+        #[arg(long, value_name = "PORT")]
+        s3: Option<u16>,
+    },
+    /// lfs' HSM commands
+    Lfs {
+        #[command(subcommand)]
+        command: Lfs,
+    },
+    /// Set hsm_control
+    Control {
+        /// The mount point
+        mount: PathBuf,
+        /// enabled, disabled, shutdown or purge
+        state: String,
+    },
+    /// Set a tunable (its name in JSON form, such as max_requests)
+    Set {
+        /// The mount point
+        mount: PathBuf,
+        /// Which
+        name: String,
+        /// To what
+        value: u64,
+    },
+    /// Show agents, actions and counters as JSON
+    Show {
+        /// The mount point
+        mount: PathBuf,
+    },
+    /// End the sandbox
+    Stop {
+        /// The mount point
+        mount: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sandbox: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Serve {
+            dir,
+            max_requests,
+            tick_ms,
+            s3,
+        } => serve(dir, max_requests, tick_ms, s3)?,
+        Command::Lfs { command } => print!("{}", lfs::run(&command)?),
+        Command::Control { mount, state } => {
+            let control: HsmControl = serde_json::from_value(state.into())?;
+            Client::new(&mount)?.control(control)?;
+        }
+        Command::Set { mount, name, value } => {
+            let tunable: Tunable = serde_json::from_value(name.into())?;
+            Client::new(&mount)?.set(tunable, value)?;
+        }
+        Command::Show { mount } => {
+            let mut client = Client::new(&mount)?;
+            let shown = serde_json::json!({
+                "agents": client.agents()?,
+                "actions": client.actions()?,
+                "counters": client.counters()?,
+            });
+            println!("{shown:#}");
+        }
+        Command::Stop { mount } => {
+            Client::new(&mount)?.ask(&Request::Stop)?;
+        }
+    }
+    Ok(())
+}
+
+fn serve(
+    dir: PathBuf,
+    max_requests: usize,
+    tick_ms: u64,
+    s3: Option<u16>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(&dir)?;
+    let mdt = Mdt::start(Options {
+        max_requests,
+        tick: Duration::from_millis(tick_ms),
+        ..Options::new(&dir)
+    })?;
+    println!("Lustre sandbox at {}", dir.canonicalize()?.display());
+    println!(
+        "reading a released file {}",
+        if mdt.restores_on_read() {
+            "restores it"
+        } else {
+            "gives zeros until it is restored by name (fanotify needs root)"
+        }
+    );
+    if let Ok(library) = process::artifact(process::LIBRARY) {
+        println!("library: {}", library.display());
+    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let _store = match s3 {
+        None => None,
+        Some(port) => {
+            let config = lhsm_sandbox_s3::Config {
+                bind: ([127, 0, 0, 1], port).into(),
+                ..lhsm_sandbox_s3::Config::default()
+            };
+            println!(
+                "S3 at http://127.0.0.1:{port} bucket={} AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
+                config.buckets.join(","),
+                config.access_key,
+                config.secret_key
+            );
+            Some(runtime.block_on(lhsm_sandbox_s3::Server::start(config))?)
+        }
+    };
+    mdt.wait_stopped();
+    Ok(())
+}

@@ -107,7 +107,11 @@ impl Beat {
         let tick = (self.options.waiting.min(self.options.running) / 4)
             .clamp(Duration::from_millis(20), Duration::from_secs(1));
         let per_tick = (f64::from(self.options.per_second) * tick.as_secs_f64()).ceil();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small positive number"
+        )]
         let per_tick = per_tick as usize;
         let mut next_running = Instant::now() + self.options.running;
         loop {
@@ -116,7 +120,10 @@ impl Beat {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
-            for key in self.queue.due_waiting(now, now + self.options.waiting, per_tick) {
+            for key in self
+                .queue
+                .due_waiting(now, now + self.options.waiting, per_tick)
+            {
                 self.report(key, Extent::EMPTY);
             }
             if now >= next_running {

@@ -37,8 +37,10 @@ pub enum Coordinator {
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Another copytool of ours serves this mount.
-    #[error("another lhsmtool-s3 already serves this mount point. Lustre knows one agent per mount: give \
-             one daemon all archive ids, or mount the file system a second time for a second daemon")]
+    #[error(
+        "another lhsmtool-s3 already serves this mount point. Lustre knows one agent per mount: give \
+             one daemon all archive ids, or mount the file system a second time for a second daemon"
+    )]
     Occupied,
     /// The lock itself failed.
     #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
@@ -60,7 +62,10 @@ impl AgentError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Stopped => true,
-            Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
+            Self::Call(error) => !matches!(
+                error.errno,
+                libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY
+            ),
             Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
@@ -130,8 +135,11 @@ impl Agent {
             .map(|id| i32::try_from(id.get()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
-        let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
-        let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
+        let ct = mount
+            .library()
+            .register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
+        let ct =
+            NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
         let agent = Self {
             mount,
             ct: CopytoolPtr(ct),
@@ -153,7 +161,11 @@ impl Agent {
             return Err(AgentError::Stopped);
         }
         let old = uid(self.generation.load(Ordering::Relaxed));
-        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        let generation = self
+            .generation
+            .load(Ordering::Relaxed)
+            .wrapping_add(1)
+            .max(1);
         // A pipe that the kernel has already forgotten is fine.
         if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
             tracing::debug!(%error, "the old pipe was already gone");
@@ -162,7 +174,12 @@ impl Agent {
             .map_err(|e| AgentError::Pipe(e.into()))?;
         blocking(&write).map_err(AgentError::Pipe)?;
         widen(&read);
-        ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives)?;
+        ioctl::start_copytool(
+            self.mount.descriptor(),
+            &write,
+            uid(generation),
+            &self.archives,
+        )?;
         self.generation.store(generation, Ordering::Relaxed);
         Ok(Pipe::Own(read))
     }
@@ -177,9 +194,14 @@ impl Agent {
         if Self::probe(&self.mount)? == Coordinator::Stopped {
             return Ok(Coordinator::Stopped);
         }
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
-            .map_err(|e| HsmError::new("pipe2", e as i32))?;
-        let result = ioctl::start_copytool(self.mount.descriptor(), &write, uid(self.generation.load(Ordering::Relaxed)), &self.archives);
+        let (read, write) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| HsmError::new("pipe2", e as i32))?;
+        let result = ioctl::start_copytool(
+            self.mount.descriptor(),
+            &write,
+            uid(self.generation.load(Ordering::Relaxed)),
+            &self.archives,
+        );
         drop((read, write));
         match result {
             Ok(()) => Ok(Coordinator::Running),
@@ -194,7 +216,10 @@ impl Agent {
     /// # Errors
     /// The library lost it.
     pub fn library_pipe(&self) -> Result<Pipe, HsmError> {
-        self.mount.library().pipe_fd(self.ct.0.as_ptr()).map(Pipe::Library)
+        self.mount
+            .library()
+            .pipe_fd(self.ct.0.as_ptr())
+            .map(Pipe::Library)
     }
 
     /// The mount that it serves.

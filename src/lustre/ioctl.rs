@@ -3,7 +3,8 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use super::bindings::{
-    KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent, hsm_progress, lu_fid,
+    KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent,
+    hsm_progress, lu_fid,
 };
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Cookie, Extent, Fid};

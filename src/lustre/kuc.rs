@@ -10,16 +10,16 @@ use std::thread::JoinHandle;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::Agent;
 use super::agent::Pipe;
 use super::debt::Action;
 use super::wire::{Framer, Message, WireError};
-use super::Agent;
 use crate::action::Kind;
 use crate::intake::Arrival;
 
 /// Why nothing more will come through a pipe.
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
+pub(super) enum Lost {
     /// The kernel dropped us.
     #[error("the kernel closed it")]
     Closed,
@@ -45,7 +45,7 @@ pub struct ReaderStats {
 
 /// The running thread; dropping it stops and joins it.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -56,14 +56,16 @@ impl Reader {
     ///
     /// # Errors
     /// The thread or its wake-up descriptor could not be made.
-    pub fn start(
+    pub(super) fn start(
         agent: Arc<Agent>,
         pipe: Pipe,
         stats: Arc<ReaderStats>,
         arrivals: Sender<Vec<Arrival>>,
         lost: impl Fn(Lost) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let wake = Arc::new(EventFd::from_flags(
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?);
         let stop = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
             .name("kuc-reader".into())
@@ -136,7 +138,10 @@ impl Source {
             match nix::unistd::read(pipe, buffer) {
                 Ok(0) => {
                     if self.framer.partial() > 0 && !self.damaged {
-                        tracing::warn!(bytes = self.framer.partial(), "the message pipe ended in mid-message");
+                        tracing::warn!(
+                            bytes = self.framer.partial(),
+                            "the message pipe ended in mid-message"
+                        );
                     }
                     self.lose(Lost::Closed);
                     return false;
@@ -154,7 +159,9 @@ impl Source {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.stats
+            .bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.damaged {
             return;
         }
@@ -179,7 +186,9 @@ impl Source {
             Message::Actions {
                 archive_id, items, ..
             } if archive_id.is_none_or(|id| self.agent.archives().contains(&id)) => {
-                self.stats.items.fetch_add(items.len() as u64, Ordering::Relaxed);
+                self.stats
+                    .items
+                    .fetch_add(items.len() as u64, Ordering::Relaxed);
                 let arrivals = items
                     .into_iter()
                     .map(|item| match item.kind {

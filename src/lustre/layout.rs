@@ -97,7 +97,10 @@ mod tests {
 
     #[test]
     fn the_released_bit_goes_and_the_stripes_stay() {
-        assert_eq!(for_restore(plain(0x8000_0001)), RestoreLayout::Kept(plain(1)));
+        assert_eq!(
+            for_restore(plain(0x8000_0001)),
+            RestoreLayout::Kept(plain(1))
+        );
         assert_eq!(
             for_restore(composite(&[0x8000_0001, 0x8000_0001])),
             RestoreLayout::Kept(composite(&[1, 1]))
@@ -118,7 +121,7 @@ mod tests {
             if bytes.len() > 4 && c {
                 bytes[..4].copy_from_slice(&MAGIC_COMPOSITE.to_le_bytes());
             }
-            let _ = for_restore(bytes);
+            drop(for_restore(bytes));
         }
     }
 }

@@ -5,7 +5,9 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bindings::{LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent};
+use super::bindings::{
+    LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent,
+};
 use crate::action::HsmError;
 use crate::types::Fid;
 
@@ -61,12 +63,24 @@ impl Library {
             cause: chain(&error),
         })?;
         let required = [
-            ("llapi_hsm_copytool_register", api.llapi_hsm_copytool_register.is_ok()),
-            ("llapi_hsm_copytool_unregister", api.llapi_hsm_copytool_unregister.is_ok()),
-            ("llapi_hsm_copytool_get_fd", api.llapi_hsm_copytool_get_fd.is_ok()),
+            (
+                "llapi_hsm_copytool_register",
+                api.llapi_hsm_copytool_register.is_ok(),
+            ),
+            (
+                "llapi_hsm_copytool_unregister",
+                api.llapi_hsm_copytool_unregister.is_ok(),
+            ),
+            (
+                "llapi_hsm_copytool_get_fd",
+                api.llapi_hsm_copytool_get_fd.is_ok(),
+            ),
             ("llapi_hsm_action_begin", api.llapi_hsm_action_begin.is_ok()),
             ("llapi_hsm_action_end", api.llapi_hsm_action_end.is_ok()),
-            ("llapi_hsm_action_get_fd", api.llapi_hsm_action_get_fd.is_ok()),
+            (
+                "llapi_hsm_action_get_fd",
+                api.llapi_hsm_action_get_fd.is_ok(),
+            ),
             ("llapi_search_fsname", api.llapi_search_fsname.is_ok()),
             ("llapi_fid2path", api.llapi_fid2path.is_ok()),
         ];
@@ -122,7 +136,8 @@ impl Library {
     /// ENOENT when the file has no name left.
     pub fn fid2path(&self, mount: &Path, fid: Fid) -> Result<PathBuf, HsmError> {
         let mount = c_path(mount)?;
-        let text = CString::new(fid.to_string()).map_err(|_| HsmError::new("llapi_fid2path", libc::EINVAL))?;
+        let text = CString::new(fid.to_string())
+            .map_err(|_| HsmError::new("llapi_fid2path", libc::EINVAL))?;
         let mut path = vec![0u8; 4096 + 1];
         let (mut recno, mut linkno) = (-1i64, 0i32);
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
@@ -225,12 +240,8 @@ impl Library {
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: a handle from begin, given up here once: end frees it even when it fails.
         let rc = unsafe {
-            self.0.llapi_hsm_action_end(
-                &raw mut handle,
-                std::ptr::from_ref(extent),
-                flags,
-                errval,
-            )
+            self.0
+                .llapi_hsm_action_end(&raw mut handle, std::ptr::from_ref(extent), flags, errval)
         };
         check("llapi_hsm_action_end", rc)
     }
@@ -259,7 +270,8 @@ fn check(call: &'static str, rc: i32) -> Result<(), HsmError> {
 
 fn c_path(path: &Path) -> Result<CString, HsmError> {
     use std::os::unix::ffi::OsStrExt as _;
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| HsmError::new("path with NUL", libc::EINVAL))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| HsmError::new("path with NUL", libc::EINVAL))
 }
 
 fn until_nul(bytes: &[u8]) -> String {

@@ -146,7 +146,9 @@ impl Watch {
         match self.agent.keep_alive() {
             Ok(Coordinator::Stopped) if !self.stopped => {
                 self.stopped = true;
-                tracing::warn!("the HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)");
+                tracing::warn!(
+                    "the HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)"
+                );
             }
             Ok(Coordinator::Stopped) => {}
             Ok(Coordinator::Running) => {

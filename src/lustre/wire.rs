@@ -363,7 +363,11 @@ mod tests {
             assert_eq!(item.extent.length, want["length"], "{name}");
             let hex: String = item.data.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(hex, want["data"], "{name}");
-            assert_eq!(item.blocking, fields["hal_flags"].as_u64().unwrap() & 4 != 0, "{name}");
+            assert_eq!(
+                item.blocking,
+                fields["hal_flags"].as_u64().unwrap() & 4 != 0,
+                "{name}"
+            );
         }
     }
 
@@ -393,7 +397,7 @@ mod tests {
 
         #[test]
         fn any_bytes_end_in_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = parse(&bytes);
+            drop(parse(&bytes));
             let mut framer = Framer::default();
             framer.push(&bytes);
             while let Ok(Some(_)) = framer.next_message() {}

@@ -31,7 +31,12 @@ pub enum Class {
 
 impl Class {
     /// All, in the order of precedence.
-    pub const ALL: [Self; 4] = [Self::BlockingRestore, Self::Restore, Self::Remove, Self::Archive];
+    pub const ALL: [Self; 4] = [
+        Self::BlockingRestore,
+        Self::Restore,
+        Self::Remove,
+        Self::Archive,
+    ];
 
     /// The class of an action; `None` for what is no job.
     #[must_use]
@@ -211,7 +216,10 @@ impl Queue {
             if let Some(work) = state.pick(lanes) {
                 return work;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -299,7 +307,10 @@ impl Queue {
             .iter()
             .filter_map(|(key, entry)| matches!(entry, Entry::Waiting(_)).then_some(*key))
             .collect();
-        let debts = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
+        let debts = keys
+            .into_iter()
+            .filter_map(|key| state.take_waiting(key))
+            .collect();
         state.behind.clear();
         state.lines.clear();
         state.beats.clear();
@@ -384,7 +395,9 @@ impl State {
     fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
         match self.live.remove(&key)? {
             Entry::Waiting(debt) => {
-                if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
+                if let Some(waiting) =
+                    Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class))
+                {
                     *waiting = waiting.saturating_sub(1);
                 }
                 Some(debt)
@@ -406,7 +419,8 @@ impl State {
             return;
         };
         // Cancelled ones are still in the line, and no longer alive.
-        let next = std::iter::from_fn(|| behind.pop_front()).find(|next| self.live.contains_key(next));
+        let next =
+            std::iter::from_fn(|| behind.pop_front()).find(|next| self.live.contains_key(next));
         if behind.is_empty() {
             self.behind.remove(&key.fid);
         }
@@ -466,7 +480,8 @@ impl State {
                     continue;
                 };
                 let control = Arc::new(Control::default());
-                self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
+                self.live
+                    .insert(key, Entry::Running(verb, Arc::clone(&control)));
                 *self.running.entry(*class).or_default() += 1;
                 return Some(Work::Job(Job { debt, control }));
             }

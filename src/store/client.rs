@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
+};
 use bytes::Bytes;
 
 use super::{Checksum, ChecksumKind, ObjectKey, StoreError, TargetOptions};
@@ -144,7 +146,10 @@ impl Store {
         Ok(Stored {
             etag: etag("PutObject", answer.e_tag)?,
             version: answer.version_id,
-            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            checksum: answer
+                .checksum_crc64_nvme
+                .as_deref()
+                .and_then(Checksum::from_base64),
         })
     }
 
@@ -164,7 +169,8 @@ impl Store {
             .key(key.as_str())
             .set_checksum_algorithm(self.algorithm())
             .set_checksum_type(
-                (self.target.checksum == ChecksumKind::Crc64Nvme).then_some(ChecksumType::FullObject),
+                (self.target.checksum == ChecksumKind::Crc64Nvme)
+                    .then_some(ChecksumType::FullObject),
             )
             .set_metadata(Some(metadata))
             .send()
@@ -205,7 +211,10 @@ impl Store {
         Ok(StoredPart {
             number,
             etag: etag("UploadPart", answer.e_tag)?,
-            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            checksum: answer
+                .checksum_crc64_nvme
+                .as_deref()
+                .and_then(Checksum::from_base64),
             crc32c: answer.checksum_crc32_c,
         })
     }
@@ -248,7 +257,11 @@ impl Store {
             .set_mpu_object_size(i64::try_from(size).ok())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .multipart_upload(
+                CompletedMultipartUpload::builder()
+                    .set_parts(Some(parts))
+                    .build(),
+            )
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("CompleteMultipartUpload", &error))?;
@@ -256,7 +269,10 @@ impl Store {
             etag: etag("CompleteMultipartUpload", answer.e_tag)?,
             version: answer.version_id,
             // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.
-            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            checksum: answer
+                .checksum_crc64_nvme
+                .as_deref()
+                .and_then(Checksum::from_base64),
         })
     }
 
@@ -311,7 +327,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when nothing is.
-    pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
+    pub async fn head(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+    ) -> Result<ObjectInfo, StoreError> {
         let answer = self
             .client
             .head_object()
@@ -329,7 +349,10 @@ impl Store {
                 .ok_or_else(|| missing("HeadObject", "a length"))?,
             etag: etag("HeadObject", answer.e_tag)?,
             version: answer.version_id,
-            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            checksum: answer
+                .checksum_crc64_nvme
+                .as_deref()
+                .and_then(Checksum::from_base64),
             metadata: answer.metadata.unwrap_or_default(),
         })
     }
@@ -351,7 +374,11 @@ impl Store {
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .set_version_id(version.map(str::to_owned))
-            .set_if_match(if version.is_some() { None } else { etag.map(str::to_owned) })
+            .set_if_match(if version.is_some() {
+                None
+            } else {
+                etag.map(str::to_owned)
+            })
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("DeleteObject", &error));

@@ -161,23 +161,39 @@ impl StoreError {
         match (code, status) {
             ("NoSuchBucket", _) => Self::NoSuchBucket { operation },
             ("InvalidObjectState", _) => Self::Frozen { operation },
-            ("SlowDown" | "TooManyRequests" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded", _)
+            (
+                "SlowDown"
+                | "TooManyRequests"
+                | "Throttling"
+                | "ThrottlingException"
+                | "RequestLimitExceeded",
+                _,
+            )
             | (_, 429) => Self::Throttled {
                 operation,
                 code: named("429"),
             },
-            ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => {
-                Self::Corrupt {
-                    operation,
-                    what: format!("the store received other bytes than were sent ({code})"),
-                }
-            }
+            (
+                "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody",
+                _,
+            ) => Self::Corrupt {
+                operation,
+                what: format!("the store received other bytes than were sent ({code})"),
+            },
             ("NotImplemented", _) | (_, 501) => Self::Unsupported {
                 operation,
                 code: named("501"),
             },
             // Another writer is at the key this moment; the credentials are being renewed.
-            ("ConditionalRequestConflict" | "OperationAborted" | "RequestTimeout" | "InternalError" | "ExpiredToken" | "RequestExpired", _)
+            (
+                "ConditionalRequestConflict"
+                | "OperationAborted"
+                | "RequestTimeout"
+                | "InternalError"
+                | "ExpiredToken"
+                | "RequestExpired",
+                _,
+            )
             | (_, 408 | 500..=599) => Self::Unavailable {
                 operation,
                 what: format!("{status} {code}"),
@@ -260,7 +276,9 @@ pub enum StartError {
         message: String,
     },
     /// Something else that no retry will mend.
-    #[error("archive {archive}: bucket '{bucket}' can't be used: {source}. Check `endpoint_url`, `region` and `path_style` in the [[archive]] section")]
+    #[error(
+        "archive {archive}: bucket '{bucket}' can't be used: {source}. Check `endpoint_url`, `region` and `path_style` in the [[archive]] section"
+    )]
     Unusable {
         /// The archive id.
         archive: u32,
@@ -293,14 +311,29 @@ mod tests {
     fn what_can_pass_is_told_from_what_can_not() {
         let class = |status, code| StoreError::from_answer("GetObject", status, code, "");
         for (status, code) in [
-            (503, "SlowDown"), (503, ""), (500, "InternalError"), (200, "InternalError"), (429, ""),
-            (409, "ConditionalRequestConflict"), (400, "RequestTimeout"), (400, "BadDigest"), (403, "ExpiredToken"),
+            (503, "SlowDown"),
+            (503, ""),
+            (500, "InternalError"),
+            (200, "InternalError"),
+            (429, ""),
+            (409, "ConditionalRequestConflict"),
+            (400, "RequestTimeout"),
+            (400, "BadDigest"),
+            (403, "ExpiredToken"),
         ] {
             assert!(class(status, code).is_transient(), "{status} {code}");
         }
         for (status, code) in [
-            (404, "NoSuchKey"), (404, ""), (404, "NoSuchBucket"), (403, "AccessDenied"), (403, ""), (412, ""),
-            (501, "NotImplemented"), (400, "EntityTooSmall"), (403, "InvalidObjectState"), (301, "PermanentRedirect"),
+            (404, "NoSuchKey"),
+            (404, ""),
+            (404, "NoSuchBucket"),
+            (403, "AccessDenied"),
+            (403, ""),
+            (412, ""),
+            (501, "NotImplemented"),
+            (400, "EntityTooSmall"),
+            (403, "InvalidObjectState"),
+            (301, "PermanentRedirect"),
         ] {
             assert!(!class(status, code).is_transient(), "{status} {code}");
         }

@@ -112,14 +112,24 @@ impl fmt::Debug for ObjectKey {
 mod tests {
     use super::*;
 
-    const FID: Fid = Fid { seq: 0x2_0000_0401, oid: 9, ver: 0 };
+    const FID: Fid = Fid {
+        seq: 0x2_0000_0401,
+        oid: 9,
+        ver: 0,
+    };
 
     #[test]
     fn the_bucket_mirrors_the_tree() {
         let key = ObjectKey::from_path("lab/", Path::new("a dir/Ünï.bin")).unwrap();
         assert_eq!(key.as_str(), "lab/a dir/Ünï.bin");
-        assert_eq!(key.beside(FID).unwrap().as_str(), "lab/a dir/Ünï.bin~0x200000401:0x9:0x0");
-        assert_eq!(ObjectKey::from_fid("p/", FID).unwrap().as_str(), "p/0x200000401:0x9:0x0");
+        assert_eq!(
+            key.beside(FID).unwrap().as_str(),
+            "lab/a dir/Ünï.bin~0x200000401:0x9:0x0"
+        );
+        assert_eq!(
+            ObjectKey::from_fid("p/", FID).unwrap().as_str(),
+            "p/0x200000401:0x9:0x0"
+        );
     }
 
     #[test]

@@ -85,7 +85,11 @@ mod tests {
     fn attributes_are_written_as_datasync_reads_them() {
         let owner = Owner {
             fs: "lustre".into(),
-            fid: Fid { seq: 0x2_0000_0401, oid: 9, ver: 0 },
+            fid: Fid {
+                seq: 0x2_0000_0401,
+                oid: 9,
+                ver: 0,
+            },
         };
         let map = FileMetadata {
             mode: 0o100_664,

@@ -13,8 +13,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    SharedHttpClient, StalledStreamProtectionConfig,
+    ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_smithy_http_client::tls;
@@ -78,7 +78,9 @@ impl Connection {
     pub fn new() -> Self {
         Self(
             aws_smithy_http_client::Builder::new()
-                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+                .tls_provider(tls::Provider::Rustls(
+                    tls::rustls_provider::CryptoMode::Ring,
+                ))
                 .build_https(),
         )
     }
@@ -97,7 +99,8 @@ impl Target {
     /// What is missing, and where to put it.
     pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
         let archive = options.archive_id.get();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(Connection::new().0);
+        let mut loader =
+            aws_config::defaults(BehaviorVersion::latest()).http_client(Connection::new().0);
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
@@ -111,10 +114,12 @@ impl Target {
             None if options.endpoint_url.is_some() => Region::from_static("us-east-1"),
             None => return Err(StartError::NoRegion { archive }),
         };
-        let provider = shared.credentials_provider().ok_or_else(|| StartError::NoCredentials {
-            archive,
-            cause: "the provider chain is empty".into(),
-        })?;
+        let provider = shared
+            .credentials_provider()
+            .ok_or_else(|| StartError::NoCredentials {
+                archive,
+                cause: "the provider chain is empty".into(),
+            })?;
         provider
             .provide_credentials()
             .await
@@ -229,13 +234,18 @@ impl Store {
             .map_err(|error| {
                 // A wrong key comes as 403 from AWS and as 400, 401 or 501 from others: the code tells.
                 match error.code() {
-                    Some(code @ ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "NotSignedUp" | "InvalidToken" | "InvalidClientTokenId" | "AuthorizationHeaderMalformed")) => {
-                        StoreError::Denied {
-                            operation: "ListObjectsV2",
-                            code: code.to_owned(),
-                            message: error.message().unwrap_or_default().to_owned(),
-                        }
-                    }
+                    Some(
+                        code @ ("InvalidAccessKeyId"
+                        | "SignatureDoesNotMatch"
+                        | "NotSignedUp"
+                        | "InvalidToken"
+                        | "InvalidClientTokenId"
+                        | "AuthorizationHeaderMalformed"),
+                    ) => StoreError::Denied {
+                        operation: "ListObjectsV2",
+                        code: code.to_owned(),
+                        message: error.message().unwrap_or_default().to_owned(),
+                    },
                     _ => StoreError::from_sdk("ListObjectsV2", &error),
                 }
             })

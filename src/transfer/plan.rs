@@ -117,7 +117,12 @@ mod tests {
     }
 
     fn sizes() -> impl Strategy<Value = u64> {
-        prop_oneof![0..=1u64 << 24, 0..=1u64 << 34, 0..=MAX_OBJECT, Just(MAX_OBJECT)]
+        prop_oneof![
+            0..=1u64 << 24,
+            0..=1u64 << 34,
+            0..=MAX_OBJECT,
+            Just(MAX_OBJECT)
+        ]
     }
 
     proptest! {
@@ -150,7 +155,13 @@ mod tests {
 
     #[test]
     fn a_file_beyond_the_largest_object_is_refused() {
-        let options = PlanOptions { threshold: 1, part_size: 1 };
-        assert_eq!(Plan::new(MAX_OBJECT + 1, options), Err(PlanError(MAX_OBJECT + 1)));
+        let options = PlanOptions {
+            threshold: 1,
+            part_size: 1,
+        };
+        assert_eq!(
+            Plan::new(MAX_OBJECT + 1, options),
+            Err(PlanError(MAX_OBJECT + 1))
+        );
     }
 }

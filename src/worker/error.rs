@@ -26,7 +26,9 @@ pub enum JobError {
     #[error("the action names no archive id")]
     NoArchiveId,
     /// Only whole files are copied.
-    #[error("the action asks for a part of the file (offset {offset}, length {length}); only whole files can be copied")]
+    #[error(
+        "the action asks for a part of the file (offset {offset}, length {length}); only whole files can be copied"
+    )]
     PartialExtent {
         /// As asked.
         offset: u64,
@@ -37,7 +39,9 @@ pub enum JobError {
     #[error("action number {0} is not known")]
     UnknownAction(u32),
     /// No record and no object under the keys that the rules give.
-    #[error("no copy of the file is known: it has no trusted.lhsm_s3 record, and there is no object {tried}")]
+    #[error(
+        "no copy of the file is known: it has no trusted.lhsm_s3 record, and there is no object {tried}"
+    )]
     NoCopy {
         /// The keys that were looked at.
         tried: String,

@@ -31,7 +31,11 @@ fn hsm(error: &HsmError) -> Verdict {
 }
 
 fn io(error: &std::io::Error) -> Verdict {
-    Verdict::failed(error.raw_os_error().map_or(HsmErrno::EIO, HsmErrno::from_raw))
+    Verdict::failed(
+        error
+            .raw_os_error()
+            .map_or(HsmErrno::EIO, HsmErrno::from_raw),
+    )
 }
 
 fn transfer(error: &TransferError) -> Verdict {
@@ -44,21 +48,27 @@ fn transfer(error: &TransferError) -> Verdict {
         TransferError::Store(error) => store(error),
         TransferError::GaveUp { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
         TransferError::Stopped(Stop::Cancelled) => Verdict::Cancelled,
-        TransferError::Stopped(Stop::Forgotten | Stop::Shutdown) => Verdict::try_again(HsmErrno::ESHUTDOWN),
+        TransferError::Stopped(Stop::Forgotten | Stop::Shutdown) => {
+            Verdict::try_again(HsmErrno::ESHUTDOWN)
+        }
     }
 }
 
 fn store(error: &StoreError) -> Verdict {
     match error {
-        StoreError::NotFound { .. } | StoreError::NoSuchBucket { .. } => Verdict::failed(HsmErrno::ENOENT),
+        StoreError::NotFound { .. } | StoreError::NoSuchBucket { .. } => {
+            Verdict::failed(HsmErrno::ENOENT)
+        }
         StoreError::Precondition { .. } => Verdict::failed(HsmErrno::ESTALE),
         StoreError::Denied { .. } => Verdict::failed(HsmErrno::EACCES),
         StoreError::Frozen { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
-        StoreError::Unsupported { .. } | StoreError::Refused { .. } => Verdict::failed(HsmErrno::EINVAL),
-        StoreError::Corrupt { .. } => Verdict::failed(HsmErrno::EIO),
-        StoreError::Throttled { .. } | StoreError::Unavailable { .. } | StoreError::Stalled { .. } => {
-            Verdict::try_again(HsmErrno::ETIMEDOUT)
+        StoreError::Unsupported { .. } | StoreError::Refused { .. } => {
+            Verdict::failed(HsmErrno::EINVAL)
         }
+        StoreError::Corrupt { .. } => Verdict::failed(HsmErrno::EIO),
+        StoreError::Throttled { .. }
+        | StoreError::Unavailable { .. }
+        | StoreError::Stalled { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
     }
 }
 
@@ -80,52 +90,182 @@ mod tests {
         let store = |error| JobError::Transfer(TransferError::Store(error));
         let stopped = |stop| JobError::Transfer(TransferError::Stopped(stop));
         let table = [
-            (JobError::Hsm(HsmError::new("begin", libc::ENOENT)), "failed (ENOENT)", false),
-            (JobError::Hsm(HsmError::new("begin", libc::ENOSYS)), "failed (EIO)", false),
-            (JobError::Hsm(HsmError::new("progress", libc::ECANCELED)), "failed (EIO)", false),
-            (JobError::Hsm(HsmError::new("begin", 512)), "failed (EIO)", false),
-            (JobError::Location(crate::store::InvalidLocation::Format(9)), "failed (EIO)", false),
-            (JobError::Attributes(errno(libc::ESTALE)), "failed (ESTALE)", false),
+            (
+                JobError::Hsm(HsmError::new("begin", libc::ENOENT)),
+                "failed (ENOENT)",
+                false,
+            ),
+            (
+                JobError::Hsm(HsmError::new("begin", libc::ENOSYS)),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                JobError::Hsm(HsmError::new("progress", libc::ECANCELED)),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                JobError::Hsm(HsmError::new("begin", 512)),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                JobError::Location(crate::store::InvalidLocation::Format(9)),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                JobError::Attributes(errno(libc::ESTALE)),
+                "failed (ESTALE)",
+                false,
+            ),
             (JobError::NotRegular, "failed (EINVAL)", false),
             (JobError::NoArchiveId, "failed (EINVAL)", false),
-            (JobError::PartialExtent { offset: 1, length: 1 }, "failed (EINVAL)", false),
+            (
+                JobError::PartialExtent {
+                    offset: 1,
+                    length: 1,
+                },
+                "failed (EINVAL)",
+                false,
+            ),
             (JobError::UnknownAction(99), "failed (EINVAL)", false),
             (JobError::NoCopy { tried: text() }, "failed (ENOENT)", false),
             (JobError::NoFreeKey(text()), "failed (EEXIST)", false),
             (JobError::StillOpen, "failed (EIO)", false),
             (JobError::Panic(text()), "failed (EIO)", false),
             (JobError::Already, "failed (EALREADY)", false),
-            (JobError::Transfer(TransferError::Read(errno(libc::EIO))), "failed (EIO)", false),
-            (JobError::Transfer(TransferError::Write(errno(libc::ENOSPC))), "failed (ENOSPC)", false),
-            (JobError::Transfer(TransferError::Write(errno(libc::EDQUOT))), "failed (EDQUOT)", false),
-            (JobError::Transfer(TransferError::Changed), "failed (EBUSY)", false),
-            (JobError::Transfer(PlanError(u64::MAX).into()), "failed (EFBIG)", false),
-            (JobError::Transfer(InvalidKey::Empty.into()), "failed (EINVAL)", false),
-            (JobError::Transfer(TransferError::NoTarget(9)), "failed (EINVAL)", false),
-            (JobError::Transfer(TransferError::Checksum { what: text() }), "failed (EIO)", false),
             (
-                JobError::Transfer(TransferError::GaveUp { seconds: 1, last: StoreError::Stalled { seconds: 1 } }),
+                JobError::Transfer(TransferError::Read(errno(libc::EIO))),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                JobError::Transfer(TransferError::Write(errno(libc::ENOSPC))),
+                "failed (ENOSPC)",
+                false,
+            ),
+            (
+                JobError::Transfer(TransferError::Write(errno(libc::EDQUOT))),
+                "failed (EDQUOT)",
+                false,
+            ),
+            (
+                JobError::Transfer(TransferError::Changed),
+                "failed (EBUSY)",
+                false,
+            ),
+            (
+                JobError::Transfer(PlanError(u64::MAX).into()),
+                "failed (EFBIG)",
+                false,
+            ),
+            (
+                JobError::Transfer(InvalidKey::Empty.into()),
+                "failed (EINVAL)",
+                false,
+            ),
+            (
+                JobError::Transfer(TransferError::NoTarget(9)),
+                "failed (EINVAL)",
+                false,
+            ),
+            (
+                JobError::Transfer(TransferError::Checksum { what: text() }),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                JobError::Transfer(TransferError::GaveUp {
+                    seconds: 1,
+                    last: StoreError::Stalled { seconds: 1 },
+                }),
                 "failed (ETIMEDOUT)",
                 true,
             ),
             (stopped(Stop::Cancelled), "cancelled", false),
             (stopped(Stop::Forgotten), "failed (ESHUTDOWN)", true),
             (stopped(Stop::Shutdown), "failed (ESHUTDOWN)", true),
-            (store(StoreError::NotFound { operation: op, code: text() }), "failed (ENOENT)", false),
-            (store(StoreError::NoSuchBucket { operation: op }), "failed (ENOENT)", false),
-            (store(StoreError::Precondition { operation: op }), "failed (ESTALE)", false),
-            (store(StoreError::Denied { operation: op, code: text(), message: text() }), "failed (EACCES)", false),
-            (store(StoreError::Frozen { operation: op }), "failed (ETIMEDOUT)", true),
-            (store(StoreError::Unsupported { operation: op, code: text() }), "failed (EINVAL)", false),
             (
-                store(StoreError::Refused { operation: op, status: 400, code: text(), message: text() }),
+                store(StoreError::NotFound {
+                    operation: op,
+                    code: text(),
+                }),
+                "failed (ENOENT)",
+                false,
+            ),
+            (
+                store(StoreError::NoSuchBucket { operation: op }),
+                "failed (ENOENT)",
+                false,
+            ),
+            (
+                store(StoreError::Precondition { operation: op }),
+                "failed (ESTALE)",
+                false,
+            ),
+            (
+                store(StoreError::Denied {
+                    operation: op,
+                    code: text(),
+                    message: text(),
+                }),
+                "failed (EACCES)",
+                false,
+            ),
+            (
+                store(StoreError::Frozen { operation: op }),
+                "failed (ETIMEDOUT)",
+                true,
+            ),
+            (
+                store(StoreError::Unsupported {
+                    operation: op,
+                    code: text(),
+                }),
                 "failed (EINVAL)",
                 false,
             ),
-            (store(StoreError::Corrupt { operation: op, what: text() }), "failed (EIO)", false),
-            (store(StoreError::Throttled { operation: op, code: text() }), "failed (ETIMEDOUT)", true),
-            (store(StoreError::Unavailable { operation: op, what: text() }), "failed (ETIMEDOUT)", true),
-            (store(StoreError::Stalled { seconds: 1 }), "failed (ETIMEDOUT)", true),
+            (
+                store(StoreError::Refused {
+                    operation: op,
+                    status: 400,
+                    code: text(),
+                    message: text(),
+                }),
+                "failed (EINVAL)",
+                false,
+            ),
+            (
+                store(StoreError::Corrupt {
+                    operation: op,
+                    what: text(),
+                }),
+                "failed (EIO)",
+                false,
+            ),
+            (
+                store(StoreError::Throttled {
+                    operation: op,
+                    code: text(),
+                }),
+                "failed (ETIMEDOUT)",
+                true,
+            ),
+            (
+                store(StoreError::Unavailable {
+                    operation: op,
+                    what: text(),
+                }),
+                "failed (ETIMEDOUT)",
+                true,
+            ),
+            (
+                store(StoreError::Stalled { seconds: 1 }),
+                "failed (ETIMEDOUT)",
+                true,
+            ),
         ];
         for (error, text, retry) in table {
             let verdict = verdict(&error);

@@ -1,1 +1,12 @@
-//! x
+//! What the sandbox's library, its commands and its coordinator say to each other: one JSON value per
+//! frame over a Unix socket in the mount's `.lustre` directory, with a file descriptor beside it where
+//! one changes hands.
+
+mod frame;
+mod message;
+
+pub use frame::{Connection, SOCKET, connect, listen};
+pub use message::{
+    Action, ActionState, AgentInfo, Counters, Fault, Fid, FileState, HsmControl, Item, Reply,
+    Request, RequestInfo, Tunable, flags, states,
+};

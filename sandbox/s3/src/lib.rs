@@ -4,11 +4,6 @@
 //! speaks what a careful client needs (conditional writes, multipart uploads with full-object checksums, versions)
 //! and misbehaves on demand: see [`Faults`].
 
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test fails by panicking")
-)]
-
 #[macro_use]
 mod checksum;
 

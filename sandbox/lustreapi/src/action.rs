@@ -1,0 +1,397 @@
+//! llapi_hsm_action_*
+
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lhsm_sandbox_protocol::{Action, Fid, Item, Reply, Request};
+
+use crate::abi::{HsmActionItem, HsmExtent, LuFid, rc};
+use crate::client::{ask, tell};
+use crate::police::{self, Watched};
+use crate::registration::Copytool;
+
+const O_LOV_DELAY_CREATE: c_int = libc::O_NOCTTY | libc::O_ASYNC;
+
+/// `struct hsm_copyaction_private`
+pub struct CopyAction {
+    copytool: *const Copytool,
+    item: Item,
+    data_version: u64,
+    source: Option<(File, Watched)>,
+    data: Option<(File, Watched)>,
+}
+
+/// A volatile file that still needs a layout, or has been given one.
+#[derive(Clone, Debug)]
+pub(crate) enum Layout {
+    /// Opened with `O_LOV_DELAY_CREATE`: there are no objects to write to.
+    Missing,
+    Default,
+    Set(Vec<u8>),
+}
+
+/// Volatile files by inode: a layout is set through a descriptor.
+static VOLATILES: Mutex<Option<HashMap<(u64, u64), Layout>>> = Mutex::new(None);
+/// Files that are or were read by inode: they have a name more than a user sees.
+static SOURCES: Mutex<Option<HashMap<(u64, u64), ()>>> = Mutex::new(None);
+
+fn volatiles() -> MutexGuard<'static, Option<HashMap<(u64, u64), Layout>>> {
+    VOLATILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn is_source(inode: (u64, u64)) -> bool {
+    let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+    sources
+        .as_ref()
+        .is_some_and(|sources| sources.contains_key(&inode))
+}
+
+fn inode(file: &File) -> Result<(u64, u64), i32> {
+    let stat = file.metadata().map_err(|error| errno(&error))?;
+    Ok((stat.dev(), stat.ino()))
+}
+
+fn errno(error: &std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+impl CopyAction {
+    fn begin(
+        copytool: *const Copytool,
+        ct: &Copytool,
+        item: Item,
+        open_flags: c_int,
+        is_error: bool,
+    ) -> Result<Self, i32> {
+        ct.check();
+        let mut action = Self {
+            copytool,
+            item,
+            data_version: 0,
+            source: None,
+            data: None,
+        };
+        if is_error {
+            return Ok(action);
+        }
+        match action.item.action {
+            Action::Archive => {
+                let file = open_by_fid(&ct.mount, action.item.dfid)?;
+                SOURCES
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert_default()
+                    .insert(inode(&file)?, ());
+                action.source = Some(watched(file));
+            }
+            Action::Restore => {
+                // As the real one: the file must be there, and its path tells where the volatile goes.
+                tell(&ct.mount, &Request::State(action.item.fid), None)?;
+                let file = volatile(&ct.mount, open_flags)?;
+                let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile, None)? else {
+                    return Err(libc::EPROTO);
+                };
+                action.item.dfid = dfid;
+                action.data = Some(watched(file));
+            }
+            // Atomic: no COPY_START; and the file may be gone (RAoLU).
+            Action::Remove => return Ok(action),
+            Action::Cancel | Action::Other(_) => {}
+        }
+        match ask(&ct.mount, &Request::CopyStart(action.item.clone()), None)? {
+            Reply::Ok(version) => action.data_version = version,
+            _ => return Err(libc::EPROTO),
+        }
+        Ok(action)
+    }
+
+    fn end(&mut self, ct: &Copytool, flags: u16, errval: i32) -> Result<(), i32> {
+        ct.check();
+        let mut errval = errval;
+        let (mut no_layout, mut layout) = (false, None);
+        if let Some((file, watch)) = &self.data {
+            watch.check("a restore's volatile file");
+            if police::others_on(file.as_raw_fd()) > 0 {
+                police::violation(&format!(
+                    "it ended the restore of {} with another descriptor of its volatile file open; a late write hangs for ever",
+                    self.item.fid
+                ));
+            }
+            match volatiles().get_or_insert_default().remove(&inode(file)?) {
+                Some(Layout::Missing) => no_layout = true,
+                Some(Layout::Set(bytes)) => layout = Some(bytes),
+                Some(Layout::Default) | None => {}
+            }
+            if errval == 0
+                && let Err(error) = file.sync_all()
+            {
+                // As the real one: the MDT hears of it, the caller does not.
+                errval = errno(&error);
+            }
+        }
+        if let Some((_, watch)) = &self.source {
+            watch.check("an archive's source file");
+        }
+        let mut item = self.item.clone();
+        if matches!(item.action, Action::Archive) {
+            item.fid = item.dfid;
+        }
+        let request = Request::CopyEnd {
+            item,
+            flags,
+            errval: errval.abs(),
+            data_version: self.data_version,
+            no_layout,
+            layout,
+        };
+        tell(
+            &ct.mount,
+            &request,
+            self.data.as_ref().map(|(file, _)| file.as_fd()),
+        )
+    }
+}
+
+fn watched(file: File) -> (File, Watched) {
+    let watch = Watched::new(file.as_raw_fd());
+    (file, watch)
+}
+
+fn open_by_fid(mount: &Path, fid: Fid) -> Result<File, i32> {
+    tell(mount, &Request::State(fid), None)?;
+    let path = mount.join(".lustre/fid").join(fid.to_string());
+    let open = |flags| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&path)
+    };
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    match open(flags | libc::O_NOATIME) {
+        // Not the owner.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => open(flags),
+        other => other,
+    }
+    .map_err(|error| errno(&error))
+}
+
+/// A file that goes with its last descriptor. Without a layout it can't be written to (EBADF).
+fn volatile(mount: &Path, open_flags: c_int) -> Result<File, i32> {
+    let dir = mount.join(".lustre/volatile");
+    let name = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = dir.join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| errno(&error))?;
+    std::fs::remove_file(&path).map_err(|error| errno(&error))?;
+    let delayed = open_flags & O_LOV_DELAY_CREATE == O_LOV_DELAY_CREATE;
+    let layout = if delayed {
+        Layout::Missing
+    } else {
+        Layout::Default
+    };
+    volatiles()
+        .get_or_insert_default()
+        .insert(inode(&file)?, layout);
+    if delayed {
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| errno(&error))
+    } else {
+        Ok(file)
+    }
+}
+
+/// `fsetxattr(fd, "lustre.lov")`: the volatile gets its objects. `None`: not one of ours.
+pub(crate) fn set_layout(fd: RawFd, inode: (u64, u64), layout: &[u8]) -> Option<Result<(), i32>> {
+    let mut volatiles = volatiles();
+    let entry = volatiles.get_or_insert_default().get_mut(&inode)?;
+    if !matches!(entry, Layout::Missing) {
+        return Some(Err(libc::EEXIST));
+    }
+    let reopened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/self/fd/{fd}"));
+    let writable = match reopened {
+        Ok(file) => file,
+        Err(error) => return Some(Err(errno(&error))),
+    };
+    // Every descriptor of the file, the caller's and the library's, becomes one that can write.
+    for number in descriptors_on(inode) {
+        if number != writable.as_raw_fd() {
+            // SAFETY: replaces a descriptor of a file of ours by one of the same file.
+            let rc = unsafe { libc::dup3(writable.as_raw_fd(), number, libc::O_CLOEXEC) };
+            if rc < 0 {
+                return Some(Err(errno(&std::io::Error::last_os_error())));
+            }
+        }
+    }
+    *entry = Layout::Set(layout.to_vec());
+    Some(Ok(()))
+}
+
+fn descriptors_on(wanted: (u64, u64)) -> Vec<RawFd> {
+    std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?;
+            ((stat.dev(), stat.ino()) == wanted).then_some(number)
+        })
+        .collect()
+}
+
+/// Starts an action, or only opens a handle for reporting an error.
+///
+/// # Safety
+/// As in lustreapi.h; `ct` outlives the handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_action_begin(
+    out: *mut *mut CopyAction,
+    ct: *const Copytool,
+    hai: *const HsmActionItem,
+    _restore_mdt_index: c_int,
+    restore_open_flags: c_int,
+    is_error: bool,
+) -> c_int {
+    if out.is_null() || hai.is_null() {
+        return -libc::EINVAL;
+    }
+    // SAFETY: as the caller promises.
+    let Some(copytool) = (unsafe { ct.as_ref() }) else {
+        return -libc::EINVAL;
+    };
+    // SAFETY: not NULL; packed, so any alignment will do.
+    let item = unsafe { hai.read_unaligned() };
+    match CopyAction::begin(ct, copytool, item.into(), restore_open_flags, is_error) {
+        Ok(action) => {
+            let cookie = action.item.cookie;
+            let handle = Box::into_raw(Box::new(action));
+            police::opened(handle as usize, cookie);
+            // SAFETY: not NULL, and the caller's to write.
+            unsafe { *out = handle };
+            0
+        }
+        Err(errno) => -errno,
+    }
+}
+
+/// Ends an action and frees its handle, whatever comes of it.
+///
+/// # Safety
+/// A handle from begin, not given here before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_action_end(
+    out: *mut *mut CopyAction,
+    he: *const HsmExtent,
+    hp_flags: c_int,
+    errval: c_int,
+) -> c_int {
+    if out.is_null() || he.is_null() {
+        return -libc::EINVAL;
+    }
+    // SAFETY: not NULL.
+    let handle = unsafe { *out };
+    police::closed(handle as usize);
+    // SAFETY: the ledger knows it as a live Box of ours.
+    let mut action = unsafe { Box::from_raw(handle) };
+    // SAFETY: the caller's variable.
+    unsafe { *out = std::ptr::null_mut() };
+    // SAFETY: the caller keeps the registration until the last action has ended.
+    let Some(copytool) = (unsafe { action.copytool.as_ref() }) else {
+        return -libc::EINVAL;
+    };
+    rc(action.end(copytool, u16::try_from(hp_flags).unwrap_or(0), errval))
+}
+
+/// Reports progress on the data's FID.
+///
+/// # Safety
+/// A live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_action_progress(
+    handle: *mut CopyAction,
+    he: *const HsmExtent,
+    _total: u64,
+    _hp_flags: c_int,
+) -> c_int {
+    police::used(handle as usize, "llapi_hsm_action_progress");
+    // SAFETY: the ledger knows it.
+    let (Some(action), false) = (unsafe { handle.as_ref() }, he.is_null()) else {
+        return -libc::EINVAL;
+    };
+    // SAFETY: not NULL; packed.
+    let extent = unsafe { he.read_unaligned() };
+    // SAFETY: the caller keeps the registration until the last action has ended.
+    let Some(copytool) = (unsafe { action.copytool.as_ref() }) else {
+        return -libc::EINVAL;
+    };
+    let request = Request::Progress {
+        fid: action.item.dfid,
+        cookie: action.item.cookie,
+        offset: extent.offset,
+        length: extent.length,
+    };
+    rc(tell(&copytool.mount, &request, None))
+}
+
+/// The FID of the file that holds the data.
+///
+/// # Safety
+/// A live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_action_get_dfid(
+    handle: *const CopyAction,
+    out: *mut LuFid,
+) -> c_int {
+    police::used(handle as usize, "llapi_hsm_action_get_dfid");
+    // SAFETY: the ledger knows it.
+    let Some(action) = (unsafe { handle.as_ref() }) else {
+        return -libc::EINVAL;
+    };
+    if !matches!(action.item.action, Action::Archive | Action::Restore) {
+        return -libc::EINVAL;
+    }
+    // SAFETY: the caller's to write; packed.
+    unsafe { out.write_unaligned(action.item.dfid.into()) };
+    0
+}
+
+/// A new descriptor of the action's file.
+///
+/// # Safety
+/// A live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_action_get_fd(handle: *const CopyAction) -> c_int {
+    police::used(handle as usize, "llapi_hsm_action_get_fd");
+    // SAFETY: the ledger knows it.
+    let Some(action) = (unsafe { handle.as_ref() }) else {
+        return -libc::EINVAL;
+    };
+    let file = match action.item.action {
+        Action::Archive => &action.source,
+        Action::Restore => &action.data,
+        _ => return -libc::EINVAL,
+    };
+    let Some((file, _)) = file else {
+        return -libc::EBADF;
+    };
+    duplicate(file.as_fd())
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> c_int {
+    match fd.try_clone_to_owned() {
+        Ok(fd) => fd.into_raw_fd(),
+        Err(error) => -errno(&error),
+    }
+}

@@ -1,0 +1,256 @@
+//! System calls of the copytool that Lustre's client would serve. Everything else goes through as it is.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use lhsm_sandbox_protocol::{Fid, Reply, Request};
+
+use crate::abi::{HsmProgress, path};
+use crate::client::{ask, client_name, mount_of, tell};
+use crate::{action, registration};
+
+const CT_START: c_ulong = 0x4018_66d5;
+const PROGRESS: c_ulong = 0x4018_66d8;
+const LK_FLG_STOP: u32 = 1;
+
+fn fail(errno: i32) -> c_int {
+    // SAFETY: this thread's errno.
+    let location = unsafe { libc::__errno_location() };
+    // SAFETY: always valid.
+    unsafe { *location = errno };
+    -1
+}
+
+fn answer(result: Result<(), i32>) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(errno) => fail(errno),
+    }
+}
+
+/// The two HSM ioctls that a copytool makes itself.
+///
+/// # Safety
+/// As of ioctl(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+    let served = matches!(request, CT_START | PROGRESS)
+        .then(|| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok())
+        .flatten()
+        .and_then(|path| mount_of(&path));
+    let Some(mount) = served else {
+        // SAFETY: the caller's own call, passed on.
+        let rc = unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) };
+        return c_int::try_from(rc).unwrap_or(-1);
+    };
+    if request == PROGRESS {
+        // SAFETY: LL_IOC_HSM_PROGRESS has a struct hsm_progress.
+        let progress = unsafe { argument.cast::<HsmProgress>().read_unaligned() };
+        let (fid, cookie, extent) = (progress.fid, progress.cookie, progress.extent);
+        return answer(tell(
+            &mount,
+            &Request::Progress {
+                fid: fid.into(),
+                cookie,
+                offset: extent.offset,
+                length: extent.length,
+            },
+            None,
+        ));
+    }
+    // SAFETY: LL_IOC_HSM_CT_START has a struct lustre_kernelcomm, six u32.
+    let words = unsafe { argument.cast::<[u32; 6]>().read_unaligned() };
+    let [wfd, _, uid, _, count, flags] = words;
+    if flags & LK_FLG_STOP != 0 {
+        let client = client_name(&mount);
+        return answer(tell(&mount, &Request::Unregister { uid, client }, None));
+    }
+    let ids = (0..count as usize)
+        // SAFETY: lk_data_count ids follow.
+        .map(|n| unsafe { argument.cast::<u32>().add(6 + n).read_unaligned() })
+        .collect();
+    let Ok(write) = dup(wfd) else {
+        return fail(libc::EBADF);
+    };
+    answer(registration::start(&mount, uid, ids, &write))
+}
+
+fn dup(fd: u32) -> Result<OwnedFd, i32> {
+    let fd = RawFd::try_from(fd).map_err(|_| libc::EBADF)?;
+    // SAFETY: only duplicates a number.
+    let new = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if new < 0 {
+        return Err(libc::EBADF);
+    }
+    // SAFETY: just made.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// Attributes that only Lustre (or root on it) has.
+fn is_ours(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    name.starts_with(b"trusted.") || name.starts_with(b"lustre.")
+}
+
+/// The file that a path means, if it is in a sandbox: by its FID below `.lustre/fid`, else by its inode.
+fn file_at(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
+    let mount = mount_of(path)?;
+    let by_fid = path
+        .strip_prefix(mount.join(".lustre/fid"))
+        .ok()
+        .and_then(|name| name.to_str()?.parse().ok());
+    if let Some(fid) = by_fid {
+        return Some((mount, Ok(fid)));
+    }
+    let fid = std::fs::symlink_metadata(path)
+        .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+        .and_then(|stat| {
+            let (dev, ino) = (stat.dev(), stat.ino());
+            match ask(&mount, &Request::FidOfInode { dev, ino }, None)? {
+                Reply::Fid(fid) => Ok(fid),
+                _ => Err(libc::EPROTO),
+            }
+        });
+    Some((mount, fid))
+}
+
+/// # Safety
+/// As of lgetxattr(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lgetxattr(
+    at: *const c_char,
+    name: *const c_char,
+    value: *mut c_void,
+    size: usize,
+) -> isize {
+    // SAFETY: NUL-terminated.
+    let attribute = unsafe { CStr::from_ptr(name) };
+    // SAFETY: NUL-terminated.
+    let found = unsafe { path(at) }
+        .filter(|_| is_ours(attribute))
+        .and_then(|path| file_at(&path));
+    let Some((mount, fid)) = found else {
+        // SAFETY: the caller's own call, passed on.
+        let rc = unsafe { libc::syscall(libc::SYS_lgetxattr, at, name, value, size) };
+        return isize::try_from(rc).unwrap_or(-1);
+    };
+    let text = attribute.to_string_lossy().into_owned();
+    let bytes = match fid.and_then(|fid| ask(&mount, &Request::GetXattr(fid, text), None)) {
+        Ok(Reply::Bytes(bytes)) => bytes,
+        Ok(_) => return fail(libc::EPROTO) as isize,
+        Err(errno) => return fail(errno) as isize,
+    };
+    if size > 0 {
+        if bytes.len() > size {
+            return fail(libc::ERANGE) as isize;
+        }
+        // SAFETY: `size` bytes, and these are no more.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.cast(), bytes.len()) };
+    }
+    isize::try_from(bytes.len()).unwrap_or(-1)
+}
+
+/// # Safety
+/// As of lsetxattr(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lsetxattr(
+    at: *const c_char,
+    name: *const c_char,
+    value: *const c_void,
+    size: usize,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: NUL-terminated.
+    let attribute = unsafe { CStr::from_ptr(name) };
+    // SAFETY: NUL-terminated.
+    let found = unsafe { path(at) }
+        .filter(|_| is_ours(attribute))
+        .and_then(|path| file_at(&path));
+    let Some((mount, fid)) = found else {
+        // SAFETY: the caller's own call, passed on.
+        let rc = unsafe { libc::syscall(libc::SYS_lsetxattr, at, name, value, size, flags) };
+        return c_int::try_from(rc).unwrap_or(-1);
+    };
+    // SAFETY: `size` bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) }.to_vec();
+    let text = attribute.to_string_lossy().into_owned();
+    answer(fid.and_then(|fid| tell(&mount, &Request::SetXattr(fid, text, bytes), None)))
+}
+
+/// # Safety
+/// As of lremovexattr(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lremovexattr(at: *const c_char, name: *const c_char) -> c_int {
+    // SAFETY: NUL-terminated.
+    let attribute = unsafe { CStr::from_ptr(name) };
+    // SAFETY: NUL-terminated.
+    let found = unsafe { path(at) }
+        .filter(|_| is_ours(attribute))
+        .and_then(|path| file_at(&path));
+    let Some((mount, fid)) = found else {
+        // SAFETY: the caller's own call, passed on.
+        let rc = unsafe { libc::syscall(libc::SYS_lremovexattr, at, name) };
+        return c_int::try_from(rc).unwrap_or(-1);
+    };
+    let text = attribute.to_string_lossy().into_owned();
+    answer(fid.and_then(|fid| tell(&mount, &Request::RemoveXattr(fid, text), None)))
+}
+
+/// A layout, set on a volatile file.
+///
+/// # Safety
+/// As of fsetxattr(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fsetxattr(
+    fd: c_int,
+    name: *const c_char,
+    value: *const c_void,
+    size: usize,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: NUL-terminated.
+    let attribute = unsafe { CStr::from_ptr(name) };
+    if matches!(attribute.to_bytes(), b"lustre.lov" | b"trusted.lov")
+        && let Ok(stat) = std::fs::metadata(format!("/proc/self/fd/{fd}"))
+    {
+        // SAFETY: `size` bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) };
+        if let Some(result) = action::set_layout(fd, (stat.dev(), stat.ino()), bytes) {
+            return answer(result);
+        }
+    }
+    // SAFETY: the caller's own call, passed on.
+    let rc = unsafe { libc::syscall(libc::SYS_fsetxattr, fd, name, value, size, flags) };
+    c_int::try_from(rc).unwrap_or(-1)
+}
+
+/// The name below `.lustre/fid` is no link that a user made.
+///
+/// # Safety
+/// As of statx(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn statx(
+    dirfd: c_int,
+    at: *const c_char,
+    flags: c_int,
+    mask: c_uint,
+    out: *mut libc::statx,
+) -> c_int {
+    // SAFETY: the caller's own call, passed on.
+    let rc = unsafe { libc::syscall(libc::SYS_statx, dirfd, at, flags, mask, out) };
+    // SAFETY: written by the kernel when it succeeded, and the caller's.
+    if rc == 0
+        && let Some(stat) = unsafe { out.as_mut() }
+    {
+        let inode = (
+            libc::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            stat.stx_ino,
+        );
+        if action::is_source(inode) {
+            stat.stx_nlink = stat.stx_nlink.saturating_sub(1);
+        }
+    }
+    c_int::try_from(rc).unwrap_or(-1)
+}

@@ -1,0 +1,456 @@
+//! The vocabulary. Numbers are those of Lustre's headers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// `HS_*`
+pub mod states {
+    #![expect(missing_docs, reason = "named as in lustre_user.h")]
+    pub const EXISTS: u32 = 0x1;
+    pub const DIRTY: u32 = 0x2;
+    pub const RELEASED: u32 = 0x4;
+    pub const ARCHIVED: u32 = 0x8;
+    pub const NORELEASE: u32 = 0x10;
+    pub const NOARCHIVE: u32 = 0x20;
+    pub const LOST: u32 = 0x40;
+}
+
+/// Flags of requests and progress reports.
+pub mod flags {
+    #![expect(missing_docs, reason = "named as in lustre_user.h")]
+    pub const REQ_BLOCKING: u64 = 4;
+    pub const FORCE_ACTION: u64 = 1;
+    pub const HP_RETRY: u16 = 2;
+}
+
+/// `[seq:oid:ver]`
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Fid {
+    /// Sequence.
+    pub seq: u64,
+    /// Object in it.
+    pub oid: u32,
+    /// Version.
+    pub ver: u32,
+}
+
+impl Fid {
+    /// Names nothing.
+    pub const ZERO: Self = Self {
+        seq: 0,
+        oid: 0,
+        ver: 0,
+    };
+}
+
+impl fmt::Display for Fid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:#x}:{:#x}:{:#x}]", self.seq, self.oid, self.ver)
+    }
+}
+
+impl fmt::Debug for Fid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Fid> for String {
+    fn from(fid: Fid) -> Self {
+        fid.to_string()
+    }
+}
+
+impl TryFrom<String> for Fid {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Fid {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let inner = text.trim_start_matches('[').trim_end_matches(']');
+        let mut parts = inner
+            .split(':')
+            .map(|part| u64::from_str_radix(part.trim_start_matches("0x"), 16));
+        let mut next = || {
+            parts
+                .next()
+                .and_then(Result::ok)
+                .ok_or_else(|| format!("'{text}' is no FID"))
+        };
+        let (seq, oid, ver) = (next()?, next()?, next()?);
+        Ok(Self {
+            seq,
+            oid: u32::try_from(oid).map_err(|e| e.to_string())?,
+            ver: u32::try_from(ver).map_err(|e| e.to_string())?,
+        })
+    }
+}
+
+/// `HSMA_*`
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// 20
+    Archive,
+    /// 21
+    Restore,
+    /// 22
+    Remove,
+    /// 23
+    Cancel,
+    /// Any other number, to see what a copytool does.
+    Other(u32),
+}
+
+impl Action {
+    /// `HSMA_*`
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Archive => 20,
+            Self::Restore => 21,
+            Self::Remove => 22,
+            Self::Cancel => 23,
+            Self::Other(number) => number,
+        }
+    }
+
+    /// From `HSMA_*`.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            20 => Self::Archive,
+            21 => Self::Restore,
+            22 => Self::Remove,
+            23 => Self::Cancel,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Archive => f.write_str("ARCHIVE"),
+            Self::Restore => f.write_str("RESTORE"),
+            Self::Remove => f.write_str("REMOVE"),
+            Self::Cancel => f.write_str("CANCEL"),
+            Self::Other(number) => write!(f, "UNKNOWN({number})"),
+        }
+    }
+}
+
+/// `ARS_*`
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ActionState {
+    /// Not sent to a copytool.
+    Waiting,
+    /// Sent.
+    Started,
+    /// Over, well (a cancel that was obeyed, too).
+    Succeed,
+    /// Over, not well.
+    Failed,
+    /// Given up.
+    Canceled,
+}
+
+/// What begin and end say of an action.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Item {
+    /// What.
+    pub action: Action,
+    /// The file.
+    pub fid: Fid,
+    /// Where its data is.
+    pub dfid: Fid,
+    /// The action.
+    pub cookie: u64,
+}
+
+/// `hsm_control`
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HsmControl {
+    /// Runs.
+    Enabled,
+    /// Keeps agents, sends nothing.
+    Disabled,
+    /// Off: forgets agents and what they run.
+    Shutdown,
+    /// Cancels everything.
+    Purge,
+}
+
+/// What can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tunable {
+    /// Actions at copytools at a time.
+    MaxRequests,
+    /// Milliseconds without progress until an action is cancelled, silently.
+    ActiveRequestTimeoutMs,
+    /// Milliseconds between two looks at what timed out.
+    LoopPeriodMs,
+    /// Milliseconds between two looks at what waits.
+    TickMs,
+    /// Remove the copy with the file's last name.
+    RemoveArchiveOnLastUnlink,
+    /// 0: the default policy, NoRetryAction.
+    RetryAction,
+}
+
+/// What goes wrong when asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The next messages are written in pieces of so many bytes; 0 ends it.
+    Fragment(usize),
+    /// The next `n` messages are sent twice.
+    Duplicate(u32),
+    /// Garbage is written to each agent's pipe.
+    Garbage(Vec<u8>),
+    /// Each agent's pipe is closed by the kernel's side.
+    ClosePipes,
+    /// The next `n` ends of any action answer this errno without being taken.
+    EndErrno {
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
+    /// The next `n` begins fail with this errno before anything was done.
+    BeginErrno {
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
+    /// A cancel for an action that nobody has.
+    StrayCancel,
+    /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.
+    Restart,
+    /// An action with a number that no verb has, for the file.
+    UnknownAction(Fid),
+}
+
+/// To the coordinator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// The file system's name.
+    FsName,
+    /// `LL_IOC_HSM_CT_START`; the pipe's write end comes with it.
+    Register {
+        /// `lk_uid`
+        uid: u32,
+        /// Ids; none: all.
+        archives: Vec<u32>,
+        /// The node.
+        client: String,
+    },
+    /// The same with `LK_FLG_STOP`.
+    Unregister {
+        /// `lk_uid`
+        uid: u32,
+        /// The node.
+        client: String,
+    },
+    /// `LL_IOC_HSM_PROGRESS`
+    Progress {
+        /// `hp_fid`
+        fid: Fid,
+        /// `hp_cookie`
+        cookie: u64,
+        /// Where.
+        offset: u64,
+        /// How much.
+        length: u64,
+    },
+    /// `LL_IOC_HSM_COPY_START`
+    CopyStart(Item),
+    /// `LL_IOC_HSM_COPY_END`; a restore's volatile file comes with it.
+    CopyEnd {
+        /// Which.
+        item: Item,
+        /// `HP_FLAG_*`
+        flags: u16,
+        /// 0 or what failed.
+        errval: i32,
+        /// As sampled by CopyStart; 0: none was.
+        data_version: u64,
+        /// The volatile has no layout: what is written to it is lost.
+        no_layout: bool,
+        /// `lustre.lov` as set on the volatile.
+        layout: Option<Vec<u8>>,
+    },
+    /// A FID for a new volatile file.
+    NewVolatile,
+    /// A path of a file, relative.
+    PathOf(Fid),
+    /// The FID of a path below the mount point; makes one.
+    FidOf(String),
+    /// The FID of an inode, if it has one.
+    FidOfInode {
+        /// Device.
+        dev: u64,
+        /// Inode.
+        ino: u64,
+    },
+    /// A `trusted.*` or `lustre.*` attribute.
+    GetXattr(Fid, String),
+    /// Sets one.
+    SetXattr(Fid, String, Vec<u8>),
+    /// Removes one.
+    RemoveXattr(Fid, String),
+    /// `llapi_hsm_request`
+    Hsm {
+        /// What.
+        action: Action,
+        /// 0: the default.
+        archive_id: u32,
+        /// `hr_flags`
+        flags: u64,
+        /// Files.
+        fids: Vec<Fid>,
+        /// For the copytool.
+        data: Vec<u8>,
+    },
+    /// `lfs hsm_release`
+    Release(Fid),
+    /// `lfs hsm_state`
+    State(Fid),
+    /// `lfs hsm_set`, `hsm_clear`
+    SetState {
+        /// File.
+        fid: Fid,
+        /// Flags to set.
+        set: u32,
+        /// Flags to clear.
+        clear: u32,
+        /// Archive id to set.
+        archive_id: Option<u32>,
+    },
+    /// `hsm_control`
+    Control(HsmControl),
+    /// A tunable.
+    Set(Tunable, u64),
+    /// Trouble.
+    Inject(Fault),
+    /// All known actions, ended ones too.
+    Actions,
+    /// Actions that are not over, without listing them.
+    Pending,
+    /// Waits until no action of these files is pending, so many milliseconds at most.
+    Wait(Vec<Fid>, u64),
+    /// Waits until so many copytools are registered, so many milliseconds at most.
+    WaitAgents(usize, u64),
+    /// Waits until so many actions are out at copytools, so many milliseconds at most.
+    WaitStarted(usize, u64),
+    /// Waits until so many readers wait, so many milliseconds at most.
+    WaitReaders(u64, u64),
+    /// Registered copytools.
+    Agents,
+    /// What happened so far.
+    Counters,
+    /// Ends the sandbox.
+    Stop,
+}
+
+/// `lfs hsm_state`
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileState {
+    /// `HS_*`
+    pub states: u32,
+    /// 0: none.
+    pub archive_id: u32,
+    /// What goes on, if anything.
+    pub action: Option<(Action, ActionState)>,
+}
+
+/// One action.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RequestInfo {
+    /// What.
+    pub action: Action,
+    /// File.
+    pub fid: Fid,
+    /// Number.
+    pub cookie: u64,
+    /// Archive.
+    pub archive_id: u32,
+    /// Where it is.
+    pub state: ActionState,
+    /// How it ended.
+    pub errval: i32,
+    /// How many times a copytool answered it.
+    pub ends: u32,
+    /// How many times it was sent.
+    pub sends: u32,
+    /// Progress reports.
+    pub progress: u32,
+}
+
+/// One registration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Node.
+    pub client: String,
+    /// Ids; none: all.
+    pub archives: Vec<u32>,
+    /// Pipes that get its messages.
+    pub pipes: usize,
+    /// Actions out at it.
+    pub outstanding: usize,
+}
+
+/// What happened so far.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Messages written.
+    pub messages: u64,
+    /// Microseconds for which a full pipe blocked the writer, all together.
+    pub writer_blocked_us: u64,
+    /// The longest of these.
+    pub writer_blocked_longest_us: u64,
+    /// Actions that ended, by what they ended with (`ARCHIVE SUCCEED`).
+    pub ended: BTreeMap<String, u64>,
+    /// Actions that nobody answered in time.
+    pub timed_out: u64,
+    /// Readers that wait for a restore.
+    pub readers: u64,
+    /// Registrations that a real 2.17 client would not have survived.
+    pub kernel_crashes: u64,
+    /// Progress reports.
+    pub progress: u64,
+}
+
+/// From the coordinator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done; the number depends on the request.
+    Ok(u64),
+    /// A positive errno.
+    Errno(i32),
+    /// A text.
+    Text(String),
+    /// A FID.
+    Fid(Fid),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// States.
+    State(FileState),
+    /// Actions.
+    Actions(Vec<RequestInfo>),
+    /// Agents.
+    Agents(Vec<AgentInfo>),
+    /// Counters.
+    Counters(Counters),
+}

@@ -1,0 +1,240 @@
+//! The user's side: requests to a sandbox, as `lfs` and administrators make them.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lhsm_sandbox_protocol::{
+    Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, Reply, Request,
+    RequestInfo, SOCKET, Tunable, connect,
+};
+
+/// A conversation with one sandbox.
+#[derive(Debug)]
+pub struct Client {
+    mount: PathBuf,
+    connection: Connection,
+}
+
+impl Client {
+    /// To the sandbox mounted at `mount`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn new(mount: &Path) -> io::Result<Self> {
+        Ok(Self {
+            mount: mount.to_owned(),
+            connection: connect(mount)?,
+        })
+    }
+
+    /// To the sandbox that `path` is in.
+    ///
+    /// # Errors
+    /// It is in none.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let mount = path
+            .ancestors()
+            .find(|dir| dir.join(SOCKET).exists())
+            .ok_or_else(|| io::Error::other(format!("'{}' is in no sandbox", path.display())))?;
+        Self::new(mount)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// The coordinator's errno.
+    pub fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        self.connection.send(request, None)?;
+        match self.connection.receive()? {
+            Some((Reply::Errno(errno), _)) => Err(io::Error::from_raw_os_error(errno)),
+            Some((reply, _)) => Ok(reply),
+            None => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    /// The FID of a path.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn fid(&mut self, path: &Path) -> io::Result<Fid> {
+        let absolute = std::path::absolute(path)?;
+        let relative = absolute.strip_prefix(&self.mount).map_err(|_| {
+            io::Error::other(format!("'{}' is not in this sandbox", path.display()))
+        })?;
+        let relative = String::from_utf8(relative.as_os_str().as_bytes().to_vec())
+            .map_err(io::Error::other)?;
+        match self.ask(&Request::FidOf(relative))? {
+            Reply::Fid(fid) => Ok(fid),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// `llapi_hsm_request`
+    ///
+    /// # Errors
+    /// The first file's refusal; those before it are accepted.
+    pub fn request(&mut self, action: Action, archive_id: u32, fids: &[Fid]) -> io::Result<()> {
+        self.ask(&Request::Hsm {
+            action,
+            archive_id,
+            flags: 0,
+            fids: fids.to_vec(),
+            data: Vec::new(),
+        })
+        .map(drop)
+    }
+
+    /// `lfs hsm_release`
+    ///
+    /// # Errors
+    /// The file can't be released.
+    pub fn release(&mut self, fid: Fid) -> io::Result<()> {
+        self.ask(&Request::Release(fid)).map(drop)
+    }
+
+    /// `lfs hsm_state`
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn state(&mut self, fid: Fid) -> io::Result<FileState> {
+        match self.ask(&Request::State(fid))? {
+            Reply::State(state) => Ok(state),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Waits until nothing is pending for `fids`. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait(&mut self, fids: &[Fid], limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::Wait(fids.to_vec(), ms(limit)))
+    }
+
+    /// Waits until `count` copytools are registered. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait_agents(&mut self, count: usize, limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::WaitAgents(count, ms(limit)))
+    }
+
+    /// Waits until `count` actions are out at copytools. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait_started(&mut self, count: usize, limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::WaitStarted(count, ms(limit)))
+    }
+
+    /// Waits until `count` readers wait for a restore. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait_readers(&mut self, count: u64, limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::WaitReaders(count, ms(limit)))
+    }
+
+    fn came_true(&mut self, wait: &Request) -> io::Result<bool> {
+        match self.ask(wait)? {
+            Reply::Ok(left) => Ok(left == 0),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// A `trusted.*` attribute.
+    ///
+    /// # Errors
+    /// ENODATA when there is none.
+    pub fn xattr(&mut self, fid: Fid, name: &str) -> io::Result<Vec<u8>> {
+        match self.ask(&Request::GetXattr(fid, name.to_owned()))? {
+            Reply::Bytes(bytes) => Ok(bytes),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// All actions.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn actions(&mut self) -> io::Result<Vec<RequestInfo>> {
+        match self.ask(&Request::Actions)? {
+            Reply::Actions(actions) => Ok(actions),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Number of actions that are not over.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn pending(&mut self) -> io::Result<u64> {
+        match self.ask(&Request::Pending)? {
+            Reply::Ok(n) => Ok(n),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Registered copytools.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn agents(&mut self) -> io::Result<Vec<AgentInfo>> {
+        match self.ask(&Request::Agents)? {
+            Reply::Agents(agents) => Ok(agents),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What happened so far.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn counters(&mut self) -> io::Result<Counters> {
+        match self.ask(&Request::Counters)? {
+            Reply::Counters(counters) => Ok(counters),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// `hsm_control`
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn control(&mut self, control: HsmControl) -> io::Result<()> {
+        self.ask(&Request::Control(control)).map(drop)
+    }
+
+    /// A tunable.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn set(&mut self, tunable: Tunable, value: u64) -> io::Result<()> {
+        self.ask(&Request::Set(tunable, value)).map(drop)
+    }
+
+    /// Trouble.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn inject(&mut self, fault: Fault) -> io::Result<()> {
+        self.ask(&Request::Inject(fault)).map(drop)
+    }
+}
+
+fn ms(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unexpected() -> io::Error {
+    io::Error::other("unexpected reply of the sandbox")
+}

@@ -1,0 +1,247 @@
+//! `lfs`' HSM commands, with its argument forms and its output.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use lhsm_sandbox_protocol::{Action, ActionState, FileState, Request, states};
+
+use crate::Client;
+
+/// Data of one request and its files; the ioctl takes 1,706 bytes.
+const LARGEST: usize = 1706;
+
+/// One command of `lfs`.
+#[derive(Debug, Subcommand)]
+#[command(rename_all = "snake_case")]
+pub enum Lfs {
+    /// Copy files to their archive
+    HsmArchive(Files),
+    /// Bring released files back
+    HsmRestore(Files),
+    /// Free the space of archived files
+    HsmRelease(Files),
+    /// Delete the archived copies
+    HsmRemove(Files),
+    /// Stop what is being done for files
+    HsmCancel(Files),
+    /// Show the states of files
+    HsmState {
+        /// Files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Show what is being done for files
+    HsmAction {
+        /// Files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Set states
+    HsmSet(Flags),
+    /// Clear states
+    HsmClear(Flags),
+    /// Show the FID of files
+    Path2fid {
+        /// Files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Files of a request.
+#[derive(Debug, Args)]
+pub struct Files {
+    /// Read the names from a file, one on each line
+    #[arg(long, value_name = "FILE")]
+    filelist: Option<PathBuf>,
+    /// For the copytool
+    #[arg(long, default_value = "")]
+    data: String,
+    /// Archive id (archive only)
+    #[arg(long, short, default_value_t = 0)]
+    archive: u32,
+    /// Files
+    files: Vec<PathBuf>,
+}
+
+/// States to set or clear.
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// NORELEASE
+    #[arg(long)]
+    norelease: bool,
+    /// NOARCHIVE
+    #[arg(long)]
+    noarchive: bool,
+    /// DIRTY
+    #[arg(long)]
+    dirty: bool,
+    /// EXISTS
+    #[arg(long)]
+    exists: bool,
+    /// ARCHIVED
+    #[arg(long)]
+    archived: bool,
+    /// LOST
+    #[arg(long)]
+    lost: bool,
+    /// Archive id
+    #[arg(long, short = 'i')]
+    archive_id: Option<u32>,
+    /// Files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+impl Flags {
+    fn mask(&self) -> u32 {
+        [
+            (self.norelease, states::NORELEASE),
+            (self.noarchive, states::NOARCHIVE),
+            (self.dirty, states::DIRTY),
+            (self.exists, states::EXISTS),
+            (self.archived, states::ARCHIVED),
+            (self.lost, states::LOST),
+        ]
+        .into_iter()
+        .filter_map(|(set, state)| set.then_some(state))
+        .sum()
+    }
+}
+
+/// Runs a command; its output.
+///
+/// # Errors
+/// The first file that can't be done, with its name.
+pub fn run(command: &Lfs) -> io::Result<String> {
+    match command {
+        Lfs::HsmArchive(files) => request(Action::Archive, files),
+        Lfs::HsmRestore(files) => request(Action::Restore, files),
+        Lfs::HsmRemove(files) => request(Action::Remove, files),
+        Lfs::HsmCancel(files) => request(Action::Cancel, files),
+        Lfs::HsmRelease(files) => each(&files.all()?, |client, path| {
+            let fid = client.fid(path)?;
+            client.release(fid)?;
+            Ok(String::new())
+        }),
+        Lfs::HsmState { files } => each(files, |client, path| {
+            let fid = client.fid(path)?;
+            let state = client.state(fid)?;
+            Ok(format!("{}: {}\n", path.display(), describe(&state)))
+        }),
+        Lfs::HsmAction { files } => each(files, |client, path| {
+            let fid = client.fid(path)?;
+            let state = client.state(fid)?;
+            Ok(format!("{}: {}\n", path.display(), action(&state)))
+        }),
+        Lfs::HsmSet(flags) => set(flags, flags.mask(), 0, flags.archive_id),
+        Lfs::HsmClear(flags) => set(flags, 0, flags.mask(), None),
+        Lfs::Path2fid { files } => {
+            each(files, |client, path| Ok(format!("{}\n", client.fid(path)?)))
+        }
+    }
+}
+
+impl Files {
+    fn all(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = self.files.clone();
+        if let Some(list) = &self.filelist {
+            files.extend(std::fs::read_to_string(list)?.lines().map(PathBuf::from));
+        }
+        if files.is_empty() {
+            return Err(io::Error::other("no files: name some, or a --filelist"));
+        }
+        Ok(files)
+    }
+}
+
+fn each(
+    files: &[PathBuf],
+    f: impl Fn(&mut Client, &Path) -> io::Result<String>,
+) -> io::Result<String> {
+    let mut output = String::new();
+    for path in files {
+        let done = Client::of(path).and_then(|mut client| f(&mut client, path));
+        output += &done.map_err(|error| named(path, &error))?;
+    }
+    Ok(output)
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("'{}': {error}", path.display()))
+}
+
+fn request(action: Action, files: &Files) -> io::Result<String> {
+    let paths = files.all()?;
+    let Some(first) = paths.first() else {
+        return Ok(String::new());
+    };
+    let mut client = Client::of(first)?;
+    let mut fids = Vec::with_capacity(paths.len());
+    for path in &paths {
+        fids.push(client.fid(path).map_err(|error| named(path, &error))?);
+    }
+    let room = LARGEST.saturating_sub(24 + files.data.len()) / 32;
+    for batch in fids.chunks(room.max(1)) {
+        client.ask(&Request::Hsm {
+            action,
+            archive_id: files.archive,
+            flags: 0,
+            fids: batch.to_vec(),
+            data: files.data.clone().into_bytes(),
+        })?;
+    }
+    Ok(String::new())
+}
+
+fn set(flags: &Flags, set: u32, clear: u32, archive_id: Option<u32>) -> io::Result<String> {
+    each(&flags.files, |client, path| {
+        let fid = client.fid(path)?;
+        client.ask(&Request::SetState {
+            fid,
+            set,
+            clear,
+            archive_id,
+        })?;
+        Ok(String::new())
+    })
+}
+
+fn describe(state: &FileState) -> String {
+    let names = [
+        (states::RELEASED, "released"),
+        (states::EXISTS, "exists"),
+        (states::DIRTY, "dirty"),
+        (states::ARCHIVED, "archived"),
+        (states::NORELEASE, "never_release"),
+        (states::NOARCHIVE, "never_archive"),
+        (states::LOST, "lost_from_hsm"),
+    ];
+    let mut text = format!("({:#010x})", state.states);
+    for (flag, name) in names {
+        if state.states & flag != 0 {
+            // Writing to a String does not fail.
+            let _infallible = write!(text, " {name}");
+        }
+    }
+    if state.archive_id != 0 {
+        let _infallible = write!(text, ", archive_id:{}", state.archive_id);
+    }
+    text
+}
+
+fn action(state: &FileState) -> String {
+    match state.action {
+        None => "NOOP".into(),
+        Some((action, progress)) => {
+            let progress = match progress {
+                ActionState::Waiting => "waiting",
+                ActionState::Started => "running",
+                ActionState::Succeed | ActionState::Failed | ActionState::Canceled => "done",
+            };
+            format!("{action} {progress}")
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The coordinator's thread: picks what waits, builds messages, writes them to the agents' pipes. The
+//! write blocks when a pipe is full, and then so does everything behind it, as on a real MDT.
+
+use std::io::{self, PipeWriter, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lhsm_sandbox_protocol::{Action, ActionState, states};
+use nix::fcntl::{FcntlArg, OFlag};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::Shared;
+use super::state::{Control, Pipe, State};
+use super::wire::{LARGEST, WireItem, item_size, message, overhead};
+
+/// One message on its way.
+struct Letter {
+    client: String,
+    pipes: Vec<Pipe>,
+    bytes: Vec<u8>,
+    records: Vec<u64>,
+}
+
+pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("coordinator".into())
+        .spawn(move || run(&shared))
+}
+
+fn run(shared: &Shared) {
+    let mut housekeeping = Instant::now();
+    loop {
+        let (letters, fragment) = {
+            let mut state = shared.lock();
+            if state.stopping {
+                return;
+            }
+            if housekeeping.elapsed() >= state.loop_period {
+                housekeeping = Instant::now();
+                state.time_out();
+                if state.remove_on_last_unlink {
+                    for (fid, archive_id) in state.collect_unlinked() {
+                        state.log(Action::Remove, fid, archive_id, 0, Vec::new());
+                    }
+                }
+                shared.changed.notify_all();
+            }
+            let letters = state.letters();
+            if letters.is_empty() {
+                pause(shared, state);
+                continue;
+            }
+            (letters, state.faults.fragment)
+        };
+        for letter in letters {
+            deliver(shared, &letter, fragment);
+        }
+    }
+}
+
+/// Until the next tick; sooner only when nothing is out and something waits (LU-7988).
+fn pause(shared: &Shared, mut state: std::sync::MutexGuard<'_, State>) {
+    let until = Instant::now() + state.tick.min(state.loop_period);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left == Duration::ZERO || state.stopping {
+            return;
+        }
+        state = shared.wait(state, left);
+        if state.started == 0
+            && !state.waiting.is_empty()
+            && state.agents.iter().any(|agent| agent.known)
+        {
+            return;
+        }
+    }
+}
+
+fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
+    let mut blocked = Duration::ZERO;
+    let mut reached = false;
+    for pipe in &letter.pipes {
+        match write(&pipe.write, &letter.bytes, fragment, &mut blocked) {
+            Ok(()) => reached = true,
+            Err(_) => {
+                // "message send failed (-32)": this pipe is gone.
+                for agent in &mut shared.lock().agents {
+                    agent
+                        .pipes
+                        .retain(|other| !Arc::ptr_eq(&other.write, &pipe.write));
+                }
+            }
+        }
+    }
+    let mut state = shared.lock();
+    state.counters.messages += 1;
+    let us = u64::try_from(blocked.as_micros()).unwrap_or(u64::MAX);
+    state.counters.writer_blocked_us += us;
+    state.counters.writer_blocked_longest_us = state.counters.writer_blocked_longest_us.max(us);
+    if !reached {
+        state
+            .agents
+            .retain(|agent| agent.client != letter.client || !agent.pipes.is_empty());
+        for number in &letter.records {
+            state.take_back(*number);
+        }
+    }
+}
+
+/// Writes all of it; counts the time for which the pipe was full.
+fn write(
+    pipe: &PipeWriter,
+    bytes: &[u8],
+    fragment: usize,
+    blocked: &mut Duration,
+) -> io::Result<()> {
+    let pieces = bytes.chunks(if fragment == 0 { usize::MAX } else { fragment });
+    for piece in pieces {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            match (&*pipe).write(rest) {
+                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let start = Instant::now();
+                    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+                    nix::poll::poll(&mut fds, PollTimeout::NONE)?;
+                    *blocked += start.elapsed();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if fragment > 0 {
+            // So that the reader has a chance to see the piece alone.
+            std::thread::yield_now();
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    fn letters(&mut self) -> Vec<Letter> {
+        let mut letters = Vec::new();
+        for bytes in std::mem::take(&mut self.faults.raw) {
+            for agent in self.agents.iter().filter(|agent| agent.known) {
+                letters.push(Letter {
+                    client: agent.client.clone(),
+                    pipes: agent.pipes.clone(),
+                    bytes: bytes.clone(),
+                    records: Vec::new(),
+                });
+            }
+        }
+        for (client, bytes) in std::mem::take(&mut self.outbox) {
+            if let Some(agent) = self.agents.iter().find(|agent| agent.client == client) {
+                letters.push(Letter {
+                    client,
+                    pipes: agent.pipes.clone(),
+                    bytes,
+                    records: Vec::new(),
+                });
+            }
+        }
+        if self.control != Control::Enabled {
+            return letters;
+        }
+        let mut passed = Vec::new();
+        let mut batch: Vec<u64> = Vec::new();
+        while let Some(number) = self.waiting.pop_front() {
+            if self.started + batch.len() >= self.max_requests {
+                self.waiting.push_front(number);
+                break;
+            }
+            if !self.may_start(number) {
+                continue;
+            }
+            let id = self
+                .actions
+                .get(&number)
+                .map_or(0, |record| record.archive_id);
+            if self.best_agent(id).is_none() {
+                passed.push(number);
+                continue;
+            }
+            // One archive id and 5 KiB for each message.
+            let room = batch
+                .iter()
+                .try_fold(overhead(&self.fsname), |size, other| {
+                    let record = self.actions.get(other)?;
+                    (record.archive_id == id).then(|| size + item_size(&record.data))
+                });
+            let size = self
+                .actions
+                .get(&number)
+                .map_or(0, |record| item_size(&record.data));
+            if room.is_none_or(|room| room + size > LARGEST) {
+                letters.extend(self.post(&std::mem::take(&mut batch)));
+            }
+            batch.push(number);
+        }
+        letters.extend(self.post(&batch));
+        for number in passed.into_iter().rev() {
+            self.waiting.push_front(number);
+        }
+        letters
+    }
+
+    /// Compatibility is looked at again when an action is sent; what no longer fits fails silently.
+    fn may_start(&mut self, number: u64) -> bool {
+        let Some(record) = self.actions.get(&number) else {
+            return false;
+        };
+        if record.state != ActionState::Waiting {
+            return false;
+        }
+        let (action, fid) = (record.action, record.fid);
+        let fits = match action {
+            Action::Archive => self
+                .state(fid)
+                .is_ok_and(|file| file.states & states::NOARCHIVE == 0),
+            Action::Restore => self.is_released(fid) && self.stat(fid).is_ok(),
+            Action::Remove => !self.is_released(fid),
+            Action::Cancel | Action::Other(_) => true,
+        };
+        if !fits {
+            self.close(number, ActionState::Failed);
+            if action == Action::Restore {
+                self.wake_readers(fid, false);
+            }
+        }
+        fits
+    }
+
+    /// Of those that serve the archive, the one with the fewest actions.
+    fn best_agent(&self, archive_id: u32) -> Option<&str> {
+        self.agents
+            .iter()
+            .filter(|agent| {
+                agent.known && (agent.archives.is_empty() || agent.archives.contains(&archive_id))
+            })
+            .min_by_key(|agent| self.outstanding.get(&agent.client).copied().unwrap_or(0))
+            .map(|agent| agent.client.as_str())
+    }
+
+    fn post(&mut self, batch: &[u64]) -> Vec<Letter> {
+        let Some(first) = batch.first().and_then(|number| self.actions.get(number)) else {
+            return Vec::new();
+        };
+        let id = first.archive_id;
+        let Some(client) = self.best_agent(id).map(str::to_owned) else {
+            return Vec::new();
+        };
+        for number in batch {
+            self.start(*number, &client);
+        }
+        let records: Vec<_> = batch
+            .iter()
+            .filter_map(|number| self.actions.get(number))
+            .collect();
+        let items: Vec<_> = records
+            .iter()
+            .map(|record| WireItem {
+                action: record.action,
+                fid: record.fid,
+                cookie: record.cookie,
+                data: &record.data,
+            })
+            .collect();
+        // The last item's flags stand for all.
+        let flags = records.last().map_or(0, |record| {
+            record.flags & lhsm_sandbox_protocol::flags::REQ_BLOCKING
+        });
+        let bytes = message(&self.fsname, id, flags, &items);
+        let Some(agent) = self.agents.iter().find(|agent| agent.client == client) else {
+            return Vec::new();
+        };
+        let mut copies = 1;
+        if self.faults.duplicate > 0 {
+            self.faults.duplicate -= 1;
+            copies = 2;
+        }
+        (0..copies)
+            .map(|_| Letter {
+                client: client.clone(),
+                pipes: agent.pipes.clone(),
+                bytes: bytes.clone(),
+                records: batch.to_vec(),
+            })
+            .collect()
+    }
+
+    fn start(&mut self, number: u64, client: &str) {
+        let Some(record) = self.actions.get_mut(&number) else {
+            return;
+        };
+        record.state = ActionState::Started;
+        record.sends += 1;
+        let (action, fid, cookie, id) =
+            (record.action, record.fid, record.cookie, record.archive_id);
+        if action == Action::Cancel {
+            if let Some(target) = self
+                .by_cookie
+                .get(&cookie)
+                .and_then(|number| self.actions.get_mut(number))
+            {
+                target.cancelled = true;
+            }
+            return;
+        }
+        record.in_memory = true;
+        record.agent = Some(client.to_owned());
+        record.last_progress = Instant::now();
+        record.data_fid = None;
+        self.started += 1;
+        *self.outstanding.entry(client.to_owned()).or_default() += 1;
+        if action == Action::Archive {
+            // Sending an archive already sets EXISTS: it says nothing about an object.
+            let now = self.data_version(fid).unwrap_or_default();
+            if let Some(file) = self.files.get_mut(&fid) {
+                if file.states & states::EXISTS == 0 {
+                    file.clean_version = now;
+                }
+                file.states |= states::EXISTS;
+                file.archive_id = id;
+            }
+        }
+    }
+
+    /// The message could not be sent: back to WAITING.
+    fn take_back(&mut self, number: u64) {
+        let Some(record) = self.actions.get_mut(&number) else {
+            return;
+        };
+        if record.state != ActionState::Started {
+            return;
+        }
+        record.state = ActionState::Waiting;
+        if record.in_memory {
+            record.in_memory = false;
+            self.started = self.started.saturating_sub(1);
+            if let Some(out) = record
+                .agent
+                .take()
+                .and_then(|client| self.outstanding.get_mut(&client))
+            {
+                *out = out.saturating_sub(1);
+            }
+        }
+        self.waiting.push_back(number);
+    }
+}
+
+/// A pipe's write end as the coordinator uses it.
+pub(super) fn adopt(write: std::os::fd::OwnedFd) -> io::Result<Arc<PipeWriter>> {
+    nix::fcntl::fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(Arc::new(write.into()))
+}

@@ -1,0 +1,75 @@
+//! Trouble that was asked for.
+
+use lhsm_sandbox_protocol::{Action, ActionState, Fault};
+
+use super::state::State;
+
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub(super) fragment: usize,
+    pub(super) duplicate: u32,
+    pub(super) end_errno: (i32, u32),
+    pub(super) begin_errno: (i32, u32),
+    /// Bytes to be written to every pipe as they are.
+    pub(super) raw: Vec<Vec<u8>>,
+}
+
+impl State {
+    pub(super) fn inject(&mut self, fault: Fault) -> Result<(), i32> {
+        match fault {
+            Fault::Fragment(bytes) => self.faults.fragment = bytes,
+            Fault::Duplicate(times) => self.faults.duplicate = times,
+            Fault::Garbage(bytes) => self.faults.raw.push(bytes),
+            Fault::ClosePipes => self.agents.clear(),
+            Fault::EndErrno { errno, times } => self.faults.end_errno = (errno, times),
+            Fault::BeginErrno { errno, times } => self.faults.begin_errno = (errno, times),
+            Fault::StrayCancel => {
+                let fid = self.new_fid();
+                let cookie = self.new_cookie();
+                let message = super::wire::message(
+                    &self.fsname,
+                    1,
+                    0,
+                    &[super::wire::WireItem {
+                        action: Action::Cancel,
+                        fid,
+                        cookie,
+                        data: &[],
+                    }],
+                );
+                self.faults.raw.push(message);
+            }
+            Fault::Restart => self.forget_started(),
+            Fault::UnknownAction(fid) => {
+                self.log(Action::Other(77), fid, 1, 0, Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// As after an MDT's restart: restores go back to WAITING and are sent again with their cookies;
+    /// archives and removes stay STARTED in the log, unknown to the coordinator's memory.
+    pub(super) fn forget_started(&mut self) {
+        self.outstanding.clear();
+        for (number, record) in &mut self.actions {
+            if record.state != ActionState::Started || record.action == Action::Cancel {
+                continue;
+            }
+            record.in_memory = false;
+            self.started = self.started.saturating_sub(1);
+            if record.action == Action::Restore {
+                record.state = ActionState::Waiting;
+                record.data_fid = None;
+                record.agent = None;
+                self.waiting.push_back(*number);
+            }
+        }
+    }
+}
+
+/// Counts a fault down; its errno while it lasts.
+pub(super) fn strike(fault: &mut (i32, u32)) -> Option<i32> {
+    let (errno, times) = fault;
+    *times = times.checked_sub(1)?;
+    Some(*errno)
+}

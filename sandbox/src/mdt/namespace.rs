@@ -1,0 +1,334 @@
+//! Files: FIDs as hard links below `.lustre/fid`, states, release, and the swap that ends a restore.
+//!
+//! A file gets its FID when HSM first has to do with it. The link keeps its inode number from being
+//! used again, and opens the file by FID as on Lustre; a file whose only name is that link is unlinked.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use lhsm_sandbox_protocol::{Action, Fid, FileState, states};
+use nix::sys::time::TimeSpec;
+use nix::unistd::Whence;
+use walkdir::WalkDir;
+
+use super::state::{Inode, State};
+
+const RELEASED_PATTERN: u32 = 0x8000_0001;
+const PLAIN_PATTERN: u32 = 1;
+
+pub(super) fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+impl State {
+    fn link(&self, fid: Fid) -> PathBuf {
+        self.mount.join(".lustre/fid").join(fid.to_string())
+    }
+
+    /// The FID of a path below the mount point; a new one if it has none.
+    pub(super) fn fid_of(&mut self, relative: &Path) -> Result<Fid, i32> {
+        let path = self.mount.join(relative);
+        let stat = std::fs::symlink_metadata(&path).map_err(|error| errno(&error))?;
+        let inode = (stat.dev(), stat.ino());
+        if let Some(fid) = self.by_inode.get(&inode).copied() {
+            if let Some(file) = self.files.get_mut(&fid) {
+                file.path = relative.to_owned();
+            }
+            return Ok(fid);
+        }
+        let fid = self.new_fid();
+        if stat.is_file() {
+            std::fs::hard_link(&path, self.link(fid)).map_err(|error| errno(&error))?;
+        }
+        self.by_inode.insert(inode, fid);
+        self.files.insert(
+            fid,
+            Inode {
+                inode,
+                path: relative.to_owned(),
+                states: 0,
+                archive_id: 0,
+                archived_version: 0,
+                clean_version: 0,
+                xattrs: HashMap::from([("lustre.lov".to_owned(), plain_layout(PLAIN_PATTERN))]),
+            },
+        );
+        Ok(fid)
+    }
+
+    /// The file's attributes; ENOENT when its last name is gone.
+    pub(super) fn stat(&self, fid: Fid) -> Result<Metadata, i32> {
+        let file = self.files.get(&fid).ok_or(libc::ENOENT)?;
+        let stat = match std::fs::symlink_metadata(self.link(fid)) {
+            Ok(stat) if stat.nlink() < 2 => return Err(libc::ENOENT),
+            Ok(stat) => stat,
+            // No regular file: it has no link.
+            Err(_) => std::fs::symlink_metadata(self.mount.join(&file.path))
+                .map_err(|error| errno(&error))?,
+        };
+        Ok(stat)
+    }
+
+    /// One path of the file, relative.
+    pub(super) fn path_of(&mut self, fid: Fid) -> Result<Vec<u8>, i32> {
+        self.stat(fid)?;
+        let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
+        let inode = file.inode;
+        let here = |path: &Path| {
+            std::fs::symlink_metadata(path).is_ok_and(|stat| (stat.dev(), stat.ino()) == inode)
+        };
+        if !here(&self.mount.join(&file.path)) {
+            let mount = &self.mount;
+            let moved = WalkDir::new(mount)
+                .into_iter()
+                .filter_entry(|entry| entry.path() != mount.join(".lustre"))
+                .flatten()
+                .find(|entry| here(entry.path()))
+                .ok_or(libc::ENOENT)?;
+            file.path = moved
+                .path()
+                .strip_prefix(mount)
+                .unwrap_or(moved.path())
+                .to_owned();
+        }
+        Ok(file.path.as_os_str().as_bytes().to_vec())
+    }
+
+    /// Stands for Lustre's data version: what changes with the data. Other attributes leave it.
+    pub(super) fn data_version(&self, fid: Fid) -> Result<u64, i32> {
+        self.stat(fid).map(|stat| version(&stat))
+    }
+
+    /// States as of now: a change of the data since makes a file dirty.
+    pub(super) fn state(&mut self, fid: Fid) -> Result<FileState, i32> {
+        let now = self.data_version(fid)?;
+        let action = self
+            .pending_of(fid)
+            .map(|record| (record.action, record.state));
+        let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
+        let exists = file.states & states::EXISTS != 0;
+        let released = file.states & states::RELEASED != 0;
+        if exists && !released && file.clean_version != now {
+            file.states |= states::DIRTY;
+        }
+        Ok(FileState {
+            states: file.states,
+            archive_id: file.archive_id,
+            action,
+        })
+    }
+
+    pub(super) fn set_state(
+        &mut self,
+        fid: Fid,
+        set: u32,
+        clear: u32,
+        archive_id: Option<u32>,
+    ) -> Result<(), i32> {
+        self.state(fid)?;
+        let now = self.data_version(fid)?;
+        let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
+        if set & states::EXISTS != 0 && file.states & states::EXISTS == 0
+            || clear & states::DIRTY != 0
+        {
+            file.clean_version = now;
+        }
+        file.states = (file.states | set) & !clear;
+        if let Some(id) = archive_id {
+            file.archive_id = id;
+        }
+        Ok(())
+    }
+
+    /// `lfs hsm_release`: the data goes, size and times stay.
+    pub(super) fn release(&mut self, fid: Fid) -> Result<(), i32> {
+        let state = self.state(fid)?.states;
+        let blocked = states::DIRTY | states::NORELEASE | states::LOST | states::RELEASED;
+        if state & states::ARCHIVED == 0 || state & blocked != 0 {
+            return Err(libc::EPERM);
+        }
+        let stat = self.stat(fid)?;
+        if self
+            .files
+            .get(&fid)
+            .is_none_or(|file| file.archived_version != version(&stat))
+        {
+            return Err(libc::EPERM);
+        }
+        let file = open_for_writing(&self.link(fid))?;
+        file.set_len(0)
+            .and_then(|()| file.set_len(stat.len()))
+            .map_err(|error| errno(&error))?;
+        set_times(&file, &stat)?;
+        if let Some(entry) = self.files.get_mut(&fid) {
+            entry.states |= states::RELEASED;
+            entry
+                .xattrs
+                .insert("lustre.lov".to_owned(), plain_layout(RELEASED_PATTERN));
+        }
+        if let Some(readers) = &self.readers {
+            readers
+                .watch(&self.link(fid))
+                .map_err(|error| errno(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Where a file's data is reached by FID.
+    pub(super) fn data_path(&self, fid: Fid) -> Result<PathBuf, i32> {
+        self.stat(fid)?;
+        Ok(self.link(fid))
+    }
+
+    /// A restore has put the data in place.
+    pub(super) fn restored(&mut self, fid: Fid, layout: Option<Vec<u8>>) -> Result<(), i32> {
+        let now = self.data_version(fid)?;
+        let link = self.link(fid);
+        if let Some(entry) = self.files.get_mut(&fid) {
+            entry.states &= !states::RELEASED;
+            entry.archived_version = now;
+            entry.clean_version = now;
+            let layout = layout.unwrap_or_else(|| plain_layout(PLAIN_PATTERN));
+            entry.xattrs.insert("lustre.lov".to_owned(), layout);
+        }
+        if let Some(readers) = &self.readers {
+            readers.forget(&link);
+        }
+        Ok(())
+    }
+
+    /// Files whose last name is gone: their links go, and with RAoLU their copies.
+    pub(super) fn collect_unlinked(&mut self) -> Vec<(Fid, u32)> {
+        let mut gone = Vec::new();
+        self.files.retain(|fid, file| {
+            let link = self.mount.join(".lustre/fid").join(fid.to_string());
+            match std::fs::symlink_metadata(&link) {
+                Ok(stat) if stat.nlink() < 2 => {
+                    // Nothing to do about a link that can't be removed: it is seen again next time.
+                    let _kept = std::fs::remove_file(&link);
+                    self.by_inode.remove(&file.inode);
+                    if file.states & states::ARCHIVED != 0 {
+                        gone.push((*fid, file.archive_id));
+                    }
+                    false
+                }
+                _ => true,
+            }
+        });
+        gone
+    }
+
+    /// Whether a state that only waits says so.
+    pub(super) fn is_released(&self, fid: Fid) -> bool {
+        self.files
+            .get(&fid)
+            .is_some_and(|file| file.states & states::RELEASED != 0)
+    }
+
+    /// Whether a restore of the file is under way.
+    pub(super) fn restore_pending(&self, fid: Fid) -> bool {
+        self.pending_of(fid)
+            .is_some_and(|record| record.action == Action::Restore)
+    }
+}
+
+pub(super) fn version(stat: &Metadata) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (stat.mtime(), stat.mtime_nsec(), stat.len()).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+/// The volatile's data becomes the file's ("layout swap"). `lost`: it had no layout, and the file now
+/// reads as zeros. Size and content are taken as they are, as the MDT does.
+pub(super) fn swap(link: &Path, volatile: &File, lost: bool) -> Result<(), i32> {
+    let stat = std::fs::symlink_metadata(link).map_err(|error| errno(&error))?;
+    let file = open_for_writing(link)?;
+    let size = volatile.metadata().map_err(|error| errno(&error))?.len();
+    let copied = file
+        .set_len(0)
+        .and_then(|()| file.set_len(size))
+        .and_then(|()| {
+            if lost {
+                Ok(())
+            } else {
+                copy_data(volatile, &file, size)
+            }
+        });
+    copied.map_err(|error| errno(&error))?;
+    set_times(&file, &stat)
+}
+
+/// Read-only files, too: the owner's permission bits do not bind the MDT.
+fn open_for_writing(path: &Path) -> Result<File, i32> {
+    let open = || OpenOptions::new().write(true).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = std::fs::metadata(path)
+                .map_err(|e| errno(&e))?
+                .permissions();
+            let mut writable = mode.clone();
+            writable.set_mode(mode.mode() | 0o200);
+            std::fs::set_permissions(path, writable).map_err(|e| errno(&e))?;
+            let file = open();
+            std::fs::set_permissions(path, mode).map_err(|e| errno(&e))?;
+            file
+        }
+        other => other,
+    }
+    .map_err(|error| errno(&error))
+}
+
+fn set_times(file: &File, stat: &Metadata) -> Result<(), i32> {
+    let atime = TimeSpec::new(stat.atime(), stat.atime_nsec());
+    let mtime = TimeSpec::new(stat.mtime(), stat.mtime_nsec());
+    nix::sys::stat::futimens(file, &atime, &mtime).map_err(|error| error as i32)
+}
+
+fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < size {
+        let seek = |at: u64, whence| -> io::Result<u64> {
+            let at = i64::try_from(at).map_err(io::Error::other)?;
+            Ok(nix::unistd::lseek(from, at, whence).map(i64::cast_unsigned)?)
+        };
+        let start = match seek(at, Whence::SeekData) {
+            Ok(start) => start,
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => break,
+            Err(error) => return Err(error),
+        };
+        let end = seek(start, Whence::SeekHole)?.min(size);
+        at = start;
+        while at < end {
+            let want = usize::try_from(end - at)
+                .unwrap_or(buffer.len())
+                .min(buffer.len());
+            let n = from.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
+            to.write_all_at(buffer.get(..n).unwrap_or_default(), at)?;
+            at += n as u64;
+        }
+    }
+    Ok(())
+}
+
+/// A plain layout (V1) of two stripes of 1 MiB, as on Lustre but for its objects.
+fn plain_layout(pattern: u32) -> Vec<u8> {
+    let mut bytes = vec![0u8; 80];
+    let words = [0x0bd1_0bd0u32, pattern];
+    for (slot, word) in bytes.chunks_exact_mut(4).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    if let Some(slot) = bytes.get_mut(24..28) {
+        slot.copy_from_slice(&(1u32 << 20).to_le_bytes());
+    }
+    if let Some(slot) = bytes.get_mut(28..30) {
+        slot.copy_from_slice(&2u16.to_le_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,327 @@
+//! Conversations: a thread for each connection.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lhsm_sandbox_protocol::{AgentInfo, Connection, HsmControl, Item, Reply, Request, Tunable};
+
+use super::Shared;
+use super::dispatch::adopt;
+use super::namespace::swap;
+use super::state::{Agent, Control, Pipe, State};
+
+type Answer = Result<Reply, i32>;
+
+pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("mdt-listener".into())
+        .spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if shared.lock().stopping {
+                    return;
+                }
+                let shared = Arc::clone(&shared);
+                let conversation = std::thread::Builder::new()
+                    .name("mdt".into())
+                    .spawn(move || converse(&shared, Connection::new(stream)));
+                if let Err(error) = conversation {
+                    eprintln!("sandbox: {error}");
+                }
+            }
+        })
+}
+
+fn converse(shared: &Shared, mut connection: Connection) {
+    while let Ok(Some((request, fd))) = connection.receive::<Request>() {
+        let reply = answer(shared, request, fd).unwrap_or_else(Reply::Errno);
+        shared.changed.notify_all();
+        if connection.send(&reply, None).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
+    match request {
+        Request::CopyEnd {
+            item,
+            flags,
+            errval,
+            data_version,
+            no_layout,
+            layout,
+        } => {
+            let swap_in = Handover {
+                volatile: fd.map(File::from),
+                no_layout,
+                layout,
+            };
+            return copy_end(shared, &item, flags, errval, data_version, swap_in);
+        }
+        Request::Wait(fids, ms) => {
+            return wait(shared, ms, |state| {
+                fids.iter()
+                    .filter(|fid| state.pending.contains_key(fid))
+                    .count()
+            });
+        }
+        Request::WaitAgents(count, ms) => {
+            return wait(shared, ms, |state| {
+                count.saturating_sub(state.agents.iter().filter(|agent| agent.known).count())
+            });
+        }
+        Request::WaitStarted(count, ms) => {
+            return wait(shared, ms, |state| count.saturating_sub(state.started));
+        }
+        Request::WaitReaders(count, ms) => {
+            return wait(shared, ms, |state| {
+                let waiting = state
+                    .readers
+                    .as_ref()
+                    .map_or(0, |readers| readers.waiting());
+                usize::from(waiting < count)
+            });
+        }
+        _ => {}
+    }
+    let mut state = shared.lock();
+    match request {
+        Request::Register {
+            uid,
+            archives,
+            client,
+        } => register(&mut state, uid, archives, client, fd),
+        Request::Unregister { uid, client } => {
+            state.unregister(uid, &client);
+            Ok(Reply::Ok(0))
+        }
+        other => state.answer(other),
+    }
+}
+
+struct Handover {
+    volatile: Option<File>,
+    no_layout: bool,
+    layout: Option<Vec<u8>>,
+}
+
+/// The data is copied without the lock: other actions go on.
+fn copy_end(
+    shared: &Shared,
+    item: &Item,
+    flags: u16,
+    errval: i32,
+    data_version: u64,
+    handover: Handover,
+) -> Answer {
+    let (ending, path) = {
+        let mut state = shared.lock();
+        let ending = state.ending(item)?;
+        let path = state.data_path(ending.fid);
+        (ending, path)
+    };
+    let restoring = ending.action == lhsm_sandbox_protocol::Action::Restore && errval == 0;
+    let swapped = if restoring {
+        match (&handover.volatile, path) {
+            (Some(volatile), Ok(path)) => {
+                swap(&path, volatile, handover.no_layout).map(|()| handover.layout)
+            }
+            (None, _) => Err(libc::EINVAL),
+            (_, Err(errno)) => Err(errno),
+        }
+    } else {
+        Ok(None)
+    };
+    shared
+        .lock()
+        .end(&ending, errval, flags, data_version, swapped)?;
+    Ok(Reply::Ok(0))
+}
+
+/// Until `left` says 0; answers what it said last.
+fn wait(shared: &Shared, ms: u64, left: impl Fn(&State) -> usize) -> Answer {
+    let until = Instant::now() + Duration::from_millis(ms);
+    let mut state = shared.lock();
+    loop {
+        let missing = left(&state);
+        let time = until.saturating_duration_since(Instant::now());
+        if missing == 0 || time == Duration::ZERO || state.stopping {
+            return Ok(Reply::Ok(missing as u64));
+        }
+        state = shared.wait(state, time);
+    }
+}
+
+fn register(
+    state: &mut State,
+    uid: u32,
+    mut archives: Vec<u32>,
+    client: String,
+    fd: Option<OwnedFd>,
+) -> Answer {
+    if state.control == Control::Stopped {
+        state.counters.kernel_crashes += 1;
+        return Err(libc::ENXIO);
+    }
+    if archives.contains(&0) {
+        archives.clear();
+    }
+    let write =
+        adopt(fd.ok_or(libc::EBADF)?).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+    let pipe = Pipe { uid, write };
+    match state.agents.iter_mut().find(|agent| agent.client == client) {
+        // "already registered": the MDT keeps the first list; the client's kernel has one pipe more.
+        Some(agent) => {
+            agent.pipes.push(pipe);
+            if !agent.known {
+                agent.known = true;
+                agent.archives = archives;
+            }
+        }
+        None => state.agents.push(Agent {
+            client,
+            archives,
+            pipes: vec![pipe],
+            known: true,
+        }),
+    }
+    Ok(Reply::Ok(0))
+}
+
+impl State {
+    /// Drops every pipe of that uid, and the node's agent; what it runs stays STARTED.
+    fn unregister(&mut self, uid: u32, client: &str) {
+        for agent in &mut self.agents {
+            if agent.client == client {
+                agent.pipes.retain(|pipe| pipe.uid != uid);
+                agent.known = false;
+            }
+        }
+        self.agents
+            .retain(|agent| agent.known || !agent.pipes.is_empty());
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        let done = |()| Reply::Ok(0);
+        match request {
+            Request::FsName => Ok(Reply::Text(self.fsname.clone())),
+            Request::Progress { fid, cookie, .. } => self.progress(fid, cookie).map(done),
+            Request::CopyStart(item) => self.copy_start(&item).map(Reply::Ok),
+            Request::NewVolatile => Ok(Reply::Fid(self.new_fid())),
+            Request::PathOf(fid) => self.path_of(fid).map(Reply::Bytes),
+            Request::FidOf(path) => self.fid_of(Path::new(&path)).map(Reply::Fid),
+            Request::FidOfInode { dev, ino } => {
+                let fid = self.by_inode.get(&(dev, ino)).copied();
+                fid.map(Reply::Fid).ok_or(libc::ENODATA)
+            }
+            Request::GetXattr(fid, name) => {
+                self.stat(fid)?;
+                let value = self.files.get(&fid).and_then(|file| file.xattrs.get(&name));
+                value.cloned().map(Reply::Bytes).ok_or(libc::ENODATA)
+            }
+            Request::SetXattr(fid, name, value) => {
+                self.stat(fid)?;
+                if value.len() > 65536 {
+                    return Err(libc::E2BIG);
+                }
+                let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
+                file.xattrs.insert(name, value);
+                Ok(Reply::Ok(0))
+            }
+            Request::RemoveXattr(fid, name) => {
+                self.stat(fid)?;
+                let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
+                file.xattrs
+                    .remove(&name)
+                    .map(|_| Reply::Ok(0))
+                    .ok_or(libc::ENODATA)
+            }
+            Request::Hsm {
+                action,
+                archive_id,
+                flags,
+                fids,
+                data,
+            } => self
+                .request(action, archive_id, flags, &fids, &data)
+                .map(done),
+            Request::Release(fid) => self.release(fid).map(done),
+            Request::State(fid) => self.state(fid).map(Reply::State),
+            Request::SetState {
+                fid,
+                set,
+                clear,
+                archive_id,
+            } => self.set_state(fid, set, clear, archive_id).map(done),
+            Request::Control(control) => {
+                self.control(control);
+                Ok(Reply::Ok(0))
+            }
+            Request::Set(tunable, value) => self.set(tunable, value).map(done),
+            Request::Inject(fault) => self.inject(fault).map(done),
+            Request::Actions => Ok(Reply::Actions(self.infos())),
+            Request::Pending => Ok(Reply::Ok(
+                self.pending.values().map(Vec::len).sum::<usize>() as u64,
+            )),
+            Request::Agents => Ok(Reply::Agents(self.agent_infos())),
+            Request::Counters => {
+                let mut counters = self.counters.clone();
+                counters.readers = self.readers.as_ref().map_or(0, |readers| readers.waiting());
+                Ok(Reply::Counters(counters))
+            }
+            Request::Stop => {
+                self.stop();
+                Ok(Reply::Ok(0))
+            }
+            Request::Register { .. }
+            | Request::Unregister { .. }
+            | Request::CopyEnd { .. }
+            | Request::Wait(..)
+            | Request::WaitAgents(..)
+            | Request::WaitStarted(..)
+            | Request::WaitReaders(..) => Err(libc::EPROTO),
+        }
+    }
+
+    fn control(&mut self, control: HsmControl) {
+        match control {
+            HsmControl::Enabled => self.control = Control::Enabled,
+            HsmControl::Disabled => self.control = Control::Disabled,
+            HsmControl::Shutdown => self.shutdown(),
+            HsmControl::Purge => self.purge(),
+        }
+    }
+
+    fn set(&mut self, tunable: Tunable, value: u64) -> Result<(), i32> {
+        match tunable {
+            Tunable::MaxRequests => {
+                self.max_requests = usize::try_from(value).map_err(|_| libc::EINVAL)?
+            }
+            Tunable::ActiveRequestTimeoutMs => self.timeout = Duration::from_millis(value),
+            Tunable::LoopPeriodMs => self.loop_period = Duration::from_millis(value),
+            Tunable::TickMs => self.tick = Duration::from_millis(value),
+            Tunable::RemoveArchiveOnLastUnlink => self.remove_on_last_unlink = value != 0,
+            Tunable::RetryAction => self.retry_action = value != 0,
+        }
+        Ok(())
+    }
+
+    fn agent_infos(&self) -> Vec<AgentInfo> {
+        self.agents
+            .iter()
+            .filter(|agent| agent.known)
+            .map(|agent| AgentInfo {
+                client: agent.client.clone(),
+                archives: agent.archives.clone(),
+                pipes: agent.pipes.len(),
+                outstanding: self.outstanding.get(&agent.client).copied().unwrap_or(0),
+            })
+            .collect()
+    }
+}

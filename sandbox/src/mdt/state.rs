@@ -1,0 +1,203 @@
+//! What the MDT knows.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::PipeWriter;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lhsm_sandbox_protocol::{Action, ActionState, Counters, Fid};
+
+use super::Options;
+use super::faults::Faults;
+use super::readers::Readers;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) mount: PathBuf,
+    pub(super) fsname: String,
+    pub(super) files: HashMap<Fid, Inode>,
+    pub(super) by_inode: HashMap<(u64, u64), Fid>,
+    pub(super) next_oid: u32,
+    pub(super) next_cookie: u64,
+    /// The log, by record number: a cancel has a record of its own and the cookie of its target.
+    pub(super) actions: BTreeMap<u64, Record>,
+    pub(super) by_cookie: HashMap<u64, u64>,
+    /// Actions of each file that are not over, cancels left out.
+    pub(super) pending: HashMap<Fid, Vec<u64>>,
+    /// Waiting ones, in the order of the log.
+    pub(super) waiting: VecDeque<u64>,
+    /// Actions out at each client.
+    pub(super) outstanding: HashMap<String, usize>,
+    /// Messages for one client, to be written as they are.
+    pub(super) outbox: Vec<(String, Vec<u8>)>,
+    /// Sent, and not over.
+    pub(super) started: usize,
+    pub(super) agents: Vec<Agent>,
+    pub(super) control: Control,
+    pub(super) max_requests: usize,
+    pub(super) timeout: Duration,
+    pub(super) loop_period: Duration,
+    pub(super) tick: Duration,
+    pub(super) remove_on_last_unlink: bool,
+    pub(super) retry_action: bool,
+    pub(super) counters: Counters,
+    pub(super) faults: Faults,
+    pub(super) readers: Option<Readers>,
+    pub(super) stopping: bool,
+}
+
+/// Coordinator states.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Control {
+    Enabled,
+    Disabled,
+    Stopped,
+}
+
+/// A file that HSM has to do with.
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub(super) inode: (u64, u64),
+    /// The last path seen; a rename is found by looking.
+    pub(super) path: PathBuf,
+    pub(super) states: u32,
+    pub(super) archive_id: u32,
+    /// Of the archived copy.
+    pub(super) archived_version: u64,
+    /// Since EXISTS is set: a change makes the file dirty.
+    pub(super) clean_version: u64,
+    pub(super) xattrs: HashMap<String, Vec<u8>>,
+}
+
+/// One line of the coordinator's log.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) cookie: u64,
+    pub(super) action: Action,
+    pub(super) fid: Fid,
+    pub(super) archive_id: u32,
+    pub(super) flags: u64,
+    pub(super) data: Vec<u8>,
+    pub(super) state: ActionState,
+    pub(super) errval: i32,
+    pub(super) ends: u32,
+    pub(super) sends: u32,
+    pub(super) progress: u32,
+    /// Where it was sent.
+    pub(super) agent: Option<String>,
+    /// In the coordinator's memory; an action that is STARTED only in the log is not.
+    pub(super) in_memory: bool,
+    pub(super) cancelled: bool,
+    pub(super) last_progress: Instant,
+    /// The first data FID that a restore reported is final.
+    pub(super) data_fid: Option<Fid>,
+}
+
+/// One registration of a client mount.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) client: String,
+    /// Empty: all.
+    pub(super) archives: Vec<u32>,
+    /// In the client's kernel: they survive the MDT's forgetting the agent.
+    pub(super) pipes: Vec<Pipe>,
+    /// Whether the MDT knows it.
+    pub(super) known: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Pipe {
+    pub(super) uid: u32,
+    pub(super) write: Arc<PipeWriter>,
+}
+
+impl State {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            mount: options.mount.clone(),
+            fsname: options.fsname.clone(),
+            files: HashMap::new(),
+            by_inode: HashMap::new(),
+            next_oid: 1,
+            // The wall clock's seconds on a real MDT; any number will do.
+            next_cookie: 0x6b00_0000,
+            actions: BTreeMap::new(),
+            by_cookie: HashMap::new(),
+            pending: HashMap::new(),
+            outstanding: HashMap::new(),
+            outbox: Vec::new(),
+            waiting: VecDeque::new(),
+            started: 0,
+            agents: Vec::new(),
+            control: Control::Enabled,
+            max_requests: options.max_requests,
+            timeout: Duration::from_secs(3600),
+            loop_period: Duration::from_secs(10),
+            tick: options.tick,
+            remove_on_last_unlink: false,
+            retry_action: false,
+            counters: Counters::default(),
+            faults: Faults::default(),
+            readers: None,
+            stopping: false,
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        self.agents.clear();
+        if let Some(readers) = self.readers.take() {
+            readers.close();
+        }
+    }
+
+    pub(super) fn new_fid(&mut self) -> Fid {
+        let oid = self.next_oid;
+        self.next_oid += 1;
+        Fid {
+            seq: 0x2_0000_0401,
+            oid,
+            ver: 0,
+        }
+    }
+
+    /// The file's action that is not over, the cancels left out.
+    pub(super) fn pending_of(&self, fid: Fid) -> Option<&Record> {
+        self.actions.get(self.pending.get(&fid)?.last()?)
+    }
+}
+
+impl Record {
+    pub(super) fn new(
+        cookie: u64,
+        action: Action,
+        fid: Fid,
+        archive_id: u32,
+        flags: u64,
+        data: Vec<u8>,
+    ) -> Self {
+        Self {
+            cookie,
+            action,
+            fid,
+            archive_id,
+            flags,
+            data,
+            state: ActionState::Waiting,
+            errval: 0,
+            ends: 0,
+            sends: 0,
+            progress: 0,
+            agent: None,
+            in_memory: false,
+            cancelled: false,
+            last_progress: Instant::now(),
+            data_fid: None,
+        }
+    }
+
+    pub(super) const fn is_pending(&self) -> bool {
+        matches!(self.state, ActionState::Waiting | ActionState::Started)
+    }
+}

@@ -1,0 +1,245 @@
+//! What the daemon runs by.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::document::{Document, Section};
+use crate::intake::HeartbeatOptions;
+use crate::store::{ChecksumKind, KeyLayout, TargetOptions};
+use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
+use crate::types::ArchiveId;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// All of it, valid.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The Lustre mount point.
+    pub mount: PathBuf,
+    /// liblustreapi.
+    pub library: PathBuf,
+    /// Between two confirmations of the registration.
+    pub keepalive: Duration,
+    /// Reports to the coordinator.
+    pub heartbeat: HeartbeatOptions,
+    /// Worker threads, each with one request at a time.
+    pub threads: usize,
+    /// Of these, for restores only.
+    pub restore_threads: usize,
+    /// What running actions get to finish in when the daemon is stopped.
+    pub drain_timeout: Duration,
+    /// How bytes are moved.
+    pub transfer: TransferOptions,
+    /// The buckets; one at least.
+    pub targets: Vec<TargetOptions>,
+    /// `tracing` directives.
+    pub log_level: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// `None`, or something half valid, when the document has had problems reported.
+    pub(super) fn from_document(document: &Document<'_>, mount: Option<&Path>) -> Option<Self> {
+        let root = document.root();
+
+        let lustre = root.section("lustre");
+        let configured = lustre.string("mount").map(PathBuf::from);
+        let mount = mount.map(Path::to_owned).or(configured);
+        if mount.is_none() {
+            document.report(
+                None,
+                "no mount point: set `mount` in section [lustre] or give it as the argument".into(),
+            );
+        }
+        let library = lustre
+            .string("library")
+            .unwrap_or_else(|| "liblustreapi.so.1".into());
+        let ms = Duration::from_millis;
+        let keepalive = lustre
+            .duration("keepalive", ms(100)..=DAY)
+            .unwrap_or(30 * SECOND);
+        let heartbeat = HeartbeatOptions {
+            waiting: lustre
+                .duration("heartbeat", ms(100)..=DAY)
+                .unwrap_or(600 * SECOND),
+            running: lustre
+                .duration("progress", ms(100)..=DAY)
+                .unwrap_or(15 * SECOND),
+            per_second: lustre
+                .number("heartbeats_per_second", 1..=1_000_000)
+                .unwrap_or(2000),
+        };
+        lustre.finish();
+
+        let workers = root.section("workers");
+        let threads = workers.number("threads", 2..=4096).unwrap_or(32);
+        let restore_threads = workers
+            .number("restore_threads", 1..=4095)
+            .unwrap_or(threads.div_ceil(4));
+        if restore_threads >= threads {
+            workers.complain(
+                "restore_threads",
+                &format!("restore_threads = {restore_threads} must be below threads = {threads}, or nothing would archive"),
+            );
+        }
+        let drain_timeout = workers
+            .duration("drain_timeout", Duration::ZERO..=DAY)
+            .unwrap_or(60 * SECOND);
+        workers.finish();
+
+        let transfer = transfer(&root);
+        let connect_timeout = 10 * SECOND;
+        let targets = targets(document, &root, connect_timeout);
+
+        let log = root.section("log");
+        let log_level = log.string("level").unwrap_or_else(|| "info".into());
+        if let Err(error) = log_level.parse::<tracing_subscriber::filter::Targets>() {
+            log.complain(
+                "level",
+                &format!("level = \"{log_level}\": {error}; use error, warn, info, debug or trace"),
+            );
+        }
+        let log_format = log
+            .choice(
+                "format",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            )
+            .unwrap_or_default();
+        log.finish();
+        root.finish();
+
+        Some(Self {
+            mount: mount?,
+            library: library.into(),
+            keepalive,
+            heartbeat,
+            threads: usize::try_from(threads).ok()?,
+            restore_threads: usize::try_from(restore_threads).ok()?,
+            drain_timeout,
+            transfer: transfer?,
+            targets,
+            log_level,
+            log_format,
+        })
+    }
+}
+
+fn transfer(root: &Section<'_>) -> Option<TransferOptions> {
+    let section = root.section("transfer");
+    let plan = PlanOptions {
+        threshold: section
+            .size("multipart_threshold", 5 * MIB..=5 * GIB)
+            .unwrap_or(32 * MIB),
+        part_size: section
+            .size("part_size", 5 * MIB..=5 * GIB)
+            .unwrap_or(16 * MIB),
+    };
+    let chunk = section
+        .size("chunk_size", 4 << 10..=16 * MIB)
+        .unwrap_or(128 << 10);
+    let retry = RetryOptions {
+        stall: section
+            .duration("stall_timeout", Duration::from_millis(100)..=DAY)
+            .unwrap_or(30 * SECOND),
+        give_up_after: section
+            .duration("give_up_after", Duration::ZERO..=30 * DAY)
+            .unwrap_or(1800 * SECOND),
+        first_pause: Duration::from_millis(200),
+        longest_pause: 20 * SECOND,
+    };
+    section.finish();
+    Some(TransferOptions {
+        plan,
+        retry,
+        chunk: usize::try_from(chunk).ok()?,
+    })
+}
+
+fn targets(
+    document: &Document<'_>,
+    root: &Section<'_>,
+    connect_timeout: Duration,
+) -> Vec<TargetOptions> {
+    let sections = root.sections("archive");
+    if sections.is_empty() && document.problems().is_empty() {
+        document.report(
+            None,
+            "no archive: add a section [[archive]] with `id` and `bucket`".into(),
+        );
+    }
+    let mut ids = HashSet::new();
+    sections
+        .into_iter()
+        .filter_map(|section| {
+            let id = section.number("id", 1..=i32::MAX.unsigned_abs());
+            if id.is_none() {
+                section.complain("id", "`id` is needed: the archive id, from 1");
+            }
+            let bucket = section.string("bucket").filter(|bucket| !bucket.is_empty());
+            if bucket.is_none() {
+                section.complain("bucket", "`bucket` is needed: the bucket's name");
+            }
+            if let Some(id) = id
+                && !ids.insert(id)
+            {
+                section.complain(
+                    "id",
+                    &format!("id = {id} stands in another [[archive]] section already"),
+                );
+            }
+            let endpoint_url = section.string("endpoint_url");
+            if let Some(url) = &endpoint_url
+                && !(url.starts_with("http://") || url.starts_with("https://"))
+            {
+                section.complain(
+                    "endpoint_url",
+                    &format!("endpoint_url = \"{url}\" must start with http:// or https://"),
+                );
+            }
+            let target = TargetOptions {
+                archive_id: ArchiveId::new(id.unwrap_or(1))?,
+                bucket: bucket.clone().unwrap_or_default(),
+                prefix: section.string("prefix").unwrap_or_default(),
+                layout: section
+                    .choice(
+                        "layout",
+                        &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)],
+                    )
+                    .unwrap_or_default(),
+                // Only AWS resolves a host name for each bucket.
+                path_style: section.bool("path_style").unwrap_or(endpoint_url.is_some()),
+                endpoint_url,
+                region: section.string("region"),
+                profile: section.string("profile"),
+                checksum: section
+                    .choice(
+                        "checksum",
+                        &[
+                            ("crc64nvme", ChecksumKind::Crc64Nvme),
+                            ("crc32c", ChecksumKind::Crc32c),
+                            ("none", ChecksumKind::None),
+                        ],
+                    )
+                    .unwrap_or_default(),
+                connect_timeout,
+            };
+            section.finish();
+            (id.is_some() && bucket.is_some()).then_some(target)
+        })
+        .collect()
+}

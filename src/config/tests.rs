@@ -1,0 +1,109 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::store::{ChecksumKind, KeyLayout};
+
+const MINIMAL: &str = "[lustre]\nmount = '/mnt/lustre'\n[[archive]]\nid = 1\nbucket = 'lab'\n";
+
+fn problems(text: &str) -> Vec<String> {
+    match parse(text, None) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems
+            .into_iter()
+            .map(|p| {
+                format!(
+                    "{}: {}",
+                    p.line.map_or("-".into(), |n| n.to_string()),
+                    p.what
+                )
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn a_minimal_configuration_is_enough() {
+    let settings = parse(MINIMAL, None).unwrap();
+    assert_eq!(settings.mount, Path::new("/mnt/lustre"));
+    assert_eq!(settings.targets.len(), 1);
+    assert_eq!(settings.targets[0].layout, KeyLayout::Path);
+    assert_eq!(settings.targets[0].checksum, ChecksumKind::Crc64Nvme);
+    assert!(!settings.targets[0].path_style);
+    assert_eq!(settings.threads, 32);
+    assert_eq!(settings.restore_threads, 8);
+}
+
+#[test]
+fn the_shipped_configurations_load_and_the_complete_one_states_the_defaults() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let complete = load(&dir.join("lhsmtool-s3.toml"), None).unwrap();
+    let minimal = load(&dir.join("minimal.toml"), None).unwrap();
+    let debug = |settings: &Settings| {
+        format!(
+            "{:?}",
+            Settings {
+                targets: Vec::new(),
+                ..settings.clone()
+            }
+        )
+    };
+    assert_eq!(debug(&complete), debug(&minimal));
+}
+
+#[test]
+fn the_argument_goes_before_the_files_mount() {
+    let settings = parse(MINIMAL, Some(Path::new("/lustre/b"))).unwrap();
+    assert_eq!(settings.mount, Path::new("/lustre/b"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
+    let text = format!("{MINIMAL}buckt = 'x'\n");
+    assert_eq!(
+        problems(&text),
+        ["6: unknown key 'buckt' in [[archive]]; did you mean 'bucket'?"]
+    );
+    assert_eq!(
+        problems(&format!("{MINIMAL}[worker]\nthreads = 4\n")),
+        ["6: unknown key 'worker'; did you mean 'workers'?"]
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let text = "[lustre]\nmonut = '/x'\nheartbeat = '1y'\n[workers]\nthreads = 0\n[transfer]\npart_size = 16\n\
+                [[archive]]\nid = 0\nlayout = 'flat'\nendpoint_url = 'minio:9000'\n[[archive]]\nid = 2\nbucket = 'a'\n\
+                [[archive]]\nid = 2\nbucket = 'b'\n";
+    let found = problems(text);
+    let lines: Vec<_> = found.iter().map(|p| p.split(':').next().unwrap()).collect();
+    assert_eq!(
+        lines,
+        ["2", "3", "5", "7", "8", "9", "9", "10", "11", "16", "-"],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn broken_toml_is_an_error_with_its_line() {
+    let found = problems("[lustre\nmount = '/x'\n");
+    assert!(found[0].starts_with("1: "), "{found:?}");
+}
+
+#[test]
+fn restore_threads_must_leave_some_for_archives() {
+    let found = problems(&format!(
+        "{MINIMAL}[workers]\nthreads = 4\nrestore_threads = 4\n"
+    ));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("8: "), "{found:?}");
+}
+
+#[test]
+fn times_and_sizes_are_written_with_their_units() {
+    let text =
+        format!("{MINIMAL}[workers]\ndrain_timeout = '2m'\n[transfer]\npart_size = '8MiB'\n");
+    let settings = parse(&text, None).unwrap();
+    assert_eq!(settings.drain_timeout, Duration::from_secs(120));
+    assert_eq!(settings.transfer.plan.part_size, 8 << 20);
+}

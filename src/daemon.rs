@@ -1,0 +1,328 @@
+//! The daemon: wires the stages together, and takes them down again in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::action::{FileSystem, Verdict};
+use crate::config::Settings;
+use crate::intake::{Arrival, Heartbeat, Intake};
+use crate::lustre::{
+    Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar,
+};
+use crate::queue::Queue;
+use crate::store::{StartError, Target};
+use crate::transfer::Stop;
+use crate::types::{ArchiveId, HsmErrno};
+use crate::worker::{Crew, Settler, Site, Tally};
+
+/// For a store's first answer; one that is silent is no reason not to start.
+const CHECK: Duration = Duration::from_secs(5);
+/// For running actions that were told to stop: an abort of an upload each.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// What has been written to the pipe when we stop reading is answered, too.
+const LAST_LOOK: Duration = Duration::from_millis(50);
+const SETTLERS: usize = 4;
+const REGISTER_PAUSE: Duration = Duration::from_secs(1);
+const REGISTER_LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why the daemon does not run. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// liblustreapi.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The mount point.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// A bucket.
+    #[error(transparent)]
+    Store(#[from] StartError),
+    /// The registration.
+    #[error("can't register as a copytool for '{}': {source}", mount.display())]
+    Agent {
+        /// The mount point.
+        mount: PathBuf,
+        /// Why.
+        source: AgentError,
+    },
+    /// Threads, signals.
+    #[error("can't start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(settings: &Settings) -> Result<(), DaemonError> {
+    // The control runtime: signals and credentials. Data moves on the workers' own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: &Settings) -> Result<(), DaemonError> {
+    let mut signals = Signals::new()?;
+    let library = Library::open(&settings.library)?;
+    let mount = Arc::new(Mount::open(library, &settings.mount)?);
+    let mut targets = Vec::new();
+    for options in &settings.targets {
+        let target = Target::resolve(options.clone()).await?;
+        target.check(CHECK).await?;
+        targets.push(Arc::new(target));
+    }
+    tracing::info!(
+        mount = %settings.mount.display(),
+        fsname = mount.name(),
+        archives = ?settings.targets.iter().map(|t| t.archive_id.get()).collect::<Vec<_>>(),
+        version = env!("CARGO_PKG_VERSION"),
+        "starting"
+    );
+    let stages = Stages::start(
+        settings,
+        Arc::clone(&mount) as Arc<dyn FileSystem>,
+        &targets,
+    )?;
+    let Some(agent) = register(settings, &mount, &mut signals).await? else {
+        stages
+            .stop(None, settings.drain_timeout, &mut signals)
+            .await;
+        return Ok(());
+    };
+    let registration = Registration::start(settings, agent, &stages)?;
+    tracing::info!("registered; serving");
+    signals.wait().await;
+    stages
+        .stop(Some(registration), settings.drain_timeout, &mut signals)
+        .await;
+    Ok(())
+}
+
+/// Registers; waits for a coordinator that is stopped. `None`: told to end meanwhile.
+async fn register(
+    settings: &Settings,
+    mount: &Arc<Mount>,
+    signals: &mut Signals,
+) -> Result<Option<Arc<Agent>>, DaemonError> {
+    let archives: Vec<ArchiveId> = settings
+        .targets
+        .iter()
+        .map(|target| target.archive_id)
+        .collect();
+    let mut pause = REGISTER_PAUSE;
+    loop {
+        let (mount, archives) = (Arc::clone(mount), archives.clone());
+        let source = match blocking(move || Agent::register(mount, archives)).await? {
+            Ok(agent) => return Ok(Some(Arc::new(agent))),
+            Err(error) => error,
+        };
+        if !source.is_transient() {
+            return Err(DaemonError::Agent {
+                mount: settings.mount.clone(),
+                source,
+            });
+        }
+        tracing::warn!(error = %source, retry_s = pause.as_secs(), "can't register yet");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = signals.wait() => return Ok(None),
+        }
+        pause = (pause * 2).min(REGISTER_LONGEST_PAUSE);
+    }
+}
+
+/// Everything behind the intake; it can run without a registration.
+struct Stages {
+    queue: Arc<Queue>,
+    settler: Arc<Settler>,
+    site: Site,
+    crew: Crew,
+    arrivals: std::sync::mpsc::Sender<Vec<Arrival>>,
+    intake: JoinHandle<()>,
+}
+
+/// What ties the stages to the coordinator.
+struct Registration {
+    registrar: Registrar,
+    heartbeat: Heartbeat,
+    stats: Arc<ReaderStats>,
+}
+
+impl Registration {
+    fn start(settings: &Settings, agent: Arc<Agent>, stages: &Stages) -> std::io::Result<Self> {
+        let stats = Arc::new(ReaderStats::default());
+        let registrar = Registrar::start(
+            agent,
+            stages.arrivals.clone(),
+            Arc::clone(&stats),
+            settings.keepalive,
+        )?;
+        let nudge = registrar.nudge();
+        let heartbeat = Heartbeat::start(
+            Arc::clone(&stages.queue),
+            Arc::clone(&stages.settler),
+            Arc::clone(&stages.site.fs),
+            settings.heartbeat,
+            move |_lost| nudge.nudge(),
+        )?;
+        Ok(Self {
+            registrar,
+            heartbeat,
+            stats,
+        })
+    }
+}
+
+impl Stages {
+    fn start(
+        settings: &Settings,
+        fs: Arc<dyn FileSystem>,
+        targets: &[Arc<Target>],
+    ) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let tally = Arc::new(Tally::default());
+        let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
+        let site = Site { fs, tally };
+        let crew = Crew::start(
+            settings.threads,
+            settings.restore_threads,
+            &queue,
+            &settler,
+            &site,
+            targets,
+            settings.transfer,
+        )?;
+        let (arrivals, inbox) = channel();
+        let intake = Intake::new(
+            Arc::clone(&queue),
+            Arc::clone(&settler),
+            settings.heartbeat.waiting,
+        );
+        let intake = std::thread::Builder::new()
+            .name("intake".into())
+            .spawn(move || intake.run(&inbox))?;
+        Ok(Self {
+            queue,
+            settler,
+            site,
+            crew,
+            arrivals,
+            intake,
+        })
+    }
+
+    /// Ends all in order. The reader goes on until the end: whatever the coordinator still sends is
+    /// taken and answered. A second signal shortens the waiting.
+    async fn stop(
+        self,
+        registration: Option<Registration>,
+        drain: Duration,
+        signals: &mut Signals,
+    ) {
+        let start = Instant::now();
+        let depth = self.queue.depth();
+        tracing::info!(running = ?depth.running, waiting = ?depth.waiting, "stopping; running actions may finish");
+        self.queue.park();
+        if !self.idle_within(drain, signals).await {
+            tracing::warn!("stopping the actions that still run");
+            self.queue.stop_running(Stop::Shutdown);
+            if !self.idle_within(STOP_GRACE, signals).await {
+                // They are in a system call that does not return; their answers go with them.
+                tracing::error!(running = ?self.queue.depth().running, "some actions can't be stopped");
+            }
+        }
+        answer_waiting(&self.queue, &self.settler);
+        if let Some(registration) = registration {
+            tokio::time::sleep(LAST_LOOK).await;
+            let Registration {
+                registrar,
+                heartbeat,
+                stats,
+            } = registration;
+            drop(heartbeat);
+            // Joins the reader: after this nothing more is read.
+            drop(registrar);
+            tracing::debug!(?stats, "pipe closed");
+        }
+        let Self {
+            queue,
+            settler,
+            site,
+            crew,
+            arrivals,
+            intake,
+        } = self;
+        drop(arrivals);
+        if intake.join().is_err() {
+            tracing::error!("the intake panicked");
+        }
+        answer_waiting(&queue, &settler);
+        queue.close();
+        if queue.wait_idle(Instant::now()) {
+            crew.join();
+        }
+        // The last one out answers what is left, then lets go of the agent, which unregisters.
+        drop(settler);
+        tracing::info!(seconds = start.elapsed().as_secs_f64(), tally = ?site.tally, "stopped");
+    }
+
+    async fn idle_within(&self, limit: Duration, signals: &mut Signals) -> bool {
+        let queue = Arc::clone(&self.queue);
+        let idle = blocking(move || queue.wait_idle(Instant::now() + limit));
+        tokio::select! {
+            idle = idle => idle.unwrap_or(false),
+            () = signals.wait() => {
+                tracing::warn!("second signal");
+                self.queue.wait_idle(Instant::now())
+            }
+        }
+    }
+}
+
+/// Tells the coordinator at once, so that another mover gets what has not begun here.
+fn answer_waiting(queue: &Queue, settler: &Settler) {
+    for debt in queue.take_all_waiting() {
+        settler.settle(debt, Verdict::try_again(HsmErrno::ESHUTDOWN));
+    }
+}
+
+/// Runs what blocks on a thread of its own; one at a time, at the start and at the end.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("control-call".into())
+        .spawn(move || {
+            // Nobody waits any more after a second signal.
+            let _unwanted = done.send(work());
+        })?;
+    result.await.map_err(std::io::Error::other)
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What the daemon tells about itself.
+
+mod logging;
+
+pub use logging::init;
