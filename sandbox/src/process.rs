@@ -45,6 +45,8 @@ impl Spawn {
             .arg("--config")
             .arg(&self.config)
             .env("LD_PRELOAD", &self.library)
+            // Nothing beside loopback is asked for credentials.
+            .env("AWS_EC2_METADATA_DISABLED", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

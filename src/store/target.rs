@@ -104,16 +104,14 @@ impl Target {
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
-        if let Some(region) = &options.region {
-            loader = loader.region(Region::new(region.clone()));
+        if let Some(region) = options.region.clone().or_else(|| region_beside_aws(&options)) {
+            loader = loader.region(Region::new(region));
         }
         let shared = loader.load().await;
-        let region = match shared.region() {
-            Some(region) => region.clone(),
-            // Stores beside AWS hardly ever care, but a signature needs one.
-            None if options.endpoint_url.is_some() => Region::from_static("us-east-1"),
-            None => return Err(StartError::NoRegion { archive }),
-        };
+        let region = shared
+            .region()
+            .cloned()
+            .ok_or(StartError::NoRegion { archive })?;
         let provider = shared
             .credentials_provider()
             .ok_or_else(|| StartError::NoCredentials {
@@ -250,6 +248,18 @@ impl Store {
                 }
             })
     }
+}
+
+/// Stores beside AWS hardly ever care, but a signature needs a region, and the chain's last resort is to
+/// ask an instance service that is not there.
+fn region_beside_aws(options: &TargetOptions) -> Option<String> {
+    options.endpoint_url.as_ref()?;
+    let from = |name| std::env::var(name).ok();
+    Some(
+        from("AWS_REGION")
+            .or_else(|| from("AWS_DEFAULT_REGION"))
+            .unwrap_or_else(|| "us-east-1".into()),
+    )
 }
 
 /// Asks the chain on the runtime that owns the chain's connections.

@@ -82,11 +82,13 @@ impl CopyAction {
         match action.item.action {
             Action::Archive => {
                 let file = open_by_fid(&ct.mount, action.item.dfid)?;
+                // Before the lock: the look at the inode comes back here (statx).
+                let inode = inode(&file)?;
                 SOURCES
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .get_or_insert_default()
-                    .insert(inode(&file)?, ());
+                    .insert(inode, ());
                 action.source = Some(watched(file));
             }
             Action::Restore => {

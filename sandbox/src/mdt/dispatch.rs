@@ -30,6 +30,7 @@ pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
 }
 
 fn run(shared: &Shared) {
+    let _member = super::crew::join();
     let mut housekeeping = Instant::now();
     loop {
         let (letters, fragment) = {

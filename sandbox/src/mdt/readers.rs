@@ -17,7 +17,7 @@ use nix::sys::fanotify::{
     EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
 };
 
-use super::Shared;
+use super::{Shared, crew};
 
 const FAN_PRE_ACCESS: MaskFlags = MaskFlags::from_bits_retain(0x0010_0000);
 
@@ -54,7 +54,8 @@ fn group(mount: &Path) -> io::Result<(Fanotify, MaskFlags)> {
                 | InitFlags::FAN_CLOEXEC
                 | InitFlags::FAN_NONBLOCK
                 | InitFlags::FAN_UNLIMITED_MARKS
-                | InitFlags::FAN_UNLIMITED_QUEUE,
+                | InitFlags::FAN_UNLIMITED_QUEUE
+                | InitFlags::FAN_REPORT_TID,
             EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC,
         )
     };
@@ -86,7 +87,6 @@ fn group(mount: &Path) -> io::Result<(Fanotify, MaskFlags)> {
 }
 
 fn run(shared: &Shared, fanotify: &Fanotify, stop: &EventFd) {
-    let own = nix::unistd::getpid().as_raw();
     loop {
         let mut fds = [
             PollFd::new(fanotify.as_fd(), PollFlags::POLLIN),
@@ -103,7 +103,7 @@ fn run(shared: &Shared, fanotify: &Fanotify, stop: &EventFd) {
             continue;
         };
         for event in events {
-            let is_own = event.pid() == own;
+            let is_own = crew::contains(event.pid());
             handle(shared, fanotify, event, is_own);
         }
     }

@@ -38,6 +38,7 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 }
 
 fn converse(shared: &Shared, mut connection: Connection) {
+    let _member = super::crew::join();
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
         let reply = answer(shared, request, fd).unwrap_or_else(Reply::Errno);
         shared.changed.notify_all();
