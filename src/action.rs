@@ -102,10 +102,7 @@ impl Verdict {
     /// A failure that another try would repeat.
     #[must_use]
     pub const fn failed(errno: HsmErrno) -> Self {
-        Self::Failed {
-            errno,
-            retry: false,
-        }
+        Self::Failed { errno, retry: false }
     }
 
     /// A failure of the moment.

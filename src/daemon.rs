@@ -11,9 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::action::{FileSystem, Verdict};
 use crate::config::Settings;
 use crate::intake::{Arrival, Heartbeat, Intake};
-use crate::lustre::{
-    Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar,
-};
+use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::Queue;
 use crate::store::{StartError, Target};
 use crate::transfer::Stop;
@@ -61,9 +59,7 @@ pub enum DaemonError {
 /// What keeps it from starting.
 pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     // The control runtime: signals and credentials. Data moves on the workers' own.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(settings))
 }
 
@@ -84,15 +80,9 @@ async fn serve(settings: &Settings) -> Result<(), DaemonError> {
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    let stages = Stages::start(
-        settings,
-        Arc::clone(&mount) as Arc<dyn FileSystem>,
-        &targets,
-    )?;
+    let stages = Stages::start(settings, Arc::clone(&mount) as Arc<dyn FileSystem>, &targets)?;
     let Some(agent) = register(settings, &mount, &mut signals).await? else {
-        stages
-            .stop(None, settings.drain_timeout, &mut signals)
-            .await;
+        stages.stop(None, settings.drain_timeout, &mut signals).await;
         return Ok(());
     };
     let registration = Registration::start(settings, agent, &stages)?;
@@ -110,11 +100,7 @@ async fn register(
     mount: &Arc<Mount>,
     signals: &mut Signals,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
-    let archives: Vec<ArchiveId> = settings
-        .targets
-        .iter()
-        .map(|target| target.archive_id)
-        .collect();
+    let archives: Vec<ArchiveId> = settings.targets.iter().map(|target| target.archive_id).collect();
     let mut pause = REGISTER_PAUSE;
     loop {
         let (mount, archives) = (Arc::clone(mount), archives.clone());
@@ -157,12 +143,7 @@ struct Registration {
 impl Registration {
     fn start(settings: &Settings, agent: Arc<Agent>, stages: &Stages) -> std::io::Result<Self> {
         let stats = Arc::new(ReaderStats::default());
-        let registrar = Registrar::start(
-            agent,
-            stages.arrivals.clone(),
-            Arc::clone(&stats),
-            settings.keepalive,
-        )?;
+        let registrar = Registrar::start(agent, stages.arrivals.clone(), Arc::clone(&stats), settings.keepalive)?;
         let nudge = registrar.nudge();
         let heartbeat = Heartbeat::start(
             Arc::clone(&stages.queue),
@@ -180,11 +161,7 @@ impl Registration {
 }
 
 impl Stages {
-    fn start(
-        settings: &Settings,
-        fs: Arc<dyn FileSystem>,
-        targets: &[Arc<Target>],
-    ) -> std::io::Result<Self> {
+    fn start(settings: &Settings, fs: Arc<dyn FileSystem>, targets: &[Arc<Target>]) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let tally = Arc::new(Tally::default());
         let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
@@ -199,11 +176,7 @@ impl Stages {
             settings.transfer,
         )?;
         let (arrivals, inbox) = channel();
-        let intake = Intake::new(
-            Arc::clone(&queue),
-            Arc::clone(&settler),
-            settings.heartbeat.waiting,
-        );
+        let intake = Intake::new(Arc::clone(&queue), Arc::clone(&settler), settings.heartbeat.waiting);
         let intake = std::thread::Builder::new()
             .name("intake".into())
             .spawn(move || intake.run(&inbox))?;
@@ -219,12 +192,7 @@ impl Stages {
 
     /// Ends all in order. The reader goes on until the end: whatever the coordinator still sends is
     /// taken and answered. A second signal shortens the waiting.
-    async fn stop(
-        self,
-        registration: Option<Registration>,
-        drain: Duration,
-        signals: &mut Signals,
-    ) {
+    async fn stop(self, registration: Option<Registration>, drain: Duration, signals: &mut Signals) {
         let start = Instant::now();
         let depth = self.queue.depth();
         tracing::info!(running = ?depth.running, waiting = ?depth.waiting, "stopping; running actions may finish");
@@ -293,16 +261,12 @@ fn answer_waiting(queue: &Queue, settler: &Settler) {
 }
 
 /// Runs what blocks on a thread of its own; one at a time, at the start and at the end.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> std::io::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
     let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("control-call".into())
-        .spawn(move || {
-            // Nobody waits any more after a second signal.
-            let _unwanted = done.send(work());
-        })?;
+    std::thread::Builder::new().name("control-call".into()).spawn(move || {
+        // Nobody waits any more after a second signal.
+        let _unwanted = done.send(work());
+    })?;
     result.await.map_err(std::io::Error::other)
 }
 

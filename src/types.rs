@@ -143,10 +143,7 @@ impl Extent {
         length: u64::MAX,
     };
     /// No bytes: as a progress report it only resets the coordinator's clock.
-    pub const EMPTY: Self = Self {
-        offset: 0,
-        length: 0,
-    };
+    pub const EMPTY: Self = Self { offset: 0, length: 0 };
 
     /// Whether the range ends with the file.
     #[must_use]

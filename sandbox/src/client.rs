@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lhsm_sandbox_protocol::{
-    Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, Reply, Request,
-    RequestInfo, SOCKET, Tunable, connect,
+    Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, Reply, Request, RequestInfo, SOCKET,
+    Tunable, connect,
 };
 
 /// A conversation with one sandbox.
@@ -67,11 +67,10 @@ impl Client {
     /// There is no such file.
     pub fn fid(&mut self, path: &Path) -> io::Result<Fid> {
         let absolute = std::path::absolute(path)?;
-        let relative = absolute.strip_prefix(&self.mount).map_err(|_| {
-            io::Error::other(format!("'{}' is not in this sandbox", path.display()))
-        })?;
-        let relative = String::from_utf8(relative.as_os_str().as_bytes().to_vec())
-            .map_err(io::Error::other)?;
+        let relative = absolute
+            .strip_prefix(&self.mount)
+            .map_err(|_| io::Error::other(format!("'{}' is not in this sandbox", path.display())))?;
+        let relative = String::from_utf8(relative.as_os_str().as_bytes().to_vec()).map_err(io::Error::other)?;
         match self.ask(&Request::FidOf(relative))? {
             Reply::Fid(fid) => Ok(fid),
             _ => Err(unexpected()),

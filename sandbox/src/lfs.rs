@@ -138,9 +138,7 @@ pub fn run(command: &Lfs) -> io::Result<String> {
         }),
         Lfs::HsmSet(flags) => set(flags, flags.mask(), 0, flags.archive_id),
         Lfs::HsmClear(flags) => set(flags, 0, flags.mask(), None),
-        Lfs::Path2fid { files } => {
-            each(files, |client, path| Ok(format!("{}\n", client.fid(path)?)))
-        }
+        Lfs::Path2fid { files } => each(files, |client, path| Ok(format!("{}\n", client.fid(path)?))),
     }
 }
 
@@ -157,10 +155,7 @@ impl Files {
     }
 }
 
-fn each(
-    files: &[PathBuf],
-    f: impl Fn(&mut Client, &Path) -> io::Result<String>,
-) -> io::Result<String> {
+fn each(files: &[PathBuf], f: impl Fn(&mut Client, &Path) -> io::Result<String>) -> io::Result<String> {
     let mut output = String::new();
     for path in files {
         let done = Client::of(path).and_then(|mut client| f(&mut client, path));

@@ -110,12 +110,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn serve(
-    dir: PathBuf,
-    max_requests: usize,
-    tick_ms: u64,
-    s3: Option<u16>,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(dir: PathBuf, max_requests: usize, tick_ms: u64, s3: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(&dir)?;
     let mdt = Mdt::start(Options {
         max_requests,

@@ -94,20 +94,14 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         let Some(array) = value.get_ref().as_array() else {
-            self.wrong(
-                value,
-                &format!("'{name}' must be a list of sections: [[{name}]]"),
-            );
+            self.wrong(value, &format!("'{name}' must be a list of sections: [[{name}]]"));
             return Vec::new();
         };
         array
             .iter()
             .filter_map(|value| {
                 let Some(table) = value.get_ref().as_table() else {
-                    self.wrong(
-                        value,
-                        &format!("'{name}' must be a list of sections: [[{name}]]"),
-                    );
+                    self.wrong(value, &format!("'{name}' must be a list of sections: [[{name}]]"));
                     return None;
                 };
                 Some(Section {
@@ -122,9 +116,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn string(&self, key: &'static str) -> Option<String> {
-        self.value(key, "a text in quotes", |value| {
-            value.as_str().map(str::to_owned)
-        })
+        self.value(key, "a text in quotes", |value| value.as_str().map(str::to_owned))
     }
 
     pub(super) fn bool(&self, key: &'static str) -> Option<bool> {
@@ -132,11 +124,7 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn number(
-        &self,
-        key: &'static str,
-        bounds: std::ops::RangeInclusive<u32>,
-    ) -> Option<u32> {
+    pub(super) fn number(&self, key: &'static str, bounds: std::ops::RangeInclusive<u32>) -> Option<u32> {
         let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
         self.value(key, &expected, |value| {
             let integer = value.as_integer()?;
@@ -146,11 +134,7 @@ impl<'a> Section<'a> {
     }
 
     /// A time such as `"30s"`, within bounds.
-    pub(super) fn duration(
-        &self,
-        key: &'static str,
-        bounds: std::ops::RangeInclusive<Duration>,
-    ) -> Option<Duration> {
+    pub(super) fn duration(&self, key: &'static str, bounds: std::ops::RangeInclusive<Duration>) -> Option<Duration> {
         let expected = format!(
             "a time from \"{}\" to \"{}\", such as \"90s\" or \"5m\"",
             humantime::format_duration(*bounds.start()),
@@ -163,11 +147,7 @@ impl<'a> Section<'a> {
     }
 
     /// A size such as `"16MiB"`, within bounds.
-    pub(super) fn size(
-        &self,
-        key: &'static str,
-        bounds: std::ops::RangeInclusive<u64>,
-    ) -> Option<u64> {
+    pub(super) fn size(&self, key: &'static str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let show = |bytes: u64| bytesize::ByteSize::b(bytes).display().iec().to_string();
         let expected = format!(
             "a size from \"{}\" to \"{}\", such as \"16MiB\"",
@@ -182,16 +162,10 @@ impl<'a> Section<'a> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let list: Vec<_> = words
-            .iter()
-            .map(|(word, _)| format!("\"{word}\""))
-            .collect();
+        let list: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         self.value(key, &format!("one of {}", list.join(", ")), |value| {
             let text = value.as_str()?;
-            words
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, value)| *value)
+            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
         })
     }
 
@@ -249,18 +223,13 @@ impl<'a> Section<'a> {
         let converted = convert(value.get_ref());
         if converted.is_none() {
             let shown = self.document.text.get(value.span()).unwrap_or("this");
-            self.wrong(
-                value,
-                &format!("{key} = {shown} in {}: expected {expected}", self.name),
-            );
+            self.wrong(value, &format!("{key} = {shown} in {}: expected {expected}", self.name));
         }
         converted
     }
 
     fn wrong(&self, value: &Spanned<DeValue<'a>>, what: &str) {
-        self.document.report(
-            Some(self.document.line(value.span().start)),
-            what.to_owned(),
-        );
+        self.document
+            .report(Some(self.document.line(value.span().start)), what.to_owned());
     }
 }

@@ -66,23 +66,13 @@ impl Settings {
                 "no mount point: set `mount` in section [lustre] or give it as the argument".into(),
             );
         }
-        let library = lustre
-            .string("library")
-            .unwrap_or_else(|| "liblustreapi.so.1".into());
+        let library = lustre.string("library").unwrap_or_else(|| "liblustreapi.so.1".into());
         let ms = Duration::from_millis;
-        let keepalive = lustre
-            .duration("keepalive", ms(100)..=DAY)
-            .unwrap_or(30 * SECOND);
+        let keepalive = lustre.duration("keepalive", ms(100)..=DAY).unwrap_or(30 * SECOND);
         let heartbeat = HeartbeatOptions {
-            waiting: lustre
-                .duration("heartbeat", ms(100)..=DAY)
-                .unwrap_or(600 * SECOND),
-            running: lustre
-                .duration("progress", ms(100)..=DAY)
-                .unwrap_or(15 * SECOND),
-            per_second: lustre
-                .number("heartbeats_per_second", 1..=1_000_000)
-                .unwrap_or(2000),
+            waiting: lustre.duration("heartbeat", ms(100)..=DAY).unwrap_or(600 * SECOND),
+            running: lustre.duration("progress", ms(100)..=DAY).unwrap_or(15 * SECOND),
+            per_second: lustre.number("heartbeats_per_second", 1..=1_000_000).unwrap_or(2000),
         };
         lustre.finish();
 
@@ -94,7 +84,9 @@ impl Settings {
         if restore_threads >= threads {
             workers.complain(
                 "restore_threads",
-                &format!("restore_threads = {restore_threads} must be below threads = {threads}, or nothing would archive"),
+                &format!(
+                    "restore_threads = {restore_threads} must be below threads = {threads}, or nothing would archive"
+                ),
             );
         }
         let drain_timeout = workers
@@ -115,10 +107,7 @@ impl Settings {
             );
         }
         let log_format = log
-            .choice(
-                "format",
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-            )
+            .choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
             .unwrap_or_default();
         log.finish();
         root.finish();
@@ -145,13 +134,9 @@ fn transfer(root: &Section<'_>) -> Option<TransferOptions> {
         threshold: section
             .size("multipart_threshold", 5 * MIB..=5 * GIB)
             .unwrap_or(32 * MIB),
-        part_size: section
-            .size("part_size", 5 * MIB..=5 * GIB)
-            .unwrap_or(16 * MIB),
+        part_size: section.size("part_size", 5 * MIB..=5 * GIB).unwrap_or(16 * MIB),
     };
-    let chunk = section
-        .size("chunk_size", 4 << 10..=16 * MIB)
-        .unwrap_or(128 << 10);
+    let chunk = section.size("chunk_size", 4 << 10..=16 * MIB).unwrap_or(128 << 10);
     let retry = RetryOptions {
         stall: section
             .duration("stall_timeout", Duration::from_millis(100)..=DAY)
@@ -170,11 +155,7 @@ fn transfer(root: &Section<'_>) -> Option<TransferOptions> {
     })
 }
 
-fn targets(
-    document: &Document<'_>,
-    root: &Section<'_>,
-    connect_timeout: Duration,
-) -> Vec<TargetOptions> {
+fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duration) -> Vec<TargetOptions> {
     let sections = root.sections("archive");
     if sections.is_empty() && document.problems().is_empty() {
         document.report(
@@ -216,10 +197,7 @@ fn targets(
                 bucket: bucket.clone().unwrap_or_default(),
                 prefix: section.string("prefix").unwrap_or_default(),
                 layout: section
-                    .choice(
-                        "layout",
-                        &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)],
-                    )
+                    .choice("layout", &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)])
                     .unwrap_or_default(),
                 // Only AWS resolves a host name for each bucket.
                 path_style: section.bool("path_style").unwrap_or(endpoint_url.is_some()),

@@ -11,13 +11,7 @@ fn problems(text: &str) -> Vec<String> {
         Ok(_) => Vec::new(),
         Err(problems) => problems
             .into_iter()
-            .map(|p| {
-                format!(
-                    "{}: {}",
-                    p.line.map_or("-".into(), |n| n.to_string()),
-                    p.what
-                )
-            })
+            .map(|p| format!("{}: {}", p.line.map_or("-".into(), |n| n.to_string()), p.what))
             .collect(),
     }
 }
@@ -92,17 +86,14 @@ fn broken_toml_is_an_error_with_its_line() {
 
 #[test]
 fn restore_threads_must_leave_some_for_archives() {
-    let found = problems(&format!(
-        "{MINIMAL}[workers]\nthreads = 4\nrestore_threads = 4\n"
-    ));
+    let found = problems(&format!("{MINIMAL}[workers]\nthreads = 4\nrestore_threads = 4\n"));
     assert_eq!(found.len(), 1);
     assert!(found[0].starts_with("8: "), "{found:?}");
 }
 
 #[test]
 fn times_and_sizes_are_written_with_their_units() {
-    let text =
-        format!("{MINIMAL}[workers]\ndrain_timeout = '2m'\n[transfer]\npart_size = '8MiB'\n");
+    let text = format!("{MINIMAL}[workers]\ndrain_timeout = '2m'\n[transfer]\npart_size = '8MiB'\n");
     let settings = parse(&text, None).unwrap();
     assert_eq!(settings.drain_timeout, Duration::from_secs(120));
     assert_eq!(settings.transfer.plan.part_size, 8 << 20);

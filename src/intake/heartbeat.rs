@@ -120,10 +120,7 @@ impl Beat {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
-            for key in self
-                .queue
-                .due_waiting(now, now + self.options.waiting, per_tick)
-            {
+            for key in self.queue.due_waiting(now, now + self.options.waiting, per_tick) {
                 self.report(key, Extent::EMPTY);
             }
             if now >= next_running {

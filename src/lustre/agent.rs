@@ -62,10 +62,7 @@ impl AgentError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Stopped => true,
-            Self::Call(error) => !matches!(
-                error.errno,
-                libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY
-            ),
+            Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
             Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
@@ -135,11 +132,8 @@ impl Agent {
             .map(|id| i32::try_from(id.get()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
-        let ct = mount
-            .library()
-            .register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
-        let ct =
-            NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
+        let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
+        let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
         let agent = Self {
             mount,
             ct: CopytoolPtr(ct),
@@ -161,25 +155,16 @@ impl Agent {
             return Err(AgentError::Stopped);
         }
         let old = uid(self.generation.load(Ordering::Relaxed));
-        let generation = self
-            .generation
-            .load(Ordering::Relaxed)
-            .wrapping_add(1)
-            .max(1);
+        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
         // A pipe that the kernel has already forgotten is fine.
         if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
             tracing::debug!(%error, "the old pipe was already gone");
         }
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-            .map_err(|e| AgentError::Pipe(e.into()))?;
+        let (read, write) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| AgentError::Pipe(e.into()))?;
         blocking(&write).map_err(AgentError::Pipe)?;
         widen(&read);
-        ioctl::start_copytool(
-            self.mount.descriptor(),
-            &write,
-            uid(generation),
-            &self.archives,
-        )?;
+        ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives)?;
         self.generation.store(generation, Ordering::Relaxed);
         Ok(Pipe::Own(read))
     }
@@ -194,8 +179,7 @@ impl Agent {
         if Self::probe(&self.mount)? == Coordinator::Stopped {
             return Ok(Coordinator::Stopped);
         }
-        let (read, write) =
-            nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| HsmError::new("pipe2", e as i32))?;
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| HsmError::new("pipe2", e as i32))?;
         let result = ioctl::start_copytool(
             self.mount.descriptor(),
             &write,
@@ -216,10 +200,7 @@ impl Agent {
     /// # Errors
     /// The library lost it.
     pub fn library_pipe(&self) -> Result<Pipe, HsmError> {
-        self.mount
-            .library()
-            .pipe_fd(self.ct.0.as_ptr())
-            .map(Pipe::Library)
+        self.mount.library().pipe_fd(self.ct.0.as_ptr()).map(Pipe::Library)
     }
 
     /// The mount that it serves.

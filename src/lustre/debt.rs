@@ -6,8 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::bindings::{
-    HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item,
-    hsm_copyaction_private,
+    HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private,
 };
 use super::ioctl::{c_extent, c_fid};
 use super::layout::RestoreLayout;
@@ -50,17 +49,13 @@ impl Action {
         }
     }
 
-    fn start(
-        &mut self,
-        open_flags: i32,
-        is_error: bool,
-    ) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
+    fn start(&mut self, open_flags: i32, is_error: bool) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
         let hai = c_item(&self.item);
-        let handle =
-            self.agent
-                .mount()
-                .library()
-                .begin(self.agent.pointer(), &hai, open_flags, is_error)?;
+        let handle = self
+            .agent
+            .mount()
+            .library()
+            .begin(self.agent.pointer(), &hai, open_flags, is_error)?;
         NonNull::new(handle).ok_or(HsmError::new("llapi_hsm_action_begin", libc::EFAULT))
     }
 
@@ -91,11 +86,7 @@ impl Action {
         // A restore that is sent again after its volatile file became known to the MDT can't begin any more
         // and never recovers by itself.
         let retry = retry && !(begun && self.item.kind == Kind::Do(Verb::Restore));
-        let flags = if retry {
-            HP_FLAG_RETRY.cast_signed()
-        } else {
-            0
-        };
+        let flags = if retry { HP_FLAG_RETRY.cast_signed() } else { 0 };
         let extent = c_extent(Extent {
             offset: 0,
             length: copied,
@@ -151,9 +142,7 @@ impl Debt for Action {
                 self.handle = Handle::Begun(HandlePtr(self.start(0, false)?));
                 Ok(None)
             }
-            Kind::Cancel | Kind::Unknown(_) => {
-                Err(HsmError::new("llapi_hsm_action_begin", libc::EINVAL))
-            }
+            Kind::Cancel | Kind::Unknown(_) => Err(HsmError::new("llapi_hsm_action_begin", libc::EINVAL)),
         }
     }
 

@@ -3,19 +3,13 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use super::bindings::{
-    KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent,
-    hsm_progress, lu_fid,
+    KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent, hsm_progress, lu_fid,
 };
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 /// Reports progress of the action `cookie` of `fid`. Needs neither handle nor registration.
-pub(super) fn progress(
-    mount: BorrowedFd<'_>,
-    fid: Fid,
-    cookie: Cookie,
-    extent: Extent,
-) -> Result<(), HsmError> {
+pub(super) fn progress(mount: BorrowedFd<'_>, fid: Fid, cookie: Cookie, extent: Extent) -> Result<(), HsmError> {
     let mut progress = hsm_progress {
         hp_fid: c_fid(fid),
         hp_cookie: cookie.0,

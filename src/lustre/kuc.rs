@@ -63,23 +63,19 @@ impl Reader {
         arrivals: Sender<Vec<Arrival>>,
         lost: impl Fn(Lost) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let wake = Arc::new(EventFd::from_flags(
-            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
-        )?);
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let stop = Arc::clone(&wake);
-        let thread = std::thread::Builder::new()
-            .name("kuc-reader".into())
-            .spawn(move || {
-                let mut source = Source {
-                    agent,
-                    stats,
-                    arrivals,
-                    lost: Box::new(lost),
-                    framer: Framer::default(),
-                    damaged: false,
-                };
-                source.run(&pipe, &stop);
-            })?;
+        let thread = std::thread::Builder::new().name("kuc-reader".into()).spawn(move || {
+            let mut source = Source {
+                agent,
+                stats,
+                arrivals,
+                lost: Box::new(lost),
+                framer: Framer::default(),
+                damaged: false,
+            };
+            source.run(&pipe, &stop);
+        })?;
         Ok(Self {
             wake,
             thread: Some(thread),
@@ -138,10 +134,7 @@ impl Source {
             match nix::unistd::read(pipe, buffer) {
                 Ok(0) => {
                     if self.framer.partial() > 0 && !self.damaged {
-                        tracing::warn!(
-                            bytes = self.framer.partial(),
-                            "the message pipe ended in mid-message"
-                        );
+                        tracing::warn!(bytes = self.framer.partial(), "the message pipe ended in mid-message");
                     }
                     self.lose(Lost::Closed);
                     return false;
@@ -159,9 +152,7 @@ impl Source {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.stats
-            .bytes
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.damaged {
             return;
         }
@@ -183,12 +174,10 @@ impl Source {
     fn message(&self, message: Message) {
         self.stats.messages.fetch_add(1, Ordering::Relaxed);
         match message {
-            Message::Actions {
-                archive_id, items, ..
-            } if archive_id.is_none_or(|id| self.agent.archives().contains(&id)) => {
-                self.stats
-                    .items
-                    .fetch_add(items.len() as u64, Ordering::Relaxed);
+            Message::Actions { archive_id, items, .. }
+                if archive_id.is_none_or(|id| self.agent.archives().contains(&id)) =>
+            {
+                self.stats.items.fetch_add(items.len() as u64, Ordering::Relaxed);
                 let arrivals = items
                     .into_iter()
                     .map(|item| match item.kind {

@@ -84,8 +84,7 @@ mod tests {
     fn composite(patterns: &[u32]) -> Vec<u8> {
         let mut bytes = vec![0u8; ENTRIES + patterns.len() * (ENTRY + 80)];
         bytes[..4].copy_from_slice(&MAGIC_COMPOSITE.to_le_bytes());
-        bytes[ENTRY_COUNT..ENTRY_COUNT + 2]
-            .copy_from_slice(&u16::try_from(patterns.len()).unwrap().to_le_bytes());
+        bytes[ENTRY_COUNT..ENTRY_COUNT + 2].copy_from_slice(&u16::try_from(patterns.len()).unwrap().to_le_bytes());
         for (i, pattern) in patterns.iter().enumerate() {
             let blob = ENTRIES + patterns.len() * ENTRY + i * 80;
             let at = ENTRIES + i * ENTRY + ENTRY_BLOB;
@@ -97,10 +96,7 @@ mod tests {
 
     #[test]
     fn the_released_bit_goes_and_the_stripes_stay() {
-        assert_eq!(
-            for_restore(plain(0x8000_0001)),
-            RestoreLayout::Kept(plain(1))
-        );
+        assert_eq!(for_restore(plain(0x8000_0001)), RestoreLayout::Kept(plain(1)));
         assert_eq!(
             for_restore(composite(&[0x8000_0001, 0x8000_0001])),
             RestoreLayout::Kept(composite(&[1, 1]))

@@ -5,9 +5,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bindings::{
-    LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent,
-};
+use super::bindings::{LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent};
 use crate::action::HsmError;
 use crate::types::Fid;
 
@@ -63,24 +61,15 @@ impl Library {
             cause: chain(&error),
         })?;
         let required = [
-            (
-                "llapi_hsm_copytool_register",
-                api.llapi_hsm_copytool_register.is_ok(),
-            ),
+            ("llapi_hsm_copytool_register", api.llapi_hsm_copytool_register.is_ok()),
             (
                 "llapi_hsm_copytool_unregister",
                 api.llapi_hsm_copytool_unregister.is_ok(),
             ),
-            (
-                "llapi_hsm_copytool_get_fd",
-                api.llapi_hsm_copytool_get_fd.is_ok(),
-            ),
+            ("llapi_hsm_copytool_get_fd", api.llapi_hsm_copytool_get_fd.is_ok()),
             ("llapi_hsm_action_begin", api.llapi_hsm_action_begin.is_ok()),
             ("llapi_hsm_action_end", api.llapi_hsm_action_end.is_ok()),
-            (
-                "llapi_hsm_action_get_fd",
-                api.llapi_hsm_action_get_fd.is_ok(),
-            ),
+            ("llapi_hsm_action_get_fd", api.llapi_hsm_action_get_fd.is_ok()),
             ("llapi_search_fsname", api.llapi_search_fsname.is_ok()),
             ("llapi_fid2path", api.llapi_fid2path.is_ok()),
         ];
@@ -122,10 +111,7 @@ impl Library {
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: reads a NUL-terminated path, writes a NUL-terminated name of at most PATH_MAX bytes
         // into the buffer (liblustreapi.c get_root_path); neither is kept.
-        let rc = unsafe {
-            self.0
-                .llapi_search_fsname(path.as_ptr(), name.as_mut_ptr().cast())
-        };
+        let rc = unsafe { self.0.llapi_search_fsname(path.as_ptr(), name.as_mut_ptr().cast()) };
         check("llapi_search_fsname", rc)?;
         Ok(until_nul(&name))
     }
@@ -136,8 +122,7 @@ impl Library {
     /// ENOENT when the file has no name left.
     pub fn fid2path(&self, mount: &Path, fid: Fid) -> Result<PathBuf, HsmError> {
         let mount = c_path(mount)?;
-        let text = CString::new(fid.to_string())
-            .map_err(|_| HsmError::new("llapi_fid2path", libc::EINVAL))?;
+        let text = CString::new(fid.to_string()).map_err(|_| HsmError::new("llapi_fid2path", libc::EINVAL))?;
         let mut path = vec![0u8; 4096 + 1];
         let (mut recno, mut linkno) = (-1i64, 0i32);
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
@@ -169,19 +154,14 @@ impl Library {
     ) -> Result<*mut hsm_copytool_private, HsmError> {
         let mount = c_path(mount)?;
         let mut ct = std::ptr::null_mut();
-        let count = i32::try_from(archives.len())
-            .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
+        let count =
+            i32::try_from(archives.len()).map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: the path is copied (strdup), `count` ids are read from a slice of that length, and on
         // success `ct` gets a handle that only unregister frees (liblustreapi_hsm.c).
         let rc = unsafe {
-            self.0.llapi_hsm_copytool_register(
-                &raw mut ct,
-                mount.as_ptr(),
-                count,
-                archives.as_mut_ptr(),
-                flags,
-            )
+            self.0
+                .llapi_hsm_copytool_register(&raw mut ct, mount.as_ptr(), count, archives.as_mut_ptr(), flags)
         };
         check("llapi_hsm_copytool_register", rc)?;
         Ok(ct)
@@ -270,8 +250,7 @@ fn check(call: &'static str, rc: i32) -> Result<(), HsmError> {
 
 fn c_path(path: &Path) -> Result<CString, HsmError> {
     use std::os::unix::ffi::OsStrExt as _;
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| HsmError::new("path with NUL", libc::EINVAL))
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| HsmError::new("path with NUL", libc::EINVAL))
 }
 
 fn until_nul(bytes: &[u8]) -> String {

@@ -67,12 +67,10 @@ impl Mount {
                 path: path.to_owned(),
                 source,
             })?;
-        let fsname = library
-            .fsname(path)
-            .map_err(|source| MountError::NotLustre {
-                path: path.to_owned(),
-                source,
-            })?;
+        let fsname = library.fsname(path).map_err(|source| MountError::NotLustre {
+            path: path.to_owned(),
+            source,
+        })?;
         let by_fid = path.join(".lustre/fid");
         std::fs::metadata(&by_fid).map_err(|source| MountError::NotRoot {
             path: path.to_owned(),
@@ -109,12 +107,10 @@ impl Mount {
     pub(super) fn restore_layout(&self, fid: Fid) -> Result<layout::RestoreLayout, HsmError> {
         match xattr::get(&self.by_fid(fid), LAYOUT_XATTR) {
             Ok(Some(released)) => Ok(layout::for_restore(released)),
-            Ok(None) => Ok(layout::RestoreLayout::Default(
-                "the file has no layout of its own",
-            )),
-            Err(error) if error.errno == libc::EOPNOTSUPP => Ok(layout::RestoreLayout::Default(
-                "this client serves no lustre.lov",
-            )),
+            Ok(None) => Ok(layout::RestoreLayout::Default("the file has no layout of its own")),
+            Err(error) if error.errno == libc::EOPNOTSUPP => {
+                Ok(layout::RestoreLayout::Default("this client serves no lustre.lov"))
+            }
             Err(error) => Err(error),
         }
     }

@@ -172,11 +172,7 @@ fn action_list(bytes: &[u8]) -> Result<Message, WireError> {
     })
 }
 
-fn item(
-    list: &mut Reader<'_>,
-    archive_id: Option<ArchiveId>,
-    blocking: bool,
-) -> Result<Item, WireError> {
+fn item(list: &mut Reader<'_>, archive_id: Option<ArchiveId>, blocking: bool) -> Result<Item, WireError> {
     list.what = "action item";
     let length = Reader::new(list.rest, list.what).u32()?;
     let Some(data_length) = (length as usize).checked_sub(ITEM) else {
@@ -226,10 +222,7 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self, n: usize) -> Result<&'a [u8], WireError> {
-        let (head, tail) = self
-            .rest
-            .split_at_checked(n)
-            .ok_or(WireError::Overrun(self.what))?;
+        let (head, tail) = self.rest.split_at_checked(n).ok_or(WireError::Overrun(self.what))?;
         self.rest = tail;
         Ok(head)
     }
@@ -240,10 +233,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (head, tail) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(WireError::Overrun(self.what))?;
+        let (head, tail) = self.rest.split_first_chunk().ok_or(WireError::Overrun(self.what))?;
         self.rest = tail;
         Ok(*head)
     }
@@ -304,8 +294,7 @@ mod tests {
 
     fn captures() -> Vec<(String, Vec<u8>, serde_json::Value)> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/captures");
-        let index: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(dir.join("index.json")).unwrap()).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("index.json")).unwrap()).unwrap();
         index
             .as_object()
             .unwrap()
@@ -334,13 +323,7 @@ mod tests {
         }
     }
 
-    fn compare(
-        name: &str,
-        fields: &serde_json::Value,
-        fsname: &str,
-        archive_id: Option<ArchiveId>,
-        items: &[Item],
-    ) {
+    fn compare(name: &str, fields: &serde_json::Value, fsname: &str, archive_id: Option<ArchiveId>, items: &[Item]) {
         assert_eq!(fsname, fields["fsname"], "{name}");
         let id = archive_id.map_or(0, ArchiveId::get);
         assert_eq!(u64::from(id), fields["archive_id"], "{name}");
@@ -363,11 +346,7 @@ mod tests {
             assert_eq!(item.extent.length, want["length"], "{name}");
             let hex: String = item.data.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(hex, want["data"], "{name}");
-            assert_eq!(
-                item.blocking,
-                fields["hal_flags"].as_u64().unwrap() & 4 != 0,
-                "{name}"
-            );
+            assert_eq!(item.blocking, fields["hal_flags"].as_u64().unwrap() & 4 != 0, "{name}");
         }
     }
 

@@ -17,14 +17,7 @@ pub(super) fn get(path: &Path, name: &CStr) -> Result<Option<Vec<u8>>, HsmError>
     loop {
         #[expect(unsafe_code, reason = "libc call")]
         // SAFETY: two NUL-terminated texts; writes at most `value.len()` bytes into `value`.
-        let n = unsafe {
-            libc::lgetxattr(
-                path.as_ptr(),
-                name.as_ptr(),
-                value.as_mut_ptr().cast(),
-                value.len(),
-            )
-        };
+        let n = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
         if let Ok(n) = usize::try_from(n) {
             value.truncate(n);
             return Ok(Some(value));
@@ -42,30 +35,14 @@ pub(super) fn set(path: &Path, name: &CStr, value: &[u8]) -> Result<(), HsmError
     let path = c_path("lsetxattr", path)?;
     #[expect(unsafe_code, reason = "libc call")]
     // SAFETY: two NUL-terminated texts; reads `value.len()` bytes of `value`.
-    let rc = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
+    let rc = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     result("lsetxattr", rc)
 }
 
 pub(super) fn set_fd(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), HsmError> {
     #[expect(unsafe_code, reason = "libc call")]
     // SAFETY: an open descriptor, a NUL-terminated text; reads `value.len()` bytes of `value`.
-    let rc = unsafe {
-        libc::fsetxattr(
-            file.as_raw_fd(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
+    let rc = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     result("fsetxattr", rc)
 }
 

@@ -31,12 +31,7 @@ pub enum Class {
 
 impl Class {
     /// All, in the order of precedence.
-    pub const ALL: [Self; 4] = [
-        Self::BlockingRestore,
-        Self::Restore,
-        Self::Remove,
-        Self::Archive,
-    ];
+    pub const ALL: [Self; 4] = [Self::BlockingRestore, Self::Restore, Self::Remove, Self::Archive];
 
     /// The class of an action; `None` for what is no job.
     #[must_use]
@@ -147,7 +142,12 @@ pub struct Depth {
 #[derive(Default)]
 pub struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// For threads that serve everything.
+    work: Condvar,
+    /// For threads that serve restores: work for the others must not wake, and be lost on, one of these.
+    restores: Condvar,
+    /// For whoever waits until nothing runs.
+    idle: Condvar,
 }
 
 impl std::fmt::Debug for Queue {
@@ -181,7 +181,7 @@ impl Queue {
         state.live.insert(key, Entry::Waiting(debt));
         state.beats.push_back((first_beat, key));
         drop(state);
-        self.changed.notify_one();
+        self.wake_one(class);
         Admission::Queued
     }
 
@@ -196,9 +196,9 @@ impl Queue {
             }
             Some(Entry::Waiting(_)) => match state.take_waiting(key) {
                 Some(debt) => {
-                    state.advance(key);
+                    let next = state.advance(key);
                     drop(state);
-                    self.changed.notify_one();
+                    next.into_iter().for_each(|class| self.wake_one(class));
                     Cancelled::Waiting(debt)
                 }
                 None => Cancelled::Unknown,
@@ -216,10 +216,11 @@ impl Queue {
             if let Some(work) = state.pick(lanes) {
                 return work;
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            let condition = match lanes {
+                Lanes::All => &self.work,
+                Lanes::Restores => &self.restores,
+            };
+            state = condition.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -241,9 +242,10 @@ impl Queue {
                 }
             }
         }
-        state.advance(key);
+        let next = state.advance(key);
         drop(state);
-        self.changed.notify_all();
+        next.into_iter().for_each(|class| self.wake_one(class));
+        self.idle.notify_all();
         served
     }
 
@@ -307,10 +309,7 @@ impl Queue {
             .iter()
             .filter_map(|(key, entry)| matches!(entry, Entry::Waiting(_)).then_some(*key))
             .collect();
-        let debts = keys
-            .into_iter()
-            .filter_map(|key| state.take_waiting(key))
-            .collect();
+        let debts = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
         state.behind.clear();
         state.lines.clear();
         state.beats.clear();
@@ -340,7 +339,7 @@ impl Queue {
                 return false;
             }
             state = self
-                .changed
+                .idle
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
@@ -350,13 +349,25 @@ impl Queue {
     /// Sends all worker threads home.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.work.notify_all();
+        self.restores.notify_all();
     }
 
     /// Work that has nothing left to take.
     pub fn retract(&self, parts: &Arc<dyn Parts>) {
         for offers in &mut self.lock().offers {
             offers.retain(|offer| !Arc::ptr_eq(offer, parts));
+        }
+    }
+
+    fn wake_one(&self, class: Class) {
+        match class {
+            Class::BlockingRestore | Class::Restore => {
+                // Either kind may be the one that is free.
+                self.restores.notify_one();
+                self.work.notify_one();
+            }
+            Class::Remove | Class::Archive => self.work.notify_one(),
         }
     }
 
@@ -370,7 +381,10 @@ impl Helpers for Queue {
         if let Some(offers) = self.lock().offers.get_mut(usize::from(!urgent)) {
             offers.push_back(parts);
         }
-        self.changed.notify_all();
+        self.work.notify_all();
+        if urgent {
+            self.restores.notify_all();
+        }
     }
 }
 
@@ -386,18 +400,13 @@ impl State {
     }
 
     fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
-        self.lines
-            .entry(class)
-            .or_default()
-            .push(debt.item().archive_id, key);
+        self.lines.entry(class).or_default().push(debt.item().archive_id, key);
     }
 
     fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
         match self.live.remove(&key)? {
             Entry::Waiting(debt) => {
-                if let Some(waiting) =
-                    Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class))
-                {
+                if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
                     *waiting = waiting.saturating_sub(1);
                 }
                 Some(debt)
@@ -409,31 +418,26 @@ impl State {
         }
     }
 
-    /// Lets the next action of the file into its line, after `key` is gone.
-    fn advance(&mut self, key: ActionKey) {
+    /// Lets the next action of the file into its line, after `key` is gone; its class.
+    fn advance(&mut self, key: ActionKey) -> Option<Class> {
         if self.first.get(&key.fid) != Some(&key) {
-            return;
+            return None;
         }
         self.first.remove(&key.fid);
-        let Some(behind) = self.behind.get_mut(&key.fid) else {
-            return;
-        };
+        let behind = self.behind.get_mut(&key.fid)?;
         // Cancelled ones are still in the line, and no longer alive.
-        let next =
-            std::iter::from_fn(|| behind.pop_front()).find(|next| self.live.contains_key(next));
+        let next = std::iter::from_fn(|| behind.pop_front()).find(|next| self.live.contains_key(next));
         if behind.is_empty() {
             self.behind.remove(&key.fid);
         }
-        let Some(next) = next else {
-            return;
-        };
+        let next = next?;
         self.first.insert(next.fid, next);
-        if let Some(Entry::Waiting(debt)) = self.live.get(&next)
-            && let Some(class) = Class::of(debt.item())
-        {
-            let archive_id = debt.item().archive_id;
-            self.lines.entry(class).or_default().push(archive_id, next);
-        }
+        let Some(Entry::Waiting(debt)) = self.live.get(&next) else {
+            return None;
+        };
+        let (class, archive_id) = (Class::of(debt.item())?, debt.item().archive_id);
+        self.lines.entry(class).or_default().push(archive_id, next);
+        Some(class)
     }
 
     fn pick(&mut self, lanes: Lanes) -> Option<Work> {
@@ -480,8 +484,7 @@ impl State {
                     continue;
                 };
                 let control = Arc::new(Control::default());
-                self.live
-                    .insert(key, Entry::Running(verb, Arc::clone(&control)));
+                self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
                 *self.running.entry(*class).or_default() += 1;
                 return Some(Work::Job(Job { debt, control }));
             }

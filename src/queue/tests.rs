@@ -141,14 +141,8 @@ fn a_cancel_takes_a_waiting_action_out_and_stops_a_running_one() {
     let key = waiting.item().key();
     admit(&queue, waiting);
     admit(&queue, debt(Verb::Remove, 9, 1));
-    assert!(matches!(
-        queue.cancel(key, Stop::Cancelled),
-        Cancelled::Waiting(_)
-    ));
-    assert!(matches!(
-        queue.cancel(key, Stop::Cancelled),
-        Cancelled::Unknown
-    ));
+    assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Waiting(_)));
+    assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Unknown));
     // What waited behind it goes on.
     let job = take(&queue, Lanes::All);
     assert_eq!(cookie(&job), 9);
@@ -176,12 +170,7 @@ fn a_heartbeat_comes_round_for_what_still_waits() {
         "one of the ten runs by now"
     );
     assert_eq!(queue.due_waiting(now, later, 100).len(), 0);
-    assert_eq!(
-        queue
-            .due_waiting(later, later + Duration::from_secs(1), 100)
-            .len(),
-        9
-    );
+    assert_eq!(queue.due_waiting(later, later + Duration::from_secs(1), 100).len(), 9);
 }
 
 #[test]

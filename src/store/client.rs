@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
-};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
 use super::{Checksum, ChecksumKind, ObjectKey, StoreError, TargetOptions};
@@ -146,10 +144,7 @@ impl Store {
         Ok(Stored {
             etag: etag("PutObject", answer.e_tag)?,
             version: answer.version_id,
-            checksum: answer
-                .checksum_crc64_nvme
-                .as_deref()
-                .and_then(Checksum::from_base64),
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })
     }
 
@@ -168,10 +163,7 @@ impl Store {
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .set_checksum_algorithm(self.algorithm())
-            .set_checksum_type(
-                (self.target.checksum == ChecksumKind::Crc64Nvme)
-                    .then_some(ChecksumType::FullObject),
-            )
+            .set_checksum_type((self.target.checksum == ChecksumKind::Crc64Nvme).then_some(ChecksumType::FullObject))
             .set_metadata(Some(metadata))
             .send()
             .await
@@ -211,10 +203,7 @@ impl Store {
         Ok(StoredPart {
             number,
             etag: etag("UploadPart", answer.e_tag)?,
-            checksum: answer
-                .checksum_crc64_nvme
-                .as_deref()
-                .and_then(Checksum::from_base64),
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
             crc32c: answer.checksum_crc32_c,
         })
     }
@@ -257,11 +246,7 @@ impl Store {
             .set_mpu_object_size(i64::try_from(size).ok())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
-            .multipart_upload(
-                CompletedMultipartUpload::builder()
-                    .set_parts(Some(parts))
-                    .build(),
-            )
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("CompleteMultipartUpload", &error))?;
@@ -269,10 +254,7 @@ impl Store {
             etag: etag("CompleteMultipartUpload", answer.e_tag)?,
             version: answer.version_id,
             // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.
-            checksum: answer
-                .checksum_crc64_nvme
-                .as_deref()
-                .and_then(Checksum::from_base64),
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })
     }
 
@@ -327,11 +309,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when nothing is.
-    pub async fn head(
-        &self,
-        key: &ObjectKey,
-        version: Option<&str>,
-    ) -> Result<ObjectInfo, StoreError> {
+    pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
         let answer = self
             .client
             .head_object()
@@ -349,10 +327,7 @@ impl Store {
                 .ok_or_else(|| missing("HeadObject", "a length"))?,
             etag: etag("HeadObject", answer.e_tag)?,
             version: answer.version_id,
-            checksum: answer
-                .checksum_crc64_nvme
-                .as_deref()
-                .and_then(Checksum::from_base64),
+            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
             metadata: answer.metadata.unwrap_or_default(),
         })
     }
@@ -362,12 +337,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Precondition`] when another object has taken the key.
-    pub async fn delete(
-        &self,
-        key: &ObjectKey,
-        version: Option<&str>,
-        etag: Option<&str>,
-    ) -> Result<(), StoreError> {
+    pub async fn delete(&self, key: &ObjectKey, version: Option<&str>, etag: Option<&str>) -> Result<(), StoreError> {
         let result = self
             .client
             .delete_object()

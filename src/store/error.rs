@@ -99,10 +99,7 @@ impl StoreError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled { .. }
-            | Self::Unavailable { .. }
-            | Self::Stalled { .. }
-            | Self::Corrupt { .. } => true,
+            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Stalled { .. } | Self::Corrupt { .. } => true,
             Self::NotFound { .. }
             | Self::NoSuchBucket { .. }
             | Self::Precondition { .. }
@@ -161,22 +158,12 @@ impl StoreError {
         match (code, status) {
             ("NoSuchBucket", _) => Self::NoSuchBucket { operation },
             ("InvalidObjectState", _) => Self::Frozen { operation },
-            (
-                "SlowDown"
-                | "TooManyRequests"
-                | "Throttling"
-                | "ThrottlingException"
-                | "RequestLimitExceeded",
-                _,
-            )
+            ("SlowDown" | "TooManyRequests" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded", _)
             | (_, 429) => Self::Throttled {
                 operation,
                 code: named("429"),
             },
-            (
-                "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody",
-                _,
-            ) => Self::Corrupt {
+            ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => Self::Corrupt {
                 operation,
                 what: format!("the store received other bytes than were sent ({code})"),
             },
@@ -240,9 +227,7 @@ pub enum StartError {
         cause: String,
     },
     /// AWS needs one.
-    #[error(
-        "archive {archive}: no region is known. Set `region` in the [[archive]] section or AWS_REGION"
-    )]
+    #[error("archive {archive}: no region is known. Set `region` in the [[archive]] section or AWS_REGION")]
     NoRegion {
         /// The archive id.
         archive: u32,

@@ -102,9 +102,7 @@ impl Location {
         }
         let checksum = match record.crc64nvme {
             None => None,
-            Some(text) => {
-                Some(Checksum::from_base64(&text).ok_or(InvalidLocation::Field("crc64nvme"))?)
-            }
+            Some(text) => Some(Checksum::from_base64(&text).ok_or(InvalidLocation::Field("crc64nvme"))?),
         };
         Ok(Self {
             archive_id: ArchiveId::new(record.archive).ok_or(InvalidLocation::Field("archive"))?,

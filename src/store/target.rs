@@ -13,8 +13,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+    ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_smithy_http_client::tls;
@@ -78,9 +78,7 @@ impl Connection {
     pub fn new() -> Self {
         Self(
             aws_smithy_http_client::Builder::new()
-                .tls_provider(tls::Provider::Rustls(
-                    tls::rustls_provider::CryptoMode::Ring,
-                ))
+                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
                 .build_https(),
         )
     }
@@ -99,8 +97,7 @@ impl Target {
     /// What is missing, and where to put it.
     pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
         let archive = options.archive_id.get();
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::latest()).http_client(Connection::new().0);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(Connection::new().0);
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
@@ -108,16 +105,11 @@ impl Target {
             loader = loader.region(Region::new(region));
         }
         let shared = loader.load().await;
-        let region = shared
-            .region()
-            .cloned()
-            .ok_or(StartError::NoRegion { archive })?;
-        let provider = shared
-            .credentials_provider()
-            .ok_or_else(|| StartError::NoCredentials {
-                archive,
-                cause: "the provider chain is empty".into(),
-            })?;
+        let region = shared.region().cloned().ok_or(StartError::NoRegion { archive })?;
+        let provider = shared.credentials_provider().ok_or_else(|| StartError::NoCredentials {
+            archive,
+            cause: "the provider chain is empty".into(),
+        })?;
         provider
             .provide_credentials()
             .await
@@ -194,14 +186,12 @@ impl Target {
                     at: at.map(|url| format!(" at {url}")).unwrap_or_default(),
                 })
             }
-            Err(StoreError::Denied { code, message, .. }) if code != "AccessDenied" => {
-                Err(StartError::Credentials {
-                    archive,
-                    bucket,
-                    code,
-                    message,
-                })
-            }
+            Err(StoreError::Denied { code, message, .. }) if code != "AccessDenied" => Err(StartError::Credentials {
+                archive,
+                bucket,
+                code,
+                message,
+            }),
             Err(error @ StoreError::Denied { .. }) => {
                 tracing::warn!(archive, bucket, %error, "may not list the bucket; going on, archive and restore don't need it");
                 Ok(())
@@ -275,9 +265,7 @@ impl ProvideCredentials for OnControlRuntime {
         Self: 'a,
     {
         let provider = self.provider.clone();
-        let fetch = self
-            .runtime
-            .spawn(async move { provider.provide_credentials().await });
+        let fetch = self.runtime.spawn(async move { provider.provide_credentials().await });
         ProvideFuture::new(async move { fetch.await.map_err(CredentialsError::unhandled)? })
     }
 }

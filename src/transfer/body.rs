@@ -47,9 +47,7 @@ impl Meter {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -67,13 +65,7 @@ pub(super) struct FileBody {
 }
 
 impl FileBody {
-    pub(super) fn new(
-        file: Arc<File>,
-        part: Part,
-        chunk: usize,
-        meter: Meter,
-        activity: Arc<Activity>,
-    ) -> Self {
+    pub(super) fn new(file: Arc<File>, part: Part, chunk: usize, meter: Meter, activity: Arc<Activity>) -> Self {
         Self {
             file,
             at: part.offset,
@@ -89,15 +81,11 @@ impl FileBody {
     fn read(&mut self) -> Result<Bytes, TransferError> {
         match self.segments.at(&self.file, self.at, self.end) {
             Segment::Hole(length) => {
-                let n = usize::try_from(length)
-                    .unwrap_or(usize::MAX)
-                    .min(ZEROS.len());
+                let n = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
                 Ok(Bytes::from_static(ZEROS.get(..n).unwrap_or(&ZEROS)))
             }
             Segment::Data(length) => {
-                let n = usize::try_from(length)
-                    .unwrap_or(usize::MAX)
-                    .min(self.chunk);
+                let n = usize::try_from(length).unwrap_or(usize::MAX).min(self.chunk);
                 self.buffer.resize(n, 0);
                 loop {
                     match self.file.read_at(&mut self.buffer, self.at) {
@@ -116,10 +104,7 @@ impl http_body::Body for FileBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.at == self.end {
             return Poll::Ready(None);
         }

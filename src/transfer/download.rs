@@ -33,12 +33,7 @@ pub fn download(
         let sums = ranges(lane, helpers, control, file, plan, from)?;
         let whole = sums.iter().enumerate().fold(None, |whole, (index, sum)| {
             Some(whole.map_or(*sum, |whole| {
-                checksum_combine(
-                    CrcAlgorithm::Crc64Nvme,
-                    whole,
-                    *sum,
-                    plan.part(index).length,
-                )
+                checksum_combine(CrcAlgorithm::Crc64Nvme, whole, *sum, plan.part(index).length)
             }))
         });
         let whole = Checksum(whole.unwrap_or_default());
@@ -60,10 +55,7 @@ pub fn download(
     let size = file.metadata().map_err(TransferError::Write)?.len();
     if size != from.size {
         return Err(TransferError::Checksum {
-            what: format!(
-                "the restored file has {size} bytes, the object {}",
-                from.size
-            ),
+            what: format!("the restored file has {size} bytes, the object {}", from.size),
         });
     }
     Ok(())
@@ -83,9 +75,7 @@ fn ranges(
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
         lane.block_on(retry(&lane.options().retry, &control, async |activity| {
-            range
-                .receive(store, &from, &file, &control, &activity)
-                .await
+            range.receive(store, &from, &file, &control, &activity).await
         }))?;
         Ok(range.digest.finalize())
     })
@@ -132,8 +122,7 @@ impl Range {
             if self.done + n > length {
                 return Err(corrupt("sent more than was asked for"));
             }
-            sparse::write(file, self.part.offset + self.done, &chunk)
-                .map_err(TransferError::Write)?;
+            sparse::write(file, self.part.offset + self.done, &chunk).map_err(TransferError::Write)?;
             self.digest.update(&chunk);
             self.done += n;
             control.add_moved(n);

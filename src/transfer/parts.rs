@@ -107,10 +107,7 @@ pub(super) fn run<R: Send + 'static>(
     while pool.work_one(lane) {}
     let mut state = pool.lock();
     while state.running > 0 {
-        state = pool
-            .changed
-            .wait(state)
-            .unwrap_or_else(PoisonError::into_inner);
+        state = pool.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
     state.work = None;
     match state.error.take() {

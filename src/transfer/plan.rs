@@ -110,19 +110,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn options() -> impl Strategy<Value = PlanOptions> {
-        (0u64..=6 << 30, 0u64..=6 << 30).prop_map(|(threshold, part_size)| PlanOptions {
-            threshold,
-            part_size,
-        })
+        (0u64..=6 << 30, 0u64..=6 << 30).prop_map(|(threshold, part_size)| PlanOptions { threshold, part_size })
     }
 
     fn sizes() -> impl Strategy<Value = u64> {
-        prop_oneof![
-            0..=1u64 << 24,
-            0..=1u64 << 34,
-            0..=MAX_OBJECT,
-            Just(MAX_OBJECT)
-        ]
+        prop_oneof![0..=1u64 << 24, 0..=1u64 << 34, 0..=MAX_OBJECT, Just(MAX_OBJECT)]
     }
 
     proptest! {
@@ -159,9 +151,6 @@ mod tests {
             threshold: 1,
             part_size: 1,
         };
-        assert_eq!(
-            Plan::new(MAX_OBJECT + 1, options),
-            Err(PlanError(MAX_OBJECT + 1))
-        );
+        assert_eq!(Plan::new(MAX_OBJECT + 1, options), Err(PlanError(MAX_OBJECT + 1)));
     }
 }

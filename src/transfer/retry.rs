@@ -129,11 +129,7 @@ mod tests {
         let mut tries = 0;
         let result = retry(&OPTIONS, &Control::default(), async |_| {
             tries += 1;
-            if tries < 10 {
-                Err(unavailable())
-            } else {
-                Ok(tries)
-            }
+            if tries < 10 { Err(unavailable()) } else { Ok(tries) }
         })
         .await;
         assert_eq!(result.unwrap(), 10);
@@ -141,8 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_stays_away_is_given_up_in_time() {
-        let result: Result<(), _> =
-            retry(&OPTIONS, &Control::default(), async |_| Err(unavailable())).await;
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), async |_| Err(unavailable())).await;
         assert!(matches!(result, Err(TransferError::GaveUp { .. })));
     }
 
@@ -168,10 +163,7 @@ mod tests {
             std::future::pending::<Result<(), _>>().await
         });
         let (result, ()) = tokio::join!(hanging, async { control.stop(Stop::Cancelled) });
-        assert!(matches!(
-            result,
-            Err(TransferError::Stopped(Stop::Cancelled))
-        ));
+        assert!(matches!(result, Err(TransferError::Stopped(Stop::Cancelled))));
     }
 
     #[tokio::test]
@@ -185,10 +177,7 @@ mod tests {
             }))
         })
         .await;
-        assert!(matches!(
-            result,
-            Err(TransferError::Store(StoreError::Corrupt { .. }))
-        ));
+        assert!(matches!(result, Err(TransferError::Store(StoreError::Corrupt { .. }))));
         assert_eq!(tries, 3);
     }
 }

@@ -10,9 +10,7 @@ use crc_fast::{CrcAlgorithm, checksum_combine};
 use super::body::{FileBody, Meter};
 use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, TransferError, parts};
-use crate::store::{
-    Checksum, Condition, ObjectKey, Store, StoreError, Stored, StoredPart, UploadId,
-};
+use crate::store::{Checksum, Condition, ObjectKey, Store, StoreError, Stored, StoredPart, UploadId};
 use crate::types::ArchiveId;
 
 /// For requests that clean up after a failure: they must end, too.
@@ -60,13 +58,7 @@ pub fn upload(
     }
 }
 
-fn single(
-    lane: &Lane,
-    control: &Control,
-    file: &Arc<File>,
-    size: u64,
-    to: &Upload,
-) -> Result<Uploaded, TransferError> {
+fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Upload) -> Result<Uploaded, TransferError> {
     let store = lane.store(to.archive_id)?;
     let part = Part {
         offset: 0,
@@ -75,9 +67,7 @@ fn single(
     lane.block_on(async {
         let uploaded = retry(&lane.options().retry, control, async |activity| {
             let (meter, body) = body(lane, file, part, &activity);
-            let result = store
-                .put(&to.key, body, &to.condition, to.metadata.clone())
-                .await;
+            let result = store.put(&to.key, body, &to.condition, to.metadata.clone()).await;
             let stored = source_first(&meter, result)?;
             agree("PutObject", stored.checksum, meter.checksum())?;
             Ok(Uploaded {
@@ -172,9 +162,7 @@ fn complete(
             // An answer got lost on the way, and the try before this one had worked.
             Err(TransferError::Store(StoreError::NotFound { .. })) if tries > 1 => {
                 let found = store.head(&to.key, None).await?;
-                if found.size != size
-                    || found.checksum.is_some_and(|sum| sum != whole)
-                    || found.metadata != to.metadata
+                if found.size != size || found.checksum.is_some_and(|sum| sum != whole) || found.metadata != to.metadata
                 {
                     return Err(StoreError::NotFound {
                         operation: "CompleteMultipartUpload",
@@ -200,10 +188,7 @@ fn complete(
 }
 
 fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
-    let result = lane.block_on(tokio::time::timeout(
-        CLEAN_UP,
-        store.abort_upload(key, upload),
-    ));
+    let result = lane.block_on(tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)));
     let error = match result {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
@@ -232,11 +217,7 @@ fn source_first<T>(meter: &Meter, result: Result<T, StoreError>) -> Result<T, Tr
     }
 }
 
-fn agree(
-    operation: &'static str,
-    theirs: Option<Checksum>,
-    ours: Checksum,
-) -> Result<(), TransferError> {
+fn agree(operation: &'static str, theirs: Option<Checksum>, ours: Checksum) -> Result<(), TransferError> {
     match theirs {
         Some(theirs) if theirs != ours => Err(StoreError::Corrupt {
             operation,
@@ -273,18 +254,10 @@ async fn confirm_size(
 }
 
 fn combine(plan: Plan, sent: &[(StoredPart, Checksum)]) -> Checksum {
-    let whole = sent
-        .iter()
-        .enumerate()
-        .fold(None, |whole, (index, (_, sum))| {
-            Some(whole.map_or(sum.0, |whole| {
-                checksum_combine(
-                    CrcAlgorithm::Crc64Nvme,
-                    whole,
-                    sum.0,
-                    plan.part(index).length,
-                )
-            }))
-        });
+    let whole = sent.iter().enumerate().fold(None, |whole, (index, (_, sum))| {
+        Some(whole.map_or(sum.0, |whole| {
+            checksum_combine(CrcAlgorithm::Crc64Nvme, whole, sum.0, plan.part(index).length)
+        }))
+    });
     Checksum(whole.unwrap_or_default())
 }

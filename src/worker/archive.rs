@@ -28,14 +28,7 @@ pub(super) fn archive(
     }
 }
 
-fn commit(
-    site: &Site,
-    lane: &Lane,
-    control: &Control,
-    debt: Box<dyn Debt>,
-    file: &File,
-    placed: &Placed,
-) -> Ended {
+fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file: &File, placed: &Placed) -> Ended {
     let item = debt.item().clone();
     let size = placed.location.size;
     // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.

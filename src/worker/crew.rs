@@ -37,11 +37,7 @@ impl Crew {
     ) -> std::io::Result<Self> {
         let threads = (0..threads)
             .map(|n| {
-                let lanes = if n < restores {
-                    Lanes::Restores
-                } else {
-                    Lanes::All
-                };
+                let lanes = if n < restores { Lanes::Restores } else { Lanes::All };
                 let lane = Lane::new(targets, options)?;
                 let worker = Worker {
                     queue: Arc::clone(queue),
@@ -99,32 +95,29 @@ impl Worker {
         );
         let _entered = span.enter();
         let start = Instant::now();
-        let ended =
-            catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
-                // The debt was dropped on the way and has answered EIO.
-                let text = panic
-                    .downcast_ref::<String>()
-                    .cloned()
-                    .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                let error = JobError::Panic(text.unwrap_or_default());
-                Ended {
-                    verdict: verdict(&error),
-                    bytes: 0,
-                    error: Some(error),
-                }
-            });
+        let ended = catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
+            // The debt was dropped on the way and has answered EIO.
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let error = JobError::Panic(text.unwrap_or_default());
+            Ended {
+                verdict: verdict(&error),
+                bytes: 0,
+                error: Some(error),
+            }
+        });
         self.report(&item, &ended, start);
         for served in self.queue.ended(&item, ended.verdict == Verdict::Done) {
-            self.settler
-                .settle(served, Verdict::failed(HsmErrno::EALREADY));
+            self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
         }
     }
 
     fn perform(&self, item: &Item, job: Job) -> Ended {
         let Job { debt, control } = job;
         let helpers: &dyn Helpers = self.queue.as_ref();
-        if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove)
-        {
+        if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
             let error = JobError::PartialExtent {
                 offset: item.extent.offset,
                 length: item.extent.length,

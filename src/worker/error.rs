@@ -39,9 +39,7 @@ pub enum JobError {
     #[error("action number {0} is not known")]
     UnknownAction(u32),
     /// No record and no object under the keys that the rules give.
-    #[error(
-        "no copy of the file is known: it has no trusted.lhsm_s3 record, and there is no object {tried}"
-    )]
+    #[error("no copy of the file is known: it has no trusted.lhsm_s3 record, and there is no object {tried}")]
     NoCopy {
         /// The keys that were looked at.
         tried: String,

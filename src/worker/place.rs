@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use super::{JobError, Site};
 use crate::action::Item;
-use crate::store::{
-    Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError,
-};
+use crate::store::{Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, upload};
 use crate::types::{ArchiveId, Fid};
 
@@ -37,11 +35,7 @@ impl Placed {
 }
 
 /// The archive id of an item and the key that the target's rule gives its file.
-pub(super) fn natural_key(
-    site: &Site,
-    lane: &Lane,
-    item: &Item,
-) -> Result<(ArchiveId, ObjectKey), JobError> {
+pub(super) fn natural_key(site: &Site, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
     let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
     let target = lane.store(archive_id)?.target();
     let key = match target.layout {
@@ -87,8 +81,7 @@ pub(super) fn place(
     let beside = natural.beside(item.fid);
     if let Some(previous) = previous.as_ref().filter(|previous| {
         previous.archive_id == archive_id
-            && (previous.key == natural
-                || beside.as_ref().is_ok_and(|beside| *beside == previous.key))
+            && (previous.key == natural || beside.as_ref().is_ok_and(|beside| *beside == previous.key))
     }) {
         to.key = previous.key.clone();
         to.condition = Condition::Match(previous.etag.clone());
@@ -120,14 +113,10 @@ pub(super) fn place(
                 look(site, lane, control, &owner, &mut to)?;
             }
             // Some stores say 404 where the object to be matched is gone.
-            TransferError::Store(StoreError::NotFound { .. })
-                if matches!(to.condition, Condition::Match(_)) =>
-            {
+            TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
                 to.condition = Condition::Absent;
             }
-            TransferError::Store(StoreError::Unsupported { .. })
-                if to.condition != Condition::None =>
-            {
+            TransferError::Store(StoreError::Unsupported { .. }) if to.condition != Condition::None => {
                 // Second best, and all that such a store offers: look first, then write.
                 look(site, lane, control, &owner, &mut to)?;
                 to.condition = Condition::None;
@@ -139,11 +128,7 @@ pub(super) fn place(
 }
 
 fn previous(site: &Site, fid: Fid) -> Result<Option<Location>, JobError> {
-    match site
-        .fs
-        .map(fid)?
-        .map(|record| Location::from_bytes(&record))
-    {
+    match site.fs.map(fid)?.map(|record| Location::from_bytes(&record)) {
         None => Ok(None),
         Some(Ok(location)) => Ok(Some(location)),
         Some(Err(error)) => {
@@ -155,18 +140,10 @@ fn previous(site: &Site, fid: Fid) -> Result<Option<Location>, JobError> {
 }
 
 /// Looks at what holds the key and sets key and condition for the next try.
-fn look(
-    site: &Site,
-    lane: &Lane,
-    control: &Control,
-    owner: &Owner,
-    to: &mut Upload,
-) -> Result<(), JobError> {
+fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
     match head(lane, control, to)? {
         None => to.condition = Condition::Absent,
-        Some(found) if may_replace(site, owner, &found) => {
-            to.condition = Condition::Match(found.etag)
-        }
+        Some(found) if may_replace(site, owner, &found) => to.condition = Condition::Match(found.etag),
         Some(_) => {
             let taken = to.key.clone();
             to.key = taken.beside(owner.fid)?;
@@ -174,9 +151,7 @@ fn look(
                 Some(found) => Condition::Match(found.etag),
                 None => Condition::Absent,
             };
-            site.tally
-                .conflicts
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            site.tally.conflicts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             tracing::warn!(%taken, key = %to.key, "the key holds what may be another file's only copy; archiving beside it");
         }
     }
@@ -196,10 +171,7 @@ fn may_replace(site: &Site, owner: &Owner, found: &ObjectInfo) -> bool {
     match Owner::of(&found.metadata) {
         Some(other) if other == *owner => true,
         Some(other) if other.fs == owner.fs => {
-            let dead = site
-                .fs
-                .path_of(other.fid)
-                .is_err_and(|error| error.is_not_found());
+            let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
             if dead {
                 tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
             }

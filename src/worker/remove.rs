@@ -7,12 +7,7 @@ use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{KeyLayout, Location, ObjectKey, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, head};
 
-pub(super) fn remove(
-    site: &Site,
-    lane: &Lane,
-    control: &Arc<Control>,
-    mut debt: Box<dyn Debt>,
-) -> Ended {
+pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
         .begin()
         .map_err(JobError::from)
@@ -39,8 +34,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
         Ok(None) => None,
         // The last name is gone, and the file with it.
         Err(HsmError {
-            errno: libc::ENOENT,
-            ..
+            errno: libc::ENOENT, ..
         }) => None,
         Err(error) => return Err(error.into()),
     };
@@ -68,12 +62,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
 }
 
 /// Where keys are FIDs the object is found without the file.
-fn by_fid(
-    site: &Site,
-    lane: &Lane,
-    control: &Control,
-    item: &Item,
-) -> Result<Option<Location>, JobError> {
+fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
     let Some(archive_id) = item.archive_id else {
         return Ok(None);
     };
@@ -84,8 +73,7 @@ fn by_fid(
     let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
     match head(lane, control, archive_id, &key, None) {
         Ok(found)
-            if Owner::of(&found.metadata)
-                .is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid) =>
+            if Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid) =>
         {
             Ok(Some(Location {
                 archive_id,

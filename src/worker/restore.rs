@@ -55,12 +55,7 @@ fn receive(
 }
 
 /// By the file's record, else by the keys that an archive would have used.
-pub(super) fn locate(
-    site: &Site,
-    lane: &Lane,
-    control: &Control,
-    item: &Item,
-) -> Result<Location, JobError> {
+pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Location, JobError> {
     if let Some(record) = site.fs.map(item.fid)? {
         return Ok(Location::from_bytes(&record)?);
     }

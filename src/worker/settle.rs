@@ -39,17 +39,15 @@ impl Settler {
         let threads = (0..threads)
             .map(|n| {
                 let (work, tally) = (Arc::clone(&work), Arc::clone(tally));
-                std::thread::Builder::new()
-                    .name(format!("settler-{n}"))
-                    .spawn(move || {
-                        loop {
-                            let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                            let Ok((debt, verdict)) = next else {
-                                return;
-                            };
-                            answer(debt, verdict, &tally);
-                        }
-                    })
+                std::thread::Builder::new().name(format!("settler-{n}")).spawn(move || {
+                    loop {
+                        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok((debt, verdict)) = next else {
+                            return;
+                        };
+                        answer(debt, verdict, &tally);
+                    }
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {

@@ -15,10 +15,9 @@ pub fn verdict(error: &JobError) -> Verdict {
         JobError::Transfer(error) => transfer(error),
         JobError::Location(_) => Verdict::failed(HsmErrno::EIO),
         JobError::Attributes(error) => io(error),
-        JobError::NotRegular
-        | JobError::NoArchiveId
-        | JobError::PartialExtent { .. }
-        | JobError::UnknownAction(_) => Verdict::failed(HsmErrno::EINVAL),
+        JobError::NotRegular | JobError::NoArchiveId | JobError::PartialExtent { .. } | JobError::UnknownAction(_) => {
+            Verdict::failed(HsmErrno::EINVAL)
+        }
         JobError::NoCopy { .. } => Verdict::failed(HsmErrno::ENOENT),
         JobError::NoFreeKey(_) => Verdict::failed(HsmErrno::EEXIST),
         JobError::StillOpen | JobError::Panic(_) => Verdict::failed(HsmErrno::EIO),
@@ -26,16 +25,16 @@ pub fn verdict(error: &JobError) -> Verdict {
     }
 }
 
+/// Lustre says ECANCELED only for an action whose cancel it accepted, and waits for just that answer.
 fn hsm(error: &HsmError) -> Verdict {
-    Verdict::failed(HsmErrno::from_raw(error.errno))
+    match error.errno {
+        libc::ECANCELED => Verdict::Cancelled,
+        errno => Verdict::failed(HsmErrno::from_raw(errno)),
+    }
 }
 
 fn io(error: &std::io::Error) -> Verdict {
-    Verdict::failed(
-        error
-            .raw_os_error()
-            .map_or(HsmErrno::EIO, HsmErrno::from_raw),
-    )
+    Verdict::failed(error.raw_os_error().map_or(HsmErrno::EIO, HsmErrno::from_raw))
 }
 
 fn transfer(error: &TransferError) -> Verdict {
@@ -48,27 +47,21 @@ fn transfer(error: &TransferError) -> Verdict {
         TransferError::Store(error) => store(error),
         TransferError::GaveUp { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
         TransferError::Stopped(Stop::Cancelled) => Verdict::Cancelled,
-        TransferError::Stopped(Stop::Forgotten | Stop::Shutdown) => {
-            Verdict::try_again(HsmErrno::ESHUTDOWN)
-        }
+        TransferError::Stopped(Stop::Forgotten | Stop::Shutdown) => Verdict::try_again(HsmErrno::ESHUTDOWN),
     }
 }
 
 fn store(error: &StoreError) -> Verdict {
     match error {
-        StoreError::NotFound { .. } | StoreError::NoSuchBucket { .. } => {
-            Verdict::failed(HsmErrno::ENOENT)
-        }
+        StoreError::NotFound { .. } | StoreError::NoSuchBucket { .. } => Verdict::failed(HsmErrno::ENOENT),
         StoreError::Precondition { .. } => Verdict::failed(HsmErrno::ESTALE),
         StoreError::Denied { .. } => Verdict::failed(HsmErrno::EACCES),
         StoreError::Frozen { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
-        StoreError::Unsupported { .. } | StoreError::Refused { .. } => {
-            Verdict::failed(HsmErrno::EINVAL)
-        }
+        StoreError::Unsupported { .. } | StoreError::Refused { .. } => Verdict::failed(HsmErrno::EINVAL),
         StoreError::Corrupt { .. } => Verdict::failed(HsmErrno::EIO),
-        StoreError::Throttled { .. }
-        | StoreError::Unavailable { .. }
-        | StoreError::Stalled { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
+        StoreError::Throttled { .. } | StoreError::Unavailable { .. } | StoreError::Stalled { .. } => {
+            Verdict::try_again(HsmErrno::ETIMEDOUT)
+        }
     }
 }
 
@@ -102,31 +95,20 @@ mod tests {
             ),
             (
                 JobError::Hsm(HsmError::new("progress", libc::ECANCELED)),
-                "failed (EIO)",
+                "cancelled",
                 false,
             ),
-            (
-                JobError::Hsm(HsmError::new("begin", 512)),
-                "failed (EIO)",
-                false,
-            ),
+            (JobError::Hsm(HsmError::new("begin", 512)), "failed (EIO)", false),
             (
                 JobError::Location(crate::store::InvalidLocation::Format(9)),
                 "failed (EIO)",
                 false,
             ),
-            (
-                JobError::Attributes(errno(libc::ESTALE)),
-                "failed (ESTALE)",
-                false,
-            ),
+            (JobError::Attributes(errno(libc::ESTALE)), "failed (ESTALE)", false),
             (JobError::NotRegular, "failed (EINVAL)", false),
             (JobError::NoArchiveId, "failed (EINVAL)", false),
             (
-                JobError::PartialExtent {
-                    offset: 1,
-                    length: 1,
-                },
+                JobError::PartialExtent { offset: 1, length: 1 },
                 "failed (EINVAL)",
                 false,
             ),
@@ -151,26 +133,10 @@ mod tests {
                 "failed (EDQUOT)",
                 false,
             ),
-            (
-                JobError::Transfer(TransferError::Changed),
-                "failed (EBUSY)",
-                false,
-            ),
-            (
-                JobError::Transfer(PlanError(u64::MAX).into()),
-                "failed (EFBIG)",
-                false,
-            ),
-            (
-                JobError::Transfer(InvalidKey::Empty.into()),
-                "failed (EINVAL)",
-                false,
-            ),
-            (
-                JobError::Transfer(TransferError::NoTarget(9)),
-                "failed (EINVAL)",
-                false,
-            ),
+            (JobError::Transfer(TransferError::Changed), "failed (EBUSY)", false),
+            (JobError::Transfer(PlanError(u64::MAX).into()), "failed (EFBIG)", false),
+            (JobError::Transfer(InvalidKey::Empty.into()), "failed (EINVAL)", false),
+            (JobError::Transfer(TransferError::NoTarget(9)), "failed (EINVAL)", false),
             (
                 JobError::Transfer(TransferError::Checksum { what: text() }),
                 "failed (EIO)",
@@ -214,11 +180,7 @@ mod tests {
                 "failed (EACCES)",
                 false,
             ),
-            (
-                store(StoreError::Frozen { operation: op }),
-                "failed (ETIMEDOUT)",
-                true,
-            ),
+            (store(StoreError::Frozen { operation: op }), "failed (ETIMEDOUT)", true),
             (
                 store(StoreError::Unsupported {
                     operation: op,
@@ -261,11 +223,7 @@ mod tests {
                 "failed (ETIMEDOUT)",
                 true,
             ),
-            (
-                store(StoreError::Stalled { seconds: 1 }),
-                "failed (ETIMEDOUT)",
-                true,
-            ),
+            (store(StoreError::Stalled { seconds: 1 }), "failed (ETIMEDOUT)", true),
         ];
         for (error, text, retry) in table {
             let verdict = verdict(&error);

@@ -39,12 +39,7 @@ fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
         eprintln!("can't find the build directory");
         return ExitCode::FAILURE;
     };
-    if succeeded(
-        binary,
-        Command::new(directory.join(binary))
-            .args(arguments)
-            .status(),
-    ) {
+    if succeeded(binary, Command::new(directory.join(binary)).args(arguments).status()) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

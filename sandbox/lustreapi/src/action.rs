@@ -46,9 +46,7 @@ fn volatiles() -> MutexGuard<'static, Option<HashMap<(u64, u64), Layout>>> {
 
 pub(crate) fn is_source(inode: (u64, u64)) -> bool {
     let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
-    sources
-        .as_ref()
-        .is_some_and(|sources| sources.contains_key(&inode))
+    sources.as_ref().is_some_and(|sources| sources.contains_key(&inode))
 }
 
 fn inode(file: &File) -> Result<(u64, u64), i32> {
@@ -151,11 +149,7 @@ impl CopyAction {
             no_layout,
             layout,
         };
-        tell(
-            &ct.mount,
-            &request,
-            self.data.as_ref().map(|(file, _)| file.as_fd()),
-        )
+        tell(&ct.mount, &request, self.data.as_ref().map(|(file, _)| file.as_fd()))
     }
 }
 
@@ -167,12 +161,7 @@ fn watched(file: File) -> (File, Watched) {
 fn open_by_fid(mount: &Path, fid: Fid) -> Result<File, i32> {
     tell(mount, &Request::State(fid), None)?;
     let path = mount.join(".lustre/fid").join(fid.to_string());
-    let open = |flags| {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(&path)
-    };
+    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(&path);
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     match open(flags | libc::O_NOATIME) {
         // Not the owner.
@@ -196,14 +185,8 @@ fn volatile(mount: &Path, open_flags: c_int) -> Result<File, i32> {
         .map_err(|error| errno(&error))?;
     std::fs::remove_file(&path).map_err(|error| errno(&error))?;
     let delayed = open_flags & O_LOV_DELAY_CREATE == O_LOV_DELAY_CREATE;
-    let layout = if delayed {
-        Layout::Missing
-    } else {
-        Layout::Default
-    };
-    volatiles()
-        .get_or_insert_default()
-        .insert(inode(&file)?, layout);
+    let layout = if delayed { Layout::Missing } else { Layout::Default };
+    volatiles().get_or_insert_default().insert(inode(&file)?, layout);
     if delayed {
         File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| errno(&error))
     } else {
@@ -352,10 +335,7 @@ pub unsafe extern "C" fn llapi_hsm_action_progress(
 /// # Safety
 /// A live handle.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llapi_hsm_action_get_dfid(
-    handle: *const CopyAction,
-    out: *mut LuFid,
-) -> c_int {
+pub unsafe extern "C" fn llapi_hsm_action_get_dfid(handle: *const CopyAction, out: *mut LuFid) -> c_int {
     police::used(handle as usize, "llapi_hsm_action_get_dfid");
     // SAFETY: the ledger knows it.
     let Some(action) = (unsafe { handle.as_ref() }) else {

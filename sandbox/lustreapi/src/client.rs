@@ -12,17 +12,11 @@ thread_local! {
 }
 
 /// Asks the coordinator of `mount`. An errno is an answer, too.
-pub(crate) fn ask(
-    mount: &Path,
-    request: &Request,
-    fd: Option<BorrowedFd<'_>>,
-) -> Result<Reply, i32> {
+pub(crate) fn ask(mount: &Path, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, i32> {
     CONNECTIONS.with_borrow_mut(|connections| {
         let connection = match connections.entry(mount.to_owned()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(connect(mount).map_err(|_| libc::ENODEV)?)
-            }
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(connect(mount).map_err(|_| libc::ENODEV)?),
         };
         let exchange = connection
             .send(request, fd)

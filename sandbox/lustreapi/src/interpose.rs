@@ -119,12 +119,7 @@ fn file_at(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
 /// # Safety
 /// As of lgetxattr(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lgetxattr(
-    at: *const c_char,
-    name: *const c_char,
-    value: *mut c_void,
-    size: usize,
-) -> isize {
+pub unsafe extern "C" fn lgetxattr(at: *const c_char, name: *const c_char, value: *mut c_void, size: usize) -> isize {
     // SAFETY: NUL-terminated.
     let attribute = unsafe { CStr::from_ptr(name) };
     // SAFETY: NUL-terminated.
@@ -244,10 +239,7 @@ pub unsafe extern "C" fn statx(
     if rc == 0
         && let Some(stat) = unsafe { out.as_mut() }
     {
-        let inode = (
-            libc::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            stat.stx_ino,
-        );
+        let inode = (libc::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino);
         if action::is_source(inode) {
             stat.stx_nlink = stat.stx_nlink.saturating_sub(1);
         }

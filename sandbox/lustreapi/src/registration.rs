@@ -28,10 +28,9 @@ impl Copytool {
         let errno = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
         let mount_dir = File::open(mount).map_err(errno)?;
         File::open(mount.join(".lustre/fid")).map_err(errno)?;
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::from_bits_truncate(flags))
-            .map_err(|e| e as i32)?;
-        nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
-            .map_err(|e| e as i32)?;
+        let (read, write) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::from_bits_truncate(flags)).map_err(|e| e as i32)?;
+        nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).map_err(|e| e as i32)?;
         let uid = std::process::id();
         start(mount, uid, archives, &write)?;
         let pipe = read.into_raw_fd();
@@ -51,12 +50,7 @@ impl Copytool {
 }
 
 /// `LL_IOC_HSM_CT_START`
-pub(crate) fn start(
-    mount: &Path,
-    uid: u32,
-    archives: Vec<u32>,
-    write: &OwnedFd,
-) -> Result<(), i32> {
+pub(crate) fn start(mount: &Path, uid: u32, archives: Vec<u32>, write: &OwnedFd) -> Result<(), i32> {
     let request = Request::Register {
         uid,
         archives,
@@ -91,11 +85,7 @@ pub unsafe extern "C" fn llapi_hsm_copytool_register(
         Ok(n) if !archives.is_null() => unsafe { std::slice::from_raw_parts(archives, n) }.to_vec(),
         _ => return -libc::EINVAL,
     };
-    let Ok(mut ids) = ids
-        .into_iter()
-        .map(u32::try_from)
-        .collect::<Result<Vec<_>, _>>()
-    else {
+    let Ok(mut ids) = ids.into_iter().map(u32::try_from).collect::<Result<Vec<_>, _>>() else {
         return -libc::EINVAL;
     };
     if ids.contains(&0) {
@@ -130,9 +120,7 @@ pub unsafe extern "C" fn llapi_hsm_copytool_unregister(out: *mut *mut Copytool) 
     }
     let open = police::open_actions();
     if open > 0 {
-        police::violation(&format!(
-            "it unregistered with {open} actions begun and not ended"
-        ));
+        police::violation(&format!("it unregistered with {open} actions begun and not ended"));
     }
     // SAFETY: a Box from register, given up by the caller.
     let copytool = unsafe { Box::from_raw(pointer) };
@@ -170,10 +158,7 @@ pub unsafe extern "C" fn llapi_hsm_copytool_get_fd(copytool: *mut Copytool) -> c
 /// # Safety
 /// `pathname` NUL-terminated, `fsname` with room for PATH_MAX.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llapi_search_fsname(
-    pathname: *const c_char,
-    fsname: *mut c_char,
-) -> c_int {
+pub unsafe extern "C" fn llapi_search_fsname(pathname: *const c_char, fsname: *mut c_char) -> c_int {
     // SAFETY: as the caller promises.
     let mount = unsafe { path(pathname) }.and_then(|path| mount_of(&path));
     let Some(mount) = mount else {
@@ -210,17 +195,15 @@ pub unsafe extern "C" fn llapi_fid2path(
     let (Some(mount), Some(fid)) = (mount, fid) else {
         return -libc::EINVAL;
     };
-    rc(
-        ask(&mount, &Request::PathOf(fid), None).and_then(|reply| match reply {
-            Reply::Bytes(path) if path.len() < usize::try_from(pathlen).unwrap_or(0) => {
-                // SAFETY: the path and its NUL fit.
-                unsafe { put_text(out, &path) };
-                Ok(())
-            }
-            Reply::Bytes(_) => Err(libc::EOVERFLOW),
-            _ => Err(libc::EPROTO),
-        }),
-    )
+    rc(ask(&mount, &Request::PathOf(fid), None).and_then(|reply| match reply {
+        Reply::Bytes(path) if path.len() < usize::try_from(pathlen).unwrap_or(0) => {
+            // SAFETY: the path and its NUL fit.
+            unsafe { put_text(out, &path) };
+            Ok(())
+        }
+        Reply::Bytes(_) => Err(libc::EOVERFLOW),
+        _ => Err(libc::EPROTO),
+    }))
 }
 
 /// The sandbox's library prints only what ends the process.

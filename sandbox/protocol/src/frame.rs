@@ -44,9 +44,7 @@ fn via_descriptor<T>(mount: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let dir = std::fs::File::open(dir)?;
-    f(&Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(name))
+    f(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
 }
 
 impl Connection {
@@ -62,20 +60,12 @@ impl Connection {
     /// The other end is gone.
     pub fn send(&mut self, value: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let body = serde_json::to_vec(value)?;
-        let length = u32::try_from(body.len())
-            .map_err(io::Error::other)?
-            .to_le_bytes();
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
         let fds: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
         let iov = [IoSlice::new(&length)];
-        let sent = sendmsg::<()>(
-            self.0.as_raw_fd(),
-            &iov,
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
+        let sent = sendmsg::<()>(self.0.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None)?;
         self.0.write_all(length.get(sent..).unwrap_or_default())?;
         self.0.write_all(&body)
     }
@@ -90,8 +80,7 @@ impl Connection {
         if got == 0 {
             return Ok(None);
         }
-        self.0
-            .read_exact(length.get_mut(got..).unwrap_or_default())?;
+        self.0.read_exact(length.get_mut(got..).unwrap_or_default())?;
         let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
         if length > MAX_FRAME {
             return Err(io::Error::other("frame too large"));
@@ -106,8 +95,7 @@ impl Connection {
         let mut iov = [IoSliceMut::new(bytes)];
         loop {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            let message = match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), flags)
-            {
+            let message = match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), flags) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 other => other?,
             };

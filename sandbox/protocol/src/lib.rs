@@ -7,6 +7,6 @@ mod message;
 
 pub use frame::{Connection, SOCKET, connect, listen};
 pub use message::{
-    Action, ActionState, AgentInfo, Counters, Fault, Fid, FileState, HsmControl, Item, Reply,
-    Request, RequestInfo, Tunable, flags, states,
+    Action, ActionState, AgentInfo, Counters, Fault, Fid, FileState, HsmControl, Item, Reply, Request, RequestInfo,
+    Tunable, flags, states,
 };

@@ -40,11 +40,7 @@ pub struct Fid {
 
 impl Fid {
     /// Names nothing.
-    pub const ZERO: Self = Self {
-        seq: 0,
-        oid: 0,
-        ver: 0,
-    };
+    pub const ZERO: Self = Self { seq: 0, oid: 0, ver: 0 };
 }
 
 impl fmt::Display for Fid {

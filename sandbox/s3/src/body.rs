@@ -79,13 +79,7 @@ async fn next(mut piece: Piece) -> io::Result<Option<(Bytes, Piece)>> {
 }
 
 /// Streams `start..end` of an object.
-pub(crate) fn stream(
-    store: &Arc<Store>,
-    blobs: &[Arc<Blob>],
-    start: u64,
-    end: u64,
-    spoil: Spoil,
-) -> StreamingBlob {
+pub(crate) fn stream(store: &Arc<Store>, blobs: &[Arc<Blob>], start: u64, end: u64, spoil: Spoil) -> StreamingBlob {
     let chunks = stream::iter(pieces(blobs, start, end))
         .map(|piece| stream::try_unfold(piece, next))
         .flatten();
@@ -161,10 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flip_keeps_the_length() {
-        let chunks = stream::iter([
-            Ok(Bytes::from_static(b"abcd")),
-            Ok(Bytes::from_static(b"efgh")),
-        ]);
+        let chunks = stream::iter([Ok(Bytes::from_static(b"abcd")), Ok(Bytes::from_static(b"efgh"))]);
         let spoil = Spoil {
             flip: true,
             cut_after: None,
@@ -175,10 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_is_an_error_after_what_was_let_through() {
-        let chunks = stream::iter([
-            Ok(Bytes::from_static(b"abcd")),
-            Ok(Bytes::from_static(b"efgh")),
-        ]);
+        let chunks = stream::iter([Ok(Bytes::from_static(b"abcd")), Ok(Bytes::from_static(b"efgh"))]);
         let spoil = Spoil {
             flip: false,
             cut_after: Some(6),

@@ -1,35 +1,26 @@
 //! Buckets: create, head, list, and whether they keep versions.
 
 use s3s::dto::{
-    Bucket as Entry, BucketVersioningStatus, CreateBucketInput, CreateBucketOutput,
-    GetBucketVersioningInput, GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput,
-    ListBucketsOutput,
+    Bucket as Entry, BucketVersioningStatus, CreateBucketInput, CreateBucketOutput, GetBucketVersioningInput,
+    GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput, ListBucketsOutput,
 };
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
 use crate::index::Bucket;
 use crate::store::Store;
 
-pub(crate) fn create(
-    store: &Store,
-    input: &CreateBucketInput,
-) -> S3Result<S3Response<CreateBucketOutput>> {
+pub(crate) fn create(store: &Store, input: &CreateBucketInput) -> S3Result<S3Response<CreateBucketOutput>> {
     let mut index = store.index();
     if index.buckets.contains_key(&input.bucket) {
         return Err(S3ErrorCode::BucketAlreadyOwnedByYou.into());
     }
-    index
-        .buckets
-        .insert(input.bucket.clone(), Bucket::default());
+    index.buckets.insert(input.bucket.clone(), Bucket::default());
     Ok(S3Response::new(CreateBucketOutput {
         location: Some(format!("/{}", input.bucket)),
     }))
 }
 
-pub(crate) fn head(
-    store: &Store,
-    input: &HeadBucketInput,
-) -> S3Result<S3Response<HeadBucketOutput>> {
+pub(crate) fn head(store: &Store, input: &HeadBucketInput) -> S3Result<S3Response<HeadBucketOutput>> {
     store.index().bucket(&input.bucket)?;
     Ok(S3Response::new(HeadBucketOutput::default()))
 }

@@ -17,13 +17,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Crc64Nvme,
-        Self::Crc32,
-        Self::Crc32c,
-        Self::Sha1,
-        Self::Sha256,
-    ];
+    pub(crate) const ALL: [Self; 5] = [Self::Crc64Nvme, Self::Crc32, Self::Crc32c, Self::Sha1, Self::Sha256];
 
     /// As `x-amz-checksum-algorithm` spells it.
     pub(crate) fn name(self) -> &'static str {
@@ -157,20 +151,11 @@ impl Shown {
 macro_rules! claims {
     ($input:expr) => {
         [
-            (
-                $crate::checksum::Kind::Crc64Nvme,
-                $input.checksum_crc64nvme.clone(),
-            ),
+            ($crate::checksum::Kind::Crc64Nvme, $input.checksum_crc64nvme.clone()),
             ($crate::checksum::Kind::Crc32, $input.checksum_crc32.clone()),
-            (
-                $crate::checksum::Kind::Crc32c,
-                $input.checksum_crc32c.clone(),
-            ),
+            ($crate::checksum::Kind::Crc32c, $input.checksum_crc32c.clone()),
             ($crate::checksum::Kind::Sha1, $input.checksum_sha1.clone()),
-            (
-                $crate::checksum::Kind::Sha256,
-                $input.checksum_sha256.clone(),
-            ),
+            ($crate::checksum::Kind::Sha256, $input.checksum_sha256.clone()),
         ]
         .into_iter()
         .filter_map(|(kind, text)| Some((kind, text?)))

@@ -43,9 +43,7 @@ pub(crate) fn complete(
     };
     show!(output, &object.checksum);
     let displaced = bucket.put(&input.key, &object, version, &condition)?;
-    let upload = bucket
-        .uploads
-        .remove(&(input.key.clone(), input.upload_id.clone()));
+    let upload = bucket.uploads.remove(&(input.key.clone(), input.upload_id.clone()));
     drop(index);
     // Files go here: what was overwritten, and the parts that the object does not use.
     drop((displaced, upload));
@@ -53,11 +51,7 @@ pub(crate) fn complete(
 }
 
 /// The object that the named parts make up, when all that was said of it is true.
-fn assemble(
-    store: &Store,
-    upload: &Upload,
-    input: &CompleteMultipartUploadInput,
-) -> S3Result<Object> {
+fn assemble(store: &Store, upload: &Upload, input: &CompleteMultipartUploadInput) -> S3Result<Object> {
     let named = input
         .multipart_upload
         .as_ref()
@@ -65,18 +59,10 @@ fn assemble(
         .unwrap_or_default();
     let parts = select(store, upload, named)?;
     let size = parts.iter().map(|part| part.blob.len()).sum();
-    if input
-        .mpu_object_size
-        .is_some_and(|claimed| claimed != length(size))
-    {
-        return Err(invalid(
-            "The provided object size does not match the size of the parts",
-        ));
+    if input.mpu_object_size.is_some_and(|claimed| claimed != length(size)) {
+        return Err(invalid("The provided object size does not match the size of the parts"));
     }
-    let default = store
-        .config
-        .full_object_checksums
-        .then_some(Kind::Crc64Nvme);
+    let default = store.config.full_object_checksums.then_some(Kind::Crc64Nvme);
     let checksum = upload
         .checksum
         .or(default)
@@ -110,11 +96,7 @@ fn assemble(
 }
 
 /// The parts that are named: in order, there, and as they are said to be.
-fn select<'a>(
-    store: &Store,
-    upload: &'a Upload,
-    named: &[CompletedPart],
-) -> S3Result<Vec<&'a Part>> {
+fn select<'a>(store: &Store, upload: &'a Upload, named: &[CompletedPart]) -> S3Result<Vec<&'a Part>> {
     if named.is_empty() {
         return Err(S3ErrorCode::MalformedXML.into());
     }
@@ -123,30 +105,17 @@ fn select<'a>(
     }
     let mut parts = Vec::with_capacity(named.len());
     for name in named {
-        let part = name
-            .part_number
-            .and_then(|number| upload.parts.get(&number));
-        let part = part.filter(|part| {
-            name.e_tag
-                .as_ref()
-                .is_some_and(|etag| etag.value() == part.sums.etag())
-        });
+        let part = name.part_number.and_then(|number| upload.parts.get(&number));
+        let part = part.filter(|part| name.e_tag.as_ref().is_some_and(|etag| etag.value() == part.sums.etag()));
         let part = part.filter(|part| {
             let known = |kind| kind != Kind::Crc64Nvme || store.config.full_object_checksums;
             let mut claims = claims!(name).filter(|(kind, _)| known(*kind));
-            claims.all(|(kind, text)| {
-                part.sums
-                    .get(kind)
-                    .is_some_and(|value| value.base64() == text)
-            })
+            claims.all(|(kind, text)| part.sums.get(kind).is_some_and(|value| value.base64() == text))
         });
         parts.push(part.ok_or(S3ErrorCode::InvalidPart)?);
     }
     let (_, all_but_last) = parts.split_last().ok_or(S3ErrorCode::MalformedXML)?;
-    if all_but_last
-        .iter()
-        .any(|part| part.blob.len() < SMALLEST_PART)
-    {
+    if all_but_last.iter().any(|part| part.blob.len() < SMALLEST_PART) {
         return Err(S3ErrorCode::EntityTooSmall.into());
     }
     Ok(parts)

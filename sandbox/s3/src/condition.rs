@@ -17,10 +17,7 @@ impl Condition {
     /// Refuses what the server does not do: any condition when it does none, and all but `*` of `If-None-Match`.
     pub(crate) fn check_supported(&self, conditional_writes: bool) -> S3Result<()> {
         let asked = self.if_match.is_some() || self.if_none_match.is_some();
-        let any = self
-            .if_none_match
-            .as_ref()
-            .is_none_or(ETagCondition::is_any);
+        let any = self.if_none_match.as_ref().is_none_or(ETagCondition::is_any);
         if (asked && !conditional_writes) || !any {
             let message = "A header you provided implies functionality that is not implemented";
             return Err(refuse(S3ErrorCode::NotImplemented, message));
@@ -62,13 +59,10 @@ impl Condition {
 }
 
 fn is_met(condition: &ETagCondition, object: &Object) -> bool {
-    condition
-        .as_etag()
-        .is_none_or(|etag| etag.value() == object.etag)
+    condition.as_etag().is_none_or(|etag| etag.value() == object.etag)
 }
 
 fn failed(header: &str) -> s3s::S3Error {
-    let message =
-        format!("At least one of the pre-conditions you specified did not hold: {header}");
+    let message = format!("At least one of the pre-conditions you specified did not hold: {header}");
     refuse(S3ErrorCode::PreconditionFailed, message)
 }

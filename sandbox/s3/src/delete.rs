@@ -1,8 +1,8 @@
 //! Deleting: one object, or many at once.
 
 use s3s::dto::{
-    DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject,
-    ETagCondition, Error, ObjectIdentifier,
+    DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETagCondition,
+    Error, ObjectIdentifier,
 };
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
@@ -31,10 +31,7 @@ fn delete(
     Ok(deleted)
 }
 
-pub(crate) fn one(
-    store: &Store,
-    input: DeleteObjectInput,
-) -> S3Result<S3Response<DeleteObjectOutput>> {
+pub(crate) fn one(store: &Store, input: DeleteObjectInput) -> S3Result<S3Response<DeleteObjectOutput>> {
     let deleted = delete(
         store,
         &input.bucket,
@@ -49,10 +46,7 @@ pub(crate) fn one(
     }))
 }
 
-pub(crate) fn many(
-    store: &Store,
-    input: DeleteObjectsInput,
-) -> S3Result<S3Response<DeleteObjectsOutput>> {
+pub(crate) fn many(store: &Store, input: DeleteObjectsInput) -> S3Result<S3Response<DeleteObjectsOutput>> {
     if input.delete.objects.is_empty() || input.delete.objects.len() > 1000 {
         return Err(S3ErrorCode::MalformedXML.into());
     }
@@ -60,10 +54,7 @@ pub(crate) fn many(
     let (mut deleted, mut errors) = (Vec::new(), Vec::new());
     for object in input.delete.objects {
         let ObjectIdentifier {
-            key,
-            version_id,
-            e_tag,
-            ..
+            key, version_id, e_tag, ..
         } = object;
         let if_match = e_tag.map(ETagCondition::ETag);
         match delete(store, &input.bucket, &key, version_id.as_deref(), if_match) {

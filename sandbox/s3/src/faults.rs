@@ -157,20 +157,11 @@ impl Faults {
     fn failure(&self, op: &str) -> Option<S3Error> {
         let mut state = self.state();
         state.failures.retain(|failure| failure.times > 0);
-        let failure = state
-            .failures
-            .iter_mut()
-            .find(|failure| matches(&failure.op, op))?;
+        let failure = state.failures.iter_mut().find(|failure| matches(&failure.op, op))?;
         failure.times -= 1;
-        let code =
-            S3ErrorCode::from_bytes(failure.code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
+        let code = S3ErrorCode::from_bytes(failure.code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
         let mut error = S3Error::with_message(code, "A fault of the sandbox");
-        error.set_status_code(
-            failure
-                .status
-                .try_into()
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        );
+        error.set_status_code(failure.status.try_into().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         Some(error)
     }
 

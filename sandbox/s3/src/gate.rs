@@ -79,11 +79,7 @@ impl Gate {
     /// The same on a thread, for at most `timeout`; false when that ran out.
     #[must_use]
     pub fn wait_held_blocking(&self, count: usize, timeout: Duration) -> bool {
-        let guard = self
-            .inner
-            .lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let guard = self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self
             .inner
             .changed
@@ -169,11 +165,7 @@ mod tests {
             let gate = gate.clone();
             tokio::spawn(async move { gate.pass().await })
         };
-        assert!(
-            tokio::task::spawn_blocking(|| waiter.join().unwrap())
-                .await
-                .unwrap()
-        );
+        assert!(tokio::task::spawn_blocking(|| waiter.join().unwrap()).await.unwrap());
         gate.release();
         request.await.unwrap();
     }

@@ -118,11 +118,7 @@ impl Bucket {
     }
 
     /// The object of a key, of the version if one is named.
-    pub(crate) fn find(
-        &self,
-        key: &str,
-        version: Option<&str>,
-    ) -> S3Result<(&Arc<Object>, Option<&String>)> {
+    pub(crate) fn find(&self, key: &str, version: Option<&str>) -> S3Result<(&Arc<Object>, Option<&String>)> {
         let versions = self.keys.get(key).map(Vec::as_slice).unwrap_or_default();
         let (found, absent) = match version {
             None => (versions.last(), S3ErrorCode::NoSuchKey),
@@ -136,9 +132,7 @@ impl Bucket {
                 id,
                 object: Some(object),
             }) => Ok((object, id.as_ref())),
-            Some(Version { object: None, .. }) if version.is_some() => {
-                Err(S3ErrorCode::MethodNotAllowed.into())
-            }
+            Some(Version { object: None, .. }) if version.is_some() => Err(S3ErrorCode::MethodNotAllowed.into()),
             Some(_) | None => Err(absent.into()),
         }
     }
@@ -174,19 +168,12 @@ impl Bucket {
     }
 
     /// Deletes a key: exactly the version that is named; else by a marker when there is an id for it; else all of it.
-    pub(crate) fn delete(
-        &mut self,
-        key: &str,
-        version: Option<&str>,
-        marker_id: Option<String>,
-    ) -> Deleted {
+    pub(crate) fn delete(&mut self, key: &str, version: Option<&str>, marker_id: Option<String>) -> Deleted {
         if let Some(id) = version {
             let Some(versions) = self.keys.get_mut(key) else {
                 return Deleted::default();
             };
-            let displaced: Vec<Version> = versions
-                .extract_if(.., |version| version.has_id(id))
-                .collect();
+            let displaced: Vec<Version> = versions.extract_if(.., |version| version.has_id(id)).collect();
             if versions.is_empty() {
                 self.keys.remove(key);
             }

@@ -4,9 +4,7 @@ use std::ops::Bound;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use s3s::dto::{
-    CommonPrefix, ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass,
-};
+use s3s::dto::{CommonPrefix, ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass};
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
 use crate::error::refuse;
@@ -19,24 +17,14 @@ const PAGE: i32 = 1000;
 
 /// How many entries a page is to have.
 pub(crate) fn page_size(asked: Option<i32>) -> S3Result<usize> {
-    usize::try_from(asked.unwrap_or(PAGE).min(PAGE)).map_err(|_| {
-        refuse(
-            S3ErrorCode::InvalidArgument,
-            "The size of a page cannot be negative",
-        )
-    })
+    usize::try_from(asked.unwrap_or(PAGE).min(PAGE))
+        .map_err(|_| refuse(S3ErrorCode::InvalidArgument, "The size of a page cannot be negative"))
 }
 
-pub(crate) fn objects(
-    store: &Store,
-    input: ListObjectsV2Input,
-) -> S3Result<S3Response<ListObjectsV2Output>> {
+pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Response<ListObjectsV2Output>> {
     let max = page_size(input.max_keys)?;
     let prefix = input.prefix.as_deref().unwrap_or_default();
-    let delimiter = input
-        .delimiter
-        .as_deref()
-        .filter(|delimiter| !delimiter.is_empty());
+    let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
     // A token is the key, or the common prefix, that the page before ended with.
     let after = match &input.continuation_token {
         Some(token) => Some(decode(token)?),
@@ -60,9 +48,7 @@ pub(crate) fn objects(
         let common = delimiter
             .and_then(|it| Some(prefix.len() + rest.find(it)? + it.len()))
             .map(|end| &key[..end]);
-        if common.is_some_and(|common| {
-            prefixes.last().map(String::as_str).or(after.as_deref()) == Some(common)
-        }) {
+        if common.is_some_and(|common| prefixes.last().map(String::as_str).or(after.as_deref()) == Some(common)) {
             continue;
         }
         if contents.len() + prefixes.len() == max {
@@ -82,15 +68,11 @@ pub(crate) fn objects(
         common_prefixes: Some(
             prefixes
                 .into_iter()
-                .map(|prefix| CommonPrefix {
-                    prefix: Some(prefix),
-                })
+                .map(|prefix| CommonPrefix { prefix: Some(prefix) })
                 .collect(),
         ),
         is_truncated: Some(truncated),
-        next_continuation_token: last
-            .filter(|_| truncated)
-            .map(|last| URL_SAFE_NO_PAD.encode(last)),
+        next_continuation_token: last.filter(|_| truncated).map(|last| URL_SAFE_NO_PAD.encode(last)),
         max_keys: i32::try_from(max).ok(),
         name: Some(input.bucket),
         prefix: input.prefix,
@@ -103,14 +85,12 @@ pub(crate) fn objects(
 
 fn decode(token: &str) -> S3Result<String> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-    bytes
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| {
-            refuse(
-                S3ErrorCode::InvalidArgument,
-                "The continuation token provided is incorrect",
-            )
-        })
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        refuse(
+            S3ErrorCode::InvalidArgument,
+            "The continuation token provided is incorrect",
+        )
+    })
 }
 
 fn entry(key: &str, object: &Object) -> Entry {

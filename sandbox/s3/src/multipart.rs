@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
-    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, UploadPartInput,
-    UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, ETag, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -48,15 +47,10 @@ pub(crate) fn create(
 }
 
 /// The checksum that an upload asks for, and whether it is that of the whole object.
-fn checksum_of(
-    store: &Store,
-    input: &CreateMultipartUploadInput,
-) -> S3Result<(Option<Kind>, bool)> {
+fn checksum_of(store: &Store, input: &CreateMultipartUploadInput) -> S3Result<(Option<Kind>, bool)> {
     let kind = match &input.checksum_algorithm {
         None => return Ok((None, true)),
-        Some(name) => {
-            Kind::from_name(name.as_str()).ok_or_else(|| invalid("Unknown checksum algorithm"))?
-        }
+        Some(name) => Kind::from_name(name.as_str()).ok_or_else(|| invalid("Unknown checksum algorithm"))?,
     };
     if kind == Kind::Crc64Nvme && !store.config.full_object_checksums {
         return Ok((None, true));
@@ -66,9 +60,9 @@ fn checksum_of(
         .as_ref()
         .map(|it| it.as_str() == ChecksumType::FULL_OBJECT);
     match (kind, full) {
-        (Kind::Crc64Nvme, Some(false)) | (Kind::Sha1 | Kind::Sha256, Some(true)) => Err(invalid(
-            "The checksum type cannot be used with the checksum algorithm",
-        )),
+        (Kind::Crc64Nvme, Some(false)) | (Kind::Sha1 | Kind::Sha256, Some(true)) => {
+            Err(invalid("The checksum type cannot be used with the checksum algorithm"))
+        }
         (_, full) => Ok((Some(kind), full.unwrap_or(kind == Kind::Crc64Nvme))),
     }
 }
@@ -130,18 +124,9 @@ fn accept(store: &Store, request: &S3Request<UploadPartInput>) -> S3Result<Claim
         .bucket(&input.bucket)?
         .upload(&input.key, &input.upload_id)?
         .checksum;
-    let named = input
-        .checksum_algorithm
-        .as_ref()
-        .map(|algorithm| algorithm.as_str());
+    let named = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
     let algorithm = named.or(asked.map(Kind::name));
-    let claim = Claim::new(
-        store,
-        request,
-        claims!(input),
-        algorithm,
-        input.content_md5.as_ref(),
-    )?;
+    let claim = Claim::new(store, request, claims!(input), algorithm, input.content_md5.as_ref())?;
     if asked.is_some() && claim.kind != asked {
         return Err(invalid(
             "Checksum type mismatch: the upload was created with another one",

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use s3s::dto::{
-    ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, GetObjectInput,
-    GetObjectOutput, HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput,
-    PutObjectOutput, StorageClass,
+    ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, GetObjectInput, GetObjectOutput,
+    HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput, PutObjectOutput, StorageClass,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -131,30 +130,13 @@ fn accept(store: &Store, request: &S3Request<PutObjectInput>) -> S3Result<(Condi
     };
     condition.check_supported(store.config.conditional_writes)?;
     store.index().bucket(&input.bucket)?;
-    let algorithm = input
-        .checksum_algorithm
-        .as_ref()
-        .map(|algorithm| algorithm.as_str());
-    let claim = Claim::new(
-        store,
-        request,
-        claims!(input),
-        algorithm,
-        input.content_md5.as_ref(),
-    )?;
+    let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
+    let claim = Claim::new(store, request, claims!(input), algorithm, input.content_md5.as_ref())?;
     Ok((condition, claim))
 }
 
-pub(crate) fn get(
-    store: &Arc<Store>,
-    input: GetObjectInput,
-) -> S3Result<S3Response<GetObjectOutput>> {
-    let found = find(
-        store,
-        &input.bucket,
-        &input.key,
-        input.version_id.as_deref(),
-    )?;
+pub(crate) fn get(store: &Arc<Store>, input: GetObjectInput) -> S3Result<S3Response<GetObjectOutput>> {
+    let found = find(store, &input.bucket, &input.key, input.version_id.as_deref())?;
     Condition {
         if_match: input.if_match,
         if_none_match: input.if_none_match,
@@ -172,33 +154,15 @@ pub(crate) fn get(
         }
     };
     let whole = range == (0..size);
-    describe!(
-        output,
-        &found,
-        whole && wants_checksum(input.checksum_mode.as_ref())
-    );
+    describe!(output, &found, whole && wants_checksum(input.checksum_mode.as_ref()));
     let spoil = store.faults.spoil(range.end - range.start);
     output.content_length = Some(length(range.end - range.start));
-    output.body = Some(body::stream(
-        store,
-        &found.object.blobs,
-        range.start,
-        range.end,
-        spoil,
-    ));
+    output.body = Some(body::stream(store, &found.object.blobs, range.start, range.end, spoil));
     Ok(S3Response::new(output))
 }
 
-pub(crate) fn head(
-    store: &Store,
-    input: HeadObjectInput,
-) -> S3Result<S3Response<HeadObjectOutput>> {
-    let found = find(
-        store,
-        &input.bucket,
-        &input.key,
-        input.version_id.as_deref(),
-    )?;
+pub(crate) fn head(store: &Store, input: HeadObjectInput) -> S3Result<S3Response<HeadObjectOutput>> {
+    let found = find(store, &input.bucket, &input.key, input.version_id.as_deref())?;
     Condition {
         if_match: input.if_match,
         if_none_match: input.if_none_match,
@@ -213,10 +177,7 @@ pub(crate) fn head(
 }
 
 /// The copy shares the bytes of its source.
-pub(crate) fn copy(
-    store: &Store,
-    input: CopyObjectInput,
-) -> S3Result<S3Response<CopyObjectOutput>> {
+pub(crate) fn copy(store: &Store, input: CopyObjectInput) -> S3Result<S3Response<CopyObjectOutput>> {
     let CopySource::Bucket {
         bucket,
         key,
@@ -265,12 +226,11 @@ pub(crate) fn copy(
     };
     show!(result, &object.checksum);
     let version = store.new_version();
-    let displaced = store.index().bucket(&input.bucket)?.put(
-        &input.key,
-        &object,
-        version.clone(),
-        &Condition::default(),
-    )?;
+    let displaced =
+        store
+            .index()
+            .bucket(&input.bucket)?
+            .put(&input.key, &object, version.clone(), &Condition::default())?;
     drop(displaced);
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(result),

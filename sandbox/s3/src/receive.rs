@@ -69,30 +69,20 @@ impl Claim {
 
     /// Compares with what was received.
     fn check(&self, sums: &Sums) -> S3Result<()> {
-        if self
-            .md5
-            .as_ref()
-            .is_some_and(|md5| *md5 != STANDARD.encode(sums.md5))
-        {
+        if self.md5.as_ref().is_some_and(|md5| *md5 != STANDARD.encode(sums.md5)) {
             return Err(bad_digest("Content-MD5"));
         }
         let Some(kind) = self.kind else {
             return Ok(());
         };
         let trailer = || {
-            let read = |headers: &hyper::HeaderMap| {
-                Some(headers.get(kind.header())?.to_str().ok()?.to_owned())
-            };
+            let read = |headers: &hyper::HeaderMap| Some(headers.get(kind.header())?.to_str().ok()?.to_owned());
             self.trailers.as_ref()?.read(read)?
         };
         match self.header.clone().or_else(trailer) {
             None if self.announced => Err(refuse(
-                S3ErrorCode::from_bytes(b"MalformedTrailerError")
-                    .unwrap_or(S3ErrorCode::InvalidRequest),
-                format!(
-                    "The trailer {} was announced and did not come",
-                    kind.header()
-                ),
+                S3ErrorCode::from_bytes(b"MalformedTrailerError").unwrap_or(S3ErrorCode::InvalidRequest),
+                format!("The trailer {} was announced and did not come", kind.header()),
             )),
             None => Ok(()),
             Some(text) if sums.get(kind).is_some_and(|value| value.base64() == text) => Ok(()),
@@ -110,11 +100,7 @@ pub(crate) struct Received {
 }
 
 /// Receives a body. On any error, and when the request is given up, what was written is removed.
-pub(crate) async fn receive(
-    store: &Store,
-    body: Option<StreamingBlob>,
-    claim: &Claim,
-) -> S3Result<Received> {
+pub(crate) async fn receive(store: &Store, body: Option<StreamingBlob>, claim: &Claim) -> S3Result<Received> {
     let mut hasher = Hasher::new(claim.kind);
     let mut writer = Writer::new(store);
     if let Some(mut body) = body {
@@ -137,10 +123,7 @@ pub(crate) async fn receive(
 
 /// The checksum that is answered: the one that the client used, else the one that is always computed.
 fn shown(store: &Store, kind: Option<Kind>, sums: &Sums) -> Option<Shown> {
-    let default = store
-        .config
-        .full_object_checksums
-        .then_some(Kind::Crc64Nvme);
+    let default = store.config.full_object_checksums.then_some(Kind::Crc64Nvme);
     sums.get(kind.or(default)?).map(Shown::whole)
 }
 
@@ -187,11 +170,7 @@ impl<'a> Writer<'a> {
 
     async fn write(&mut self, data: &[u8]) -> S3Result<()> {
         self.buffer.extend_from_slice(data);
-        let limit = if self.file.is_some() {
-            BUFFER
-        } else {
-            IN_MEMORY + 1
-        };
+        let limit = if self.file.is_some() { BUFFER } else { IN_MEMORY + 1 };
         if self.buffer.len() >= limit {
             self.flush().await
         } else {

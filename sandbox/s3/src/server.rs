@@ -74,12 +74,7 @@ impl Server {
         let mut builder = S3ServiceBuilder::new(Service::new(Arc::clone(&store)));
         builder.set_auth(auth);
         let stop = watch::Sender::new(false);
-        let accept = accept(
-            listener,
-            builder.build(),
-            Arc::clone(&store),
-            stop.subscribe(),
-        );
+        let accept = accept(listener, builder.build(), Arc::clone(&store), stop.subscribe());
         let task = Mutex::new(Some(tokio::spawn(accept)));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -164,13 +159,7 @@ impl Server {
     }
 
     /// Puts an object by the back door: neither counted nor subject to faults. Makes the bucket if need be.
-    pub fn put(
-        &self,
-        bucket: &str,
-        key: &str,
-        bytes: impl Into<Bytes>,
-        metadata: BTreeMap<String, String>,
-    ) {
+    pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>, metadata: BTreeMap<String, String>) {
         let (store, bytes) = (&self.inner.store, bytes.into());
         let mut hasher = Hasher::new(None);
         hasher.update(&bytes);
@@ -215,12 +204,7 @@ impl Server {
     /// Ends the server: it closes its socket and all connections, whatever they are at, and then returns.
     pub async fn stop(self) {
         self.inner.stop.send_replace(true);
-        let task = self
-            .inner
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             // It fails only by a panic of the accept loop, and then it has ended too.
             drop(task.await);
@@ -242,12 +226,7 @@ impl S3Auth for Auth {
 }
 
 /// Accepts connections until the server is stopped; then its end takes the connections along.
-async fn accept(
-    listener: TcpListener,
-    service: S3Service,
-    store: Arc<Store>,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, service: S3Service, store: Arc<Store>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -53,10 +53,7 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> Stats {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         Stats {
-            requests: requests
-                .iter()
-                .map(|(&op, &count)| (op.to_owned(), count))
-                .collect(),
+            requests: requests.iter().map(|(&op, &count)| (op.to_owned(), count)).collect(),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
         }

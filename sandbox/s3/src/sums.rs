@@ -61,9 +61,7 @@ impl Hasher {
         Self {
             md5: Md5::new(),
             crc64: Running::new(Kind::Crc64Nvme),
-            asked: asked
-                .filter(|&kind| kind != Kind::Crc64Nvme)
-                .map(Running::new),
+            asked: asked.filter(|&kind| kind != Kind::Crc64Nvme).map(Running::new),
         }
     }
 

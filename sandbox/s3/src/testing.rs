@@ -59,9 +59,7 @@ impl Reply {
             .split(&open)
             .skip(1)
             .filter_map(|rest| Some(rest.split_once(&close)?.0));
-        found
-            .map(|content| content.replace("&quot;", "\""))
-            .collect()
+        found.map(|content| content.replace("&quot;", "\"")).collect()
     }
 
     pub(crate) fn element(&self, element: &str) -> String {
@@ -108,13 +106,7 @@ impl Client {
     }
 
     /// Sends a request; its query has to be sorted and encoded as a signature wants it.
-    pub(crate) async fn send(
-        &self,
-        method: &str,
-        target: &str,
-        headers: &[(&str, &str)],
-        body: Body<'_>,
-    ) -> Reply {
+    pub(crate) async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Body<'_>) -> Reply {
         let mut headers: BTreeMap<String, String> = headers
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -126,20 +118,12 @@ impl Client {
                 bytes.to_vec()
             }
             Body::Trailer(bytes, kind, text) => {
-                add(
-                    "x-amz-content-sha256",
-                    "STREAMING-UNSIGNED-PAYLOAD-TRAILER".to_owned(),
-                );
+                add("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER".to_owned());
                 add("x-amz-trailer", kind.header().to_owned());
                 add("x-amz-decoded-content-length", bytes.len().to_string());
                 add("content-encoding", "aws-chunked".to_owned());
                 let tail = format!("\r\n0\r\n{}:{text}\r\n\r\n", kind.header());
-                [
-                    format!("{:x}\r\n", bytes.len()).as_bytes(),
-                    bytes,
-                    tail.as_bytes(),
-                ]
-                .concat()
+                [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, tail.as_bytes()].concat()
             }
         };
         add("content-length", bytes.len().to_string());
@@ -189,9 +173,8 @@ impl Client {
             .fold(secret, |key, part| hmac(&key, part.as_bytes()).to_vec());
         let signature = hex(&hmac(&key, text.as_bytes()));
         let access = &self.access;
-        let value = format!(
-            "AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={names}, Signature={signature}"
-        );
+        let value =
+            format!("AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={names}, Signature={signature}");
         headers.insert("authorization".to_owned(), value);
     }
 }
@@ -217,14 +200,7 @@ fn parse(answer: &[u8]) -> Reply {
         .expect("an answer with headers");
     let head = std::str::from_utf8(&answer[..end]).unwrap();
     let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

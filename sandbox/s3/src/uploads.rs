@@ -1,8 +1,8 @@
 //! Listing what is being uploaded: the parts of an upload, and the uploads of a bucket.
 
 use s3s::dto::{
-    ChecksumAlgorithm, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput,
-    ListPartsOutput, MultipartUpload, Part,
+    ChecksumAlgorithm, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
+    MultipartUpload, Part,
 };
 use s3s::{S3Response, S3Result};
 
@@ -15,13 +15,10 @@ pub(crate) fn parts(store: &Store, input: ListPartsInput) -> S3Result<S3Response
     let max = page_size(input.max_parts)?;
     let after = input.part_number_marker.unwrap_or_default();
     let mut index = store.index();
-    let upload = index
-        .bucket(&input.bucket)?
-        .upload(&input.key, &input.upload_id)?;
-    let kind = upload.checksum.or(store
-        .config
-        .full_object_checksums
-        .then_some(Kind::Crc64Nvme));
+    let upload = index.bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?;
+    let kind = upload
+        .checksum
+        .or(store.config.full_object_checksums.then_some(Kind::Crc64Nvme));
     let mut rest = upload.parts.range(after.saturating_add(1)..);
     let mut parts = Vec::new();
     for (&number, part) in rest.by_ref().take(max) {
@@ -32,22 +29,14 @@ pub(crate) fn parts(store: &Store, input: ListPartsInput) -> S3Result<S3Response
             last_modified: Some(part.modified.into()),
             ..Part::default()
         };
-        show!(
-            entry,
-            kind.and_then(|kind| part.sums.get(kind)).map(Shown::whole)
-        );
+        show!(entry, kind.and_then(|kind| part.sums.get(kind)).map(Shown::whole));
         parts.push(entry);
     }
     let truncated = rest.next().is_some();
     Ok(S3Response::new(ListPartsOutput {
-        checksum_algorithm: upload
-            .checksum
-            .map(|kind| ChecksumAlgorithm::from_static(kind.name())),
+        checksum_algorithm: upload.checksum.map(|kind| ChecksumAlgorithm::from_static(kind.name())),
         storage_class: upload.attributes.storage_class.clone(),
-        next_part_number_marker: parts
-            .last()
-            .and_then(|part| part.part_number)
-            .filter(|_| truncated),
+        next_part_number_marker: parts.last().and_then(|part| part.part_number).filter(|_| truncated),
         is_truncated: Some(truncated),
         parts: Some(parts),
         bucket: Some(input.bucket),
@@ -68,16 +57,11 @@ pub(crate) fn uploads(
     let key_marker = input.key_marker.clone().unwrap_or_default();
     let id_marker = input.upload_id_marker.clone().unwrap_or_default();
     let mut index = store.index();
-    let mut rest = index
-        .bucket(&input.bucket)?
-        .uploads
-        .iter()
-        .filter(|((key, id), _)| {
-            // Without an id the marker means all uploads of its key.
-            let after = *key > key_marker
-                || (*key == key_marker && !id_marker.is_empty() && *id > id_marker);
-            key.starts_with(&prefix) && (after || key_marker.is_empty())
-        });
+    let mut rest = index.bucket(&input.bucket)?.uploads.iter().filter(|((key, id), _)| {
+        // Without an id the marker means all uploads of its key.
+        let after = *key > key_marker || (*key == key_marker && !id_marker.is_empty() && *id > id_marker);
+        key.starts_with(&prefix) && (after || key_marker.is_empty())
+    });
     let uploads: Vec<MultipartUpload> = rest
         .by_ref()
         .take(max)
@@ -86,9 +70,7 @@ pub(crate) fn uploads(
             upload_id: Some(id.clone()),
             initiated: Some(upload.initiated.into()),
             storage_class: upload.attributes.storage_class.clone(),
-            checksum_algorithm: upload
-                .checksum
-                .map(|kind| ChecksumAlgorithm::from_static(kind.name())),
+            checksum_algorithm: upload.checksum.map(|kind| ChecksumAlgorithm::from_static(kind.name())),
             ..MultipartUpload::default()
         })
         .collect();

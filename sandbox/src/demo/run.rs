@@ -25,9 +25,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 pub(crate) fn run(cli: &Cli) -> Result<Report> {
     let scratch = match &cli.work_dir {
-        Some(dir) => tempfile::Builder::new()
-            .prefix("lhsm-demo-")
-            .tempdir_in(dir)?,
+        Some(dir) => tempfile::Builder::new().prefix("lhsm-demo-").tempdir_in(dir)?,
         None => tempfile::Builder::new().prefix("lhsm-demo-").tempdir()?,
     };
     let mount = scratch.path().join("lustre");
@@ -58,13 +56,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
     })
 }
 
-fn start_daemon(
-    cli: &Cli,
-    scratch: &Path,
-    mount: &Path,
-    store: Option<&Server>,
-    log: &Path,
-) -> Result<Daemon> {
+fn start_daemon(cli: &Cli, scratch: &Path, mount: &Path, store: Option<&Server>, log: &Path) -> Result<Daemon> {
     let library = process::artifact(process::LIBRARY)?;
     let endpoint = match (store, &cli.s3) {
         (Some(store), _) => store.endpoint(),
@@ -121,9 +113,7 @@ impl Show {
             return ProgressBar::with_draw_target(Some(files as u64), ProgressDrawTarget::hidden());
         }
         let bar = ProgressBar::new(files as u64);
-        if let Ok(style) = ProgressStyle::with_template(
-            "{msg:<22} {bar:40} {pos}/{len} files, {per_sec}, {eta} left",
-        ) {
+        if let Ok(style) = ProgressStyle::with_template("{msg:<22} {bar:40} {pos}/{len} files, {per_sec}, {eta} left") {
             bar.set_style(style);
         }
         bar.set_message(name);
@@ -153,8 +143,7 @@ impl Demo {
             .map(|entry| self.client.fid(&entry.path))
             .collect::<io::Result<Vec<_>>>()?;
 
-        self.report.archived =
-            self.request("archive", Action::Archive, &fids, states::ARCHIVED, 0)?;
+        self.report.archived = self.request("archive", Action::Archive, &fids, states::ARCHIVED, 0)?;
         self.report.space_before = tree::space(&entries)?;
         self.report.released = self.release(&fids)?;
         self.report.space_released = tree::space(&entries)?;
@@ -162,13 +151,7 @@ impl Demo {
             self.report.how = "each file was restored by reading it";
         } else {
             self.report.how = "restored by name (restore on read needs root)";
-            self.request(
-                "restore",
-                Action::Restore,
-                &fids,
-                states::ARCHIVED,
-                states::RELEASED,
-            )?;
+            self.request("restore", Action::Restore, &fids, states::ARCHIVED, states::RELEASED)?;
         }
         self.compare(&entries)?;
         self.report.restored = self.count(&fids, states::ARCHIVED, states::RELEASED)?;
@@ -200,14 +183,7 @@ impl Demo {
     }
 
     /// Requests an action for all files and waits; how many ended as wanted.
-    fn request(
-        &mut self,
-        name: &'static str,
-        action: Action,
-        fids: &[Fid],
-        with: u32,
-        without: u32,
-    ) -> Result<usize> {
+    fn request(&mut self, name: &'static str, action: Action, fids: &[Fid], with: u32, without: u32) -> Result<usize> {
         let (bar, start) = (self.show.step(name, fids.len()), Instant::now());
         for batch in fids.chunks(BATCH) {
             self.client.request(action, 1, batch)?;
@@ -227,9 +203,7 @@ impl Demo {
         let (bar, start) = (self.show.step("release", fids.len()), Instant::now());
         for fid in fids {
             if let Err(error) = self.client.release(*fid) {
-                self.report
-                    .differences
-                    .push(format!("{fid} was not released: {error}"));
+                self.report.differences.push(format!("{fid} was not released: {error}"));
             }
             bar.inc(1);
         }
@@ -247,13 +221,8 @@ impl Demo {
         let (bar, start) = (self.show.step(name, entries.len()), Instant::now());
         for entry in entries {
             match tree::measure(entry.path.clone()) {
-                Ok(now) if now.sum == entry.sum && now.bytes == entry.bytes => {
-                    self.report.identical += 1
-                }
-                Ok(_) => self
-                    .report
-                    .differences
-                    .push(entry.path.display().to_string()),
+                Ok(now) if now.sum == entry.sum && now.bytes == entry.bytes => self.report.identical += 1,
+                Ok(_) => self.report.differences.push(entry.path.display().to_string()),
                 Err(error) => self
                     .report
                     .differences

@@ -25,10 +25,7 @@ pub(crate) fn copy(source: &Path, to: &Path, mut tick: impl FnMut(u64)) -> io::R
     let git = source.join(".git");
     for found in walk.filter_entry(|entry| entry.path() != built && entry.path() != git) {
         let found = found.map_err(io::Error::other)?;
-        let relative = found
-            .path()
-            .strip_prefix(source)
-            .map_err(io::Error::other)?;
+        let relative = found.path().strip_prefix(source).map_err(io::Error::other)?;
         let path = to.join(relative);
         if found.file_type().is_dir() {
             fs::create_dir_all(&path)?;

@@ -27,31 +27,13 @@ impl State {
     }
 
     /// Adds a record to the log.
-    pub(super) fn log(
-        &mut self,
-        action: Action,
-        fid: Fid,
-        archive_id: u32,
-        flags: u64,
-        data: Vec<u8>,
-    ) {
+    pub(super) fn log(&mut self, action: Action, fid: Fid, archive_id: u32, flags: u64, data: Vec<u8>) {
         let cookie = self.new_cookie();
         self.log_as(cookie, action, fid, archive_id, flags, data);
     }
 
-    fn log_as(
-        &mut self,
-        cookie: u64,
-        action: Action,
-        fid: Fid,
-        archive_id: u32,
-        flags: u64,
-        data: Vec<u8>,
-    ) {
-        let number = self
-            .actions
-            .last_key_value()
-            .map_or(1, |(number, _)| number + 1);
+    fn log_as(&mut self, cookie: u64, action: Action, fid: Fid, archive_id: u32, flags: u64, data: Vec<u8>) {
+        let number = self.actions.last_key_value().map_or(1, |(number, _)| number + 1);
         let record = Record::new(cookie, action, fid, archive_id, flags, data);
         if action != Action::Cancel {
             self.by_cookie.insert(cookie, number);
@@ -82,14 +64,7 @@ impl State {
         Ok(())
     }
 
-    fn request_one(
-        &mut self,
-        action: Action,
-        archive_id: u32,
-        flags: u64,
-        fid: Fid,
-        data: &[u8],
-    ) -> Result<(), i32> {
+    fn request_one(&mut self, action: Action, archive_id: u32, flags: u64, fid: Fid, data: &[u8]) -> Result<(), i32> {
         if action == Action::Cancel {
             if let Some(target) = self.pending_of(fid) {
                 let (cookie, archive_id) = (target.cookie, target.archive_id);
@@ -105,9 +80,7 @@ impl State {
         };
         let needed = match action {
             Action::Archive => {
-                if has(states::NOARCHIVE)
-                    || (has(states::EXISTS) && file.archive_id != 0 && file.archive_id != id)
-                {
+                if has(states::NOARCHIVE) || (has(states::EXISTS) && file.archive_id != 0 && file.archive_id != id) {
                     return Err(libc::EPERM);
                 }
                 has(states::DIRTY) || !has(states::ARCHIVED)
@@ -216,8 +189,7 @@ impl State {
                 Action::Restore => swapped.and_then(|layout| self.restored(fid, layout)),
                 Action::Remove => {
                     if let Some(file) = self.files.get_mut(&fid) {
-                        file.states &=
-                            !(states::ARCHIVED | states::EXISTS | states::LOST | states::DIRTY);
+                        file.states &= !(states::ARCHIVED | states::EXISTS | states::LOST | states::DIRTY);
                         file.archive_id = 0;
                     }
                     Ok(())
@@ -238,10 +210,7 @@ impl State {
     }
 
     fn archived(&mut self, number: u64, fid: Fid, data_version: u64) -> Result<(), i32> {
-        let id = self
-            .actions
-            .get(&number)
-            .map_or(1, |record| record.archive_id);
+        let id = self.actions.get(&number).map_or(1, |record| record.archive_id);
         if data_version == 0 {
             return Err(libc::EBUSY);
         }
@@ -254,8 +223,7 @@ impl State {
             return Err(libc::EBUSY);
         }
         if let Some(file) = self.files.get_mut(&fid) {
-            file.states =
-                (file.states | states::EXISTS | states::ARCHIVED) & !(states::DIRTY | states::LOST);
+            file.states = (file.states | states::EXISTS | states::ARCHIVED) & !(states::DIRTY | states::LOST);
             file.archive_id = id;
             file.archived_version = now;
             file.clean_version = now;
@@ -270,13 +238,8 @@ impl State {
         record.ends += 1;
         record.errval = errval;
         record.in_memory = false;
-        let (cookie, fid, action, cancelled) =
-            (record.cookie, record.fid, record.action, record.cancelled);
-        if let Some(out) = record
-            .agent
-            .take()
-            .and_then(|client| self.outstanding.get_mut(&client))
-        {
+        let (cookie, fid, action, cancelled) = (record.cookie, record.fid, record.action, record.cancelled);
+        if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
             *out = out.saturating_sub(1);
         }
         self.started = self.started.saturating_sub(1);
@@ -301,9 +264,7 @@ impl State {
             let cancels: Vec<u64> = self
                 .actions
                 .iter()
-                .filter(|(_, other)| {
-                    other.cookie == cookie && other.action == Action::Cancel && other.is_pending()
-                })
+                .filter(|(_, other)| other.cookie == cookie && other.action == Action::Cancel && other.is_pending())
                 .map(|(number, _)| *number)
                 .collect();
             for cancel in cancels {
@@ -324,11 +285,7 @@ impl State {
         *self
             .counters
             .ended
-            .entry(format!(
-                "{} {}",
-                record.action,
-                format!("{state:?}").to_uppercase()
-            ))
+            .entry(format!("{} {}", record.action, format!("{state:?}").to_uppercase()))
             .or_default() += 1;
         if let Some(pending) = self.pending.get_mut(&record.fid) {
             pending.retain(|other| *other != number);
@@ -372,11 +329,7 @@ impl State {
                 self.started = self.started.saturating_sub(1);
             }
             record.in_memory = false;
-            if let Some(out) = record
-                .agent
-                .take()
-                .and_then(|client| self.outstanding.get_mut(&client))
-            {
+            if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
                 *out = out.saturating_sub(1);
             }
         }

@@ -70,10 +70,7 @@ fn pause(shared: &Shared, mut state: std::sync::MutexGuard<'_, State>) {
             return;
         }
         state = shared.wait(state, left);
-        if state.started == 0
-            && !state.waiting.is_empty()
-            && state.agents.iter().any(|agent| agent.known)
-        {
+        if state.started == 0 && !state.waiting.is_empty() && state.agents.iter().any(|agent| agent.known) {
             return;
         }
     }
@@ -88,9 +85,7 @@ fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
             Err(_) => {
                 // "message send failed (-32)": this pipe is gone.
                 for agent in &mut shared.lock().agents {
-                    agent
-                        .pipes
-                        .retain(|other| !Arc::ptr_eq(&other.write, &pipe.write));
+                    agent.pipes.retain(|other| !Arc::ptr_eq(&other.write, &pipe.write));
                 }
             }
         }
@@ -111,12 +106,7 @@ fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
 }
 
 /// Writes all of it; counts the time for which the pipe was full.
-fn write(
-    pipe: &PipeWriter,
-    bytes: &[u8],
-    fragment: usize,
-    blocked: &mut Duration,
-) -> io::Result<()> {
+fn write(pipe: &PipeWriter, bytes: &[u8], fragment: usize, blocked: &mut Duration) -> io::Result<()> {
     let pieces = bytes.chunks(if fragment == 0 { usize::MAX } else { fragment });
     for piece in pieces {
         let mut rest = piece;
@@ -177,25 +167,17 @@ impl State {
             if !self.may_start(number) {
                 continue;
             }
-            let id = self
-                .actions
-                .get(&number)
-                .map_or(0, |record| record.archive_id);
+            let id = self.actions.get(&number).map_or(0, |record| record.archive_id);
             if self.best_agent(id).is_none() {
                 passed.push(number);
                 continue;
             }
             // One archive id and 5 KiB for each message.
-            let room = batch
-                .iter()
-                .try_fold(overhead(&self.fsname), |size, other| {
-                    let record = self.actions.get(other)?;
-                    (record.archive_id == id).then(|| size + item_size(&record.data))
-                });
-            let size = self
-                .actions
-                .get(&number)
-                .map_or(0, |record| item_size(&record.data));
+            let room = batch.iter().try_fold(overhead(&self.fsname), |size, other| {
+                let record = self.actions.get(other)?;
+                (record.archive_id == id).then(|| size + item_size(&record.data))
+            });
+            let size = self.actions.get(&number).map_or(0, |record| item_size(&record.data));
             if room.is_none_or(|room| room + size > LARGEST) {
                 letters.extend(self.post(&std::mem::take(&mut batch)));
             }
@@ -218,9 +200,7 @@ impl State {
         }
         let (action, fid) = (record.action, record.fid);
         let fits = match action {
-            Action::Archive => self
-                .state(fid)
-                .is_ok_and(|file| file.states & states::NOARCHIVE == 0),
+            Action::Archive => self.state(fid).is_ok_and(|file| file.states & states::NOARCHIVE == 0),
             Action::Restore => self.is_released(fid) && self.stat(fid).is_ok(),
             Action::Remove => !self.is_released(fid),
             Action::Cancel | Action::Other(_) => true,
@@ -238,9 +218,7 @@ impl State {
     fn best_agent(&self, archive_id: u32) -> Option<&str> {
         self.agents
             .iter()
-            .filter(|agent| {
-                agent.known && (agent.archives.is_empty() || agent.archives.contains(&archive_id))
-            })
+            .filter(|agent| agent.known && (agent.archives.is_empty() || agent.archives.contains(&archive_id)))
             .min_by_key(|agent| self.outstanding.get(&agent.client).copied().unwrap_or(0))
             .map(|agent| agent.client.as_str())
     }
@@ -256,10 +234,7 @@ impl State {
         for number in batch {
             self.start(*number, &client);
         }
-        let records: Vec<_> = batch
-            .iter()
-            .filter_map(|number| self.actions.get(number))
-            .collect();
+        let records: Vec<_> = batch.iter().filter_map(|number| self.actions.get(number)).collect();
         let items: Vec<_> = records
             .iter()
             .map(|record| WireItem {
@@ -270,9 +245,9 @@ impl State {
             })
             .collect();
         // The last item's flags stand for all.
-        let flags = records.last().map_or(0, |record| {
-            record.flags & lhsm_sandbox_protocol::flags::REQ_BLOCKING
-        });
+        let flags = records
+            .last()
+            .map_or(0, |record| record.flags & lhsm_sandbox_protocol::flags::REQ_BLOCKING);
         let bytes = message(&self.fsname, id, flags, &items);
         let Some(agent) = self.agents.iter().find(|agent| agent.client == client) else {
             return Vec::new();
@@ -298,8 +273,7 @@ impl State {
         };
         record.state = ActionState::Started;
         record.sends += 1;
-        let (action, fid, cookie, id) =
-            (record.action, record.fid, record.cookie, record.archive_id);
+        let (action, fid, cookie, id) = (record.action, record.fid, record.cookie, record.archive_id);
         if action == Action::Cancel {
             if let Some(target) = self
                 .by_cookie
@@ -341,11 +315,7 @@ impl State {
         if record.in_memory {
             record.in_memory = false;
             self.started = self.started.saturating_sub(1);
-            if let Some(out) = record
-                .agent
-                .take()
-                .and_then(|client| self.outstanding.get_mut(&client))
-            {
+            if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
                 *out = out.saturating_sub(1);
             }
         }

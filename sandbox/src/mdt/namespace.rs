@@ -68,8 +68,7 @@ impl State {
             Ok(stat) if stat.nlink() < 2 => return Err(libc::ENOENT),
             Ok(stat) => stat,
             // No regular file: it has no link.
-            Err(_) => std::fs::symlink_metadata(self.mount.join(&file.path))
-                .map_err(|error| errno(&error))?,
+            Err(_) => std::fs::symlink_metadata(self.mount.join(&file.path)).map_err(|error| errno(&error))?,
         };
         Ok(stat)
     }
@@ -79,9 +78,7 @@ impl State {
         self.stat(fid)?;
         let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
         let inode = file.inode;
-        let here = |path: &Path| {
-            std::fs::symlink_metadata(path).is_ok_and(|stat| (stat.dev(), stat.ino()) == inode)
-        };
+        let here = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|stat| (stat.dev(), stat.ino()) == inode);
         if !here(&self.mount.join(&file.path)) {
             let mount = &self.mount;
             let moved = WalkDir::new(mount)
@@ -90,11 +87,7 @@ impl State {
                 .flatten()
                 .find(|entry| here(entry.path()))
                 .ok_or(libc::ENOENT)?;
-            file.path = moved
-                .path()
-                .strip_prefix(mount)
-                .unwrap_or(moved.path())
-                .to_owned();
+            file.path = moved.path().strip_prefix(mount).unwrap_or(moved.path()).to_owned();
         }
         Ok(file.path.as_os_str().as_bytes().to_vec())
     }
@@ -107,9 +100,7 @@ impl State {
     /// States as of now: a change of the data since makes a file dirty.
     pub(super) fn state(&mut self, fid: Fid) -> Result<FileState, i32> {
         let now = self.data_version(fid)?;
-        let action = self
-            .pending_of(fid)
-            .map(|record| (record.action, record.state));
+        let action = self.pending_of(fid).map(|record| (record.action, record.state));
         let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
         let exists = file.states & states::EXISTS != 0;
         let released = file.states & states::RELEASED != 0;
@@ -123,19 +114,11 @@ impl State {
         })
     }
 
-    pub(super) fn set_state(
-        &mut self,
-        fid: Fid,
-        set: u32,
-        clear: u32,
-        archive_id: Option<u32>,
-    ) -> Result<(), i32> {
+    pub(super) fn set_state(&mut self, fid: Fid, set: u32, clear: u32, archive_id: Option<u32>) -> Result<(), i32> {
         self.state(fid)?;
         let now = self.data_version(fid)?;
         let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
-        if set & states::EXISTS != 0 && file.states & states::EXISTS == 0
-            || clear & states::DIRTY != 0
-        {
+        if set & states::EXISTS != 0 && file.states & states::EXISTS == 0 || clear & states::DIRTY != 0 {
             file.clean_version = now;
         }
         file.states = (file.states | set) & !clear;
@@ -172,9 +155,7 @@ impl State {
                 .insert("lustre.lov".to_owned(), plain_layout(RELEASED_PATTERN));
         }
         if let Some(readers) = &self.readers {
-            readers
-                .watch(&self.link(fid))
-                .map_err(|error| errno(&error))?;
+            readers.watch(&self.link(fid)).map_err(|error| errno(&error))?;
         }
         Ok(())
     }
@@ -252,13 +233,7 @@ pub(super) fn swap(link: &Path, volatile: &File, lost: bool) -> Result<(), i32> 
     let copied = file
         .set_len(0)
         .and_then(|()| file.set_len(size))
-        .and_then(|()| {
-            if lost {
-                Ok(())
-            } else {
-                copy_data(volatile, &file, size)
-            }
-        });
+        .and_then(|()| if lost { Ok(()) } else { copy_data(volatile, &file, size) });
     copied.map_err(|error| errno(&error))?;
     set_times(&file, &stat)
 }
@@ -269,9 +244,7 @@ fn open_for_writing(path: &Path) -> Result<File, i32> {
     match open() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             use std::os::unix::fs::PermissionsExt as _;
-            let mode = std::fs::metadata(path)
-                .map_err(|e| errno(&e))?
-                .permissions();
+            let mode = std::fs::metadata(path).map_err(|e| errno(&e))?.permissions();
             let mut writable = mode.clone();
             writable.set_mode(mode.mode() | 0o200);
             std::fs::set_permissions(path, writable).map_err(|e| errno(&e))?;
@@ -306,9 +279,7 @@ fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
         let end = seek(start, Whence::SeekHole)?.min(size);
         at = start;
         while at < end {
-            let want = usize::try_from(end - at)
-                .unwrap_or(buffer.len())
-                .min(buffer.len());
+            let want = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
             let n = from.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
             to.write_all_at(buffer.get(..n).unwrap_or_default(), at)?;
             at += n as u64;

@@ -13,9 +13,7 @@ use std::thread::JoinHandle;
 use lhsm_sandbox_protocol::Fid;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::fanotify::{
-    EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
-};
+use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response};
 
 use super::{Shared, crew};
 
@@ -62,18 +60,8 @@ fn group(mount: &Path) -> io::Result<(Fanotify, MaskFlags)> {
     let probe = tempfile::NamedTempFile::new_in(mount.join(".lustre/volatile"))?;
     let path = probe.path();
     let works = |fanotify: &Fanotify, mask| {
-        fanotify.mark(
-            MarkFlags::FAN_MARK_ADD,
-            mask,
-            nix::fcntl::AT_FDCWD,
-            Some(path),
-        )?;
-        fanotify.mark(
-            MarkFlags::FAN_MARK_REMOVE,
-            mask,
-            nix::fcntl::AT_FDCWD,
-            Some(path),
-        )
+        fanotify.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(path))?;
+        fanotify.mark(MarkFlags::FAN_MARK_REMOVE, mask, nix::fcntl::AT_FDCWD, Some(path))
     };
     if let Ok(fanotify) = open(InitFlags::FAN_CLASS_PRE_CONTENT)
         && works(&fanotify, FAN_PRE_ACCESS).is_ok()
@@ -109,12 +97,7 @@ fn run(shared: &Shared, fanotify: &Fanotify, stop: &EventFd) {
     }
 }
 
-fn handle(
-    shared: &Shared,
-    fanotify: &Fanotify,
-    event: nix::sys::fanotify::FanotifyEvent,
-    own: bool,
-) {
+fn handle(shared: &Shared, fanotify: &Fanotify, event: nix::sys::fanotify::FanotifyEvent, own: bool) {
     let Some(fd) = event.fd() else {
         return;
     };
@@ -156,23 +139,17 @@ fn respond(fanotify: &Fanotify, fd: std::os::fd::BorrowedFd<'_>, response: Respo
 impl Readers {
     /// From now on access to the file is asked about.
     pub(super) fn watch(&self, path: &Path) -> io::Result<()> {
-        Ok(self.fanotify.mark(
-            MarkFlags::FAN_MARK_ADD,
-            self.mask,
-            nix::fcntl::AT_FDCWD,
-            Some(path),
-        )?)
+        Ok(self
+            .fanotify
+            .mark(MarkFlags::FAN_MARK_ADD, self.mask, nix::fcntl::AT_FDCWD, Some(path))?)
     }
 
     /// From now on it is not.
     pub(super) fn forget(&self, path: &Path) {
         // The mark goes with the inode in any case.
-        let _gone = self.fanotify.mark(
-            MarkFlags::FAN_MARK_REMOVE,
-            self.mask,
-            nix::fcntl::AT_FDCWD,
-            Some(path),
-        );
+        let _gone = self
+            .fanotify
+            .mark(MarkFlags::FAN_MARK_REMOVE, self.mask, nix::fcntl::AT_FDCWD, Some(path));
     }
 
     fn hold(&mut self, fid: Fid, event: nix::sys::fanotify::FanotifyEvent) {

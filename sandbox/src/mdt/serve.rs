@@ -19,22 +19,20 @@ use super::state::{Agent, Control, Pipe, State};
 type Answer = Result<Reply, i32>;
 
 pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("mdt-listener".into())
-        .spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if shared.lock().stopping {
-                    return;
-                }
-                let shared = Arc::clone(&shared);
-                let conversation = std::thread::Builder::new()
-                    .name("mdt".into())
-                    .spawn(move || converse(&shared, Connection::new(stream)));
-                if let Err(error) = conversation {
-                    eprintln!("sandbox: {error}");
-                }
+    std::thread::Builder::new().name("mdt-listener".into()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if shared.lock().stopping {
+                return;
             }
-        })
+            let shared = Arc::clone(&shared);
+            let conversation = std::thread::Builder::new()
+                .name("mdt".into())
+                .spawn(move || converse(&shared, Connection::new(stream)));
+            if let Err(error) = conversation {
+                eprintln!("sandbox: {error}");
+            }
+        }
+    })
 }
 
 fn converse(shared: &Shared, mut connection: Connection) {
@@ -67,9 +65,7 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
         }
         Request::Wait(fids, ms) => {
             return wait(shared, ms, |state| {
-                fids.iter()
-                    .filter(|fid| state.pending.contains_key(fid))
-                    .count()
+                fids.iter().filter(|fid| state.pending.contains_key(fid)).count()
             });
         }
         Request::WaitAgents(count, ms) => {
@@ -82,10 +78,7 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
         }
         Request::WaitReaders(count, ms) => {
             return wait(shared, ms, |state| {
-                let waiting = state
-                    .readers
-                    .as_ref()
-                    .map_or(0, |readers| readers.waiting());
+                let waiting = state.readers.as_ref().map_or(0, |readers| readers.waiting());
                 usize::from(waiting < count)
             });
         }
@@ -93,11 +86,7 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
     }
     let mut state = shared.lock();
     match request {
-        Request::Register {
-            uid,
-            archives,
-            client,
-        } => register(&mut state, uid, archives, client, fd),
+        Request::Register { uid, archives, client } => register(&mut state, uid, archives, client, fd),
         Request::Unregister { uid, client } => {
             state.unregister(uid, &client);
             Ok(Reply::Ok(0))
@@ -113,14 +102,7 @@ struct Handover {
 }
 
 /// The data is copied without the lock: other actions go on.
-fn copy_end(
-    shared: &Shared,
-    item: &Item,
-    flags: u16,
-    errval: i32,
-    data_version: u64,
-    handover: Handover,
-) -> Answer {
+fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version: u64, handover: Handover) -> Answer {
     let (ending, path) = {
         let mut state = shared.lock();
         let ending = state.ending(item)?;
@@ -130,18 +112,14 @@ fn copy_end(
     let restoring = ending.action == lhsm_sandbox_protocol::Action::Restore && errval == 0;
     let swapped = if restoring {
         match (&handover.volatile, path) {
-            (Some(volatile), Ok(path)) => {
-                swap(&path, volatile, handover.no_layout).map(|()| handover.layout)
-            }
+            (Some(volatile), Ok(path)) => swap(&path, volatile, handover.no_layout).map(|()| handover.layout),
             (None, _) => Err(libc::EINVAL),
             (_, Err(errno)) => Err(errno),
         }
     } else {
         Ok(None)
     };
-    shared
-        .lock()
-        .end(&ending, errval, flags, data_version, swapped)?;
+    shared.lock().end(&ending, errval, flags, data_version, swapped)?;
     Ok(Reply::Ok(0))
 }
 
@@ -159,13 +137,7 @@ fn wait(shared: &Shared, ms: u64, left: impl Fn(&State) -> usize) -> Answer {
     }
 }
 
-fn register(
-    state: &mut State,
-    uid: u32,
-    mut archives: Vec<u32>,
-    client: String,
-    fd: Option<OwnedFd>,
-) -> Answer {
+fn register(state: &mut State, uid: u32, mut archives: Vec<u32>, client: String, fd: Option<OwnedFd>) -> Answer {
     if state.control == Control::Stopped {
         state.counters.kernel_crashes += 1;
         return Err(libc::ENXIO);
@@ -173,8 +145,7 @@ fn register(
     if archives.contains(&0) {
         archives.clear();
     }
-    let write =
-        adopt(fd.ok_or(libc::EBADF)?).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+    let write = adopt(fd.ok_or(libc::EBADF)?).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     let pipe = Pipe { uid, write };
     match state.agents.iter_mut().find(|agent| agent.client == client) {
         // "already registered": the MDT keeps the first list; the client's kernel has one pipe more.
@@ -204,8 +175,7 @@ impl State {
                 agent.known = false;
             }
         }
-        self.agents
-            .retain(|agent| agent.known || !agent.pipes.is_empty());
+        self.agents.retain(|agent| agent.known || !agent.pipes.is_empty());
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -238,10 +208,7 @@ impl State {
             Request::RemoveXattr(fid, name) => {
                 self.stat(fid)?;
                 let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
-                file.xattrs
-                    .remove(&name)
-                    .map(|_| Reply::Ok(0))
-                    .ok_or(libc::ENODATA)
+                file.xattrs.remove(&name).map(|_| Reply::Ok(0)).ok_or(libc::ENODATA)
             }
             Request::Hsm {
                 action,
@@ -249,9 +216,7 @@ impl State {
                 flags,
                 fids,
                 data,
-            } => self
-                .request(action, archive_id, flags, &fids, &data)
-                .map(done),
+            } => self.request(action, archive_id, flags, &fids, &data).map(done),
             Request::Release(fid) => self.release(fid).map(done),
             Request::State(fid) => self.state(fid).map(Reply::State),
             Request::SetState {
@@ -267,9 +232,7 @@ impl State {
             Request::Set(tunable, value) => self.set(tunable, value).map(done),
             Request::Inject(fault) => self.inject(fault).map(done),
             Request::Actions => Ok(Reply::Actions(self.infos())),
-            Request::Pending => Ok(Reply::Ok(
-                self.pending.values().map(Vec::len).sum::<usize>() as u64,
-            )),
+            Request::Pending => Ok(Reply::Ok(self.pending.values().map(Vec::len).sum::<usize>() as u64)),
             Request::Agents => Ok(Reply::Agents(self.agent_infos())),
             Request::Counters => {
                 let mut counters = self.counters.clone();
@@ -301,9 +264,7 @@ impl State {
 
     fn set(&mut self, tunable: Tunable, value: u64) -> Result<(), i32> {
         match tunable {
-            Tunable::MaxRequests => {
-                self.max_requests = usize::try_from(value).map_err(|_| libc::EINVAL)?
-            }
+            Tunable::MaxRequests => self.max_requests = usize::try_from(value).map_err(|_| libc::EINVAL)?,
             Tunable::ActiveRequestTimeoutMs => self.timeout = Duration::from_millis(value),
             Tunable::LoopPeriodMs => self.loop_period = Duration::from_millis(value),
             Tunable::TickMs => self.tick = Duration::from_millis(value),

@@ -169,14 +169,7 @@ impl State {
 }
 
 impl Record {
-    pub(super) fn new(
-        cookie: u64,
-        action: Action,
-        fid: Fid,
-        archive_id: u32,
-        flags: u64,
-        data: Vec<u8>,
-    ) -> Self {
+    pub(super) fn new(cookie: u64, action: Action, fid: Fid, archive_id: u32, flags: u64, data: Vec<u8>) -> Self {
         Self {
             cookie,
             action,

@@ -26,12 +26,7 @@ pub(super) const fn overhead(fsname: &str) -> usize {
     HEADER + (fsname.len() + 1).next_multiple_of(8)
 }
 
-pub(super) fn message(
-    fsname: &str,
-    archive_id: u32,
-    flags: u64,
-    items: &[WireItem<'_>],
-) -> Vec<u8> {
+pub(super) fn message(fsname: &str, archive_id: u32, flags: u64, items: &[WireItem<'_>]) -> Vec<u8> {
     let mut list = Vec::new();
     list.extend(1u32.to_le_bytes());
     list.extend(u32::try_from(items.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -77,14 +72,10 @@ mod tests {
     use super::*;
 
     fn capture(name: &str) -> Vec<u8> {
-        std::fs::read(format!(
-            "{}/../tests/data/captures/{name}",
-            env!("CARGO_MANIFEST_DIR")
-        ))
-        .unwrap()
+        std::fs::read(format!("{}/../tests/data/captures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
     }
 
-    fn item(action: Action, fid: &str, cookie: u64, data: &[u8]) -> WireItem<'_> {
+    fn item<'a>(action: Action, fid: &str, cookie: u64, data: &'a [u8]) -> WireItem<'a> {
         WireItem {
             action,
             fid: fid.parse().unwrap(),
@@ -105,10 +96,7 @@ mod tests {
                     .collect()
             };
             let items = fields["items"].as_array().unwrap();
-            let datas: Vec<_> = items
-                .iter()
-                .map(|i| unhex(i["data"].as_str().unwrap()))
-                .collect();
+            let datas: Vec<_> = items.iter().map(|i| unhex(i["data"].as_str().unwrap())).collect();
             let items: Vec<_> = items
                 .iter()
                 .zip(&datas)

@@ -17,10 +17,7 @@ async fn writes_only_when_there_is_none() {
             .await
     };
     put(b"first").await.assert_ok();
-    assert_eq!(
-        put(b"second").await.outcome(),
-        outcome(412, "PreconditionFailed")
-    );
+    assert_eq!(put(b"second").await.outcome(), outcome(412, "PreconditionFailed"));
     assert_eq!(client.get(KEY).await.body, b"first");
     client.delete(KEY).await.assert_ok();
     put(b"third").await.assert_ok();
@@ -34,16 +31,8 @@ async fn writes_and_deletes_only_what_matches() {
             .send(method, KEY, &[("if-match", etag)], Body::Plain(b"new"))
             .await
     };
-    assert_eq!(
-        send("PUT", "\"00\"").await.outcome(),
-        outcome(404, "NoSuchKey")
-    );
-    let etag = client
-        .put(KEY, b"old")
-        .await
-        .assert_ok()
-        .header("etag")
-        .to_owned();
+    assert_eq!(send("PUT", "\"00\"").await.outcome(), outcome(404, "NoSuchKey"));
+    let etag = client.put(KEY, b"old").await.assert_ok().header("etag").to_owned();
     for method in ["PUT", "GET", "DELETE"] {
         assert_eq!(
             send(method, "\"00\"").await.outcome(),
@@ -51,11 +40,7 @@ async fn writes_and_deletes_only_what_matches() {
         );
     }
     assert_eq!(send("GET", &etag).await.assert_ok().body, b"old");
-    let etag = send("PUT", &etag)
-        .await
-        .assert_ok()
-        .header("etag")
-        .to_owned();
+    let etag = send("PUT", &etag).await.assert_ok().header("etag").to_owned();
     send("DELETE", &etag).await.assert_ok();
     assert!(client.server.objects("lhsm-sandbox").is_empty());
 }
@@ -64,9 +49,7 @@ async fn writes_and_deletes_only_what_matches() {
 async fn without_conditional_writes_they_are_refused() {
     let client = start(|config| config.conditional_writes = false).await;
     for header in [("if-none-match", "*"), ("if-match", "\"00\"")] {
-        let reply = client
-            .send("PUT", KEY, &[header], Body::Plain(b"body"))
-            .await;
+        let reply = client.send("PUT", KEY, &[header], Body::Plain(b"body")).await;
         assert_eq!(reply.outcome(), outcome(501, "NotImplemented"));
     }
     client.put(KEY, b"body").await.assert_ok();

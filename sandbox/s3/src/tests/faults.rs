@@ -8,9 +8,7 @@ const KEY: &str = "/lhsm-sandbox/key";
 
 async fn with_object(body: &[u8]) -> Client {
     let client = start(|_| {}).await;
-    client
-        .server
-        .put("lhsm-sandbox", "key", body.to_vec(), BTreeMap::new());
+    client.server.put("lhsm-sandbox", "key", body.to_vec(), BTreeMap::new());
     client
 }
 
@@ -55,10 +53,7 @@ async fn a_failure_is_answered_even_to_a_large_body() {
     let client = with_object(b"old").await;
     client.server.faults().fail("PutObject", 503, "SlowDown", 1);
     let large = vec![0; 20_000_000];
-    assert_eq!(
-        client.put(KEY, &large).await.outcome(),
-        (503, "SlowDown".to_owned())
-    );
+    assert_eq!(client.put(KEY, &large).await.outcome(), (503, "SlowDown".to_owned()));
     assert_eq!(client.get(KEY).await.body, b"old");
     client.put(KEY, b"new").await.assert_ok();
     assert_eq!(client.server.stats().count("PutObject"), 2);
@@ -68,15 +63,9 @@ async fn a_failure_is_answered_even_to_a_large_body() {
 async fn a_body_is_cut() {
     let body = vec![7; 3_000_000];
     let client = with_object(&body).await;
-    client
-        .server
-        .faults()
-        .truncate_body("GetObject", 1_000_000, 1);
+    client.server.faults().truncate_body("GetObject", 1_000_000, 1);
     let reply = client.get(KEY).await;
-    assert_eq!(
-        (reply.status, reply.header("content-length")),
-        (200, "3000000")
-    );
+    assert_eq!((reply.status, reply.header("content-length")), (200, "3000000"));
     assert_eq!(reply.body.len(), 1_000_000);
     assert_eq!(client.get(KEY).await.body, body);
 }
@@ -107,9 +96,6 @@ async fn a_stopped_server_answers_nobody() {
     gate.wait_held(1).await;
     let address = client.server.address();
     client.server.stop().await;
-    assert!(
-        held.await.is_err(),
-        "the connection was closed without an answer"
-    );
+    assert!(held.await.is_err(), "the connection was closed without an answer");
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }

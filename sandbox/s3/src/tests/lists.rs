@@ -7,12 +7,9 @@ use crate::testing::{Body, Client, start};
 async fn with_keys(keys: &[&str]) -> Client {
     let client = start(|_| {}).await;
     for key in keys {
-        client.server.put(
-            "lhsm-sandbox",
-            key,
-            key.as_bytes().to_vec(),
-            BTreeMap::new(),
-        );
+        client
+            .server
+            .put("lhsm-sandbox", key, key.as_bytes().to_vec(), BTreeMap::new());
     }
     client
 }
@@ -41,10 +38,7 @@ async fn pages(client: &Client, query: &str) -> Vec<Vec<String>> {
         assert_eq!(reply.element("KeyCount"), page.len().to_string());
         pages.push(page);
         token = reply.element("NextContinuationToken");
-        assert_eq!(
-            reply.element("IsTruncated"),
-            (!token.is_empty()).to_string()
-        );
+        assert_eq!(reply.element("IsTruncated"), (!token.is_empty()).to_string());
         if token.is_empty() {
             return pages;
         }
@@ -59,15 +53,9 @@ async fn pages_with_a_delimiter() {
         [["b", "d", "a/", "c/"]]
     );
     let expected = [vec!["b", "a/"], vec!["d", "c/"]];
-    assert_eq!(
-        pages(&client, "delimiter=%2F&list-type=2&max-keys=2").await,
-        expected
-    );
+    assert_eq!(pages(&client, "delimiter=%2F&list-type=2&max-keys=2").await, expected);
     let expected = [vec!["a/"], vec!["b"], vec!["c/"], vec!["d"]];
-    assert_eq!(
-        pages(&client, "delimiter=%2F&list-type=2&max-keys=1").await,
-        expected
-    );
+    assert_eq!(pages(&client, "delimiter=%2F&list-type=2&max-keys=1").await, expected);
     assert_eq!(
         pages(&client, "delimiter=%2F&list-type=2&prefix=c%2F").await,
         [["c/1", "c/x/"]]
@@ -87,14 +75,9 @@ async fn pages_without_a_delimiter() {
         pages(&client, "list-type=2&start-after=a%2F2").await,
         [["a/3", "b", "c"]]
     );
-    assert_eq!(
-        pages(&client, "list-type=2&prefix=b&start-after=a").await,
-        [["b"]]
-    );
+    assert_eq!(pages(&client, "list-type=2&prefix=b&start-after=a").await, [["b"]]);
     assert_eq!(pages(&client, "list-type=2&prefix=zz").await, [[""; 0]]);
-    let reply = client
-        .get("/lhsm-sandbox?continuation-token=%2A&list-type=2")
-        .await;
+    let reply = client.get("/lhsm-sandbox?continuation-token=%2A&list-type=2").await;
     assert_eq!(reply.outcome(), (400, "InvalidArgument".to_owned()));
 }
 
@@ -106,17 +89,9 @@ async fn many_are_deleted_at_once() {
     let md5 = "content-md5";
     let mut sums = crate::sums::Hasher::new(None);
     sums.update(body);
-    let digest = base64::Engine::encode(
-        &base64::engine::general_purpose::STANDARD,
-        sums.finish().md5,
-    );
+    let digest = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sums.finish().md5);
     let reply = client
-        .send(
-            "POST",
-            "/lhsm-sandbox?delete=",
-            &[(md5, &digest)],
-            Body::Plain(body),
-        )
+        .send("POST", "/lhsm-sandbox?delete=", &[(md5, &digest)], Body::Plain(body))
         .await
         .assert_ok();
     assert_eq!(reply.all("Deleted").len(), 3);
@@ -141,10 +116,7 @@ async fn buckets() {
         .await
         .assert_ok();
     assert_eq!(
-        client
-            .send("HEAD", "/third-bucket", &[], Body::Plain(b""))
-            .await
-            .status,
+        client.send("HEAD", "/third-bucket", &[], Body::Plain(b"")).await.status,
         404
     );
 }

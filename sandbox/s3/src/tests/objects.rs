@@ -25,24 +25,14 @@ async fn what_is_put_is_what_is_got() {
         .assert_ok();
     assert_eq!(put.header("etag"), "\"781e5e245d69b566979b86e28d23f2c7\"");
     for method in ["GET", "HEAD"] {
-        let reply = client
-            .send(method, KEY, &[], Body::Plain(b""))
-            .await
-            .assert_ok();
+        let reply = client.send(method, KEY, &[], Body::Plain(b"")).await.assert_ok();
         assert_eq!(reply.header("etag"), put.header("etag"));
         assert_eq!(reply.header("content-length"), "10");
         assert_eq!(reply.header("content-type"), "text/plain");
         assert_eq!(reply.header("x-amz-meta-fid"), "0x1");
         assert_eq!(reply.header("x-amz-storage-class"), "STANDARD_IA");
         assert_eq!(reply.header("x-amz-checksum-crc64nvme"), "");
-        assert_eq!(
-            reply.body,
-            if method == "GET" {
-                &b"0123456789"[..]
-            } else {
-                b""
-            }
-        );
+        assert_eq!(reply.body, if method == "GET" { &b"0123456789"[..] } else { b"" });
     }
     client.delete(KEY).await.assert_ok();
     assert_eq!(client.get(KEY).await.outcome(), outcome(404, "NoSuchKey"));
@@ -76,9 +66,7 @@ async fn ranges_of_small_and_large_objects() {
             ("bytes=9000-".to_owned(), 9000, size),
             ("bytes=-100".to_owned(), size - 100, size),
         ] {
-            let reply = client
-                .send("GET", KEY, &[("range", &range)], Body::Plain(b""))
-                .await;
+            let reply = client.send("GET", KEY, &[("range", &range)], Body::Plain(b"")).await;
             assert_eq!(reply.status, 206);
             assert_eq!(
                 reply.header("content-range"),
@@ -87,12 +75,7 @@ async fn ranges_of_small_and_large_objects() {
             assert_eq!(reply.body, &body[start..end]);
         }
         let reply = client
-            .send(
-                "GET",
-                KEY,
-                &[("range", &format!("bytes={size}-"))],
-                Body::Plain(b""),
-            )
+            .send("GET", KEY, &[("range", &format!("bytes={size}-"))], Body::Plain(b""))
             .await;
         assert_eq!(reply.outcome(), outcome(416, "InvalidRange"));
     }
@@ -112,40 +95,22 @@ async fn checksums_in_headers_and_trailers() {
                 .send("PUT", KEY, &[(kind.header(), text)], Body::Plain(body))
                 .await
         };
-        let trailer = async |text: &str| {
-            client
-                .send("PUT", KEY, &[], Body::Trailer(body, kind, text))
-                .await
-        };
+        let trailer = async |text: &str| client.send("PUT", KEY, &[], Body::Trailer(body, kind, text)).await;
         assert_eq!(header(&wrong).await.outcome(), outcome(400, "BadDigest"));
         assert_eq!(trailer(&wrong).await.outcome(), outcome(400, "BadDigest"));
         assert!(
             client.server.objects("lhsm-sandbox").is_empty(),
             "a refused body leaves nothing"
         );
-        for put in [
-            header(&right).await.assert_ok(),
-            trailer(&right).await.assert_ok(),
-        ] {
+        for put in [header(&right).await.assert_ok(), trailer(&right).await.assert_ok()] {
             assert_eq!(put.header(kind.header()), right);
             assert_eq!(put.header("x-amz-checksum-type"), "FULL_OBJECT");
         }
         let mode = ("x-amz-checksum-mode", "ENABLED");
+        let reply = client.send("GET", KEY, &[mode], Body::Plain(b"")).await.assert_ok();
+        assert_eq!((reply.header(kind.header()), &reply.body[..]), (&right[..], &body[..]));
         let reply = client
-            .send("GET", KEY, &[mode], Body::Plain(b""))
-            .await
-            .assert_ok();
-        assert_eq!(
-            (reply.header(kind.header()), &reply.body[..]),
-            (&right[..], &body[..])
-        );
-        let reply = client
-            .send(
-                "GET",
-                KEY,
-                &[mode, ("range", "bytes=1-2")],
-                Body::Plain(b""),
-            )
+            .send("GET", KEY, &[mode, ("range", "bytes=1-2")], Body::Plain(b""))
             .await
             .assert_ok();
         assert_eq!(reply.header(kind.header()), "");
@@ -164,18 +129,10 @@ async fn an_older_store_ignores_crc64nvme() {
         .assert_ok();
     assert_eq!(put.header(header.0), "");
     let reply = client
-        .send(
-            "HEAD",
-            KEY,
-            &[("x-amz-checksum-mode", "ENABLED")],
-            Body::Plain(b""),
-        )
+        .send("HEAD", KEY, &[("x-amz-checksum-mode", "ENABLED")], Body::Plain(b""))
         .await
         .assert_ok();
-    assert_eq!(
-        (reply.header(header.0), reply.header("x-amz-checksum-type")),
-        ("", "")
-    );
+    assert_eq!((reply.header(header.0), reply.header("x-amz-checksum-type")), ("", ""));
 }
 
 #[tokio::test]
@@ -185,10 +142,7 @@ async fn keys_are_checked() {
         access: "nobody".to_owned(),
         ..client.clone()
     };
-    assert_eq!(
-        unknown.get(BUCKET).await.outcome(),
-        outcome(403, "InvalidAccessKeyId")
-    );
+    assert_eq!(unknown.get(BUCKET).await.outcome(), outcome(403, "InvalidAccessKeyId"));
     let forged = Client {
         secret: "guess".to_owned(),
         ..client.clone()
@@ -204,14 +158,7 @@ async fn keys_are_checked() {
 async fn files_go_with_their_objects() {
     let parent = tempfile::tempdir().unwrap();
     let client = start(|config| config.data_dir = Some(parent.path().to_owned())).await;
-    let dir = parent
-        .path()
-        .read_dir()
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let dir = parent.path().read_dir().unwrap().next().unwrap().unwrap().path();
     let files = || dir.read_dir().unwrap().count();
     let large = vec![1; 200_000];
     client.put(KEY, &large).await.assert_ok();
@@ -221,10 +168,7 @@ async fn files_go_with_their_objects() {
         .send("PUT", KEY, &[("content-md5", "AAAA")], Body::Plain(&large))
         .await;
     assert_eq!(files(), 1);
-    assert_eq!(
-        client.server.object_body("lhsm-sandbox", "dir/object"),
-        Some(large)
-    );
+    assert_eq!(client.server.object_body("lhsm-sandbox", "dir/object"), Some(large));
     client.put(KEY, b"small").await.assert_ok();
     assert_eq!(files(), 0);
     client.server.stop().await;
@@ -234,9 +178,7 @@ async fn files_go_with_their_objects() {
 async fn the_back_door_and_copies() {
     let client = start(|_| {}).await;
     let metadata = BTreeMap::from([("fid".to_owned(), "0x2".to_owned())]);
-    client
-        .server
-        .put("lhsm-sandbox", "a", &b"body"[..], metadata.clone());
+    client.server.put("lhsm-sandbox", "a", &b"body"[..], metadata.clone());
     let source = ("x-amz-copy-source", "/lhsm-sandbox/a");
     client
         .send("PUT", "/lhsm-sandbox/b", &[source], Body::Plain(b""))
@@ -255,10 +197,7 @@ async fn the_back_door_and_copies() {
     assert!(!client.server.delete("lhsm-sandbox", "a"));
     let objects = client.server.objects("lhsm-sandbox");
     assert_eq!(
-        objects
-            .iter()
-            .map(|object| &object.key[..])
-            .collect::<Vec<_>>(),
+        objects.iter().map(|object| &object.key[..]).collect::<Vec<_>>(),
         ["b", "c"]
     );
     assert_eq!(objects[0].metadata, metadata);
@@ -266,8 +205,5 @@ async fn the_back_door_and_copies() {
         objects[1].metadata,
         BTreeMap::from([("other".to_owned(), "1".to_owned())])
     );
-    assert_eq!(
-        client.get("/lhsm-sandbox/b").await.assert_ok().body,
-        b"body"
-    );
+    assert_eq!(client.get("/lhsm-sandbox/b").await.assert_ok().body, b"body");
 }

@@ -16,12 +16,7 @@ struct Upload {
 impl Upload {
     async fn create(client: &Client, headers: &[(&str, &str)]) -> Self {
         let reply = client
-            .send(
-                "POST",
-                &format!("{KEY}?uploads="),
-                headers,
-                Body::Plain(b""),
-            )
+            .send("POST", &format!("{KEY}?uploads="), headers, Body::Plain(b""))
             .await
             .assert_ok();
         Self {
@@ -35,11 +30,7 @@ impl Upload {
         let target = format!("{KEY}?partNumber={number}&uploadId={}", self.id);
         let text = checksum(Kind::Crc64Nvme, body);
         let trailer = Body::Trailer(body, Kind::Crc64Nvme, &text);
-        let reply = self
-            .client
-            .send("PUT", &target, &[], trailer)
-            .await
-            .assert_ok();
+        let reply = self.client.send("PUT", &target, &[], trailer).await.assert_ok();
         assert_eq!(reply.header(Kind::Crc64Nvme.header()), text);
         self.parts.push((number, reply.header("etag").to_owned()));
     }
@@ -64,10 +55,7 @@ fn outcome(status: u16, code: &str) -> (u16, String) {
 #[tokio::test]
 async fn a_multipart_object_with_its_checksum() {
     let client = start(|_| {}).await;
-    let headers = [
-        ("x-amz-checksum-algorithm", "CRC64NVME"),
-        ("x-amz-meta-fid", "0x3"),
-    ];
+    let headers = [("x-amz-checksum-algorithm", "CRC64NVME"), ("x-amz-meta-fid", "0x3")];
     let mut upload = Upload::create(&client, &headers).await;
     let parts = [vec![1; 5 * MIB], vec![2; 6 * MIB], vec![3; 100]];
     for (number, part) in (1..).zip(&parts) {
@@ -96,18 +84,10 @@ async fn a_multipart_object_with_its_checksum() {
     assert_eq!(reply.element("ChecksumType"), "FULL_OBJECT");
     assert!(reply.element("ETag").ends_with("-3\""));
     assert!(client.server.uploads("lhsm-sandbox").is_empty());
-    assert_eq!(
-        upload.complete(&[]).await.outcome(),
-        outcome(404, "NoSuchUpload")
-    );
+    assert_eq!(upload.complete(&[]).await.outcome(), outcome(404, "NoSuchUpload"));
 
     let reply = client
-        .send(
-            "HEAD",
-            KEY,
-            &[("x-amz-checksum-mode", "ENABLED")],
-            Body::Plain(b""),
-        )
+        .send("HEAD", KEY, &[("x-amz-checksum-mode", "ENABLED")], Body::Plain(b""))
         .await
         .assert_ok();
     assert_eq!(reply.header(header), right);
@@ -116,9 +96,7 @@ async fn a_multipart_object_with_its_checksum() {
     assert!(client.get(KEY).await.body == whole);
     let (start, end) = (5 * MIB - 10, 11 * MIB + 10);
     let range = format!("bytes={start}-{}", end - 1);
-    let reply = client
-        .send("GET", KEY, &[("range", &range)], Body::Plain(b""))
-        .await;
+    let reply = client.send("GET", KEY, &[("range", &range)], Body::Plain(b"")).await;
     assert!(reply.body == whole[start..end]);
 }
 
@@ -133,16 +111,10 @@ async fn conditions_are_checked_at_the_end() {
         upload.complete(&condition).await.outcome(),
         outcome(412, "PreconditionFailed")
     );
-    assert_eq!(
-        client.server.object_body("lhsm-sandbox", "large").unwrap(),
-        b"old"
-    );
+    assert_eq!(client.server.object_body("lhsm-sandbox", "large").unwrap(), b"old");
     client.delete(KEY).await.assert_ok();
     upload.complete(&condition).await.assert_ok();
-    assert_eq!(
-        client.server.object_body("lhsm-sandbox", "large").unwrap(),
-        b"new"
-    );
+    assert_eq!(client.server.object_body("lhsm-sandbox", "large").unwrap(), b"new");
 }
 
 #[tokio::test]
@@ -151,49 +123,28 @@ async fn parts_have_to_be_there_in_order_and_large_enough() {
     let mut upload = Upload::create(&client, &[]).await;
     upload.part(1, b"small").await;
     upload.part(2, b"small too").await;
-    assert_eq!(
-        upload.complete(&[]).await.outcome(),
-        outcome(400, "EntityTooSmall")
-    );
+    assert_eq!(upload.complete(&[]).await.outcome(), outcome(400, "EntityTooSmall"));
     upload.parts.reverse();
-    assert_eq!(
-        upload.complete(&[]).await.outcome(),
-        outcome(400, "InvalidPartOrder")
-    );
+    assert_eq!(upload.complete(&[]).await.outcome(), outcome(400, "InvalidPartOrder"));
     upload.parts = vec![(1, "\"00\"".to_owned())];
-    assert_eq!(
-        upload.complete(&[]).await.outcome(),
-        outcome(400, "InvalidPart")
-    );
+    assert_eq!(upload.complete(&[]).await.outcome(), outcome(400, "InvalidPart"));
     upload.parts = vec![(7, "\"00\"".to_owned())];
-    assert_eq!(
-        upload.complete(&[]).await.outcome(),
-        outcome(400, "InvalidPart")
-    );
+    assert_eq!(upload.complete(&[]).await.outcome(), outcome(400, "InvalidPart"));
 
     let target = format!("{KEY}?uploadId={}", upload.id);
     let listed = client.get(&target).await.assert_ok();
     assert_eq!(listed.all("PartNumber"), ["1", "2"]);
     assert_eq!(listed.all("Size"), ["5", "9"]);
     assert_eq!(
-        client
-            .get("/lhsm-sandbox?prefix=lar&uploads=")
-            .await
-            .all("UploadId"),
+        client.get("/lhsm-sandbox?prefix=lar&uploads=").await.all("UploadId"),
         [upload.id.clone()]
     );
     assert_eq!(
-        client
-            .get("/lhsm-sandbox?prefix=x&uploads=")
-            .await
-            .all("UploadId"),
+        client.get("/lhsm-sandbox?prefix=x&uploads=").await.all("UploadId"),
         [""; 0]
     );
     client.delete(&target).await.assert_ok();
-    assert_eq!(
-        client.delete(&target).await.outcome(),
-        outcome(404, "NoSuchUpload")
-    );
+    assert_eq!(client.delete(&target).await.outcome(), outcome(404, "NoSuchUpload"));
     assert!(client.server.uploads("lhsm-sandbox").is_empty());
 }
 
@@ -204,22 +155,12 @@ async fn a_part_with_a_wrong_checksum_is_refused() {
     let target = format!("{KEY}?partNumber=1&uploadId={}", upload.id);
     let wrong = checksum(Kind::Crc64Nvme, b"other");
     let reply = client
-        .send(
-            "PUT",
-            &target,
-            &[],
-            Body::Trailer(b"body", Kind::Crc64Nvme, &wrong),
-        )
+        .send("PUT", &target, &[], Body::Trailer(b"body", Kind::Crc64Nvme, &wrong))
         .await;
     assert_eq!(reply.outcome(), outcome(400, "BadDigest"));
     let other = checksum(Kind::Crc32, b"body");
     let reply = client
-        .send(
-            "PUT",
-            &target,
-            &[],
-            Body::Trailer(b"body", Kind::Crc32, &other),
-        )
+        .send("PUT", &target, &[], Body::Trailer(b"body", Kind::Crc32, &other))
         .await;
     assert_eq!(reply.outcome(), outcome(400, "InvalidRequest"));
     assert_eq!(

@@ -33,10 +33,7 @@ async fn versions_are_kept_and_deleted_one_by_one() {
     let deleted = client.delete(KEY).await.assert_ok();
     assert_eq!(deleted.header("x-amz-delete-marker"), "true");
     let marker = deleted.header("x-amz-version-id").to_owned();
-    assert_eq!(
-        client.get(KEY).await.outcome(),
-        (404, "NoSuchKey".to_owned())
-    );
+    assert_eq!(client.get(KEY).await.outcome(), (404, "NoSuchKey".to_owned()));
     assert_eq!(
         client.get(&of(&marker)).await.outcome(),
         (405, "MethodNotAllowed".to_owned())
@@ -53,8 +50,5 @@ async fn versions_are_kept_and_deleted_one_by_one() {
         (404, "NoSuchVersion".to_owned())
     );
     client.delete(&of(&versions[0])).await.assert_ok();
-    assert_eq!(
-        client.get(KEY).await.outcome(),
-        (404, "NoSuchKey".to_owned())
-    );
+    assert_eq!(client.get(KEY).await.outcome(), (404, "NoSuchKey".to_owned()));
 }

@@ -1,0 +1,203 @@
+//! The daemon's life: registration, its silent loss, a second daemon, the end.
+
+use std::time::Duration;
+
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, HsmControl, Tunable, states};
+use nix::sys::signal::Signal;
+
+use crate::rig::{PATIENCE, Rig, Setup, noise};
+
+fn quick() -> Setup {
+    let usual = Setup::default();
+    Setup {
+        settings: format!(
+            "[lustre]\nkeepalive = '100ms'\nheartbeat = '200ms'\nprogress = '200ms'\n{}",
+            usual.settings
+        ),
+        ..usual
+    }
+}
+
+#[test]
+fn a_stopped_coordinator_is_waited_for_and_never_registered_with() {
+    let mut rig = Rig::without_daemon(quick());
+    rig.client.control(HsmControl::Shutdown).unwrap();
+    rig.daemon = Some(rig.spawn().start().unwrap());
+    assert!(!rig.client.wait_agents(1, Duration::from_millis(500)).unwrap());
+    rig.client.control(HsmControl::Enabled).unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    assert_eq!(rig.client.counters().unwrap().kernel_crashes, 0);
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+}
+
+#[test]
+fn a_coordinator_switched_off_and_on_gets_its_copytool_back() {
+    let mut rig = Rig::with(quick());
+    rig.client.control(HsmControl::Shutdown).unwrap();
+    assert_eq!(rig.client.agents().unwrap(), []);
+    rig.client.control(HsmControl::Enabled).unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    assert_eq!(rig.client.counters().unwrap().kernel_crashes, 0);
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_closed_pipe_is_replaced() {
+    let mut rig = Rig::with(quick());
+    for n in 0..3 {
+        rig.client.inject(Fault::ClosePipes).unwrap();
+        assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+        let fid = rig.file(&format!("f{n}"), b"data");
+        rig.archive(fid);
+    }
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_damaged_stream_is_left_behind() {
+    let mut rig = Rig::with(quick());
+    rig.client.inject(Fault::Garbage(vec![0xee; 3000])).unwrap();
+    // Damage is seen, the pipe replaced; actions go on.
+    let fid = rig.file("file", b"data");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    // An action that was in the damaged stream is lost to us and stays STARTED: ask again then.
+    if !rig.client.wait(&[fid], Duration::from_secs(3)).unwrap() {
+        let other = rig.file("other", b"data");
+        rig.archive(other);
+    }
+    assert!(rig.log().contains("damaged"), "{}", rig.log());
+}
+
+#[test]
+fn messages_in_pieces_and_twice_are_the_same_actions() {
+    let mut rig = Rig::new();
+    for fragment in [1, 7, 100, 4096] {
+        rig.client.inject(Fault::Fragment(fragment)).unwrap();
+        rig.client.inject(Fault::Duplicate(3)).unwrap();
+        let fids: Vec<_> = (0..100).map(|n| rig.file(&format!("{fragment}/{n}"), b"x")).collect();
+        for batch in fids.chunks(50) {
+            rig.client.request(Action::Archive, 1, batch).unwrap();
+        }
+        assert!(rig.client.wait(&fids, PATIENCE).unwrap(), "{}", rig.log());
+    }
+    assert_eq!(rig.client.counters().unwrap().ended["ARCHIVE SUCCEED"], 400);
+    rig.assert_settled();
+}
+
+#[test]
+fn waiting_and_running_actions_outlive_the_coordinators_timeout() {
+    let mut rig = Rig::with(quick());
+    rig.client.set(Tunable::ActiveRequestTimeoutMs, 1500).unwrap();
+    rig.client.set(Tunable::LoopPeriodMs, 50).unwrap();
+    let gate = rig.store.faults().hold("PutObject");
+    let fids: Vec<_> = (0..60).map(|n| rig.file(&format!("f{n}"), b"x")).collect();
+    rig.client.request(Action::Archive, 1, &fids[..50]).unwrap();
+    rig.client.request(Action::Archive, 1, &fids[50..]).unwrap();
+    assert!(gate.wait_held_blocking(6, PATIENCE));
+    // Three time-outs long.
+    assert!(!rig.client.wait(&fids, Duration::from_millis(4500)).unwrap());
+    gate.release();
+    assert!(rig.client.wait(&fids, PATIENCE).unwrap());
+    assert_eq!(rig.client.counters().unwrap().timed_out, 0);
+    for fid in fids {
+        assert_eq!(rig.client.state(fid).unwrap().states, states::EXISTS | states::ARCHIVED);
+    }
+}
+
+#[test]
+fn a_restart_of_the_coordinator_ends_restores_well_and_forgets_archives() {
+    let mut rig = Rig::with(quick());
+    let (one, two) = (rig.file("one", &noise(50_000)), rig.file("two", b"two"));
+    rig.archive(one);
+    rig.client.release(one).unwrap();
+    let gets = rig.store.faults().hold("GetObject");
+    let puts = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Restore, 1, &[one]).unwrap();
+    rig.client.request(Action::Archive, 1, &[two]).unwrap();
+    assert!(gets.wait_held_blocking(1, PATIENCE));
+    assert!(puts.wait_held_blocking(1, PATIENCE));
+    rig.client.inject(Fault::Restart).unwrap();
+    assert!(
+        rig.client.wait_started(1, PATIENCE).unwrap(),
+        "the restore is sent again"
+    );
+    gets.release();
+    puts.release();
+    assert_eq!(rig.settle(one).states, states::EXISTS | states::ARCHIVED);
+    assert_eq!(rig.read("one"), noise(50_000));
+    // The archive stays STARTED in the log; a new request is served.
+    rig.client
+        .ask(&lhsm_sandbox::protocol::Request::Hsm {
+            action: Action::Archive,
+            archive_id: 1,
+            flags: 0,
+            fids: vec![two],
+            data: Vec::new(),
+        })
+        .unwrap();
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.store.uploads("lhsm-sandbox"), []);
+}
+
+#[test]
+fn a_second_daemon_on_the_mount_is_refused() {
+    let mut rig = Rig::new();
+    let mut second = rig.spawn();
+    second.log = Some(rig.dir.path().join("second.log"));
+    let mut daemon = second.start().unwrap();
+    assert_eq!(daemon.wait(PATIENCE).unwrap().code(), Some(1));
+    let log = std::fs::read_to_string(rig.dir.path().join("second.log")).unwrap();
+    assert!(
+        log.contains("another lhsmtool-s3 already serves this mount point"),
+        "{log}"
+    );
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+}
+
+#[test]
+fn a_stop_lets_running_actions_finish_and_answers_the_rest() {
+    let mut rig = Rig::new();
+    let gate = rig.store.faults().hold("PutObject");
+    let fids: Vec<_> = (0..300).map(|n| rig.file(&format!("f{n}"), b"x")).collect();
+    for batch in fids.chunks(50) {
+        rig.client.request(Action::Archive, 1, batch).unwrap();
+    }
+    assert!(gate.wait_held_blocking(6, PATIENCE));
+    assert!(rig.client.wait_started(300, PATIENCE).unwrap());
+    rig.daemon.as_ref().unwrap().signal(Signal::SIGTERM).unwrap();
+    gate.release();
+    let status = rig.daemon.take().unwrap().wait(PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", rig.log());
+    assert_eq!(rig.client.agents().unwrap(), []);
+    rig.assert_settled();
+    let actions = rig.client.actions().unwrap();
+    let done = actions.iter().filter(|a| a.state == ActionState::Succeed).count();
+    let shut = actions.iter().filter(|a| a.errval == libc::ESHUTDOWN).count();
+    assert!(done >= 6);
+    assert_eq!(done + shut, 300);
+}
+
+#[test]
+fn a_second_signal_stops_what_runs_and_leaves_no_upload() {
+    let mut rig = Rig::new();
+    let fid = rig.file("large", &noise(12 << 20));
+    let gate = rig.store.faults().hold("UploadPart");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(2, PATIENCE));
+    let mut daemon = rig.daemon.take().unwrap();
+    daemon.signal(Signal::SIGTERM).unwrap();
+    // The second one must not be merged with the first.
+    while !rig.log().contains("stopping; running actions may finish") {
+        assert!(daemon.is_running());
+        std::thread::yield_now();
+    }
+    daemon.signal(Signal::SIGTERM).unwrap();
+    assert_eq!(daemon.wait(PATIENCE).unwrap().code(), Some(0), "{}", rig.log());
+    gate.release();
+    rig.assert_settled();
+    assert_eq!(rig.client.actions().unwrap()[0].errval, libc::ESHUTDOWN);
+}

@@ -1,0 +1,207 @@
+//! What a live Lustre 2.17 was seen to do, and where a careless copytool loses data or hangs.
+
+use std::fs;
+
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, Request, states};
+
+use crate::rig::{BUCKET, PATIENCE, Rig, noise};
+
+#[test]
+fn a_file_that_changes_while_it_is_archived_is_not_archived_and_leaves_no_object() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(1000));
+    let gate = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    fs::write(rig.mount().join("file"), b"other").unwrap();
+    gate.release();
+    assert_eq!(rig.settle(fid).states, states::EXISTS | states::DIRTY);
+    assert_eq!(rig.client.actions().unwrap()[0].errval, libc::EBUSY);
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.keys(), Vec::<String>::new());
+    assert!(rig.client.xattr(fid, "trusted.lhsm_s3").is_err());
+}
+
+#[test]
+fn a_file_unlinked_while_it_is_archived_leaves_no_object() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(1000));
+    let gate = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    fs::remove_file(rig.mount().join("file")).unwrap();
+    gate.release();
+    assert!(rig.client.wait(&[fid], PATIENCE).unwrap());
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.keys(), Vec::<String>::new(), "{}", rig.log());
+    rig.assert_settled();
+}
+
+#[test]
+fn a_begin_that_fails_is_answered_all_the_same() {
+    let mut rig = Rig::new();
+    rig.client
+        .inject(Fault::BeginErrno {
+            errno: libc::EIO,
+            times: 1,
+        })
+        .unwrap();
+    let fid = rig.file("file", b"data");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    rig.settle(fid);
+    let action = &rig.client.actions().unwrap()[0];
+    assert_eq!(
+        (action.state, action.errval, action.ends),
+        (ActionState::Failed, libc::EIO, 1)
+    );
+}
+
+#[test]
+fn a_file_gone_before_the_action_begins_is_answered_enoent() {
+    let mut rig = Rig::new();
+    let gate = rig.store.faults().hold("PutObject");
+    let blockers: Vec<_> = (0..6).map(|n| rig.file(&format!("b{n}"), b"x")).collect();
+    rig.client.request(Action::Archive, 1, &blockers).unwrap();
+    assert!(gate.wait_held_blocking(6, PATIENCE));
+    let fid = rig.file("gone", b"data");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(rig.client.wait_started(7, PATIENCE).unwrap());
+    fs::remove_file(rig.mount().join("gone")).unwrap();
+    gate.release();
+    assert!(rig.client.wait(&[fid], PATIENCE).unwrap());
+    assert!(rig.client.wait(&blockers, PATIENCE).unwrap());
+    let actions = rig.client.actions().unwrap();
+    let action = actions.iter().find(|a| a.fid == fid).unwrap();
+    assert_eq!((action.errval, action.ends), (libc::ENOENT, 1));
+}
+
+#[test]
+fn a_short_or_damaged_object_is_never_called_a_restored_file() {
+    let mut rig = Rig::new();
+    let content = noise(300_000);
+    let fid = rig.file("file", &content);
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+
+    // Connections that break are resumed.
+    rig.store.faults().truncate_body("GetObject", 100_000, 2);
+    assert_eq!(rig.restore("file", fid), content);
+    rig.client.release(fid).unwrap();
+
+    // Wrong bytes of the right length are an error, and the file stays released.
+    rig.store.faults().corrupt_body(1000);
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    let actions = rig.client.actions().unwrap();
+    assert_eq!(actions.last().unwrap().errval, libc::EIO);
+    rig.store.faults().clear();
+    assert_eq!(rig.restore("file", fid), content);
+}
+
+#[test]
+fn an_object_that_was_replaced_is_not_restored() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"mine");
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    rig.store
+        .put(BUCKET, "file", &b"else"[..], std::collections::BTreeMap::new());
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    assert_eq!(rig.client.actions().unwrap().last().unwrap().errval, libc::ESTALE);
+}
+
+#[test]
+fn a_missing_object_is_enoent() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"mine");
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    rig.store.delete(BUCKET, "file");
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    rig.settle(fid);
+    assert_eq!(rig.client.actions().unwrap().last().unwrap().errval, libc::ENOENT);
+}
+
+#[test]
+fn the_stripes_of_a_released_file_are_those_of_the_restored_one() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    let layout = rig.client.xattr(fid, "lustre.lov").unwrap();
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    assert_ne!(
+        rig.client.xattr(fid, "lustre.lov").unwrap(),
+        layout,
+        "the released bit is set"
+    );
+    assert_eq!(rig.restore("file", fid), noise(10_000));
+    assert_eq!(rig.client.xattr(fid, "lustre.lov").unwrap(), layout);
+}
+
+#[test]
+fn data_on_the_mdt_is_restored_with_the_default_layout() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    let mut layout = rig.client.xattr(fid, "lustre.lov").unwrap();
+    layout[4..8].copy_from_slice(&0x8000_0100u32.to_le_bytes());
+    rig.client
+        .ask(&Request::SetXattr(fid, "lustre.lov".into(), layout))
+        .unwrap();
+    assert_eq!(rig.restore("file", fid), noise(10_000));
+}
+
+#[test]
+fn an_unknown_action_is_refused_with_einval() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"data");
+    rig.client.inject(Fault::UnknownAction(fid)).unwrap();
+    rig.settle(fid);
+    let action = &rig.client.actions().unwrap()[0];
+    assert_eq!((action.errval, action.ends), (libc::EINVAL, 1));
+}
+
+#[test]
+fn a_store_that_fails_for_a_while_is_waited_out() {
+    let mut rig = Rig::new();
+    let content = noise(12 << 20);
+    rig.store.faults().fail("UploadPart", 503, "SlowDown", 3);
+    rig.store
+        .faults()
+        .fail("CompleteMultipartUpload", 500, "InternalError", 2);
+    rig.store.faults().fail("GetObject", 500, "InternalError", 2);
+    let fid = rig.file("file", &content);
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    assert_eq!(rig.restore("file", fid), content);
+    rig.assert_settled();
+}
+
+#[test]
+fn a_store_that_denies_is_believed() {
+    let mut rig = Rig::new();
+    rig.store.faults().fail("PutObject", 403, "AccessDenied", 1);
+    let fid = rig.file("file", b"data");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert_eq!(rig.settle(fid).states, states::EXISTS);
+    assert_eq!(rig.client.actions().unwrap()[0].errval, libc::EACCES);
+}
+
+#[test]
+fn an_end_that_the_coordinator_does_not_take_leaves_no_object() {
+    let mut rig = Rig::new();
+    rig.client
+        .inject(Fault::EndErrno {
+            errno: libc::ENOENT,
+            times: 1,
+        })
+        .unwrap();
+    let fid = rig.file("file", b"data");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(!rig.client.wait(&[fid], std::time::Duration::from_millis(500)).unwrap());
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.keys(), Vec::<String>::new());
+    assert!(rig.client.xattr(fid, "trusted.lhsm_s3").is_err());
+}
