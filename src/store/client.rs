@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -88,11 +89,33 @@ impl Download {
 pub struct Store {
     client: Client,
     target: Arc<TargetOptions>,
+    unconditional: Arc<AtomicBool>,
 }
 
 impl Store {
-    pub(super) const fn new(client: Client, target: Arc<TargetOptions>) -> Self {
-        Self { client, target }
+    pub(super) const fn new(client: Client, target: Arc<TargetOptions>, unconditional: Arc<AtomicBool>) -> Self {
+        Self {
+            client,
+            target,
+            unconditional,
+        }
+    }
+
+    /// Whether writes can demand something of the key. `false` once the store has said that it can't.
+    #[must_use]
+    pub fn has_conditions(&self) -> bool {
+        !self.unconditional.load(Ordering::Relaxed)
+    }
+
+    /// Remembers, for all threads, that the store knows no conditional writes.
+    pub fn lacks_conditions(&self) {
+        if !self.unconditional.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                bucket = self.target.bucket,
+                "the store knows no conditional writes: keys are looked at before they are written, which leaves a \
+                 moment in which another writer is not seen"
+            );
+        }
     }
 
     pub(super) const fn client(&self) -> &Client {

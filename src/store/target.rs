@@ -4,6 +4,7 @@
 //! the runtime that opened it. Credentials are fetched on the control runtime, for the same reason.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -66,6 +67,7 @@ pub struct Target {
     options: Arc<TargetOptions>,
     credentials: SharedCredentialsProvider,
     region: Region,
+    unconditional: Arc<AtomicBool>,
 }
 
 /// The HTTP side of one thread; all targets share its pool.
@@ -125,6 +127,7 @@ impl Target {
             options: Arc::new(options),
             credentials,
             region,
+            unconditional: Arc::default(),
         })
     }
 
@@ -157,7 +160,11 @@ impl Target {
         if let Some(endpoint) = &self.options.endpoint_url {
             config = config.endpoint_url(endpoint);
         }
-        Store::new(Client::from_conf(config.build()), Arc::clone(&self.options))
+        Store::new(
+            Client::from_conf(config.build()),
+            Arc::clone(&self.options),
+            Arc::clone(&self.unconditional),
+        )
     }
 
     /// Asks for one key of the bucket, to know at the start what no waiting will mend.

@@ -188,7 +188,7 @@ fn complete(
 }
 
 fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
-    let result = lane.block_on(tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)));
+    let result = lane.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
     let error = match result {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),

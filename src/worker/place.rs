@@ -86,9 +86,10 @@ pub(super) fn place(
         to.key = previous.key.clone();
         to.condition = Condition::Match(previous.etag.clone());
     }
+    let store = lane.store(archive_id)?;
     // Before the data of a large file is sent in vain; the condition still guards the moment itself.
     let large = stat.len() > lane.options().plan.threshold;
-    if large && to.condition == Condition::Absent {
+    if (large && to.condition == Condition::Absent) || !store.has_conditions() {
         look(site, lane, control, &owner, &mut to)?;
     }
     for _ in 0..ROUNDS {
@@ -118,8 +119,8 @@ pub(super) fn place(
             }
             TransferError::Store(StoreError::Unsupported { .. }) if to.condition != Condition::None => {
                 // Second best, and all that such a store offers: look first, then write.
+                store.lacks_conditions();
                 look(site, lane, control, &owner, &mut to)?;
-                to.condition = Condition::None;
             }
             error => return Err(error.into()),
         }
@@ -141,6 +142,14 @@ fn previous(site: &Site, fid: Fid) -> Result<Option<Location>, JobError> {
 
 /// Looks at what holds the key and sets key and condition for the next try.
 fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
+    look_at_key(site, lane, control, owner, to)?;
+    if !lane.store(to.archive_id)?.has_conditions() {
+        to.condition = Condition::None;
+    }
+    Ok(())
+}
+
+fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
     match head(lane, control, to)? {
         None => to.condition = Condition::Absent,
         Some(found) if may_replace(site, owner, &found) => to.condition = Condition::Match(found.etag),
