@@ -171,10 +171,14 @@ impl Drop for Action {
     }
 }
 
+/// `sizeof`, as the struct carries it.
+const ITEM_SIZE: u32 = 72;
+const _: () = assert!(size_of::<hsm_action_item>() == ITEM_SIZE as usize);
+
 /// The item's fixed part; begin reads no more of it.
 const fn c_item(item: &Item) -> hsm_action_item {
     hsm_action_item {
-        hai_len: size_of::<hsm_action_item>() as u32,
+        hai_len: ITEM_SIZE,
         hai_action: match item.kind {
             Kind::Do(Verb::Archive) => HSMA_ARCHIVE,
             Kind::Do(Verb::Restore) => HSMA_RESTORE,

@@ -131,7 +131,7 @@ mod tests {
                 prop_assert!(part.length <= MAX_PART);
                 if let Plan::Multipart { .. } = plan {
                     prop_assert!(part.length > 0);
-                    prop_assert!(part.offset % STEP == 0);
+                    prop_assert!(part.offset.is_multiple_of(STEP));
                     prop_assert!(part.length >= MIN_PART || index + 1 == count);
                 }
             }

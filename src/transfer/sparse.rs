@@ -8,7 +8,7 @@ use nix::unistd::Whence;
 
 /// The granule of holes: Linux's page and Lustre's smallest block.
 const BLOCK: u64 = 4096;
-static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Tells data from holes along a file that is read front to back.
 #[derive(Debug, Default)]

@@ -100,7 +100,9 @@ pub(crate) unsafe fn put_text(to: *mut c_char, bytes: &[u8]) {
     // SAFETY: as the caller promises.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), to, bytes.len()) };
     // SAFETY: one more.
-    unsafe { *to.add(bytes.len()) = 0 };
+    let end = unsafe { to.add(bytes.len()) };
+    // SAFETY: within the room that the caller promises.
+    unsafe { end.write(0) };
 }
 
 /// This API's convention: 0 or -errno.

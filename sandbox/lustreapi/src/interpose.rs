@@ -68,8 +68,11 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
         return answer(tell(&mount, &Request::Unregister { uid, client }, None));
     }
     let ids = (0..count as usize)
-        // SAFETY: lk_data_count ids follow.
-        .map(|n| unsafe { argument.cast::<u32>().add(6 + n).read_unaligned() })
+        .map(|n| {
+            let id = argument.cast::<u32>().wrapping_add(6 + n);
+            // SAFETY: lk_data_count ids follow the six fields.
+            unsafe { id.read_unaligned() }
+        })
         .collect();
     let Ok(write) = dup(wfd) else {
         return fail(libc::EBADF);
@@ -235,14 +238,15 @@ pub unsafe extern "C" fn statx(
 ) -> c_int {
     // SAFETY: the caller's own call, passed on.
     let rc = unsafe { libc::syscall(libc::SYS_statx, dirfd, at, flags, mask, out) };
-    // SAFETY: written by the kernel when it succeeded, and the caller's.
-    if rc == 0
-        && let Some(stat) = unsafe { out.as_mut() }
-    {
+    if rc != 0 {
+        return c_int::try_from(rc).unwrap_or(-1);
+    }
+    // SAFETY: the caller's, and written by the kernel.
+    if let Some(stat) = unsafe { out.as_mut() } {
         let inode = (libc::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino);
         if action::is_source(inode) {
             stat.stx_nlink = stat.stx_nlink.saturating_sub(1);
         }
     }
-    c_int::try_from(rc).unwrap_or(-1)
+    0
 }
