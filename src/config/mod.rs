@@ -1,4 +1,4 @@
-//! Configuration: the file as written ([`document`]) becomes [`Settings`], which are valid or do not
+//! Configuration: the file as written (`document`) becomes [`Settings`], which are valid or do not
 //! exist. Everything that is wrong is said at once, each with file, line and key.
 
 mod document;
