@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::action::{FileSystem, Verdict};
 use crate::config::Settings;
 use crate::intake::{Arrival, Heartbeat, Intake};
+use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::Queue;
 use crate::store::{StartError, Target};
@@ -165,7 +166,8 @@ impl Stages {
         let queue = Arc::new(Queue::default());
         let tally = Arc::new(Tally::default());
         let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
-        let site = Site { fs, tally };
+        let journal = Arc::new(Journal::open(&settings.state_dir, fs.name(), &settings.mount));
+        let site = Site { fs, journal, tally };
         let crew = Crew::start(
             settings.threads,
             settings.restore_threads,

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod intake;
+pub mod journal;
 pub mod lustre;
 pub mod queue;
 pub mod store;

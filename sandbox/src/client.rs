@@ -143,6 +143,14 @@ impl Client {
         self.came_true(&Request::WaitReaders(count, ms(limit)))
     }
 
+    /// Waits until an action of that kind has ended for the file. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait_ended(&mut self, action: Action, fid: Fid, limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::WaitEnded(action, fid, ms(limit)))
+    }
+
     fn came_true(&mut self, wait: &Request) -> io::Result<bool> {
         match self.ask(wait)? {
             Reply::Ok(left) => Ok(left == 0),

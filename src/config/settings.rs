@@ -32,6 +32,8 @@ pub struct Settings {
     pub mount: PathBuf,
     /// liblustreapi.
     pub library: PathBuf,
+    /// Where the journal is.
+    pub state_dir: PathBuf,
     /// Between two confirmations of the registration.
     pub keepalive: Duration,
     /// Reports to the coordinator.
@@ -67,6 +69,9 @@ impl Settings {
             );
         }
         let library = lustre.string("library").unwrap_or_else(|| "liblustreapi.so.1".into());
+        let state_dir = lustre
+            .string("state_dir")
+            .unwrap_or_else(|| "/var/lib/lhsmtool-s3".into());
         let ms = Duration::from_millis;
         let keepalive = lustre.duration("keepalive", ms(100)..=DAY).unwrap_or(30 * SECOND);
         let heartbeat = HeartbeatOptions {
@@ -115,6 +120,7 @@ impl Settings {
         Some(Self {
             mount: mount?,
             library: library.into(),
+            state_dir: state_dir.into(),
             keepalive,
             heartbeat,
             threads: usize::try_from(threads).ok()?,

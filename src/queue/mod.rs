@@ -112,12 +112,20 @@ enum Entry {
     Running(Verb, Arc<Control>),
 }
 
+/// An action behind another one of its file.
+#[derive(Clone, Copy)]
+struct Follower {
+    key: ActionKey,
+    /// It came when the first one was being answered: it asks for what comes after.
+    ending: bool,
+}
+
 #[derive(Default)]
 struct State {
     live: HashMap<ActionKey, Entry>,
     /// The action of each file that runs or is in line; others of the same file are in `behind`.
     first: HashMap<Fid, ActionKey>,
-    behind: HashMap<Fid, VecDeque<ActionKey>>,
+    behind: HashMap<Fid, VecDeque<Follower>>,
     lines: HashMap<Class, Fair<ActionKey>>,
     waiting: HashMap<Class, usize>,
     running: HashMap<Class, usize>,
@@ -168,10 +176,14 @@ impl Queue {
             return Admission::Duplicate(debt);
         }
         match state.first.get(&key.fid).copied() {
-            Some(first) if class == Class::Archive && state.verb(first) == Some(Verb::Archive) => {
-                return Admission::Declined(debt);
+            Some(first) => {
+                let ending = state.is_ending(first);
+                if class == Class::Archive && state.verb(first) == Some(Verb::Archive) && !ending {
+                    return Admission::Declined(debt);
+                }
+                let follower = Follower { key, ending };
+                state.behind.entry(key.fid).or_default().push_back(follower);
             }
-            Some(_) => state.behind.entry(key.fid).or_default().push_back(key),
             None => {
                 state.first.insert(key.fid, key);
                 state.line_up(class, debt.as_ref(), key);
@@ -237,8 +249,8 @@ impl Queue {
         if done && item.kind == Kind::Do(Verb::Restore) {
             let behind = state.behind.get(&key.fid).cloned().unwrap_or_default();
             for other in behind {
-                if state.verb(other) == Some(Verb::Restore) {
-                    served.extend(state.take_waiting(other));
+                if !other.ending && state.verb(other.key) == Some(Verb::Restore) {
+                    served.extend(state.take_waiting(other.key));
                 }
             }
         }
@@ -399,6 +411,10 @@ impl State {
         }
     }
 
+    fn is_ending(&self, key: ActionKey) -> bool {
+        matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
+    }
+
     fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
         self.lines.entry(class).or_default().push(debt.item().archive_id, key);
     }
@@ -426,7 +442,9 @@ impl State {
         self.first.remove(&key.fid);
         let behind = self.behind.get_mut(&key.fid)?;
         // Cancelled ones are still in the line, and no longer alive.
-        let next = std::iter::from_fn(|| behind.pop_front()).find(|next| self.live.contains_key(next));
+        let next = std::iter::from_fn(|| behind.pop_front())
+            .map(|follower| follower.key)
+            .find(|next| self.live.contains_key(next));
         if behind.is_empty() {
             self.behind.remove(&key.fid);
         }

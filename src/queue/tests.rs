@@ -189,3 +189,24 @@ fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     queue.close();
     assert!(matches!(queue.next(Lanes::All), Work::Closed));
 }
+
+#[test]
+fn what_comes_while_an_action_is_being_answered_is_new_work() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Archive, 1, 1));
+    let job = take(&queue, Lanes::All);
+    job.control.set_ending();
+    assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
+    assert!(queue.ended(job.debt.item(), true).is_empty());
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+
+    admit(&queue, debt(Verb::Restore, 3, 5));
+    let job = take(&queue, Lanes::All);
+    job.control.set_ending();
+    admit(&queue, debt(Verb::Restore, 4, 5));
+    assert!(
+        queue.ended(job.debt.item(), true).is_empty(),
+        "released again meanwhile"
+    );
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
+}

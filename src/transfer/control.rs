@@ -1,7 +1,7 @@
 //! The strings by which a running transfer is held: stop it, see how far it is.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ pub struct Control {
     token: CancellationToken,
     stop: OnceLock<Stop>,
     moved: AtomicU64,
+    ending: AtomicBool,
 }
 
 impl Control {
@@ -41,6 +42,18 @@ impl Control {
     /// Resolves when it is stopped.
     pub async fn wait_stopped(&self) {
         self.token.cancelled().await;
+    }
+
+    /// The answer is about to be given. From now on another action for the file is no duplicate of this
+    /// one: whoever asks for it may know already how this one ended.
+    pub fn set_ending(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the answer is being given or was given.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
     }
 
     /// Bytes that have been stored or written.

@@ -24,7 +24,7 @@ pub use error::TransferError;
 pub use lane::Lane;
 pub use parts::{Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
-pub use request::{delete, head};
+pub use request::{delete, head, sweep_key};
 pub use retry::RetryOptions;
 pub use upload::{Upload, Uploaded, upload};
 

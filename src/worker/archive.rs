@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use super::place::{Placed, place};
+use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site, verdict};
 use crate::action::{Debt, Item, Verdict};
 use crate::store::{Location, StoreError};
@@ -24,7 +24,15 @@ pub(super) fn archive(
     });
     match copied {
         Ok((file, placed)) => commit(site, lane, control, debt, &file, &placed),
-        Err(error) => super::settle::refuse(debt, error),
+        Err(error) => {
+            let stopped = matches!(error, JobError::Transfer(TransferError::Stopped(_)));
+            let item = debt.item().clone();
+            let ended = super::settle::refuse(control, debt, error);
+            if stopped {
+                sweep(site, lane, &item);
+            }
+            ended
+        }
     }
 }
 
@@ -34,17 +42,19 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
     // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
     if let Some(stop) = control.stopped() {
         undo(site, lane, &item, placed);
-        return super::settle::refuse(debt, TransferError::Stopped(stop).into());
+        return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
     }
     if let Err(error) = site.fs.set_map(item.fid, &placed.location.to_bytes()) {
         undo(site, lane, &item, placed);
-        return super::settle::refuse(debt, error.into());
+        return super::settle::refuse(control, debt, error.into());
     }
-    match debt.finish(Verdict::Done, size) {
+    match super::settle::finish(control, debt, Verdict::Done, size) {
         Ok(()) => {
             if is_unlinked(file) {
                 tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, &placed.location);
+            } else {
+                site.journal.remember(item.fid, &placed.location);
             }
             if let Some(previous) = placed.previous.as_ref().filter(|_| !placed.in_place()) {
                 discard(lane, previous);

@@ -122,14 +122,14 @@ impl Worker {
                 offset: item.extent.offset,
                 length: item.extent.length,
             };
-            return settle::refuse(debt, error);
+            return settle::refuse(&control, debt, error);
         }
         match item.kind {
             Kind::Do(Verb::Archive) => archive(&self.site, &self.lane, helpers, &control, debt),
             Kind::Do(Verb::Restore) => restore(&self.site, &self.lane, helpers, &control, debt),
             Kind::Do(Verb::Remove) => remove(&self.site, &self.lane, &control, debt),
-            Kind::Cancel => settle::refuse(debt, JobError::UnknownAction(23)),
-            Kind::Unknown(number) => settle::refuse(debt, JobError::UnknownAction(number)),
+            Kind::Cancel => settle::refuse(&control, debt, JobError::UnknownAction(23)),
+            Kind::Unknown(number) => settle::refuse(&control, debt, JobError::UnknownAction(number)),
         }
     }
 

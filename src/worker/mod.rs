@@ -23,6 +23,7 @@ pub use settle::Settler;
 pub use verdict::verdict;
 
 use crate::action::{FileSystem, Verdict};
+use crate::journal::Journal;
 
 /// What was done, in numbers.
 #[derive(Debug, Default)]
@@ -58,6 +59,8 @@ impl Tally {
 pub struct Site {
     /// The file system.
     pub fs: Arc<dyn FileSystem>,
+    /// What outlives files.
+    pub journal: Arc<Journal>,
     /// The counters.
     pub tally: Arc<Tally>,
 }

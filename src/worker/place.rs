@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, upload};
+use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, sweep_key, upload};
 use crate::types::{ArchiveId, Fid};
 
 /// Enough for any honest race; each round answers something that another writer just did.
@@ -126,6 +126,27 @@ pub(super) fn place(
         }
     }
     Err(JobError::NoFreeKey(natural.to_string()))
+}
+
+/// A request that was dropped when its action was stopped may have been complete at the store: what it made
+/// is nobody's copy. One that arrives even later is found by the next archive of the file, which takes its
+/// key. Called after the answer: nobody waits.
+pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item) {
+    let (Ok((archive_id, key)), Ok(previous)) = (natural_key(site, lane, item), previous(site, item.fid)) else {
+        return;
+    };
+    let owner = Owner {
+        fs: site.fs.name().to_owned(),
+        fid: item.fid,
+    };
+    let is_garbage = |found: &ObjectInfo| {
+        let mapped = previous.as_ref().is_some_and(|previous| previous.etag == found.etag);
+        !mapped && Owner::of(&found.metadata).as_ref() == Some(&owner)
+    };
+    match sweep_key(lane, archive_id, &key, is_garbage) {
+        Ok(()) => {}
+        Err(error) => tracing::debug!(%key, %error, "could not look for what a stopped archive left"),
+    }
 }
 
 fn previous(site: &Site, fid: Fid) -> Result<Option<Location>, JobError> {

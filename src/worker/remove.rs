@@ -13,7 +13,7 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
         .map_err(JobError::from)
         .and_then(|_| erase(site, lane, control, debt.item()));
     match removed {
-        Ok(()) => match debt.finish(Verdict::Done, 0) {
+        Ok(()) => match super::settle::finish(control, debt, Verdict::Done, 0) {
             Ok(()) => Ended::done(0),
             Err(error) => {
                 let error = JobError::from(error);
@@ -24,7 +24,7 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
                 }
             }
         },
-        Err(error) => super::settle::refuse(debt, error),
+        Err(error) => super::settle::refuse(control, debt, error),
     }
 }
 
@@ -40,7 +40,10 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
     };
     let location = match location {
         Some(location) => Some(location),
-        None => by_fid(site, lane, control, item)?,
+        None => match site.journal.find(item.fid) {
+            Some(location) => Some(location),
+            None => by_fid(site, lane, control, item)?,
+        },
     };
     let Some(location) = location else {
         // A remove with archive id 0 goes to every archive: most of them never had a copy.
@@ -54,6 +57,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
         }
         Err(error) => return Err(error.into()),
     }
+    site.journal.forget(item.fid);
     match site.fs.clear_map(item.fid) {
         Ok(()) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),

@@ -22,7 +22,7 @@ pub(super) fn restore(
         (received, _) => received,
     };
     match received {
-        Ok(size) => match debt.finish(Verdict::Done, size) {
+        Ok(size) => match super::settle::finish(control, debt, Verdict::Done, size) {
             Ok(()) => Ended::done(size),
             Err(error) => {
                 let error = JobError::from(error);
@@ -33,7 +33,7 @@ pub(super) fn restore(
                 }
             }
         },
-        Err(error) => super::settle::refuse(debt, error),
+        Err(error) => super::settle::refuse(control, debt, error),
     }
 }
 

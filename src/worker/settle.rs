@@ -5,12 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::{Ended, JobError, Tally, verdict};
-use crate::action::{Debt, Verdict};
+use crate::action::{Debt, HsmError, Verdict};
+use crate::transfer::Control;
+
+/// Gives the answer of an action that ran.
+pub(super) fn finish(control: &Control, debt: Box<dyn Debt>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+    control.set_ending();
+    debt.finish(verdict, copied)
+}
 
 /// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
-pub(super) fn refuse(debt: Box<dyn Debt>, error: JobError) -> Ended {
+pub(super) fn refuse(control: &Control, debt: Box<dyn Debt>, error: JobError) -> Ended {
     let verdict = verdict(&error);
-    if let Err(objection) = debt.finish(verdict, 0) {
+    if let Err(objection) = finish(control, debt, verdict, 0) {
         tracing::debug!(%objection, "the coordinator did not take the verdict");
     }
     Ended {

@@ -108,7 +108,12 @@ fn a_purge_storm_is_taken_in_and_leaves_nothing() {
     rig.archive(fid);
     assert_eq!(rig.stop(), Some(0));
     assert_eq!(rig.store.uploads(BUCKET), []);
-    assert_eq!(rig.keys(), ["after"]);
+    // A PUT that was complete at the store when its client let go may still be carried out; what
+    // matters is that no file calls it its copy.
+    for fid in fids {
+        assert!(rig.client.xattr(fid, "trusted.lhsm_s3").is_err());
+        assert_eq!(rig.client.state(fid).unwrap().states, states::EXISTS);
+    }
 }
 
 #[test]

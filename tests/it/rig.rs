@@ -97,9 +97,10 @@ impl Rig {
         let library = process::artifact(process::LIBRARY).unwrap();
         let config = self.dir.path().join("config.toml");
         let lustre = format!(
-            "mount = '{}'\nlibrary = '{}'\n",
+            "mount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n",
             self.mount().display(),
-            library.display()
+            library.display(),
+            self.dir.path().join("state").display()
         );
         let settings = if self.settings.contains("[lustre]\n") {
             self.settings.replace("[lustre]\n", &format!("[lustre]\n{lustre}"))

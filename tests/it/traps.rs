@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lhsm_sandbox::protocol::{Action, ActionState, Fault, Request, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, Request, Tunable, states};
 
 use crate::rig::{BUCKET, PATIENCE, Rig, noise};
 
@@ -204,4 +204,33 @@ fn an_end_that_the_coordinator_does_not_take_leaves_no_object() {
     assert_eq!(rig.stop(), Some(0));
     assert_eq!(rig.keys(), Vec::<String>::new());
     assert!(rig.client.xattr(fid, "trusted.lhsm_s3").is_err());
+}
+
+#[test]
+fn the_copy_of_a_file_goes_with_its_last_name_also_after_a_restart_of_the_daemon() {
+    let mut rig = Rig::new();
+    rig.client.set(Tunable::RemoveArchiveOnLastUnlink, 1).unwrap();
+    rig.client.set(Tunable::LoopPeriodMs, 20).unwrap();
+    let (one, two) = (rig.file("one", b"1"), rig.file("two", b"2"));
+    rig.archive(one);
+    rig.archive(two);
+    fs::rename(rig.mount().join("one"), rig.mount().join("renamed")).unwrap();
+    fs::remove_file(rig.mount().join("renamed")).unwrap();
+    wait_for_remove(&mut rig, one);
+    assert_eq!(rig.keys(), ["two"]);
+
+    assert_eq!(rig.stop(), Some(0));
+    rig.start();
+    fs::remove_file(rig.mount().join("two")).unwrap();
+    wait_for_remove(&mut rig, two);
+    assert_eq!(rig.keys(), Vec::<String>::new());
+    rig.assert_settled();
+}
+
+fn wait_for_remove(rig: &mut Rig, fid: Fid) {
+    assert!(
+        rig.client.wait_ended(Action::Remove, fid, PATIENCE).unwrap(),
+        "{}",
+        rig.log()
+    );
 }

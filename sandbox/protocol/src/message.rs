@@ -346,6 +346,8 @@ pub enum Request {
     Pending,
     /// Waits until no action of these files is pending, so many milliseconds at most.
     Wait(Vec<Fid>, u64),
+    /// Waits until an action of that kind has ended for the file, so many milliseconds at most.
+    WaitEnded(Action, Fid, u64),
     /// Waits until so many copytools are registered, so many milliseconds at most.
     WaitAgents(usize, u64),
     /// Waits until so many actions are out at copytools, so many milliseconds at most.

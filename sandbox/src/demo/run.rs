@@ -69,9 +69,10 @@ fn start_daemon(cli: &Cli, scratch: &Path, mount: &Path, store: Option<&Server>,
     fs::write(
         &config,
         format!(
-            "[lustre]\nmount = '{}'\nlibrary = '{}'\n\n[[archive]]\nid = 1\nbucket = '{bucket}'\nprefix = '{}'\nendpoint_url = '{endpoint}'\n",
+            "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n\n[[archive]]\nid = 1\nbucket = '{bucket}'\nprefix = '{}'\nendpoint_url = '{endpoint}'\n",
             mount.display(),
             library.display(),
+            scratch.join("state").display(),
             // A real bucket may have other things in it.
             if store.is_some() {
                 String::new()

@@ -380,6 +380,12 @@ impl State {
         }
     }
 
+    pub(super) fn has_ended(&self, action: Action, fid: Fid) -> bool {
+        self.actions
+            .values()
+            .any(|record| record.action == action && record.fid == fid && !record.is_pending())
+    }
+
     pub(super) fn infos(&self) -> Vec<RequestInfo> {
         self.actions
             .values()

@@ -68,6 +68,9 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
                 fids.iter().filter(|fid| state.pending.contains_key(fid)).count()
             });
         }
+        Request::WaitEnded(action, fid, ms) => {
+            return wait(shared, ms, |state| usize::from(!state.has_ended(action, fid)));
+        }
         Request::WaitAgents(count, ms) => {
             return wait(shared, ms, |state| {
                 count.saturating_sub(state.agents.iter().filter(|agent| agent.known).count())
@@ -249,6 +252,7 @@ impl State {
             | Request::Wait(..)
             | Request::WaitAgents(..)
             | Request::WaitStarted(..)
+            | Request::WaitEnded(..)
             | Request::WaitReaders(..) => Err(libc::EPROTO),
         }
     }
