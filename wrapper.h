@@ -97,6 +97,21 @@ struct hsm_progress {
 #define LL_IOC_HSM_CT_START 0x401866d5u
 #define LL_IOC_HSM_PROGRESS 0x401866d8u
 
+/* What llapi_hsm_state_get fills in. */
+struct hsm_user_state {
+	uint32_t hus_states;
+	uint32_t hus_archive_id;
+	uint32_t hus_in_progress_state;
+	uint32_t hus_in_progress_action;
+	struct hsm_extent hus_in_progress_location;
+	char hus_extended_info[];
+};
+
+#define HS_DIRTY 0x2
+#define HS_RELEASED 0x4
+#define HS_ARCHIVED 0x8
+#define HS_LOST 0x40
+
 /* --- functions --------------------------------------------------------------------------------- */
 
 struct hsm_copytool_private;
@@ -117,4 +132,9 @@ int llapi_hsm_action_get_fd(const struct hsm_copyaction_private *hcp);
 int llapi_search_fsname(const char *pathname, char *fsname);
 int llapi_fid2path(const char *device, const char *fidstr, char *path, int pathlen,
 		   long long *recno, int *linkno);
+int llapi_hsm_state_get(const char *path, struct hsm_user_state *hus);
+int llapi_hsm_state_set(const char *path, uint64_t setmask, uint64_t clearmask, uint32_t archive_id);
+/* The rest is used where the library has it. */
+int llapi_get_mdt_index_by_fid(int fd, const struct lu_fid *fid, int *mdt_index);
+int llapi_getname(const char *path, char *buf, __SIZE_TYPE__ size);
 void llapi_msg_set_level(int level);

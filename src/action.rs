@@ -207,6 +207,24 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The failed call.
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError>;
 
+    /// Whether the file's data is only in its archive.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn is_released(&self, fid: Fid) -> Result<bool, HsmError>;
+
+    /// Whether the coordinator takes the file's copy for good: released, or archived and not dirty.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn is_archived(&self, fid: Fid) -> Result<bool, HsmError>;
+
+    /// Takes the file's ARCHIVED state away, so that nobody can release it any more.
+    ///
+    /// # Errors
+    /// EINVAL when it is released already, ENOENT when it is gone.
+    fn revoke(&self, fid: Fid) -> Result<(), HsmError>;
+
     /// Tells the coordinator that an action is alive, by the file's own FID: the data FID of a restore
     /// would become final with its first report, and no successor could finish it.
     ///

@@ -1,5 +1,6 @@
 //! The daemon: wires the stages together, and takes them down again in order.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -13,7 +14,7 @@ use crate::config::Settings;
 use crate::intake::{Arrival, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
-use crate::queue::Queue;
+use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, HsmErrno};
@@ -23,8 +24,6 @@ use crate::worker::{Crew, Settler, Site, Tally};
 const CHECK: Duration = Duration::from_secs(5);
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
-/// What has been written to the pipe when we stop reading is answered, too.
-const LAST_LOOK: Duration = Duration::from_millis(50);
 const SETTLERS: usize = 4;
 const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 const REGISTER_LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -66,6 +65,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
 
 async fn serve(settings: &Settings) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
+    let mut status = signal(SignalKind::user_defined1())?;
     let library = Library::open(&settings.library)?;
     let mount = Arc::new(Mount::open(library, &settings.mount)?);
     let mut targets = Vec::new();
@@ -88,7 +88,12 @@ async fn serve(settings: &Settings) -> Result<(), DaemonError> {
     };
     let registration = Registration::start(settings, agent, &stages)?;
     tracing::info!("registered; serving");
-    signals.wait().await;
+    loop {
+        tokio::select! {
+            () = signals.wait() => break,
+            _ = status.recv() => stages.log_status(&registration),
+        }
+    }
     stages
         .stop(Some(registration), settings.drain_timeout, &mut signals)
         .await;
@@ -192,6 +197,21 @@ impl Stages {
         })
     }
 
+    /// For `kill -USR1`.
+    fn log_status(&self, registration: &Registration) {
+        let depth = self.queue.depth();
+        let sum = |counts: &HashMap<Class, usize>| counts.values().sum::<usize>();
+        tracing::info!(
+            waiting = sum(&depth.waiting),
+            running = sum(&depth.running),
+            by_class = ?depth,
+            heartbeats = registration.heartbeat.sent(),
+            pipe = ?registration.stats,
+            tally = ?self.site.tally,
+            "status"
+        );
+    }
+
     /// Ends all in order. The reader goes on until the end: whatever the coordinator still sends is
     /// taken and answered. A second signal shortens the waiting.
     async fn stop(self, registration: Option<Registration>, drain: Duration, signals: &mut Signals) {
@@ -209,14 +229,13 @@ impl Stages {
         }
         answer_waiting(&self.queue, &self.settler);
         if let Some(registration) = registration {
-            tokio::time::sleep(LAST_LOOK).await;
             let Registration {
                 registrar,
                 heartbeat,
                 stats,
             } = registration;
             drop(heartbeat);
-            // Joins the reader: after this nothing more is read.
+            // The kernel closes the pipe, what is in it is read, the reader joined.
             drop(registrar);
             tracing::debug!(?stats, "pipe closed");
         }
@@ -233,12 +252,12 @@ impl Stages {
             tracing::error!("the intake panicked");
         }
         answer_waiting(&queue, &settler);
+        // Everybody who waits has an answer, also when a worker is stuck in a system call.
+        settler.finish();
         queue.close();
         if queue.wait_idle(Instant::now()) {
             crew.join();
         }
-        // The last one out answers what is left, then lets go of the agent, which unregisters.
-        drop(settler);
         tracing::info!(seconds = start.elapsed().as_secs_f64(), tally = ?site.tally, "stopped");
     }
 

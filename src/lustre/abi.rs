@@ -70,6 +70,14 @@ pub fn structs() -> Vec<Layout> {
             hai_gid,
             hai_data
         }),
+        layout!(hsm_user_state {
+            hus_states,
+            hus_archive_id,
+            hus_in_progress_state,
+            hus_in_progress_action,
+            hus_in_progress_location,
+            hus_extended_info
+        }),
         layout!(hsm_progress {
             hp_fid,
             hp_cookie,
@@ -99,6 +107,10 @@ pub const fn constants() -> &'static [(&'static str, u32)] {
         ("HSMA_REMOVE", c::HSMA_REMOVE),
         ("HSMA_CANCEL", c::HSMA_CANCEL),
         ("HSM_REQ_BLOCKING", c::HSM_REQ_BLOCKING),
+        ("HS_DIRTY", c::HS_DIRTY),
+        ("HS_RELEASED", c::HS_RELEASED),
+        ("HS_ARCHIVED", c::HS_ARCHIVED),
+        ("HS_LOST", c::HS_LOST),
         ("HP_FLAG_COMPLETED", c::HP_FLAG_COMPLETED),
         ("HP_FLAG_RETRY", c::HP_FLAG_RETRY),
         ("LL_IOC_HSM_CT_START", c::LL_IOC_HSM_CT_START),

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::fcntl::{FcntlArg, OFlag};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
 use super::bindings::hsm_copytool_private;
 use super::{Mount, ioctl};
@@ -31,6 +31,8 @@ pub enum Coordinator {
     Running,
     /// Registering now would crash this node.
     Stopped,
+    /// It runs; whether it knows us, the client did not ask.
+    Unasked,
 }
 
 /// Why there is no agent.
@@ -141,7 +143,11 @@ impl Agent {
             generation: AtomicU32::new(0),
             _lock: lock,
         };
-        widen(&agent.library_pipe()?);
+        let pipe = agent.library_pipe()?;
+        widen(&pipe);
+        if let Err(error) = nix::fcntl::fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+            tracing::debug!(%error, "children inherit the message pipe");
+        }
         Ok(agent)
     }
 
@@ -189,10 +195,18 @@ impl Agent {
         drop((read, write));
         match result {
             Ok(()) => Ok(Coordinator::Running),
-            // "already registered" is what we want to hear.
-            Err(error) if error.errno == libc::EEXIST => Ok(Coordinator::Running),
+            // Said by newer clients without asking the MDT (LU-18238).
+            Err(error) if error.errno == libc::EEXIST => Ok(Coordinator::Unasked),
             Err(error) => Err(error),
         }
+    }
+
+    /// No more messages: the pipe in use ends once its reader has read what is in it.
+    ///
+    /// # Errors
+    /// The ioctl's.
+    pub fn stop_messages(&self) -> Result<(), HsmError> {
+        ioctl::stop_copytool(self.mount.descriptor(), uid(self.generation.load(Ordering::Relaxed)))
     }
 
     /// The pipe of the library's own registration.
@@ -293,8 +307,7 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
 /// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
 /// and is the same from each path to this mount.
 fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
-    let root = nix::sys::stat::fstat(mount.descriptor()).map_err(|e| AgentError::Lock(e.into()))?;
-    let name = format!("lhsmtool-s3/{:x}/{:x}", root.st_dev, root.st_ino);
+    let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
     let address = {
         use std::os::linux::net::SocketAddrExt as _;
         SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?

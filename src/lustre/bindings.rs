@@ -46,6 +46,10 @@ pub const HP_FLAG_COMPLETED: u32 = 1;
 pub const HP_FLAG_RETRY: u32 = 2;
 pub const LL_IOC_HSM_CT_START: u32 = 1075341013;
 pub const LL_IOC_HSM_PROGRESS: u32 = 1075341016;
+pub const HS_DIRTY: u32 = 2;
+pub const HS_RELEASED: u32 = 4;
+pub const HS_ARCHIVED: u32 = 8;
+pub const HS_LOST: u32 = 64;
 #[repr(C)]
 #[repr(align(8))]
 #[derive(Debug, Default, Copy, Clone)]
@@ -60,13 +64,21 @@ pub struct kuc_hdr {
 const _: () = {
     ["Size of kuc_hdr"][::std::mem::size_of::<kuc_hdr>() - 8usize];
     ["Alignment of kuc_hdr"][::std::mem::align_of::<kuc_hdr>() - 8usize];
-    ["Offset of field: kuc_hdr::kuc_magic"][::std::mem::offset_of!(kuc_hdr, kuc_magic) - 0usize];
-    ["Offset of field: kuc_hdr::kuc_transport"]
-        [::std::mem::offset_of!(kuc_hdr, kuc_transport) - 2usize];
-    ["Offset of field: kuc_hdr::kuc_flags"][::std::mem::offset_of!(kuc_hdr, kuc_flags) - 3usize];
-    ["Offset of field: kuc_hdr::kuc_msgtype"]
-        [::std::mem::offset_of!(kuc_hdr, kuc_msgtype) - 4usize];
-    ["Offset of field: kuc_hdr::kuc_msglen"][::std::mem::offset_of!(kuc_hdr, kuc_msglen) - 6usize];
+    [
+        "Offset of field: kuc_hdr::kuc_magic",
+    ][::std::mem::offset_of!(kuc_hdr, kuc_magic) - 0usize];
+    [
+        "Offset of field: kuc_hdr::kuc_transport",
+    ][::std::mem::offset_of!(kuc_hdr, kuc_transport) - 2usize];
+    [
+        "Offset of field: kuc_hdr::kuc_flags",
+    ][::std::mem::offset_of!(kuc_hdr, kuc_flags) - 3usize];
+    [
+        "Offset of field: kuc_hdr::kuc_msgtype",
+    ][::std::mem::offset_of!(kuc_hdr, kuc_msgtype) - 4usize];
+    [
+        "Offset of field: kuc_hdr::kuc_msglen",
+    ][::std::mem::offset_of!(kuc_hdr, kuc_msglen) - 6usize];
 };
 #[repr(C, packed)]
 pub struct lustre_kernelcomm {
@@ -81,21 +93,30 @@ pub struct lustre_kernelcomm {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of lustre_kernelcomm"][::std::mem::size_of::<lustre_kernelcomm>() - 24usize];
-    ["Alignment of lustre_kernelcomm"][::std::mem::align_of::<lustre_kernelcomm>() - 1usize];
-    ["Offset of field: lustre_kernelcomm::lk_wfd"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_wfd) - 0usize];
-    ["Offset of field: lustre_kernelcomm::lk_rfd"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_rfd) - 4usize];
-    ["Offset of field: lustre_kernelcomm::lk_uid"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_uid) - 8usize];
-    ["Offset of field: lustre_kernelcomm::lk_group"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_group) - 12usize];
-    ["Offset of field: lustre_kernelcomm::lk_data_count"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_data_count) - 16usize];
-    ["Offset of field: lustre_kernelcomm::lk_flags"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_flags) - 20usize];
-    ["Offset of field: lustre_kernelcomm::lk_data"]
-        [::std::mem::offset_of!(lustre_kernelcomm, lk_data) - 24usize];
+    [
+        "Alignment of lustre_kernelcomm",
+    ][::std::mem::align_of::<lustre_kernelcomm>() - 1usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_wfd",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_wfd) - 0usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_rfd",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_rfd) - 4usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_uid",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_uid) - 8usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_group",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_group) - 12usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_data_count",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_data_count) - 16usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_flags",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_flags) - 20usize];
+    [
+        "Offset of field: lustre_kernelcomm::lk_data",
+    ][::std::mem::offset_of!(lustre_kernelcomm, lk_data) - 24usize];
 };
 impl Default for lustre_kernelcomm {
     fn default() -> Self {
@@ -131,8 +152,12 @@ pub struct hsm_extent {
 const _: () = {
     ["Size of hsm_extent"][::std::mem::size_of::<hsm_extent>() - 16usize];
     ["Alignment of hsm_extent"][::std::mem::align_of::<hsm_extent>() - 1usize];
-    ["Offset of field: hsm_extent::offset"][::std::mem::offset_of!(hsm_extent, offset) - 0usize];
-    ["Offset of field: hsm_extent::length"][::std::mem::offset_of!(hsm_extent, length) - 8usize];
+    [
+        "Offset of field: hsm_extent::offset",
+    ][::std::mem::offset_of!(hsm_extent, offset) - 0usize];
+    [
+        "Offset of field: hsm_extent::length",
+    ][::std::mem::offset_of!(hsm_extent, length) - 8usize];
 };
 #[repr(C, packed)]
 pub struct hsm_action_list {
@@ -148,20 +173,27 @@ pub struct hsm_action_list {
 const _: () = {
     ["Size of hsm_action_list"][::std::mem::size_of::<hsm_action_list>() - 32usize];
     ["Alignment of hsm_action_list"][::std::mem::align_of::<hsm_action_list>() - 1usize];
-    ["Offset of field: hsm_action_list::hal_version"]
-        [::std::mem::offset_of!(hsm_action_list, hal_version) - 0usize];
-    ["Offset of field: hsm_action_list::hal_count"]
-        [::std::mem::offset_of!(hsm_action_list, hal_count) - 4usize];
-    ["Offset of field: hsm_action_list::hal_compound_id"]
-        [::std::mem::offset_of!(hsm_action_list, hal_compound_id) - 8usize];
-    ["Offset of field: hsm_action_list::hal_flags"]
-        [::std::mem::offset_of!(hsm_action_list, hal_flags) - 16usize];
-    ["Offset of field: hsm_action_list::hal_archive_id"]
-        [::std::mem::offset_of!(hsm_action_list, hal_archive_id) - 24usize];
-    ["Offset of field: hsm_action_list::padding1"]
-        [::std::mem::offset_of!(hsm_action_list, padding1) - 28usize];
-    ["Offset of field: hsm_action_list::hal_fsname"]
-        [::std::mem::offset_of!(hsm_action_list, hal_fsname) - 32usize];
+    [
+        "Offset of field: hsm_action_list::hal_version",
+    ][::std::mem::offset_of!(hsm_action_list, hal_version) - 0usize];
+    [
+        "Offset of field: hsm_action_list::hal_count",
+    ][::std::mem::offset_of!(hsm_action_list, hal_count) - 4usize];
+    [
+        "Offset of field: hsm_action_list::hal_compound_id",
+    ][::std::mem::offset_of!(hsm_action_list, hal_compound_id) - 8usize];
+    [
+        "Offset of field: hsm_action_list::hal_flags",
+    ][::std::mem::offset_of!(hsm_action_list, hal_flags) - 16usize];
+    [
+        "Offset of field: hsm_action_list::hal_archive_id",
+    ][::std::mem::offset_of!(hsm_action_list, hal_archive_id) - 24usize];
+    [
+        "Offset of field: hsm_action_list::padding1",
+    ][::std::mem::offset_of!(hsm_action_list, padding1) - 28usize];
+    [
+        "Offset of field: hsm_action_list::hal_fsname",
+    ][::std::mem::offset_of!(hsm_action_list, hal_fsname) - 32usize];
 };
 impl Default for hsm_action_list {
     fn default() -> Self {
@@ -187,22 +219,30 @@ pub struct hsm_action_item {
 const _: () = {
     ["Size of hsm_action_item"][::std::mem::size_of::<hsm_action_item>() - 72usize];
     ["Alignment of hsm_action_item"][::std::mem::align_of::<hsm_action_item>() - 1usize];
-    ["Offset of field: hsm_action_item::hai_len"]
-        [::std::mem::offset_of!(hsm_action_item, hai_len) - 0usize];
-    ["Offset of field: hsm_action_item::hai_action"]
-        [::std::mem::offset_of!(hsm_action_item, hai_action) - 4usize];
-    ["Offset of field: hsm_action_item::hai_fid"]
-        [::std::mem::offset_of!(hsm_action_item, hai_fid) - 8usize];
-    ["Offset of field: hsm_action_item::hai_dfid"]
-        [::std::mem::offset_of!(hsm_action_item, hai_dfid) - 24usize];
-    ["Offset of field: hsm_action_item::hai_extent"]
-        [::std::mem::offset_of!(hsm_action_item, hai_extent) - 40usize];
-    ["Offset of field: hsm_action_item::hai_cookie"]
-        [::std::mem::offset_of!(hsm_action_item, hai_cookie) - 56usize];
-    ["Offset of field: hsm_action_item::hai_gid"]
-        [::std::mem::offset_of!(hsm_action_item, hai_gid) - 64usize];
-    ["Offset of field: hsm_action_item::hai_data"]
-        [::std::mem::offset_of!(hsm_action_item, hai_data) - 72usize];
+    [
+        "Offset of field: hsm_action_item::hai_len",
+    ][::std::mem::offset_of!(hsm_action_item, hai_len) - 0usize];
+    [
+        "Offset of field: hsm_action_item::hai_action",
+    ][::std::mem::offset_of!(hsm_action_item, hai_action) - 4usize];
+    [
+        "Offset of field: hsm_action_item::hai_fid",
+    ][::std::mem::offset_of!(hsm_action_item, hai_fid) - 8usize];
+    [
+        "Offset of field: hsm_action_item::hai_dfid",
+    ][::std::mem::offset_of!(hsm_action_item, hai_dfid) - 24usize];
+    [
+        "Offset of field: hsm_action_item::hai_extent",
+    ][::std::mem::offset_of!(hsm_action_item, hai_extent) - 40usize];
+    [
+        "Offset of field: hsm_action_item::hai_cookie",
+    ][::std::mem::offset_of!(hsm_action_item, hai_cookie) - 56usize];
+    [
+        "Offset of field: hsm_action_item::hai_gid",
+    ][::std::mem::offset_of!(hsm_action_item, hai_gid) - 64usize];
+    [
+        "Offset of field: hsm_action_item::hai_data",
+    ][::std::mem::offset_of!(hsm_action_item, hai_data) - 72usize];
 };
 impl Default for hsm_action_item {
     fn default() -> Self {
@@ -227,18 +267,57 @@ pub struct hsm_progress {
 const _: () = {
     ["Size of hsm_progress"][::std::mem::size_of::<hsm_progress>() - 48usize];
     ["Alignment of hsm_progress"][::std::mem::align_of::<hsm_progress>() - 8usize];
-    ["Offset of field: hsm_progress::hp_fid"]
-        [::std::mem::offset_of!(hsm_progress, hp_fid) - 0usize];
-    ["Offset of field: hsm_progress::hp_cookie"]
-        [::std::mem::offset_of!(hsm_progress, hp_cookie) - 16usize];
-    ["Offset of field: hsm_progress::hp_extent"]
-        [::std::mem::offset_of!(hsm_progress, hp_extent) - 24usize];
-    ["Offset of field: hsm_progress::hp_flags"]
-        [::std::mem::offset_of!(hsm_progress, hp_flags) - 40usize];
-    ["Offset of field: hsm_progress::hp_errval"]
-        [::std::mem::offset_of!(hsm_progress, hp_errval) - 42usize];
-    ["Offset of field: hsm_progress::padding"]
-        [::std::mem::offset_of!(hsm_progress, padding) - 44usize];
+    [
+        "Offset of field: hsm_progress::hp_fid",
+    ][::std::mem::offset_of!(hsm_progress, hp_fid) - 0usize];
+    [
+        "Offset of field: hsm_progress::hp_cookie",
+    ][::std::mem::offset_of!(hsm_progress, hp_cookie) - 16usize];
+    [
+        "Offset of field: hsm_progress::hp_extent",
+    ][::std::mem::offset_of!(hsm_progress, hp_extent) - 24usize];
+    [
+        "Offset of field: hsm_progress::hp_flags",
+    ][::std::mem::offset_of!(hsm_progress, hp_flags) - 40usize];
+    [
+        "Offset of field: hsm_progress::hp_errval",
+    ][::std::mem::offset_of!(hsm_progress, hp_errval) - 42usize];
+    [
+        "Offset of field: hsm_progress::padding",
+    ][::std::mem::offset_of!(hsm_progress, padding) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct hsm_user_state {
+    pub hus_states: u32,
+    pub hus_archive_id: u32,
+    pub hus_in_progress_state: u32,
+    pub hus_in_progress_action: u32,
+    pub hus_in_progress_location: hsm_extent,
+    pub hus_extended_info: __IncompleteArrayField<::std::os::raw::c_char>,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hsm_user_state"][::std::mem::size_of::<hsm_user_state>() - 32usize];
+    ["Alignment of hsm_user_state"][::std::mem::align_of::<hsm_user_state>() - 4usize];
+    [
+        "Offset of field: hsm_user_state::hus_states",
+    ][::std::mem::offset_of!(hsm_user_state, hus_states) - 0usize];
+    [
+        "Offset of field: hsm_user_state::hus_archive_id",
+    ][::std::mem::offset_of!(hsm_user_state, hus_archive_id) - 4usize];
+    [
+        "Offset of field: hsm_user_state::hus_in_progress_state",
+    ][::std::mem::offset_of!(hsm_user_state, hus_in_progress_state) - 8usize];
+    [
+        "Offset of field: hsm_user_state::hus_in_progress_action",
+    ][::std::mem::offset_of!(hsm_user_state, hus_in_progress_action) - 12usize];
+    [
+        "Offset of field: hsm_user_state::hus_in_progress_location",
+    ][::std::mem::offset_of!(hsm_user_state, hus_in_progress_location) - 16usize];
+    [
+        "Offset of field: hsm_user_state::hus_extended_info",
+    ][::std::mem::offset_of!(hsm_user_state, hus_extended_info) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug)]
@@ -263,7 +342,9 @@ pub struct LustreApi {
         ::libloading::Error,
     >,
     pub llapi_hsm_copytool_unregister: Result<
-        unsafe extern "C" fn(priv_: *mut *mut hsm_copytool_private) -> ::std::os::raw::c_int,
+        unsafe extern "C" fn(
+            priv_: *mut *mut hsm_copytool_private,
+        ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
     pub llapi_hsm_copytool_get_fd: Result<
@@ -291,7 +372,9 @@ pub struct LustreApi {
         ::libloading::Error,
     >,
     pub llapi_hsm_action_get_fd: Result<
-        unsafe extern "C" fn(hcp: *const hsm_copyaction_private) -> ::std::os::raw::c_int,
+        unsafe extern "C" fn(
+            hcp: *const hsm_copyaction_private,
+        ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
     pub llapi_search_fsname: Result<
@@ -312,8 +395,42 @@ pub struct LustreApi {
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
-    pub llapi_msg_set_level:
-        Result<unsafe extern "C" fn(level: ::std::os::raw::c_int), ::libloading::Error>,
+    pub llapi_hsm_state_get: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            hus: *mut hsm_user_state,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_hsm_state_set: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            setmask: u64,
+            clearmask: u64,
+            archive_id: u32,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_get_mdt_index_by_fid: Result<
+        unsafe extern "C" fn(
+            fd: ::std::os::raw::c_int,
+            fid: *const lu_fid,
+            mdt_index: *mut ::std::os::raw::c_int,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_getname: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            buf: *mut ::std::os::raw::c_char,
+            size: ::std::os::raw::c_ulong,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_msg_set_level: Result<
+        unsafe extern "C" fn(level: ::std::os::raw::c_int),
+        ::libloading::Error,
+    >,
 }
 impl LustreApi {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -338,12 +455,32 @@ impl LustreApi {
         let llapi_hsm_copytool_get_fd = __library
             .get(b"llapi_hsm_copytool_get_fd\0")
             .map(|sym| *sym);
-        let llapi_hsm_action_begin = __library.get(b"llapi_hsm_action_begin\0").map(|sym| *sym);
-        let llapi_hsm_action_end = __library.get(b"llapi_hsm_action_end\0").map(|sym| *sym);
-        let llapi_hsm_action_get_fd = __library.get(b"llapi_hsm_action_get_fd\0").map(|sym| *sym);
-        let llapi_search_fsname = __library.get(b"llapi_search_fsname\0").map(|sym| *sym);
+        let llapi_hsm_action_begin = __library
+            .get(b"llapi_hsm_action_begin\0")
+            .map(|sym| *sym);
+        let llapi_hsm_action_end = __library
+            .get(b"llapi_hsm_action_end\0")
+            .map(|sym| *sym);
+        let llapi_hsm_action_get_fd = __library
+            .get(b"llapi_hsm_action_get_fd\0")
+            .map(|sym| *sym);
+        let llapi_search_fsname = __library
+            .get(b"llapi_search_fsname\0")
+            .map(|sym| *sym);
         let llapi_fid2path = __library.get(b"llapi_fid2path\0").map(|sym| *sym);
-        let llapi_msg_set_level = __library.get(b"llapi_msg_set_level\0").map(|sym| *sym);
+        let llapi_hsm_state_get = __library
+            .get(b"llapi_hsm_state_get\0")
+            .map(|sym| *sym);
+        let llapi_hsm_state_set = __library
+            .get(b"llapi_hsm_state_set\0")
+            .map(|sym| *sym);
+        let llapi_get_mdt_index_by_fid = __library
+            .get(b"llapi_get_mdt_index_by_fid\0")
+            .map(|sym| *sym);
+        let llapi_getname = __library.get(b"llapi_getname\0").map(|sym| *sym);
+        let llapi_msg_set_level = __library
+            .get(b"llapi_msg_set_level\0")
+            .map(|sym| *sym);
         Ok(LustreApi {
             __library,
             llapi_hsm_copytool_register,
@@ -354,6 +491,10 @@ impl LustreApi {
             llapi_hsm_action_get_fd,
             llapi_search_fsname,
             llapi_fid2path,
+            llapi_hsm_state_get,
+            llapi_hsm_state_set,
+            llapi_get_mdt_index_by_fid,
+            llapi_getname,
             llapi_msg_set_level,
         })
     }
@@ -368,13 +509,9 @@ impl LustreApi {
         (self
             .llapi_hsm_copytool_register
             .as_ref()
-            .expect("Expected function, got error."))(
-            priv_,
-            mnt,
-            archive_count,
-            archives,
-            rfd_flags,
-        )
+            .expect(
+                "Expected function, got error.",
+            ))(priv_, mnt, archive_count, archives, rfd_flags)
     }
     pub unsafe fn llapi_hsm_copytool_unregister(
         &self,
@@ -406,14 +543,9 @@ impl LustreApi {
         (self
             .llapi_hsm_action_begin
             .as_ref()
-            .expect("Expected function, got error."))(
-            phcp,
-            ct,
-            hai,
-            restore_mdt_index,
-            restore_open_flags,
-            is_error,
-        )
+            .expect(
+                "Expected function, got error.",
+            ))(phcp, ct, hai, restore_mdt_index, restore_open_flags, is_error)
     }
     pub unsafe fn llapi_hsm_action_end(
         &self,
@@ -458,9 +590,55 @@ impl LustreApi {
         (self
             .llapi_fid2path
             .as_ref()
-            .expect("Expected function, got error."))(
-            device, fidstr, path, pathlen, recno, linkno
-        )
+            .expect(
+                "Expected function, got error.",
+            ))(device, fidstr, path, pathlen, recno, linkno)
+    }
+    pub unsafe fn llapi_hsm_state_get(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        hus: *mut hsm_user_state,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_hsm_state_get
+            .as_ref()
+            .expect("Expected function, got error."))(path, hus)
+    }
+    pub unsafe fn llapi_hsm_state_set(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        setmask: u64,
+        clearmask: u64,
+        archive_id: u32,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_hsm_state_set
+            .as_ref()
+            .expect(
+                "Expected function, got error.",
+            ))(path, setmask, clearmask, archive_id)
+    }
+    pub unsafe fn llapi_get_mdt_index_by_fid(
+        &self,
+        fd: ::std::os::raw::c_int,
+        fid: *const lu_fid,
+        mdt_index: *mut ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_get_mdt_index_by_fid
+            .as_ref()
+            .expect("Expected function, got error."))(fd, fid, mdt_index)
+    }
+    pub unsafe fn llapi_getname(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        buf: *mut ::std::os::raw::c_char,
+        size: ::std::os::raw::c_ulong,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_getname
+            .as_ref()
+            .expect("Expected function, got error."))(path, buf, size)
     }
     pub unsafe fn llapi_msg_set_level(&self, level: ::std::os::raw::c_int) {
         (self

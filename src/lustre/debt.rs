@@ -5,6 +5,8 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+
 use super::bindings::{
     HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private,
 };
@@ -16,6 +18,8 @@ use crate::types::{Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
 const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
+
+const ANY_MDT: i32 = -1;
 
 /// One action of one agent.
 #[derive(Debug)]
@@ -51,11 +55,15 @@ impl Action {
 
     fn start(&mut self, open_flags: i32, is_error: bool) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
         let hai = c_item(&self.item);
-        let handle = self
-            .agent
-            .mount()
+        let mount = self.agent.mount();
+        // A volatile file must be on the MDT of its file, or their layouts can't be swapped.
+        let mdt_index = match self.item.kind {
+            Kind::Do(Verb::Restore) if !is_error => mount.mdt_index(self.item.fid),
+            _ => ANY_MDT,
+        };
+        let handle = mount
             .library()
-            .begin(self.agent.pointer(), &hai, open_flags, is_error)?;
+            .begin(self.agent.pointer(), &hai, mdt_index, open_flags, is_error)?;
         NonNull::new(handle).ok_or(HsmError::new("llapi_hsm_action_begin", libc::EFAULT))
     }
 
@@ -67,6 +75,9 @@ impl Action {
         #[expect(unsafe_code, reason = "a descriptor made by C")]
         // SAFETY: llapi_hsm_action_get_fd dups: this number is new and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // The library opens the source O_NONBLOCK: a read under somebody's lock would be EAGAIN (vvp_io.c).
+        // And no child (credential_process) may keep a restore's file open.
+        prepare(&fd).map_err(|error| HsmError::new("fcntl", error as i32))?;
         Ok(fd.into())
     }
 
@@ -169,6 +180,13 @@ impl Drop for Action {
             tracing::error!(%error, "and the coordinator did not take it");
         }
     }
+}
+
+fn prepare(fd: &OwnedFd) -> nix::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
 }
 
 /// `sizeof`, as the struct carries it.

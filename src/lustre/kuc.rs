@@ -73,6 +73,7 @@ impl Reader {
                 lost: Box::new(lost),
                 framer: Framer::default(),
                 damaged: false,
+                told: false,
             };
             source.run(&pipe, &stop);
         })?;
@@ -103,6 +104,7 @@ struct Source {
     lost: Box<dyn Fn(Lost) + Send>,
     framer: Framer,
     damaged: bool,
+    told: bool,
 }
 
 impl Source {
@@ -133,7 +135,7 @@ impl Source {
         loop {
             match nix::unistd::read(pipe, buffer) {
                 Ok(0) => {
-                    if self.framer.partial() > 0 && !self.damaged {
+                    if self.framer.partial() > 0 && !self.told {
                         tracing::warn!(bytes = self.framer.partial(), "the message pipe ended in mid-message");
                     }
                     self.lose(Lost::Closed);
@@ -164,14 +166,14 @@ impl Source {
                 Err(error) => {
                     self.damaged = true;
                     self.stats.damaged.fetch_add(1, Ordering::Relaxed);
-                    (self.lost)(Lost::Damaged(error));
+                    self.lose(Lost::Damaged(error));
                     return;
                 }
             }
         }
     }
 
-    fn message(&self, message: Message) {
+    fn message(&mut self, message: Message) {
         self.stats.messages.fetch_add(1, Ordering::Relaxed);
         match message {
             Message::Actions { archive_id, items, .. }
@@ -204,9 +206,9 @@ impl Source {
         }
     }
 
-    /// A damaged stream was reported already.
-    fn lose(&self, lost: Lost) {
-        if !self.damaged {
+    /// Said once: a second notice would be taken for the next pipe's.
+    fn lose(&mut self, lost: Lost) {
+        if !std::mem::replace(&mut self.told, true) {
             (self.lost)(lost);
         }
     }

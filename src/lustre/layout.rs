@@ -8,6 +8,8 @@ const MAGIC_V1: u32 = 0x0bd1_0bd0;
 const MAGIC_V3: u32 = 0x0bd3_0bd0;
 const MAGIC_COMPOSITE: u32 = 0x0bd6_0bd0;
 const PATTERN: usize = 4;
+const STRIPE_OFFSET: usize = 30;
+const ANY_OST: u16 = 0xffff;
 const PATTERN_RELEASED: u32 = 0x8000_0000;
 const PATTERN_MDT: u32 = 0x100;
 const ENTRY_COUNT: usize = 14;
@@ -50,6 +52,12 @@ pub fn for_restore(mut layout: Vec<u8>) -> RestoreLayout {
         }
         if let Some(bytes) = layout.get_mut(at..at + 4) {
             bytes.copy_from_slice(&(pattern & !PATTERN_RELEASED).to_le_bytes());
+        }
+        // What a released component has here is its generation; on 2.15 it would be taken for the first OST.
+        if magic == MAGIC_COMPOSITE
+            && let Some(bytes) = layout.get_mut(blob + STRIPE_OFFSET..blob + STRIPE_OFFSET + 2)
+        {
+            bytes.copy_from_slice(&ANY_OST.to_le_bytes());
         }
     }
     RestoreLayout::Kept(layout)
@@ -97,10 +105,14 @@ mod tests {
     #[test]
     fn the_released_bit_goes_and_the_stripes_stay() {
         assert_eq!(for_restore(plain(0x8000_0001)), RestoreLayout::Kept(plain(1)));
-        assert_eq!(
-            for_restore(composite(&[0x8000_0001, 0x8000_0001])),
-            RestoreLayout::Kept(composite(&[1, 1]))
-        );
+        let RestoreLayout::Kept(kept) = for_restore(composite(&[0x8000_0001, 0x8000_0001])) else {
+            panic!("kept");
+        };
+        let mut want = composite(&[1, 1]);
+        for blob in component_blobs(&want).unwrap() {
+            want[blob + STRIPE_OFFSET..blob + STRIPE_OFFSET + 2].fill(0xff);
+        }
+        assert_eq!(kept, want);
     }
 
     #[test]

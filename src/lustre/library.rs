@@ -2,10 +2,13 @@
 //! needs no Lustre at all.
 
 use std::ffi::CString;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bindings::{LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent};
+use super::bindings::{
+    LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent, hsm_user_state,
+};
 use crate::action::HsmError;
 use crate::types::Fid;
 
@@ -72,6 +75,8 @@ impl Library {
             ("llapi_hsm_action_get_fd", api.llapi_hsm_action_get_fd.is_ok()),
             ("llapi_search_fsname", api.llapi_search_fsname.is_ok()),
             ("llapi_fid2path", api.llapi_fid2path.is_ok()),
+            ("llapi_hsm_state_get", api.llapi_hsm_state_get.is_ok()),
+            ("llapi_hsm_state_set", api.llapi_hsm_state_set.is_ok()),
         ];
         let symbols: Vec<_> = required
             .into_iter()
@@ -146,6 +151,54 @@ impl Library {
         Ok(std::ffi::OsString::from_vec(path.split_off(start)).into())
     }
 
+    /// `HS_*` of a file.
+    pub(super) fn hsm_states(&self, path: &Path) -> Result<u32, HsmError> {
+        let path = c_path(path)?;
+        let mut state = hsm_user_state::default();
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path, fills in the struct's fixed part (LL_IOC_HSM_STATE_GET).
+        let rc = unsafe { self.0.llapi_hsm_state_get(path.as_ptr(), &raw mut state) };
+        check("llapi_hsm_state_get", rc)?;
+        Ok(state.hus_states)
+    }
+
+    /// Clears `HS_*` of a file.
+    pub(super) fn clear_hsm_states(&self, path: &Path, clear: u32) -> Result<(), HsmError> {
+        let path = c_path(path)?;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path; the rest are numbers, an archive id of 0 leaves it.
+        let rc = unsafe { self.0.llapi_hsm_state_set(path.as_ptr(), 0, u64::from(clear), 0) };
+        check("llapi_hsm_state_set", rc)
+    }
+
+    /// Which MDT a file is on, where the library can tell.
+    pub(super) fn mdt_index(&self, mount: BorrowedFd<'_>, fid: Fid) -> Option<i32> {
+        self.0.llapi_get_mdt_index_by_fid.as_ref().ok()?;
+        let fid = super::ioctl::c_fid(fid);
+        let mut index = -1;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: an open descriptor; reads the FID, writes the index (LL_IOC_FID2MDTIDX).
+        let rc = unsafe {
+            self.0
+                .llapi_get_mdt_index_by_fid(mount.as_raw_fd(), &raw const fid, &raw mut index)
+        };
+        (rc >= 0 && index >= 0).then_some(index)
+    }
+
+    /// The client's instance of a mount (`lustre-ffff…`), where the library can tell.
+    pub(super) fn instance(&self, path: &Path) -> Option<String> {
+        self.0.llapi_getname.as_ref().ok()?;
+        let path = c_path(path).ok()?;
+        let mut name = [0u8; 256];
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path, writes at most `size` bytes, NUL included.
+        let rc = unsafe {
+            self.0
+                .llapi_getname(path.as_ptr(), name.as_mut_ptr().cast(), name.len() as _)
+        };
+        (rc == 0).then(|| until_nul(&name))
+    }
+
     pub(super) fn register(
         &self,
         mount: &Path,
@@ -187,10 +240,10 @@ impl Library {
         &self,
         ct: *const hsm_copytool_private,
         hai: &hsm_action_item,
+        mdt_index: i32,
         open_flags: i32,
         is_error: bool,
     ) -> Result<*mut hsm_copyaction_private, HsmError> {
-        const ANY_MDT: i32 = -1;
         let mut handle = std::ptr::null_mut();
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: the item is copied by its fixed part (hai_data is not read); the new handle keeps the
@@ -200,7 +253,7 @@ impl Library {
                 &raw mut handle,
                 ct,
                 std::ptr::from_ref(hai),
-                ANY_MDT,
+                mdt_index,
                 open_flags,
                 is_error,
             )

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
 use crate::types::{Extent, Fid};
@@ -59,6 +60,11 @@ impl Mount {
     /// # Errors
     /// What is wrong with the path, and what to do.
     pub fn open(library: Library, path: &Path) -> Result<Self, MountError> {
+        // The library compares the path with the mount table letter by letter.
+        let path = &path.canonicalize().map_err(|source| MountError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
         let root = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
@@ -115,6 +121,21 @@ impl Mount {
         }
     }
 
+    /// The MDT of a file, -1 for any.
+    pub(super) fn mdt_index(&self, fid: Fid) -> i32 {
+        self.library.mdt_index(self.descriptor(), fid).unwrap_or(-1)
+    }
+
+    /// What tells this mount from every other of the node, also from another mount of the same file system.
+    pub(super) fn instance(&self) -> std::io::Result<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        if let Some(instance) = self.library.instance(&self.path) {
+            return Ok(instance);
+        }
+        let root = self.root.metadata()?;
+        Ok(format!("{:x}/{:x}", root.dev(), root.ino()))
+    }
+
     /// Sets a layout on a volatile file that was opened without one.
     pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
         xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
@@ -140,6 +161,19 @@ impl FileSystem for Mount {
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         xattr::remove(&self.by_fid(fid), MAP_XATTR)
+    }
+
+    fn is_released(&self, fid: Fid) -> Result<bool, HsmError> {
+        Ok(self.library.hsm_states(&self.by_fid(fid))? & HS_RELEASED != 0)
+    }
+
+    fn is_archived(&self, fid: Fid) -> Result<bool, HsmError> {
+        let states = self.library.hsm_states(&self.by_fid(fid))?;
+        Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
+    }
+
+    fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
+        self.library.clear_hsm_states(&self.by_fid(fid), HS_ARCHIVED | HS_LOST)
     }
 
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {

@@ -18,6 +18,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Signs of a loss come by the thousand; one keepalive answers them all.
 const NUDGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// Until the kernel has closed a pipe that was told to end.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) enum Notice {
     Lost(Lost),
@@ -123,12 +126,23 @@ impl Watch {
 
     fn run(mut self, inbox: &Receiver<Notice>) {
         let mut due = Instant::now() + self.keepalive;
+        let mut nudged = false;
         loop {
             match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Notice::Nudge) => due = due.min(Instant::now() + NUDGE_PAUSE),
+                Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.read_to_the_end(inbox);
+                    return;
+                }
+                Ok(Notice::Nudge) => {
+                    nudged = true;
+                    due = due.min(Instant::now() + NUDGE_PAUSE);
+                }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.keep_alive();
+                    let known = self.keep_alive();
+                    // There was a sign of a loss, and this client does not ask the MDT a second time.
+                    if std::mem::take(&mut nudged) && !known && !self.register_again(inbox) {
+                        return;
+                    }
                     due = Instant::now() + self.keepalive;
                 }
                 Ok(Notice::Lost(lost)) => {
@@ -142,7 +156,26 @@ impl Watch {
         }
     }
 
-    fn keep_alive(&mut self) {
+    /// Lets the kernel close the pipe and reads what is in it: an action that was sent is answered.
+    fn read_to_the_end(&mut self, inbox: &Receiver<Notice>) {
+        if let Err(error) = self.agent.stop_messages() {
+            tracing::debug!(%error, "the pipe was already gone");
+        }
+        let until = Instant::now() + LAST_MESSAGES;
+        loop {
+            match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Notice::Lost(_)) => return,
+                Ok(Notice::Stop | Notice::Nudge) => {}
+                Err(_) => {
+                    tracing::warn!("the message pipe was not closed by the kernel");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `false`: whether the coordinator knows us was not asked.
+    fn keep_alive(&mut self) -> bool {
         match self.agent.keep_alive() {
             Ok(Coordinator::Stopped) if !self.stopped => {
                 self.stopped = true;
@@ -156,8 +189,10 @@ impl Watch {
                     tracing::info!("the HSM coordinator runs again and knows us");
                 }
             }
+            Ok(Coordinator::Unasked) => return false,
             Err(error) => tracing::warn!(%error, "the registration could not be confirmed"),
         }
+        true
     }
 
     /// `false`: told to stop meanwhile.

@@ -112,6 +112,23 @@ enum Entry {
     Running(Verb, Arc<Control>),
 }
 
+/// What goes one at a time: a file's restores, and apart from them its archives and removes. A restore
+/// waits for neither of those, for an archive of a released file may itself wait for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Track {
+    fid: Fid,
+    restore: bool,
+}
+
+impl Track {
+    fn of(key: ActionKey, class: Class) -> Self {
+        Self {
+            fid: key.fid,
+            restore: matches!(class, Class::BlockingRestore | Class::Restore),
+        }
+    }
+}
+
 /// An action behind another one of its file.
 #[derive(Clone, Copy)]
 struct Follower {
@@ -124,8 +141,10 @@ struct Follower {
 struct State {
     live: HashMap<ActionKey, Entry>,
     /// The action of each file that runs or is in line; others of the same file are in `behind`.
-    first: HashMap<Fid, ActionKey>,
-    behind: HashMap<Fid, VecDeque<Follower>>,
+    first: HashMap<Track, ActionKey>,
+    behind: HashMap<Track, VecDeque<Follower>>,
+    /// Sent again while the first delivery is being answered: new work once that is over.
+    again: HashMap<ActionKey, Box<dyn Debt>>,
     lines: HashMap<Class, Fair<ActionKey>>,
     waiting: HashMap<Class, usize>,
     running: HashMap<Class, usize>,
@@ -173,19 +192,27 @@ impl Queue {
         };
         let mut state = self.lock();
         if state.live.contains_key(&key) {
-            return Admission::Duplicate(debt);
+            if !state.is_ending(key) || state.again.contains_key(&key) {
+                return Admission::Duplicate(debt);
+            }
+            state.again.insert(key, debt);
+            return Admission::Queued;
         }
-        match state.first.get(&key.fid).copied() {
+        let track = Track::of(key, class);
+        match state.first.get(&track).copied() {
             Some(first) => {
                 let ending = state.is_ending(first);
                 if class == Class::Archive && state.verb(first) == Some(Verb::Archive) && !ending {
                     return Admission::Declined(debt);
                 }
-                let follower = Follower { key, ending };
-                state.behind.entry(key.fid).or_default().push_back(follower);
+                state
+                    .behind
+                    .entry(track)
+                    .or_default()
+                    .push_back(Follower { key, ending });
             }
             None => {
-                state.first.insert(key.fid, key);
+                state.first.insert(track, key);
                 state.line_up(class, debt.as_ref(), key);
             }
         }
@@ -208,7 +235,7 @@ impl Queue {
             }
             Some(Entry::Waiting(_)) => match state.take_waiting(key) {
                 Some(debt) => {
-                    let next = state.advance(key);
+                    let next = Class::of(debt.item()).and_then(|class| state.advance(key, class));
                     drop(state);
                     next.into_iter().for_each(|class| self.wake_one(class));
                     Cancelled::Waiting(debt)
@@ -240,23 +267,29 @@ impl Queue {
     /// the file now is as they want it.
     pub fn ended(&self, item: &Item, done: bool) -> Vec<Box<dyn Debt>> {
         let key = item.key();
+        let Some(class) = Class::of(item) else {
+            return Vec::new();
+        };
         let mut state = self.lock();
         state.live.remove(&key);
-        if let Some(running) = Class::of(item).and_then(|class| state.running.get_mut(&class)) {
+        if let Some(running) = state.running.get_mut(&class) {
             *running = running.saturating_sub(1);
         }
-        let mut served = Vec::new();
-        if done && item.kind == Kind::Do(Verb::Restore) {
-            let behind = state.behind.get(&key.fid).cloned().unwrap_or_default();
-            for other in behind {
-                if !other.ending && state.verb(other.key) == Some(Verb::Restore) {
-                    served.extend(state.take_waiting(other.key));
-                }
-            }
-        }
-        let next = state.advance(key);
+        let served = if done {
+            state.take_served(key, class)
+        } else {
+            Vec::new()
+        };
+        let next = state.advance(key, class);
+        let again = state.again.remove(&key);
         drop(state);
         next.into_iter().for_each(|class| self.wake_one(class));
+        if let Some(debt) = again
+            && let Admission::Duplicate(debt) | Admission::Declined(debt) = self.admit(debt, Instant::now())
+        {
+            // Another of its file came first: it is then like any that was sent twice.
+            debt.disown();
+        }
         self.idle.notify_all();
         served
     }
@@ -321,7 +354,8 @@ impl Queue {
             .iter()
             .filter_map(|(key, entry)| matches!(entry, Entry::Waiting(_)).then_some(*key))
             .collect();
-        let debts = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
+        let mut debts: Vec<_> = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
+        debts.extend(state.again.drain().map(|(_, debt)| debt));
         state.behind.clear();
         state.lines.clear();
         state.beats.clear();
@@ -434,22 +468,37 @@ impl State {
         }
     }
 
-    /// Lets the next action of the file into its line, after `key` is gone; its class.
-    fn advance(&mut self, key: ActionKey) -> Option<Class> {
-        if self.first.get(&key.fid) != Some(&key) {
+    /// Restores behind one that worked, and that were asked for before its answer.
+    fn take_served(&mut self, key: ActionKey, class: Class) -> Vec<Box<dyn Debt>> {
+        let track = Track::of(key, class);
+        if !track.restore {
+            return Vec::new();
+        }
+        let behind = self.behind.get(&track).cloned().unwrap_or_default();
+        behind
+            .into_iter()
+            .filter(|follower| !follower.ending)
+            .filter_map(|follower| self.take_waiting(follower.key))
+            .collect()
+    }
+
+    /// Lets the next action of the track into its line, after `key` is gone; its class.
+    fn advance(&mut self, key: ActionKey, class: Class) -> Option<Class> {
+        let track = Track::of(key, class);
+        if self.first.get(&track) != Some(&key) {
             return None;
         }
-        self.first.remove(&key.fid);
-        let behind = self.behind.get_mut(&key.fid)?;
+        self.first.remove(&track);
+        let behind = self.behind.get_mut(&track)?;
         // Cancelled ones are still in the line, and no longer alive.
         let next = std::iter::from_fn(|| behind.pop_front())
             .map(|follower| follower.key)
             .find(|next| self.live.contains_key(next));
         if behind.is_empty() {
-            self.behind.remove(&key.fid);
+            self.behind.remove(&track);
         }
         let next = next?;
-        self.first.insert(next.fid, next);
+        self.first.insert(track, next);
         let Some(Entry::Waiting(debt)) = self.live.get(&next) else {
             return None;
         };

@@ -210,3 +210,33 @@ fn what_comes_while_an_action_is_being_answered_is_new_work() {
     );
     assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
 }
+
+#[test]
+fn a_restore_waits_for_no_archive_of_its_file() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Archive, 1, 1));
+    let archive = take(&queue, Lanes::All);
+    admit(&queue, debt(Verb::Remove, 2, 1));
+    // The archive may be reading the file, and the kernel asks for its data.
+    admit(&queue, blocking(Verb::Restore, 3, 1, true));
+    let restore = take(&queue, Lanes::Restores);
+    assert_eq!(cookie(&restore), 3);
+    queue.ended(restore.debt.item(), true);
+    queue.ended(archive.debt.item(), true);
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+}
+
+#[test]
+fn an_action_sent_again_while_it_is_being_answered_runs_again() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Restore, 7, 1));
+    let job = take(&queue, Lanes::All);
+    job.control.set_ending();
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    assert!(queue.ended(job.debt.item(), false).is_empty());
+    let again = take(&queue, Lanes::All);
+    assert_eq!(cookie(&again), 7);
+    queue.ended(again.debt.item(), true);
+    assert!(queue.wait_idle(Instant::now()));
+}

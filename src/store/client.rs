@@ -166,7 +166,7 @@ impl Store {
             .map_err(|error| StoreError::from_sdk("PutObject", &error))?;
         Ok(Stored {
             etag: etag("PutObject", answer.e_tag)?,
-            version: answer.version_id,
+            version: exact_version(answer.version_id),
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })
     }
@@ -275,7 +275,7 @@ impl Store {
             .map_err(|error| StoreError::from_sdk("CompleteMultipartUpload", &error))?;
         Ok(Stored {
             etag: etag("CompleteMultipartUpload", answer.e_tag)?,
-            version: answer.version_id,
+            version: exact_version(answer.version_id),
             // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })
@@ -349,7 +349,7 @@ impl Store {
                 .and_then(|n| u64::try_from(n).ok())
                 .ok_or_else(|| missing("HeadObject", "a length"))?,
             etag: etag("HeadObject", answer.e_tag)?,
-            version: answer.version_id,
+            version: exact_version(answer.version_id),
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
             metadata: answer.metadata.unwrap_or_default(),
         })
@@ -388,6 +388,11 @@ fn headers(condition: &Condition) -> (Option<String>, Option<String>) {
         Condition::Absent => (None, Some("*".to_owned())),
         Condition::Match(etag) => (Some(etag.clone()), None),
     }
+}
+
+/// "null" is whatever is there while versioning is suspended: no name for one version.
+fn exact_version(id: Option<String>) -> Option<String> {
+    id.filter(|id| id != "null")
 }
 
 fn etag(operation: &'static str, etag: Option<String>) -> Result<String, StoreError> {

@@ -41,6 +41,9 @@ pub enum TransferError {
     /// From outside.
     #[error("stopped ({0:?})")]
     Stopped(Stop),
+    /// A defect of ours.
+    #[error("internal error in a part of the transfer (see the log)")]
+    Panic,
     /// This daemon has no target for the archive id.
     #[error("no [[archive]] section has id {0}")]
     NoTarget(u32),

@@ -1,5 +1,6 @@
 //! Parts of one file, worked off by the thread that owns the file and by any that are idle.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Lane, TransferError};
@@ -57,7 +58,8 @@ impl<R: Send> Parts for Pool<R> {
         let Some((work, index)) = self.take() else {
             return false;
         };
-        let result = work(lane, index);
+        // A panic here must not leave the owner waiting for a part that nobody does.
+        let result = catch_unwind(AssertUnwindSafe(|| work(lane, index))).unwrap_or(Err(TransferError::Panic));
         // Before anybody can see that this part is done: it may hold the last reference to the file.
         drop(work);
         let mut state = self.lock();

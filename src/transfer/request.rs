@@ -26,26 +26,33 @@ pub fn head(
     }))
 }
 
-/// Deletes exactly the object at a location, also where the store knows no conditional deletes.
+/// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
+/// not every store heeds the condition of a delete. `is_ours` tells whether it is the one that is meant.
 ///
 /// # Errors
 /// [`StoreError::Precondition`] when another object has taken the key.
-pub fn delete(lane: &Lane, control: &Control, location: &Location) -> Result<(), TransferError> {
+pub fn delete(
+    lane: &Lane,
+    control: &Control,
+    location: &Location,
+    is_ours: impl Fn(&ObjectInfo) -> bool,
+) -> Result<(), TransferError> {
     let store = lane.store(location.archive_id)?;
     let (key, version) = (&location.key, location.version.as_deref());
+    let other = || StoreError::Precondition {
+        operation: "DeleteObject",
+    };
     lane.block_on(retry(&lane.options().retry, control, async |_| {
-        match store.delete(key, version, Some(&location.etag)).await {
-            Err(StoreError::Unsupported { .. }) => {}
-            result => return Ok(result?),
+        match store.head(key, version).await {
+            Ok(found) if found.etag == location.etag && is_ours(&found) => {}
+            Ok(_) => return Err(other().into()),
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
-        match store.head(key, None).await {
-            Ok(found) if found.etag == location.etag => Ok(store.delete(key, None, None).await?),
-            Ok(_) => Err(StoreError::Precondition {
-                operation: "DeleteObject",
-            }
-            .into()),
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        match store.delete(key, version, Some(&location.etag)).await {
+            // A store without conditional deletes.
+            Err(StoreError::Unsupported { .. }) => Ok(store.delete(key, None, None).await?),
+            result => Ok(result?),
         }
     }))
 }
@@ -58,11 +65,12 @@ pub fn sweep_key(
     lane: &Lane,
     archive_id: ArchiveId,
     key: &ObjectKey,
+    version: Option<&str>,
     is_garbage: impl Fn(&ObjectInfo) -> bool,
 ) -> Result<(), TransferError> {
     let store = lane.store(archive_id)?;
     let sweep = async {
-        match store.head(key, None).await {
+        match store.head(key, version).await {
             Ok(found) if is_garbage(&found) => store.delete(key, found.version.as_deref(), Some(&found.etag)).await,
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),

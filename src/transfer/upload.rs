@@ -9,12 +9,14 @@ use crc_fast::{CrcAlgorithm, checksum_combine};
 
 use super::body::{FileBody, Meter};
 use super::retry::{Activity, retry};
-use super::{Control, Helpers, Lane, Part, Plan, TransferError, parts};
+use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
 use crate::store::{Checksum, Condition, ObjectKey, Store, StoreError, Stored, StoredPart, UploadId};
 use crate::types::ArchiveId;
 
 /// For requests that clean up after a failure: they must end, too.
 const CLEAN_UP: Duration = Duration::from_secs(20);
+/// For an upload's id, after a stop.
+const CREATE_GRACE: Duration = Duration::from_millis(800);
 /// Completing joins up to 10,000 parts at the store, which may take minutes without a byte moving.
 const COMPLETE_STALL: Duration = Duration::from_secs(600);
 
@@ -94,9 +96,7 @@ fn multipart(
     to: &Upload,
 ) -> Result<Uploaded, TransferError> {
     let store = lane.store(to.archive_id)?;
-    let upload = lane.block_on(retry(&lane.options().retry, control, async |_| {
-        Ok(store.create_upload(&to.key, to.metadata.clone()).await?)
-    }))?;
+    let upload = create(lane, control, store, to)?;
     let sent = send_parts(lane, helpers, control, file, plan, to, &upload);
     let result = sent.and_then(|sent| {
         let whole = combine(plan, &sent);
@@ -107,6 +107,32 @@ fn multipart(
         abort(lane, store, &to.key, &upload);
     }
     result
+}
+
+/// A request for an upload that is dropped may leave one at the store whose id nobody knows: when the
+/// action is stopped meanwhile, the answer is waited for a little longer.
+fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<UploadId, TransferError> {
+    let stopped = || TransferError::Stopped(control.stopped().unwrap_or(Stop::Cancelled));
+    let upload = lane.block_on(async {
+        let patient = Control::default();
+        let request = retry(&lane.options().retry, &patient, async |_| {
+            Ok(store.create_upload(&to.key, to.metadata.clone()).await?)
+        });
+        let too_late = async {
+            control.wait_stopped().await;
+            tokio::time::sleep(CREATE_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            upload = request => upload,
+            () = too_late => Err(stopped()),
+        }
+    })?;
+    if control.stopped().is_some() {
+        abort(lane, store, &to.key, &upload);
+        return Err(stopped());
+    }
+    Ok(upload)
 }
 
 fn send_parts(

@@ -8,7 +8,7 @@ use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site, verdict};
 use crate::action::{Debt, Item, Verdict};
 use crate::store::{Location, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, delete};
+use crate::transfer::{Control, Helpers, Lane, TransferError, sweep_key};
 
 pub(super) fn archive(
     site: &Site,
@@ -19,13 +19,25 @@ pub(super) fn archive(
 ) -> Ended {
     let copied = debt.begin().map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
+        // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.
+        if site.fs.is_released(debt.item().fid)? {
+            return Err(JobError::Released);
+        }
         let placed = place(site, lane, helpers, control, debt.item(), &file)?;
         Ok((file, placed))
     });
     match copied {
         Ok((file, placed)) => commit(site, lane, control, debt, &file, &placed),
         Err(error) => {
-            let stopped = matches!(error, JobError::Transfer(TransferError::Stopped(_)));
+            // What a request made whose answer was not waited for, or not believed.
+            let stopped = matches!(
+                error,
+                JobError::Transfer(
+                    TransferError::Stopped(_)
+                        | TransferError::Checksum { .. }
+                        | TransferError::Store(StoreError::Corrupt { .. })
+                )
+            );
             let item = debt.item().clone();
             let ended = super::settle::refuse(control, debt, error);
             if stopped {
@@ -62,7 +74,17 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
             Ended::done(size)
         }
         Err(error) => {
-            undo(site, lane, &item, placed);
+            // The MDT may have taken the copy all the same, and its answer got lost or says something else:
+            // then a release may come any time, and this object is the file.
+            match site.fs.is_archived(item.fid) {
+                Ok(true) => {
+                    tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy")
+                }
+                Err(unknown) if !unknown.is_not_found() => {
+                    tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
+                }
+                Ok(false) | Err(_) => undo(site, lane, &item, placed),
+            }
             let error = JobError::from(error);
             Ended {
                 verdict: verdict(&error),
@@ -76,6 +98,7 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
 /// The coordinator does not take the copy: it is garbage, and the file's record is what it was.
 fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
     let location = &placed.location;
+    // The record first: it must never point at what is gone.
     let restored = match &placed.previous {
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
@@ -85,12 +108,14 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
             site.fs.set_map(item.fid, &location.to_bytes())
         }
         Some(previous) => {
+            let restored = site.fs.set_map(item.fid, &previous.to_bytes());
             discard(lane, location);
-            site.fs.set_map(item.fid, &previous.to_bytes())
+            restored
         }
         None => {
+            let cleared = site.fs.clear_map(item.fid);
             discard(lane, location);
-            site.fs.clear_map(item.fid)
+            cleared
         }
     };
     match restored {
@@ -109,11 +134,15 @@ fn is_unlinked(file: &File) -> bool {
 
 /// Deletes exactly that object. One that can't be deleted is an orphan in the log, not a failure.
 fn discard(lane: &Lane, location: &Location) {
-    match delete(lane, &Control::default(), location) {
+    // One short try: the file is blocked for other actions meanwhile.
+    match sweep_key(
+        lane,
+        location.archive_id,
+        &location.key,
+        location.version.as_deref(),
+        |found| found.etag == location.etag && found.size == location.size,
+    ) {
         Ok(()) => {}
-        Err(TransferError::Store(StoreError::Precondition { .. })) => {
-            tracing::info!(key = %location.key, "another object has taken the key; left alone");
-        }
         Err(error) => {
             tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted: an orphan");
         }

@@ -50,6 +50,9 @@ pub enum JobError {
     /// A descriptor of the restored file is still open here.
     #[error("the restored file is still open in this daemon; a late write would hang for ever")]
     StillOpen,
+    /// Reading it would ask for a restore, and removing its copy would lose it.
+    #[error("the file is released: its only copy is the archived one")]
+    Released,
     /// The same is being done already.
     #[error("another action does this for the file already")]
     Already,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Ended, JobError, Site, verdict};
 use crate::action::{Debt, HsmError, Item, Verdict};
-use crate::store::{KeyLayout, Location, ObjectKey, Owner, StoreError};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, head};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
@@ -50,7 +50,17 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
         tracing::info!("no copy of the file is known; nothing to remove");
         return Ok(());
     };
-    match delete(lane, control, &location) {
+    // From here on nobody can release the file; one that is released already keeps its copy.
+    match site.fs.revoke(item.fid) {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) if error.errno == libc::EINVAL || site.fs.is_released(item.fid)? => {
+            tracing::warn!(%error, "the file is released; its copy stays");
+            return Err(JobError::Released);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    match delete(lane, control, &location, |found| is_copy_of(site, item, found)) {
         Ok(()) => {}
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone");
@@ -59,21 +69,25 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
     }
     site.journal.forget(item.fid);
     match site.fs.clear_map(item.fid) {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        // The object is gone and the file is not archived: the record only misleads.
+        Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
     }
+    Ok(())
 }
 
-/// Where keys are FIDs the object is found without the file.
+/// An object that says so, or one that says nothing (an imported one).
+fn is_copy_of(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
+    Owner::of(&found.metadata).is_none_or(|owner| owner.fs == site.fs.name() && owner.fid == item.fid)
+}
+
+/// Where keys are FIDs, and where a path could not be one, the object is found without the file.
 fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
     let Some(archive_id) = item.archive_id else {
         return Ok(None);
     };
     let target = lane.store(archive_id)?.target();
-    if target.layout != KeyLayout::Fid {
-        return Ok(None);
-    }
     let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
     match head(lane, control, archive_id, &key, None) {
         Ok(found)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::place::natural_key;
 use super::{Ended, JobError, Site, verdict};
 use crate::action::{Debt, Item, Verdict};
-use crate::store::{Location, ObjectKey, StoreError};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, download, head};
 
 pub(super) fn restore(
@@ -54,6 +54,15 @@ fn receive(
     Ok(from.size)
 }
 
+/// The copy of another file that is alive.
+fn is_anothers(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
+    Owner::of(&found.metadata).is_some_and(|owner| {
+        owner.fs == site.fs.name()
+            && owner.fid != item.fid
+            && !site.fs.path_of(owner.fid).is_err_and(|error| error.is_not_found())
+    })
+}
+
 /// By the file's record, else by the keys that an archive would have used.
 pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Location, JobError> {
     if let Some(record) = site.fs.map(item.fid)? {
@@ -63,6 +72,9 @@ pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -
     let by_fid = ObjectKey::from_fid(&lane.store(archive_id)?.target().prefix, item.fid)?;
     for key in [&natural, &by_fid] {
         match head(lane, control, archive_id, key, None) {
+            Ok(found) if is_anothers(site, item, &found) => {
+                tracing::warn!(%key, "the object that the file's name gives is another file's copy; not taken");
+            }
             Ok(found) => {
                 tracing::warn!(%key, "the file has no record of its copy; taking the object that its name gives");
                 return Ok(Location {

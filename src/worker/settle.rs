@@ -27,12 +27,15 @@ pub(super) fn refuse(control: &Control, debt: Box<dyn Debt>, error: JobError) ->
     }
 }
 
+/// An answer to be given.
+type Settlement = (Box<dyn Debt>, Verdict);
+
 /// A few threads that answer actions that never ran. Answering blocks, so neither the intake nor a
 /// worker with data to move does it.
 #[derive(Debug)]
 pub struct Settler {
-    queue: Option<Sender<(Box<dyn Debt>, Verdict)>>,
-    threads: Vec<JoinHandle<()>>,
+    queue: Mutex<Option<Sender<Settlement>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Settler {
@@ -41,7 +44,7 @@ impl Settler {
     /// # Errors
     /// A thread could not be made.
     pub fn start(threads: usize, tally: &Arc<Tally>) -> std::io::Result<Self> {
-        let (queue, work) = channel::<(Box<dyn Debt>, Verdict)>();
+        let (queue, work) = channel::<Settlement>();
         let work = Arc::new(Mutex::new(work));
         let threads = (0..threads)
             .map(|n| {
@@ -58,27 +61,26 @@ impl Settler {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            queue: Some(queue),
-            threads,
+            queue: Mutex::new(Some(queue)),
+            threads: Mutex::new(threads),
         })
     }
 
     /// Has `debt` ended with `verdict`; does not wait.
     pub fn settle(&self, debt: Box<dyn Debt>, verdict: Verdict) {
-        if let Some(queue) = &self.queue
+        // After the end, and if it can't be sent: dropping it answers EIO.
+        if let Some(queue) = &*self.queue.lock().unwrap_or_else(PoisonError::into_inner)
             && let Err(lost) = queue.send((debt, verdict))
         {
-            // Dropping it answers EIO.
             drop(lost);
         }
     }
-}
 
-impl Drop for Settler {
-    /// Returns when all have been answered.
-    fn drop(&mut self) {
-        self.queue = None;
-        for thread in self.threads.drain(..) {
+    /// Returns when all have been answered; nothing is taken any more.
+    pub fn finish(&self) {
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a settler thread panicked");
             }

@@ -21,7 +21,7 @@ pub fn verdict(error: &JobError) -> Verdict {
         JobError::NoCopy { .. } => Verdict::failed(HsmErrno::ENOENT),
         JobError::NoFreeKey(_) => Verdict::failed(HsmErrno::EEXIST),
         JobError::StillOpen | JobError::Panic(_) => Verdict::failed(HsmErrno::EIO),
-        JobError::Already => Verdict::failed(HsmErrno::EALREADY),
+        JobError::Already | JobError::Released => Verdict::failed(HsmErrno::EALREADY),
     }
 }
 
@@ -43,7 +43,7 @@ fn transfer(error: &TransferError) -> Verdict {
         TransferError::Changed => Verdict::failed(HsmErrno::EBUSY),
         TransferError::TooLarge(_) => Verdict::failed(HsmErrno::EFBIG),
         TransferError::Key(_) | TransferError::NoTarget(_) => Verdict::failed(HsmErrno::EINVAL),
-        TransferError::Checksum { .. } => Verdict::failed(HsmErrno::EIO),
+        TransferError::Checksum { .. } | TransferError::Panic => Verdict::failed(HsmErrno::EIO),
         TransferError::Store(error) => store(error),
         TransferError::GaveUp { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
         TransferError::Stopped(Stop::Cancelled) => Verdict::Cancelled,
@@ -150,6 +150,8 @@ mod tests {
                 "failed (ETIMEDOUT)",
                 true,
             ),
+            (JobError::Transfer(TransferError::Panic), "failed (EIO)", false),
+            (JobError::Released, "failed (EALREADY)", false),
             (stopped(Stop::Cancelled), "cancelled", false),
             (stopped(Stop::Forgotten), "failed (ESHUTDOWN)", true),
             (stopped(Stop::Shutdown), "failed (ESHUTDOWN)", true),

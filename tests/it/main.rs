@@ -8,5 +8,6 @@ mod cancel;
 mod first_light;
 mod full_pipe;
 mod life;
+mod model;
 mod rig;
 mod traps;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use lhsm_sandbox_protocol::{Action, Fid, Item};
 
 #[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct LuFid {
+#[derive(Clone, Copy, Debug)]
+pub struct LuFid {
     seq: u64,
     oid: u32,
     ver: u32,

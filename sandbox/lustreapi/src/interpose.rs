@@ -98,7 +98,7 @@ fn is_ours(name: &CStr) -> bool {
 }
 
 /// The file that a path means, if it is in a sandbox: by its FID below `.lustre/fid`, else by its inode.
-fn file_at(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
+pub(crate) fn file_at(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
     let mount = mount_of(path)?;
     let by_fid = path
         .strip_prefix(mount.join(".lustre/fid"))

@@ -209,3 +209,68 @@ pub unsafe extern "C" fn llapi_fid2path(
 /// The sandbox's library prints only what ends the process.
 #[unsafe(no_mangle)]
 pub extern "C" fn llapi_msg_set_level(_level: c_int) {}
+
+/// The file that a path means, in a sandbox.
+///
+/// # Safety
+/// NUL-terminated.
+unsafe fn file(at: *const c_char) -> Result<(PathBuf, lhsm_sandbox_protocol::Fid), i32> {
+    // SAFETY: as the caller promises.
+    let path = unsafe { path(at) }.ok_or(libc::EINVAL)?;
+    let (mount, fid) = crate::interpose::file_at(&path).ok_or(libc::ENOTTY)?;
+    Ok((mount, fid?))
+}
+
+/// States of a file.
+///
+/// # Safety
+/// `at` NUL-terminated; `out` has room for the fixed part of struct hsm_user_state, eight u32.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_state_get(at: *const c_char, out: *mut [u32; 8]) -> c_int {
+    // SAFETY: as the caller promises.
+    let state = unsafe { file(at) }.and_then(|(mount, fid)| ask(&mount, &Request::State(fid), None));
+    match state {
+        Ok(Reply::State(state)) => {
+            // SAFETY: as the caller promises.
+            unsafe { out.write_unaligned([state.states, state.archive_id, 0, 0, 0, 0, 0, 0]) };
+            0
+        }
+        Ok(_) => -libc::EPROTO,
+        Err(errno) => -errno,
+    }
+}
+
+/// Sets and clears states of a file.
+///
+/// # Safety
+/// `at` NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_hsm_state_set(at: *const c_char, set: u64, clear: u64, archive_id: u32) -> c_int {
+    let mask = |bits: u64| u32::try_from(bits).map_err(|_| libc::EINVAL);
+    // SAFETY: as the caller promises.
+    let result = unsafe { file(at) }.and_then(|(mount, fid)| {
+        let request = Request::SetState {
+            fid,
+            set: mask(set)?,
+            clear: mask(clear)?,
+            archive_id: (archive_id != 0).then_some(archive_id),
+        };
+        tell(&mount, &request, None)
+    });
+    rc(result)
+}
+
+/// One MDT.
+///
+/// # Safety
+/// `out` is the caller's to write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_get_mdt_index_by_fid(
+    _fd: c_int,
+    _fid: *const crate::abi::LuFid,
+    out: *mut c_int,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe { out.write(0) };
+    0
+}

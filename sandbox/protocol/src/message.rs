@@ -234,6 +234,8 @@ pub enum Fault {
     StrayCancel,
     /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.
     Restart,
+    /// So many archives of files that do not exist, as fast as the pipes take them and without a record.
+    Flood(u64),
     /// An action with a number that no verb has, for the file.
     UnknownAction(Fid),
 }
@@ -428,6 +430,8 @@ pub struct Counters {
     pub kernel_crashes: u64,
     /// Progress reports.
     pub progress: u64,
+    /// Actions of a flood that are still to be written.
+    pub flood_left: u64,
 }
 
 /// From the coordinator.

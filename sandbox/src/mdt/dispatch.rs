@@ -144,6 +144,7 @@ impl State {
                 });
             }
         }
+        self.flood(&mut letters);
         for (client, bytes) in std::mem::take(&mut self.outbox) {
             if let Some(agent) = self.agents.iter().find(|agent| agent.client == client) {
                 letters.push(Letter {
@@ -188,6 +189,34 @@ impl State {
             self.waiting.push_front(number);
         }
         letters
+    }
+
+    /// The next messages of a flood, a few hundred at a time.
+    fn flood(&mut self, letters: &mut Vec<Letter>) {
+        const LETTERS: usize = 256;
+        const ITEMS: u64 = 70;
+        for _ in 0..LETTERS {
+            let count = self.counters.flood_left.min(ITEMS);
+            let Some(agent) = self.agents.first().filter(|_| count > 0) else {
+                return;
+            };
+            let (client, pipes) = (agent.client.clone(), agent.pipes.clone());
+            let items: Vec<_> = (0..count)
+                .map(|_| WireItem {
+                    action: Action::Archive,
+                    fid: self.new_fid(),
+                    cookie: self.new_cookie(),
+                    data: &[],
+                })
+                .collect();
+            letters.push(Letter {
+                client,
+                pipes,
+                bytes: message(&self.fsname, 1, 0, &items),
+                records: Vec::new(),
+            });
+            self.counters.flood_left -= count;
+        }
     }
 
     /// Compatibility is looked at again when an action is sent; what no longer fits fails silently.

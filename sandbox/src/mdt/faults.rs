@@ -40,6 +40,7 @@ impl State {
                 self.faults.raw.push(message);
             }
             Fault::Restart => self.forget_started(),
+            Fault::Flood(count) => self.counters.flood_left = count,
             Fault::UnknownAction(fid) => {
                 self.log(Action::Other(77), fid, 1, 0, Vec::new());
             }

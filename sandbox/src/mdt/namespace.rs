@@ -115,7 +115,11 @@ impl State {
     }
 
     pub(super) fn set_state(&mut self, fid: Fid, set: u32, clear: u32, archive_id: Option<u32>) -> Result<(), i32> {
-        self.state(fid)?;
+        // A released file must stay one that can be restored.
+        if self.state(fid)?.states & !clear & states::RELEASED != 0 && clear & (states::ARCHIVED | states::EXISTS) != 0
+        {
+            return Err(libc::EINVAL);
+        }
         let now = self.data_version(fid)?;
         let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
         if set & states::EXISTS != 0 && file.states & states::EXISTS == 0 || clear & states::DIRTY != 0 {
