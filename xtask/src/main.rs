@@ -1,3 +1,6 @@
+//! `cargo xtask bindings [--write]` (feature `bindgen`): compares the committed bindings with what bindgen
+//! makes of wrapper.h, or writes them.
+//!
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
 
@@ -8,6 +11,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("demo") => run("demo", arguments.collect()),
+        #[cfg(feature = "bindgen")]
+        Some("bindings") => check_bindings(arguments.next().as_deref() == Some("--write")),
         Some("sandbox") => run("sandbox", arguments.collect()),
         other => {
             eprintln!(
@@ -19,6 +24,33 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+#[cfg(feature = "bindgen")]
+#[path = "../../build/bindings.rs"]
+mod bindings;
+
+#[cfg(feature = "bindgen")]
+fn check_bindings(write: bool) -> ExitCode {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let fresh = bindings::generate(&root.join("wrapper.h").display().to_string());
+    let committed = root.join("src/lustre/bindings.rs");
+    if write {
+        if let Err(error) = std::fs::write(&committed, fresh) {
+            eprintln!("can't write {}: {error}", committed.display());
+            return ExitCode::FAILURE;
+        }
+        return ExitCode::SUCCESS;
+    }
+    if std::fs::read_to_string(&committed).is_ok_and(|text| text == fresh) {
+        println!("the committed bindings are what bindgen makes of wrapper.h");
+        return ExitCode::SUCCESS;
+    }
+    eprintln!(
+        "{} is not what bindgen makes of wrapper.h: run cargo run -p xtask --features bindgen -- bindings --write",
+        committed.display()
+    );
+    ExitCode::FAILURE
 }
 
 fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
