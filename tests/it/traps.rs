@@ -4,7 +4,7 @@ use std::fs;
 
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, Request, Tunable, states};
 
-use crate::rig::{BUCKET, PATIENCE, Rig, noise};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
 
 #[test]
 fn a_file_that_changes_while_it_is_archived_is_not_archived_and_leaves_no_object() {
@@ -233,4 +233,58 @@ fn wait_for_remove(rig: &mut Rig, fid: Fid) {
         "{}",
         rig.log()
     );
+}
+
+#[test]
+fn a_layout_that_can_not_be_set_fails_the_restore_and_loses_nothing() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    let good = rig.client.xattr(fid, "lustre.lov").unwrap();
+    // V3 needs 48 bytes: the kernel refuses this one, and a volatile without layout would read as zeros.
+    let mut bad = good[..40].to_vec();
+    bad[..4].copy_from_slice(&0x0bd3_0bd0u32.to_le_bytes());
+    let set = |layout: Vec<u8>| Request::SetXattr(fid, "lustre.lov".into(), layout);
+    rig.client.ask(&set(bad)).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    let failed = rig.client.actions().unwrap().pop().unwrap();
+    assert_eq!((failed.errval, failed.ends), (libc::EINVAL, 1));
+    rig.client.ask(&set(good)).unwrap();
+    assert_eq!(rig.restore("file", fid), noise(10_000));
+}
+
+#[test]
+fn where_the_policy_retries_the_same_cookie_runs_again() {
+    let usual = Setup::default();
+    let mut rig = Rig::with(Setup {
+        settings: format!("{}give_up_after = '0s'\n", usual.settings),
+        ..usual
+    });
+    rig.client.set(Tunable::RetryAction, 1).unwrap();
+    rig.store.faults().fail("PutObject", 503, "SlowDown", 1);
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    let actions = rig.client.actions().unwrap();
+    assert_eq!(actions.len(), 1);
+    assert_eq!((actions[0].sends, actions[0].ends), (2, 2));
+}
+
+#[test]
+fn a_remove_never_takes_the_copy_of_a_file_that_was_released_meanwhile() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    let gate = rig.store.faults().hold("PutObject");
+    let blockers: Vec<_> = (0..6).map(|n| rig.file(&format!("b{n}"), b"x")).collect();
+    rig.client.request(Action::Archive, 1, &blockers).unwrap();
+    assert!(gate.wait_held_blocking(6, PATIENCE));
+    // Sent while the file was here, begun when it no longer is.
+    rig.client.request(Action::Remove, 1, &[fid]).unwrap();
+    assert!(rig.client.wait_started(7, PATIENCE).unwrap());
+    rig.client.release(fid).unwrap();
+    gate.release();
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    assert_eq!(rig.restore("file", fid), noise(10_000));
 }

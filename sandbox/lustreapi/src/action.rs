@@ -201,6 +201,9 @@ pub(crate) fn set_layout(fd: RawFd, inode: (u64, u64), layout: &[u8]) -> Option<
     if !matches!(entry, Layout::Missing) {
         return Some(Err(libc::EEXIST));
     }
+    if !is_layout(layout) {
+        return Some(Err(libc::EINVAL));
+    }
     let reopened = OpenOptions::new()
         .read(true)
         .write(true)
@@ -221,6 +224,16 @@ pub(crate) fn set_layout(fd: RawFd, inode: (u64, u64), layout: &[u8]) -> Option<
     }
     *entry = Layout::Set(layout.to_vec());
     Some(Ok(()))
+}
+
+/// As far as the kernel looks at once: a known magic and room for what it stands for.
+fn is_layout(bytes: &[u8]) -> bool {
+    let magic = bytes.first_chunk().map(|magic| u32::from_le_bytes(*magic));
+    match magic {
+        Some(0x0bd1_0bd0 | 0x0bd6_0bd0) => bytes.len() >= 32,
+        Some(0x0bd3_0bd0) => bytes.len() >= 48,
+        _ => false,
+    }
 }
 
 fn descriptors_on(wanted: (u64, u64)) -> Vec<RawFd> {

@@ -17,4 +17,5 @@ mod action;
 mod client;
 mod interpose;
 mod police;
+mod reference;
 mod registration;

@@ -18,9 +18,12 @@ pub struct Copytool {
     /// Kept open as the real one keeps its own.
     _mount_dir: File,
     mount_watch: Watched,
-    pipe: RawFd,
+    pub(crate) pipe: RawFd,
     pipe_watch: Watched,
     uid: u32,
+    pub(crate) archives: Vec<u32>,
+    /// The last message that recv gave out.
+    pub(crate) message: Vec<u64>,
 }
 
 impl Copytool {
@@ -32,7 +35,7 @@ impl Copytool {
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::from_bits_truncate(flags)).map_err(|e| e as i32)?;
         nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).map_err(|e| e as i32)?;
         let uid = std::process::id();
-        start(mount, uid, archives, &write)?;
+        start(mount, uid, archives.clone(), &write)?;
         let pipe = read.into_raw_fd();
         Ok(Self {
             mount: mount.to_owned(),
@@ -41,6 +44,8 @@ impl Copytool {
             pipe_watch: Watched::new(pipe),
             pipe,
             uid,
+            archives,
+            message: Vec::new(),
         })
     }
 
