@@ -3,7 +3,7 @@
 //! The parser and the types that it gives are taken as source: an instrumented build of the S3 client
 //! would take longer than the fuzzing.
 #![no_main]
-#![allow(dead_code, reason = "only the parser is called")]
+#![expect(dead_code, reason = "only the parser is called")]
 
 #[path = "../../src/action.rs"]
 mod action;
