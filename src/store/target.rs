@@ -155,7 +155,11 @@ impl Target {
                     .connect_timeout(self.options.connect_timeout)
                     .build(),
             )
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            // "When required" would only name the algorithm and send no checksum at all.
+            .request_checksum_calculation(match self.options.checksum {
+                ChecksumKind::None => RequestChecksumCalculation::WhenRequired,
+                ChecksumKind::Crc64Nvme | ChecksumKind::Crc32c => RequestChecksumCalculation::WhenSupported,
+            })
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         if let Some(endpoint) = &self.options.endpoint_url {
             config = config.endpoint_url(endpoint);

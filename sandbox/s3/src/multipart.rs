@@ -127,6 +127,9 @@ fn accept(store: &Store, request: &S3Request<UploadPartInput>) -> S3Result<Claim
     let named = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
     let algorithm = named.or(asked.map(Kind::name));
     let claim = Claim::new(store, request, claims!(input), algorithm, input.content_md5.as_ref())?;
+    if asked.is_some() && !claim.has_value() && store.config.full_object_checksums {
+        return Err(invalid("checksum missing: the upload was created with one"));
+    }
     if asked.is_some() && claim.kind != asked {
         return Err(invalid(
             "Checksum type mismatch: the upload was created with another one",

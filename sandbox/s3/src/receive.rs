@@ -57,6 +57,12 @@ impl Claim {
             .find_map(Kind::from_header)
             .filter(known);
         let named = algorithm.and_then(Kind::from_name).filter(known);
+        let promised = request.headers.contains_key("x-amz-sdk-checksum-algorithm");
+        if promised && field.is_none() && trailer.is_none() && store.config.full_object_checksums {
+            return Err(invalid(
+                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found",
+            ));
+        }
         let (field_kind, header) = field.unzip();
         Ok(Self {
             kind: field_kind.or(trailer).or(named),
@@ -65,6 +71,11 @@ impl Claim {
             md5: md5.cloned(),
             trailers: request.trailing_headers.clone(),
         })
+    }
+
+    /// Whether the client sends a checksum, before the body or behind it.
+    pub(crate) const fn has_value(&self) -> bool {
+        self.header.is_some() || self.announced
     }
 
     /// Compares with what was received.

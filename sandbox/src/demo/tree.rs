@@ -21,9 +21,8 @@ const LARGE: u64 = 256 << 20;
 pub(crate) fn copy(source: &Path, to: &Path, mut tick: impl FnMut(u64)) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let walk = WalkDir::new(source).sort_by_file_name().into_iter();
-    let built = source.join("target");
-    let git = source.join(".git");
-    for found in walk.filter_entry(|entry| entry.path() != built && entry.path() != git) {
+    let is_ours = |name: &std::ffi::OsStr| name != "target" && name != ".git";
+    for found in walk.filter_entry(|entry| entry.depth() == 0 || is_ours(entry.file_name())) {
         let found = found.map_err(io::Error::other)?;
         let relative = found.path().strip_prefix(source).map_err(io::Error::other)?;
         let path = to.join(relative);
