@@ -9,7 +9,10 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
+    let command = arguments.next();
+    // `cargo demo --json` and `cargo demo -- --json` are the same.
+    let mut arguments = arguments.skip_while(|argument| argument == "--");
+    match command.as_deref() {
         Some("demo") => run("demo", arguments.collect()),
         #[cfg(feature = "bindgen")]
         Some("bindings") => check_bindings(arguments.next().as_deref() == Some("--write")),
