@@ -11,12 +11,12 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next();
     // `cargo demo --json` and `cargo demo -- --json` are the same.
-    let mut arguments = arguments.skip_while(|argument| argument == "--");
+    let arguments: Vec<String> = arguments.skip_while(|argument| argument == "--").collect();
     match command.as_deref() {
-        Some("demo") => run("demo", arguments.collect()),
+        Some("demo") => run("demo", arguments),
         #[cfg(feature = "bindgen")]
-        Some("bindings") => check_bindings(arguments.next().as_deref() == Some("--write")),
-        Some("sandbox") => run("sandbox", arguments.collect()),
+        Some("bindings") => check_bindings(arguments.iter().any(|argument| argument == "--write")),
+        Some("sandbox") => run("sandbox", arguments),
         other => {
             eprintln!(
                 "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND{}",
