@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
+use crc_fast::{CrcAlgorithm, Digest};
 
 use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
@@ -31,12 +31,7 @@ pub fn download(
             },
         )?;
         let sums = ranges(lane, helpers, control, file, plan, from)?;
-        let whole = sums.iter().enumerate().fold(None, |whole, (index, sum)| {
-            Some(whole.map_or(*sum, |whole| {
-                checksum_combine(CrcAlgorithm::Crc64Nvme, whole, *sum, plan.part(index).length)
-            }))
-        });
-        let whole = Checksum(whole.unwrap_or_default());
+        let whole = plan.combine(sums);
         if let Some(expected) = from.checksum
             && expected != whole
         {
@@ -68,7 +63,7 @@ fn ranges(
     file: &Arc<File>,
     plan: Plan,
     from: &Location,
-) -> Result<Vec<u64>, TransferError> {
+) -> Result<Vec<Checksum>, TransferError> {
     let (control, file, from) = (Arc::clone(control), Arc::clone(file), from.clone());
     parts::run(lane, helpers, true, plan.count(), move |lane, index| {
         let store = lane.store(from.archive_id)?;
@@ -77,7 +72,7 @@ fn ranges(
         lane.block_on(retry(&lane.options().retry, &control, async |activity| {
             range.receive(store, &from, &file, &control, &activity).await
         }))?;
-        Ok(range.digest.finalize())
+        Ok(Checksum(range.digest.finalize()))
     })
 }
 

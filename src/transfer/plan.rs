@@ -2,6 +2,10 @@
 
 use std::num::NonZeroU64;
 
+use crc_fast::{CrcAlgorithm, checksum_combine};
+
+use crate::store::Checksum;
+
 /// S3's limits (the same at every store that calls itself compatible).
 const MAX_PARTS: u64 = 10_000;
 const MIN_PART: u64 = 5 << 20;
@@ -83,6 +87,17 @@ impl Plan {
             Self::Single { .. } => 1,
             Self::Multipart { size, part_size } => size.div_ceil(part_size.get()) as usize,
         }
+    }
+
+    /// The checksum of the whole from those of its parts, in their order.
+    #[must_use]
+    pub fn combine(self, sums: impl IntoIterator<Item = Checksum>) -> Checksum {
+        let whole = sums.into_iter().enumerate().fold(None, |whole, (index, sum)| {
+            Some(whole.map_or(sum.0, |whole| {
+                checksum_combine(CrcAlgorithm::Crc64Nvme, whole, sum.0, self.part(index).length)
+            }))
+        });
+        Checksum(whole.unwrap_or_default())
     }
 
     /// The part with `index`, counted from 0.

@@ -5,8 +5,6 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crc_fast::{CrcAlgorithm, checksum_combine};
-
 use super::body::{FileBody, Meter};
 use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
@@ -99,7 +97,7 @@ fn multipart(
     let upload = create(lane, control, store, to)?;
     let sent = send_parts(lane, helpers, control, file, plan, to, &upload);
     let result = sent.and_then(|sent| {
-        let whole = combine(plan, &sent);
+        let whole = plan.combine(sent.iter().map(|(_, sum)| *sum));
         let parts: Vec<StoredPart> = sent.into_iter().map(|(part, _)| part).collect();
         complete(lane, control, store, size, to, &upload, &parts, whole)
     });
@@ -277,13 +275,4 @@ async fn confirm_size(
     Err(TransferError::Checksum {
         what: format!("the object has {} bytes, the file {size}", found.size),
     })
-}
-
-fn combine(plan: Plan, sent: &[(StoredPart, Checksum)]) -> Checksum {
-    let whole = sent.iter().enumerate().fold(None, |whole, (index, (_, sum))| {
-        Some(whole.map_or(sum.0, |whole| {
-            checksum_combine(CrcAlgorithm::Crc64Nvme, whole, sum.0, plan.part(index).length)
-        }))
-    });
-    Checksum(whole.unwrap_or_default())
 }

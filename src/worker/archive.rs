@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use super::place::{Placed, place, sweep};
-use super::{Ended, JobError, Site, verdict};
+use super::{Ended, JobError, Site};
 use crate::action::{Debt, Item, Verdict};
 use crate::store::{Location, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, sweep_key};
@@ -85,12 +85,7 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
                 }
                 Ok(false) | Err(_) => undo(site, lane, &item, placed),
             }
-            let error = JobError::from(error);
-            Ended {
-                verdict: verdict(&error),
-                bytes: 0,
-                error: Some(error),
-            }
+            Ended::failed(error.into())
         }
     }
 }

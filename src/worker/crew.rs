@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::archive::archive;
 use super::remove::remove;
 use super::restore::restore;
-use super::{Ended, JobError, Settler, Site, settle, verdict};
+use super::{Ended, JobError, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::Target;
@@ -101,12 +101,7 @@ impl Worker {
                 .downcast_ref::<String>()
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            let error = JobError::Panic(text.unwrap_or_default());
-            Ended {
-                verdict: verdict(&error),
-                bytes: 0,
-                error: Some(error),
-            }
+            Ended::failed(JobError::Panic(text.unwrap_or_default()))
         });
         self.report(&item, &ended, start);
         for served in self.queue.ended(&item, ended.verdict == Verdict::Done) {

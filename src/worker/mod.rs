@@ -81,4 +81,12 @@ impl Ended {
             error: None,
         }
     }
+
+    fn failed(error: JobError) -> Self {
+        Self {
+            verdict: verdict(&error),
+            bytes: 0,
+            error: Some(error),
+        }
+    }
 }

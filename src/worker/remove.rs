@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Ended, JobError, Site, verdict};
-use crate::action::{Debt, HsmError, Item, Verdict};
+use super::{Ended, JobError, Site};
+use crate::action::{Debt, HsmError, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, head};
 
@@ -13,17 +13,7 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
         .map_err(JobError::from)
         .and_then(|_| erase(site, lane, control, debt.item()));
     match removed {
-        Ok(()) => match super::settle::finish(control, debt, Verdict::Done, 0) {
-            Ok(()) => Ended::done(0),
-            Err(error) => {
-                let error = JobError::from(error);
-                Ended {
-                    verdict: verdict(&error),
-                    bytes: 0,
-                    error: Some(error),
-                }
-            }
-        },
+        Ok(()) => super::settle::complete(control, debt, 0),
         Err(error) => super::settle::refuse(control, debt, error),
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::place::natural_key;
-use super::{Ended, JobError, Site, verdict};
-use crate::action::{Debt, Item, Verdict};
+use super::{Ended, JobError, Site};
+use crate::action::{Debt, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, download, head};
 
@@ -22,17 +22,7 @@ pub(super) fn restore(
         (received, _) => received,
     };
     match received {
-        Ok(size) => match super::settle::finish(control, debt, Verdict::Done, size) {
-            Ok(()) => Ended::done(size),
-            Err(error) => {
-                let error = JobError::from(error);
-                Ended {
-                    verdict: verdict(&error),
-                    bytes: 0,
-                    error: Some(error),
-                }
-            }
-        },
+        Ok(size) => super::settle::complete(control, debt, size),
         Err(error) => super::settle::refuse(control, debt, error),
     }
 }

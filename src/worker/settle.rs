@@ -4,7 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::{Ended, JobError, Tally, verdict};
+use super::{Ended, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
 use crate::transfer::Control;
 
@@ -14,17 +14,21 @@ pub(super) fn finish(control: &Control, debt: Box<dyn Debt>, verdict: Verdict, c
     debt.finish(verdict, copied)
 }
 
+/// Ends an action that was done; the coordinator may object.
+pub(super) fn complete(control: &Control, debt: Box<dyn Debt>, copied: u64) -> Ended {
+    match finish(control, debt, Verdict::Done, copied) {
+        Ok(()) => Ended::done(copied),
+        Err(error) => Ended::failed(error.into()),
+    }
+}
+
 /// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
 pub(super) fn refuse(control: &Control, debt: Box<dyn Debt>, error: JobError) -> Ended {
-    let verdict = verdict(&error);
-    if let Err(objection) = finish(control, debt, verdict, 0) {
+    let ended = Ended::failed(error);
+    if let Err(objection) = finish(control, debt, ended.verdict, 0) {
         tracing::debug!(%objection, "the coordinator did not take the verdict");
     }
-    Ended {
-        verdict,
-        bytes: 0,
-        error: Some(error),
-    }
+    ended
 }
 
 /// An answer to be given.
