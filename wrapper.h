@@ -138,3 +138,6 @@ int llapi_hsm_state_set(const char *path, uint64_t setmask, uint64_t clearmask, 
 int llapi_get_mdt_index_by_fid(int fd, const struct lu_fid *fid, int *mdt_index);
 int llapi_getname(const char *path, char *buf, __SIZE_TYPE__ size);
 void llapi_msg_set_level(int level);
+int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
+int llapi_create_volatile_idx(const char *directory, int mdt_idx, int open_flags);
+int llapi_fd2fid(int fd, struct lu_fid *fid);

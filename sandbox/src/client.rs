@@ -218,7 +218,15 @@ impl Client {
     /// # Errors
     /// The coordinator is gone.
     pub fn control(&mut self, control: HsmControl) -> io::Result<()> {
-        self.ask(&Request::Control(control)).map(drop)
+        self.control_mdt(0, control)
+    }
+
+    /// `hsm_control` of one MDT.
+    ///
+    /// # Errors
+    /// There is no such MDT.
+    pub fn control_mdt(&mut self, mdt: u32, control: HsmControl) -> io::Result<()> {
+        self.ask(&Request::Control(mdt, control)).map(drop)
     }
 
     /// A tunable.

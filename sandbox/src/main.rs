@@ -29,6 +29,9 @@ enum Command {
         /// Milliseconds between two looks at what waits (Lustre's is 1000)
         #[arg(long, default_value_t = 10)]
         tick_ms: u64,
+        /// MDTs; all files are on the first
+        #[arg(long, default_value_t = 1)]
+        mdts: u32,
         /// Also serve an S3 on this port (bucket lhsm-sandbox)
         #[arg(long, value_name = "PORT")]
         s3: Option<u16>,
@@ -44,6 +47,9 @@ enum Command {
         mount: PathBuf,
         /// enabled, disabled, shutdown or purge
         state: String,
+        /// Of this MDT
+        #[arg(long, default_value_t = 0)]
+        mdt: u32,
     },
     /// Set a tunable (its name in JSON form, such as max_requests)
     Set {
@@ -83,12 +89,21 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             dir,
             max_requests,
             tick_ms,
+            mdts,
             s3,
-        } => serve(dir, max_requests, tick_ms, s3)?,
+        } => {
+            let options = Options {
+                max_requests,
+                mdts,
+                tick: Duration::from_millis(tick_ms),
+                ..Options::new(&dir)
+            };
+            serve(options, s3)?;
+        }
         Command::Lfs { command } => print!("{}", lfs::run(&command)?),
-        Command::Control { mount, state } => {
+        Command::Control { mount, state, mdt } => {
             let control: HsmControl = serde_json::from_value(state.into())?;
-            Client::new(&mount)?.control(control)?;
+            Client::new(&mount)?.control_mdt(mdt, control)?;
         }
         Command::Set { mount, name, value } => {
             let tunable: Tunable = serde_json::from_value(name.into())?;
@@ -110,13 +125,10 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn serve(dir: PathBuf, max_requests: usize, tick_ms: u64, s3: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(options: Options, s3: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
+    let dir = options.mount.clone();
     std::fs::create_dir_all(&dir)?;
-    let mdt = Mdt::start(Options {
-        max_requests,
-        tick: Duration::from_millis(tick_ms),
-        ..Options::new(&dir)
-    })?;
+    let mdt = Mdt::start(options)?;
     println!("Lustre sandbox at {}", dir.canonicalize()?.display());
     println!(
         "reading a released file {}",

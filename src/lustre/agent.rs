@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use super::bindings::hsm_copytool_private;
 use super::{Mount, ioctl};
 use crate::action::HsmError;
-use crate::types::{ArchiveId, Cookie, Extent, Fid};
+use crate::types::{ArchiveId, Cookie, Extent};
 
 /// No coordinator counts this far: cookies start at the wall clock's seconds.
 const BOGUS_COOKIE: Cookie = Cookie(u64::MAX);
@@ -29,8 +29,11 @@ const UID_SPACE: u32 = 1 << 30;
 pub enum Coordinator {
     /// It takes registrations.
     Running,
-    /// Registering now would crash this node.
-    Stopped,
+    /// On this MDT it does not: registering now would crash this node.
+    Stopped {
+        /// The MDT's index.
+        mdt: u32,
+    },
     /// It runs; whether it knows us, the client did not ask.
     Unasked,
 }
@@ -47,9 +50,14 @@ pub enum AgentError {
     /// The lock itself failed.
     #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
     Lock(std::io::Error),
-    /// The coordinator is off.
-    #[error("the HSM coordinator is stopped. On the MDS: lctl set_param mdt.*.hsm_control=enabled")]
-    Stopped,
+    /// A coordinator is off.
+    #[error(
+        "the HSM coordinator of MDT {mdt:04x} is stopped. On its server: lctl set_param mdt.*-MDT{mdt:04x}.hsm_control=enabled"
+    )]
+    Stopped {
+        /// The MDT's index.
+        mdt: u32,
+    },
     /// A call failed.
     #[error("{0}{hint}", hint = hint(.0))]
     Call(#[from] HsmError),
@@ -63,7 +71,7 @@ impl AgentError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Stopped => true,
+            Self::Stopped { .. } => true,
             Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
             Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
         }
@@ -75,6 +83,7 @@ fn hint(error: &HsmError) -> &'static str {
         libc::EPERM | libc::EACCES => {
             ". A copytool needs CAP_SYS_ADMIN, and the nodemap's rbac role hsm_ops where nodemaps are used"
         }
+        libc::EINVAL => ". Lustre 2.10 and its servers know archive ids 1 to 32 only",
         libc::ENXIO | libc::EAGAIN | libc::EINPROGRESS => {
             ". The coordinator is stopped or starting: on the MDS, lctl set_param mdt.*.hsm_control=enabled"
         }
@@ -107,17 +116,20 @@ unsafe impl Send for CopytoolPtr {}
 unsafe impl Sync for CopytoolPtr {}
 
 impl Agent {
-    /// Asks whether the coordinator runs; needs no registration. The MDS logs one line for it.
+    /// Asks on each MDT whether its coordinator runs; needs no registration. Each MDS logs one line for it.
     ///
     /// # Errors
-    /// Neither answer came: the MDT can't be reached, or this is no Lustre client.
+    /// Neither answer came: an MDT can't be reached, or this is no Lustre client.
     pub fn probe(mount: &Mount) -> Result<Coordinator, HsmError> {
-        match ioctl::progress(mount.descriptor(), Fid::ROOT, BOGUS_COOKIE, Extent::EMPTY) {
-            Ok(()) => Ok(Coordinator::Running),
-            Err(error) if error.errno == libc::ENOENT => Ok(Coordinator::Running),
-            Err(error) if error.errno == libc::EAGAIN => Ok(Coordinator::Stopped),
-            Err(error) => Err(error),
+        for (mdt, fid) in mount.mdts()? {
+            match ioctl::progress(mount.descriptor(), fid, BOGUS_COOKIE, Extent::EMPTY) {
+                Ok(()) => {}
+                Err(error) if error.errno == libc::ENOENT => {}
+                Err(error) if error.errno == libc::EAGAIN => return Ok(Coordinator::Stopped { mdt }),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Coordinator::Running)
     }
 
     /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe.
@@ -126,8 +138,8 @@ impl Agent {
     /// Why not; see [`AgentError::is_transient`].
     pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>) -> Result<Self, AgentError> {
         let lock = lock(&mount)?;
-        if Self::probe(&mount)? == Coordinator::Stopped {
-            return Err(AgentError::Stopped);
+        if let Coordinator::Stopped { mdt } = Self::probe(&mount)? {
+            return Err(AgentError::Stopped { mdt });
         }
         let mut ids = archives
             .iter()
@@ -157,8 +169,8 @@ impl Agent {
     /// # Errors
     /// As for [`Agent::register`].
     pub fn register_again(&self) -> Result<Pipe, AgentError> {
-        if Self::probe(&self.mount)? == Coordinator::Stopped {
-            return Err(AgentError::Stopped);
+        if let Coordinator::Stopped { mdt } = Self::probe(&self.mount)? {
+            return Err(AgentError::Stopped { mdt });
         }
         let old = uid(self.generation.load(Ordering::Relaxed));
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
@@ -182,8 +194,8 @@ impl Agent {
     /// # Errors
     /// The probe or the registration failed.
     pub fn keep_alive(&self) -> Result<Coordinator, HsmError> {
-        if Self::probe(&self.mount)? == Coordinator::Stopped {
-            return Ok(Coordinator::Stopped);
+        if let stopped @ Coordinator::Stopped { .. } = Self::probe(&self.mount)? {
+            return Ok(stopped);
         }
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| HsmError::new("pipe2", e as i32))?;
         let result = ioctl::start_copytool(

@@ -431,6 +431,29 @@ pub struct LustreApi {
         unsafe extern "C" fn(level: ::std::os::raw::c_int),
         ::libloading::Error,
     >,
+    pub llapi_get_obd_count: Result<
+        unsafe extern "C" fn(
+            mnt: *mut ::std::os::raw::c_char,
+            count: *mut ::std::os::raw::c_int,
+            is_mdt: ::std::os::raw::c_int,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_create_volatile_idx: Result<
+        unsafe extern "C" fn(
+            directory: *const ::std::os::raw::c_char,
+            mdt_idx: ::std::os::raw::c_int,
+            open_flags: ::std::os::raw::c_int,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_fd2fid: Result<
+        unsafe extern "C" fn(
+            fd: ::std::os::raw::c_int,
+            fid: *mut lu_fid,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
 }
 impl LustreApi {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -481,6 +504,13 @@ impl LustreApi {
         let llapi_msg_set_level = __library
             .get(b"llapi_msg_set_level\0")
             .map(|sym| *sym);
+        let llapi_get_obd_count = __library
+            .get(b"llapi_get_obd_count\0")
+            .map(|sym| *sym);
+        let llapi_create_volatile_idx = __library
+            .get(b"llapi_create_volatile_idx\0")
+            .map(|sym| *sym);
+        let llapi_fd2fid = __library.get(b"llapi_fd2fid\0").map(|sym| *sym);
         Ok(LustreApi {
             __library,
             llapi_hsm_copytool_register,
@@ -496,6 +526,9 @@ impl LustreApi {
             llapi_get_mdt_index_by_fid,
             llapi_getname,
             llapi_msg_set_level,
+            llapi_get_obd_count,
+            llapi_create_volatile_idx,
+            llapi_fd2fid,
         })
     }
     pub unsafe fn llapi_hsm_copytool_register(
@@ -645,5 +678,34 @@ impl LustreApi {
             .llapi_msg_set_level
             .as_ref()
             .expect("Expected function, got error."))(level)
+    }
+    pub unsafe fn llapi_get_obd_count(
+        &self,
+        mnt: *mut ::std::os::raw::c_char,
+        count: *mut ::std::os::raw::c_int,
+        is_mdt: ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_get_obd_count
+            .as_ref()
+            .expect("Expected function, got error."))(mnt, count, is_mdt)
+    }
+    pub unsafe fn llapi_create_volatile_idx(
+        &self,
+        directory: *const ::std::os::raw::c_char,
+        mdt_idx: ::std::os::raw::c_int,
+        open_flags: ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_create_volatile_idx
+            .as_ref()
+            .expect("Expected function, got error."))(directory, mdt_idx, open_flags)
+    }
+    pub unsafe fn llapi_fd2fid(
+        &self,
+        fd: ::std::os::raw::c_int,
+        fid: *mut lu_fid,
+    ) -> ::std::os::raw::c_int {
+        (self.llapi_fd2fid.as_ref().expect("Expected function, got error."))(fd, fid)
     }
 }

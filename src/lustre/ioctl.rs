@@ -40,10 +40,22 @@ pub(super) fn start_copytool(
 ) -> Result<(), HsmError> {
     let invalid = || HsmError::new("LL_IOC_HSM_CT_START", libc::EINVAL);
     let fd = u32::try_from(pipe.as_raw_fd()).map_err(|_| invalid())?;
+    if let Some(mask) = bitmap(archives) {
+        return ct_start(mount, &mut [fd, 0, uid, KUC_GRP_HSM, mask, 0]);
+    }
     let count = u32::try_from(archives.len()).map_err(|_| invalid())?;
     let mut words = vec![fd, 0, uid, KUC_GRP_HSM, count, LK_FLG_DATANR];
     words.extend(archives.iter().map(|id| id.get()));
     ct_start(mount, &mut words)
+}
+
+/// Ids 1 to 32 as bits: the only form that a client of 2.10 knows, which would take the length of a list
+/// for such bits; later clients turn it into a list (dir.c copy_and_ct_start).
+fn bitmap(archives: &[ArchiveId]) -> Option<u32> {
+    archives
+        .iter()
+        .try_fold(0, |mask, id| Some(mask | 1u32.checked_shl(id.get().checked_sub(1)?)?))
+        .filter(|mask| *mask != 0)
 }
 
 /// Drops every pipe registered under `uid`, and the node's agent.
@@ -86,5 +98,23 @@ pub(super) const fn c_extent(extent: Extent) -> hsm_extent {
     hsm_extent {
         offset: extent.offset,
         length: extent.length,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_every_release_knows_go_as_bits_and_others_as_a_list() {
+        let ids = |ids: &[u32]| {
+            let ids: Vec<_> = ids.iter().map(|id| ArchiveId::new(*id).unwrap()).collect();
+            bitmap(&ids)
+        };
+        assert_eq!(ids(&[1]), Some(1));
+        assert_eq!(ids(&[1, 5, 32]), Some(0x8000_0011));
+        assert_eq!(ids(&[1, 33]), None);
+        // No bits would mean all archives.
+        assert_eq!(ids(&[]), None);
     }
 }

@@ -2,12 +2,12 @@
 //! needs no Lustre at all.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bindings::{
-    LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent, hsm_user_state,
+    LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent, hsm_user_state, lu_fid,
 };
 use crate::action::HsmError;
 use crate::types::Fid;
@@ -183,6 +183,58 @@ impl Library {
                 .llapi_get_mdt_index_by_fid(mount.as_raw_fd(), &raw const fid, &raw mut index)
         };
         (rc >= 0 && index >= 0).then_some(index)
+    }
+
+    /// Number of MDTs of the file system, where the library can tell.
+    pub(super) fn mdt_count(&self, mount: &Path) -> Option<u32> {
+        self.0.llapi_get_obd_count.as_ref().ok()?;
+        let path = c_path(mount).ok()?.into_raw();
+        let (mut count, is_mdt) = (0, 1);
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: only reads the path, though it takes it as char * (LL_IOC_GETOBDCOUNT); writes the count.
+        let rc = unsafe { self.0.llapi_get_obd_count(path, &raw mut count, is_mdt) };
+        #[expect(unsafe_code, reason = "takes a CString back")]
+        // SAFETY: from into_raw above; the library keeps nothing and has not changed its length.
+        drop(unsafe { CString::from_raw(path) });
+        (rc >= 0).then(|| u32::try_from(count).ok()).flatten()
+    }
+
+    /// The FID of a file that lives on that MDT: one without a name, gone when this returns. `None`: the
+    /// library can't make any.
+    ///
+    /// # Errors
+    /// No such MDT, or it can't be reached.
+    pub(super) fn fid_on_mdt(&self, mount: &Path, mdt: u32) -> Option<Result<Fid, HsmError>> {
+        self.0.llapi_create_volatile_idx.as_ref().ok()?;
+        self.0.llapi_fd2fid.as_ref().ok()?;
+        Some(self.make_on_mdt(mount, mdt))
+    }
+
+    fn make_on_mdt(&self, mount: &Path, mdt: u32) -> Result<Fid, HsmError> {
+        let call = "llapi_create_volatile_idx";
+        let path = c_path(mount)?;
+        let index = i32::try_from(mdt).map_err(|_| HsmError::new(call, libc::EINVAL))?;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path; the rest are numbers (liblustreapi_swap.c).
+        let rc = unsafe { self.0.llapi_create_volatile_idx(path.as_ptr(), index, libc::O_RDWR) };
+        let number = negative_is_errno(call, rc)?;
+        #[expect(unsafe_code, reason = "a descriptor made by C")]
+        // SAFETY: the library opened it for its caller; it is nobody else's.
+        let file = unsafe { OwnedFd::from_raw_fd(number) };
+        let mut fid = lu_fid {
+            f_seq: 0,
+            f_oid: 0,
+            f_ver: 0,
+        };
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: an open descriptor; writes the FID (LL_IOC_PATH2FID).
+        let rc = unsafe { self.0.llapi_fd2fid(file.as_raw_fd(), &raw mut fid) };
+        check("llapi_fd2fid", rc)?;
+        Ok(Fid {
+            seq: fid.f_seq,
+            oid: fid.f_oid,
+            ver: fid.f_ver,
+        })
     }
 
     /// The client's instance of a mount (`lustre-ffff…`), where the library can tell.

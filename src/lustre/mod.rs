@@ -21,6 +21,7 @@ mod ioctl;
 mod kuc;
 pub mod layout;
 mod library;
+mod mdts;
 mod mount;
 mod registrar;
 pub mod wire;

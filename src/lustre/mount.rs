@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
+use super::mdts::Mdts;
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
 use crate::types::{Extent, Fid};
@@ -52,6 +53,7 @@ pub struct Mount {
     fsname: String,
     by_fid: PathBuf,
     root: File,
+    mdts: Mdts,
 }
 
 impl Mount {
@@ -88,6 +90,7 @@ impl Mount {
             fsname,
             by_fid,
             root,
+            mdts: Mdts::new(),
         })
     }
 
@@ -119,6 +122,11 @@ impl Mount {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A FID on each MDT that can be reached, by the MDT's index.
+    pub(super) fn mdts(&self) -> Result<Vec<(u32, Fid)>, HsmError> {
+        self.mdts.fids(self)
     }
 
     /// The MDT of a file, -1 for any.

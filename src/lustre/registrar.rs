@@ -177,13 +177,14 @@ impl Watch {
     /// `false`: whether the coordinator knows us was not asked.
     fn keep_alive(&mut self) -> bool {
         match self.agent.keep_alive() {
-            Ok(Coordinator::Stopped) if !self.stopped => {
+            Ok(Coordinator::Stopped { mdt }) if !self.stopped => {
                 self.stopped = true;
                 tracing::warn!(
-                    "the HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)"
+                    mdt,
+                    "an HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)"
                 );
             }
-            Ok(Coordinator::Stopped) => {}
+            Ok(Coordinator::Stopped { .. }) => {}
             Ok(Coordinator::Running) => {
                 if std::mem::take(&mut self.stopped) {
                     tracing::info!("the HSM coordinator runs again and knows us");

@@ -32,6 +32,67 @@ fn a_stopped_coordinator_is_waited_for_and_never_registered_with() {
 }
 
 #[test]
+fn no_mdt_is_registered_with_while_any_of_them_is_stopped() {
+    let mut rig = Rig::without_daemon(Setup { mdts: 3, ..quick() });
+    rig.client.control_mdt(2, HsmControl::Shutdown).unwrap();
+    rig.daemon = Some(rig.spawn().start().unwrap());
+    assert!(!rig.client.wait_agents(1, Duration::from_millis(500)).unwrap());
+    assert!(rig.log().contains("MDT 0002 is stopped"), "{}", rig.log());
+    rig.client.control_mdt(2, HsmControl::Enabled).unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    // Later, too: neither a keepalive nor a new registration may reach it.
+    rig.client.control_mdt(1, HsmControl::Shutdown).unwrap();
+    rig.client.inject(Fault::ClosePipes).unwrap();
+    assert!(!rig.client.wait_agents(1, Duration::from_millis(700)).unwrap());
+    rig.client.control_mdt(1, HsmControl::Enabled).unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    assert_eq!(rig.client.counters().unwrap().kernel_crashes, 0);
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+}
+
+#[test]
+fn a_client_of_2_10_that_knows_only_bits_keeps_our_archive_ids() {
+    let mut rig = Rig::with(Setup {
+        archives: "[[archive]]\nid = 1\nbucket = 'lhsm-sandbox'\nprefix = 'a/'\n\
+                   [[archive]]\nid = 5\nbucket = 'lhsm-sandbox'\nprefix = 'b/'\n"
+            .into(),
+        archive_bits: true,
+        ..quick()
+    });
+    rig.client.control(HsmControl::Shutdown).unwrap();
+    rig.client.control(HsmControl::Enabled).unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    assert_eq!(rig.client.agents().unwrap()[0].archives, [1, 5]);
+}
+
+#[test]
+fn two_movers_share_the_work_and_the_second_goes_on_when_the_first_stops() {
+    let mut rig = Rig::with(quick());
+    let mut spawn = rig.spawn();
+    spawn.environment.push(("LHSM_SANDBOX_CLIENT".into(), "second".into()));
+    let second = spawn.start().unwrap();
+    assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", rig.log());
+    let gate = rig.store.faults().hold("PutObject");
+    let fids: Vec<_> = (0..40).map(|n| rig.file(&format!("f{n}"), b"x")).collect();
+    // What waits together goes in one message to one of them.
+    for (sent, fid) in fids.iter().enumerate() {
+        rig.client.request(Action::Archive, 1, &[*fid]).unwrap();
+        assert!(rig.client.wait_started(sent + 1, PATIENCE).unwrap());
+    }
+    let mut loads: Vec<_> = rig.client.agents().unwrap().iter().map(|a| a.outstanding).collect();
+    loads.sort_unstable();
+    assert_eq!(loads, [20, 20], "the least loaded one is chosen");
+    gate.release();
+    assert!(rig.client.wait(&fids, PATIENCE).unwrap(), "{}", rig.log());
+    assert_eq!(rig.stop(), Some(0));
+    let fid = rig.file("later", b"data");
+    rig.archive(fid);
+    assert!(second.stop(PATIENCE).unwrap().success());
+    rig.assert_settled();
+}
+
+#[test]
 fn a_coordinator_switched_off_and_on_gets_its_copytool_back() {
     let mut rig = Rig::with(quick());
     rig.client.control(HsmControl::Shutdown).unwrap();

@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) archives: String,
     pub(crate) store: Config,
     pub(crate) max_requests: usize,
+    pub(crate) mdts: u32,
+    pub(crate) archive_bits: bool,
 }
 
 impl Default for Setup {
@@ -40,6 +42,8 @@ impl Default for Setup {
             archives: "[[archive]]\nid = 1\nbucket = 'lhsm-sandbox'\n".into(),
             store: Config::default(),
             max_requests: 1000,
+            mdts: 1,
+            archive_bits: false,
         }
     }
 }
@@ -61,6 +65,8 @@ impl Rig {
         let mount = dir.path().join("lustre");
         let mdt = Mdt::start(Options {
             max_requests: setup.max_requests,
+            mdts: setup.mdts,
+            archive_bits: setup.archive_bits,
             tick: Duration::from_millis(2),
             ..Options::new(&mount)
         })

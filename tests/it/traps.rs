@@ -288,3 +288,18 @@ fn a_remove_never_takes_the_copy_of_a_file_that_was_released_meanwhile() {
     assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
     assert_eq!(rig.restore("file", fid), noise(10_000));
 }
+
+#[test]
+fn a_restore_whose_fsync_fails_is_not_called_done() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    rig.client.release(fid).unwrap();
+    let errno = libc::EIO;
+    rig.client.inject(Fault::SyncErrno { errno, times: 1 }).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    let failed = rig.client.actions().unwrap().pop().unwrap();
+    assert_eq!((failed.errval, failed.ends), (libc::EIO, 1));
+    assert_eq!(rig.restore("file", fid), noise(10_000));
+}

@@ -93,7 +93,7 @@ impl CopyAction {
                 // As the real one: the file must be there, and its path tells where the volatile goes.
                 tell(&ct.mount, &Request::State(action.item.fid), None)?;
                 let file = volatile(&ct.mount, open_flags)?;
-                let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile, None)? else {
+                let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile(0), None)? else {
                     return Err(libc::EPROTO);
                 };
                 action.item.dfid = dfid;
@@ -128,10 +128,10 @@ impl CopyAction {
                 Some(Layout::Default) | None => {}
             }
             if errval == 0
-                && let Err(error) = file.sync_all()
+                && let Err(error) = sync(&ct.mount, file)
             {
                 // As the real one: the MDT hears of it, the caller does not.
-                errval = errno(&error);
+                errval = error;
             }
         }
         if let Some((_, watch)) = &self.source {
@@ -151,6 +151,29 @@ impl CopyAction {
         };
         tell(&ct.mount, &request, self.data.as_ref().map(|(file, _)| file.as_fd()))
     }
+}
+
+/// fsync of a restore's file, which the MDT's faults can make fail.
+fn sync(mount: &Path, file: &File) -> Result<(), i32> {
+    tell(mount, &Request::Sync, None)?;
+    nix::unistd::fsync(file).map_err(|error| error as i32)
+}
+
+/// fsync(2) of one of our volatile files, whose mount is told by its descriptor's path.
+pub(crate) fn sync_fault(fd: RawFd) -> Result<(), i32> {
+    let Ok(stat) = std::fs::metadata(format!("/proc/self/fd/{fd}")) else {
+        return Ok(());
+    };
+    if !volatiles()
+        .get_or_insert_default()
+        .contains_key(&(stat.dev(), stat.ino()))
+    {
+        return Ok(());
+    }
+    let mount = std::fs::read_link(format!("/proc/self/fd/{fd}"))
+        .ok()
+        .and_then(|path| crate::client::mount_of(&path));
+    mount.map_or(Ok(()), |mount| tell(&mount, &Request::Sync, None))
 }
 
 fn watched(file: File) -> (File, Watched) {

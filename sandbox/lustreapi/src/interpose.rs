@@ -14,6 +14,7 @@ use crate::{action, registration};
 const CT_START: c_ulong = 0x4018_66d5;
 const PROGRESS: c_ulong = 0x4018_66d8;
 const LK_FLG_STOP: u32 = 1;
+const LK_FLG_DATANR: u32 = 2;
 
 fn fail(errno: i32) -> c_int {
     // SAFETY: this thread's errno.
@@ -67,17 +68,22 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
         let client = client_name(&mount);
         return answer(tell(&mount, &Request::Unregister { uid, client }, None));
     }
-    let ids = (0..count as usize)
-        .map(|n| {
-            let id = argument.cast::<u32>().wrapping_add(6 + n);
-            // SAFETY: lk_data_count ids follow the six fields.
-            unsafe { id.read_unaligned() }
-        })
-        .collect();
+    let listed = flags & LK_FLG_DATANR != 0;
+    let ids = if listed {
+        (0..count as usize)
+            .map(|n| {
+                let id = argument.cast::<u32>().wrapping_add(6 + n);
+                // SAFETY: lk_data_count ids follow the six fields.
+                unsafe { id.read_unaligned() }
+            })
+            .collect()
+    } else {
+        (1..=32).filter(|id| count & (1 << (id - 1)) != 0).collect()
+    };
     let Ok(write) = dup(wfd) else {
         return fail(libc::EBADF);
     };
-    answer(registration::start(&mount, uid, ids, &write))
+    answer(registration::start(&mount, uid, ids, listed, &write))
 }
 
 fn dup(fd: u32) -> Result<OwnedFd, i32> {
@@ -221,6 +227,18 @@ pub unsafe extern "C" fn fsetxattr(
     }
     // SAFETY: the caller's own call, passed on.
     let rc = unsafe { libc::syscall(libc::SYS_fsetxattr, fd, name, value, size, flags) };
+    c_int::try_from(rc).unwrap_or(-1)
+}
+
+/// # Safety
+/// As of fsync(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
+    if let Err(errno) = action::sync_fault(fd) {
+        return fail(errno);
+    }
+    // SAFETY: the caller's own call, passed on.
+    let rc = unsafe { libc::syscall(libc::SYS_fsync, fd) };
     c_int::try_from(rc).unwrap_or(-1)
 }
 

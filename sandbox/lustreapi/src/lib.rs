@@ -16,6 +16,7 @@ mod abi;
 mod action;
 mod client;
 mod interpose;
+mod mdts;
 mod police;
 mod reference;
 mod registration;

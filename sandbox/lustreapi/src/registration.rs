@@ -35,7 +35,7 @@ impl Copytool {
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::from_bits_truncate(flags)).map_err(|e| e as i32)?;
         nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).map_err(|e| e as i32)?;
         let uid = std::process::id();
-        start(mount, uid, archives.clone(), &write)?;
+        start(mount, uid, archives.clone(), false, &write)?;
         let pipe = read.into_raw_fd();
         Ok(Self {
             mount: mount.to_owned(),
@@ -55,10 +55,11 @@ impl Copytool {
 }
 
 /// `LL_IOC_HSM_CT_START`
-pub(crate) fn start(mount: &Path, uid: u32, archives: Vec<u32>, write: &OwnedFd) -> Result<(), i32> {
+pub(crate) fn start(mount: &Path, uid: u32, archives: Vec<u32>, listed: bool, write: &OwnedFd) -> Result<(), i32> {
     let request = Request::Register {
         uid,
         archives,
+        listed,
         client: client_name(mount),
     };
     match ask(mount, &request, Some(write.as_fd())) {
@@ -211,6 +212,28 @@ pub unsafe extern "C" fn llapi_fid2path(
     }))
 }
 
+/// The name of a client's mount: what tells two mounts of one file system on a node from each other.
+///
+/// # Safety
+/// `at` NUL-terminated, `out` with room for `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_getname(at: *const c_char, out: *mut c_char, size: usize) -> c_int {
+    // SAFETY: as the caller promises.
+    let Some(mount) = unsafe { path(at) }.and_then(|path| mount_of(&path)) else {
+        return -libc::ENOTTY;
+    };
+    let name = client_name(&mount);
+    // The real name is short.
+    let tail = name.len().saturating_sub(200);
+    let name = name.as_bytes().get(tail..).unwrap_or_default();
+    if name.len() >= size {
+        return -libc::EOVERFLOW;
+    }
+    // SAFETY: the name and its NUL fit.
+    unsafe { put_text(out, name) };
+    0
+}
+
 /// The sandbox's library prints only what ends the process.
 #[unsafe(no_mangle)]
 pub extern "C" fn llapi_msg_set_level(_level: c_int) {}
@@ -263,19 +286,4 @@ pub unsafe extern "C" fn llapi_hsm_state_set(at: *const c_char, set: u64, clear:
         tell(&mount, &request, None)
     });
     rc(result)
-}
-
-/// One MDT.
-///
-/// # Safety
-/// `out` is the caller's to write.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llapi_get_mdt_index_by_fid(
-    _fd: c_int,
-    _fid: *const crate::abi::LuFid,
-    out: *mut c_int,
-) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe { out.write(0) };
-    0
 }

@@ -53,7 +53,12 @@ fn every_function_that_a_copytool_needs_is_exported() {
         "lsetxattr",
         "lremovexattr",
         "fsetxattr",
+        "fsync",
         "statx",
+        "llapi_getname",
+        "llapi_get_obd_count",
+        "llapi_create_volatile_idx",
+        "llapi_fd2fid",
     ] {
         // SAFETY: only looked up, not called.
         let found = unsafe { library.get::<*const ()>(name) };

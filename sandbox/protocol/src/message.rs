@@ -230,6 +230,13 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
+    /// The next `n` fsyncs of a restore's file fail with this errno.
+    SyncErrno {
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
     /// A cancel for an action that nobody has.
     StrayCancel,
     /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.
@@ -251,6 +258,8 @@ pub enum Request {
         uid: u32,
         /// Ids; none: all.
         archives: Vec<u32>,
+        /// They came as a list, which 2.10 does not know.
+        listed: bool,
         /// The node.
         client: String,
     },
@@ -289,8 +298,14 @@ pub enum Request {
         /// `lustre.lov` as set on the volatile.
         layout: Option<Vec<u8>>,
     },
-    /// A FID for a new volatile file.
-    NewVolatile,
+    /// A FID for a new volatile file on that MDT; ENODEV when there is none.
+    NewVolatile(u32),
+    /// Whether a restore's file may be synced; an errno when not.
+    Sync,
+    /// Number of MDTs.
+    MdtCount,
+    /// The MDT that a FID is on.
+    MdtOf(Fid),
     /// A path of a file, relative.
     PathOf(Fid),
     /// The FID of a path below the mount point; makes one.
@@ -336,8 +351,8 @@ pub enum Request {
         /// Archive id to set.
         archive_id: Option<u32>,
     },
-    /// `hsm_control`
-    Control(HsmControl),
+    /// `hsm_control` of one MDT.
+    Control(u32, HsmControl),
     /// A tunable.
     Set(Tunable, u64),
     /// Trouble.

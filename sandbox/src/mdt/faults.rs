@@ -10,6 +10,7 @@ pub(super) struct Faults {
     pub(super) duplicate: u32,
     pub(super) end_errno: (i32, u32),
     pub(super) begin_errno: (i32, u32),
+    pub(super) sync_errno: (i32, u32),
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }
@@ -23,6 +24,7 @@ impl State {
             Fault::ClosePipes => self.agents.clear(),
             Fault::EndErrno { errno, times } => self.faults.end_errno = (errno, times),
             Fault::BeginErrno { errno, times } => self.faults.begin_errno = (errno, times),
+            Fault::SyncErrno { errno, times } => self.faults.sync_errno = (errno, times),
             Fault::StrayCancel => {
                 let fid = self.new_fid();
                 let cookie = self.new_cookie();

@@ -34,6 +34,10 @@ pub struct Options {
     pub tick: Duration,
     /// Whether reading a released file restores it (needs root). `None`: where possible.
     pub restore_on_read: Option<bool>,
+    /// MDTs; all files are on the first, the others have a coordinator that can be stopped.
+    pub mdts: u32,
+    /// As a client of 2.10: archive ids are bits, 1 to 32.
+    pub archive_bits: bool,
 }
 
 impl Options {
@@ -46,6 +50,8 @@ impl Options {
             max_requests: 1000,
             tick: Duration::from_millis(10),
             restore_on_read: None,
+            mdts: 1,
+            archive_bits: false,
         }
     }
 }

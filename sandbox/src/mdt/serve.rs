@@ -13,8 +13,9 @@ use lhsm_sandbox_protocol::{AgentInfo, Connection, HsmControl, Item, Reply, Requ
 
 use super::Shared;
 use super::dispatch::adopt;
+use super::faults::strike;
 use super::namespace::swap;
-use super::state::{Agent, Control, Pipe, State};
+use super::state::{Agent, Control, Pipe, State, mdt_of};
 
 type Answer = Result<Reply, i32>;
 
@@ -89,7 +90,12 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
     }
     let mut state = shared.lock();
     match request {
-        Request::Register { uid, archives, client } => register(&mut state, uid, archives, client, fd),
+        Request::Register {
+            uid,
+            archives,
+            listed,
+            client,
+        } => register(&mut state, uid, archives, listed, client, fd),
         Request::Unregister { uid, client } => {
             state.unregister(uid, &client);
             Ok(Reply::Ok(0))
@@ -140,10 +146,22 @@ fn wait(shared: &Shared, ms: u64, left: impl Fn(&State) -> usize) -> Answer {
     }
 }
 
-fn register(state: &mut State, uid: u32, mut archives: Vec<u32>, client: String, fd: Option<OwnedFd>) -> Answer {
-    if state.control == Control::Stopped {
+fn register(
+    state: &mut State,
+    uid: u32,
+    mut archives: Vec<u32>,
+    listed: bool,
+    client: String,
+    fd: Option<OwnedFd>,
+) -> Answer {
+    if state.control == Control::Stopped || state.others.contains(&Control::Stopped) {
         state.counters.kernel_crashes += 1;
         return Err(libc::ENXIO);
+    }
+    if state.archive_bits && listed {
+        // The count of the list is taken for the bits.
+        let count = archives.len();
+        archives = (1..=32).filter(|id| count & (1 << (id - 1)) != 0).collect();
     }
     if archives.contains(&0) {
         archives.clear();
@@ -185,9 +203,16 @@ impl State {
         let done = |()| Reply::Ok(0);
         match request {
             Request::FsName => Ok(Reply::Text(self.fsname.clone())),
-            Request::Progress { fid, cookie, .. } => self.progress(fid, cookie).map(done),
+            Request::Progress { fid, cookie, .. } => match self.other_of(fid) {
+                None => self.progress(fid, cookie).map(done),
+                Some(Control::Stopped) => Err(libc::EAGAIN),
+                Some(Control::Enabled | Control::Disabled) => Err(libc::ENOENT),
+            },
             Request::CopyStart(item) => self.copy_start(&item).map(Reply::Ok),
-            Request::NewVolatile => Ok(Reply::Fid(self.new_fid())),
+            Request::NewVolatile(mdt) => self.new_fid_on(mdt).map(Reply::Fid),
+            Request::Sync => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
+            Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
+            Request::MdtOf(fid) => Ok(Reply::Ok(u64::from(mdt_of(fid)))),
             Request::PathOf(fid) => self.path_of(fid).map(Reply::Bytes),
             Request::FidOf(path) => self.fid_of(Path::new(&path)).map(Reply::Fid),
             Request::FidOfInode { dev, ino } => {
@@ -228,8 +253,17 @@ impl State {
                 clear,
                 archive_id,
             } => self.set_state(fid, set, clear, archive_id).map(done),
-            Request::Control(control) => {
+            Request::Control(0, control) => {
                 self.control(control);
+                Ok(Reply::Ok(0))
+            }
+            Request::Control(mdt, control) => {
+                let other = self.others.get_mut(mdt as usize - 1).ok_or(libc::ENODEV)?;
+                *other = match control {
+                    HsmControl::Enabled | HsmControl::Purge => Control::Enabled,
+                    HsmControl::Disabled => Control::Disabled,
+                    HsmControl::Shutdown => Control::Stopped,
+                };
                 Ok(Reply::Ok(0))
             }
             Request::Set(tunable, value) => self.set(tunable, value).map(done),

@@ -12,6 +12,15 @@ use super::Options;
 use super::faults::Faults;
 use super::readers::Readers;
 
+/// Of the first MDT's files; each other MDT has the next range.
+const SEQUENCE: u64 = 0x2_0000_0401;
+const SEQUENCES: u64 = 0x1_0000;
+
+/// Which MDT a FID is on.
+pub(super) fn mdt_of(fid: Fid) -> u32 {
+    u32::try_from(fid.seq.saturating_sub(SEQUENCE) / SEQUENCES).unwrap_or(0)
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) mount: PathBuf,
@@ -35,6 +44,9 @@ pub(super) struct State {
     pub(super) started: usize,
     pub(super) agents: Vec<Agent>,
     pub(super) control: Control,
+    /// Of the other MDTs, by index from 1.
+    pub(super) others: Vec<Control>,
+    pub(super) archive_bits: bool,
     pub(super) max_requests: usize,
     pub(super) timeout: Duration,
     pub(super) loop_period: Duration,
@@ -131,6 +143,8 @@ impl State {
             started: 0,
             agents: Vec::new(),
             control: Control::Enabled,
+            others: (1..options.mdts).map(|_| Control::Enabled).collect(),
+            archive_bits: options.archive_bits,
             max_requests: options.max_requests,
             timeout: Duration::from_secs(3600),
             loop_period: Duration::from_secs(10),
@@ -156,10 +170,24 @@ impl State {
         let oid = self.next_oid;
         self.next_oid += 1;
         Fid {
-            seq: 0x2_0000_0401,
+            seq: SEQUENCE,
             oid,
             ver: 0,
         }
+    }
+
+    /// On one of the MDTs; ENODEV when there is none of that index.
+    pub(super) fn new_fid_on(&mut self, mdt: u32) -> Result<Fid, i32> {
+        if mdt as usize > self.others.len() {
+            return Err(libc::ENODEV);
+        }
+        let seq = SEQUENCE + u64::from(mdt) * SEQUENCES;
+        Ok(Fid { seq, ..self.new_fid() })
+    }
+
+    /// The coordinator that a FID belongs to, if it is not the first MDT's.
+    pub(super) fn other_of(&self, fid: Fid) -> Option<Control> {
+        self.others.get(mdt_of(fid).checked_sub(1)? as usize).copied()
     }
 
     /// The file's action that is not over, the cancels left out.

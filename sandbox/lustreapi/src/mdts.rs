@@ -1,0 +1,108 @@
+//! What tells MDTs from each other.
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use lhsm_sandbox_protocol::{Fid, Reply, Request};
+
+use crate::abi::{LuFid, path};
+use crate::client::{ask, mount_of};
+
+/// Volatile files that were made here, by descriptor.
+static MADE: Mutex<Option<HashMap<RawFd, Fid>>> = Mutex::new(None);
+
+/// The MDT of a FID.
+///
+/// # Safety
+/// `fid` and `out` are the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_get_mdt_index_by_fid(fd: c_int, fid: *const LuFid, out: *mut c_int) -> c_int {
+    let mount = std::fs::read_link(format!("/proc/self/fd/{fd}"))
+        .ok()
+        .and_then(|path| mount_of(&path));
+    let Some(mount) = mount else {
+        return -libc::ENOTTY;
+    };
+    // SAFETY: as the caller promises; packed.
+    let fid = unsafe { fid.read_unaligned() };
+    match ask(&mount, &Request::MdtOf(fid.into()), None) {
+        Ok(Reply::Ok(index)) => {
+            // SAFETY: as the caller promises.
+            unsafe { out.write(c_int::try_from(index).unwrap_or(-1)) };
+            0
+        }
+        Ok(_) => -libc::EPROTO,
+        Err(errno) => -errno,
+    }
+}
+
+/// Number of OSTs or MDTs.
+///
+/// # Safety
+/// `mnt` NUL-terminated, `count` the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_get_obd_count(mnt: *mut c_char, count: *mut c_int, is_mdt: c_int) -> c_int {
+    // SAFETY: as the caller promises.
+    let Some(mount) = unsafe { path(mnt) }.and_then(|path| mount_of(&path)) else {
+        return -libc::ENOTTY;
+    };
+    let mdts = match ask(&mount, &Request::MdtCount, None) {
+        Ok(Reply::Ok(mdts)) => c_int::try_from(mdts).unwrap_or(0),
+        Ok(_) => return -libc::EPROTO,
+        Err(errno) => return -errno,
+    };
+    // SAFETY: as the caller promises.
+    unsafe { count.write(if is_mdt == 0 { 1 } else { mdts }) };
+    0
+}
+
+/// A file without a name on one MDT.
+///
+/// # Safety
+/// `directory` NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_create_volatile_idx(
+    directory: *const c_char,
+    mdt_idx: c_int,
+    _open_flags: c_int,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    let Some(mount) = unsafe { path(directory) }.and_then(|path| mount_of(&path)) else {
+        return -libc::ENOTTY;
+    };
+    let fid = match ask(&mount, &Request::NewVolatile(u32::try_from(mdt_idx).unwrap_or(0)), None) {
+        Ok(Reply::Fid(fid)) => fid,
+        Ok(_) => return -libc::EPROTO,
+        Err(errno) => return -errno,
+    };
+    let Ok(file) = File::open("/dev/null") else {
+        return -libc::EMFILE;
+    };
+    MADE.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert_default()
+        .insert(file.as_raw_fd(), fid);
+    file.into_raw_fd()
+}
+
+/// The FID of a file that `llapi_create_volatile_idx` made.
+///
+/// # Safety
+/// `out` is the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_fd2fid(fd: c_int, out: *mut LuFid) -> c_int {
+    let made = MADE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert_default()
+        .remove(&fd);
+    let Some(fid) = made else {
+        return -libc::ENOTTY;
+    };
+    // SAFETY: as the caller promises; packed.
+    unsafe { out.write_unaligned(fid.into()) };
+    0
+}
