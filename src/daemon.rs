@@ -48,6 +48,9 @@ pub enum DaemonError {
         /// Why.
         source: AgentError,
     },
+    /// The mount that is served was replaced.
+    #[error("'{}' was mounted anew while it was served; start again to serve the new mount (systemd does)", .0.display())]
+    MountedAnew(PathBuf),
     /// Threads, signals.
     #[error("can't start: {0}")]
     System(#[from] std::io::Error),
@@ -86,18 +89,20 @@ async fn serve(settings: &Settings) -> Result<(), DaemonError> {
         stages.stop(None, settings.drain_timeout, &mut signals).await;
         return Ok(());
     };
-    let registration = Registration::start(settings, agent, &stages)?;
+    let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
+    let registration = Registration::start(settings, agent, &stages, tell)?;
     tracing::info!("registered; serving");
-    loop {
+    let result = loop {
         tokio::select! {
-            () = signals.wait() => break,
+            () = signals.wait() => break Ok(()),
+            Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
             _ = status.recv() => stages.log_status(&registration),
         }
-    }
+    };
     stages
         .stop(Some(registration), settings.drain_timeout, &mut signals)
         .await;
-    Ok(())
+    result
 }
 
 /// Registers; waits for a coordinator that is stopped. `None`: told to end meanwhile.
@@ -147,9 +152,23 @@ struct Registration {
 }
 
 impl Registration {
-    fn start(settings: &Settings, agent: Arc<Agent>, stages: &Stages) -> std::io::Result<Self> {
+    fn start(
+        settings: &Settings,
+        agent: Arc<Agent>,
+        stages: &Stages,
+        mounted_anew: tokio::sync::oneshot::Sender<()>,
+    ) -> std::io::Result<Self> {
         let stats = Arc::new(ReaderStats::default());
-        let registrar = Registrar::start(agent, stages.arrivals.clone(), Arc::clone(&stats), settings.keepalive)?;
+        let registrar = Registrar::start(
+            agent,
+            stages.arrivals.clone(),
+            Arc::clone(&stats),
+            settings.keepalive,
+            move || {
+                // The daemon may be ending already.
+                let _gone = mounted_anew.send(());
+            },
+        )?;
         let nudge = registrar.nudge();
         let heartbeat = Heartbeat::start(
             Arc::clone(&stages.queue),

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
 use super::bindings::hsm_copytool_private;
+use super::mount::Place;
 use super::{Mount, ioctl};
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Cookie, Extent};
@@ -58,6 +59,12 @@ pub enum AgentError {
         /// The MDT's index.
         mdt: u32,
     },
+    /// The mount point is another mount than the one that was opened.
+    #[error("the file system was mounted anew: all that is open here belongs to the former mount")]
+    MountedAnew,
+    /// Nothing is mounted there.
+    #[error("the file system is not mounted any more")]
+    Unmounted,
     /// A call failed.
     #[error("{0}{hint}", hint = hint(.0))]
     Call(#[from] HsmError),
@@ -71,9 +78,9 @@ impl AgentError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Stopped { .. } => true,
+            Self::Stopped { .. } | Self::Unmounted => true,
             Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
-            Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
+            Self::MountedAnew | Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
 }
@@ -169,6 +176,7 @@ impl Agent {
     /// # Errors
     /// As for [`Agent::register`].
     pub fn register_again(&self) -> Result<Pipe, AgentError> {
+        self.in_place()?;
         if let Coordinator::Stopped { mdt } = Self::probe(&self.mount)? {
             return Err(AgentError::Stopped { mdt });
         }
@@ -193,11 +201,12 @@ impl Agent {
     ///
     /// # Errors
     /// The probe or the registration failed.
-    pub fn keep_alive(&self) -> Result<Coordinator, HsmError> {
+    pub fn keep_alive(&self) -> Result<Coordinator, AgentError> {
+        self.in_place()?;
         if let stopped @ Coordinator::Stopped { .. } = Self::probe(&self.mount)? {
             return Ok(stopped);
         }
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| HsmError::new("pipe2", e as i32))?;
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| AgentError::Pipe(e.into()))?;
         let result = ioctl::start_copytool(
             self.mount.descriptor(),
             &write,
@@ -209,7 +218,15 @@ impl Agent {
             Ok(()) => Ok(Coordinator::Running),
             // Said by newer clients without asking the MDT (LU-18238).
             Err(error) if error.errno == libc::EEXIST => Ok(Coordinator::Unasked),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn in_place(&self) -> Result<(), AgentError> {
+        match self.mount.place() {
+            Place::Same => Ok(()),
+            Place::MountedAnew => Err(AgentError::MountedAnew),
+            Place::Gone => Err(AgentError::Unmounted),
         }
     }
 

@@ -124,6 +124,20 @@ impl Mount {
         }
     }
 
+    /// Whether the mount point still is what was opened: not unmounted, and not mounted anew.
+    pub(super) fn place(&self) -> Place {
+        let now = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&self.path)
+            .and_then(|root| identity(&root));
+        match (now, identity(&self.root)) {
+            (Ok(now), Ok(then)) if now == then => Place::Same,
+            _ if self.library.fsname(&self.path).is_ok_and(|name| name == self.fsname) => Place::MountedAnew,
+            _ => Place::Gone,
+        }
+    }
+
     /// A FID on each MDT that can be reached, by the MDT's index.
     pub(super) fn mdts(&self) -> Result<Vec<(u32, Fid)>, HsmError> {
         self.mdts.fids(self)
@@ -148,6 +162,28 @@ impl Mount {
     pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
         xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
     }
+}
+
+/// What is at the mount point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    Same,
+    /// The same file system, mounted again: all that is open belongs to the former mount.
+    MountedAnew,
+    Gone,
+}
+
+/// The kernel's number of the mount, for a remounted Lustre may have the device and inode of before.
+fn identity(dir: &File) -> std::io::Result<(String, u64, u64)> {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", dir.as_raw_fd()))?;
+    let mount = info
+        .lines()
+        .find(|line| line.starts_with("mnt_id:"))
+        .unwrap_or_default();
+    let stat = dir.metadata()?;
+    Ok((mount.to_owned(), stat.dev(), stat.ino()))
 }
 
 impl FileSystem for Mount {

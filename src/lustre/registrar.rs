@@ -48,7 +48,8 @@ impl Nudge {
 }
 
 impl Registrar {
-    /// Starts reading the pipe of `agent` into `arrivals` and keeps it registered.
+    /// Starts reading the pipe of `agent` into `arrivals` and keeps it registered. `mounted_anew` is called
+    /// once when the mount that the agent serves was replaced: only a new start helps then.
     ///
     /// # Errors
     /// A thread could not be made, or the library has no pipe.
@@ -57,6 +58,7 @@ impl Registrar {
         arrivals: Sender<Vec<Arrival>>,
         stats: Arc<ReaderStats>,
         keepalive: Duration,
+        mounted_anew: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<Self> {
         let (notices, inbox) = channel();
         let pipe = agent.library_pipe().map_err(std::io::Error::other)?;
@@ -66,6 +68,7 @@ impl Registrar {
             stats,
             notices: notices.clone(),
             keepalive,
+            mounted_anew: Some(Box::new(mounted_anew)),
             reader: None,
             stopped: false,
         };
@@ -104,6 +107,7 @@ struct Watch {
     stats: Arc<ReaderStats>,
     notices: Sender<Notice>,
     keepalive: Duration,
+    mounted_anew: Option<Box<dyn FnOnce() + Send>>,
     reader: Option<Reader>,
     /// The coordinator, when last seen.
     stopped: bool,
@@ -191,9 +195,16 @@ impl Watch {
                 }
             }
             Ok(Coordinator::Unasked) => return false,
+            Err(AgentError::MountedAnew) => self.give_way(),
             Err(error) => tracing::warn!(%error, "the registration could not be confirmed"),
         }
         true
+    }
+
+    fn give_way(&mut self) {
+        if let Some(tell) = self.mounted_anew.take() {
+            tell();
+        }
     }
 
     /// `false`: told to stop meanwhile.
@@ -214,6 +225,9 @@ impl Watch {
                 }
                 Err(error) => error,
             };
+            if matches!(error, AgentError::MountedAnew) {
+                self.give_way();
+            }
             tracing::warn!(%error, retry_s = pause.as_secs_f64(), "can't register again");
             let until = Instant::now() + pause;
             loop {

@@ -262,3 +262,18 @@ fn a_second_signal_stops_what_runs_and_leaves_no_upload() {
     rig.assert_settled();
     assert_eq!(rig.client.actions().unwrap()[0].errval, libc::ESHUTDOWN);
 }
+
+#[test]
+fn a_mount_that_was_replaced_ends_the_daemon_so_that_it_is_started_again_on_the_new_one() {
+    let mut rig = Rig::with(quick());
+    let former = rig.dir.path().join("former");
+    std::fs::rename(rig.mount(), &former).unwrap();
+    // Nothing is there: it waits.
+    let mut old = lhsm_sandbox::Client::new(&former).unwrap();
+    old.inject(Fault::ClosePipes).unwrap();
+    assert!(!old.wait_agents(1, Duration::from_millis(500)).unwrap());
+    let _new = lhsm_sandbox::Mdt::start(lhsm_sandbox::Options::new(&rig.mount())).unwrap();
+    let status = rig.daemon.take().unwrap().wait(PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", rig.log());
+    assert!(rig.log().contains("was mounted anew"), "{}", rig.log());
+}

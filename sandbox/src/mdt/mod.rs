@@ -12,6 +12,8 @@ mod state;
 mod wire;
 
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -61,6 +63,7 @@ impl Options {
 pub struct Mdt {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    listener: UnixListener,
     restores_on_read: bool,
 }
 
@@ -96,6 +99,7 @@ impl Mdt {
         }
         let mount = options.mount.canonicalize()?;
         let listener = lhsm_sandbox_protocol::listen(&mount)?;
+        let own = listener.try_clone()?;
         let shared = Arc::new(Shared {
             mount: mount.clone(),
             state: Mutex::new(State::new(&Options {
@@ -120,6 +124,7 @@ impl Mdt {
         Ok(Self {
             shared,
             threads,
+            listener: own,
             restores_on_read,
         })
     }
@@ -143,8 +148,10 @@ impl Drop for Mdt {
     fn drop(&mut self) {
         self.shared.lock().stop();
         self.shared.changed.notify_all();
-        // Wakes the listener.
-        drop(lhsm_sandbox_protocol::connect(&self.shared.mount));
+        // Wakes the listener, wherever its socket's file is by now.
+        if let Err(error) = nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both) {
+            eprintln!("sandbox: {error}");
+        }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 eprintln!("sandbox: a thread panicked");

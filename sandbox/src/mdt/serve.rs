@@ -21,10 +21,13 @@ type Answer = Result<Reply, i32>;
 
 pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("mdt-listener".into()).spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for stream in listener.incoming() {
             if shared.lock().stopping {
                 return;
             }
+            let Ok(stream) = stream else {
+                continue;
+            };
             let shared = Arc::clone(&shared);
             let conversation = std::thread::Builder::new()
                 .name("mdt".into())
