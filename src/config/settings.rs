@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::document::{Document, Section};
 use crate::intake::HeartbeatOptions;
-use crate::store::{ChecksumKind, KeyLayout, TargetOptions};
+use crate::store::{CaBundle, ChecksumKind, KeyLayout, TargetOptions};
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
 
@@ -216,11 +216,18 @@ fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duratio
                         &[
                             ("crc64nvme", ChecksumKind::Crc64Nvme),
                             ("crc32c", ChecksumKind::Crc32c),
+                            ("sha256", ChecksumKind::Sha256),
                             ("none", ChecksumKind::None),
                         ],
                     )
                     .unwrap_or_default(),
+                sign_payload: section.bool("sign_payload").unwrap_or(false),
                 connect_timeout,
+                ca_bundle: section.string("ca_bundle").and_then(|path| {
+                    CaBundle::read(Path::new(&path))
+                        .inspect_err(|error| section.complain("ca_bundle", &format!("ca_bundle: {error}")))
+                        .ok()
+                }),
             };
             section.finish();
             (id.is_some() && bucket.is_some()).then_some(target)

@@ -5,23 +5,33 @@
 //! could be computed; its remove finds the object here. A lost entry costs an orphan object, never data, so
 //! entries are committed to disk once a second and not one by one.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redb::{Database, Durability, ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
 
 use crate::store::Location;
 use crate::types::Fid;
 
 const COPIES: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("copies");
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Of changes in memory: some ten MiB.
+const LARGEST_BATCH: usize = 50_000;
 
 /// The open database, or none where there is no place for one.
 #[derive(Debug)]
 pub struct Journal {
     database: Option<Database>,
-    committed: Mutex<Instant>,
+    pending: Mutex<Pending>,
+}
+
+/// Changes that are not in the database yet; `None`: forgotten.
+#[derive(Debug)]
+struct Pending {
+    changes: HashMap<Fid, Option<Vec<u8>>>,
+    since: Instant,
 }
 
 impl Journal {
@@ -41,81 +51,101 @@ impl Journal {
         };
         Self {
             database,
-            committed: Mutex::new(Instant::now()),
+            pending: Mutex::new(Pending {
+                changes: HashMap::new(),
+                since: Instant::now(),
+            }),
         }
     }
 
     /// Remembers a file's copy.
     pub fn remember(&self, fid: Fid, location: &Location) {
-        self.change("remember a copy", |table| {
-            table.insert(key(fid), location.to_bytes().as_slice()).map(drop)
-        });
+        self.change(fid, Some(location.to_bytes()));
     }
 
     /// Forgets it.
     pub fn forget(&self, fid: Fid) {
-        self.change("forget a copy", |table| table.remove(key(fid)).map(drop));
+        self.change(fid, None);
     }
 
     /// A file's copy, if it is known here.
     #[must_use]
     pub fn find(&self, fid: Fid) -> Option<Location> {
-        let found = self.database.as_ref().and_then(|database| {
-            let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-                let table = database.begin_read()?.open_table(COPIES)?;
-                Ok(table.get(key(fid))?.map(|bytes| bytes.value().to_vec()))
-            };
-            read().unwrap_or_else(|error| {
-                tracing::error!(%fid, %error, "the journal can't be read");
-                None
-            })
-        })?;
+        let pending = self.lock().changes.get(&fid).cloned();
+        let found = match pending {
+            Some(change) => change?,
+            None => self.read(fid)?,
+        };
         Location::from_bytes(&found)
             .inspect_err(|error| tracing::error!(%fid, %error, "the journal has a bad record"))
             .ok()
     }
 
-    fn change(
-        &self,
-        what: &str,
-        change: impl FnOnce(&mut redb::Table<'_, (u64, u32, u32), &'static [u8]>) -> Result<(), redb::StorageError>,
-    ) {
-        let Some(database) = &self.database else {
+    fn read(&self, fid: Fid) -> Option<Vec<u8>> {
+        let database = self.database.as_ref()?;
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = database.begin_read()?.open_table(COPIES)?;
+            Ok(table.get(key(fid))?.map(|bytes| bytes.value().to_vec()))
+        };
+        read().unwrap_or_else(|error| {
+            tracing::error!(%fid, %error, "the journal can't be read");
+            None
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A transaction for each change would cost as much as a small object's request: they go together.
+    fn change(&self, fid: Fid, record: Option<Vec<u8>>) {
+        let mut pending = self.lock();
+        if self.database.is_none() {
+            return;
+        }
+        pending.changes.insert(fid, record);
+        if pending.since.elapsed() >= COMMIT_EVERY || pending.changes.len() >= LARGEST_BATCH {
+            self.commit(&mut pending);
+        }
+    }
+
+    /// With the lock held: a change must not be looked for in the database before it is there.
+    fn commit(&self, pending: &mut Pending) {
+        let Some(database) = self.database.as_ref().filter(|_| !pending.changes.is_empty()) else {
             return;
         };
         let write = || -> Result<(), redb::Error> {
-            let mut transaction = database.begin_write()?;
-            let due = {
-                let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
-                let due = committed.elapsed() >= COMMIT_EVERY;
-                if due {
-                    *committed = Instant::now();
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(COPIES)?;
+                for (fid, change) in &pending.changes {
+                    match change {
+                        Some(record) => drop(table.insert(key(*fid), record.as_slice())?),
+                        None => drop(table.remove(key(*fid))?),
+                    }
                 }
-                due
-            };
-            transaction.set_durability(if due { Durability::Immediate } else { Durability::None })?;
-            change(&mut transaction.open_table(COPIES)?)?;
+            }
             transaction.commit()?;
             Ok(())
         };
-        if let Err(error) = write() {
-            tracing::error!(%error, "the journal could not {what}");
+        match write() {
+            Ok(()) => pending.changes.clear(),
+            Err(error) => {
+                tracing::error!(%error, "the journal can't be written; keeping what it lacks in memory");
+                // Not more than a moment's worth.
+                if pending.changes.len() > LARGEST_BATCH {
+                    pending.changes.clear();
+                }
+            }
         }
+        pending.since = Instant::now();
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let Some(database) = &self.database else {
-            return;
-        };
-        let flush = || -> Result<(), redb::Error> {
-            database.begin_write()?.commit()?;
-            Ok(())
-        };
-        if let Err(error) = flush() {
-            tracing::error!(%error, "the journal could not be written out");
-        }
+        let mut pending = self.lock();
+        self.commit(&mut pending);
     }
 }
 

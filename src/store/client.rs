@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
-use super::{Checksum, ChecksumKind, ObjectKey, StoreError, TargetOptions};
+use super::{Checksum, ChecksumKind, ObjectKey, Payload, Proof, StoreError, TargetOptions};
 
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,8 +42,21 @@ pub struct StoredPart {
     pub etag: String,
     /// What the store computed, where it does.
     pub checksum: Option<Checksum>,
-    /// Needed again when such an upload is completed.
-    crc32c: Option<String>,
+    /// What was sent with it; needed again when the upload is completed.
+    proof: Option<Proof>,
+}
+
+impl StoredPart {
+    /// With the checksum that was sent: the store wants it once more when the upload is completed.
+    #[must_use]
+    pub fn proven(self, proof: Option<Proof>) -> Self {
+        Self { proof, ..self }
+    }
+
+    fn proof_of(&self, kind: ChecksumKind) -> Option<String> {
+        let proof = self.proof.as_ref().filter(|proof| proof.kind == kind)?;
+        Some(proof.value.clone())
+    }
 }
 
 /// A multipart upload in progress: the store keeps (and bills) its parts until it is completed or
@@ -132,6 +145,7 @@ impl Store {
         match self.target.checksum {
             ChecksumKind::Crc64Nvme => Some(ChecksumAlgorithm::Crc64Nvme),
             ChecksumKind::Crc32c => Some(ChecksumAlgorithm::Crc32C),
+            ChecksumKind::Sha256 => Some(ChecksumAlgorithm::Sha256),
             ChecksumKind::None => None,
         }
     }
@@ -143,27 +157,30 @@ impl Store {
     pub async fn put<B>(
         &self,
         key: &ObjectKey,
-        body: B,
+        payload: Payload<B>,
         condition: &Condition,
         metadata: HashMap<String, String>,
     ) -> Result<Stored, StoreError>
     where
-        B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + 'static,
+        B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
         let (if_match, if_none_match) = headers(condition);
-        let answer = self
+        let request = self
             .client
             .put_object()
             .bucket(&self.target.bucket)
             .key(key.as_str())
-            .set_checksum_algorithm(self.algorithm())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
-            .set_metadata(Some(metadata))
-            .body(ByteStream::new(SdkBody::from_body_1_x(body)))
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("PutObject", &error))?;
+            .set_metadata(Some(metadata));
+        let answer = if self.target.sign_payload {
+            let request = request.set_checksum_algorithm(self.algorithm());
+            request.body(payload.bare()).send().await
+        } else {
+            let (body, seal) = payload.sealed(self.target.checksum);
+            request.body(body).customize().interceptor(seal).send().await
+        };
+        let answer = answer.map_err(|error| StoreError::from_sdk("PutObject", &error))?;
         Ok(Stored {
             etag: etag("PutObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
@@ -206,28 +223,31 @@ impl Store {
         key: &ObjectKey,
         upload: &UploadId,
         number: i32,
-        body: B,
+        payload: Payload<B>,
     ) -> Result<StoredPart, StoreError>
     where
-        B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + 'static,
+        B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
-        let answer = self
+        let request = self
             .client
             .upload_part()
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .upload_id(&upload.0)
-            .part_number(number)
-            .set_checksum_algorithm(self.algorithm())
-            .body(ByteStream::new(SdkBody::from_body_1_x(body)))
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("UploadPart", &error))?;
+            .part_number(number);
+        let answer = if self.target.sign_payload {
+            let request = request.set_checksum_algorithm(self.algorithm());
+            request.body(payload.bare()).send().await
+        } else {
+            let (body, seal) = payload.sealed(self.target.checksum);
+            request.body(body).customize().interceptor(seal).send().await
+        };
+        let answer = answer.map_err(|error| StoreError::from_sdk("UploadPart", &error))?;
         Ok(StoredPart {
             number,
             etag: etag("UploadPart", answer.e_tag)?,
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
-            crc32c: answer.checksum_crc32_c,
+            proof: None,
         })
     }
 
@@ -253,8 +273,9 @@ impl Store {
                 CompletedPart::builder()
                     .part_number(part.number)
                     .e_tag(&part.etag)
-                    .set_checksum_crc64_nvme(part.checksum.map(Checksum::to_base64))
-                    .set_checksum_crc32_c(part.crc32c.clone())
+                    .set_checksum_crc64_nvme(part.proof_of(ChecksumKind::Crc64Nvme))
+                    .set_checksum_crc32_c(part.proof_of(ChecksumKind::Crc32c))
+                    .set_checksum_sha256(part.proof_of(ChecksumKind::Sha256))
                     .build()
             })
             .collect();

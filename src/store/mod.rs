@@ -1,16 +1,24 @@
 //! The border to S3. What comes in: keys, bodies, conditions. What goes out: what was stored, bytes,
 //! errors by class. SDK types stay in here.
 
+mod ca;
 mod client;
+mod connection;
 mod error;
 mod key;
 mod location;
 mod metadata;
+mod payload;
+mod proof;
 mod target;
 
+pub use ca::{CaBundle, InvalidCaBundle};
 pub use client::{Condition, Download, ObjectInfo, Store, Stored, StoredPart, UploadId};
+pub use connection::Connections;
 pub use error::{StartError, StoreError};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, Owner};
-pub use target::{ChecksumKind, Connection, Target, TargetOptions};
+pub use payload::Payload;
+pub use proof::{ChecksumKind, Proof, Prover};
+pub use target::{Target, TargetOptions};

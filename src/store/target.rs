@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::connection::Security;
+use super::error::chain;
+use super::{CaBundle, ChecksumKind, Connections, KeyLayout, StartError, Store, StoreError};
+use crate::types::ArchiveId;
 use aws_config::BehaviorVersion;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as ProvideFuture;
@@ -15,14 +19,9 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    SharedHttpClient, StalledStreamProtectionConfig,
+    StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
-use aws_smithy_http_client::tls;
-
-use super::error::chain;
-use super::{KeyLayout, StartError, Store, StoreError};
-use crate::types::ArchiveId;
 
 /// How an archive is stored, as configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,20 +44,22 @@ pub struct TargetOptions {
     pub profile: Option<String>,
     /// What proves the bytes.
     pub checksum: ChecksumKind,
+    /// Sign the payload, too: a SHA-256 of every byte, for stores that insist on it.
+    pub sign_payload: bool,
     /// For one TCP and TLS handshake.
     pub connect_timeout: Duration,
+    /// Certificates that are trusted instead of the system's.
+    pub ca_bundle: Option<CaBundle>,
 }
 
-/// The checksum that the store verifies on arrival.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ChecksumKind {
-    /// Over the whole object, also of a multipart upload.
-    #[default]
-    Crc64Nvme,
-    /// Per part, for stores without CRC64NVME.
-    Crc32c,
-    /// Only size is compared.
-    None,
+impl TargetOptions {
+    fn security(&self) -> Security {
+        match (&self.endpoint_url, &self.ca_bundle) {
+            (Some(url), _) if url.starts_with("http://") => Security::Plain,
+            (_, Some(ca)) => Security::Private(ca.clone()),
+            (_, None) => Security::System,
+        }
+    }
 }
 
 /// A target with its credentials found, ready to connect from any thread.
@@ -70,28 +71,6 @@ pub struct Target {
     unconditional: Arc<AtomicBool>,
 }
 
-/// The HTTP side of one thread; all targets share its pool.
-#[derive(Clone, Debug)]
-pub struct Connection(SharedHttpClient);
-
-impl Connection {
-    /// A pool for the runtime that it will be used on.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(
-            aws_smithy_http_client::Builder::new()
-                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-                .build_https(),
-        )
-    }
-}
-
-impl Default for Connection {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Target {
     /// Finds region and credentials by the standard chain. Must run on the control runtime.
     ///
@@ -99,7 +78,8 @@ impl Target {
     /// What is missing, and where to put it.
     pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
         let archive = options.archive_id.get();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(Connection::new().0);
+        let mut loader =
+            aws_config::defaults(BehaviorVersion::latest()).http_client(Connections::default().to(&Security::System));
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
@@ -139,13 +119,13 @@ impl Target {
 
     /// A store over this thread's connections.
     #[must_use]
-    pub fn connect(&self, connection: &Connection) -> Store {
+    pub fn connect(&self, connections: &mut Connections) -> Store {
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
             .force_path_style(self.options.path_style)
-            .http_client(connection.0.clone())
+            .http_client(connections.to(&self.options.security()))
             // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
             .retry_config(RetryConfig::disabled())
             // Ours watches uploads and downloads alike, per byte moved.
@@ -155,10 +135,11 @@ impl Target {
                     .connect_timeout(self.options.connect_timeout)
                     .build(),
             )
-            // "When required" would only name the algorithm and send no checksum at all.
-            .request_checksum_calculation(match self.options.checksum {
-                ChecksumKind::None => RequestChecksumCalculation::WhenRequired,
-                ChecksumKind::Crc64Nvme | ChecksumKind::Crc32c => RequestChecksumCalculation::WhenSupported,
+            // We sum up what is sent ourselves, once, while it is read.
+            .request_checksum_calculation(if self.options.sign_payload {
+                RequestChecksumCalculation::WhenSupported
+            } else {
+                RequestChecksumCalculation::WhenRequired
             })
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         if let Some(endpoint) = &self.options.endpoint_url {
@@ -179,7 +160,7 @@ impl Target {
     pub async fn check(&self, deadline: Duration) -> Result<(), StartError> {
         let archive = self.options.archive_id.get();
         let bucket = self.options.bucket.clone();
-        let store = self.connect(&Connection::new());
+        let store = self.connect(&mut Connections::default());
         let result = match tokio::time::timeout(deadline, store.list_one()).await {
             Ok(result) => result,
             Err(_) => Err(StoreError::Unavailable {

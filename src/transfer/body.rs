@@ -1,22 +1,40 @@
-//! A range of an open file as an HTTP body: read as it is sent, checksummed on the way.
+//! A range of an open file as an HTTP body: read as it is sent, summed up on the way.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
-use crc_fast::{CrcAlgorithm, Digest};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::chunk::{Chunks, Flight};
 use super::retry::Activity;
 use super::sparse::{Segment, Segments};
 use super::{Part, TransferError};
-use crate::store::Checksum;
+use crate::store::{Checksum, ChecksumKind, Payload, Proof, Prover};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The file that is archived.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    file: Arc<File>,
+    /// Fewer blocks than bytes: to look for holes in any other file would cost a scan of it for each part.
+    sparse: bool,
+}
+
+impl Source {
+    pub(super) fn new(file: &Arc<File>) -> Self {
+        let sparse = file.metadata().is_ok_and(|stat| stat.blocks() * 512 < stat.size());
+        Self {
+            file: Arc::clone(file),
+            sparse,
+        }
+    }
+}
 
 /// What is known of a body after it was sent: the client consumes the body itself.
 #[derive(Clone, Debug)]
@@ -24,21 +42,26 @@ pub(super) struct Meter(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    digest: Digest,
+    prover: Prover,
     error: Option<TransferError>,
 }
 
 impl Meter {
-    pub(super) fn new() -> Self {
+    fn new(kind: ChecksumKind) -> Self {
         Self(Arc::new(Mutex::new(State {
-            digest: Digest::new(CrcAlgorithm::Crc64Nvme),
+            prover: Prover::new(kind),
             error: None,
         })))
     }
 
     /// Of what was sent.
     pub(super) fn checksum(&self) -> Checksum {
-        Checksum(self.lock().digest.finalize())
+        self.lock().prover.checksum()
+    }
+
+    /// What the store is to compare with.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        self.lock().prover.proof()
     }
 
     /// Why the file could not be read: to the client it is only a broken request.
@@ -54,43 +77,86 @@ impl Meter {
 /// The body. Reading blocks, which is what this thread is for.
 #[derive(Debug)]
 pub(super) struct FileBody {
-    file: Arc<File>,
+    source: Source,
     at: u64,
     end: u64,
-    chunk: usize,
     segments: Segments,
-    buffer: BytesMut,
+    chunk: usize,
+    flight: Flight,
     meter: Meter,
     activity: Arc<Activity>,
 }
 
-impl FileBody {
-    pub(super) fn new(file: Arc<File>, part: Part, chunk: usize, meter: Meter, activity: Arc<Activity>) -> Self {
-        Self {
-            file,
-            at: part.offset,
-            end: part.offset + part.length,
-            chunk,
-            segments: Segments::default(),
-            buffer: BytesMut::new(),
-            meter,
-            activity,
-        }
+/// A part of `source` to be sent, and what will be known of it.
+///
+/// # Errors
+/// A part that fits into one chunk is read here.
+pub(super) fn payload(
+    source: &Source,
+    part: Part,
+    kind: ChecksumKind,
+    chunks: &Chunks,
+    activity: &Arc<Activity>,
+) -> Result<(Meter, Payload<FileBody>), TransferError> {
+    let meter = Meter::new(kind);
+    let small = usize::try_from(part.length)
+        .ok()
+        .filter(|length| *length <= chunks.size());
+    if let (Some(length), Some(mut chunk)) = (small, chunks.flight().take(Waker::noop())) {
+        source
+            .file
+            .read_exact_at(chunk.room(length), part.offset)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => TransferError::Changed,
+                _ => TransferError::Read(error),
+            })?;
+        let bytes = chunk.into_bytes(length);
+        meter.lock().prover.update(&bytes);
+        let proof = meter.proof();
+        return Ok((meter, Payload::Whole(bytes, proof)));
     }
+    let body = FileBody {
+        source: source.clone(),
+        at: part.offset,
+        end: part.offset + part.length,
+        segments: Segments::default(),
+        chunk: chunks.size(),
+        flight: chunks.flight(),
+        meter: meter.clone(),
+        activity: Arc::clone(activity),
+    };
+    let at_end = meter.clone();
+    let payload = Payload::Stream {
+        body,
+        length: part.length,
+        proof: Box::new(move || at_end.proof()),
+    };
+    Ok((meter, payload))
+}
 
-    fn read(&mut self) -> Result<Bytes, TransferError> {
-        match self.segments.at(&self.file, self.at, self.end) {
+impl FileBody {
+    /// `None`: the chunks are all on their way.
+    fn read(&mut self, waker: &Waker) -> Result<Option<Bytes>, TransferError> {
+        let left = self.end - self.at;
+        let segment = match self.source.sparse {
+            true => self.segments.at(&self.source.file, self.at, self.end),
+            false => Segment::Data(left),
+        };
+        let clip = |length: u64, most: usize| usize::try_from(length).unwrap_or(usize::MAX).min(most);
+        match segment {
             Segment::Hole(length) => {
-                let n = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
-                Ok(Bytes::from_static(ZEROS.get(..n).unwrap_or(&ZEROS)))
+                let n = clip(length, ZEROS.len());
+                Ok(Some(Bytes::from_static(ZEROS.get(..n).unwrap_or(&ZEROS))))
             }
             Segment::Data(length) => {
-                let n = usize::try_from(length).unwrap_or(usize::MAX).min(self.chunk);
-                self.buffer.resize(n, 0);
+                let Some(mut chunk) = self.flight.take(waker) else {
+                    return Ok(None);
+                };
+                let n = clip(length, self.chunk);
                 loop {
-                    match self.file.read_at(&mut self.buffer, self.at) {
+                    match self.source.file.read_at(chunk.room(n), self.at) {
                         Ok(0) => return Err(TransferError::Changed),
-                        Ok(n) => return Ok(self.buffer.split_to(n).freeze()),
+                        Ok(n) => return Ok(Some(chunk.into_bytes(n))),
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         Err(error) => return Err(TransferError::Read(error)),
                     }
@@ -104,15 +170,19 @@ impl http_body::Body for FileBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.at == self.end {
             return Poll::Ready(None);
         }
-        match self.read() {
-            Ok(bytes) => {
+        match self.read(context.waker()) {
+            Ok(None) => Poll::Pending,
+            Ok(Some(bytes)) => {
                 self.at += bytes.len() as u64;
                 self.activity.note();
-                self.meter.lock().digest.update(&bytes);
+                self.meter.lock().prover.update(&bytes);
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::retry::{Activity, retry};
+use super::turns::Turns;
 use super::{Control, Helpers, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
 use crate::store::{Checksum, Location, Store, StoreError};
 
@@ -65,12 +66,13 @@ fn ranges(
     from: &Location,
 ) -> Result<Vec<Checksum>, TransferError> {
     let (control, file, from) = (Arc::clone(control), Arc::clone(file), from.clone());
+    let turns = Turns::new();
     parts::run(lane, helpers, true, plan.count(), move |lane, index| {
         let store = lane.store(from.archive_id)?;
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
         lane.block_on(retry(&lane.options().retry, &control, async |activity| {
-            range.receive(store, &from, &file, &control, &activity).await
+            range.receive(store, &from, &file, &turns, &control, &activity).await
         }))?;
         Ok(Checksum(range.digest.finalize()))
     })
@@ -98,6 +100,7 @@ impl Range {
         store: &Store,
         from: &Location,
         file: &File,
+        turns: &Turns,
         control: &Control,
         activity: &Activity,
     ) -> Result<(), TransferError> {
@@ -121,7 +124,9 @@ impl Range {
             if self.done + n > length {
                 return Err(corrupt("sent more than was asked for"));
             }
-            sparse::write(file, self.part.offset + self.done, &chunk).map_err(TransferError::Write)?;
+            turns
+                .take(control, || sparse::write(file, self.part.offset + self.done, &chunk))?
+                .map_err(TransferError::Write)?;
             self.digest.update(&chunk);
             self.done += n;
             control.add_moved(n);

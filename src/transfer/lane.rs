@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use super::chunk::Chunks;
 use super::{TransferError, TransferOptions};
-use crate::store::{Connection, Store, Target};
+use crate::store::{Connections, Store, Target};
 use crate::types::ArchiveId;
 
 /// A worker thread's own runtime and stores. One request is under way on it at a time; what waits in a
@@ -14,6 +15,7 @@ use crate::types::ArchiveId;
 pub struct Lane {
     runtime: tokio::runtime::Runtime,
     stores: HashMap<ArchiveId, Store>,
+    chunks: Chunks,
     options: TransferOptions,
 }
 
@@ -30,15 +32,16 @@ impl Lane {
             .build()?;
         let stores = {
             let _on_it = runtime.enter();
-            let connection = Connection::new();
+            let mut connections = Connections::default();
             targets
                 .iter()
-                .map(|target| (target.options().archive_id, target.connect(&connection)))
+                .map(|target| (target.options().archive_id, target.connect(&mut connections)))
                 .collect()
         };
         Ok(Self {
             runtime,
             stores,
+            chunks: Chunks::new(options.chunk),
             options,
         })
     }
@@ -57,6 +60,10 @@ impl Lane {
     #[must_use]
     pub const fn options(&self) -> &TransferOptions {
         &self.options
+    }
+
+    pub(super) const fn chunks(&self) -> &Chunks {
+        &self.chunks
     }
 
     /// Runs a request on this thread.

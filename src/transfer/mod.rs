@@ -7,6 +7,7 @@
 //! else. On error and on cancel nothing is left in the store by a write that failed.
 
 mod body;
+mod chunk;
 mod control;
 mod download;
 mod error;
@@ -16,6 +17,7 @@ mod plan;
 mod request;
 mod retry;
 mod sparse;
+mod turns;
 mod upload;
 
 pub use control::{Control, Stop};

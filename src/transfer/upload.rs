@@ -5,10 +5,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::{FileBody, Meter};
+use super::body::{FileBody, Meter, Source, payload};
 use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
-use crate::store::{Checksum, Condition, ObjectKey, Store, StoreError, Stored, StoredPart, UploadId};
+use crate::store::{Checksum, Condition, ObjectKey, Payload, Store, StoreError, Stored, StoredPart, UploadId};
 use crate::types::ArchiveId;
 
 /// For requests that clean up after a failure: they must end, too.
@@ -64,10 +64,11 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
         offset: 0,
         length: size,
     };
+    let source = Source::new(file);
     lane.block_on(async {
         let uploaded = retry(&lane.options().retry, control, async |activity| {
-            let (meter, body) = body(lane, file, part, &activity);
-            let result = store.put(&to.key, body, &to.condition, to.metadata.clone()).await;
+            let (meter, payload) = body(lane, store, &source, part, &activity)?;
+            let result = store.put(&to.key, payload, &to.condition, to.metadata.clone()).await;
             let stored = source_first(&meter, result)?;
             agree("PutObject", stored.checksum, meter.checksum())?;
             Ok(Uploaded {
@@ -142,18 +143,18 @@ fn send_parts(
     to: &Upload,
     upload: &UploadId,
 ) -> Result<Vec<(StoredPart, Checksum)>, TransferError> {
-    let (control, file, upload) = (Arc::clone(control), Arc::clone(file), upload.clone());
+    let (control, source, upload) = (Arc::clone(control), Source::new(file), upload.clone());
     let (archive_id, key) = (to.archive_id, to.key.clone());
     parts::run(lane, helpers, false, plan.count(), move |lane, index| {
         let store = lane.store(archive_id)?;
         let part = plan.part(index);
         let number = i32::try_from(index + 1).map_err(|_| TransferError::Changed)?;
         let sent = lane.block_on(retry(&lane.options().retry, &control, async |activity| {
-            let (meter, body) = body(lane, &file, part, &activity);
-            let result = store.upload_part(&key, &upload, number, body).await;
+            let (meter, payload) = body(lane, store, &source, part, &activity)?;
+            let result = store.upload_part(&key, &upload, number, payload).await;
             let stored = source_first(&meter, result)?;
             agree("UploadPart", stored.checksum, meter.checksum())?;
-            Ok((stored, meter.checksum()))
+            Ok((stored.proven(meter.proof()), meter.checksum()))
         }))?;
         control.add_moved(part.length);
         Ok(sent)
@@ -221,16 +222,14 @@ fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
     tracing::warn!(%key, error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
 }
 
-fn body(lane: &Lane, file: &Arc<File>, part: Part, activity: &Arc<Activity>) -> (Meter, FileBody) {
-    let meter = Meter::new();
-    let body = FileBody::new(
-        Arc::clone(file),
-        part,
-        lane.options().chunk,
-        meter.clone(),
-        Arc::clone(activity),
-    );
-    (meter, body)
+fn body(
+    lane: &Lane,
+    store: &Store,
+    source: &Source,
+    part: Part,
+    activity: &Arc<Activity>,
+) -> Result<(Meter, Payload<FileBody>), TransferError> {
+    payload(source, part, store.target().checksum, lane.chunks(), activity)
 }
 
 /// A file that can't be read looks like a broken request to the client; the meter knows better.
