@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// Who an action is: cookies alone repeat between MDTs, FIDs alone between requests.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ActionKey {
     /// The coordinator's number.
     pub cookie: Cookie,
@@ -160,7 +160,7 @@ pub trait Debt: Send + fmt::Debug {
 
     /// Starts the action; blocks. ARCHIVE: gives the file to read, whose data version the kernel has
     /// just sampled. RESTORE: gives an empty volatile file with the released file's layout. REMOVE:
-    /// gives nothing.
+    /// gives nothing. A restore that was begun gives its file again.
     ///
     /// # Errors
     /// The failed call. The action is still owed and must be finished.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::action::{FileSystem, Verdict};
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 use crate::intake::{Arrival, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
@@ -56,19 +56,23 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
-/// Runs until a signal ends it.
+/// Runs until a signal ends it. SIGHUP has the configuration read again.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(settings: &Settings) -> Result<(), DaemonError> {
+pub fn run(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonError> {
     // The control runtime: signals and credentials. Data moves on the workers' own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(settings))
+    runtime.block_on(serve(settings, reload))
 }
 
-async fn serve(settings: &Settings) -> Result<(), DaemonError> {
+/// Reads the configuration again.
+pub type Reload<'a> = &'a dyn Fn() -> Result<Settings, ConfigError>;
+
+async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
     let mut status = signal(SignalKind::user_defined1())?;
+    let mut hup = signal(SignalKind::hangup())?;
     let library = Library::open(&settings.library)?;
     let mount = Arc::new(Mount::open(library, &settings.mount)?);
     let mut targets = Vec::new();
@@ -97,12 +101,41 @@ async fn serve(settings: &Settings) -> Result<(), DaemonError> {
             () = signals.wait() => break Ok(()),
             Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
             _ = status.recv() => stages.log_status(&registration),
+            _ = hup.recv() => apply(settings, &reload(), &targets),
         }
     };
     stages
         .stop(Some(registration), settings.drain_timeout, &mut signals)
         .await;
     result
+}
+
+/// What can change while it runs changes; what can't is said.
+fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Arc<Target>]) {
+    let new = match read {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!(%error, "not reloaded; going on as before");
+            return;
+        }
+    };
+    let mut rest = new.clone();
+    for target in targets {
+        let id = target.options().archive_id;
+        let Some(options) = rest.targets.iter_mut().find(|options| options.archive_id == id) else {
+            continue;
+        };
+        let (up, down) = (options.upload_bandwidth, options.download_bandwidth);
+        target.limits().upload.set(up);
+        target.limits().download.set(down);
+        tracing::info!(archive = id.get(), upload_bandwidth = ?up, download_bandwidth = ?down, "reloaded");
+        // Compared below: whatever else differs needs a restart.
+        options.upload_bandwidth = target.options().upload_bandwidth;
+        options.download_bandwidth = target.options().download_bandwidth;
+    }
+    if rest != *running {
+        tracing::warn!("the configuration has other changes, too: they hold after a restart");
+    }
 }
 
 /// Registers; waits for a coordinator that is stopped. `None`: told to end meanwhile.

@@ -26,6 +26,6 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     let settings = config::load(&cli.config, cli.mount.as_deref())?;
     telemetry::init(&settings.log_level, settings.log_format);
-    daemon::run(&settings)?;
+    daemon::run(&settings, &|| config::load(&cli.config, cli.mount.as_deref()))?;
     Ok(())
 }

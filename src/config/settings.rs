@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::document::{Document, Section};
 use crate::intake::HeartbeatOptions;
-use crate::store::{CaBundle, ChecksumKind, KeyLayout, TargetOptions};
+use crate::store::{
+    CaBundle, ChecksumKind, Choices, CustomerKey, Encryption, KeyLayout, TargetOptions, Thaw, ThawTier, check_proxy,
+};
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
 
@@ -14,6 +16,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// Of a bandwidth: a chunk must get through before the stall watch sees nothing move.
+const MIN_RATE: u64 = 64 << 10;
+const MAX_RATE: u64 = 1 << 50;
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,7 +31,7 @@ pub enum LogFormat {
 }
 
 /// All of it, valid.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
     /// The Lustre mount point.
     pub mount: PathBuf,
@@ -153,12 +158,79 @@ fn transfer(root: &Section<'_>) -> Option<TransferOptions> {
         first_pause: Duration::from_millis(200),
         longest_pause: 20 * SECOND,
     };
+    let thaw_poll = section
+        .duration("thaw_poll", Duration::from_millis(100)..=DAY)
+        .unwrap_or(300 * SECOND);
     section.finish();
     Some(TransferOptions {
         plan,
         retry,
+        thaw_poll,
         chunk: usize::try_from(chunk).ok()?,
     })
+}
+
+fn choices(section: &Section<'_>) -> Choices {
+    let kms_key = section.string("kms_key_id");
+    let key_file = section.string("customer_key_file");
+    let customer_key = key_file.and_then(|path| match std::fs::read(&path) {
+        Ok(content) => CustomerKey::from_file(&content).or_else(|| {
+            section.complain(
+                "customer_key_file",
+                &format!("'{path}' must hold a key of 32 bytes, as they are or in base64"),
+            );
+            None
+        }),
+        Err(error) => {
+            section.complain("customer_key_file", &format!("can't read '{path}': {error}"));
+            None
+        }
+    });
+    let kind = section.choice(
+        "encryption",
+        &[("bucket", 0), ("sse-s3", 1), ("sse-kms", 2), ("sse-c", 3)],
+    );
+    let encryption = match (kind.unwrap_or(0), customer_key) {
+        (1, _) => Encryption::S3,
+        (2, _) => Encryption::Kms(kms_key),
+        (3, Some(key)) => Encryption::Customer(key),
+        (3, None) => {
+            section.complain("encryption", "encryption = \"sse-c\" needs `customer_key_file`");
+            Encryption::Bucket
+        }
+        _ => Encryption::Bucket,
+    };
+    let tags = section.string("tags").unwrap_or_default();
+    let tags = tags
+        .split(',')
+        .filter(|tag| !tag.trim().is_empty())
+        .filter_map(|tag| {
+            let pair = tag.split_once('=');
+            if pair.is_none() {
+                section.complain("tags", &format!("tags: '{tag}' must be name=value, several by commas"));
+            }
+            pair.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect();
+    let tier = section.choice(
+        "thaw_tier",
+        &[
+            ("expedited", ThawTier::Expedited),
+            ("standard", ThawTier::Standard),
+            ("bulk", ThawTier::Bulk),
+        ],
+    );
+    let thaw = Thaw::default();
+    Choices {
+        encryption,
+        storage_class: section.string("storage_class"),
+        tags,
+        acl: section.string("acl"),
+        thaw: Thaw {
+            tier: tier.unwrap_or(thaw.tier),
+            days: section.number("thaw_days", 1..=365).unwrap_or(thaw.days),
+        },
+    }
 }
 
 fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duration) -> Vec<TargetOptions> {
@@ -228,6 +300,14 @@ fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duratio
                         .inspect_err(|error| section.complain("ca_bundle", &format!("ca_bundle: {error}")))
                         .ok()
                 }),
+                proxy: section.string("proxy").filter(|url| {
+                    check_proxy(url)
+                        .inspect_err(|error| section.complain("proxy", &format!("proxy = \"{url}\": {error}")))
+                        .is_ok()
+                }),
+                choices: choices(&section),
+                upload_bandwidth: section.size("upload_bandwidth", MIN_RATE..=MAX_RATE),
+                download_bandwidth: section.size("download_bandwidth", MIN_RATE..=MAX_RATE),
             };
             section.finish();
             (id.is_some() && bucket.is_some()).then_some(target)

@@ -124,6 +124,9 @@ impl Debt for Action {
     }
 
     fn begin(&mut self) -> Result<Option<File>, HsmError> {
+        if let (Handle::Begun(_), Kind::Do(Verb::Restore)) = (&self.handle, self.item.kind) {
+            return self.file().map(Some);
+        }
         let Handle::None = self.handle else {
             return Err(HsmError::new("llapi_hsm_action_begin", libc::EALREADY));
         };

@@ -7,7 +7,7 @@
 
 mod fair;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -151,6 +151,8 @@ struct State {
     offers: [VecDeque<Arc<dyn Parts>>; 2],
     /// Waiting actions by when they must next be reported alive.
     beats: VecDeque<(Instant, ActionKey)>,
+    /// Waiting for a time, not for a thread.
+    deferred: BTreeSet<(Instant, ActionKey)>,
     parts_turn: bool,
     parked: bool,
     closed: bool,
@@ -252,6 +254,7 @@ impl Queue {
             if state.closed {
                 return Work::Closed;
             }
+            let sleep = state.line_up_due(Instant::now());
             if let Some(work) = state.pick(lanes) {
                 return work;
             }
@@ -259,8 +262,48 @@ impl Queue {
                 Lanes::All => &self.work,
                 Lanes::Restores => &self.restores,
             };
-            state = condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match sleep {
+                None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(sleep) => {
+                    let woken = condition.wait_timeout(state, sleep);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
+    }
+
+    /// Takes a running action back that has nothing to do until then: it waits again, is reported alive and can
+    /// be cancelled, and holds no thread.
+    ///
+    /// # Errors
+    /// It was stopped meanwhile: it is the caller's to end.
+    pub fn defer(&self, debt: Box<dyn Debt>, until: Instant) -> Result<(), (Box<dyn Debt>, Stop)> {
+        let key = debt.item().key();
+        let Some(class) = Class::of(debt.item()) else {
+            return Err((debt, Stop::Shutdown));
+        };
+        let mut state = self.lock();
+        let stopped = match state.live.get(&key) {
+            Some(Entry::Running(_, control)) => control.stopped(),
+            _ => None,
+        };
+        // What waits is not looked at any more after this.
+        if let Some(stop) = stopped.or(state.parked.then_some(Stop::Shutdown)) {
+            return Err((debt, stop));
+        }
+        if let Some(running) = state.running.get_mut(&class) {
+            *running = running.saturating_sub(1);
+        }
+        *state.waiting.entry(class).or_default() += 1;
+        state.live.insert(key, Entry::Waiting(debt));
+        state.beats.push_front((Instant::now(), key));
+        state.deferred.insert((until, key));
+        drop(state);
+        // Some sleep without an end: they must learn when to wake.
+        self.work.notify_all();
+        self.restores.notify_all();
+        self.idle.notify_all();
+        Ok(())
     }
 
     /// Takes an ended action out. Gives back those that waited behind it for nothing: `done` says that
@@ -359,6 +402,7 @@ impl Queue {
         state.behind.clear();
         state.lines.clear();
         state.beats.clear();
+        state.deferred.clear();
         let State { live, first, .. } = &mut *state;
         first.retain(|_, key| live.contains_key(key));
         debts
@@ -443,6 +487,25 @@ impl State {
                 Kind::Cancel | Kind::Unknown(_) => None,
             },
         }
+    }
+
+    /// Puts those whose time has come into their lines; how long until the next.
+    fn line_up_due(&mut self, now: Instant) -> Option<Duration> {
+        while let Some((at, key)) = self.deferred.first().copied() {
+            if at > now {
+                return Some(at - now);
+            }
+            self.deferred.pop_first();
+            // A cancelled one is gone.
+            let Some(Entry::Waiting(debt)) = self.live.get(&key) else {
+                continue;
+            };
+            let (Some(class), archive_id) = (Class::of(debt.item()), debt.item().archive_id) else {
+                continue;
+            };
+            self.lines.entry(class).or_default().push(archive_id, key);
+        }
+        None
     }
 
     fn is_ending(&self, key: ActionKey) -> bool {

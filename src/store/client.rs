@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, GlacierJobParameters,
+    RestoreRequest,
+};
 use bytes::Bytes;
 
-use super::{Checksum, ChecksumKind, ObjectKey, Payload, Proof, StoreError, TargetOptions};
+use super::{Checksum, ChecksumKind, Limits, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw};
 
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,15 +107,28 @@ pub struct Store {
     client: Client,
     target: Arc<TargetOptions>,
     unconditional: Arc<AtomicBool>,
+    limits: Arc<Limits>,
 }
 
 impl Store {
-    pub(super) const fn new(client: Client, target: Arc<TargetOptions>, unconditional: Arc<AtomicBool>) -> Self {
+    pub(super) const fn new(
+        client: Client,
+        target: Arc<TargetOptions>,
+        unconditional: Arc<AtomicBool>,
+        limits: Arc<Limits>,
+    ) -> Self {
         Self {
             client,
             target,
             unconditional,
+            limits,
         }
+    }
+
+    /// How fast it may be used.
+    #[must_use]
+    pub const fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// Whether writes can demand something of the key. `false` once the store has said that it can't.
@@ -165,6 +182,7 @@ impl Store {
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
         let (if_match, if_none_match) = headers(condition);
+        let customer = self.target.choices.customer();
         let request = self
             .client
             .put_object()
@@ -172,6 +190,14 @@ impl Store {
             .key(key.as_str())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
+            .set_server_side_encryption(self.target.choices.server_side())
+            .set_ssekms_key_id(self.target.choices.kms_key())
+            .set_sse_customer_algorithm(customer.0)
+            .set_sse_customer_key(customer.1)
+            .set_sse_customer_key_md5(customer.2)
+            .set_storage_class(self.target.choices.class())
+            .set_tagging(self.target.choices.tagging())
+            .set_acl(self.target.choices.canned_acl())
             .set_metadata(Some(metadata));
         let answer = if self.target.sign_payload {
             let request = request.set_checksum_algorithm(self.algorithm());
@@ -197,6 +223,7 @@ impl Store {
         key: &ObjectKey,
         metadata: HashMap<String, String>,
     ) -> Result<UploadId, StoreError> {
+        let customer = self.target.choices.customer();
         let answer = self
             .client
             .create_multipart_upload()
@@ -204,6 +231,14 @@ impl Store {
             .key(key.as_str())
             .set_checksum_algorithm(self.algorithm())
             .set_checksum_type((self.target.checksum == ChecksumKind::Crc64Nvme).then_some(ChecksumType::FullObject))
+            .set_server_side_encryption(self.target.choices.server_side())
+            .set_ssekms_key_id(self.target.choices.kms_key())
+            .set_sse_customer_algorithm(customer.0)
+            .set_sse_customer_key(customer.1)
+            .set_sse_customer_key_md5(customer.2)
+            .set_storage_class(self.target.choices.class())
+            .set_tagging(self.target.choices.tagging())
+            .set_acl(self.target.choices.canned_acl())
             .set_metadata(Some(metadata))
             .send()
             .await
@@ -228,13 +263,17 @@ impl Store {
     where
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
+        let customer = self.target.choices.customer();
         let request = self
             .client
             .upload_part()
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .upload_id(&upload.0)
-            .part_number(number);
+            .part_number(number)
+            .set_sse_customer_algorithm(customer.0)
+            .set_sse_customer_key(customer.1)
+            .set_sse_customer_key_md5(customer.2);
         let answer = if self.target.sign_payload {
             let request = request.set_checksum_algorithm(self.algorithm());
             request.body(payload.bare()).send().await
@@ -266,6 +305,7 @@ impl Store {
         condition: &Condition,
     ) -> Result<Stored, StoreError> {
         let (if_match, if_none_match) = headers(condition);
+        let customer = self.target.choices.customer();
         let full_object = self.target.checksum == ChecksumKind::Crc64Nvme;
         let parts = parts
             .iter()
@@ -288,6 +328,9 @@ impl Store {
             .set_checksum_crc64_nvme(full_object.then(|| whole.to_base64()))
             .set_checksum_type(full_object.then_some(ChecksumType::FullObject))
             .set_mpu_object_size(i64::try_from(size).ok())
+            .set_sse_customer_algorithm(customer.0)
+            .set_sse_customer_key(customer.1)
+            .set_sse_customer_key_md5(customer.2)
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
@@ -335,6 +378,7 @@ impl Store {
         length: u64,
     ) -> Result<Download, StoreError> {
         let last = offset + length.saturating_sub(1);
+        let customer = self.target.choices.customer();
         let answer = self
             .client
             .get_object()
@@ -343,6 +387,9 @@ impl Store {
             .set_version_id(version.map(str::to_owned))
             .if_match(etag)
             .range(format!("bytes={offset}-{last}"))
+            .set_sse_customer_algorithm(customer.0)
+            .set_sse_customer_key(customer.1)
+            .set_sse_customer_key_md5(customer.2)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("GetObject", &error))?;
@@ -354,6 +401,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when nothing is.
     pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
+        let customer = self.target.choices.customer();
         let answer = self
             .client
             .head_object()
@@ -361,6 +409,9 @@ impl Store {
             .key(key.as_str())
             .set_version_id(version.map(str::to_owned))
             .checksum_mode(ChecksumMode::Enabled)
+            .set_sse_customer_algorithm(customer.0)
+            .set_sse_customer_key(customer.1)
+            .set_sse_customer_key_md5(customer.2)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("HeadObject", &error))?;
@@ -374,6 +425,33 @@ impl Store {
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
             metadata: answer.metadata.unwrap_or_default(),
         })
+    }
+
+    /// Asks for a readable copy of an object in an archive class. One that is asked for already is fine.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn thaw(&self, key: &ObjectKey, version: Option<&str>) -> Result<(), StoreError> {
+        let Thaw { tier, days } = self.target.choices.thaw;
+        let job = GlacierJobParameters::builder().tier(tier.sdk()).build();
+        let request = RestoreRequest::builder()
+            .days(i32::try_from(days).unwrap_or(i32::MAX))
+            .set_glacier_job_parameters(job.ok())
+            .build();
+        let result = self
+            .client
+            .restore_object()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_version_id(version.map(str::to_owned))
+            .restore_request(request)
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("RestoreAlreadyInProgress") => Ok(()),
+            Err(error) => Err(StoreError::from_sdk("RestoreObject", &error)),
+        }
     }
 
     /// Deletes an object: that very version in a versioned bucket, else only while it still is the one

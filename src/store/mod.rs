@@ -2,10 +2,12 @@
 //! errors by class. SDK types stay in here.
 
 mod ca;
+mod choices;
 mod client;
 mod connection;
 mod error;
 mod key;
+mod limits;
 mod location;
 mod metadata;
 mod payload;
@@ -13,10 +15,12 @@ mod proof;
 mod target;
 
 pub use ca::{CaBundle, InvalidCaBundle};
+pub use choices::{Choices, CustomerKey, Encryption, Thaw, ThawTier};
 pub use client::{Condition, Download, ObjectInfo, Store, Stored, StoredPart, UploadId};
-pub use connection::Connections;
+pub use connection::{Connections, check_proxy};
 pub use error::{StartError, StoreError};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};
+pub use limits::{Bandwidth, Limits, Pace};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, Owner};
 pub use payload::Payload;

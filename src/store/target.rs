@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::connection::Security;
 use super::error::chain;
-use super::{CaBundle, ChecksumKind, Connections, KeyLayout, StartError, Store, StoreError};
+use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, StartError, Store, StoreError};
 use crate::types::ArchiveId;
 use aws_config::BehaviorVersion;
 use aws_credential_types::provider::error::CredentialsError;
@@ -50,6 +50,14 @@ pub struct TargetOptions {
     pub connect_timeout: Duration,
     /// Certificates that are trusted instead of the system's.
     pub ca_bundle: Option<CaBundle>,
+    /// `http://…` of a proxy; `None`: as the environment says (`HTTPS_PROXY`, `NO_PROXY`).
+    pub proxy: Option<String>,
+    /// What is asked for each object.
+    pub choices: Choices,
+    /// Bytes a second to the store.
+    pub upload_bandwidth: Option<u64>,
+    /// Bytes a second from the store.
+    pub download_bandwidth: Option<u64>,
 }
 
 impl TargetOptions {
@@ -69,6 +77,7 @@ pub struct Target {
     credentials: SharedCredentialsProvider,
     region: Region,
     unconditional: Arc<AtomicBool>,
+    limits: Arc<Limits>,
 }
 
 impl Target {
@@ -78,8 +87,8 @@ impl Target {
     /// What is missing, and where to put it.
     pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
         let archive = options.archive_id.get();
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::latest()).http_client(Connections::default().to(&Security::System));
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(Connections::default().to(&Security::System, None));
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
@@ -103,11 +112,15 @@ impl Target {
             runtime: tokio::runtime::Handle::current(),
             provider,
         });
+        let limits = Limits::default();
+        limits.upload.set(options.upload_bandwidth);
+        limits.download.set(options.download_bandwidth);
         Ok(Self {
             options: Arc::new(options),
             credentials,
             region,
             unconditional: Arc::default(),
+            limits: Arc::new(limits),
         })
     }
 
@@ -115,6 +128,12 @@ impl Target {
     #[must_use]
     pub fn options(&self) -> &TargetOptions {
         &self.options
+    }
+
+    /// How fast it may be used; the bandwidths can be changed.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// A store over this thread's connections.
@@ -125,7 +144,7 @@ impl Target {
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
             .force_path_style(self.options.path_style)
-            .http_client(connections.to(&self.options.security()))
+            .http_client(connections.to(&self.options.security(), self.options.proxy.as_deref()))
             // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
             .retry_config(RetryConfig::disabled())
             // Ours watches uploads and downloads alike, per byte moved.
@@ -149,6 +168,7 @@ impl Target {
             Client::from_conf(config.build()),
             Arc::clone(&self.options),
             Arc::clone(&self.unconditional),
+            Arc::clone(&self.limits),
         )
     }
 

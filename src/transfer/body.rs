@@ -5,16 +5,17 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::time::Sleep;
 
 use super::chunk::{Chunks, Flight};
 use super::retry::Activity;
 use super::sparse::{Segment, Segments};
 use super::{Part, TransferError};
-use crate::store::{Checksum, ChecksumKind, Payload, Proof, Prover};
+use crate::store::{Checksum, ChecksumKind, Limits, Payload, Proof, Prover};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -83,6 +84,9 @@ pub(super) struct FileBody {
     segments: Segments,
     chunk: usize,
     flight: Flight,
+    limits: Arc<Limits>,
+    /// Until there is bandwidth.
+    nap: Option<Pin<Box<Sleep>>>,
     meter: Meter,
     activity: Arc<Activity>,
 }
@@ -96,6 +100,7 @@ pub(super) fn payload(
     part: Part,
     kind: ChecksumKind,
     chunks: &Chunks,
+    limits: &Arc<Limits>,
     activity: &Arc<Activity>,
 ) -> Result<(Meter, Payload<FileBody>), TransferError> {
     let meter = Meter::new(kind);
@@ -122,6 +127,8 @@ pub(super) fn payload(
         segments: Segments::default(),
         chunk: chunks.size(),
         flight: chunks.flight(),
+        limits: Arc::clone(limits),
+        nap: None,
         meter: meter.clone(),
         activity: Arc::clone(activity),
     };
@@ -135,6 +142,14 @@ pub(super) fn payload(
 }
 
 impl FileBody {
+    /// For the next chunk; a time to wait when there is none.
+    fn take_bandwidth(&self) -> Option<Pin<Box<Sleep>>> {
+        let next = (self.end - self.at).min(self.chunk as u64);
+        let wait = self.limits.upload.take(next).err()?;
+        self.activity.note();
+        Some(Box::pin(tokio::time::sleep(wait)))
+    }
+
     /// `None`: the chunks are all on their way.
     fn read(&mut self, waker: &Waker) -> Result<Option<Bytes>, TransferError> {
         let left = self.end - self.at;
@@ -177,11 +192,16 @@ impl http_body::Body for FileBody {
         if self.at == self.end {
             return Poll::Ready(None);
         }
+        while let Some(nap) = &mut self.nap {
+            ready!(nap.as_mut().poll(context));
+            self.nap = self.take_bandwidth();
+        }
         match self.read(context.waker()) {
             Ok(None) => Poll::Pending,
             Ok(Some(bytes)) => {
                 self.at += bytes.len() as u64;
                 self.activity.note();
+                self.nap = self.take_bandwidth();
                 self.meter.lock().prover.update(&bytes);
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }

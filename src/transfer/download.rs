@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::retry::{Activity, retry};
+use super::retry::{Activity, pace, retry};
 use super::turns::Turns;
 use super::{Control, Helpers, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
 use crate::store::{Checksum, Location, Store, StoreError};
@@ -71,7 +71,7 @@ fn ranges(
         let store = lane.store(from.archive_id)?;
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
-        lane.block_on(retry(&lane.options().retry, &control, async |activity| {
+        lane.block_on(retry(&lane.options().retry, &control, pace(store), async |activity| {
             range.receive(store, &from, &file, &turns, &control, &activity).await
         }))?;
         Ok(Checksum(range.digest.finalize()))
@@ -121,6 +121,10 @@ impl Range {
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
             let n = chunk.len() as u64;
+            while let Err(wait) = store.limits().download.take(n) {
+                activity.note();
+                tokio::time::sleep(wait).await;
+            }
             if self.done + n > length {
                 return Err(corrupt("sent more than was asked for"));
             }

@@ -26,17 +26,19 @@ pub use error::TransferError;
 pub use lane::Lane;
 pub use parts::{Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
-pub use request::{delete, head, sweep_key};
+pub use request::{delete, head, sweep_key, thaw};
 pub use retry::RetryOptions;
 pub use upload::{Upload, Uploaded, upload};
 
 /// How transfers are made, as configured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TransferOptions {
     /// How files are cut.
     pub plan: PlanOptions,
     /// When and how often to try again.
     pub retry: RetryOptions,
+    /// Between two looks at an object that thaws.
+    pub thaw_poll: std::time::Duration,
     /// Bytes read or written at a time.
     pub chunk: usize,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::retry::retry;
+use super::retry::{pace, retry};
 use super::{Control, Lane, TransferError};
 use crate::store::{Location, ObjectInfo, ObjectKey, StoreError};
 use crate::types::ArchiveId;
@@ -21,8 +21,19 @@ pub fn head(
     version: Option<&str>,
 ) -> Result<ObjectInfo, TransferError> {
     let store = lane.store(archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, async |_| {
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
         Ok(store.head(key, version).await?)
+    }))
+}
+
+/// Asks for a readable copy of an object in an archive class.
+///
+/// # Errors
+/// The store's refusal.
+pub fn thaw(lane: &Lane, control: &Control, location: &Location) -> Result<(), TransferError> {
+    let store = lane.store(location.archive_id)?;
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+        Ok(store.thaw(&location.key, location.version.as_deref()).await?)
     }))
 }
 
@@ -42,7 +53,7 @@ pub fn delete(
     let other = || StoreError::Precondition {
         operation: "DeleteObject",
     };
-    lane.block_on(retry(&lane.options().retry, control, async |_| {
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
         match store.head(key, version).await {
             Ok(found) if found.etag == location.etag && is_ours(&found) => {}
             Ok(_) => return Err(other().into()),

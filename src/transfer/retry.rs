@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Control, TransferError};
-use crate::store::StoreError;
+use crate::store::{Pace, Store, StoreError};
 
 /// When to try again and when to stop trying.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +57,7 @@ impl Activity {
 pub(super) async fn retry<T>(
     options: &RetryOptions,
     control: &Control,
+    pace: &Pace,
     mut attempt: impl AsyncFnMut(Arc<Activity>) -> Result<T, TransferError>,
 ) -> Result<T, TransferError> {
     let mut trouble_since: Option<Instant> = None;
@@ -65,6 +66,12 @@ pub(super) async fn retry<T>(
     loop {
         if let Some(stop) = control.stopped() {
             return Err(TransferError::Stopped(stop));
+        }
+        if let Some(turn) = pace.turn() {
+            tokio::select! {
+                () = tokio::time::sleep_until(turn.into()) => {}
+                () = control.wait_stopped() => continue,
+            }
         }
         let activity = Arc::new(Activity::default());
         let result = tokio::select! {
@@ -75,8 +82,16 @@ pub(super) async fn retry<T>(
         };
         let last = match result {
             Err(TransferError::Store(error)) if error.is_transient() => error,
-            other => return other,
+            other => {
+                if other.is_ok() {
+                    pace.worked();
+                }
+                return other;
+            }
         };
+        if let StoreError::Throttled { .. } = last {
+            pace.complained();
+        }
         if let StoreError::Corrupt { .. } = last {
             damaged += 1;
             if damaged >= DAMAGED_TRIES {
@@ -90,6 +105,10 @@ pub(super) async fn retry<T>(
                 last,
             });
         }
+        // Where everybody tries again, each does so rarely.
+        if !pace.may_retry() {
+            pause = options.longest_pause;
+        }
         tracing::debug!(error = %last, pause_ms = pause.as_millis(), "trying again");
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}
@@ -97,6 +116,11 @@ pub(super) async fn retry<T>(
         }
         pause = (pause * 2).min(options.longest_pause);
     }
+}
+
+/// Of the store that a request goes to.
+pub(super) fn pace(store: &Store) -> &Pace {
+    &store.limits().pace
 }
 
 /// Between half and all of it, so that many do not come back at the same moment.
@@ -127,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn trouble_that_passes_is_waited_out() {
         let mut tries = 0;
-        let result = retry(&OPTIONS, &Control::default(), async |_| {
+        let result = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
             tries += 1;
             if tries < 10 { Err(unavailable()) } else { Ok(tries) }
         })
@@ -137,14 +161,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_stays_away_is_given_up_in_time() {
-        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), async |_| Err(unavailable())).await;
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
+            Err(unavailable())
+        })
+        .await;
         assert!(matches!(result, Err(TransferError::GaveUp { .. })));
     }
 
     #[tokio::test]
     async fn a_try_in_which_nothing_moves_is_cut() {
         let mut tries = 0;
-        let result = retry(&OPTIONS, &Control::default(), async |_| {
+        let result = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
             tries += 1;
             if tries == 1 {
                 std::future::pending::<()>().await;
@@ -158,8 +185,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_ends_a_try_that_hangs() {
-        let control = Control::default();
-        let hanging = retry(&OPTIONS, &control, async |_| {
+        let (control, pace) = (Control::default(), Pace::default());
+        let hanging = retry(&OPTIONS, &control, &pace, async |_| {
             std::future::pending::<Result<(), _>>().await
         });
         let (result, ()) = tokio::join!(hanging, async { control.stop(Stop::Cancelled) });
@@ -169,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn damage_that_stays_is_reported_after_three_tries() {
         let mut tries = 0;
-        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), async |_| {
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
             tries += 1;
             Err(TransferError::Store(StoreError::Corrupt {
                 operation: "PutObject",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::body::{FileBody, Meter, Source, payload};
-use super::retry::{Activity, retry};
+use super::retry::{Activity, pace, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
 use crate::store::{Checksum, Condition, ObjectKey, Payload, Store, StoreError, Stored, StoredPart, UploadId};
 use crate::types::ArchiveId;
@@ -66,8 +66,8 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
     };
     let source = Source::new(file);
     lane.block_on(async {
-        let uploaded = retry(&lane.options().retry, control, async |activity| {
-            let (meter, payload) = body(lane, store, &source, part, &activity)?;
+        let uploaded = retry(&lane.options().retry, control, pace(store), async |activity| {
+            let (meter, payload) = body(lane, store, &source, part, &activity).await?;
             let result = store.put(&to.key, payload, &to.condition, to.metadata.clone()).await;
             let stored = source_first(&meter, result)?;
             agree("PutObject", stored.checksum, meter.checksum())?;
@@ -114,7 +114,7 @@ fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<
     let stopped = || TransferError::Stopped(control.stopped().unwrap_or(Stop::Cancelled));
     let upload = lane.block_on(async {
         let patient = Control::default();
-        let request = retry(&lane.options().retry, &patient, async |_| {
+        let request = retry(&lane.options().retry, &patient, pace(store), async |_| {
             Ok(store.create_upload(&to.key, to.metadata.clone()).await?)
         });
         let too_late = async {
@@ -149,8 +149,8 @@ fn send_parts(
         let store = lane.store(archive_id)?;
         let part = plan.part(index);
         let number = i32::try_from(index + 1).map_err(|_| TransferError::Changed)?;
-        let sent = lane.block_on(retry(&lane.options().retry, &control, async |activity| {
-            let (meter, payload) = body(lane, store, &source, part, &activity)?;
+        let sent = lane.block_on(retry(&lane.options().retry, &control, pace(store), async |activity| {
+            let (meter, payload) = body(lane, store, &source, part, &activity).await?;
             let result = store.upload_part(&key, &upload, number, payload).await;
             let stored = source_first(&meter, result)?;
             agree("UploadPart", stored.checksum, meter.checksum())?;
@@ -176,7 +176,7 @@ fn complete(
     options.stall = options.stall.max(COMPLETE_STALL);
     lane.block_on(async {
         let mut tries = 0;
-        let result = retry(&options, control, async |_| {
+        let result = retry(&options, control, pace(store), async |_| {
             tries += 1;
             Ok(store
                 .complete_upload(&to.key, upload, parts, size, whole, &to.condition)
@@ -222,14 +222,22 @@ fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
     tracing::warn!(%key, error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
 }
 
-fn body(
+/// A part that fits into one chunk waits for its bandwidth here, a longer one as it goes.
+async fn body(
     lane: &Lane,
     store: &Store,
     source: &Source,
     part: Part,
     activity: &Arc<Activity>,
 ) -> Result<(Meter, Payload<FileBody>), TransferError> {
-    payload(source, part, store.target().checksum, lane.chunks(), activity)
+    let limits = store.limits();
+    if part.length <= lane.chunks().size() as u64 {
+        while let Err(wait) = limits.upload.take(part.length) {
+            activity.note();
+            tokio::time::sleep(wait).await;
+        }
+    }
+    payload(source, part, store.target().checksum, lane.chunks(), limits, activity)
 }
 
 /// A file that can't be read looks like a broken request to the client; the meter knows better.
@@ -264,7 +272,7 @@ async fn confirm_size(
     stored: &Stored,
     size: u64,
 ) -> Result<(), TransferError> {
-    let found = retry(&lane.options().retry, control, async |_| {
+    let found = retry(&lane.options().retry, control, pace(store), async |_| {
         Ok(store.head(key, stored.version.as_deref()).await?)
     })
     .await?;

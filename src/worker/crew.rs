@@ -8,11 +8,11 @@ use std::time::Instant;
 use super::archive::archive;
 use super::remove::remove;
 use super::restore::restore;
-use super::{Ended, JobError, Settler, Site, settle};
+use super::{Ended, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::Target;
-use crate::transfer::{Helpers, Lane, TransferOptions};
+use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
 /// The running threads.
@@ -95,21 +95,29 @@ impl Worker {
         );
         let _entered = span.enter();
         let start = Instant::now();
-        let ended = catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
+        let control = Arc::clone(&job.control);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
             // The debt was dropped on the way and has answered EIO.
             let text = panic
                 .downcast_ref::<String>()
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Ended::failed(JobError::Panic(text.unwrap_or_default()))
+            Ended::failed(JobError::Panic(text.unwrap_or_default())).into()
         });
+        let ended = match outcome {
+            Outcome::Ended(ended) => ended,
+            Outcome::Later(debt, until) => match self.queue.defer(debt, until) {
+                Ok(()) => return,
+                Err((debt, stop)) => settle::refuse(&control, debt, TransferError::Stopped(stop).into()),
+            },
+        };
         self.report(&item, &ended, start);
         for served in self.queue.ended(&item, ended.verdict == Verdict::Done) {
             self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
         }
     }
 
-    fn perform(&self, item: &Item, job: Job) -> Ended {
+    fn perform(&self, item: &Item, job: Job) -> Outcome {
         let Job { debt, control } = job;
         let helpers: &dyn Helpers = self.queue.as_ref();
         if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
@@ -117,14 +125,14 @@ impl Worker {
                 offset: item.extent.offset,
                 length: item.extent.length,
             };
-            return settle::refuse(&control, debt, error);
+            return settle::refuse(&control, debt, error).into();
         }
         match item.kind {
-            Kind::Do(Verb::Archive) => archive(&self.site, &self.lane, helpers, &control, debt),
+            Kind::Do(Verb::Archive) => archive(&self.site, &self.lane, helpers, &control, debt).into(),
             Kind::Do(Verb::Restore) => restore(&self.site, &self.lane, helpers, &control, debt),
-            Kind::Do(Verb::Remove) => remove(&self.site, &self.lane, &control, debt),
-            Kind::Cancel => settle::refuse(&control, debt, JobError::UnknownAction(23)),
-            Kind::Unknown(number) => settle::refuse(&control, debt, JobError::UnknownAction(number)),
+            Kind::Do(Verb::Remove) => remove(&self.site, &self.lane, &control, debt).into(),
+            Kind::Cancel => settle::refuse(&control, debt, JobError::UnknownAction(23)).into(),
+            Kind::Unknown(number) => settle::refuse(&control, debt, JobError::UnknownAction(number)).into(),
         }
     }
 

@@ -16,13 +16,14 @@ mod verdict;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 pub use crew::Crew;
 pub use error::JobError;
 pub use settle::Settler;
 pub use verdict::verdict;
 
-use crate::action::{FileSystem, Verdict};
+use crate::action::{Debt, FileSystem, Verdict};
 use crate::journal::Journal;
 
 /// What was done, in numbers.
@@ -71,6 +72,20 @@ struct Ended {
     verdict: Verdict,
     bytes: u64,
     error: Option<JobError>,
+}
+
+/// What a worker did with a job.
+#[derive(Debug)]
+enum Outcome {
+    Ended(Ended),
+    /// It goes on when there is something to do.
+    Later(Box<dyn Debt>, Instant),
+}
+
+impl From<Ended> for Outcome {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(ended)
+    }
 }
 
 impl Ended {

@@ -1,12 +1,13 @@
 //! Restore: find the copy > begin > receive and prove > finish.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::place::natural_key;
-use super::{Ended, JobError, Site};
+use super::{JobError, Outcome, Site};
 use crate::action::{Debt, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, download, head};
+use crate::transfer::{Control, Helpers, Lane, TransferError, download, head, thaw};
 
 pub(super) fn restore(
     site: &Site,
@@ -14,7 +15,7 @@ pub(super) fn restore(
     helpers: &dyn Helpers,
     control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
-) -> Ended {
+) -> Outcome {
     let received = receive(site, lane, helpers, control, debt.as_mut());
     // After the last byte a cancel is still owed its ECANCELED.
     let received = match (received, control.stopped()) {
@@ -22,9 +23,23 @@ pub(super) fn restore(
         (received, _) => received,
     };
     match received {
-        Ok(size) => super::settle::complete(control, debt, size),
-        Err(error) => super::settle::refuse(control, debt, error),
+        Ok(size) => super::settle::complete(control, debt, size).into(),
+        Err(JobError::Transfer(TransferError::Store(StoreError::Frozen { .. }))) => {
+            match ask_for_thaw(site, lane, control, debt.item()) {
+                Ok(()) => Outcome::Later(debt, Instant::now() + lane.options().thaw_poll),
+                Err(error) => super::settle::refuse(control, debt, error).into(),
+            }
+        }
+        Err(error) => super::settle::refuse(control, debt, error).into(),
     }
+}
+
+/// Asking once more while it thaws changes nothing; hours later the object can be read.
+fn ask_for_thaw(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(), JobError> {
+    let from = locate(site, lane, control, item)?;
+    thaw(lane, control, &from)?;
+    tracing::info!(key = %from.key, "the object is in an archive class; waiting until it is thawed");
+    Ok(())
 }
 
 fn receive(

@@ -10,4 +10,5 @@ mod full_pipe;
 mod life;
 mod model;
 mod rig;
+mod transfer;
 mod traps;

@@ -22,6 +22,8 @@ pub(crate) struct Attributes {
     pub(crate) content_disposition: Option<String>,
     pub(crate) content_language: Option<String>,
     pub(crate) cache_control: Option<String>,
+    /// Encryption, tags and ACL: what was asked for, and nothing done about.
+    pub(crate) asked: Vec<(&'static str, String)>,
 }
 
 /// An object: it never changes once it is there.

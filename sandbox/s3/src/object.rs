@@ -28,6 +28,23 @@ macro_rules! attributes {
             content_disposition: $input.content_disposition.clone(),
             content_language: $input.content_language.clone(),
             cache_control: $input.cache_control.clone(),
+            asked: [
+                ("acl", $input.acl.as_ref().map(|it| it.as_str().to_owned())),
+                (
+                    "encryption",
+                    $input.server_side_encryption.as_ref().map(|it| it.as_str().to_owned()),
+                ),
+                ("kms_key", $input.ssekms_key_id.clone()),
+                ("customer_key_md5", $input.sse_customer_key_md5.clone()),
+                ("tagging", $input.tagging.clone()),
+                (
+                    "storage_class",
+                    $input.storage_class.as_ref().map(|it| it.as_str().to_owned()),
+                ),
+            ]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect(),
         }
     };
 }

@@ -40,6 +40,8 @@ pub struct ObjectInfo {
     pub etag: String,
     /// Its user metadata.
     pub metadata: BTreeMap<String, String>,
+    /// What its write asked for besides: acl, encryption, kms_key, customer_key_md5, tagging, storage_class.
+    pub asked: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Server {
                     .flatten()
                     .map(|(k, v)| (k.clone(), v.clone()))
                     .collect(),
+                asked: object.attributes.asked.iter().cloned().collect(),
             })
             .collect()
     }

@@ -9,7 +9,8 @@ use s3s::dto::{
     GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
     HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
     ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput,
-    ListPartsOutput, PutObjectInput, PutObjectOutput, StreamingBlob, UploadPartInput, UploadPartOutput,
+    ListPartsOutput, PutObjectInput, PutObjectOutput, RestoreObjectInput, RestoreObjectOutput, StreamingBlob,
+    UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result};
 
@@ -86,6 +87,15 @@ impl S3 for Service {
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         self.enter("HeadObject").await?;
         object::head(&self.store, request.input)
+    }
+
+    /// Accepted; whether an object can be read is decided by the faults.
+    async fn restore_object(
+        &self,
+        _request: S3Request<RestoreObjectInput>,
+    ) -> S3Result<S3Response<RestoreObjectOutput>> {
+        self.enter("RestoreObject").await?;
+        Ok(S3Response::new(RestoreObjectOutput::default()))
     }
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {

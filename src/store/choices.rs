@@ -1,0 +1,182 @@
+//! What an archive asks of the store for its objects.
+
+use aws_sdk_s3::types::{ObjectCannedAcl, ServerSideEncryption, StorageClass, Tier};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest as _, Md5};
+
+/// As configured; the default leaves all to the bucket.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Choices {
+    /// Encryption at rest.
+    pub encryption: Encryption,
+    /// Such as `STANDARD_IA` or `DEEP_ARCHIVE`.
+    pub storage_class: Option<String>,
+    /// Names and values.
+    pub tags: Vec<(String, String)>,
+    /// A canned ACL; buckets of today refuse any.
+    pub acl: Option<String>,
+    /// What to ask for when an object must be thawed.
+    pub thaw: Thaw,
+}
+
+/// Who has the key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Encryption {
+    /// The bucket's default.
+    #[default]
+    Bucket,
+    /// The store.
+    S3,
+    /// KMS, with this key or the account's own.
+    Kms(Option<String>),
+    /// We: it goes with each request, and without it the object is lost.
+    Customer(CustomerKey),
+}
+
+/// 32 bytes that never show in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CustomerKey([u8; 32]);
+
+impl CustomerKey {
+    /// From the content of a key file: 32 bytes as they are, or in base64.
+    #[must_use]
+    pub fn from_file(content: &[u8]) -> Option<Self> {
+        if let Ok(key) = content.try_into() {
+            return Some(Self(key));
+        }
+        let decoded = STANDARD.decode(content.trim_ascii()).ok()?;
+        decoded.try_into().ok().map(Self)
+    }
+}
+
+impl std::fmt::Debug for CustomerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CustomerKey(…)")
+    }
+}
+
+/// How an object in an archive class is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thaw {
+    /// How fast, at what price.
+    pub tier: ThawTier,
+    /// For how long the copy stays.
+    pub days: u32,
+}
+
+impl Default for Thaw {
+    fn default() -> Self {
+        Self {
+            tier: ThawTier::Standard,
+            days: 3,
+        }
+    }
+}
+
+/// S3's retrieval tiers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ThawTier {
+    /// Minutes.
+    Expedited,
+    /// Hours.
+    Standard,
+    /// Up to two days, cheapest.
+    Bulk,
+}
+
+impl ThawTier {
+    pub(super) const fn sdk(self) -> Tier {
+        match self {
+            Self::Expedited => Tier::Expedited,
+            Self::Standard => Tier::Standard,
+            Self::Bulk => Tier::Bulk,
+        }
+    }
+}
+
+/// The three headers of a customer's key: algorithm, key, MD5 of the key.
+pub(super) type CustomerHeaders = (Option<String>, Option<String>, Option<String>);
+
+impl Choices {
+    pub(super) fn server_side(&self) -> Option<ServerSideEncryption> {
+        match self.encryption {
+            Encryption::S3 => Some(ServerSideEncryption::Aes256),
+            Encryption::Kms(_) => Some(ServerSideEncryption::AwsKms),
+            Encryption::Bucket | Encryption::Customer(_) => None,
+        }
+    }
+
+    pub(super) fn kms_key(&self) -> Option<String> {
+        match &self.encryption {
+            Encryption::Kms(key) => key.clone(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn customer(&self) -> CustomerHeaders {
+        match &self.encryption {
+            Encryption::Customer(CustomerKey(key)) => (
+                Some("AES256".into()),
+                Some(STANDARD.encode(key)),
+                Some(STANDARD.encode(Md5::digest(key))),
+            ),
+            _ => (None, None, None),
+        }
+    }
+
+    pub(super) fn class(&self) -> Option<StorageClass> {
+        self.storage_class.as_deref().map(StorageClass::from)
+    }
+
+    pub(super) fn canned_acl(&self) -> Option<ObjectCannedAcl> {
+        self.acl.as_deref().map(ObjectCannedAcl::from)
+    }
+
+    /// As a query string, which is the header's form.
+    pub(super) fn tagging(&self) -> Option<String> {
+        let pairs: Vec<_> = self
+            .tags
+            .iter()
+            .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
+            .collect();
+        (!pairs.is_empty()).then(|| pairs.join("&"))
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_a_query_string() {
+        let choices = Choices {
+            tags: vec![("project".into(), "a b/ü".into()), ("x".into(), String::new())],
+            ..Choices::default()
+        };
+        assert_eq!(choices.tagging().as_deref(), Some("project=a%20b%2F%C3%BC&x="));
+        assert_eq!(Choices::default().tagging(), None);
+    }
+
+    #[test]
+    fn a_customers_key_is_32_bytes_and_never_shown() {
+        let raw = [7u8; 32];
+        let key = CustomerKey::from_file(&raw).unwrap();
+        assert_eq!(
+            CustomerKey::from_file(format!("{}\n", STANDARD.encode(raw)).as_bytes()),
+            Some(key.clone())
+        );
+        assert_eq!(CustomerKey::from_file(b"short"), None);
+        let shown = format!("{:?}", Encryption::Customer(key));
+        assert!(!shown.contains('7'), "{shown}");
+    }
+}

@@ -1,0 +1,230 @@
+//! How fast a store may be used: its own complaints, and the administrator's limits. Shared by all threads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Limits of one archive.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// Requests.
+    pub pace: Pace,
+    /// Bytes to the store.
+    pub upload: Bandwidth,
+    /// Bytes from the store.
+    pub download: Bandwidth,
+}
+
+/// The first step down, and where the brake is let go.
+const SLOWEST_UNBRAKED: Duration = Duration::from_millis(1);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Many threads hear the same complaint; it counts once.
+const ONE_COMPLAINT: Duration = Duration::from_millis(100);
+/// Of the interval, for each request that worked.
+const RECOVERY: f64 = 0.98;
+/// As the SDKs have it: a store that is down is not drowned in second tries.
+const RETRIES: u32 = 500;
+const RETRY_COST: u32 = 5;
+
+/// Time between the starts of requests: nothing, until the store says SlowDown; doubled then, and let go bit by
+/// bit with each request that works.
+#[derive(Debug)]
+pub struct Pace(Mutex<PaceState>);
+
+#[derive(Debug)]
+struct PaceState {
+    interval: Duration,
+    next: Instant,
+    complained: Option<Instant>,
+    retries: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Mutex::new(PaceState {
+            interval: Duration::ZERO,
+            next: Instant::now(),
+            complained: None,
+            retries: RETRIES,
+        }))
+    }
+}
+
+impl Pace {
+    fn lock(&self) -> MutexGuard<'_, PaceState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place in the line; when it is that one's turn.
+    #[must_use]
+    pub fn turn(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        if state.interval.is_zero() {
+            return None;
+        }
+        let now = Instant::now();
+        let turn = state.next.max(now);
+        state.next = turn + state.interval;
+        (turn > now).then_some(turn)
+    }
+
+    /// The store said SlowDown.
+    pub fn complained(&self) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        if state.complained.is_some_and(|at| now < at + ONE_COMPLAINT) {
+            return;
+        }
+        state.complained = Some(now);
+        state.interval = (state.interval * 2).clamp(SLOWEST_UNBRAKED * 2, LONGEST_INTERVAL);
+        tracing::debug!(
+            interval_ms = state.interval.as_millis(),
+            "the store asks for a slower pace"
+        );
+    }
+
+    /// A request worked.
+    pub fn worked(&self) {
+        let mut state = self.lock();
+        state.retries = (state.retries + 1).min(RETRIES);
+        if !state.interval.is_zero() {
+            state.interval = state.interval.mul_f64(RECOVERY);
+            if state.interval < SLOWEST_UNBRAKED {
+                state.interval = Duration::ZERO;
+            }
+        }
+    }
+
+    /// Whether the budget that all requests share has room for one more second try now.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        let mut state = self.lock();
+        match state.retries.checked_sub(RETRY_COST) {
+            Some(left) => {
+                state.retries = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Between the starts of two requests, now.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.lock().interval
+    }
+}
+
+/// Bytes a second; can be changed at any time. 0: no limit.
+#[derive(Debug)]
+pub struct Bandwidth {
+    rate: AtomicU64,
+    bucket: Mutex<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    /// Bytes that may go now; below zero after a large piece.
+    tokens: f64,
+    filled: Instant,
+}
+
+/// Of the rate, in seconds: what may go at once after a pause.
+const BURST: f64 = 0.25;
+/// Nobody sleeps longer on an old rate.
+const LONGEST_NAP: Duration = Duration::from_millis(500);
+
+impl Default for Bandwidth {
+    fn default() -> Self {
+        Self {
+            rate: AtomicU64::new(0),
+            bucket: Mutex::new(Bucket {
+                tokens: 0.0,
+                filled: Instant::now(),
+            }),
+        }
+    }
+}
+
+impl Bandwidth {
+    /// Sets the limit; `None`: none.
+    pub fn set(&self, bytes_per_second: Option<u64>) {
+        self.rate.store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Takes `bytes`, or says for how long to wait before asking again.
+    ///
+    /// # Errors
+    /// The time.
+    pub fn take(&self, bytes: u64) -> Result<(), Duration> {
+        self.take_at(bytes, Instant::now())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "rates and chunks are far below 2^52")]
+    fn take_at(&self, bytes: u64, now: Instant) -> Result<(), Duration> {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return Ok(());
+        }
+        let rate = rate as f64;
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
+        bucket.tokens = (bucket.tokens + passed * rate).min(rate * BURST);
+        bucket.filled = now.max(bucket.filled);
+        if bucket.tokens < 0.0 {
+            let wait = Duration::from_secs_f64((-bucket.tokens / rate).min(1.0));
+            return Err(wait.clamp(Duration::from_millis(1), LONGEST_NAP));
+        }
+        bucket.tokens -= bytes as f64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_slow_the_pace_and_success_brings_it_back() {
+        let pace = Pace::default();
+        assert_eq!(pace.turn(), None);
+        pace.complained();
+        pace.complained();
+        assert_eq!(
+            pace.interval(),
+            Duration::from_millis(2),
+            "many threads hear one complaint"
+        );
+        let first = pace.turn();
+        let second = pace.turn().unwrap();
+        assert!(first.is_none_or(|first| second >= first + Duration::from_millis(2)));
+        (0..100).for_each(|_| pace.worked());
+        assert_eq!(pace.interval(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_budget_of_second_tries_is_shared_and_grows_with_what_works() {
+        let pace = Pace::default();
+        let allowed = (0..1000).filter(|_| pace.may_retry()).count();
+        assert_eq!(allowed, 100);
+        (0..5).for_each(|_| pace.worked());
+        assert!(pace.may_retry());
+        assert!(!pace.may_retry());
+    }
+
+    #[test]
+    fn bytes_go_at_the_rate_and_a_new_rate_holds_at_once() {
+        let bandwidth = Bandwidth::default();
+        assert_eq!(bandwidth.take(1 << 40), Ok(()));
+        bandwidth.set(Some(1_000_000));
+        let start = Instant::now();
+        // A second of simulated time in steps of a millisecond.
+        let gone: u64 = (0..1000)
+            .filter(|ms| bandwidth.take_at(10_000, start + Duration::from_millis(*ms)).is_ok())
+            .count() as u64
+            * 10_000;
+        assert!((900_000..=1_300_000).contains(&gone), "{gone}");
+        bandwidth.set(None);
+        assert_eq!(bandwidth.take(1 << 40), Ok(()));
+    }
+}
