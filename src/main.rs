@@ -1,5 +1,6 @@
 //! Parse > settings > logging > run > exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -24,6 +25,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(command) = &cli.command {
+        // Only stores are needed: a mount point is not asked for.
+        let settings = config::load(&cli.config, Some(Path::new("/")))?;
+        telemetry::init("warn", settings.log_format);
+        return command.run(&settings);
+    }
     let settings = config::load(&cli.config, cli.mount.as_deref())?;
     telemetry::init(&settings.log_level, settings.log_format);
     daemon::run(&settings, &|| config::load(&cli.config, cli.mount.as_deref()))?;

@@ -153,3 +153,34 @@ fn a_reload_changes_the_bandwidth_of_a_running_transfer_and_loses_nothing() {
     assert_eq!(rig.stop(), Some(0));
     assert!(rig.log().contains("not reloaded"), "{}", rig.log());
 }
+
+#[test]
+fn the_bench_verb_measures_the_store_without_lustre_and_leaves_nothing() {
+    let rig = Rig::without_daemon(Setup::default());
+    let spawn = rig.spawn();
+    let output = std::process::Command::new(&spawn.program)
+        .args([
+            "bench",
+            "--json",
+            "--seconds",
+            "1",
+            "--threads",
+            "2",
+            "--size",
+            "6MiB",
+            "--config",
+        ])
+        .arg(&spawn.config)
+        .envs(spawn.environment.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for step in ["put_small", "get_small", "put_large", "get_large"] {
+        assert!(figures["steps"][step]["requests"].as_u64().unwrap() > 0, "{figures}");
+        assert!(figures["steps"][step]["p99_ms"].as_f64().unwrap() > 0.0, "{figures}");
+    }
+    assert!(rig.store.stats().count("PutObject") > 0);
+    assert_eq!(rig.keys(), Vec::<String>::new());
+    assert_eq!(rig.store.uploads(BUCKET), []);
+}
