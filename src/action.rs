@@ -219,6 +219,9 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError>;
 
+    /// The data version of an open file: it changes with every write. `None` where it can't be told.
+    fn data_version(&self, file: &File) -> Option<u64>;
+
     /// Takes the file's ARCHIVED state away, so that nobody can release it any more.
     ///
     /// # Errors

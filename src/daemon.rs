@@ -16,7 +16,7 @@ use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
-use crate::transfer::Stop;
+use crate::transfer::{Control, Lane, Stop, sweep_uploads};
 use crate::types::{ArchiveId, HsmErrno};
 use crate::worker::{Crew, Settler, Site, Tally};
 
@@ -94,8 +94,10 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         return Ok(());
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
+    stages.inherit(&agent);
     let registration = Registration::start(settings, agent, &stages, tell)?;
     tracing::info!("registered; serving");
+    stages.sweep_uploads(settings, &targets)?;
     let result = loop {
         tokio::select! {
             () = signals.wait() => break Ok(()),
@@ -235,7 +237,12 @@ impl Stages {
             settings.transfer,
         )?;
         let (arrivals, inbox) = channel();
-        let intake = Intake::new(Arc::clone(&queue), Arc::clone(&settler), settings.heartbeat.waiting);
+        let intake = Intake::new(
+            Arc::clone(&queue),
+            Arc::clone(&settler),
+            Arc::clone(&site.journal),
+            settings.heartbeat.waiting,
+        );
         let intake = std::thread::Builder::new()
             .name("intake".into())
             .spawn(move || intake.run(&inbox))?;
@@ -249,6 +256,44 @@ impl Stages {
         })
     }
 
+    /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
+    /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
+    fn inherit(&self, agent: &Arc<Agent>) {
+        let items = self.site.journal.unfinished();
+        if items.is_empty() {
+            return;
+        }
+        tracing::info!(actions = items.len(), "taking over from a former daemon");
+        let debts = items.into_iter().map(|item| Arrival::Inherited(agent.owe(item)));
+        if self.arrivals.send(debts.collect()).is_err() {
+            tracing::error!("the intake is gone");
+        }
+    }
+
+    /// Aborts the uploads below our prefixes that nobody goes on with; in the background.
+    fn sweep_uploads(&self, settings: &Settings, targets: &[Arc<Target>]) -> std::io::Result<()> {
+        let (targets, options) = (targets.to_vec(), settings.transfer);
+        let (journal, age) = (Arc::clone(&self.site.journal), settings.abort_uploads_after);
+        std::thread::Builder::new().name("sweeper".into()).spawn(move || {
+            let lane = match Lane::new(&targets, options) {
+                Ok(lane) => lane,
+                Err(error) => return tracing::warn!(%error, "abandoned uploads are not looked for"),
+            };
+            let live = journal.live_uploads();
+            for target in &targets {
+                let archive_id = target.options().archive_id;
+                match sweep_uploads(&lane, &Control::default(), archive_id, age, &live) {
+                    Ok(0) => {}
+                    Ok(aborted) => tracing::info!(archive = archive_id.get(), aborted, "abandoned uploads aborted"),
+                    Err(error) => {
+                        tracing::warn!(archive = archive_id.get(), %error, "abandoned uploads can't be looked for");
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
     /// For `kill -USR1`.
     fn log_status(&self, registration: &Registration) {
         let depth = self.queue.depth();
@@ -257,6 +302,7 @@ impl Stages {
             waiting = sum(&depth.waiting),
             running = sum(&depth.running),
             by_class = ?depth,
+            unwritten = self.site.journal.unwritten(),
             heartbeats = registration.heartbeat.sent(),
             pipe = ?registration.stats,
             tally = ?self.site.tally,

@@ -77,6 +77,9 @@ impl FileSystem for Directory {
     fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
         Ok(false)
     }
+    fn data_version(&self, _: &File) -> Option<u64> {
+        None
+    }
     fn revoke(&self, _: Fid) -> Result<(), HsmError> {
         Ok(())
     }

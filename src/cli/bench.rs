@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
-use crate::transfer::{Control, Helpers, Lane, Parts, Stop, TransferError, Upload, delete, download, upload};
+use crate::transfer::{Control, Helpers, Lane, NoLog, Parts, Stop, TransferError, Upload, delete, download, upload};
 use crate::types::ArchiveId;
 
 /// How to measure.
@@ -244,6 +244,7 @@ impl Run {
             key: ObjectKey::new(format!("{}{name}", self.prefix))?,
             condition: Condition::None,
             metadata: HashMap::new(),
+            log: Arc::new(NoLog),
         };
         let done = upload(lane, &Alone, &self.control, file, size, &to)?;
         let location = Location {

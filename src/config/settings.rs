@@ -49,6 +49,8 @@ pub struct Settings {
     pub restore_threads: usize,
     /// What running actions get to finish in when the daemon is stopped.
     pub drain_timeout: Duration,
+    /// Multipart uploads that are older and nobody's are aborted at the start.
+    pub abort_uploads_after: Duration,
     /// How bytes are moved.
     pub transfer: TransferOptions,
     /// The buckets; one at least.
@@ -104,7 +106,7 @@ impl Settings {
             .unwrap_or(60 * SECOND);
         workers.finish();
 
-        let transfer = transfer(&root);
+        let (transfer, abort_uploads_after) = transfer(&root).unzip();
         let connect_timeout = 10 * SECOND;
         let targets = targets(document, &root, connect_timeout);
 
@@ -131,6 +133,7 @@ impl Settings {
             threads: usize::try_from(threads).ok()?,
             restore_threads: usize::try_from(restore_threads).ok()?,
             drain_timeout,
+            abort_uploads_after: abort_uploads_after?,
             transfer: transfer?,
             targets,
             log_level,
@@ -139,7 +142,7 @@ impl Settings {
     }
 }
 
-fn transfer(root: &Section<'_>) -> Option<TransferOptions> {
+fn transfer(root: &Section<'_>) -> Option<(TransferOptions, Duration)> {
     let section = root.section("transfer");
     let plan = PlanOptions {
         threshold: section
@@ -158,16 +161,20 @@ fn transfer(root: &Section<'_>) -> Option<TransferOptions> {
         first_pause: Duration::from_millis(200),
         longest_pause: 20 * SECOND,
     };
+    let abort_uploads_after = section
+        .duration("abort_uploads_after", SECOND..=3650 * DAY)
+        .unwrap_or(7 * DAY);
     let thaw_poll = section
         .duration("thaw_poll", Duration::from_millis(100)..=DAY)
         .unwrap_or(300 * SECOND);
     section.finish();
-    Some(TransferOptions {
+    let options = TransferOptions {
         plan,
         retry,
         thaw_poll,
         chunk: usize::try_from(chunk).ok()?,
-    })
+    };
+    Some((options, abort_uploads_after))
 }
 
 fn choices(section: &Section<'_>) -> Choices {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
 
 use crate::action::{ActionKey, Debt, Kind, Verdict};
+use crate::journal::{Journal, Recorded};
 use crate::queue::{Admission, Cancelled, Queue};
 use crate::transfer::Stop;
 use crate::types::HsmErrno;
@@ -22,6 +23,8 @@ use crate::worker::Settler;
 pub enum Arrival {
     /// Somebody waits for an answer.
     Owed(Box<dyn Debt>),
+    /// The same, left by a former daemon.
+    Inherited(Box<dyn Debt>),
     /// Stop the action of this key; needs no answer of its own.
     Cancel(ActionKey),
 }
@@ -31,16 +34,18 @@ pub enum Arrival {
 pub struct Intake {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
+    journal: Arc<Journal>,
     first_beat: Duration,
 }
 
 impl Intake {
     /// An intake for `queue`; an action that waits longer than `first_beat` is reported alive.
     #[must_use]
-    pub const fn new(queue: Arc<Queue>, settler: Arc<Settler>, first_beat: Duration) -> Self {
+    pub const fn new(queue: Arc<Queue>, settler: Arc<Settler>, journal: Arc<Journal>, first_beat: Duration) -> Self {
         Self {
             queue,
             settler,
+            journal,
             first_beat,
         }
     }
@@ -56,7 +61,9 @@ impl Intake {
 
     fn take(&self, arrival: Arrival) {
         match arrival {
-            Arrival::Owed(debt) => self.admit(debt),
+            Arrival::Owed(debt) => self.admit(debt, self.first_beat),
+            // Nobody has reported it alive for as long as no daemon ran.
+            Arrival::Inherited(debt) => self.admit(debt, Duration::ZERO),
             Arrival::Cancel(key) => match self.queue.cancel(key, Stop::Cancelled) {
                 Cancelled::Waiting(debt) => self.settler.settle(debt, Verdict::Cancelled),
                 Cancelled::Running => {
@@ -70,14 +77,15 @@ impl Intake {
         }
     }
 
-    fn admit(&self, debt: Box<dyn Debt>) {
+    fn admit(&self, debt: Box<dyn Debt>, first_beat: Duration) {
         let item = debt.item();
         if let Kind::Unknown(number) = item.kind {
             tracing::warn!(fid = %item.fid, cookie = %item.cookie, number, "unknown action refused");
             self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL));
             return;
         }
-        match self.queue.admit(debt, Instant::now() + self.first_beat) {
+        let debt = Box::new(Recorded::new(debt, Arc::clone(&self.journal)));
+        match self.queue.admit(debt, Instant::now() + first_beat) {
             Admission::Queued => {}
             Admission::Duplicate(debt) => {
                 tracing::debug!(fid = %debt.item().fid, cookie = %debt.item().cookie, "delivered twice; already in hand");

@@ -1,37 +1,114 @@
 //! What must outlive a file or the daemon, in an embedded database in the state directory.
 //!
-//! Today it is one table, `copies`: FID (seq, oid, ver) to the file's location record, the same bytes as in
-//! `trusted.lhsm_s3`. A file that was unlinked has no xattr left, and under `layout = "path"` no key that
-//! could be computed; its remove finds the object here. A lost entry costs an orphan object, never data, so
-//! entries are committed to disk once a second and not one by one.
+//! Four tables; keys are numbers, values JSON:
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `copies` | FID (seq, oid, ver) | the file's location record, the same bytes as in `trusted.lhsm_s3` |
+//! | `actions` | cookie and FID | an action that was taken in and is not answered |
+//! | `uploads` | cookie and FID | where a running archive writes to: key, upload id, size, data version |
+//! | `parts` | cookie, FID, index | a part of such an upload that the store confirmed |
+//!
+//! Changes are collected in memory and written by a thread of the journal's own, a few times a second: an action
+//! that ends before that never reaches the disk. What a crash loses of the last moment costs an action that is
+//! not resumed, or an object or upload that nobody maps; never data, for "archived" is said by the file's own
+//! record and the coordinator alone.
 
-use std::collections::HashMap;
+mod owed;
+mod record;
+mod writer;
+
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use redb::{Database, ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use crate::store::Location;
+pub use owed::Recorded;
+pub use record::UploadRecord;
+
+use crate::action::{ActionKey, Item};
+use crate::store::{Location, SentPart};
 use crate::types::Fid;
 
-const COPIES: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("copies");
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// Of changes in memory: some ten MiB.
-const LARGEST_BATCH: usize = 50_000;
+type FidKey = (u64, u32, u32);
+type ActionId = (u64, u64, u32, u32);
+type PartId = (u64, u64, u32, u32, u32);
+
+const COPIES: TableDefinition<'_, FidKey, &[u8]> = TableDefinition::new("copies");
+const ACTIONS: TableDefinition<'_, ActionId, &[u8]> = TableDefinition::new("actions");
+const UPLOADS: TableDefinition<'_, ActionId, &[u8]> = TableDefinition::new("uploads");
+const PARTS: TableDefinition<'_, PartId, &[u8]> = TableDefinition::new("parts");
+/// Bytes of the database that stay in memory.
+const CACHE: usize = 8 << 20;
 
 /// The open database, or none where there is no place for one.
 #[derive(Debug)]
 pub struct Journal {
-    database: Option<Database>,
-    pending: Mutex<Pending>,
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Changes that are not in the database yet; `None`: forgotten.
 #[derive(Debug)]
-struct Pending {
-    changes: HashMap<Fid, Option<Vec<u8>>>,
-    since: Instant,
+struct Shared {
+    database: Option<Database>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Batch,
+    /// Being written now: not yet found in the database.
+    writing: Option<Arc<Batch>>,
+    /// Actions with an entry in `uploads`, on disk or pending; few.
+    uploading: HashSet<ActionKey>,
+    /// Actions that may be on disk though they are pending as new.
+    on_disk: HashSet<ActionKey>,
+    stopping: bool,
+}
+
+/// Changes that go to disk together.
+#[derive(Debug, Default)]
+struct Batch {
+    /// `None`: forgotten.
+    copies: HashMap<Fid, Option<Vec<u8>>>,
+    actions: HashMap<ActionKey, Change>,
+    uploads: HashMap<ActionKey, Option<UploadRecord>>,
+    parts: HashMap<(ActionKey, u32), SentPart>,
+}
+
+#[derive(Debug)]
+enum Change {
+    /// Not in the database yet.
+    New(Box<Item>),
+    Gone,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.copies.is_empty() && self.actions.is_empty() && self.uploads.is_empty() && self.parts.is_empty()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        if self.database.is_none() {
+            return;
+        }
+        let mut state = self.lock();
+        let idle = state.pending.is_empty();
+        change(&mut state);
+        drop(state);
+        if idle {
+            self.changed.notify_one();
+        }
+    }
 }
 
 impl Journal {
@@ -44,113 +121,208 @@ impl Journal {
             Err(error) => {
                 tracing::error!(
                     state_dir = %state_dir.display(), %error,
-                    "no journal: the copies of files that are unlinked will stay in the bucket; set `state_dir` in section [lustre]"
+                    "no journal: after a crash actions are left to the coordinator's time-out, and the copies of files \
+                     that are unlinked stay in the bucket; set `state_dir` in section [lustre]"
                 );
                 None
             }
         };
-        Self {
+        let shared = Arc::new(Shared {
             database,
-            pending: Mutex::new(Pending {
-                changes: HashMap::new(),
-                since: Instant::now(),
-            }),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let writing = Arc::clone(&shared);
+        let writer = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer::run(&writing))
+            .inspect_err(|error| tracing::error!(%error, "the journal has no thread: it is written at the end only"))
+            .ok();
+        Self {
+            shared,
+            writer: Mutex::new(writer),
         }
     }
 
     /// Remembers a file's copy.
     pub fn remember(&self, fid: Fid, location: &Location) {
-        self.change(fid, Some(location.to_bytes()));
+        self.shared
+            .change(|state| drop(state.pending.copies.insert(fid, Some(location.to_bytes()))));
     }
 
     /// Forgets it.
     pub fn forget(&self, fid: Fid) {
-        self.change(fid, None);
+        self.shared.change(|state| drop(state.pending.copies.insert(fid, None)));
     }
 
     /// A file's copy, if it is known here.
     #[must_use]
     pub fn find(&self, fid: Fid) -> Option<Location> {
-        let pending = self.lock().changes.get(&fid).cloned();
-        let found = match pending {
+        let recent = {
+            let state = self.shared.lock();
+            let writing = state.writing.as_ref().and_then(|batch| batch.copies.get(&fid));
+            state.pending.copies.get(&fid).or(writing).cloned()
+        };
+        let found = match recent {
             Some(change) => change?,
-            None => self.read(fid)?,
+            None => self.read("copies", |database| {
+                let table = database.begin_read()?.open_table(COPIES)?;
+                Ok(table.get(fid_key(fid))?.map(|bytes| bytes.value().to_vec()))
+            })??,
         };
         Location::from_bytes(&found)
             .inspect_err(|error| tracing::error!(%fid, %error, "the journal has a bad record"))
             .ok()
     }
 
-    fn read(&self, fid: Fid) -> Option<Vec<u8>> {
-        let database = self.database.as_ref()?;
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let table = database.begin_read()?.open_table(COPIES)?;
-            Ok(table.get(key(fid))?.map(|bytes| bytes.value().to_vec()))
-        };
-        read().unwrap_or_else(|error| {
-            tracing::error!(%fid, %error, "the journal can't be read");
-            None
-        })
+    /// An action was taken in.
+    pub fn admitted(&self, item: &Item) {
+        self.shared.change(|state| {
+            let change = Change::New(Box::new(item.clone()));
+            state.pending.actions.insert(item.key(), change);
+        });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It was answered.
+    pub fn ended(&self, key: ActionKey) {
+        self.shared.change(|state| {
+            // What is pending as new, and nowhere else, never reaches the disk.
+            let on_disk = state.on_disk.remove(&key) || state.writing.is_some();
+            match state.pending.actions.remove(&key) {
+                Some(Change::New(_)) if !on_disk => {}
+                _ => drop(state.pending.actions.insert(key, Change::Gone)),
+            }
+            if state.uploading.remove(&key) {
+                state.pending.parts.retain(|(of, _), _| *of != key);
+                match state.pending.uploads.remove(&key) {
+                    Some(Some(_)) if !on_disk => {}
+                    _ => drop(state.pending.uploads.insert(key, None)),
+                }
+            }
+        });
     }
 
-    /// A transaction for each change would cost as much as a small object's request: they go together.
-    fn change(&self, fid: Fid, record: Option<Vec<u8>>) {
-        let mut pending = self.lock();
-        if self.database.is_none() {
-            return;
-        }
-        pending.changes.insert(fid, record);
-        if pending.since.elapsed() >= COMMIT_EVERY || pending.changes.len() >= LARGEST_BATCH {
-            self.commit(&mut pending);
-        }
+    /// Where a running archive writes to.
+    pub fn uploading(&self, key: ActionKey, upload: &UploadRecord) {
+        self.shared.change(|state| {
+            if !state.uploading.insert(key) {
+                // The former record may be written already.
+                state.on_disk.insert(key);
+            }
+            state.pending.uploads.insert(key, Some(upload.clone()));
+        });
     }
 
-    /// With the lock held: a change must not be looked for in the database before it is there.
-    fn commit(&self, pending: &mut Pending) {
-        let Some(database) = self.database.as_ref().filter(|_| !pending.changes.is_empty()) else {
-            return;
-        };
-        let write = || -> Result<(), redb::Error> {
-            let transaction = database.begin_write()?;
+    /// The store confirmed a part of it.
+    pub fn sent(&self, key: ActionKey, index: u32, part: &SentPart) {
+        self.shared
+            .change(|state| drop(state.pending.parts.insert((key, index), part.clone())));
+    }
+
+    /// Where the archive that is `key` was writing to when a former daemon died, and the parts that are there.
+    #[must_use]
+    pub fn upload_of(&self, key: ActionKey) -> Option<(UploadRecord, HashMap<u32, SentPart>)> {
+        let id = action_id(key);
+        let (upload, parts) = self.read("uploads", |database| {
+            let read = database.begin_read()?;
+            let Some(upload) = read.open_table(UPLOADS)?.get(id)?.map(|bytes| bytes.value().to_vec()) else {
+                return Ok(None);
+            };
+            let (a, b, c, d) = id;
+            let mut parts = Vec::new();
+            for entry in read
+                .open_table(PARTS)?
+                .range((a, b, c, d, 0)..=(a, b, c, d, u32::MAX))?
             {
-                let mut table = transaction.open_table(COPIES)?;
-                for (fid, change) in &pending.changes {
-                    match change {
-                        Some(record) => drop(table.insert(key(*fid), record.as_slice())?),
-                        None => drop(table.remove(key(*fid))?),
-                    }
-                }
+                let (part, bytes) = entry?;
+                parts.push((part.value().4, bytes.value().to_vec()));
             }
-            transaction.commit()?;
-            Ok(())
-        };
-        match write() {
-            Ok(()) => pending.changes.clear(),
-            Err(error) => {
-                tracing::error!(%error, "the journal can't be written; keeping what it lacks in memory");
-                // Not more than a moment's worth.
-                if pending.changes.len() > LARGEST_BATCH {
-                    pending.changes.clear();
+            Ok(Some((upload, parts)))
+        })??;
+        let upload = record::upload(&upload)?;
+        let parts = parts
+            .into_iter()
+            .filter_map(|(index, bytes)| Some((index, record::part(&bytes)?)))
+            .collect();
+        Some((upload, parts))
+    }
+
+    /// Upload ids of archives that are not answered.
+    #[must_use]
+    pub fn live_uploads(&self) -> HashSet<String> {
+        let mut ids: HashSet<String> = self
+            .read("uploads", |database| {
+                let mut ids = HashSet::new();
+                for entry in database.begin_read()?.open_table(UPLOADS)?.iter()? {
+                    let (_, bytes) = entry?;
+                    ids.extend(record::upload(bytes.value()).and_then(|upload| upload.upload_id()));
                 }
-            }
+                Ok(ids)
+            })
+            .unwrap_or_default();
+        let state = self.shared.lock();
+        let recent = state.writing.iter().map(AsRef::as_ref).chain([&state.pending]);
+        for batch in recent {
+            ids.extend(batch.uploads.values().flatten().filter_map(UploadRecord::upload_id));
         }
-        pending.since = Instant::now();
+        ids
+    }
+
+    /// Changes that are not on disk yet.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        let state = self.shared.lock();
+        let batches = state.writing.iter().map(AsRef::as_ref).chain([&state.pending]);
+        batches
+            .map(|batch| batch.copies.len() + batch.actions.len() + batch.uploads.len() + batch.parts.len())
+            .sum()
+    }
+
+    /// Actions that a former daemon took in and did not answer. Ask before anything new is admitted.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<Item> {
+        let items = self.read("actions", |database| {
+            let mut items = Vec::new();
+            for entry in database.begin_read()?.open_table(ACTIONS)?.iter()? {
+                let (id, bytes) = entry?;
+                items.extend(record::item(id.value(), bytes.value()));
+            }
+            Ok(items)
+        });
+        let items = items.unwrap_or_default();
+        let mut state = self.shared.lock();
+        state.uploading.extend(items.iter().map(Item::key));
+        state.on_disk.extend(items.iter().map(Item::key));
+        drop(state);
+        items
+    }
+
+    fn read<T>(&self, what: &str, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
+        read(self.shared.database.as_ref()?)
+            .inspect_err(|error| tracing::error!(what, %error, "the journal can't be read"))
+            .ok()
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let mut pending = self.lock();
-        self.commit(&mut pending);
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_one();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match writer.map(JoinHandle::join) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => tracing::error!("the journal's thread panicked"),
+            None => writer::run(&self.shared),
+        }
     }
 }
 
-const fn key(fid: Fid) -> (u64, u32, u32) {
+const fn fid_key(fid: Fid) -> FidKey {
     (fid.seq, fid.oid, fid.ver)
+}
+
+const fn action_id(key: ActionKey) -> ActionId {
+    (key.cookie.0, key.fid.seq, key.fid.oid, key.fid.ver)
 }
 
 fn open(state_dir: &Path, name: &str, mount: &Path) -> Result<Database, Box<dyn std::error::Error>> {
@@ -173,9 +345,12 @@ fn open(state_dir: &Path, name: &str, mount: &Path) -> Result<Database, Box<dyn 
 }
 
 fn create(path: &Path) -> Result<Database, redb::Error> {
-    let database = Database::create(path)?;
+    let database = Database::builder().set_cache_size(CACHE).create(path)?;
     let transaction = database.begin_write()?;
     transaction.open_table(COPIES)?;
+    transaction.open_table(ACTIONS)?;
+    transaction.open_table(UPLOADS)?;
+    transaction.open_table(PARTS)?;
     transaction.commit()?;
     Ok(database)
 }

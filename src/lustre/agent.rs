@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
 use super::bindings::hsm_copytool_private;
+use super::debt::Action;
 use super::mount::Place;
 use super::{Mount, ioctl};
-use crate::action::HsmError;
+use crate::action::{Debt, HsmError, Item};
 use crate::types::{ArchiveId, Cookie, Extent};
 
 /// No coordinator counts this far: cookies start at the wall clock's seconds.
@@ -244,6 +245,12 @@ impl Agent {
     /// The library lost it.
     pub fn library_pipe(&self) -> Result<Pipe, HsmError> {
         self.mount.library().pipe_fd(self.ct.0.as_ptr()).map(Pipe::Library)
+    }
+
+    /// An action that is owed by this mount, whichever process took it in: it belongs to its cookie.
+    #[must_use]
+    pub fn owe(self: &Arc<Self>, item: Item) -> Box<dyn Debt> {
+        Box::new(Action::new(Arc::clone(self), item))
     }
 
     /// The mount that it serves.

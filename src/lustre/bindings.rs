@@ -50,6 +50,7 @@ pub const HS_DIRTY: u32 = 2;
 pub const HS_RELEASED: u32 = 4;
 pub const HS_ARCHIVED: u32 = 8;
 pub const HS_LOST: u32 = 64;
+pub const LL_DV_RD_FLUSH: u32 = 1;
 #[repr(C)]
 #[repr(align(8))]
 #[derive(Debug, Default, Copy, Clone)]
@@ -454,6 +455,14 @@ pub struct LustreApi {
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
+    pub llapi_get_data_version: Result<
+        unsafe extern "C" fn(
+            fd: ::std::os::raw::c_int,
+            data_version: *mut u64,
+            flags: u64,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
 }
 impl LustreApi {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -511,6 +520,9 @@ impl LustreApi {
             .get(b"llapi_create_volatile_idx\0")
             .map(|sym| *sym);
         let llapi_fd2fid = __library.get(b"llapi_fd2fid\0").map(|sym| *sym);
+        let llapi_get_data_version = __library
+            .get(b"llapi_get_data_version\0")
+            .map(|sym| *sym);
         Ok(LustreApi {
             __library,
             llapi_hsm_copytool_register,
@@ -529,6 +541,7 @@ impl LustreApi {
             llapi_get_obd_count,
             llapi_create_volatile_idx,
             llapi_fd2fid,
+            llapi_get_data_version,
         })
     }
     pub unsafe fn llapi_hsm_copytool_register(
@@ -707,5 +720,16 @@ impl LustreApi {
         fid: *mut lu_fid,
     ) -> ::std::os::raw::c_int {
         (self.llapi_fd2fid.as_ref().expect("Expected function, got error."))(fd, fid)
+    }
+    pub unsafe fn llapi_get_data_version(
+        &self,
+        fd: ::std::os::raw::c_int,
+        data_version: *mut u64,
+        flags: u64,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_get_data_version
+            .as_ref()
+            .expect("Expected function, got error."))(fd, data_version, flags)
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bindings::{
-    LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent, hsm_user_state, lu_fid,
+    LL_DV_RD_FLUSH, LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent,
+    hsm_user_state, lu_fid,
 };
 use crate::action::HsmError;
 use crate::types::Fid;
@@ -235,6 +236,19 @@ impl Library {
             oid: fid.f_oid,
             ver: fid.f_ver,
         })
+    }
+
+    /// The data version of an open file, its writers' caches flushed before.
+    pub(super) fn data_version(&self, file: BorrowedFd<'_>) -> Option<u64> {
+        self.0.llapi_get_data_version.as_ref().ok()?;
+        let mut version = 0;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: an open descriptor; writes the version (LL_IOC_DATA_VERSION).
+        let rc = unsafe {
+            self.0
+                .llapi_get_data_version(file.as_raw_fd(), &raw mut version, u64::from(LL_DV_RD_FLUSH))
+        };
+        (rc == 0 && version != 0).then_some(version)
     }
 
     /// The client's instance of a mount (`lustre-ffff…`), where the library can tell.

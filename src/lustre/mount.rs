@@ -216,6 +216,10 @@ impl FileSystem for Mount {
         Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
     }
 
+    fn data_version(&self, file: &File) -> Option<u64> {
+        self.library.data_version(file.as_fd())
+    }
+
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
         self.library.clear_hsm_states(&self.by_fid(fid), HS_ARCHIVED | HS_LOST)
     }

@@ -12,6 +12,7 @@ use aws_sdk_s3::types::{
     RestoreRequest,
 };
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Checksum, ChecksumKind, Limits, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw};
 
@@ -38,7 +39,7 @@ pub struct Stored {
 }
 
 /// One part as the store confirmed it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredPart {
     /// From 1.
     pub number: i32,
@@ -65,8 +66,36 @@ impl StoredPart {
 
 /// A multipart upload in progress: the store keeps (and bills) its parts until it is completed or
 /// aborted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UploadId(String);
+
+impl UploadId {
+    /// As the store gave it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A part that was sent, with our checksum of its bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SentPart {
+    /// The store's words.
+    pub stored: StoredPart,
+    /// Ours.
+    pub checksum: Checksum,
+}
+
+/// A multipart upload that the store keeps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedUpload {
+    /// The key that it would become.
+    pub key: ObjectKey,
+    /// Its id.
+    pub id: UploadId,
+    /// When it was begun, in seconds since 1970.
+    pub initiated: i64,
+}
 
 /// What a HEAD tells.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -343,6 +372,77 @@ impl Store {
             // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })
+    }
+
+    /// The parts of an upload that the store has: number, ETag, bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the upload is gone.
+    pub async fn list_parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Vec<(i32, String, u64)>, StoreError> {
+        let mut parts = Vec::new();
+        let mut marker = None;
+        loop {
+            let customer = self.target.choices.customer();
+            let answer = self
+                .client
+                .list_parts()
+                .bucket(&self.target.bucket)
+                .key(key.as_str())
+                .upload_id(&upload.0)
+                .set_part_number_marker(marker.take())
+                .set_sse_customer_algorithm(customer.0)
+                .set_sse_customer_key(customer.1)
+                .set_sse_customer_key_md5(customer.2)
+                .send()
+                .await
+                .map_err(|error| StoreError::from_sdk("ListParts", &error))?;
+            for part in answer.parts() {
+                if let (Some(number), Some(etag), Some(size)) = (part.part_number(), part.e_tag(), part.size()) {
+                    parts.push((number, etag.to_owned(), u64::try_from(size).unwrap_or(0)));
+                }
+            }
+            marker = answer.next_part_number_marker().map(str::to_owned);
+            // A list that repeats itself would go on for ever.
+            if answer.is_truncated() != Some(true) || marker.is_none() || parts.len() > 10_000 {
+                return Ok(parts);
+            }
+        }
+    }
+
+    /// Uploads below the prefix, at most 1,000 from `after` on; and where to go on, if there are more.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn list_uploads(
+        &self,
+        after: Option<(String, String)>,
+    ) -> Result<(Vec<ListedUpload>, Option<(String, String)>), StoreError> {
+        let (key_marker, id_marker) = after.clone().unzip();
+        let answer = self
+            .client
+            .list_multipart_uploads()
+            .bucket(&self.target.bucket)
+            .prefix(&self.target.prefix)
+            .set_key_marker(key_marker)
+            .set_upload_id_marker(id_marker)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("ListMultipartUploads", &error))?;
+        let uploads = answer
+            .uploads()
+            .iter()
+            .filter_map(|upload| {
+                Some(ListedUpload {
+                    key: ObjectKey::new(upload.key()?).ok()?,
+                    id: UploadId(upload.upload_id()?.to_owned()),
+                    initiated: upload.initiated()?.secs(),
+                })
+            })
+            .collect();
+        let next = answer.next_key_marker().zip(answer.next_upload_id_marker());
+        let next = next.map(|(key, id)| (key.to_owned(), id.to_owned()));
+        let more = answer.is_truncated() == Some(true) && next != after;
+        Ok((uploads, next.filter(|_| more)))
     }
 
     /// Throws an upload and its parts away; one that is gone is fine.

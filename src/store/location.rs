@@ -10,7 +10,7 @@ use crate::types::ArchiveId;
 const FORMAT: u32 = 1;
 
 /// A CRC-64/NVME of a whole object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Checksum(pub u64);
 
 impl Checksum {

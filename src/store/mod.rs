@@ -16,7 +16,7 @@ mod target;
 
 pub use ca::{CaBundle, InvalidCaBundle};
 pub use choices::{Choices, CustomerKey, Encryption, Thaw, ThawTier};
-pub use client::{Condition, Download, ObjectInfo, Store, Stored, StoredPart, UploadId};
+pub use client::{Condition, Download, ListedUpload, ObjectInfo, SentPart, Store, Stored, StoredPart, UploadId};
 pub use connection::{Connections, check_proxy};
 pub use error::{StartError, StoreError};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};

@@ -3,11 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crc_fast::{CrcAlgorithm, Digest};
+use serde::{Deserialize, Serialize};
 
 use super::Checksum;
 
 /// The checksum that the store verifies on arrival.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ChecksumKind {
     /// Over the whole object, also of a multipart upload.
     #[default]
@@ -43,7 +45,7 @@ impl ChecksumKind {
 }
 
 /// A checksum as it goes over the wire.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Proof {
     pub(super) kind: ChecksumKind,
     /// Base64.

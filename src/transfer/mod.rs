@@ -17,6 +17,7 @@ mod plan;
 mod request;
 mod retry;
 mod sparse;
+mod sweeper;
 mod turns;
 mod upload;
 
@@ -28,7 +29,8 @@ pub use parts::{Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use request::{delete, head, sweep_key, thaw};
 pub use retry::RetryOptions;
-pub use upload::{Upload, Uploaded, upload};
+pub use sweeper::sweep_uploads;
+pub use upload::{NoLog, Unfinished, Upload, UploadLog, Uploaded, abort_upload, upload};
 
 /// How transfers are made, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::body::{FileBody, Meter, Source, payload};
 use super::retry::{Activity, pace, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
-use crate::store::{Checksum, Condition, ObjectKey, Payload, Store, StoreError, Stored, StoredPart, UploadId};
+use crate::store::{
+    Checksum, Condition, ObjectKey, Payload, SentPart, Store, StoreError, Stored, StoredPart, UploadId,
+};
 use crate::types::ArchiveId;
 
 /// For requests that clean up after a failure: they must end, too.
@@ -27,6 +29,48 @@ pub struct Uploaded {
     pub checksum: Checksum,
 }
 
+/// What is kept of an upload for whoever goes on with it after a crash.
+pub trait UploadLog: Send + Sync + std::fmt::Debug {
+    /// One that a former daemon began for the same action and did not finish. Given once.
+    fn unfinished(&self) -> Option<Unfinished>;
+    /// The object will be written by a single request.
+    fn single(&self, to: &Upload);
+    /// An upload in parts was begun.
+    fn begun(&self, to: &Upload, upload: &UploadId, size: u64, part_size: u64);
+    /// The store confirmed a part.
+    fn sent(&self, index: u32, part: &SentPart);
+}
+
+/// For transfers that nobody goes on with.
+#[derive(Clone, Copy, Debug)]
+pub struct NoLog;
+
+impl UploadLog for NoLog {
+    fn unfinished(&self) -> Option<Unfinished> {
+        None
+    }
+    fn single(&self, _: &Upload) {}
+    fn begun(&self, _: &Upload, _: &UploadId, _: u64, _: u64) {}
+    fn sent(&self, _: u32, _: &SentPart) {}
+}
+
+/// An upload that can be gone on with, or thrown away.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its id.
+    pub upload: UploadId,
+    /// Of the file then.
+    pub size: u64,
+    /// Of each part but the last.
+    pub part_size: u64,
+    /// Whether the file has the same bytes now.
+    pub same_data: bool,
+    /// What was confirmed, by index.
+    pub parts: HashMap<u32, SentPart>,
+}
+
 /// One file on its way.
 #[derive(Clone, Debug)]
 pub struct Upload {
@@ -38,6 +82,8 @@ pub struct Upload {
     pub condition: Condition,
     /// User metadata of the object.
     pub metadata: HashMap<String, String>,
+    /// Who is told how far it is.
+    pub log: Arc<dyn UploadLog>,
 }
 
 /// Writes the first `size` bytes of `file` as the object `to.key`. A failed multipart upload is aborted.
@@ -60,6 +106,7 @@ pub fn upload(
 
 fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Upload) -> Result<Uploaded, TransferError> {
     let store = lane.store(to.archive_id)?;
+    to.log.single(to);
     let part = Part {
         offset: 0,
         length: size,
@@ -95,17 +142,59 @@ fn multipart(
     to: &Upload,
 ) -> Result<Uploaded, TransferError> {
     let store = lane.store(to.archive_id)?;
-    let upload = create(lane, control, store, to)?;
-    let sent = send_parts(lane, helpers, control, file, plan, to, &upload);
+    let (upload, known) = match go_on(lane, control, store, to, size, plan) {
+        Some(resumed) => resumed,
+        None => {
+            let upload = create(lane, control, store, to)?;
+            to.log.begun(to, &upload, size, plan.part(0).length);
+            (upload, HashMap::new())
+        }
+    };
+    let sent = send_parts(lane, helpers, control, file, plan, to, &upload, known);
     let result = sent.and_then(|sent| {
-        let whole = plan.combine(sent.iter().map(|(_, sum)| *sum));
-        let parts: Vec<StoredPart> = sent.into_iter().map(|(part, _)| part).collect();
+        let whole = plan.combine(sent.iter().map(|part| part.checksum));
+        let parts: Vec<StoredPart> = sent.into_iter().map(|part| part.stored).collect();
         complete(lane, control, store, size, to, &upload, &parts, whole)
     });
     if result.is_err() {
         abort(lane, store, &to.key, &upload);
     }
     result
+}
+
+/// The upload that a former daemon left, with the parts that need not be sent again: those that the log and the
+/// store agree on. One that can't be gone on with is thrown away.
+fn go_on(
+    lane: &Lane,
+    control: &Control,
+    store: &Store,
+    to: &Upload,
+    size: u64,
+    plan: Plan,
+) -> Option<(UploadId, HashMap<u32, SentPart>)> {
+    let left = to.log.unfinished()?;
+    let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
+    let listed = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+        Ok(store.list_parts(&left.key, &left.upload).await?)
+    }));
+    let listed = match listed {
+        Ok(listed) if fits => listed,
+        Err(TransferError::Store(StoreError::NotFound { .. })) => return None,
+        _ => {
+            abort(lane, store, &left.key, &left.upload);
+            return None;
+        }
+    };
+    let has = |index: u32, part: &SentPart| {
+        let length = plan.part(index as usize).length;
+        listed
+            .iter()
+            .any(|(number, etag, size)| *number == part.stored.number && *etag == part.stored.etag && *size == length)
+    };
+    let mut parts = left.parts;
+    parts.retain(|index, part| has(*index, part));
+    tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
+    Some((left.upload, parts))
 }
 
 /// A request for an upload that is dropped may leave one at the store whose id nobody knows: when the
@@ -134,6 +223,7 @@ fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<
     Ok(upload)
 }
 
+#[expect(clippy::too_many_arguments, reason = "one step of one upload")]
 fn send_parts(
     lane: &Lane,
     helpers: &dyn Helpers,
@@ -142,21 +232,32 @@ fn send_parts(
     plan: Plan,
     to: &Upload,
     upload: &UploadId,
-) -> Result<Vec<(StoredPart, Checksum)>, TransferError> {
+    known: HashMap<u32, SentPart>,
+) -> Result<Vec<SentPart>, TransferError> {
+    let log = Arc::clone(&to.log);
     let (control, source, upload) = (Arc::clone(control), Source::new(file), upload.clone());
     let (archive_id, key) = (to.archive_id, to.key.clone());
     parts::run(lane, helpers, false, plan.count(), move |lane, index| {
         let store = lane.store(archive_id)?;
         let part = plan.part(index);
+        let index32 = u32::try_from(index).map_err(|_| TransferError::Changed)?;
+        if let Some(sent) = known.get(&index32) {
+            control.add_moved(part.length);
+            return Ok(sent.clone());
+        }
         let number = i32::try_from(index + 1).map_err(|_| TransferError::Changed)?;
         let sent = lane.block_on(retry(&lane.options().retry, &control, pace(store), async |activity| {
             let (meter, payload) = body(lane, store, &source, part, &activity).await?;
             let result = store.upload_part(&key, &upload, number, payload).await;
             let stored = source_first(&meter, result)?;
             agree("UploadPart", stored.checksum, meter.checksum())?;
-            Ok((stored.proven(meter.proof()), meter.checksum()))
+            Ok(SentPart {
+                stored: stored.proven(meter.proof()),
+                checksum: meter.checksum(),
+            })
         }))?;
         control.add_moved(part.length);
+        log.sent(index32, &sent);
         Ok(sent)
     })
 }
@@ -210,6 +311,20 @@ fn complete(
             checksum: whole,
         })
     })
+}
+
+/// Throws an upload away that nobody goes on with.
+///
+/// # Errors
+/// No store has that archive id.
+pub fn abort_upload(
+    lane: &Lane,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+    upload: &UploadId,
+) -> Result<(), TransferError> {
+    abort(lane, lane.store(archive_id)?, key, upload);
+    Ok(())
 }
 
 fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site};
-use crate::action::{Debt, Item, Verdict};
+use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{Location, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, sweep_key};
 
@@ -17,7 +17,11 @@ pub(super) fn archive(
     control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
 ) -> Ended {
-    let copied = debt.begin().map_err(JobError::from).and_then(|file| {
+    let begun = debt.begin();
+    if begun.as_ref().is_err_and(HsmError::is_not_found) {
+        super::log::clean_up(site, lane, debt.item());
+    }
+    let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
         // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.
         if site.fs.is_released(debt.item().fid)? {

@@ -8,6 +8,7 @@
 mod archive;
 mod crew;
 mod error;
+mod log;
 mod place;
 mod remove;
 mod restore;

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use super::log::Log;
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
@@ -72,11 +73,13 @@ pub(super) fn place(
         fs: site.fs.name().to_owned(),
         fid: item.fid,
     };
+    let log = Arc::new(Log::new(site, lane, item, file, stat.len()));
     let mut to = Upload {
         archive_id,
         key: natural.clone(),
         condition: Condition::Absent,
         metadata: FileMetadata::new(owner.clone(), &stat).to_map(),
+        log,
     };
     let beside = natural.beside(item.fid);
     if let Some(previous) = previous.as_ref().filter(|previous| {

@@ -9,6 +9,7 @@ mod first_light;
 mod full_pipe;
 mod life;
 mod model;
+mod recovery;
 mod rig;
 mod transfer;
 mod traps;

@@ -39,6 +39,28 @@ pub unsafe extern "C" fn llapi_get_mdt_index_by_fid(fd: c_int, fid: *const LuFid
     }
 }
 
+/// The data version of an open file.
+///
+/// # Safety
+/// `out` is the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llapi_get_data_version(fd: c_int, out: *mut u64, _flags: u64) -> c_int {
+    let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    let found = path.ok().and_then(|path| crate::interpose::file_at(&path));
+    let Some((mount, fid)) = found else {
+        return -libc::ENOTTY;
+    };
+    match fid.and_then(|fid| ask(&mount, &Request::DataVersion(fid), None)) {
+        Ok(Reply::Ok(version)) => {
+            // SAFETY: as the caller promises.
+            unsafe { out.write(version) };
+            0
+        }
+        Ok(_) => -libc::EPROTO,
+        Err(errno) => -errno,
+    }
+}
+
 /// Number of OSTs or MDTs.
 ///
 /// # Safety

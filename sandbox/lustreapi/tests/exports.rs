@@ -59,6 +59,7 @@ fn every_function_that_a_copytool_needs_is_exported() {
         "llapi_get_obd_count",
         "llapi_create_volatile_idx",
         "llapi_fd2fid",
+        "llapi_get_data_version",
     ] {
         // SAFETY: only looked up, not called.
         let found = unsafe { library.get::<*const ()>(name) };

@@ -300,6 +300,8 @@ pub enum Request {
     },
     /// A FID for a new volatile file on that MDT; ENODEV when there is none.
     NewVolatile(u32),
+    /// A file's data version.
+    DataVersion(Fid),
     /// Whether a restore's file may be synced; an errno when not.
     Sync,
     /// Number of MDTs.

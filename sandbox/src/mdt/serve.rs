@@ -213,6 +213,7 @@ impl State {
             },
             Request::CopyStart(item) => self.copy_start(&item).map(Reply::Ok),
             Request::NewVolatile(mdt) => self.new_fid_on(mdt).map(Reply::Fid),
+            Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
             Request::Sync => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
             Request::MdtOf(fid) => Ok(Reply::Ok(u64::from(mdt_of(fid)))),

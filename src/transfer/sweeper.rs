@@ -1,0 +1,41 @@
+//! Uploads that nobody will finish: a daemon died before it could write down or abort them.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::retry::{pace, retry};
+use super::{Control, Lane, TransferError, abort_upload};
+use crate::types::ArchiveId;
+
+/// Aborts the uploads below an archive's prefix that are older than `age` and not among `live`; how many.
+///
+/// # Errors
+/// The store does not list its uploads.
+pub fn sweep_uploads(
+    lane: &Lane,
+    control: &Control,
+    archive_id: ArchiveId,
+    age: Duration,
+    live: &HashSet<String>,
+) -> Result<usize, TransferError> {
+    let store = lane.store(archive_id)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let before = i64::try_from(now.saturating_sub(age).as_secs()).unwrap_or(i64::MAX);
+    let (mut aborted, mut from) = (0, None);
+    loop {
+        let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+            Ok(store.list_uploads(from.clone()).await?)
+        }))?;
+        for upload in uploads {
+            if upload.initiated <= before && !live.contains(upload.id.as_str()) {
+                tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
+                abort_upload(lane, archive_id, &upload.key, &upload.id)?;
+                aborted += 1;
+            }
+        }
+        match next {
+            Some(next) => from = Some(next),
+            None => return Ok(aborted),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! An archive's place in the journal: what a successor needs to go on with it or to clean up after it.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Site;
+use crate::action::{ActionKey, Item};
+use crate::journal::{Journal, UploadRecord};
+use crate::store::{ObjectInfo, Owner, SentPart, UploadId};
+use crate::transfer::{Lane, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
+
+#[derive(Debug)]
+pub(super) struct Log {
+    journal: Arc<Journal>,
+    key: ActionKey,
+    data_version: Option<u64>,
+    unfinished: Mutex<Option<Unfinished>>,
+}
+
+impl Log {
+    pub(super) fn new(site: &Site, lane: &Lane, item: &Item, file: &File, size: u64) -> Self {
+        // Asked for what will be sent in parts; anything else begins anew.
+        let large = size > lane.options().plan.threshold;
+        let data_version = large.then(|| site.fs.data_version(file)).flatten();
+        let unfinished = large
+            .then(|| site.journal.upload_of(item.key()))
+            .flatten()
+            .and_then(|(record, parts)| {
+                let (_, key) = record.target()?;
+                Some(Unfinished {
+                    key,
+                    upload: record.upload()?.clone(),
+                    size: record.size,
+                    part_size: record.part_size,
+                    same_data: data_version.is_some() && record.data_version == data_version,
+                    parts,
+                })
+            });
+        Self {
+            journal: Arc::clone(&site.journal),
+            key: item.key(),
+            data_version,
+            unfinished: Mutex::new(unfinished),
+        }
+    }
+}
+
+impl UploadLog for Log {
+    fn unfinished(&self) -> Option<Unfinished> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn single(&self, to: &Upload) {
+        self.journal
+            .uploading(self.key, &UploadRecord::single(to.archive_id, &to.key));
+    }
+
+    fn begun(&self, to: &Upload, upload: &UploadId, size: u64, part_size: u64) {
+        let record = UploadRecord::multipart(to.archive_id, &to.key, upload, size, part_size, self.data_version);
+        self.journal.uploading(self.key, &record);
+    }
+
+    fn sent(&self, index: u32, part: &SentPart) {
+        self.journal.sent(self.key, index, part);
+    }
+}
+
+/// An archive that a former daemon began and that can't be begun any more: its upload goes, and its object, unless
+/// it is the file's copy.
+pub(super) fn clean_up(site: &Site, lane: &Lane, item: &Item) {
+    let Some((record, _)) = site.journal.upload_of(item.key()) else {
+        return;
+    };
+    let Some((archive_id, key)) = record.target() else {
+        return;
+    };
+    if let Some(upload) = record.upload()
+        && let Err(error) = abort_upload(lane, archive_id, &key, upload)
+    {
+        tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
+    }
+    let mapped = match site.fs.map(item.fid) {
+        Ok(record) => record.and_then(|bytes| crate::store::Location::from_bytes(&bytes).ok()),
+        Err(error) if error.is_not_found() => None,
+        // Whether it is the file's copy can't be told: it stays.
+        Err(_) => return,
+    };
+    if mapped.is_some_and(|mapped| mapped.key == key) {
+        return;
+    }
+    let is_garbage = |found: &ObjectInfo| {
+        Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid)
+    };
+    if let Err(error) = sweep_key(lane, archive_id, &key, None, is_garbage) {
+        tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
+    }
+}

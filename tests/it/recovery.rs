@@ -1,0 +1,181 @@
+//! A daemon that was killed, and its successor.
+
+use std::time::Instant;
+
+use lhsm_sandbox::protocol::{Action, ActionState, Fid, states};
+use nix::sys::signal::Signal;
+
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
+
+/// Until all that the daemon knows is on disk.
+fn journal_is_written(rig: &Rig) {
+    let asked = Instant::now();
+    loop {
+        let seen = rig.log().matches("unwritten=").count();
+        rig.daemon.as_ref().unwrap().signal(Signal::SIGUSR1).unwrap();
+        while rig.log().matches("unwritten=").count() == seen {
+            assert!(asked.elapsed() < PATIENCE, "{}", rig.log());
+            std::thread::yield_now();
+        }
+        if rig.log().rsplit("unwritten=").next().unwrap().starts_with("0 ") {
+            return;
+        }
+    }
+}
+
+fn kill(rig: &mut Rig) {
+    let mut daemon = rig.daemon.take().unwrap();
+    daemon.signal(Signal::SIGKILL).unwrap();
+    daemon.wait(PATIENCE).unwrap();
+}
+
+fn ends_well(rig: &mut Rig, fids: &[Fid]) {
+    assert!(rig.client.wait(fids, PATIENCE).unwrap(), "{}", rig.log());
+    for fid in fids {
+        assert_eq!(
+            rig.client.state(*fid).unwrap().states,
+            states::EXISTS | states::ARCHIVED,
+            "{}",
+            rig.log()
+        );
+    }
+}
+
+#[test]
+fn what_a_killed_daemon_had_in_hand_is_done_by_its_successor() {
+    let mut rig = Rig::new();
+    let released: Vec<_> = (0..4).map(|n| rig.file(&format!("r{n}"), &noise(7000 + n))).collect();
+    for fid in &released {
+        rig.archive(*fid);
+        rig.client.release(*fid).unwrap();
+    }
+    let gone = rig.file("gone", b"x");
+    rig.archive(gone);
+    let fresh: Vec<_> = (0..40).map(|n| rig.file(&format!("a{n}"), &noise(100 + n))).collect();
+    let puts = rig.store.faults().hold("PutObject");
+    let gets = rig.store.faults().hold("GetObject");
+    let heads = rig.store.faults().hold("HeadObject");
+    rig.client.request(Action::Archive, 1, &fresh).unwrap();
+    rig.client.request(Action::Restore, 1, &released).unwrap();
+    rig.client.request(Action::Remove, 1, &[gone]).unwrap();
+    assert!(rig.client.wait_started(45, PATIENCE).unwrap());
+    assert!(puts.wait_held_blocking(1, PATIENCE));
+    assert!(gets.wait_held_blocking(2, PATIENCE));
+    journal_is_written(&rig);
+    kill(&mut rig);
+    for gate in [puts, gets, heads] {
+        gate.release();
+    }
+    rig.start();
+    let all: Vec<_> = [&released[..], &fresh[..]].concat();
+    ends_well(&mut rig, &all);
+    for n in 0..4 {
+        assert_eq!(rig.read(&format!("r{n}")), noise(7000 + n));
+    }
+    assert_eq!(rig.settle(gone).states, 0);
+    assert!(!rig.keys().contains(&"gone".to_owned()));
+    // Each action was answered once, by one of the two.
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_large_archive_goes_on_behind_the_last_part_that_was_confirmed() {
+    let mut rig = Rig::new();
+    let content = noise(33 << 20);
+    let fid = rig.file("large", &content);
+    let gate = rig.store.faults().hold("CompleteMultipartUpload");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    journal_is_written(&rig);
+    kill(&mut rig);
+    gate.release();
+    let before = rig.store.stats();
+    assert_eq!(before.count("UploadPart"), 7);
+    rig.start();
+    ends_well(&mut rig, &[fid]);
+    let after = rig.store.stats();
+    assert_eq!(after.count("UploadPart"), 7, "no part was sent twice");
+    assert_eq!(after.count("CreateMultipartUpload"), 1);
+    assert_eq!(rig.store.object_body(BUCKET, "large").unwrap(), content);
+    rig.assert_settled();
+}
+
+#[test]
+fn an_upload_of_a_file_that_changed_meanwhile_is_not_gone_on_with() {
+    let mut rig = Rig::new();
+    let fid = rig.file("large", &noise(12 << 20));
+    let gate = rig.store.faults().hold("CompleteMultipartUpload");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    journal_is_written(&rig);
+    kill(&mut rig);
+    gate.release();
+    let content = vec![7; 12 << 20];
+    std::fs::write(rig.mount().join("large"), &content).unwrap();
+    rig.start();
+    ends_well(&mut rig, &[fid]);
+    assert_eq!(rig.store.stats().count("CreateMultipartUpload"), 2);
+    assert_eq!(rig.store.object_body(BUCKET, "large").unwrap(), content);
+    rig.assert_settled();
+}
+
+#[test]
+fn what_the_coordinator_no_longer_knows_leaves_neither_upload_nor_object() {
+    let mut rig = Rig::new();
+    let (large, small) = (rig.file("large", &noise(12 << 20)), rig.file("small", b"data"));
+    let complete = rig.store.faults().hold("CompleteMultipartUpload");
+    rig.client.request(Action::Archive, 1, &[large]).unwrap();
+    assert!(complete.wait_held_blocking(1, PATIENCE));
+    let put = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &[small]).unwrap();
+    assert!(put.wait_held_blocking(1, PATIENCE));
+    journal_is_written(&rig);
+    kill(&mut rig);
+    complete.release();
+    put.release();
+    // As if the PUT had been complete when the daemon died.
+    let owner = [("lhsm-fid".to_owned(), format!("{small}").replace(['[', ']'], ""))];
+    let owner = owner.into_iter().chain([("lhsm-fs".to_owned(), "lustre".to_owned())]);
+    rig.store.put(BUCKET, "small", b"data".to_vec(), owner.collect());
+    rig.client.request(Action::Cancel, 1, &[large, small]).unwrap();
+    for name in ["large", "small"] {
+        std::fs::remove_file(rig.mount().join(name)).unwrap();
+    }
+    rig.start();
+    assert!(rig.client.wait(&[large, small], PATIENCE).unwrap(), "{}", rig.log());
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.store.uploads(BUCKET), []);
+    assert_eq!(rig.keys(), Vec::<String>::new(), "{}", rig.log());
+}
+
+#[test]
+fn uploads_that_nobody_knows_are_aborted_once_they_are_old() {
+    let usual = Setup::default();
+    let mut rig = Rig::with(Setup {
+        settings: format!("{}abort_uploads_after = '1s'\n", usual.settings),
+        ..usual
+    });
+    let fid = rig.file("large", &noise(12 << 20));
+    let gate = rig.store.faults().hold("UploadPart");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    let begun = Instant::now();
+    kill(&mut rig);
+    gate.release();
+    // With the journal everything that is known of it goes.
+    std::fs::remove_dir_all(rig.dir.path().join("state")).unwrap();
+    assert_eq!(rig.store.uploads(BUCKET).len(), 1);
+    // A young one might be another mover's.
+    while begun.elapsed() < std::time::Duration::from_millis(2100) {
+        std::thread::yield_now();
+    }
+    rig.start();
+    while !rig.store.uploads(BUCKET).is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "{}", rig.log());
+        std::thread::yield_now();
+    }
+    // The action itself is lost to us; its file is not.
+    assert_eq!(rig.read("large").len(), 12 << 20);
+    assert_eq!(rig.client.actions().unwrap()[0].state, ActionState::Started);
+}
