@@ -16,9 +16,9 @@ use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
-use crate::transfer::{Control, Lane, Stop, sweep_uploads};
+use crate::transfer::Stop;
 use crate::types::{ArchiveId, HsmErrno};
-use crate::worker::{Crew, Settler, Site, Tally};
+use crate::worker::{Crew, Settler, Site, Sweeper, Tally};
 
 /// For a store's first answer; one that is silent is no reason not to start.
 const CHECK: Duration = Duration::from_secs(5);
@@ -97,7 +97,7 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
     stages.inherit(&agent);
     let registration = Registration::start(settings, agent, &stages, tell)?;
     tracing::info!("registered; serving");
-    stages.sweep_uploads(settings, &targets)?;
+    let sweeper = Sweeper::start(&stages.site, &targets, settings.transfer, settings.abort_uploads_after)?;
     let result = loop {
         tokio::select! {
             () = signals.wait() => break Ok(()),
@@ -109,6 +109,7 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
     stages
         .stop(Some(registration), settings.drain_timeout, &mut signals)
         .await;
+    drop(sweeper);
     result
 }
 
@@ -268,30 +269,6 @@ impl Stages {
         if self.arrivals.send(debts.collect()).is_err() {
             tracing::error!("the intake is gone");
         }
-    }
-
-    /// Aborts the uploads below our prefixes that nobody goes on with; in the background.
-    fn sweep_uploads(&self, settings: &Settings, targets: &[Arc<Target>]) -> std::io::Result<()> {
-        let (targets, options) = (targets.to_vec(), settings.transfer);
-        let (journal, age) = (Arc::clone(&self.site.journal), settings.abort_uploads_after);
-        std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-            let lane = match Lane::new(&targets, options) {
-                Ok(lane) => lane,
-                Err(error) => return tracing::warn!(%error, "abandoned uploads are not looked for"),
-            };
-            let live = journal.live_uploads();
-            for target in &targets {
-                let archive_id = target.options().archive_id;
-                match sweep_uploads(&lane, &Control::default(), archive_id, age, &live) {
-                    Ok(0) => {}
-                    Ok(aborted) => tracing::info!(archive = archive_id.get(), aborted, "abandoned uploads aborted"),
-                    Err(error) => {
-                        tracing::warn!(archive = archive_id.get(), %error, "abandoned uploads can't be looked for");
-                    }
-                }
-            }
-        })?;
-        Ok(())
     }
 
     /// For `kill -USR1`.

@@ -89,6 +89,9 @@ impl Daemon {
     /// # Errors
     /// It does not end in that time.
     pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
         let until = Instant::now() + limit;
         let pidfd = pidfd(self.child.id())?;
         let ms = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);

@@ -30,7 +30,7 @@ pub use record::UploadRecord;
 
 use crate::action::{ActionKey, Item};
 use crate::store::{Location, SentPart};
-use crate::types::Fid;
+use crate::types::{Cookie, Fid};
 
 type FidKey = (u64, u32, u32);
 type ActionId = (u64, u64, u32, u32);
@@ -64,6 +64,10 @@ struct State {
     writing: Option<Arc<Batch>>,
     /// Actions with an entry in `uploads`, on disk or pending; few.
     uploading: HashSet<ActionKey>,
+    /// Entries of `uploads` that a former daemon made and that nobody has looked at yet.
+    inherited: HashSet<ActionKey>,
+    /// The same of actions that are over.
+    orphans: HashSet<ActionKey>,
     /// Actions that may be on disk though they are pending as new.
     on_disk: HashSet<ActionKey>,
     stopping: bool,
@@ -193,6 +197,10 @@ impl Journal {
                 _ => drop(state.pending.actions.insert(key, Change::Gone)),
             }
             if state.uploading.remove(&key) {
+                if state.inherited.remove(&key) {
+                    state.orphans.insert(key);
+                    return;
+                }
                 state.pending.parts.retain(|(of, _), _| *of != key);
                 match state.pending.uploads.remove(&key) {
                     Some(Some(_)) if !on_disk => {}
@@ -205,6 +213,7 @@ impl Journal {
     /// Where a running archive writes to.
     pub fn uploading(&self, key: ActionKey, upload: &UploadRecord) {
         self.shared.change(|state| {
+            state.inherited.remove(&key);
             if !state.uploading.insert(key) {
                 // The former record may be written already.
                 state.on_disk.insert(key);
@@ -245,6 +254,25 @@ impl Journal {
             .filter_map(|(index, bytes)| Some((index, record::part(&bytes)?)))
             .collect();
         Some((upload, parts))
+    }
+
+    /// Somebody goes on with what a former daemon left of an action, or cleans it up.
+    pub fn taken(&self, key: ActionKey) {
+        self.shared.lock().inherited.remove(&key);
+    }
+
+    /// Uploads of actions that are over: [`Journal::upload_of`] tells what they are, [`Journal::cleaned`] ends them.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<ActionKey> {
+        self.shared.lock().orphans.iter().copied().collect()
+    }
+
+    /// Nothing is left of an orphan.
+    pub fn cleaned(&self, key: ActionKey) {
+        self.shared.change(|state| {
+            state.orphans.remove(&key);
+            state.pending.uploads.insert(key, None);
+        });
     }
 
     /// Upload ids of archives that are not answered.
@@ -289,8 +317,20 @@ impl Journal {
             }
             Ok(items)
         });
-        let items = items.unwrap_or_default();
+        let items: Vec<Item> = items.unwrap_or_default();
+        let uploads = self.read("uploads", |database| {
+            let mut keys = Vec::new();
+            for entry in database.begin_read()?.open_table(UPLOADS)?.iter()? {
+                keys.push(action_key(entry?.0.value()));
+            }
+            Ok(keys)
+        });
+        let known: HashSet<ActionKey> = items.iter().map(Item::key).collect();
+        let uploads = uploads.unwrap_or_default();
+        let (inherited, orphans): (HashSet<_>, HashSet<_>) = uploads.into_iter().partition(|key| known.contains(key));
         let mut state = self.shared.lock();
+        state.inherited = inherited;
+        state.orphans = orphans;
         state.uploading.extend(items.iter().map(Item::key));
         state.on_disk.extend(items.iter().map(Item::key));
         drop(state);
@@ -319,6 +359,13 @@ impl Drop for Journal {
 
 const fn fid_key(fid: Fid) -> FidKey {
     (fid.seq, fid.oid, fid.ver)
+}
+
+const fn action_key((cookie, seq, oid, ver): ActionId) -> ActionKey {
+    ActionKey {
+        cookie: Cookie(cookie),
+        fid: Fid { seq, oid, ver },
+    }
 }
 
 const fn action_id(key: ActionKey) -> ActionId {

@@ -107,7 +107,7 @@ pub(super) async fn retry<T>(
         }
         // Where everybody tries again, each does so rarely.
         if !pace.may_retry() {
-            pause = options.longest_pause;
+            pause = pause.max(options.longest_pause / 4);
         }
         tracing::debug!(error = %last, pause_ms = pause.as_millis(), "trying again");
         tokio::select! {

@@ -143,8 +143,9 @@ fn multipart(
 ) -> Result<Uploaded, TransferError> {
     let store = lane.store(to.archive_id)?;
     let (upload, known) = match go_on(lane, control, store, to, size, plan) {
-        Some(resumed) => resumed,
-        None => {
+        Left::Upload(upload, parts) => (upload, parts),
+        Left::Object(uploaded) => return Ok(uploaded),
+        Left::Nothing => {
             let upload = create(lane, control, store, to)?;
             to.log.begun(to, &upload, size, plan.part(0).length);
             (upload, HashMap::new())
@@ -162,27 +163,36 @@ fn multipart(
     result
 }
 
-/// The upload that a former daemon left, with the parts that need not be sent again: those that the log and the
-/// store agree on. One that can't be gone on with is thrown away.
-fn go_on(
-    lane: &Lane,
-    control: &Control,
-    store: &Store,
-    to: &Upload,
-    size: u64,
-    plan: Plan,
-) -> Option<(UploadId, HashMap<u32, SentPart>)> {
-    let left = to.log.unfinished()?;
+/// What a former daemon left at the store.
+enum Left {
+    Nothing,
+    /// With the parts that need not be sent again.
+    Upload(UploadId, HashMap<u32, SentPart>),
+    /// It died while the store made the object.
+    Object(Uploaded),
+}
+
+/// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
+fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, plan: Plan) -> Left {
+    let Some(left) = to.log.unfinished() else {
+        return Left::Nothing;
+    };
     let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
     let listed = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
         Ok(store.list_parts(&left.key, &left.upload).await?)
     }));
     let listed = match listed {
         Ok(listed) if fits => listed,
-        Err(TransferError::Store(StoreError::NotFound { .. })) => return None,
-        _ => {
+        Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
+            return made(lane, control, store, to, size, plan, &left.parts).map_or(Left::Nothing, Left::Object);
+        }
+        listed => {
+            tracing::info!(
+                key = %left.key, same_data = left.same_data, fits, error = listed.err().map(tracing::field::display),
+                "the upload of a former daemon can't be gone on with"
+            );
             abort(lane, store, &left.key, &left.upload);
-            return None;
+            return Left::Nothing;
         }
     };
     let has = |index: u32, part: &SentPart| {
@@ -194,7 +204,42 @@ fn go_on(
     let mut parts = left.parts;
     parts.retain(|index, part| has(*index, part));
     tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
-    Some((left.upload, parts))
+    Left::Upload(left.upload, parts)
+}
+
+/// The object that an upload has become, if it has just the bytes of our parts.
+fn made(
+    lane: &Lane,
+    control: &Control,
+    store: &Store,
+    to: &Upload,
+    size: u64,
+    plan: Plan,
+    parts: &HashMap<u32, SentPart>,
+) -> Option<Uploaded> {
+    let indices = 0..u32::try_from(plan.count()).ok()?;
+    let sums: Vec<Checksum> = indices
+        .map(|index| parts.get(&index).map(|part| part.checksum))
+        .collect::<Option<_>>()?;
+    let whole = plan.combine(sums);
+    let found = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+        Ok(store.head(&to.key, None).await?)
+    }));
+    let found = found
+        .ok()
+        .filter(|found| found.size == size && found.checksum == Some(whole))?;
+    if found.metadata != to.metadata {
+        return None;
+    }
+    tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
+    Some(Uploaded {
+        stored: Stored {
+            etag: found.etag,
+            version: found.version,
+            checksum: found.checksum,
+        },
+        checksum: whole,
+    })
 }
 
 /// A request for an upload that is dropped may leave one at the store whose id nobody knows: when the
@@ -316,25 +361,23 @@ fn complete(
 /// Throws an upload away that nobody goes on with.
 ///
 /// # Errors
-/// No store has that archive id.
+/// The store did not take it.
 pub fn abort_upload(
     lane: &Lane,
     archive_id: ArchiveId,
     key: &ObjectKey,
     upload: &UploadId,
 ) -> Result<(), TransferError> {
-    abort(lane, lane.store(archive_id)?, key, upload);
-    Ok(())
+    let store = lane.store(archive_id)?;
+    let aborted = lane.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
+    let seconds = CLEAN_UP.as_secs();
+    Ok(aborted.unwrap_or(Err(StoreError::Stalled { seconds }))?)
 }
 
 fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
-    let result = lane.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
-    let error = match result {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer in {} s", CLEAN_UP.as_secs()),
-    };
-    tracing::warn!(%key, error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
+    if let Err(error) = abort_upload(lane, store.target().archive_id, key, upload) {
+        tracing::warn!(%key, %error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
+    }
 }
 
 /// A part that fits into one chunk waits for its bandwidth here, a longer one as it goes.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site};
-use crate::action::{Debt, HsmError, Item, Verdict};
+use crate::action::{Debt, Item, Verdict};
 use crate::store::{Location, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, sweep_key};
 
@@ -18,8 +18,8 @@ pub(super) fn archive(
     mut debt: Box<dyn Debt>,
 ) -> Ended {
     let begun = debt.begin();
-    if begun.as_ref().is_err_and(HsmError::is_not_found) {
-        super::log::clean_up(site, lane, debt.item());
+    if begun.is_err() && super::log::clean_up(site, lane, debt.item().key()) {
+        site.journal.taken(debt.item().key());
     }
     let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);

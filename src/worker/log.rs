@@ -47,7 +47,9 @@ impl Log {
 
 impl UploadLog for Log {
     fn unfinished(&self) -> Option<Unfinished> {
-        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        self.journal.taken(self.key);
+        Some(unfinished)
     }
 
     fn single(&self, to: &Upload) {
@@ -66,32 +68,36 @@ impl UploadLog for Log {
 }
 
 /// An archive that a former daemon began and that can't be begun any more: its upload goes, and its object, unless
-/// it is the file's copy.
-pub(super) fn clean_up(site: &Site, lane: &Lane, item: &Item) {
-    let Some((record, _)) = site.journal.upload_of(item.key()) else {
-        return;
+/// it is the file's copy. `false`: not now.
+pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
+    let Some((record, _)) = site.journal.upload_of(action) else {
+        return true;
     };
     let Some((archive_id, key)) = record.target() else {
-        return;
+        return true;
     };
+    let fid = action.fid;
     if let Some(upload) = record.upload()
         && let Err(error) = abort_upload(lane, archive_id, &key, upload)
     {
         tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
+        return false;
     }
-    let mapped = match site.fs.map(item.fid) {
+    let mapped = match site.fs.map(fid) {
         Ok(record) => record.and_then(|bytes| crate::store::Location::from_bytes(&bytes).ok()),
         Err(error) if error.is_not_found() => None,
         // Whether it is the file's copy can't be told: it stays.
-        Err(_) => return,
+        Err(_) => return false,
     };
     if mapped.is_some_and(|mapped| mapped.key == key) {
-        return;
+        return true;
     }
     let is_garbage = |found: &ObjectInfo| {
-        Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid)
+        Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == fid)
     };
     if let Err(error) = sweep_key(lane, archive_id, &key, None, is_garbage) {
         tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
+        return false;
     }
+    true
 }

@@ -13,6 +13,7 @@ mod place;
 mod remove;
 mod restore;
 mod settle;
+mod sweeper;
 mod verdict;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::time::Instant;
 pub use crew::Crew;
 pub use error::JobError;
 pub use settle::Settler;
+pub use sweeper::Sweeper;
 pub use verdict::verdict;
 
 use crate::action::{Debt, FileSystem, Verdict};

@@ -36,13 +36,16 @@ fn files_of_every_size_come_back_as_they_were() {
 #[test]
 fn the_archive_of_a_small_file_is_one_put_and_no_other_request() {
     let mut rig = Rig::new();
-    let before = rig.store.stats();
+    // The look for abandoned uploads, at the start, is not the archive's.
+    let requests = |rig: &Rig| {
+        let stats = rig.store.stats();
+        stats.requests.values().sum::<u64>() - stats.count("ListMultipartUploads")
+    };
+    let before = requests(&rig);
     let fid = rig.file("small", &noise(4096));
     rig.archive(fid);
-    let after = rig.store.stats();
-    let new: u64 = after.requests.values().sum::<u64>() - before.requests.values().sum::<u64>();
-    assert_eq!(after.count("PutObject"), 1);
-    assert_eq!(new, 1);
+    assert_eq!(rig.store.stats().count("PutObject"), 1);
+    assert_eq!(requests(&rig) - before, 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn ten_thousand_actions_against_a_silent_store_block_nobody_and_all_end_once_it_answers() {
     let mut rig = Rig::with(Setup {
-        settings: "[transfer]\nstall_timeout = '1s'\n".into(),
+        settings: "[transfer]\nstall_timeout = '20s'\n".into(),
         max_requests: FILES,
         ..Setup::default()
     });

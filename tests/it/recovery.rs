@@ -95,7 +95,12 @@ fn a_large_archive_goes_on_behind_the_last_part_that_was_confirmed() {
     rig.start();
     ends_well(&mut rig, &[fid]);
     let after = rig.store.stats();
-    assert_eq!(after.count("UploadPart"), 7, "no part was sent twice");
+    assert_eq!(
+        after.count("UploadPart"),
+        7,
+        "no part was sent twice; the log:\n{}",
+        rig.log()
+    );
     assert_eq!(after.count("CreateMultipartUpload"), 1);
     assert_eq!(rig.store.object_body(BUCKET, "large").unwrap(), content);
     rig.assert_settled();

@@ -303,3 +303,27 @@ fn a_restore_whose_fsync_fails_is_not_called_done() {
     assert_eq!((failed.errval, failed.ends), (libc::EIO, 1));
     assert_eq!(rig.restore("file", fid), noise(10_000));
 }
+
+#[test]
+fn a_file_that_is_being_archived_can_not_be_released() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    // Two requests at once: the second comes while the first is not done, and is not refused.
+    let gate = rig.store.faults().hold("PutObject");
+    let forced = Request::Hsm {
+        action: Action::Archive,
+        archive_id: 1,
+        flags: 1,
+        fids: vec![fid],
+        data: Vec::new(),
+    };
+    rig.client.ask(&forced).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    let error = rig.client.release(fid).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    gate.release();
+    rig.settle(fid);
+    rig.client.release(fid).unwrap();
+    assert_eq!(rig.restore("file", fid), noise(10_000));
+}

@@ -1,6 +1,8 @@
 //! `cargo xtask bindings [--write]` (feature `bindgen`): compares the committed bindings with what bindgen
 //! makes of wrapper.h, or writes them.
 //!
+//! `cargo xtask crash`: kills the daemon again and again, and looks for what was lost.
+//!
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
 
@@ -17,9 +19,10 @@ fn main() -> ExitCode {
         #[cfg(feature = "bindgen")]
         Some("bindings") => check_bindings(arguments.iter().any(|argument| argument == "--write")),
         Some("sandbox") => run("sandbox", arguments),
+        Some("crash") => run("crash", arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS]{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()

@@ -54,6 +54,15 @@ impl Connection {
         Self(stream)
     }
 
+    /// The process at the other end.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn peer(&self) -> io::Result<i32> {
+        let peer = nix::sys::socket::getsockopt(&self.0, nix::sys::socket::sockopt::PeerCredentials)?;
+        Ok(peer.pid())
+    }
+
     /// Sends a value, and a descriptor with it.
     ///
     /// # Errors

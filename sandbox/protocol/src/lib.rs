@@ -8,5 +8,5 @@ mod message;
 pub use frame::{Connection, SOCKET, connect, listen};
 pub use message::{
     Action, ActionState, AgentInfo, Counters, Fault, Fid, FileState, HsmControl, Item, Reply, Request, RequestInfo,
-    Tunable, flags, states,
+    Step, Tunable, flags, states,
 };

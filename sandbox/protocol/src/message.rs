@@ -204,6 +204,20 @@ pub enum Tunable {
     RetryAction,
 }
 
+/// What a copytool does on the way to an action's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// `LL_IOC_HSM_COPY_START`
+    Begin,
+    /// It sets an attribute of the file.
+    Map,
+    /// It removes one, or changes the file's states.
+    Unmap,
+    /// `LL_IOC_HSM_COPY_END`
+    End,
+}
+
 /// What goes wrong when asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -236,6 +250,13 @@ pub enum Fault {
         errno: i32,
         /// How many.
         times: u32,
+    },
+    /// The copytool that next does this is killed (SIGKILL), before it is done or right after.
+    Kill {
+        /// What.
+        step: Step,
+        /// Not done.
+        before: bool,
     },
     /// A cancel for an action that nobody has.
     StrayCancel,

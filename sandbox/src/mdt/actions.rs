@@ -150,6 +150,9 @@ impl State {
             _ => 0,
         };
         self.progress(item.fid, item.cookie)?;
+        if let Ok((_, record)) = self.started(item.cookie) {
+            record.begun = true;
+        }
         Ok(version)
     }
 

@@ -1,6 +1,6 @@
 //! Trouble that was asked for.
 
-use lhsm_sandbox_protocol::{Action, ActionState, Fault};
+use lhsm_sandbox_protocol::{Action, ActionState, Fault, Request, Step};
 
 use super::state::State;
 
@@ -11,6 +11,7 @@ pub(super) struct Faults {
     pub(super) end_errno: (i32, u32),
     pub(super) begin_errno: (i32, u32),
     pub(super) sync_errno: (i32, u32),
+    pub(super) kill: Option<(Step, bool)>,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }
@@ -25,6 +26,7 @@ impl State {
             Fault::EndErrno { errno, times } => self.faults.end_errno = (errno, times),
             Fault::BeginErrno { errno, times } => self.faults.begin_errno = (errno, times),
             Fault::SyncErrno { errno, times } => self.faults.sync_errno = (errno, times),
+            Fault::Kill { step, before } => self.faults.kill = Some((step, before)),
             Fault::StrayCancel => {
                 let fid = self.new_fid();
                 let cookie = self.new_cookie();
@@ -67,6 +69,17 @@ impl State {
                 self.waiting.push_back(*number);
             }
         }
+    }
+}
+
+/// Which step of a copytool's a request is.
+pub(super) fn step(request: &Request) -> Option<Step> {
+    match request {
+        Request::CopyStart(_) => Some(Step::Begin),
+        Request::SetXattr(..) => Some(Step::Map),
+        Request::RemoveXattr(..) | Request::SetState { .. } => Some(Step::Unmap),
+        Request::CopyEnd { .. } => Some(Step::End),
+        _ => None,
     }
 }
 

@@ -147,6 +147,10 @@ impl State {
         {
             return Err(libc::EPERM);
         }
+        // The lease that Lustre takes: a copytool that archives the file has it open.
+        if self.is_being_read(fid) {
+            return Err(libc::EBUSY);
+        }
         let file = open_for_writing(&self.link(fid))?;
         file.set_len(0)
             .and_then(|()| file.set_len(stat.len()))

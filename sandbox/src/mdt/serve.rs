@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{AgentInfo, Connection, HsmControl, Item, Reply, Request, Tunable};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::Shared;
 use super::dispatch::adopt;
-use super::faults::strike;
+use super::faults::{step, strike};
 use super::namespace::swap;
 use super::state::{Agent, Control, Pipe, State, mdt_of};
 
@@ -42,6 +45,18 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
+        let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
+        if let Some((_, before)) = deadly {
+            if !before {
+                drop(answer(shared, request, fd));
+                shared.changed.notify_all();
+            }
+            if let Ok(pid) = connection.peer() {
+                // One that is dead already is as it should be.
+                let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            return;
+        }
         let reply = answer(shared, request, fd).unwrap_or_else(Reply::Errno);
         shared.changed.notify_all();
         if connection.send(&reply, None).is_err() {

@@ -101,6 +101,8 @@ pub(super) struct Record {
     /// In the coordinator's memory; an action that is STARTED only in the log is not.
     pub(super) in_memory: bool,
     pub(super) cancelled: bool,
+    /// Between COPY_START and COPY_END.
+    pub(super) begun: bool,
     pub(super) last_progress: Instant,
     /// The first data FID that a restore reported is final.
     pub(super) data_fid: Option<Fid>,
@@ -190,6 +192,14 @@ impl State {
         self.others.get(mdt_of(fid).checked_sub(1)? as usize).copied()
     }
 
+    /// Whether a copytool reads the file for an archive.
+    pub(super) fn is_being_read(&self, fid: Fid) -> bool {
+        let pending = self.pending.get(&fid).into_iter().flatten();
+        pending
+            .filter_map(|number| self.actions.get(number))
+            .any(|record| record.action == Action::Archive && record.begun && record.in_memory)
+    }
+
     /// The file's action that is not over, the cancels left out.
     pub(super) fn pending_of(&self, fid: Fid) -> Option<&Record> {
         self.actions.get(self.pending.get(&fid)?.last()?)
@@ -213,6 +223,7 @@ impl Record {
             agent: None,
             in_memory: false,
             cancelled: false,
+            begun: false,
             last_progress: Instant::now(),
             data_fid: None,
         }

@@ -1,0 +1,48 @@
+//! The daemon under load, killed again and again: at random moments, at each step on the way to an action's end,
+//! and while a request of each kind is under way. At the end every file's bytes must be what was written last.
+
+mod files;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Kills the daemon under load and looks for what was lost
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask crash")]
+struct Cli {
+    /// How often
+    #[arg(long, default_value_t = 200)]
+    kills: u64,
+    /// Files that are worked on
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    files: u64,
+    /// Where the random choices begin
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A store without conditional writes
+    #[arg(long)]
+    unconditional: bool,
+    /// One line of JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match world::run(&cli) {
+        Ok(outcome) => {
+            println!("{}", if cli.json { outcome.json() } else { outcome.text() });
+            if outcome.is_whole() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("crash: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What former daemons left at the stores: a thread of its own, for nobody waits for it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Site;
+use super::log::clean_up;
+use crate::store::Target;
+use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
+
+/// Between two looks at actions that ended without having begun.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// The running thread; dropping it has it look once more.
+#[derive(Debug)]
+pub struct Sweeper {
+    stop: Option<Sender<()>>,
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    /// Starts it: uploads that are nobody's and older than `age` go now, what the journal knows of now and then.
+    ///
+    /// # Errors
+    /// The thread or its runtime could not be made.
+    pub fn start(
+        site: &Site,
+        targets: &[Arc<Target>],
+        options: TransferOptions,
+        age: Duration,
+    ) -> std::io::Result<Self> {
+        let lane = Lane::new(targets, options)?;
+        let (stop, stopped) = channel::<()>();
+        let (site, targets) = (site.clone(), targets.to_vec());
+        let control = Arc::new(Control::default());
+        let sweeping = Arc::clone(&control);
+        let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
+            abandoned(&site, &lane, &targets, age, &sweeping);
+            loop {
+                let mut all = true;
+                for action in site.journal.orphans() {
+                    if clean_up(&site, &lane, action) {
+                        site.journal.cleaned(action);
+                    } else {
+                        all = false;
+                    }
+                }
+                match stopped.recv_timeout(EVERY) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(()) => return,
+                    // The last look.
+                    Err(RecvTimeoutError::Disconnected) if !all || site.journal.orphans().is_empty() => return,
+                    Err(RecvTimeoutError::Disconnected) => {}
+                }
+            }
+        })?;
+        Ok(Self {
+            stop: Some(stop),
+            control,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.control.stop(Stop::Shutdown);
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the sweeper panicked");
+        }
+    }
+}
+
+fn abandoned(site: &Site, lane: &Lane, targets: &[Arc<Target>], age: Duration, control: &Control) {
+    let live = site.journal.live_uploads();
+    for target in targets {
+        let archive = target.options().archive_id;
+        match sweep_uploads(lane, control, archive, age, &live) {
+            Ok(0) => {}
+            Ok(aborted) => tracing::info!(archive = archive.get(), aborted, "abandoned uploads aborted"),
+            Err(error) => {
+                tracing::warn!(archive = archive.get(), %error, "abandoned uploads can't be looked for");
+            }
+        }
+    }
+}
