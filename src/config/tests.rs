@@ -98,3 +98,44 @@ fn times_and_sizes_are_written_with_their_units() {
     assert_eq!(settings.drain_timeout, Duration::from_secs(120));
     assert_eq!(settings.transfer.plan.part_size, 8 << 20);
 }
+
+#[test]
+fn what_is_asked_of_the_store_is_checked_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let (no_pem, short) = (file("ca.pem", b"no certificate"), file("key", b"short"));
+    for (line, expected) in [
+        (format!("ca_bundle = '{no_pem}'"), "no certificate in it"),
+        (
+            "ca_bundle = '/nonexistent/ca.pem'".into(),
+            "can't read '/nonexistent/ca.pem'",
+        ),
+        ("encryption = 'sse-c'".into(), "needs `customer_key_file`"),
+        (
+            format!("encryption = 'sse-c'\ncustomer_key_file = '{short}'"),
+            "must hold a key of 32 bytes",
+        ),
+        ("encryption = 'aes'".into(), "expected one of \"bucket\", \"sse-s3\""),
+        ("tags = 'project'".into(), "must be name=value"),
+        ("thaw_tier = 'fast'".into(), "expected one of \"expedited\""),
+        ("thaw_days = 0".into(), "from 1 to 365"),
+        ("upload_bandwidth = '1KiB'".into(), "expected a size from \"64.0 KiB\""),
+        ("proxy = 'not a url'".into(), "proxy = \"not a url\""),
+    ] {
+        let found = problems(&format!("{MINIMAL}{line}\n"));
+        assert!(
+            found.iter().any(|problem| problem.contains(expected)),
+            "{line}: {found:?}"
+        );
+    }
+    let key = file("good", &[7; 32]);
+    let text = format!("{MINIMAL}encryption = 'sse-c'\ncustomer_key_file = '{key}'\ntags = 'a=b, c=d'\n");
+    let settings = parse(&text, None).unwrap();
+    let choices = &settings.targets[0].choices;
+    assert!(matches!(choices.encryption, crate::store::Encryption::Customer(_)));
+    assert_eq!(choices.tags.len(), 2);
+}

@@ -256,6 +256,13 @@ impl Journal {
         Some((upload, parts))
     }
 
+    /// A copy is about to be committed, and the one before it to be deleted then: [`Journal::cleaned`] ends it, not
+    /// the action's end.
+    pub fn replacing(&self, key: ActionKey, location: &Location, previous: &Location) {
+        self.uploading(key, &UploadRecord::committed(location, previous));
+        self.shared.lock().inherited.insert(key);
+    }
+
     /// Somebody goes on with what a former daemon left of an action, or cleans it up.
     pub fn taken(&self, key: ActionKey) {
         self.shared.lock().inherited.remove(&key);

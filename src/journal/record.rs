@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ActionId;
 use crate::action::{Item, Kind, Verb};
-use crate::store::{ObjectKey, SentPart, UploadId};
+use crate::store::{Location, ObjectKey, SentPart, UploadId};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 const FORMAT: u32 = 1;
@@ -39,6 +39,9 @@ pub struct UploadRecord {
     pub(super) v: u32,
     archive: u32,
     key: String,
+    /// Of the copy that goes once this one is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<(u32, String)>,
     /// `None`: a single PUT.
     upload: Option<UploadId>,
     /// Of the file.
@@ -57,6 +60,7 @@ impl UploadRecord {
             v: FORMAT,
             archive: archive_id.get(),
             key: key.as_str().to_owned(),
+            previous: None,
             upload: None,
             size: 0,
             part_size: 0,
@@ -81,6 +85,22 @@ impl UploadRecord {
             data_version,
             ..Self::single(archive_id, key)
         }
+    }
+
+    /// A copy that is committed now, and the one before it that is to be deleted.
+    #[must_use]
+    pub fn committed(location: &Location, previous: &Location) -> Self {
+        Self {
+            previous: Some((previous.archive_id.get(), previous.key.as_str().to_owned())),
+            ..Self::single(location.archive_id, &location.key)
+        }
+    }
+
+    /// The copy before; `None` when there is none.
+    #[must_use]
+    pub fn previous(&self) -> Option<(ArchiveId, ObjectKey)> {
+        let (archive, key) = self.previous.as_ref()?;
+        Some((ArchiveId::new(*archive)?, ObjectKey::new(key.as_str()).ok()?))
     }
 
     /// Where to; `None` for a record that can't be.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site};
-use crate::action::{Debt, Item, Verdict};
+use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{Location, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, sweep_key};
 
@@ -64,7 +64,34 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
         undo(site, lane, &item, placed);
         return super::settle::refuse(control, debt, error.into());
     }
-    match super::settle::finish(control, debt, Verdict::Done, size) {
+    let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
+    if let Some(previous) = replaced {
+        site.journal.replacing(item.key(), &placed.location, previous);
+    }
+    let finished = super::settle::finish(control, debt, Verdict::Done, size);
+    if finished.is_err() && replaced.is_some() {
+        // The copy before is not to go.
+        site.journal.cleaned(item.key());
+    }
+    let ended = settle_copy(site, lane, &item, file, placed, replaced, finished);
+    if replaced.is_some() {
+        site.journal.cleaned(item.key());
+    }
+    ended
+}
+
+/// What the coordinator's answer means for the object and the one before it.
+fn settle_copy(
+    site: &Site,
+    lane: &Lane,
+    item: &Item,
+    file: &File,
+    placed: &Placed,
+    replaced: Option<&Location>,
+    finished: Result<(), HsmError>,
+) -> Ended {
+    let size = placed.location.size;
+    match finished {
         Ok(()) => {
             if is_unlinked(file) {
                 tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
@@ -72,7 +99,7 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
             } else {
                 site.journal.remember(item.fid, &placed.location);
             }
-            if let Some(previous) = placed.previous.as_ref().filter(|_| !placed.in_place()) {
+            if let Some(previous) = replaced {
                 discard(lane, previous);
             }
             Ended::done(size)
@@ -87,7 +114,7 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
                 Err(unknown) if !unknown.is_not_found() => {
                     tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
                 }
-                Ok(false) | Err(_) => undo(site, lane, &item, placed),
+                Ok(false) | Err(_) => undo(site, lane, item, placed),
             }
             Ended::failed(error.into())
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Site;
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{ObjectInfo, Owner, SentPart, UploadId};
+use crate::store::{Location, ObjectInfo, Owner, SentPart, UploadId};
 use crate::transfer::{Lane, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
 
 #[derive(Debug)]
@@ -84,20 +84,28 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         return false;
     }
     let mapped = match site.fs.map(fid) {
-        Ok(record) => record.and_then(|bytes| crate::store::Location::from_bytes(&bytes).ok()),
+        Ok(None) => None,
+        Ok(Some(bytes)) => match Location::from_bytes(&bytes) {
+            Ok(location) => Some(location),
+            // It may mean any object: all stay.
+            Err(_) => return true,
+        },
         Err(error) if error.is_not_found() => None,
         // Whether it is the file's copy can't be told: it stays.
         Err(_) => return false,
     };
-    if mapped.is_some_and(|mapped| mapped.key == key) {
-        return true;
-    }
     let is_garbage = |found: &ObjectInfo| {
         Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == fid)
     };
-    if let Err(error) = sweep_key(lane, archive_id, &key, None, is_garbage) {
-        tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
-        return false;
+    let mut all = true;
+    for (archive_id, key) in std::iter::once((archive_id, key)).chain(record.previous()) {
+        if mapped.as_ref().is_some_and(|mapped| mapped.key == key) {
+            continue;
+        }
+        if let Err(error) = sweep_key(lane, archive_id, &key, None, is_garbage) {
+            tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
+            all = false;
+        }
     }
-    true
+    all
 }
