@@ -176,6 +176,11 @@ pub trait Debt: Send + fmt::Debug {
 
     /// Lets go of a second copy of an action that is already in hand: the first one answers.
     fn disown(self: Box<Self>);
+
+    /// Lets go of an action that the coordinator no longer knows: there is nobody to answer.
+    fn forgotten(self: Box<Self>) {
+        self.disown();
+    }
 }
 
 /// The file system as the workers see it. All calls block.

@@ -17,7 +17,7 @@ use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError,
 use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
 use crate::transfer::Stop;
-use crate::types::{ArchiveId, HsmErrno};
+use crate::types::{ArchiveId, Extent, HsmErrno};
 use crate::worker::{Crew, Settler, Site, Sweeper, Tally};
 
 /// For a store's first answer; one that is silent is no reason not to start.
@@ -94,10 +94,16 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         return Ok(());
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    stages.inherit(&agent);
+    stages.inherit(&agent)?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     tracing::info!("registered; serving");
-    let sweeper = Sweeper::start(&stages.site, &targets, settings.transfer, settings.abort_uploads_after)?;
+    let sweeper = Sweeper::start(
+        &stages.queue,
+        &stages.site,
+        &targets,
+        settings.transfer,
+        settings.abort_uploads_after,
+    )?;
     let result = loop {
         tokio::select! {
             () = signals.wait() => break Ok(()),
@@ -259,16 +265,36 @@ impl Stages {
 
     /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
-    fn inherit(&self, agent: &Arc<Agent>) {
-        let items = self.site.journal.unfinished();
+    fn inherit(&self, agent: &Arc<Agent>) -> std::io::Result<()> {
+        let mut items = self.site.journal.unfinished();
         if items.is_empty() {
-            return;
+            return Ok(());
         }
         tracing::info!(actions = items.len(), "taking over from a former daemon");
-        let debts = items.into_iter().map(|item| Arrival::Inherited(agent.owe(item)));
-        if self.arrivals.send(debts.collect()).is_err() {
-            tracing::error!("the intake is gone");
-        }
+        // Somebody may wait for a restore.
+        items.sort_by_key(Class::of);
+        let (agent, arrivals, site) = (Arc::clone(agent), self.arrivals.clone(), self.site.clone());
+        std::thread::Builder::new().name("inherit".into()).spawn(move || {
+            for item in items {
+                let key = item.key();
+                // A remove asks the coordinator only when it is done: what it gave up must not begin.
+                let arrivals_of_it = match site.fs.progress(key, Extent::EMPTY) {
+                    Err(error) if error.is_not_found() => {
+                        tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
+                        site.journal.ended(key);
+                        continue;
+                    }
+                    Err(error) if error.errno == libc::ECANCELED => {
+                        vec![Arrival::Inherited(agent.owe(item)), Arrival::Cancel(key)]
+                    }
+                    _ => vec![Arrival::Inherited(agent.owe(item))],
+                };
+                if arrivals.send(arrivals_of_it).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
     }
 
     /// For `kill -USR1`.

@@ -186,7 +186,7 @@ impl Beat {
                 self.settler.settle(debt, Verdict::Cancelled);
             }
             // Nobody is left who would take an answer.
-            Cancelled::Waiting(debt) => debt.disown(),
+            Cancelled::Waiting(debt) => debt.forgotten(),
             Cancelled::Running | Cancelled::Unknown => {}
         }
     }

@@ -68,6 +68,8 @@ struct State {
     inherited: HashSet<ActionKey>,
     /// The same of actions that are over.
     orphans: HashSet<ActionKey>,
+    /// Entries that outlive their actions for a moment, while a copy is replaced.
+    kept: HashSet<ActionKey>,
     /// Actions that may be on disk though they are pending as new.
     on_disk: HashSet<ActionKey>,
     stopping: bool,
@@ -184,7 +186,18 @@ impl Journal {
         self.shared.change(|state| {
             let change = Change::New(Box::new(item.clone()));
             state.pending.actions.insert(item.key(), change);
+            // Sent again under its cookie: what a former run left is its own again.
+            if state.orphans.remove(&item.key()) {
+                state.inherited.insert(item.key());
+                state.uploading.insert(item.key());
+                state.on_disk.insert(item.key());
+            }
         });
+    }
+
+    /// It was sent twice; the first one's entry may be on disk.
+    pub fn known(&self, key: ActionKey) {
+        self.shared.lock().on_disk.insert(key);
     }
 
     /// It was answered.
@@ -195,6 +208,9 @@ impl Journal {
             match state.pending.actions.remove(&key) {
                 Some(Change::New(_)) if !on_disk => {}
                 _ => drop(state.pending.actions.insert(key, Change::Gone)),
+            }
+            if state.kept.contains(&key) {
+                return;
             }
             if state.uploading.remove(&key) {
                 if state.inherited.remove(&key) {
@@ -260,12 +276,18 @@ impl Journal {
     /// the action's end.
     pub fn replacing(&self, key: ActionKey, location: &Location, previous: &Location) {
         self.uploading(key, &UploadRecord::committed(location, previous));
-        self.shared.lock().inherited.insert(key);
+        self.shared.lock().kept.insert(key);
     }
 
     /// Somebody goes on with what a former daemon left of an action, or cleans it up.
     pub fn taken(&self, key: ActionKey) {
         self.shared.lock().inherited.remove(&key);
+    }
+
+    /// Whether an orphan still is one.
+    #[must_use]
+    pub fn is_orphan(&self, key: ActionKey) -> bool {
+        self.shared.lock().orphans.contains(&key)
     }
 
     /// Uploads of actions that are over: [`Journal::upload_of`] tells what they are, [`Journal::cleaned`] ends them.
@@ -278,6 +300,8 @@ impl Journal {
     pub fn cleaned(&self, key: ActionKey) {
         self.shared.change(|state| {
             state.orphans.remove(&key);
+            state.kept.remove(&key);
+            state.uploading.remove(&key);
             state.pending.uploads.insert(key, None);
         });
     }

@@ -57,7 +57,15 @@ impl Debt for Recorded {
     /// The first copy's entry stays.
     fn disown(mut self: Box<Self>) {
         if let Some(debt) = self.debt.take() {
+            self.journal.known(self.key());
             debt.disown();
+        }
+    }
+
+    fn forgotten(mut self: Box<Self>) {
+        if let Some(debt) = self.debt.take() {
+            debt.forgotten();
+            self.journal.ended(self.key());
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct UploadRecord {
     key: String,
     /// Of the copy that goes once this one is committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    previous: Option<(u32, String)>,
+    previous: Option<(u32, String, String)>,
     /// `None`: a single PUT.
     upload: Option<UploadId>,
     /// Of the file.
@@ -91,16 +91,24 @@ impl UploadRecord {
     #[must_use]
     pub fn committed(location: &Location, previous: &Location) -> Self {
         Self {
-            previous: Some((previous.archive_id.get(), previous.key.as_str().to_owned())),
+            previous: Some((
+                previous.archive_id.get(),
+                previous.key.as_str().to_owned(),
+                previous.etag.clone(),
+            )),
             ..Self::single(location.archive_id, &location.key)
         }
     }
 
-    /// The copy before; `None` when there is none.
+    /// The copy before, and its ETag; `None` when there is none.
     #[must_use]
-    pub fn previous(&self) -> Option<(ArchiveId, ObjectKey)> {
-        let (archive, key) = self.previous.as_ref()?;
-        Some((ArchiveId::new(*archive)?, ObjectKey::new(key.as_str()).ok()?))
+    pub fn previous(&self) -> Option<(ArchiveId, ObjectKey, String)> {
+        let (archive, key, etag) = self.previous.as_ref()?;
+        Some((
+            ArchiveId::new(*archive)?,
+            ObjectKey::new(key.as_str()).ok()?,
+            etag.clone(),
+        ))
     }
 
     /// Where to; `None` for a record that can't be.

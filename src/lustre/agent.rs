@@ -134,7 +134,10 @@ impl Agent {
                 Ok(()) => {}
                 Err(error) if error.errno == libc::ENOENT => {}
                 Err(error) if error.errno == libc::EAGAIN => return Ok(Coordinator::Stopped { mdt }),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    mount.forget_mdt(mdt);
+                    return Err(error);
+                }
             }
         }
         Ok(Coordinator::Running)

@@ -10,8 +10,10 @@ use super::Mount;
 use crate::action::HsmError;
 use crate::types::Fid;
 
-/// Beyond what any site has; ends the search for an MDT that is counted and can't be found.
-const INDICES: u32 = 1 << 12;
+/// What newer clients say instead of a number of MDTs: the size of their table, at first (`ltd_tgts_size`).
+const TABLE: u32 = 64;
+/// Where the search for an MDT ends that is counted and has no index below the count.
+const INDICES: u32 = 512;
 
 /// What was found so far. A sequence never moves to another MDT, so a FID serves for good.
 #[derive(Debug)]
@@ -20,10 +22,9 @@ pub(super) struct Mdts(Mutex<Known>);
 #[derive(Debug)]
 struct Known {
     fids: BTreeMap<u32, Fid>,
-    /// There, but they did not answer.
+    /// There, but not connected when last looked at.
     silent: BTreeSet<u32>,
-    /// Indices that were looked at.
-    looked: u32,
+    warned: bool,
 }
 
 impl Mdts {
@@ -31,26 +32,36 @@ impl Mdts {
         Self(Mutex::new(Known {
             fids: BTreeMap::from([(0, Fid::ROOT)]),
             silent: BTreeSet::new(),
-            looked: 1,
+            warned: false,
         }))
     }
 
-    /// All that can be reached, by index. One that is away is left out: registering passes over it, too.
+    /// All that can be reached, by index; each time anew for those that are not known, for one may have been added
+    /// or come back. One that is away is left out: registering passes over it, too.
     ///
     /// # Errors
-    /// No file can be made on them, so that nothing can be asked.
+    /// An MDT is there and can't be asked.
     pub(super) fn fids(&self, mount: &Mount) -> Result<Vec<(u32, Fid)>, HsmError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = mount.library().mdt_count(mount.path()).unwrap_or(1);
-        for mdt in std::mem::take(&mut known.silent) {
+        for mdt in 1..count.min(INDICES) {
             known.look(mount, mdt)?;
         }
-        while known.count() < count && known.looked < INDICES {
-            let mdt = known.looked;
+        // An exact count, and indices with gaps.
+        let mut mdt = count;
+        while count != TABLE && known.count() < count && mdt < INDICES {
             known.look(mount, mdt)?;
-            known.looked += 1;
+            mdt += 1;
         }
         Ok(known.fids.iter().map(|(mdt, fid)| (*mdt, *fid)).collect())
+    }
+
+    /// It could not be asked by its FID: it is looked for again the next time.
+    pub(super) fn forget(&self, mdt: u32) {
+        if mdt > 0 {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.fids.remove(&mdt);
+        }
     }
 }
 
@@ -60,25 +71,37 @@ impl Known {
     }
 
     fn look(&mut self, mount: &Mount, mdt: u32) -> Result<(), HsmError> {
+        if self.fids.contains_key(&mdt) {
+            return Ok(());
+        }
         match mount.library().fid_on_mdt(mount.path(), mdt) {
             Some(Ok(fid)) => {
                 // Wherever it came to be: that MDT is reached by it.
                 let found = u32::try_from(mount.mdt_index(fid)).unwrap_or(mdt);
                 self.fids.entry(found).or_insert(fid);
+                self.silent.remove(&mdt);
             }
-            // Nobody has this index.
+            // Nobody has this index, or it is not connected; the client knows without asking.
             Some(Err(error)) if matches!(error.errno, libc::ENODEV | libc::ENXIO | libc::EINVAL) => {}
-            Some(Err(error)) if matches!(error.errno, libc::EPERM | libc::EACCES | libc::EROFS) => return Err(error),
-            Some(Err(error)) => {
-                tracing::warn!(mdt, %error, "an MDT does not answer; going on without it");
-                self.silent.insert(mdt);
+            Some(Err(error))
+                if matches!(
+                    error.errno,
+                    libc::ENOTCONN | libc::ESHUTDOWN | libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH
+                ) =>
+            {
+                if self.silent.insert(mdt) {
+                    tracing::warn!(mdt, %error, "an MDT does not answer; going on without it");
+                }
             }
+            // It lives: registering would reach it.
+            Some(Err(error)) => return Err(error),
             None => {
-                tracing::warn!(
-                    "this file system has several MDTs, and this liblustreapi can't ask each: see that hsm_control is \
-                     enabled on all of them"
-                );
-                self.looked = INDICES;
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!(
+                        "this liblustreapi can't ask each MDT: where there are several, see that hsm_control is enabled \
+                         on all of them"
+                    );
+                }
             }
         }
         Ok(())

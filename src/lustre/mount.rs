@@ -133,14 +133,22 @@ impl Mount {
             .and_then(|root| identity(&root));
         match (now, identity(&self.root)) {
             (Ok(now), Ok(then)) if now == then => Place::Same,
-            _ if self.library.fsname(&self.path).is_ok_and(|name| name == self.fsname) => Place::MountedAnew,
-            _ => Place::Gone,
+            (now, then) => match self.library.fsname(&self.path) {
+                Ok(name) if name == self.fsname && now.is_ok() && then.is_ok() => Place::MountedAnew,
+                // Mounted, and the look at it failed: an evicted client's calls do, until it is back.
+                Ok(name) if name == self.fsname => Place::Same,
+                _ => Place::Gone,
+            },
         }
     }
 
     /// A FID on each MDT that can be reached, by the MDT's index.
     pub(super) fn mdts(&self) -> Result<Vec<(u32, Fid)>, HsmError> {
         self.mdts.fids(self)
+    }
+
+    pub(super) fn forget_mdt(&self, mdt: u32) {
+        self.mdts.forget(mdt);
     }
 
     /// The MDT of a file, -1 for any.

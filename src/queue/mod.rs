@@ -151,6 +151,8 @@ struct State {
     offers: [VecDeque<Arc<dyn Parts>>; 2],
     /// Waiting actions by when they must next be reported alive.
     beats: VecDeque<(Instant, ActionKey)>,
+    /// When those that wait for a time are to be reported: their other entries in `beats` are of before.
+    late_beats: HashMap<ActionKey, Instant>,
     /// Waiting for a time, not for a thread.
     deferred: BTreeSet<(Instant, ActionKey)>,
     parts_turn: bool,
@@ -237,6 +239,7 @@ impl Queue {
             }
             Some(Entry::Waiting(_)) => match state.take_waiting(key) {
                 Some(debt) => {
+                    state.late_beats.remove(&key);
                     let next = Class::of(debt.item()).and_then(|class| state.advance(key, class));
                     drop(state);
                     next.into_iter().for_each(|class| self.wake_one(class));
@@ -296,7 +299,9 @@ impl Queue {
         }
         *state.waiting.entry(class).or_default() += 1;
         state.live.insert(key, Entry::Waiting(debt));
-        state.beats.push_front((Instant::now(), key));
+        let now = Instant::now();
+        state.late_beats.insert(key, now);
+        state.beats.push_front((now, key));
         state.deferred.insert((until, key));
         drop(state);
         // Some sleep without an end: they must learn when to wake.
@@ -315,6 +320,7 @@ impl Queue {
         };
         let mut state = self.lock();
         state.live.remove(&key);
+        state.late_beats.remove(&key);
         if let Some(running) = state.running.get_mut(&class) {
             *running = running.saturating_sub(1);
         }
@@ -347,9 +353,14 @@ impl Queue {
                 Some((at, _)) if *at <= now => {}
                 _ => break,
             }
-            let Some((_, key)) = state.beats.pop_front() else {
+            let Some((at, key)) = state.beats.pop_front() else {
                 break;
             };
+            match state.late_beats.get_mut(&key) {
+                Some(late) if *late != at => continue,
+                Some(late) => *late = again,
+                None => {}
+            }
             if let Some(Entry::Waiting(_)) = state.live.get(&key) {
                 state.beats.push_back((again, key));
                 due.push(key);
@@ -368,6 +379,14 @@ impl Queue {
                 Entry::Waiting(_) => None,
             })
             .collect()
+    }
+
+    /// Whether an action of that file waits or runs.
+    pub fn has_file(&self, fid: Fid) -> bool {
+        let state = self.lock();
+        [true, false]
+            .into_iter()
+            .any(|restore| state.first.contains_key(&Track { fid, restore }))
     }
 
     /// The verb of a live action.
@@ -403,6 +422,7 @@ impl Queue {
         state.lines.clear();
         state.beats.clear();
         state.deferred.clear();
+        state.late_beats.clear();
         let State { live, first, .. } = &mut *state;
         first.retain(|_, key| live.contains_key(key));
         debts

@@ -27,6 +27,9 @@ pub fn sweep_uploads(
             Ok(store.list_uploads(from.clone()).await?)
         }))?;
         for upload in uploads {
+            if let Some(stop) = control.stopped() {
+                return Err(TransferError::Stopped(stop));
+            }
             if upload.initiated <= before && !live.contains(upload.id.as_str()) {
                 tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
                 abort_upload(lane, archive_id, &upload.key, &upload.id)?;

@@ -142,10 +142,12 @@ fn multipart(
     to: &Upload,
 ) -> Result<Uploaded, TransferError> {
     let store = lane.store(to.archive_id)?;
+    let mut resumed = true;
     let (upload, known) = match go_on(lane, control, store, to, size, plan) {
         Left::Upload(upload, parts) => (upload, parts),
         Left::Object(uploaded) => return Ok(uploaded),
         Left::Nothing => {
+            resumed = false;
             let upload = create(lane, control, store, to)?;
             to.log.begun(to, &upload, size, plan.part(0).length);
             (upload, HashMap::new())
@@ -155,7 +157,7 @@ fn multipart(
     let result = sent.and_then(|sent| {
         let whole = plan.combine(sent.iter().map(|part| part.checksum));
         let parts: Vec<StoredPart> = sent.into_iter().map(|part| part.stored).collect();
-        complete(lane, control, store, size, to, &upload, &parts, whole)
+        complete(lane, control, store, size, to, &upload, &parts, whole, resumed)
     });
     if result.is_err() {
         abort(lane, store, &to.key, &upload);
@@ -207,6 +209,14 @@ fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, 
     Left::Upload(left.upload, parts)
 }
 
+/// Whether an object was written by the same action: all that is ours agrees. Times may differ, a reader changes one.
+fn is_same(found: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
+    wanted
+        .iter()
+        .filter(|(name, _)| name.starts_with("lhsm-"))
+        .all(|(name, value)| found.get(name) == Some(value))
+}
+
 /// The object that an upload has become, if it has just the bytes of our parts.
 fn made(
     lane: &Lane,
@@ -228,7 +238,7 @@ fn made(
     let found = found
         .ok()
         .filter(|found| found.size == size && found.checksum == Some(whole))?;
-    if found.metadata != to.metadata {
+    if !is_same(&found.metadata, &to.metadata) {
         return None;
     }
     tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
@@ -317,6 +327,7 @@ fn complete(
     upload: &UploadId,
     parts: &[StoredPart],
     whole: Checksum,
+    resumed: bool,
 ) -> Result<Uploaded, TransferError> {
     let mut options = lane.options().retry;
     options.stall = options.stall.max(COMPLETE_STALL);
@@ -330,10 +341,12 @@ fn complete(
         })
         .await;
         let stored = match result {
-            // An answer got lost on the way, and the try before this one had worked.
-            Err(TransferError::Store(StoreError::NotFound { .. })) if tries > 1 => {
+            // An answer got lost on the way, and the try before this one had worked, or a former daemon's.
+            Err(TransferError::Store(StoreError::NotFound { .. })) if tries > 1 || resumed => {
                 let found = store.head(&to.key, None).await?;
-                if found.size != size || found.checksum.is_some_and(|sum| sum != whole) || found.metadata != to.metadata
+                if found.size != size
+                    || found.checksum.is_some_and(|sum| sum != whole)
+                    || !is_same(&found.metadata, &to.metadata)
                 {
                     return Err(StoreError::NotFound {
                         operation: "CompleteMultipartUpload",

@@ -6,8 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Site;
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{Location, ObjectInfo, Owner, SentPart, UploadId};
-use crate::transfer::{Lane, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner, SentPart, StoreError, UploadId};
+use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
+use crate::types::ArchiveId;
+
+/// In an object's metadata.
+pub(super) const COOKIE: &str = "lhsm-cookie";
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -94,18 +98,27 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         // Whether it is the file's copy can't be told: it stays.
         Err(_) => return false,
     };
-    let is_garbage = |found: &ObjectInfo| {
+    let is_own = |found: &ObjectInfo| {
         Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == fid)
     };
-    let mut all = true;
-    for (archive_id, key) in std::iter::once((archive_id, key)).chain(record.previous()) {
-        if mapped.as_ref().is_some_and(|mapped| mapped.key == key) {
-            continue;
-        }
-        if let Err(error) = sweep_key(lane, archive_id, &key, None, is_garbage) {
+    let is_mapped = |key: &ObjectKey| mapped.as_ref().is_some_and(|mapped| mapped.key == *key);
+    let cookie = action.cookie.to_string();
+    let written = |found: &ObjectInfo| is_own(found) && found.metadata.get(COOKIE) == Some(&cookie);
+    let mut done = is_mapped(&key) || swept(lane, archive_id, &key, written);
+    if let Some((archive_id, key, etag)) = record.previous().filter(|(_, key, _)| !is_mapped(key)) {
+        done &= swept(lane, archive_id, &key, |found| is_own(found) && found.etag == etag);
+    }
+    done
+}
+
+fn swept(lane: &Lane, archive_id: ArchiveId, key: &ObjectKey, is_garbage: impl Fn(&ObjectInfo) -> bool) -> bool {
+    match sweep_key(lane, archive_id, key, None, is_garbage) {
+        Ok(()) => true,
+        // Without s3:ListBucket a key with no object is "denied".
+        Err(TransferError::Store(StoreError::Denied { .. })) => true,
+        Err(error) => {
             tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
-            all = false;
+            false
         }
     }
-    all
 }

@@ -5,10 +5,11 @@
 //! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use super::log::Log;
+use super::log::{COOKIE, Log};
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
@@ -78,7 +79,7 @@ pub(super) fn place(
         archive_id,
         key: natural.clone(),
         condition: Condition::Absent,
-        metadata: FileMetadata::new(owner.clone(), &stat).to_map(),
+        metadata: with_cookie(FileMetadata::new(owner.clone(), &stat).to_map(), item),
         log,
     };
     let beside = natural.beside(item.fid);
@@ -133,6 +134,12 @@ pub(super) fn place(
         }
     }
     Err(JobError::NoFreeKey(natural.to_string()))
+}
+
+/// Which action wrote an object: one that is cleaned up must be that action's, not a later one's of the same file.
+fn with_cookie(mut metadata: HashMap<String, String>, item: &Item) -> HashMap<String, String> {
+    metadata.insert(COOKIE.to_owned(), item.cookie.to_string());
+    metadata
 }
 
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made

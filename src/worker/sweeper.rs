@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Site;
 use super::log::clean_up;
+use crate::queue::Queue;
 use crate::store::Target;
 use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
 
 /// Between two looks at actions that ended without having begun.
 const EVERY: Duration = Duration::from_secs(60);
+/// For the last look, at the end.
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 /// The running thread; dropping it has it look once more.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ impl Sweeper {
     /// # Errors
     /// The thread or its runtime could not be made.
     pub fn start(
+        queue: &Arc<Queue>,
         site: &Site,
         targets: &[Arc<Target>],
         options: TransferOptions,
@@ -34,14 +38,24 @@ impl Sweeper {
     ) -> std::io::Result<Self> {
         let lane = Lane::new(targets, options)?;
         let (stop, stopped) = channel::<()>();
-        let (site, targets) = (site.clone(), targets.to_vec());
+        let (queue, site, targets) = (Arc::clone(queue), site.clone(), targets.to_vec());
         let control = Arc::new(Control::default());
         let sweeping = Arc::clone(&control);
         let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
             abandoned(&site, &lane, &targets, age, &sweeping);
+            let mut looked = false;
             loop {
                 let mut all = true;
+                let begun = Instant::now();
                 for action in site.journal.orphans() {
+                    let stopping = sweeping.stopped().is_some();
+                    if stopping && (!all || begun.elapsed() > LAST_LOOK) {
+                        return;
+                    }
+                    // Not beside an action of the file; and it may have been sent again.
+                    if queue.has_file(action.fid) || !site.journal.is_orphan(action) {
+                        continue;
+                    }
                     if clean_up(&site, &lane, action) {
                         site.journal.cleaned(action);
                     } else {
@@ -52,8 +66,10 @@ impl Sweeper {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) => return,
                     // The last look.
-                    Err(RecvTimeoutError::Disconnected) if !all || site.journal.orphans().is_empty() => return,
-                    Err(RecvTimeoutError::Disconnected) => {}
+                    Err(RecvTimeoutError::Disconnected) if !all || looked || site.journal.orphans().is_empty() => {
+                        return;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => looked = true,
                 }
             }
         })?;

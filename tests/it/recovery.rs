@@ -141,7 +141,11 @@ fn what_the_coordinator_no_longer_knows_leaves_neither_upload_nor_object() {
     put.release();
     // As if the PUT had been complete when the daemon died.
     let owner = [("lhsm-fid".to_owned(), format!("{small}").replace(['[', ']'], ""))];
-    let owner = owner.into_iter().chain([("lhsm-fs".to_owned(), "lustre".to_owned())]);
+    let cookie = rig.client.actions().unwrap().last().unwrap().cookie;
+    let owner = owner.into_iter().chain([
+        ("lhsm-fs".to_owned(), "lustre".to_owned()),
+        ("lhsm-cookie".to_owned(), format!("{cookie:#x}")),
+    ]);
     rig.store.put(BUCKET, "small", b"data".to_vec(), owner.collect());
     rig.client.request(Action::Cancel, 1, &[large, small]).unwrap();
     for name in ["large", "small"] {

@@ -72,7 +72,8 @@ pub unsafe extern "C" fn llapi_get_obd_count(mnt: *mut c_char, count: *mut c_int
         return -libc::ENOTTY;
     };
     let mdts = match ask(&mount, &Request::MdtCount, None) {
-        Ok(Reply::Ok(mdts)) => c_int::try_from(mdts).unwrap_or(0),
+        // Clients of 2.15 and later give the size of their table, which begins with 64.
+        Ok(Reply::Ok(mdts)) => c_int::try_from(mdts.max(64)).unwrap_or(0),
         Ok(_) => return -libc::EPROTO,
         Err(errno) => return -errno,
     };
