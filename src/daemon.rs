@@ -274,9 +274,14 @@ impl Stages {
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
         let (agent, arrivals, site) = (Arc::clone(agent), self.arrivals.clone(), self.site.clone());
+        let queue = Arc::clone(&self.queue);
         std::thread::Builder::new().name("inherit".into()).spawn(move || {
             for item in items {
                 let key = item.key();
+                // What is not taken over yet stays in the journal, for the next daemon.
+                if queue.is_parked() {
+                    return;
+                }
                 // A remove asks the coordinator only when it is done: what it gave up must not begin.
                 let arrivals_of_it = match site.fs.progress(key, Extent::EMPTY) {
                     Err(error) if error.is_not_found() => {

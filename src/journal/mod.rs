@@ -197,7 +197,7 @@ impl Journal {
 
     /// It was sent twice; the first one's entry may be on disk.
     pub fn known(&self, key: ActionKey) {
-        self.shared.lock().on_disk.insert(key);
+        self.shared.change(|state| state.on_disk.extend([key]));
     }
 
     /// It was answered.
@@ -276,7 +276,7 @@ impl Journal {
     /// the action's end.
     pub fn replacing(&self, key: ActionKey, location: &Location, previous: &Location) {
         self.uploading(key, &UploadRecord::committed(location, previous));
-        self.shared.lock().kept.insert(key);
+        self.shared.change(|state| state.kept.extend([key]));
     }
 
     /// Somebody goes on with what a former daemon left of an action, or cleans it up.

@@ -408,6 +408,11 @@ impl Queue {
         self.lock().parked = true;
     }
 
+    /// Whether waiting actions are no longer given out.
+    pub fn is_parked(&self) -> bool {
+        self.lock().parked
+    }
+
     /// Takes all waiting actions out, to be ended by the caller.
     pub fn take_all_waiting(&self) -> Vec<Box<dyn Debt>> {
         let mut state = self.lock();
