@@ -62,17 +62,24 @@ struct State {
     pending: Batch,
     /// Being written now: not yet found in the database.
     writing: Option<Arc<Batch>>,
-    /// Actions with an entry in `uploads`, on disk or pending; few.
-    uploading: HashSet<ActionKey>,
-    /// Entries of `uploads` that a former daemon made and that nobody has looked at yet.
-    inherited: HashSet<ActionKey>,
-    /// The same of actions that are over.
-    orphans: HashSet<ActionKey>,
-    /// Entries that outlive their actions for a moment, while a copy is replaced.
-    kept: HashSet<ActionKey>,
+    /// Actions that may have an entry in `uploads`, on disk or pending; few.
+    uploads: HashMap<ActionKey, Upload>,
     /// Actions that may be on disk though they are pending as new.
     on_disk: HashSet<ActionKey>,
     stopping: bool,
+}
+
+/// What an entry of `uploads` is to the daemon that runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Upload {
+    /// It goes with its action's end.
+    Live,
+    /// A former daemon made it, and nobody has looked at it yet.
+    Inherited,
+    /// The same, and its action is over.
+    Orphan,
+    /// It outlives its action for a moment, while a copy is replaced.
+    Replacing,
 }
 
 /// Changes that go to disk together.
@@ -187,9 +194,8 @@ impl Journal {
             let change = Change::New(Box::new(item.clone()));
             state.pending.actions.insert(item.key(), change);
             // Sent again under its cookie: what a former run left is its own again.
-            if state.orphans.remove(&item.key()) {
-                state.inherited.insert(item.key());
-                state.uploading.insert(item.key());
+            if let Some(upload @ Upload::Orphan) = state.uploads.get_mut(&item.key()) {
+                *upload = Upload::Inherited;
                 state.on_disk.insert(item.key());
             }
         });
@@ -209,19 +215,19 @@ impl Journal {
                 Some(Change::New(_)) if !on_disk => {}
                 _ => drop(state.pending.actions.insert(key, Change::Gone)),
             }
-            if state.kept.contains(&key) {
-                return;
-            }
-            if state.uploading.remove(&key) {
-                if state.inherited.remove(&key) {
-                    state.orphans.insert(key);
+            match state.uploads.get_mut(&key) {
+                None | Some(Upload::Orphan | Upload::Replacing) => return,
+                Some(upload @ Upload::Inherited) => {
+                    *upload = Upload::Orphan;
                     return;
                 }
-                state.pending.parts.retain(|(of, _), _| *of != key);
-                match state.pending.uploads.remove(&key) {
-                    Some(Some(_)) if !on_disk => {}
-                    _ => drop(state.pending.uploads.insert(key, None)),
-                }
+                Some(Upload::Live) => {}
+            }
+            state.uploads.remove(&key);
+            state.pending.parts.retain(|(of, _), _| *of != key);
+            match state.pending.uploads.remove(&key) {
+                Some(Some(_)) if !on_disk => {}
+                _ => drop(state.pending.uploads.insert(key, None)),
             }
         });
     }
@@ -229,8 +235,7 @@ impl Journal {
     /// Where a running archive writes to.
     pub fn uploading(&self, key: ActionKey, upload: &UploadRecord) {
         self.shared.change(|state| {
-            state.inherited.remove(&key);
-            if !state.uploading.insert(key) {
+            if state.uploads.insert(key, Upload::Live).is_some() {
                 // The former record may be written already.
                 state.on_disk.insert(key);
             }
@@ -276,32 +281,35 @@ impl Journal {
     /// the action's end.
     pub fn replacing(&self, key: ActionKey, location: &Location, previous: &Location) {
         self.uploading(key, &UploadRecord::committed(location, previous));
-        self.shared.change(|state| state.kept.extend([key]));
+        self.shared
+            .change(|state| state.uploads.extend([(key, Upload::Replacing)]));
     }
 
     /// Somebody goes on with what a former daemon left of an action, or cleans it up.
     pub fn taken(&self, key: ActionKey) {
-        self.shared.lock().inherited.remove(&key);
+        if let Some(upload @ Upload::Inherited) = self.shared.lock().uploads.get_mut(&key) {
+            *upload = Upload::Live;
+        }
     }
 
     /// Whether an orphan still is one.
     #[must_use]
     pub fn is_orphan(&self, key: ActionKey) -> bool {
-        self.shared.lock().orphans.contains(&key)
+        self.shared.lock().uploads.get(&key) == Some(&Upload::Orphan)
     }
 
     /// Uploads of actions that are over: [`Journal::upload_of`] tells what they are, [`Journal::cleaned`] ends them.
     #[must_use]
     pub fn orphans(&self) -> Vec<ActionKey> {
-        self.shared.lock().orphans.iter().copied().collect()
+        let state = self.shared.lock();
+        let orphans = state.uploads.iter().filter(|(_, upload)| **upload == Upload::Orphan);
+        orphans.map(|(key, _)| *key).collect()
     }
 
     /// Nothing is left of an orphan.
     pub fn cleaned(&self, key: ActionKey) {
         self.shared.change(|state| {
-            state.orphans.remove(&key);
-            state.kept.remove(&key);
-            state.uploading.remove(&key);
+            state.uploads.remove(&key);
             state.pending.uploads.insert(key, None);
         });
     }
@@ -356,13 +364,15 @@ impl Journal {
             }
             Ok(keys)
         });
-        let known: HashSet<ActionKey> = items.iter().map(Item::key).collect();
-        let uploads = uploads.unwrap_or_default();
-        let (inherited, orphans): (HashSet<_>, HashSet<_>) = uploads.into_iter().partition(|key| known.contains(key));
         let mut state = self.shared.lock();
-        state.inherited = inherited;
-        state.orphans = orphans;
-        state.uploading.extend(items.iter().map(Item::key));
+        state
+            .uploads
+            .extend(items.iter().map(|item| (item.key(), Upload::Live)));
+        for key in uploads.unwrap_or_default() {
+            let action = state.uploads.contains_key(&key);
+            let upload = if action { Upload::Inherited } else { Upload::Orphan };
+            state.uploads.insert(key, upload);
+        }
         state.on_disk.extend(items.iter().map(Item::key));
         drop(state);
         items
