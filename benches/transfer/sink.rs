@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -33,47 +33,15 @@ pub(crate) fn serve(listener: &TcpListener, tls: Option<Arc<ServerConfig>>) {
             stream.set_nodelay(true).unwrap();
             // A client that goes away in the middle is its own affair.
             let _gone = match tls {
-                None => converse(Plain(stream), &bytes),
+                None => converse(stream, &bytes),
                 Some(config) => {
                     let connection = ServerConnection::new(config).unwrap();
-                    converse(Secure(StreamOwned::new(connection, stream)), &bytes)
+                    converse(StreamOwned::new(connection, stream), &bytes)
                 }
             };
         });
     }
 }
-
-trait Stream: Read + Write {}
-struct Plain(TcpStream);
-struct Secure(StreamOwned<ServerConnection, TcpStream>);
-impl Read for Plain {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-impl Write for Plain {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-impl Read for Secure {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-impl Write for Secure {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-impl Stream for Plain {}
-impl Stream for Secure {}
 
 /// Sizes of what was put, for whoever asks afterwards.
 static PUT: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
@@ -159,7 +127,7 @@ fn skip(input: &mut impl io::BufRead, mut left: u64, tail: &mut Vec<u8>) -> io::
     Ok(())
 }
 
-fn converse(stream: impl Stream, bytes: &[u8]) -> io::Result<()> {
+fn converse(stream: impl Read + Write, bytes: &[u8]) -> io::Result<()> {
     let mut input = BufReader::with_capacity(CHUNK, stream);
     while let Some(mut head) = head(&mut input)? {
         if head.wants_continue {

@@ -16,6 +16,44 @@ use serde::{Deserialize, Serialize};
 
 use super::{Checksum, ChecksumKind, Limits, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw};
 
+// The SDK's request builders have the same setters and no trait in common.
+
+/// With the headers of a customer's encryption key, where there is one.
+macro_rules! with_customer_key {
+    ($request:expr, $choices:expr) => {{
+        let (algorithm, key, md5) = $choices.customer();
+        $request
+            .set_sse_customer_algorithm(algorithm)
+            .set_sse_customer_key(key)
+            .set_sse_customer_key_md5(md5)
+    }};
+}
+
+/// With all that is asked for a new object.
+macro_rules! with_choices {
+    ($request:expr, $choices:expr) => {
+        with_customer_key!($request, $choices)
+            .set_server_side_encryption($choices.server_side())
+            .set_ssekms_key_id($choices.kms_key())
+            .set_storage_class($choices.class())
+            .set_tagging($choices.tagging())
+            .set_acl($choices.canned_acl())
+    };
+}
+
+/// Sends a request with its payload, which the SDK signs or we seal.
+macro_rules! send_payload {
+    ($store:expr, $request:expr, $payload:expr) => {
+        if $store.target.sign_payload {
+            let request = $request.set_checksum_algorithm($store.algorithm());
+            request.body($payload.bare()).send().await
+        } else {
+            let (body, seal) = $payload.sealed($store.target.checksum);
+            $request.body(body).customize().interceptor(seal).send().await
+        }
+    };
+}
+
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
@@ -110,6 +148,18 @@ pub struct ObjectInfo {
     pub checksum: Option<Checksum>,
     /// User metadata.
     pub metadata: HashMap<String, String>,
+}
+
+impl ObjectInfo {
+    /// As the answer to its write would have told it.
+    #[must_use]
+    pub fn into_stored(self) -> Stored {
+        Stored {
+            etag: self.etag,
+            version: self.version,
+            checksum: self.checksum,
+        }
+    }
 }
 
 /// A body being received.
@@ -211,7 +261,6 @@ impl Store {
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
         let (if_match, if_none_match) = headers(condition);
-        let customer = self.target.choices.customer();
         let request = self
             .client
             .put_object()
@@ -219,23 +268,10 @@ impl Store {
             .key(key.as_str())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
-            .set_server_side_encryption(self.target.choices.server_side())
-            .set_ssekms_key_id(self.target.choices.kms_key())
-            .set_sse_customer_algorithm(customer.0)
-            .set_sse_customer_key(customer.1)
-            .set_sse_customer_key_md5(customer.2)
-            .set_storage_class(self.target.choices.class())
-            .set_tagging(self.target.choices.tagging())
-            .set_acl(self.target.choices.canned_acl())
             .set_metadata(Some(metadata));
-        let answer = if self.target.sign_payload {
-            let request = request.set_checksum_algorithm(self.algorithm());
-            request.body(payload.bare()).send().await
-        } else {
-            let (body, seal) = payload.sealed(self.target.checksum);
-            request.body(body).customize().interceptor(seal).send().await
-        };
-        let answer = answer.map_err(|error| StoreError::from_sdk("PutObject", &error))?;
+        let request = with_choices!(request, self.target.choices);
+        let answer =
+            send_payload!(self, request, payload).map_err(|error| StoreError::from_sdk("PutObject", &error))?;
         Ok(Stored {
             etag: etag("PutObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
@@ -252,23 +288,15 @@ impl Store {
         key: &ObjectKey,
         metadata: HashMap<String, String>,
     ) -> Result<UploadId, StoreError> {
-        let customer = self.target.choices.customer();
-        let answer = self
+        let request = self
             .client
             .create_multipart_upload()
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .set_checksum_algorithm(self.algorithm())
             .set_checksum_type((self.target.checksum == ChecksumKind::Crc64Nvme).then_some(ChecksumType::FullObject))
-            .set_server_side_encryption(self.target.choices.server_side())
-            .set_ssekms_key_id(self.target.choices.kms_key())
-            .set_sse_customer_algorithm(customer.0)
-            .set_sse_customer_key(customer.1)
-            .set_sse_customer_key_md5(customer.2)
-            .set_storage_class(self.target.choices.class())
-            .set_tagging(self.target.choices.tagging())
-            .set_acl(self.target.choices.canned_acl())
-            .set_metadata(Some(metadata))
+            .set_metadata(Some(metadata));
+        let answer = with_choices!(request, self.target.choices)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("CreateMultipartUpload", &error))?;
@@ -292,25 +320,16 @@ impl Store {
     where
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
-        let customer = self.target.choices.customer();
         let request = self
             .client
             .upload_part()
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .upload_id(&upload.0)
-            .part_number(number)
-            .set_sse_customer_algorithm(customer.0)
-            .set_sse_customer_key(customer.1)
-            .set_sse_customer_key_md5(customer.2);
-        let answer = if self.target.sign_payload {
-            let request = request.set_checksum_algorithm(self.algorithm());
-            request.body(payload.bare()).send().await
-        } else {
-            let (body, seal) = payload.sealed(self.target.checksum);
-            request.body(body).customize().interceptor(seal).send().await
-        };
-        let answer = answer.map_err(|error| StoreError::from_sdk("UploadPart", &error))?;
+            .part_number(number);
+        let request = with_customer_key!(request, self.target.choices);
+        let answer =
+            send_payload!(self, request, payload).map_err(|error| StoreError::from_sdk("UploadPart", &error))?;
         Ok(StoredPart {
             number,
             etag: etag("UploadPart", answer.e_tag)?,
@@ -334,7 +353,6 @@ impl Store {
         condition: &Condition,
     ) -> Result<Stored, StoreError> {
         let (if_match, if_none_match) = headers(condition);
-        let customer = self.target.choices.customer();
         let full_object = self.target.checksum == ChecksumKind::Crc64Nvme;
         let parts = parts
             .iter()
@@ -348,7 +366,7 @@ impl Store {
                     .build()
             })
             .collect();
-        let answer = self
+        let request = self
             .client
             .complete_multipart_upload()
             .bucket(&self.target.bucket)
@@ -357,12 +375,10 @@ impl Store {
             .set_checksum_crc64_nvme(full_object.then(|| whole.to_base64()))
             .set_checksum_type(full_object.then_some(ChecksumType::FullObject))
             .set_mpu_object_size(i64::try_from(size).ok())
-            .set_sse_customer_algorithm(customer.0)
-            .set_sse_customer_key(customer.1)
-            .set_sse_customer_key_md5(customer.2)
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build());
+        let answer = with_customer_key!(request, self.target.choices)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("CompleteMultipartUpload", &error))?;
@@ -382,17 +398,14 @@ impl Store {
         let mut parts = Vec::new();
         let mut marker = None;
         loop {
-            let customer = self.target.choices.customer();
-            let answer = self
+            let request = self
                 .client
                 .list_parts()
                 .bucket(&self.target.bucket)
                 .key(key.as_str())
                 .upload_id(&upload.0)
-                .set_part_number_marker(marker.take())
-                .set_sse_customer_algorithm(customer.0)
-                .set_sse_customer_key(customer.1)
-                .set_sse_customer_key_md5(customer.2)
+                .set_part_number_marker(marker.take());
+            let answer = with_customer_key!(request, self.target.choices)
                 .send()
                 .await
                 .map_err(|error| StoreError::from_sdk("ListParts", &error))?;
@@ -478,18 +491,15 @@ impl Store {
         length: u64,
     ) -> Result<Download, StoreError> {
         let last = offset + length.saturating_sub(1);
-        let customer = self.target.choices.customer();
-        let answer = self
+        let request = self
             .client
             .get_object()
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .set_version_id(version.map(str::to_owned))
             .if_match(etag)
-            .range(format!("bytes={offset}-{last}"))
-            .set_sse_customer_algorithm(customer.0)
-            .set_sse_customer_key(customer.1)
-            .set_sse_customer_key_md5(customer.2)
+            .range(format!("bytes={offset}-{last}"));
+        let answer = with_customer_key!(request, self.target.choices)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("GetObject", &error))?;
@@ -501,17 +511,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when nothing is.
     pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
-        let customer = self.target.choices.customer();
-        let answer = self
+        let request = self
             .client
             .head_object()
             .bucket(&self.target.bucket)
             .key(key.as_str())
             .set_version_id(version.map(str::to_owned))
-            .checksum_mode(ChecksumMode::Enabled)
-            .set_sse_customer_algorithm(customer.0)
-            .set_sse_customer_key(customer.1)
-            .set_sse_customer_key_md5(customer.2)
+            .checksum_mode(ChecksumMode::Enabled);
+        let answer = with_customer_key!(request, self.target.choices)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("HeadObject", &error))?;

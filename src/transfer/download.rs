@@ -121,10 +121,7 @@ impl Range {
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
             let n = chunk.len() as u64;
-            while let Err(wait) = store.limits().download.take(n) {
-                activity.note();
-                tokio::time::sleep(wait).await;
-            }
+            activity.wait_for(&store.limits().download, n).await;
             if self.done + n > length {
                 return Err(corrupt("sent more than was asked for"));
             }

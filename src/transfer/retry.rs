@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Control, TransferError};
-use crate::store::{Pace, Store, StoreError};
+use crate::store::{Bandwidth, Pace, Store, StoreError};
 
 /// When to try again and when to stop trying.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +32,14 @@ pub(super) struct Activity(AtomicU64);
 impl Activity {
     pub(super) fn note(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for bandwidth, which is no stall.
+    pub(super) async fn wait_for(&self, bandwidth: &Bandwidth, bytes: u64) {
+        while let Err(wait) = bandwidth.take(bytes) {
+            self.note();
+            tokio::time::sleep(wait).await;
+        }
     }
 
     async fn stalled(&self, limit: Duration) -> StoreError {

@@ -243,11 +243,7 @@ fn made(
     }
     tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
     Some(Uploaded {
-        stored: Stored {
-            etag: found.etag,
-            version: found.version,
-            checksum: found.checksum,
-        },
+        stored: found.into_stored(),
         checksum: whole,
     })
 }
@@ -354,11 +350,7 @@ fn complete(
                     }
                     .into());
                 }
-                Stored {
-                    etag: found.etag,
-                    version: found.version,
-                    checksum: found.checksum,
-                }
+                found.into_stored()
             }
             other => other?,
         };
@@ -403,10 +395,7 @@ async fn body(
 ) -> Result<(Meter, Payload<FileBody>), TransferError> {
     let limits = store.limits();
     if part.length <= lane.chunks().size() as u64 {
-        while let Err(wait) = limits.upload.take(part.length) {
-            activity.note();
-            tokio::time::sleep(wait).await;
-        }
+        activity.wait_for(&limits.upload, part.length).await;
     }
     payload(source, part, store.target().checksum, lane.chunks(), limits, activity)
 }

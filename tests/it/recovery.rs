@@ -29,6 +29,16 @@ fn kill(rig: &mut Rig) {
     daemon.wait(PATIENCE).unwrap();
 }
 
+/// Archives a large file; the daemon dies when all parts are sent and written down.
+fn dies_completing(rig: &mut Rig, fid: Fid) {
+    let gate = rig.store.faults().hold("CompleteMultipartUpload");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    journal_is_written(rig);
+    kill(rig);
+    gate.release();
+}
+
 fn ends_well(rig: &mut Rig, fids: &[Fid]) {
     assert!(rig.client.wait(fids, PATIENCE).unwrap(), "{}", rig.log());
     for fid in fids {
@@ -84,12 +94,7 @@ fn a_large_archive_goes_on_behind_the_last_part_that_was_confirmed() {
     let mut rig = Rig::new();
     let content = noise(33 << 20);
     let fid = rig.file("large", &content);
-    let gate = rig.store.faults().hold("CompleteMultipartUpload");
-    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
-    assert!(gate.wait_held_blocking(1, PATIENCE));
-    journal_is_written(&rig);
-    kill(&mut rig);
-    gate.release();
+    dies_completing(&mut rig, fid);
     let before = rig.store.stats();
     assert_eq!(before.count("UploadPart"), 7);
     rig.start();
@@ -110,12 +115,7 @@ fn a_large_archive_goes_on_behind_the_last_part_that_was_confirmed() {
 fn an_upload_of_a_file_that_changed_meanwhile_is_not_gone_on_with() {
     let mut rig = Rig::new();
     let fid = rig.file("large", &noise(12 << 20));
-    let gate = rig.store.faults().hold("CompleteMultipartUpload");
-    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
-    assert!(gate.wait_held_blocking(1, PATIENCE));
-    journal_is_written(&rig);
-    kill(&mut rig);
-    gate.release();
+    dies_completing(&mut rig, fid);
     let content = vec![7; 12 << 20];
     std::fs::write(rig.mount().join("large"), &content).unwrap();
     rig.start();

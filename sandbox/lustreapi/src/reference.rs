@@ -4,11 +4,11 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use lhsm_sandbox_protocol::{Fid, Reply, Request};
+use lhsm_sandbox_protocol::Fid;
 
-use crate::abi::{LuFid, put_text, rc};
-use crate::client::{ask, mount_of};
-use crate::registration::Copytool;
+use crate::abi::LuFid;
+use crate::client::mount_of;
+use crate::registration::{Copytool, put_path};
 
 const HEADER: usize = 8;
 
@@ -178,15 +178,8 @@ pub unsafe extern "C" fn llapi_fid2path_at(
     let Some(mount) = mount.and_then(|path: PathBuf| mount_of(&path)) else {
         return -libc::ENODEV;
     };
-    rc(ask(&mount, &Request::PathOf(fid), None).and_then(|reply| match reply {
-        Reply::Bytes(path) if path.len() < usize::try_from(pathlen).unwrap_or(0) => {
-            // SAFETY: the path and its NUL fit.
-            unsafe { put_text(out, &path) };
-            Ok(())
-        }
-        Reply::Bytes(_) => Err(libc::EOVERFLOW),
-        _ => Err(libc::EPROTO),
-    }))
+    // SAFETY: as the caller promises.
+    unsafe { put_path(&mount, fid, out, pathlen) }
 }
 
 /// A size such as `4M`.

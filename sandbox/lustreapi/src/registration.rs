@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use lhsm_sandbox_protocol::{Reply, Request};
+use lhsm_sandbox_protocol::{Fid, Reply, Request};
 use nix::fcntl::OFlag;
 
 use crate::abi::{path, put_text, rc};
@@ -201,7 +201,16 @@ pub unsafe extern "C" fn llapi_fid2path(
     let (Some(mount), Some(fid)) = (mount, fid) else {
         return -libc::EINVAL;
     };
-    rc(ask(&mount, &Request::PathOf(fid), None).and_then(|reply| match reply {
+    // SAFETY: as the caller promises.
+    unsafe { put_path(&mount, fid, out, pathlen) }
+}
+
+/// Writes a path of a file to `out`.
+///
+/// # Safety
+/// `out` has room for `pathlen`.
+pub(crate) unsafe fn put_path(mount: &Path, fid: Fid, out: *mut c_char, pathlen: c_int) -> c_int {
+    rc(ask(mount, &Request::PathOf(fid), None).and_then(|reply| match reply {
         Reply::Bytes(path) if path.len() < usize::try_from(pathlen).unwrap_or(0) => {
             // SAFETY: the path and its NUL fit.
             unsafe { put_text(out, &path) };
@@ -242,7 +251,7 @@ pub extern "C" fn llapi_msg_set_level(_level: c_int) {}
 ///
 /// # Safety
 /// NUL-terminated.
-unsafe fn file(at: *const c_char) -> Result<(PathBuf, lhsm_sandbox_protocol::Fid), i32> {
+unsafe fn file(at: *const c_char) -> Result<(PathBuf, Fid), i32> {
     // SAFETY: as the caller promises.
     let path = unsafe { path(at) }.ok_or(libc::EINVAL)?;
     let (mount, fid) = crate::interpose::file_at(&path).ok_or(libc::ENOTTY)?;

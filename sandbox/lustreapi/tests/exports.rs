@@ -1,28 +1,15 @@
 //! The library as a copytool's loader sees it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its setup too")]
-
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::path::PathBuf;
 
 use lhsm_sandbox::protocol::{Action, states};
-use lhsm_sandbox::{Client, Mdt, Options};
-
-fn library() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    exe.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("liblustreapi_sandbox.so"))
-        .find(|path| path.exists())
-        .unwrap()
-}
+use lhsm_sandbox::{Client, Mdt, Options, process};
 
 #[test]
 #[expect(unsafe_code, reason = "loads a library")]
 fn every_function_that_a_copytool_needs_is_exported() {
     // SAFETY: our own library; it has no constructors.
-    let library = unsafe { libloading::Library::new(library()) }.unwrap();
+    let library = unsafe { libloading::Library::new(process::artifact(process::LIBRARY).unwrap()) }.unwrap();
     for name in [
         "llapi_hsm_copytool_register",
         "llapi_hsm_copytool_unregister",
@@ -89,7 +76,7 @@ fn the_reference_copytools_loop_archives_a_file() {
     let fid = client.fid(&mount.join("file")).unwrap();
     // SAFETY: our own library, called with the signatures of lustreapi.h; every pointer outlives its call.
     unsafe {
-        let library = libloading::Library::new(library()).unwrap();
+        let library = libloading::Library::new(process::artifact(process::LIBRARY).unwrap()).unwrap();
         let register = library.get::<Register>("llapi_hsm_copytool_register").unwrap();
         let unregister = library.get::<Unregister>("llapi_hsm_copytool_unregister").unwrap();
         let receive = library.get::<Receive>("llapi_hsm_copytool_recv").unwrap();

@@ -12,12 +12,11 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, HsmControl, states};
-use lhsm_sandbox::{Client, Mdt, Options};
+use lhsm_sandbox::{Client, Mdt, Options, process};
 
 type Register = unsafe extern "C" fn(*mut *mut c_void, *const c_char, c_int, *mut c_int, c_int) -> c_int;
 type Unregister = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
@@ -47,7 +46,7 @@ impl Copytool {
         let mut client = Client::new(&mount).unwrap();
         std::fs::write(mount.join("file"), b"data").unwrap();
         let fid = client.fid(&mount.join("file")).unwrap();
-        let library = unsafe { libloading::Library::new(shared_object()) }.unwrap();
+        let library = unsafe { libloading::Library::new(process::artifact(process::LIBRARY).unwrap()) }.unwrap();
         let mut copytool = Self {
             library,
             ct: std::ptr::null_mut(),
@@ -114,16 +113,6 @@ impl Copytool {
     fn states(&mut self) -> u32 {
         self.client.state(self.fid).unwrap().states
     }
-}
-
-fn shared_object() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    exe.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("liblustreapi_sandbox.so"))
-        .find(|path| path.exists())
-        .unwrap()
 }
 
 /// Name, what it does, and what the library says before it aborts; none: it returns well.
