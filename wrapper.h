@@ -107,6 +107,7 @@ struct hsm_user_state {
 	char hus_extended_info[];
 };
 
+#define HS_EXISTS 0x1
 #define HS_DIRTY 0x2
 #define HS_RELEASED 0x4
 #define HS_ARCHIVED 0x8
@@ -141,6 +142,12 @@ void llapi_msg_set_level(int level);
 int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
 int llapi_create_volatile_idx(const char *directory, int mdt_idx, int open_flags);
 int llapi_fd2fid(int fd, struct lu_fid *fid);
+int llapi_path2fid(const char *path, struct lu_fid *fid);
 int llapi_get_data_version(int fd, uint64_t *data_version, uint64_t flags);
+/* The system's struct stat. */
+struct stat;
+int llapi_hsm_import(const char *dst, int archive, const struct stat *st, unsigned long long stripe_size,
+		     int stripe_offset, int stripe_count, int stripe_pattern, char *pool_name,
+		     struct lu_fid *newfid);
 
 #define LL_DV_RD_FLUSH 1

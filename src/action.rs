@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::types::{ArchiveId, Cookie, Extent, Fid, HsmErrno};
+use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, HsmErrno};
 
 /// What the coordinator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -223,6 +223,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// ENOENT when the file is gone.
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError>;
+
+    /// What an archive says of a file beside its owner and times: extended attributes, layout, further names.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError>;
 
     /// The data version of an open file: it changes with every write. `None` where it can't be told.
     fn data_version(&self, file: &File) -> Option<u64>;

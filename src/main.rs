@@ -26,6 +26,13 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(command) = &cli.command {
+        if let Some(mount) = &cli.mount {
+            return Err(format!(
+                "'{}' stands before the command; see lhsmtool-s3 --help",
+                mount.display()
+            )
+            .into());
+        }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
         telemetry::init("warn", settings.log_format);

@@ -152,6 +152,50 @@ impl Extent {
     }
 }
 
+/// A moment of a file: seconds since 1970, negative before, and nanoseconds after those.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timestamp {
+    /// Seconds.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    const SECOND: i128 = 1_000_000_000;
+
+    /// From nanoseconds since 1970; `None` when the seconds don't fit.
+    #[must_use]
+    pub fn from_nanos(nanos: i128) -> Option<Self> {
+        Some(Self {
+            seconds: i64::try_from(nanos.div_euclid(Self::SECOND)).ok()?,
+            nanos: u32::try_from(nanos.rem_euclid(Self::SECOND)).ok()?,
+        })
+    }
+
+    /// Nanoseconds since 1970.
+    #[must_use]
+    pub fn as_nanos(self) -> i128 {
+        i128::from(self.seconds) * Self::SECOND + i128::from(self.nanos)
+    }
+}
+
+/// An extended attribute: its full name and its value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
+/// What not every file has.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Extras {
+    /// Extended attributes, by full name.
+    pub xattrs: Vec<Xattr>,
+    /// `lustre.lov`.
+    pub layout: Option<Vec<u8>>,
+    /// The path below the mount point, where the key does not tell it.
+    pub path: Option<Vec<u8>>,
+    /// Further names of the file, below the mount point.
+    pub links: Vec<Vec<u8>>,
+}
+
 /// An errno that the coordinator's log can hold: 1..=126 (`CLF_HSM_MAXERROR`), never ENOSYS, which it
 /// takes for "this copytool cannot cancel", and never ECANCELED, which has a [`Verdict`] of its own.
 ///

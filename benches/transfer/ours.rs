@@ -14,7 +14,7 @@ use lhsmtool_s3::journal::Journal;
 use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target};
 use lhsmtool_s3::transfer::Stop;
-use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Fid};
+use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
 use lhsmtool_s3::worker::{Crew, Settler, Site, Tally};
 
 use crate::sink;
@@ -77,6 +77,10 @@ impl FileSystem for Directory {
     fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
         Ok(false)
     }
+    fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
+        Ok(Extras::default())
+    }
+
     fn data_version(&self, _: &File) -> Option<u64> {
         None
     }
@@ -169,6 +173,7 @@ pub(crate) fn run(task: &Task) {
         etag: "\"00000000000000000000000000000000\"".into(),
         version: None,
         checksum: sum.map(Checksum),
+        pinned: false,
     };
     let fs = Arc::new(Directory {
         dir: task.dir.clone(),

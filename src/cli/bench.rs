@@ -254,6 +254,7 @@ impl Run {
             etag: done.stored.etag,
             version: done.stored.version,
             checksum: Some(done.checksum),
+            pinned: false,
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.entry(size).or_default().push(location);

@@ -7,12 +7,20 @@ use clap::{Parser, Subcommand};
 use crate::config::Settings;
 
 mod bench;
+mod bucket;
+mod import;
+mod scrub;
+mod site;
 
 pub use bench::BenchArgs;
+pub use bucket::Bucket;
+pub use import::{ImportArgs, RebuildArgs};
+pub use scrub::ScrubArgs;
+use site::{Site, SitePlan};
 
 /// Lustre HSM copytool for S3: archives files to a bucket and restores them when they are opened.
 #[derive(Debug, Parser)]
-#[command(name = "lhsmtool-s3", version, about, long_about = None, args_conflicts_with_subcommands = true)]
+#[command(name = "lhsmtool-s3", version, about, long_about = None)]
 pub struct Cli {
     /// Configuration file (a complete example is config/lhsmtool-s3.toml)
     #[arg(
@@ -33,11 +41,17 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// What needs no Lustre.
+/// Everything beside the daemon.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure the configured store: throughput, requests a second, latencies; cleans up after itself
     Bench(BenchArgs),
+    /// Make a released file for each object of a bucket: the first read restores it
+    Import(Box<ImportArgs>),
+    /// Re-create the files of a lost file system, released, from what their objects' metadata tells
+    Rebuild(RebuildArgs),
+    /// Compare what files say of their copies with what the bucket has; find what is lost and what is nobody's
+    Scrub(ScrubArgs),
 }
 
 impl Command {
@@ -48,6 +62,9 @@ impl Command {
     pub fn run(&self, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
         match self {
             Self::Bench(args) => bench::run(args, settings),
+            Self::Import(args) => import::import(args, settings),
+            Self::Rebuild(args) => import::rebuild(args, settings),
+            Self::Scrub(args) => scrub::run(args, settings),
         }
     }
 }

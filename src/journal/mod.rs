@@ -479,6 +479,7 @@ mod tests {
             etag: "\"e\"".into(),
             version: None,
             checksum: None,
+            pinned: false,
         }
     }
 

@@ -46,6 +46,7 @@ pub const HP_FLAG_COMPLETED: u32 = 1;
 pub const HP_FLAG_RETRY: u32 = 2;
 pub const LL_IOC_HSM_CT_START: u32 = 1075341013;
 pub const LL_IOC_HSM_PROGRESS: u32 = 1075341016;
+pub const HS_EXISTS: u32 = 1;
 pub const HS_DIRTY: u32 = 2;
 pub const HS_RELEASED: u32 = 4;
 pub const HS_ARCHIVED: u32 = 8;
@@ -330,6 +331,11 @@ pub struct hsm_copytool_private {
 pub struct hsm_copyaction_private {
     _unused: [u8; 0],
 }
+#[repr(C)]
+#[derive(Debug)]
+pub struct stat {
+    _unused: [u8; 0],
+}
 pub struct LustreApi {
     __library: ::libloading::Library,
     pub llapi_hsm_copytool_register: Result<
@@ -455,11 +461,32 @@ pub struct LustreApi {
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
+    pub llapi_path2fid: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            fid: *mut lu_fid,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
     pub llapi_get_data_version: Result<
         unsafe extern "C" fn(
             fd: ::std::os::raw::c_int,
             data_version: *mut u64,
             flags: u64,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_hsm_import: Result<
+        unsafe extern "C" fn(
+            dst: *const ::std::os::raw::c_char,
+            archive: ::std::os::raw::c_int,
+            st: *const stat,
+            stripe_size: ::std::os::raw::c_ulonglong,
+            stripe_offset: ::std::os::raw::c_int,
+            stripe_count: ::std::os::raw::c_int,
+            stripe_pattern: ::std::os::raw::c_int,
+            pool_name: *mut ::std::os::raw::c_char,
+            newfid: *mut lu_fid,
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
@@ -520,9 +547,11 @@ impl LustreApi {
             .get(b"llapi_create_volatile_idx\0")
             .map(|sym| *sym);
         let llapi_fd2fid = __library.get(b"llapi_fd2fid\0").map(|sym| *sym);
+        let llapi_path2fid = __library.get(b"llapi_path2fid\0").map(|sym| *sym);
         let llapi_get_data_version = __library
             .get(b"llapi_get_data_version\0")
             .map(|sym| *sym);
+        let llapi_hsm_import = __library.get(b"llapi_hsm_import\0").map(|sym| *sym);
         Ok(LustreApi {
             __library,
             llapi_hsm_copytool_register,
@@ -541,7 +570,9 @@ impl LustreApi {
             llapi_get_obd_count,
             llapi_create_volatile_idx,
             llapi_fd2fid,
+            llapi_path2fid,
             llapi_get_data_version,
+            llapi_hsm_import,
         })
     }
     pub unsafe fn llapi_hsm_copytool_register(
@@ -721,6 +752,13 @@ impl LustreApi {
     ) -> ::std::os::raw::c_int {
         (self.llapi_fd2fid.as_ref().expect("Expected function, got error."))(fd, fid)
     }
+    pub unsafe fn llapi_path2fid(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        fid: *mut lu_fid,
+    ) -> ::std::os::raw::c_int {
+        (self.llapi_path2fid.as_ref().expect("Expected function, got error."))(path, fid)
+    }
     pub unsafe fn llapi_get_data_version(
         &self,
         fd: ::std::os::raw::c_int,
@@ -731,5 +769,34 @@ impl LustreApi {
             .llapi_get_data_version
             .as_ref()
             .expect("Expected function, got error."))(fd, data_version, flags)
+    }
+    pub unsafe fn llapi_hsm_import(
+        &self,
+        dst: *const ::std::os::raw::c_char,
+        archive: ::std::os::raw::c_int,
+        st: *const stat,
+        stripe_size: ::std::os::raw::c_ulonglong,
+        stripe_offset: ::std::os::raw::c_int,
+        stripe_count: ::std::os::raw::c_int,
+        stripe_pattern: ::std::os::raw::c_int,
+        pool_name: *mut ::std::os::raw::c_char,
+        newfid: *mut lu_fid,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_hsm_import
+            .as_ref()
+            .expect(
+                "Expected function, got error.",
+            ))(
+            dst,
+            archive,
+            st,
+            stripe_size,
+            stripe_offset,
+            stripe_count,
+            stripe_pattern,
+            pool_name,
+            newfid,
+        )
     }
 }

@@ -8,6 +8,8 @@ const MAGIC_V1: u32 = 0x0bd1_0bd0;
 const MAGIC_V3: u32 = 0x0bd3_0bd0;
 const MAGIC_COMPOSITE: u32 = 0x0bd6_0bd0;
 const PATTERN: usize = 4;
+const STRIPE_SIZE: usize = 24;
+const STRIPE_COUNT: usize = 28;
 const STRIPE_OFFSET: usize = 30;
 const ANY_OST: u16 = 0xffff;
 const PATTERN_RELEASED: u32 = 0x8000_0000;
@@ -61,6 +63,15 @@ pub fn for_restore(mut layout: Vec<u8>) -> RestoreLayout {
         }
     }
     RestoreLayout::Kept(layout)
+}
+
+/// Stripe size and count of a plain layout; `None` for any other.
+#[must_use]
+pub fn plain_stripes(layout: &[u8]) -> Option<(u64, u16)> {
+    let magic = word(layout, 0)?;
+    let count = u16::from_le_bytes(*layout.get(STRIPE_COUNT..)?.first_chunk()?);
+    let plain = matches!(magic, MAGIC_V1 | MAGIC_V3) && word(layout, PATTERN)? & PATTERN_MDT == 0;
+    plain.then_some((u64::from(word(layout, STRIPE_SIZE)?), count))
 }
 
 fn component_blobs(layout: &[u8]) -> Option<Vec<usize>> {

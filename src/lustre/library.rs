@@ -10,8 +10,9 @@ use super::bindings::{
     LL_DV_RD_FLUSH, LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent,
     hsm_user_state, lu_fid,
 };
+use super::import::HsmStates;
 use crate::action::HsmError;
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
 
 /// Why the library could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +128,15 @@ impl Library {
     /// # Errors
     /// ENOENT when the file has no name left.
     pub fn fid2path(&self, mount: &Path, fid: Fid) -> Result<PathBuf, HsmError> {
+        self.name_of(mount, fid, 0).map(|(path, _)| path)
+    }
+
+    /// The path by the n-th of a file's names, and the number of the next name if there is one.
+    pub(super) fn name_of(&self, mount: &Path, fid: Fid, link: i32) -> Result<(PathBuf, Option<i32>), HsmError> {
         let mount = c_path(mount)?;
         let text = CString::new(fid.to_string()).map_err(|_| HsmError::new("llapi_fid2path", libc::EINVAL))?;
         let mut path = vec![0u8; 4096 + 1];
-        let (mut recno, mut linkno) = (-1i64, 0i32);
+        let (mut recno, mut linkno) = (-1i64, link);
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: reads two NUL-terminated texts; writes at most `pathlen` bytes, NUL included, and the
         // two counters; keeps nothing (liblustreapi.c llapi_fid2path).
@@ -149,27 +155,91 @@ impl Library {
         let end = path.iter().position(|b| *b == 0).unwrap_or(path.len());
         path.truncate(end);
         let start = path.iter().position(|b| *b != b'/').unwrap_or(path.len());
-        Ok(std::ffi::OsString::from_vec(path.split_off(start)).into())
+        let path = std::ffi::OsString::from_vec(path.split_off(start)).into();
+        Ok((path, (linkno > link).then_some(linkno)))
     }
 
     /// `HS_*` of a file.
     pub(super) fn hsm_states(&self, path: &Path) -> Result<u32, HsmError> {
+        self.hsm_state(path).map(|state| state.bits)
+    }
+
+    /// What HSM knows of a file.
+    pub(super) fn hsm_state(&self, path: &Path) -> Result<HsmStates, HsmError> {
         let path = c_path(path)?;
         let mut state = hsm_user_state::default();
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: reads a NUL-terminated path, fills in the struct's fixed part (LL_IOC_HSM_STATE_GET).
         let rc = unsafe { self.0.llapi_hsm_state_get(path.as_ptr(), &raw mut state) };
         check("llapi_hsm_state_get", rc)?;
-        Ok(state.hus_states)
+        Ok(HsmStates {
+            bits: state.hus_states,
+            archive_id: state.hus_archive_id,
+        })
     }
 
-    /// Clears `HS_*` of a file.
-    pub(super) fn clear_hsm_states(&self, path: &Path, clear: u32) -> Result<(), HsmError> {
+    /// Sets and clears `HS_*` of a file.
+    pub(super) fn change_hsm_states(&self, path: &Path, set: u32, clear: u32) -> Result<(), HsmError> {
         let path = c_path(path)?;
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: reads a NUL-terminated path; the rest are numbers, an archive id of 0 leaves it.
-        let rc = unsafe { self.0.llapi_hsm_state_set(path.as_ptr(), 0, u64::from(clear), 0) };
+        let rc = unsafe {
+            self.0
+                .llapi_hsm_state_set(path.as_ptr(), u64::from(set), u64::from(clear), 0)
+        };
         check("llapi_hsm_state_set", rc)
+    }
+
+    /// The FID of a path, no symlink followed at its end.
+    pub(super) fn path2fid(&self, path: &Path) -> Result<Fid, HsmError> {
+        if self.0.llapi_path2fid.is_err() {
+            return Err(HsmError::new("llapi_path2fid", libc::EOPNOTSUPP));
+        }
+        let path = c_path(path)?;
+        let mut fid = NO_FID;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path, writes the FID.
+        let rc = unsafe { self.0.llapi_path2fid(path.as_ptr(), &raw mut fid) };
+        check("llapi_path2fid", rc)?;
+        Ok(of_c(fid))
+    }
+
+    /// Makes a released file with the attributes of `stat`; a stripe size and count of 0 are the default.
+    pub(super) fn import(
+        &self,
+        path: &Path,
+        archive_id: ArchiveId,
+        stat: &libc::stat,
+        stripe_size: u64,
+        stripe_count: u16,
+    ) -> Result<Fid, HsmError> {
+        const CALL: &str = "llapi_hsm_import";
+        const ANY_OST: i32 = -1;
+        const RAID0: i32 = 0;
+        if self.0.llapi_hsm_import.is_err() {
+            return Err(HsmError::new(CALL, libc::EOPNOTSUPP));
+        }
+        let path = c_path(path)?;
+        let archive = i32::try_from(archive_id.get()).map_err(|_| HsmError::new(CALL, libc::EINVAL))?;
+        let mut fid = NO_FID;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path and the system's struct stat, writes the FID; no pool is named; it
+        // keeps nothing (liblustreapi_hsm.c).
+        let rc = unsafe {
+            self.0.llapi_hsm_import(
+                path.as_ptr(),
+                archive,
+                std::ptr::from_ref(stat).cast(),
+                stripe_size,
+                ANY_OST,
+                i32::from(stripe_count),
+                RAID0,
+                std::ptr::null_mut(),
+                &raw mut fid,
+            )
+        };
+        check(CALL, rc)?;
+        Ok(of_c(fid))
     }
 
     /// Which MDT a file is on, where the library can tell.
@@ -222,20 +292,12 @@ impl Library {
         #[expect(unsafe_code, reason = "a descriptor made by C")]
         // SAFETY: the library opened it for its caller; it is nobody else's.
         let file = unsafe { OwnedFd::from_raw_fd(number) };
-        let mut fid = lu_fid {
-            f_seq: 0,
-            f_oid: 0,
-            f_ver: 0,
-        };
+        let mut fid = NO_FID;
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: an open descriptor; writes the FID (LL_IOC_PATH2FID).
         let rc = unsafe { self.0.llapi_fd2fid(file.as_raw_fd(), &raw mut fid) };
         check("llapi_fd2fid", rc)?;
-        Ok(Fid {
-            seq: fid.f_seq,
-            oid: fid.f_oid,
-            ver: fid.f_ver,
-        })
+        Ok(of_c(fid))
     }
 
     /// The data version of an open file, its writers' caches flushed before.
@@ -351,6 +413,20 @@ impl Library {
         // SAFETY: a live handle from begin; the library dups its descriptor.
         let rc = unsafe { self.0.llapi_hsm_action_get_fd(handle) };
         negative_is_errno("llapi_hsm_action_get_fd", rc)
+    }
+}
+
+const NO_FID: lu_fid = lu_fid {
+    f_seq: 0,
+    f_oid: 0,
+    f_ver: 0,
+};
+
+const fn of_c(fid: lu_fid) -> Fid {
+    Fid {
+        seq: fid.f_seq,
+        oid: fid.f_oid,
+        ver: fid.f_ver,
     }
 }
 

@@ -10,11 +10,18 @@ use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
 use super::mdts::Mdts;
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
-use crate::types::{Extent, Fid};
+use crate::types::{Extent, Extras, Fid};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
 const LAYOUT_XATTR: &CStr = c"lustre.lov";
+/// More would not fit into an object's metadata.
+const MOST_LINKS: usize = 64;
+
+/// Attributes that are the users', not the file system's or the copytool's.
+fn is_kept(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
+}
 
 /// A path that can't be used as the mount point.
 #[derive(Debug, thiserror::Error)]
@@ -224,12 +231,34 @@ impl FileSystem for Mount {
         Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
     }
 
+    fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError> {
+        use std::os::unix::ffi::OsStringExt as _;
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.by_fid(fid);
+        let mut extras = Extras {
+            xattrs: xattr::all(file.as_fd(), is_kept)?,
+            layout: xattr::get(&path, LAYOUT_XATTR).unwrap_or_default(),
+            ..Extras::default()
+        };
+        let links = file.metadata().map_err(|error| HsmError::io("fstat", &error))?.nlink();
+        let mut next = (links > 1).then_some(0);
+        while let Some(link) = next
+            && extras.links.len() < MOST_LINKS
+        {
+            let (path, following) = self.library.name_of(&self.path, fid, link)?;
+            extras.links.push(path.into_os_string().into_vec());
+            next = following;
+        }
+        Ok(extras)
+    }
+
     fn data_version(&self, file: &File) -> Option<u64> {
         self.library.data_version(file.as_fd())
     }
 
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
-        self.library.clear_hsm_states(&self.by_fid(fid), HS_ARCHIVED | HS_LOST)
+        self.library
+            .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
     }
 
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {

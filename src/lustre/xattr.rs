@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::action::HsmError;
+use crate::types::Xattr;
 
 /// The ceiling of both Linux and Lustre (with `ea_inode`).
 const MAX: usize = 65536;
@@ -13,21 +14,74 @@ const MAX: usize = 65536;
 /// The value, `None` when the file has no such attribute. Follows no symlink.
 pub(super) fn get(path: &Path, name: &CStr) -> Result<Option<Vec<u8>>, HsmError> {
     let path = c_path("lgetxattr", path)?;
+    let value = fill("lgetxattr", |buffer| {
+        #[expect(unsafe_code, reason = "libc call")]
+        // SAFETY: two NUL-terminated texts; writes at most `len` bytes into the buffer.
+        unsafe {
+            libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+        }
+    });
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.errno == libc::ENODATA => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All attributes of an open file whose names are wanted.
+pub(super) fn all(file: BorrowedFd<'_>, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Xattr>, HsmError> {
+    let names = fill("flistxattr", |buffer| {
+        #[expect(unsafe_code, reason = "libc call")]
+        // SAFETY: an open descriptor; writes at most `len` bytes into the buffer.
+        unsafe {
+            libc::flistxattr(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
+        }
+    });
+    let names = match names {
+        Err(error) if error.errno == libc::EOPNOTSUPP => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut found = Vec::new();
+    for name in names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty() && wanted(name))
+    {
+        let c_name = CString::new(name).map_err(|_| HsmError::new("fgetxattr", libc::EINVAL))?;
+        let value = fill("fgetxattr", |buffer| {
+            #[expect(unsafe_code, reason = "libc call")]
+            // SAFETY: an open descriptor, a NUL-terminated text; writes at most `len` bytes into the buffer.
+            unsafe {
+                libc::fgetxattr(
+                    file.as_raw_fd(),
+                    c_name.as_ptr(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                )
+            }
+        });
+        match value {
+            Ok(value) => found.push((name.to_owned(), value)),
+            // Removed meanwhile.
+            Err(error) if error.errno == libc::ENODATA => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Calls until the buffer is large enough.
+fn fill(call: &'static str, mut read: impl FnMut(&mut [u8]) -> isize) -> Result<Vec<u8>, HsmError> {
     let mut value = vec![0u8; 512];
     loop {
-        #[expect(unsafe_code, reason = "libc call")]
-        // SAFETY: two NUL-terminated texts; writes at most `value.len()` bytes into `value`.
-        let n = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-        if let Ok(n) = usize::try_from(n) {
+        if let Ok(n) = usize::try_from(read(&mut value)) {
             value.truncate(n);
-            return Ok(Some(value));
+            return Ok(value);
         }
         let error = std::io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::ENODATA) => return Ok(None),
-            Some(libc::ERANGE) if value.len() < MAX => value.resize(MAX, 0),
-            _ => return Err(HsmError::io("lgetxattr", &error)),
+        if error.raw_os_error() != Some(libc::ERANGE) || value.len() >= MAX {
+            return Err(HsmError::io(call, &error));
         }
+        value.resize(MAX, 0);
     }
 }
 

@@ -146,6 +146,8 @@ pub struct ObjectInfo {
     pub version: Option<String>,
     /// Of the whole object, where the store has one.
     pub checksum: Option<Checksum>,
+    /// Last write, seconds since 1970.
+    pub modified: Option<i64>,
     /// User metadata.
     pub metadata: HashMap<String, String>,
 }
@@ -404,7 +406,7 @@ impl Store {
                 .bucket(&self.target.bucket)
                 .key(key.as_str())
                 .upload_id(&upload.0)
-                .set_part_number_marker(marker.take());
+                .set_part_number_marker(marker.clone());
             let answer = with_customer_key!(request, self.target.choices)
                 .send()
                 .await
@@ -414,11 +416,12 @@ impl Store {
                     parts.push((number, etag.to_owned(), u64::try_from(size).unwrap_or(0)));
                 }
             }
-            marker = answer.next_part_number_marker().map(str::to_owned);
+            let next = answer.next_part_number_marker().map(str::to_owned);
             // A list that repeats itself would go on for ever.
-            if answer.is_truncated() != Some(true) || marker.is_none() || parts.len() > 10_000 {
+            if answer.is_truncated() != Some(true) || next.is_none() || next == marker || parts.len() > 10_000 {
                 return Ok(parts);
             }
+            marker = next;
         }
     }
 
@@ -530,6 +533,7 @@ impl Store {
             etag: etag("HeadObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            modified: answer.last_modified.map(|time| time.secs()),
             metadata: answer.metadata.unwrap_or_default(),
         })
     }

@@ -171,26 +171,28 @@ impl StoreError {
                 operation,
                 code: named("501"),
             },
-            // Another writer is at the key this moment; the credentials are being renewed.
+            // Another writer is at the key this moment; the credentials are being renewed; a clock is being set.
             (
                 "ConditionalRequestConflict"
                 | "OperationAborted"
                 | "RequestTimeout"
                 | "InternalError"
                 | "ExpiredToken"
-                | "RequestExpired",
+                | "RequestExpired"
+                | "RequestTimeTooSkewed",
                 _,
             )
             | (_, 408 | 500..=599) => Self::Unavailable {
                 operation,
                 what: format!("{status} {code}"),
             },
-            (_, 404) => Self::NotFound {
+            // By their names, too: an upload is completed with 200 and an error in the answer's body.
+            ("NoSuchUpload", _) | (_, 404) => Self::NotFound {
                 operation,
                 code: named("404"),
             },
-            (_, 412) => Self::Precondition { operation },
-            (_, 401 | 403) => {
+            ("PreconditionFailed", _) | (_, 412) => Self::Precondition { operation },
+            ("AccessDenied", _) | (_, 401 | 403) => {
                 let (_, message) = owned();
                 Self::Denied {
                     operation,
@@ -305,6 +307,7 @@ mod tests {
             (400, "RequestTimeout"),
             (400, "BadDigest"),
             (403, "ExpiredToken"),
+            (403, "RequestTimeTooSkewed"),
         ] {
             assert!(class(status, code).is_transient(), "{status} {code}");
         }
@@ -322,5 +325,12 @@ mod tests {
         ] {
             assert!(!class(status, code).is_transient(), "{status} {code}");
         }
+        // In the body of an answer that says 200.
+        assert!(matches!(class(200, "NoSuchUpload"), StoreError::NotFound { .. }));
+        assert!(matches!(
+            class(200, "PreconditionFailed"),
+            StoreError::Precondition { .. }
+        ));
+        assert!(matches!(class(200, "AccessDenied"), StoreError::Denied { .. }));
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::ObjectKey;
+use super::{ObjectInfo, ObjectKey};
 use crate::types::ArchiveId;
 
 const FORMAT: u32 = 1;
@@ -43,6 +43,8 @@ pub struct Location {
     pub version: Option<String>,
     /// Of the whole object; `None` for one that we did not write.
     pub checksum: Option<Checksum>,
+    /// The key comes from an import, not from the file's path: the file keeps it.
+    pub pinned: bool,
 }
 
 /// A record that can't be used.
@@ -73,9 +75,17 @@ struct Record<'a> {
     version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     crc64nvme: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
 }
 
 impl Location {
+    /// Whether an object has the bytes of this one by the store's own checksum, whatever its ETag is.
+    #[must_use]
+    pub fn has_bytes_of(&self, found: &ObjectInfo) -> bool {
+        self.checksum.is_some() && self.checksum == found.checksum && self.size == found.size
+    }
+
     /// The bytes for the xattr.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -87,6 +97,7 @@ impl Location {
             etag: self.etag.as_str().into(),
             version: self.version.clone(),
             crc64nvme: self.checksum.map(Checksum::to_base64),
+            pinned: self.pinned,
         };
         serde_json::to_vec(&record).unwrap_or_default()
     }
@@ -111,6 +122,7 @@ impl Location {
             etag: record.etag.into_owned(),
             version: record.version,
             checksum,
+            pinned: record.pinned,
         })
     }
 }
@@ -123,7 +135,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_location_survives_its_bytes(
-            id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>()
+            id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>(),
+            pinned: bool
         ) {
             let location = Location {
                 archive_id: ArchiveId::new(id).unwrap(),
@@ -132,6 +145,7 @@ mod tests {
                 etag: "\"abc-3\"".into(),
                 version,
                 checksum: crc.map(Checksum),
+                pinned,
             };
             prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
         }

@@ -5,10 +5,16 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::types::Fid;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::told::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
+use crate::types::{Extras, Fid, Timestamp};
 
 const OWNER_FID: &str = "lhsm-fid";
 const OWNER_FS: &str = "lhsm-fs";
+/// S3's limit for all user metadata is 2 KiB, names included; an action's cookie is added later.
+const ROOM: usize = 2048 - 64;
 
 /// What an object remembers of its file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,12 +25,14 @@ pub struct FileMetadata {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Last access, nanoseconds since 1970.
-    pub atime_ns: i128,
-    /// Last change of the data, nanoseconds since 1970.
-    pub mtime_ns: i128,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of the data.
+    pub mtime: Timestamp,
     /// Whose copy it is.
     pub owner: Owner,
+    /// What else there is to say.
+    pub more: Extras,
 }
 
 /// The file that an object is the copy of.
@@ -50,30 +58,65 @@ impl Owner {
 impl FileMetadata {
     /// From an open file's attributes.
     #[must_use]
-    pub fn new(owner: Owner, stat: &Metadata) -> Self {
-        let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    pub fn new(owner: Owner, stat: &Metadata, more: Extras) -> Self {
+        let time = |seconds, nanos| Timestamp {
+            seconds,
+            nanos: u32::try_from(nanos).unwrap_or(0),
+        };
         Self {
             mode: stat.mode(),
             uid: stat.uid(),
             gid: stat.gid(),
-            atime_ns: ns(stat.atime(), stat.atime_nsec()),
-            mtime_ns: ns(stat.mtime(), stat.mtime_nsec()),
+            atime: time(stat.atime(), stat.atime_nsec()),
+            mtime: time(stat.mtime(), stat.mtime_nsec()),
             owner,
+            more,
         }
     }
 
-    /// As user metadata (`x-amz-meta-…`).
+    /// As user metadata (`x-amz-meta-…`), and the names of what there was no room for.
     #[must_use]
-    pub fn to_map(&self) -> HashMap<String, String> {
-        HashMap::from([
-            ("file-permissions".into(), format!("0{:o}", self.mode)),
-            ("file-owner".into(), self.uid.to_string()),
-            ("file-group".into(), self.gid.to_string()),
-            ("file-atime".into(), format!("{}ns", self.atime_ns)),
-            ("file-mtime".into(), format!("{}ns", self.mtime_ns)),
+    pub fn to_map(&self) -> (HashMap<String, String>, Vec<&'static str>) {
+        let mut map = HashMap::from([
+            (PERMISSIONS.into(), format!("0{:o}", self.mode)),
+            (UID.into(), self.uid.to_string()),
+            (GID.into(), self.gid.to_string()),
+            (ATIME.into(), format!("{}ns", self.atime.as_nanos())),
+            (MTIME.into(), format!("{}ns", self.mtime.as_nanos())),
             (OWNER_FID.into(), self.owner.fid.bare()),
             (OWNER_FS.into(), self.owner.fs.clone()),
-        ])
+        ]);
+        let more = &self.more;
+        let links: Vec<_> = more.links.iter().map(|path| plain(path)).collect();
+        // In the order of what would be missed most.
+        let optional = [
+            (PATH, more.path.as_deref().map(plain)),
+            (XATTRS, (!more.xattrs.is_empty()).then(|| xattrs_text(&more.xattrs))),
+            (LINKS, (!links.is_empty()).then(|| links.join(","))),
+            (
+                LAYOUT,
+                more.layout.as_deref().map(|layout| BASE64_STANDARD.encode(layout)),
+            ),
+        ];
+        let mut room = ROOM.saturating_sub(
+            map.iter()
+                .map(|(name, value): (&String, &String)| name.len() + value.len())
+                .sum(),
+        );
+        let mut left_out = Vec::new();
+        for (name, value) in optional {
+            let Some(value) = value else {
+                continue;
+            };
+            match room.checked_sub(name.len() + value.len()) {
+                Some(rest) => {
+                    room = rest;
+                    map.insert(name.to_owned(), value);
+                }
+                None => left_out.push(name),
+            }
+        }
+        (map, left_out)
     }
 }
 
@@ -95,16 +138,51 @@ mod tests {
             mode: 0o100_664,
             uid: 500,
             gid: 501,
-            atime_ns: 1_595_002_920_000_000_001,
-            mtime_ns: -1,
+            atime: Timestamp {
+                seconds: 1_595_002_920,
+                nanos: 1,
+            },
+            mtime: Timestamp {
+                seconds: -1,
+                nanos: 999_999_999,
+            },
             owner: owner.clone(),
+            more: Extras::default(),
         }
-        .to_map();
+        .to_map()
+        .0;
         assert_eq!(map["file-permissions"], "0100664");
         assert_eq!(map["file-owner"], "500");
         assert_eq!(map["file-group"], "501");
         assert_eq!(map["file-atime"], "1595002920000000001ns");
         assert_eq!(map["file-mtime"], "-1ns");
         assert_eq!(Owner::of(&map), Some(owner));
+    }
+
+    #[test]
+    fn what_has_no_room_is_left_out_and_named() {
+        let owner = Owner {
+            fs: "lustre".into(),
+            fid: Fid { seq: 1, oid: 2, ver: 0 },
+        };
+        let (map, left_out) = FileMetadata {
+            mode: 0o100_664,
+            uid: 0,
+            gid: 0,
+            atime: Timestamp::default(),
+            mtime: Timestamp::default(),
+            owner,
+            more: Extras {
+                xattrs: vec![(b"user.large".to_vec(), vec![0; 2000])],
+                layout: Some(vec![0; 56]),
+                path: Some(b"a b".to_vec()),
+                links: Vec::new(),
+            },
+        }
+        .to_map();
+        assert_eq!(left_out, [XATTRS]);
+        assert_eq!(map[PATH], "a%20b");
+        assert!(map.contains_key(LAYOUT));
+        assert!(map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() <= 2048);
     }
 }

@@ -57,6 +57,51 @@ pub fn download(
     Ok(())
 }
 
+/// Reads all bytes of an object and compares their checksum, where the location has one; writes nothing.
+///
+/// # Errors
+/// [`TransferError::Checksum`] when they are others.
+pub fn verify(lane: &Lane, control: &Control, from: &Location) -> Result<(), TransferError> {
+    let store = lane.store(from.archive_id)?;
+    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+    let mut done = 0;
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |activity| {
+        if done == from.size {
+            return Ok(());
+        }
+        let version = from.version.as_deref();
+        let mut body = store
+            .get(&from.key, version, &from.etag, done, from.size - done)
+            .await?;
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            activity.wait_for(&store.limits().download, chunk.len() as u64).await;
+            digest.update(&chunk);
+            done += chunk.len() as u64;
+            activity.note();
+        }
+        if done < from.size {
+            return Err(StoreError::Unavailable {
+                operation: "GetObject",
+                what: format!("the body ended after {done} of {} bytes", from.size),
+            }
+            .into());
+        }
+        Ok(())
+    }))?;
+    let found = Checksum(digest.finalize());
+    match from.checksum {
+        Some(expected) if expected != found || done != from.size => Err(TransferError::Checksum {
+            what: format!(
+                "was archived with CRC64NVME {}, its bytes now have {}",
+                expected.to_base64(),
+                found.to_base64()
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn ranges(
     lane: &Lane,
     helpers: &dyn Helpers,

@@ -17,6 +17,7 @@ pub struct Lane {
     stores: HashMap<ArchiveId, Store>,
     chunks: Chunks,
     options: TransferOptions,
+    targets: Vec<Arc<Target>>,
 }
 
 impl Lane {
@@ -43,7 +44,16 @@ impl Lane {
             stores,
             chunks: Chunks::new(options.chunk),
             options,
+            targets: targets.to_vec(),
         })
+    }
+
+    /// A second lane to the same stores, for another thread.
+    ///
+    /// # Errors
+    /// The runtime could not be made.
+    pub fn another(&self) -> std::io::Result<Self> {
+        Self::new(&self.targets, self.options)
     }
 
     /// The store of an archive id.

@@ -1,10 +1,12 @@
 //! Single requests about one object, with the same patience as transfers.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry::{pace, retry};
-use super::{Control, Lane, TransferError};
-use crate::store::{Location, ObjectInfo, ObjectKey, StoreError};
+use super::{Control, Helpers, Lane, Parts, TransferError, download};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner, Page, Query, StoreError};
 use crate::types::ArchiveId;
 
 const SWEEP: Duration = Duration::from_secs(5);
@@ -23,6 +25,74 @@ pub fn head(
     let store = lane.store(archive_id)?;
     lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
         Ok(store.head(key, version).await?)
+    }))
+}
+
+/// The bytes of a small object, at most `limit`.
+///
+/// # Errors
+/// [`StoreError::Precondition`] when the object is not the one at the location.
+pub fn read_small(lane: &Lane, control: &Control, from: &Location, limit: u64) -> Result<Vec<u8>, TransferError> {
+    let store = lane.store(from.archive_id)?;
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |activity| {
+        let version = from.version.as_deref();
+        let length = from.size.min(limit);
+        let mut body = store.get(&from.key, version, &from.etag, 0, length).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await {
+            bytes.extend_from_slice(&chunk?);
+            activity.note();
+            if bytes.len() as u64 > length {
+                break;
+            }
+        }
+        if bytes.len() as u64 != length {
+            return Err(StoreError::Unavailable {
+                operation: "GetObject",
+                what: format!("the body has {} bytes, not {length}", bytes.len()),
+            }
+            .into());
+        }
+        Ok(bytes)
+    }))
+}
+
+/// A whole object into an empty local file, proven as a restore is.
+///
+/// # Errors
+/// [`StoreError::Precondition`] when the object is not the one that was looked at.
+pub fn fetch_file(
+    lane: &Lane,
+    control: &Arc<Control>,
+    file: &Arc<File>,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+    info: &ObjectInfo,
+) -> Result<(), TransferError> {
+    struct Alone;
+    impl Helpers for Alone {
+        fn offer(&self, _: Arc<dyn Parts>, _: bool) {}
+    }
+    let from = Location {
+        archive_id,
+        key: key.clone(),
+        size: info.size,
+        etag: info.etag.clone(),
+        version: info.version.clone(),
+        checksum: info.checksum,
+        pinned: false,
+    };
+    download(lane, &Alone, control, file, &from)
+}
+
+/// One page of a listing.
+///
+/// # Errors
+/// The store's refusal.
+pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<'_>) -> Result<Page, TransferError> {
+    let store = lane.store(archive_id)?;
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+        Ok(store.list(query).await?)
     }))
 }
 
@@ -54,18 +124,23 @@ pub fn delete(
         operation: "DeleteObject",
     };
     lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
-        match store.head(key, version).await {
-            Ok(found) if found.etag == location.etag && is_ours(&found) => {}
+        let etag = match store.head(key, version).await {
+            Ok(found) if is_copy(location, &found) && is_ours(&found) => found.etag,
             Ok(_) => return Err(other().into()),
             Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
-        }
-        match store.delete(key, version, Some(&location.etag)).await {
+        };
+        match store.delete(key, version, Some(&etag)).await {
             // A store without conditional deletes.
             Err(StoreError::Unsupported { .. }) => Ok(store.delete(key, None, None).await?),
             result => Ok(result?),
         }
     }))
+}
+
+/// By its ETag, or by its bytes where the object says whose it is: an answer may have named a wrong ETag.
+fn is_copy(location: &Location, found: &ObjectInfo) -> bool {
+    found.etag == location.etag || (location.has_bytes_of(found) && Owner::of(&found.metadata).is_some())
 }
 
 /// Deletes what is at a key if `is_garbage` says so. One try and a short time: for after an answer.

@@ -5,7 +5,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::retry::{pace, retry};
 use super::{Control, Lane, TransferError, abort_upload};
+use crate::store::ListedUpload;
 use crate::types::ArchiveId;
+
+/// The uploads below an archive's prefix that are older than `age`.
+///
+/// # Errors
+/// The store does not list its uploads.
+pub fn uploads(
+    lane: &Lane,
+    control: &Control,
+    archive_id: ArchiveId,
+    age: Duration,
+) -> Result<Vec<ListedUpload>, TransferError> {
+    let mut old = Vec::new();
+    each_old(lane, control, archive_id, age, |upload| {
+        old.push(upload);
+        Ok(())
+    })?;
+    Ok(old)
+}
 
 /// Aborts the uploads below an archive's prefix that are older than `age` and not among `live`; how many.
 ///
@@ -18,10 +37,29 @@ pub fn sweep_uploads(
     age: Duration,
     live: &HashSet<String>,
 ) -> Result<usize, TransferError> {
+    let mut aborted = 0;
+    each_old(lane, control, archive_id, age, |upload| {
+        if !live.contains(upload.id.as_str()) {
+            tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
+            abort_upload(lane, archive_id, &upload.key, &upload.id)?;
+            aborted += 1;
+        }
+        Ok(())
+    })?;
+    Ok(aborted)
+}
+
+fn each_old(
+    lane: &Lane,
+    control: &Control,
+    archive_id: ArchiveId,
+    age: Duration,
+    mut each: impl FnMut(ListedUpload) -> Result<(), TransferError>,
+) -> Result<(), TransferError> {
     let store = lane.store(archive_id)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let before = i64::try_from(now.saturating_sub(age).as_secs()).unwrap_or(i64::MAX);
-    let (mut aborted, mut from) = (0, None);
+    let mut from = None;
     loop {
         let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
             Ok(store.list_uploads(from.clone()).await?)
@@ -30,15 +68,13 @@ pub fn sweep_uploads(
             if let Some(stop) = control.stopped() {
                 return Err(TransferError::Stopped(stop));
             }
-            if upload.initiated <= before && !live.contains(upload.id.as_str()) {
-                tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
-                abort_upload(lane, archive_id, &upload.key, &upload.id)?;
-                aborted += 1;
+            if upload.initiated <= before {
+                each(upload)?;
             }
         }
         match next {
             Some(next) => from = Some(next),
-            None => return Ok(aborted),
+            None => return Ok(()),
         }
     }
 }

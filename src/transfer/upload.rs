@@ -17,6 +17,10 @@ use crate::types::ArchiveId;
 const CLEAN_UP: Duration = Duration::from_secs(20);
 /// For an upload's id, after a stop.
 const CREATE_GRACE: Duration = Duration::from_millis(800);
+/// Of one file in one action, when the store loses them.
+const UPLOADS: usize = 3;
+/// What a store says of an upload that it does not have.
+const GONE: &str = "NoSuchUpload";
 /// Completing joins up to 10,000 parts at the store, which may take minutes without a byte moving.
 const COMPLETE_STALL: Duration = Duration::from_secs(600);
 
@@ -100,7 +104,21 @@ pub fn upload(
 ) -> Result<Uploaded, TransferError> {
     match Plan::new(size, lane.options().plan)? {
         Plan::Single { size } => single(lane, control, file, size, to),
-        plan @ Plan::Multipart { .. } => multipart(lane, helpers, control, file, size, plan, to),
+        plan @ Plan::Multipart { .. } => {
+            for _ in 0..UPLOADS {
+                match multipart(lane, helpers, control, file, size, plan, to) {
+                    Err(TransferError::Store(StoreError::NotFound { operation, code })) if code == GONE => {
+                        tracing::warn!(key = %to.key, operation, "the upload is gone at the store; beginning anew");
+                    }
+                    result => return result,
+                }
+            }
+            Err(StoreError::Unavailable {
+                operation: "CompleteMultipartUpload",
+                what: format!("the store lost {UPLOADS} uploads of the file, one after the other"),
+            }
+            .into())
+        }
     }
 }
 
@@ -339,18 +357,20 @@ fn complete(
         let stored = match result {
             // An answer got lost on the way, and the try before this one had worked, or a former daemon's.
             Err(TransferError::Store(StoreError::NotFound { .. })) if tries > 1 || resumed => {
-                let found = store.head(&to.key, None).await?;
-                if found.size != size
-                    || found.checksum.is_some_and(|sum| sum != whole)
-                    || !is_same(&found.metadata, &to.metadata)
-                {
-                    return Err(StoreError::NotFound {
-                        operation: "CompleteMultipartUpload",
-                        code: "NoSuchUpload".into(),
-                    }
-                    .into());
-                }
-                found.into_stored()
+                let found = match store.head(&to.key, None).await {
+                    Err(StoreError::NotFound { .. }) => None,
+                    found => Some(found?),
+                };
+                let made = found.filter(|found| {
+                    found.size == size
+                        && found.checksum.is_none_or(|sum| sum == whole)
+                        && is_same(&found.metadata, &to.metadata)
+                });
+                let gone = StoreError::NotFound {
+                    operation: "CompleteMultipartUpload",
+                    code: GONE.into(),
+                };
+                made.ok_or(gone)?.into_stored()
             }
             other => other?,
         };

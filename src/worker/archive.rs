@@ -129,9 +129,15 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(_) if placed.in_place() && location.version.is_none() => {
-            tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
-                 the file's data is in Lustre and is archived again with the next request");
-            site.fs.set_map(item.fid, &location.to_bytes())
+            let mapped = site.fs.set_map(item.fid, &location.to_bytes());
+            if mapped.as_ref().is_err_and(HsmError::is_not_found) {
+                tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
+                discard(lane, location);
+            } else {
+                tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
+                     the file's data is in Lustre and is archived again with the next request");
+            }
+            mapped
         }
         Some(previous) => {
             let restored = site.fs.set_map(item.fid, &previous.to_bytes());

@@ -6,13 +6,17 @@
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log::{COOKIE, Log};
 use super::{JobError, Site};
 use crate::action::Item;
-use crate::store::{Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
+use crate::store::{
+    Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions,
+};
 use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, sweep_key, upload};
 use crate::types::{ArchiveId, Fid};
 
@@ -42,18 +46,38 @@ pub(super) fn natural_key(site: &Site, lane: &Lane, item: &Item) -> Result<(Arch
     let target = lane.store(archive_id)?.target();
     let key = match target.layout {
         KeyLayout::Fid => ObjectKey::from_fid(&target.prefix, item.fid)?,
-        KeyLayout::Path => {
-            let path = site.fs.path_of(item.fid)?;
-            match ObjectKey::from_path(&target.prefix, &path) {
-                Ok(key) => key,
-                Err(reason) => {
-                    tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
-                    ObjectKey::from_fid(&target.prefix, item.fid)?
-                }
-            }
-        }
+        KeyLayout::Path => key_of(target, item.fid, &site.fs.path_of(item.fid)?)?,
     };
     Ok((archive_id, key))
+}
+
+fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<ObjectKey, JobError> {
+    Ok(match ObjectKey::from_path(&target.prefix, path) {
+        Ok(key) => key,
+        Err(reason) => {
+            tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
+            ObjectKey::from_fid(&target.prefix, fid)?
+        }
+    })
+}
+
+/// The same, with the file's path where the key does not tell it.
+fn natural_key_and_path(
+    site: &Site,
+    lane: &Lane,
+    item: &Item,
+) -> Result<(ArchiveId, ObjectKey, Option<PathBuf>), JobError> {
+    let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
+    let target = lane.store(archive_id)?.target();
+    let path = site.fs.path_of(item.fid);
+    if target.layout == KeyLayout::Fid {
+        // One without a name is archived all the same.
+        return Ok((archive_id, ObjectKey::from_fid(&target.prefix, item.fid)?, path.ok()));
+    }
+    let path = path?;
+    let key = key_of(target, item.fid, &path)?;
+    let told = ObjectKey::from_path(&target.prefix, &path).is_ok();
+    Ok((archive_id, key, (!told).then_some(path)))
 }
 
 pub(super) fn place(
@@ -69,24 +93,29 @@ pub(super) fn place(
         return Err(JobError::NotRegular);
     }
     let previous = previous(site, item.fid)?;
-    let (archive_id, natural) = natural_key(site, lane, item)?;
+    let (archive_id, natural, path) = natural_key_and_path(site, lane, item)?;
     let owner = Owner {
         fs: site.fs.name().to_owned(),
         fid: item.fid,
     };
+    let metadata = metadata(site, item, file, &stat, owner.clone(), path)?;
     let log = Arc::new(Log::new(site, lane, item, file, stat.len()));
     let mut to = Upload {
         archive_id,
         key: natural.clone(),
         condition: Condition::Absent,
-        metadata: with_cookie(FileMetadata::new(owner.clone(), &stat).to_map(), item),
+        metadata,
         log,
     };
     let beside = natural.beside(item.fid);
+    let mut pinned = false;
     if let Some(previous) = previous.as_ref().filter(|previous| {
         previous.archive_id == archive_id
-            && (previous.key == natural || beside.as_ref().is_ok_and(|beside| *beside == previous.key))
+            && (previous.pinned
+                || previous.key == natural
+                || beside.as_ref().is_ok_and(|beside| *beside == previous.key))
     }) {
+        pinned = previous.pinned;
         to.key = previous.key.clone();
         to.condition = Condition::Match(previous.etag.clone());
     }
@@ -111,6 +140,7 @@ pub(super) fn place(
                         etag: uploaded.stored.etag,
                         version: uploaded.stored.version,
                         checksum: Some(uploaded.checksum),
+                        pinned,
                     },
                     previous,
                 });
@@ -136,10 +166,27 @@ pub(super) fn place(
     Err(JobError::NoFreeKey(natural.to_string()))
 }
 
-/// Which action wrote an object: one that is cleaned up must be that action's, not a later one's of the same file.
-fn with_cookie(mut metadata: HashMap<String, String>, item: &Item) -> HashMap<String, String> {
+/// All that a file system made anew needs to know of the file, and which action wrote the object: one that is cleaned
+/// up must be that action's, not a later one's of the same file.
+fn metadata(
+    site: &Site,
+    item: &Item,
+    file: &File,
+    stat: &Metadata,
+    owner: Owner,
+    path: Option<PathBuf>,
+) -> Result<HashMap<String, String>, JobError> {
+    let mut extras = site.fs.extras(item.fid, file)?;
+    extras.path = path.map(|path| path.into_os_string().into_vec());
+    let (mut metadata, left_out) = FileMetadata::new(owner, stat, extras).to_map();
+    if !left_out.is_empty() {
+        tracing::warn!(
+            ?left_out,
+            "an object's metadata is 2 KiB at most and has no room for all of the file's"
+        );
+    }
     metadata.insert(COOKIE.to_owned(), item.cookie.to_string());
-    metadata
+    Ok(metadata)
 }
 
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made
@@ -154,7 +201,9 @@ pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item) {
         fid: item.fid,
     };
     let is_garbage = |found: &ObjectInfo| {
-        let mapped = previous.as_ref().is_some_and(|previous| previous.etag == found.etag);
+        let mapped = previous
+            .as_ref()
+            .is_some_and(|previous| previous.etag == found.etag || previous.has_bytes_of(found));
         !mapped && Owner::of(&found.metadata).as_ref() == Some(&owner)
     };
     match sweep_key(lane, archive_id, &key, None, is_garbage) {
@@ -187,6 +236,9 @@ fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upl
 fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
     match head(lane, control, to)? {
         None => to.condition = Condition::Absent,
+        // An imported one that nobody changed.
+        Some(found) if Owner::of(&found.metadata).is_none() && to.condition == Condition::Match(found.etag.clone()) => {
+        }
         Some(found) if may_replace(site, owner, &found) => to.condition = Condition::Match(found.etag),
         Some(_) => {
             let taken = to.key.clone();

@@ -90,6 +90,7 @@ fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Op
                 etag: found.etag,
                 version: found.version,
                 checksum: found.checksum,
+                pinned: false,
             }))
         }
         Ok(_) => {

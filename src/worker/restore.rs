@@ -49,14 +49,27 @@ fn receive(
     control: &Arc<Control>,
     debt: &mut dyn Debt,
 ) -> Result<u64, JobError> {
-    let from = locate(site, lane, control, debt.item())?;
+    let mut from = locate(site, lane, control, debt.item())?;
     let file = Arc::new(debt.begin()?.ok_or(JobError::NotRegular)?);
-    let received = download(lane, helpers, control, &file, &from);
+    let mut received = download(lane, helpers, control, &file, &from);
+    if matches!(received, Err(TransferError::Store(StoreError::Precondition { .. })))
+        && let Some(etag) = etag_of_the_same(lane, control, &from)
+    {
+        tracing::warn!(key = %from.key, "the object has another ETag than the file's record says, and its checksum");
+        from.etag = etag;
+        received = download(lane, helpers, control, &file, &from);
+    }
     // Every writer has stopped; that no descriptor is left is checked, for a late write hangs for ever.
     let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
     drop(file);
     received?;
     Ok(from.size)
+}
+
+/// The ETag that an object has now whose bytes are still those that were archived.
+fn etag_of_the_same(lane: &Lane, control: &Control, from: &Location) -> Option<String> {
+    let found = head(lane, control, from.archive_id, &from.key, from.version.as_deref()).ok()?;
+    (found.etag != from.etag && from.has_bytes_of(&found)).then_some(found.etag)
 }
 
 /// The copy of another file that is alive.
@@ -89,6 +102,7 @@ pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -
                     etag: found.etag,
                     version: found.version,
                     checksum: found.checksum,
+                    pinned: false,
                 });
             }
             Err(TransferError::Store(StoreError::NotFound { .. })) => {}

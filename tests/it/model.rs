@@ -146,7 +146,7 @@ fn world(seeds: std::ops::Range<u64>) {
 }
 
 /// Asks the daemon what waits and runs until it says nothing does: its last answer may still be under way.
-fn idle(rig: &Rig) -> bool {
+pub(crate) fn idle(rig: &Rig) -> bool {
     let statuses = || {
         let log = rig.log();
         log.lines()

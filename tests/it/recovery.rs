@@ -30,7 +30,7 @@ fn kill(rig: &mut Rig) {
 }
 
 /// Archives a large file; the daemon dies when all parts are sent and written down.
-fn dies_completing(rig: &mut Rig, fid: Fid) {
+pub(crate) fn dies_completing(rig: &mut Rig, fid: Fid) {
     let gate = rig.store.faults().hold("CompleteMultipartUpload");
     rig.client.request(Action::Archive, 1, &[fid]).unwrap();
     assert!(gate.wait_held_blocking(1, PATIENCE));
@@ -39,7 +39,7 @@ fn dies_completing(rig: &mut Rig, fid: Fid) {
     gate.release();
 }
 
-fn ends_well(rig: &mut Rig, fids: &[Fid]) {
+pub(crate) fn ends_well(rig: &mut Rig, fids: &[Fid]) {
     assert!(rig.client.wait(fids, PATIENCE).unwrap(), "{}", rig.log());
     for fid in fids {
         assert_eq!(

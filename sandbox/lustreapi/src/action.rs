@@ -77,6 +77,7 @@ impl CopyAction {
         if is_error {
             return Ok(action);
         }
+        crate::io::look(&ct.mount);
         match action.item.action {
             Action::Archive => {
                 let file = open_by_fid(&ct.mount, action.item.dfid)?;
@@ -153,6 +154,10 @@ impl CopyAction {
     }
 }
 
+pub(crate) fn is_volatile(inode: (u64, u64)) -> bool {
+    volatiles().get_or_insert_default().contains_key(&inode)
+}
+
 /// fsync of a restore's file, which the MDT's faults can make fail.
 fn sync(mount: &Path, file: &File) -> Result<(), i32> {
     tell(mount, &Request::Sync, None)?;
@@ -164,10 +169,7 @@ pub(crate) fn sync_fault(fd: RawFd) -> Result<(), i32> {
     let Ok(stat) = std::fs::metadata(format!("/proc/self/fd/{fd}")) else {
         return Ok(());
     };
-    if !volatiles()
-        .get_or_insert_default()
-        .contains_key(&(stat.dev(), stat.ino()))
-    {
+    if !is_volatile((stat.dev(), stat.ino())) {
         return Ok(());
     }
     let mount = std::fs::read_link(format!("/proc/self/fd/{fd}"))

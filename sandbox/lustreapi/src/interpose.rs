@@ -16,7 +16,7 @@ const PROGRESS: c_ulong = 0x4018_66d8;
 const LK_FLG_STOP: u32 = 1;
 const LK_FLG_DATANR: u32 = 2;
 
-fn fail(errno: i32) -> c_int {
+pub(crate) fn fail(errno: i32) -> c_int {
     // SAFETY: this thread's errno.
     let location = unsafe { libc::__errno_location() };
     // SAFETY: always valid.
@@ -105,6 +105,7 @@ fn is_ours(name: &CStr) -> bool {
 
 /// The file that a path means, if it is in a sandbox: by its FID below `.lustre/fid`, else by its inode.
 pub(crate) fn file_at(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
+    let path = &by_name(path);
     let mount = mount_of(path)?;
     let by_fid = path
         .strip_prefix(mount.join(".lustre/fid"))
@@ -123,6 +124,30 @@ pub(crate) fn file_at(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
             }
         });
     Some((mount, fid))
+}
+
+/// With the directory's own name where it is given by its descriptor (`/proc/self/fd/N/name`).
+fn by_name(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| parent.starts_with("/proc/self/fd"));
+    match (parent.map(std::fs::read_link), path.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// The same for a write, which gives a file its FID if it has none.
+pub(crate) fn file_to_change(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)> {
+    let (mount, found) = file_at(path)?;
+    if found != Err(libc::ENODATA) {
+        return Some((mount, found));
+    }
+    let name = by_name(path);
+    let relative = name.strip_prefix(&mount).ok()?.to_str()?.to_owned();
+    let made = ask(&mount, &Request::FidOf(relative), None).and_then(|reply| match reply {
+        Reply::Fid(fid) => Ok(fid),
+        _ => Err(libc::EPROTO),
+    });
+    Some((mount, made))
 }
 
 /// # Safety
@@ -171,7 +196,7 @@ pub unsafe extern "C" fn lsetxattr(
     // SAFETY: NUL-terminated.
     let found = unsafe { path(at) }
         .filter(|_| is_ours(attribute))
-        .and_then(|path| file_at(&path));
+        .and_then(|path| file_to_change(&path));
     let Some((mount, fid)) = found else {
         // SAFETY: the caller's own call, passed on.
         let rc = unsafe { libc::syscall(libc::SYS_lsetxattr, at, name, value, size, flags) };

@@ -2,7 +2,8 @@
 //!
 //! The same file is preloaded into the copytool (`LD_PRELOAD`), because a few things that a copytool
 //! does are system calls and not calls of the library: the raw ioctls on the mount point, `trusted.*` and
-//! `lustre.*` attributes, the link count of an open file. So production code has no seam for the sandbox.
+//! `lustre.*` attributes, the link count of an open file, reads and writes that are to fail. So production
+//! code has no seam for the sandbox.
 //!
 //! It polices its caller: what would corrupt a real client or hang it for ever ends the process, loudly.
 
@@ -15,7 +16,9 @@
 mod abi;
 mod action;
 mod client;
+mod import;
 mod interpose;
+mod io;
 mod mdts;
 mod police;
 mod reference;

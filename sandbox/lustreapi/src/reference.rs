@@ -113,22 +113,6 @@ pub extern "C" fn llapi_hsm_unregister_event_fifo(_path: *const c_char) -> c_int
     -libc::EOPNOTSUPP
 }
 
-/// Not modelled.
-#[unsafe(no_mangle)]
-pub extern "C" fn llapi_hsm_import(
-    _dst: *const c_char,
-    _archive: c_int,
-    _stat: *const c_void,
-    _stripe_size: u64,
-    _stripe_offset: c_int,
-    _stripe_count: c_int,
-    _stripe_pattern: c_int,
-    _pool: *mut c_char,
-    _fid: *mut LuFid,
-) -> c_int {
-    -libc::EOPNOTSUPP
-}
-
 /// A FID's text, with or without brackets.
 ///
 /// # Safety
@@ -170,7 +154,7 @@ pub unsafe extern "C" fn llapi_fid2path_at(
     out: *mut c_char,
     pathlen: c_int,
     _recno: *mut i64,
-    _linkno: *mut c_int,
+    linkno: *mut c_int,
 ) -> c_int {
     // SAFETY: as the caller promises; packed.
     let fid = unsafe { fid.read_unaligned() }.into();
@@ -179,7 +163,7 @@ pub unsafe extern "C" fn llapi_fid2path_at(
         return -libc::ENODEV;
     };
     // SAFETY: as the caller promises.
-    unsafe { put_path(&mount, fid, out, pathlen) }
+    unsafe { put_path(&mount, fid, out, pathlen, linkno) }
 }
 
 /// A size such as `4M`.

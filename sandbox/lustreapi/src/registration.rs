@@ -184,7 +184,7 @@ pub unsafe extern "C" fn llapi_search_fsname(pathname: *const c_char, fsname: *m
 /// A path of a file below the mount.
 ///
 /// # Safety
-/// Texts NUL-terminated, `out` with room for `pathlen`.
+/// Texts NUL-terminated, `out` with room for `pathlen`, `linkno` NULL or the caller's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llapi_fid2path(
     device: *const c_char,
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn llapi_fid2path(
     out: *mut c_char,
     pathlen: c_int,
     _recno: *mut i64,
-    _linkno: *mut c_int,
+    linkno: *mut c_int,
 ) -> c_int {
     // SAFETY: as the caller promises.
     let mount = unsafe { path(device) }.and_then(|path| mount_of(&path));
@@ -202,23 +202,31 @@ pub unsafe extern "C" fn llapi_fid2path(
         return -libc::EINVAL;
     };
     // SAFETY: as the caller promises.
-    unsafe { put_path(&mount, fid, out, pathlen) }
+    unsafe { put_path(&mount, fid, out, pathlen, linkno) }
 }
 
-/// Writes a path of a file to `out`.
+/// Writes one of a file's paths to `out`. The number of the next name, if there is one, goes to `linkno`.
 ///
 /// # Safety
-/// `out` has room for `pathlen`.
-pub(crate) unsafe fn put_path(mount: &Path, fid: Fid, out: *mut c_char, pathlen: c_int) -> c_int {
-    rc(ask(mount, &Request::PathOf(fid), None).and_then(|reply| match reply {
-        Reply::Bytes(path) if path.len() < usize::try_from(pathlen).unwrap_or(0) => {
-            // SAFETY: the path and its NUL fit.
-            unsafe { put_text(out, &path) };
-            Ok(())
-        }
-        Reply::Bytes(_) => Err(libc::EOVERFLOW),
-        _ => Err(libc::EPROTO),
-    }))
+/// `out` has room for `pathlen`; `linkno` is NULL or the caller's.
+pub(crate) unsafe fn put_path(mount: &Path, fid: Fid, out: *mut c_char, pathlen: c_int, linkno: *mut c_int) -> c_int {
+    // SAFETY: as the caller promises.
+    let linkno = unsafe { linkno.as_mut() };
+    let link = linkno.as_ref().map_or(0, |link| u32::try_from(**link).unwrap_or(0));
+    rc(
+        ask(mount, &Request::PathOf(fid, link), None).and_then(|reply| match reply {
+            Reply::Path(path, more) if path.len() < usize::try_from(pathlen).unwrap_or(0) => {
+                // SAFETY: the path and its NUL fit.
+                unsafe { put_text(out, &path) };
+                if let Some(linkno) = linkno.filter(|_| more) {
+                    *linkno += 1;
+                }
+                Ok(())
+            }
+            Reply::Path(..) => Err(libc::EOVERFLOW),
+            _ => Err(libc::EPROTO),
+        }),
+    )
 }
 
 /// The name of a client's mount: what tells two mounts of one file system on a node from each other.
@@ -273,6 +281,12 @@ pub unsafe extern "C" fn llapi_hsm_state_get(at: *const c_char, out: *mut [u32; 
             0
         }
         Ok(_) => -libc::EPROTO,
+        // HSM never had to do with it.
+        Err(libc::ENODATA) => {
+            // SAFETY: as the caller promises.
+            unsafe { out.write_unaligned([0; 8]) };
+            0
+        }
         Err(errno) => -errno,
     }
 }

@@ -41,11 +41,14 @@ fn every_function_that_a_copytool_needs_is_exported() {
         "lremovexattr",
         "fsetxattr",
         "fsync",
+        "pread64",
+        "pwrite64",
         "statx",
         "llapi_getname",
         "llapi_get_obd_count",
         "llapi_create_volatile_idx",
         "llapi_fd2fid",
+        "llapi_path2fid",
         "llapi_get_data_version",
     ] {
         // SAFETY: only looked up, not called.

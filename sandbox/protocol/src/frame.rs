@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 
 /// Below the mount point.
 pub const SOCKET: &str = ".lustre/sandbox.sock";
+/// Below the mount point while reads or writes of a copytool may have to fail: only then it asks.
+pub const IO_FAULTS: &str = ".lustre/io-faults";
 const MAX_FRAME: usize = 64 << 20;
 
 /// One end of a conversation.

@@ -5,7 +5,7 @@
 mod frame;
 mod message;
 
-pub use frame::{Connection, SOCKET, connect, listen};
+pub use frame::{Connection, IO_FAULTS, SOCKET, connect, listen};
 pub use message::{
     Action, ActionState, AgentInfo, Counters, Fault, Fid, FileState, HsmControl, Item, Reply, Request, RequestInfo,
     Step, Tunable, flags, states,

@@ -251,6 +251,27 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
+    /// The next `n` changes of a `trusted.*` attribute are refused with this errno.
+    XattrErrno {
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
+    /// The next `n` reads of an archive's file fail with this errno, as on a client that was evicted.
+    ReadErrno {
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
+    /// The next `n` writes to a restore's file fail with this errno.
+    WriteErrno {
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
     /// The copytool that next does this is killed (SIGKILL), before it is done or right after.
     Kill {
         /// What.
@@ -325,12 +346,18 @@ pub enum Request {
     DataVersion(Fid),
     /// Whether a restore's file may be synced; an errno when not.
     Sync,
+    /// Whether an archive's file may be read; an errno when not. Asked only while there are [`IO_FAULTS`].
+    ///
+    /// [`IO_FAULTS`]: crate::IO_FAULTS
+    Read,
+    /// The same for a write to a restore's file.
+    Write,
     /// Number of MDTs.
     MdtCount,
     /// The MDT that a FID is on.
     MdtOf(Fid),
-    /// A path of a file, relative.
-    PathOf(Fid),
+    /// One of a file's paths, relative: the n-th of its names.
+    PathOf(Fid, u32),
     /// The FID of a path below the mount point; makes one.
     FidOf(String),
     /// The FID of an inode, if it has one.
@@ -358,6 +385,13 @@ pub enum Request {
         fids: Vec<Fid>,
         /// For the copytool.
         data: Vec<u8>,
+    },
+    /// `LL_IOC_HSM_IMPORT`: a file that the caller has just made is released from now on.
+    Import {
+        /// Its path below the mount point.
+        path: Vec<u8>,
+        /// 0 is taken as it is.
+        archive_id: u32,
     },
     /// `lfs hsm_release`
     Release(Fid),
@@ -485,6 +519,8 @@ pub enum Reply {
     Fid(Fid),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// A path, and whether the file has further names.
+    Path(Vec<u8>, bool),
     /// States.
     State(FileState),
     /// Actions.

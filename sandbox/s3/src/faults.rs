@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use s3s::{S3Error, S3ErrorCode};
 
 use crate::gate::Gate;
+use crate::tricks::{Planned, Trick, cut};
 
 /// What is done to one body that is sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,13 +25,14 @@ struct Failure {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     hang: Option<Gate>,
     gates: Vec<Gate>,
     slow: Vec<(String, Duration)>,
     failures: Vec<Failure>,
     cuts: Vec<(u64, u32)>,
     flips: u32,
+    pub(crate) tricks: Vec<Planned>,
 }
 
 /// The switches of the faults of a server.
@@ -43,7 +45,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,7 +69,8 @@ impl Faults {
     }
 
     /// The next `times` requests of `op` are answered with this error. Their bodies are read and thrown away, so that
-    /// the client gets to see the answer.
+    /// the client gets to see the answer. With a status of 200 the error is only in the body, as S3 answers a
+    /// `CompleteMultipartUpload` that it had said yes to before it failed.
     pub fn fail(&self, op: &str, status: u16, code: &str, times: u32) {
         let failure = Failure {
             op: op.to_owned(),
@@ -94,6 +97,13 @@ impl Faults {
         let mut state = self.state();
         state.gates.retain(|gate| !gate.is_open());
         state.gates.push(gate.clone());
+        gate
+    }
+
+    /// The same, after so many requests that pass.
+    pub fn hold_after(&self, op: &str, free: u32) -> Gate {
+        let gate = Gate::new(op).after(free);
+        self.state().gates.push(gate.clone());
         gate
     }
 
@@ -151,7 +161,11 @@ impl Faults {
         if delay > Duration::ZERO {
             tokio::time::sleep(delay).await;
         }
-        self.failure(op).map_or(Ok(()), Err)
+        self.failure(op).map_or(Ok(()), Err)?;
+        if self.plays(Trick::Reset, op) {
+            return Err(cut());
+        }
+        Ok(())
     }
 
     fn failure(&self, op: &str) -> Option<S3Error> {
@@ -185,7 +199,7 @@ impl Faults {
     }
 }
 
-fn matches(pattern: &str, op: &str) -> bool {
+pub(crate) fn matches(pattern: &str, op: &str) -> bool {
     pattern == "*" || pattern == op
 }
 

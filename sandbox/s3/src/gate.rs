@@ -9,6 +9,8 @@ use tokio::sync::watch;
 struct State {
     held: usize,
     open: bool,
+    /// So many requests pass before it holds.
+    free: u32,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,11 @@ impl Gate {
                 changed: Condvar::new(),
             }),
         }
+    }
+
+    pub(crate) fn after(self, free: u32) -> Self {
+        self.inner.change(|state| state.free = free);
+        self
     }
 
     pub(crate) fn op(&self) -> &str {
@@ -92,7 +99,12 @@ impl Gate {
     /// A request passes: at once when the gate is open, else when it is released.
     pub(crate) async fn pass(&self) {
         let mut state = self.inner.state.subscribe();
-        if state.borrow().open {
+        let mut passes = false;
+        self.inner.change(|state| {
+            passes = state.open || state.free > 0;
+            state.free = state.free.saturating_sub(1);
+        });
+        if passes {
             return;
         }
         let held = Held::new(&self.inner);

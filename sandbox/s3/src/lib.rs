@@ -27,6 +27,7 @@ mod service;
 mod stats;
 mod store;
 mod sums;
+mod tricks;
 mod uploads;
 
 #[cfg(test)]

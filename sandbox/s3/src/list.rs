@@ -4,13 +4,17 @@ use std::ops::Bound;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use s3s::dto::{CommonPrefix, ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use s3s::dto::{
+    CommonPrefix, EncodingType, ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass,
+};
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
 use crate::error::refuse;
 use crate::index::Object;
 use crate::object::length;
 use crate::store::Store;
+use crate::tricks::Trick;
 
 /// The most that a page has, whatever is asked for.
 const PAGE: i32 = 1000;
@@ -23,12 +27,17 @@ pub(crate) fn page_size(asked: Option<i32>) -> S3Result<usize> {
 
 pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Response<ListObjectsV2Output>> {
     let max = page_size(input.max_keys)?;
+    let encode = input
+        .encoding_type
+        .as_ref()
+        .is_some_and(|kind| kind.as_str() == EncodingType::URL);
     let prefix = input.prefix.as_deref().unwrap_or_default();
     let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
     // A token is the key, or the common prefix, that the page before ended with.
+    let repeats = store.faults.plays(Trick::Repeat, "ListObjectsV2");
     let after = match &input.continuation_token {
-        Some(token) => Some(decode(token)?),
-        None => input.start_after.clone(),
+        Some(token) if !repeats => Some(decode(token)?),
+        _ => input.start_after.clone(),
     };
     let (mut contents, mut prefixes) = (Vec::new(), Vec::<String>::new());
     let (mut last, mut truncated) = (None, false);
@@ -57,23 +66,27 @@ pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Re
         }
         match common {
             Some(common) => prefixes.push(common.to_owned()),
-            None => contents.push(entry(key, object)),
+            None => contents.push(entry(key, object, encode)),
         }
         last = Some(common.unwrap_or(key).to_owned());
     }
     drop(index);
+    truncated |= repeats && last.is_some();
     Ok(S3Response::new(ListObjectsV2Output {
         key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
         contents: Some(contents),
         common_prefixes: Some(
             prefixes
                 .into_iter()
-                .map(|prefix| CommonPrefix { prefix: Some(prefix) })
+                .map(|prefix| CommonPrefix {
+                    prefix: Some(shown(&prefix, encode)),
+                })
                 .collect(),
         ),
         is_truncated: Some(truncated),
         next_continuation_token: last.filter(|_| truncated).map(|last| URL_SAFE_NO_PAD.encode(last)),
         max_keys: i32::try_from(max).ok(),
+        encoding_type: input.encoding_type,
         name: Some(input.bucket),
         prefix: input.prefix,
         delimiter: input.delimiter,
@@ -93,10 +106,25 @@ fn decode(token: &str) -> S3Result<String> {
     })
 }
 
-fn entry(key: &str, object: &Object) -> Entry {
+/// As S3 writes it when asked to: a space as `+`, what is not plain as `%XX`, slashes as they are.
+fn shown(key: &str, encode: bool) -> String {
+    if !encode {
+        return key.to_owned();
+    }
+    const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'*')
+        .remove(b'/')
+        .remove(b' ');
+    utf8_percent_encode(key, PLAIN).to_string().replace(' ', "+")
+}
+
+fn entry(key: &str, object: &Object, encode: bool) -> Entry {
     let class = object.attributes.storage_class.as_ref();
     Entry {
-        key: Some(key.to_owned()),
+        key: Some(shown(key, encode)),
         size: Some(length(object.size)),
         e_tag: Some(object.e_tag()),
         last_modified: Some(object.modified.into()),

@@ -15,6 +15,7 @@ use crate::index::{Part, Upload};
 use crate::object::attributes;
 use crate::receive::{Claim, drain, receive};
 use crate::store::Store;
+use crate::tricks::Trick;
 
 const PART_NUMBERS: std::ops::RangeInclusive<i32> = 1..=10_000;
 
@@ -136,6 +137,19 @@ fn accept(store: &Store, request: &S3Request<UploadPartInput>) -> S3Result<Claim
         ));
     }
     Ok(claim)
+}
+
+/// Drops an upload as if it had never been, if a fault asks for it.
+pub(crate) fn vanish(store: &Store, op: &str, bucket: &str, key: &str, id: &str) {
+    let name = (key.to_owned(), id.to_owned());
+    let gone = {
+        let mut index = store.index();
+        let uploads = index.bucket(bucket).ok().map(|bucket| &mut bucket.uploads);
+        let uploads =
+            uploads.filter(|uploads| uploads.contains_key(&name) && store.faults.plays(Trick::LostUpload, op));
+        uploads.and_then(|uploads| uploads.remove(&name))
+    };
+    drop(gone);
 }
 
 pub(crate) fn abort(

@@ -163,6 +163,14 @@ fn broken(error: StdError) -> S3Error {
     error
 }
 
+/// Reads the beginning of a body, so that a connection that is closed then is closed in the midst of it.
+pub(crate) async fn begin(body: Option<StreamingBlob>) {
+    if let Some(mut body) = body {
+        // What comes, or that nothing does, makes no difference.
+        drop(body.next().await);
+    }
+}
+
 /// Gathers a body in memory, and moves to a file when it grows.
 struct Writer<'a> {
     store: &'a Store,

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::auth::{S3Auth, SecretKey, SimpleAuth};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3ErrorCode, S3Result};
+use s3s::{HttpError, S3ErrorCode, S3Result};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,6 +28,7 @@ use crate::service::Service;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::sums::Hasher;
+use crate::tricks::CUT;
 
 /// What is known of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +255,11 @@ async fn serve(stream: TcpStream, service: S3Service, store: Arc<Store>) {
         let (service, store) = (service.clone(), Arc::clone(&store));
         async move {
             store.faults.pass_hang().await;
-            service.call(request.map(s3s::Body::from)).await
+            let answer = service.call(request.map(s3s::Body::from)).await?;
+            if answer.status().as_u16() == CUT {
+                return Err(HttpError::new("cut by a fault".into()));
+            }
+            Ok(answer)
         }
     });
     // An error is a client that went away, or a body that a fault cut.

@@ -14,8 +14,9 @@ use s3s::dto::{
 };
 use s3s::{S3, S3Request, S3Response, S3Result};
 
-use crate::receive::drain;
+use crate::receive::{begin, drain};
 use crate::store::Store;
+use crate::tricks::{Answer, Trick, cut, is_cut};
 use crate::{buckets, complete, delete, list, multipart, object, uploads};
 
 /// The S3 service over a store.
@@ -37,10 +38,27 @@ impl Service {
     /// The same for an operation that takes a body, which a refused request leaves unread.
     async fn enter_with(&self, op: &'static str, body: &mut Option<StreamingBlob>) -> S3Result<()> {
         let entered = self.enter(op).await;
-        if entered.is_err() {
-            drain(body.take()).await;
+        match entered.as_ref().err().map(is_cut) {
+            None => {}
+            Some(true) => begin(body.take()).await,
+            Some(false) => drain(body.take()).await,
         }
         entered
+    }
+
+    /// Where an answer may get lost.
+    fn leave(&self, op: &'static str) -> S3Result<()> {
+        if self.store.faults.plays(Trick::LostAnswer, op) {
+            return Err(cut());
+        }
+        Ok(())
+    }
+
+    /// The same for one that may not be true, too.
+    fn answer<T: Answer>(&self, op: &'static str, mut answer: S3Response<T>) -> S3Result<S3Response<T>> {
+        self.leave(op)?;
+        self.store.faults.bend(op, &mut answer.output);
+        Ok(answer)
     }
 }
 
@@ -48,12 +66,16 @@ impl Service {
 impl S3 for Service {
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         self.enter_with("PutObject", &mut request.input.body).await?;
-        object::put(&self.store, request).await
+        let answer = object::put(&self.store, request).await?;
+        self.answer("PutObject", answer)
     }
 
     async fn upload_part(&self, mut request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         self.enter_with("UploadPart", &mut request.input.body).await?;
-        multipart::upload_part(&self.store, request).await
+        let input = &request.input;
+        multipart::vanish(&self.store, "UploadPart", &input.bucket, &input.key, &input.upload_id);
+        let answer = multipart::upload_part(&self.store, request).await?;
+        self.answer("UploadPart", answer)
     }
 
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
@@ -81,7 +103,8 @@ impl S3 for Service {
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.enter("GetObject").await?;
-        object::get(&self.store, request.input)
+        let answer = object::get(&self.store, request.input)?;
+        self.answer("GetObject", answer)
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
@@ -105,7 +128,9 @@ impl S3 for Service {
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.enter("DeleteObject").await?;
-        delete::one(&self.store, request.input)
+        let answer = delete::one(&self.store, request.input)?;
+        self.leave("DeleteObject")?;
+        Ok(answer)
     }
 
     async fn delete_objects(
@@ -136,8 +161,12 @@ impl S3 for Service {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        self.enter("CompleteMultipartUpload").await?;
-        complete::complete(&self.store, &request.input)
+        const OP: &str = "CompleteMultipartUpload";
+        self.enter(OP).await?;
+        let input = &request.input;
+        multipart::vanish(&self.store, OP, &input.bucket, &input.key, &input.upload_id);
+        let answer = complete::complete(&self.store, &request.input)?;
+        self.answer(OP, answer)
     }
 
     async fn abort_multipart_upload(

@@ -10,10 +10,12 @@ use crate::checksum::{Kind, Shown};
 use crate::list::page_size;
 use crate::object::length;
 use crate::store::Store;
+use crate::tricks::Trick;
 
 pub(crate) fn parts(store: &Store, input: ListPartsInput) -> S3Result<S3Response<ListPartsOutput>> {
     let max = page_size(input.max_parts)?;
-    let after = input.part_number_marker.unwrap_or_default();
+    let repeats = store.faults.plays(Trick::Repeat, "ListParts");
+    let after = input.part_number_marker.filter(|_| !repeats).unwrap_or_default();
     let mut index = store.index();
     let upload = index.bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?;
     let kind = upload
@@ -32,11 +34,12 @@ pub(crate) fn parts(store: &Store, input: ListPartsInput) -> S3Result<S3Response
         show!(entry, kind.and_then(|kind| part.sums.get(kind)).map(Shown::whole));
         parts.push(entry);
     }
-    let truncated = rest.next().is_some();
+    let truncated = rest.next().is_some() || repeats;
+    let last = parts.last().and_then(|part| part.part_number);
     Ok(S3Response::new(ListPartsOutput {
         checksum_algorithm: upload.checksum.map(|kind| ChecksumAlgorithm::from_static(kind.name())),
         storage_class: upload.attributes.storage_class.clone(),
-        next_part_number_marker: parts.last().and_then(|part| part.part_number).filter(|_| truncated),
+        next_part_number_marker: last.or(repeats.then_some(0)).filter(|_| truncated),
         is_truncated: Some(truncated),
         parts: Some(parts),
         bucket: Some(input.bucket),
@@ -54,8 +57,9 @@ pub(crate) fn uploads(
 ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
     let max = page_size(input.max_uploads)?;
     let prefix = input.prefix.clone().unwrap_or_default();
-    let key_marker = input.key_marker.clone().unwrap_or_default();
-    let id_marker = input.upload_id_marker.clone().unwrap_or_default();
+    let repeats = store.faults.plays(Trick::Repeat, "ListMultipartUploads");
+    let key_marker = input.key_marker.clone().filter(|_| !repeats).unwrap_or_default();
+    let id_marker = input.upload_id_marker.clone().filter(|_| !repeats).unwrap_or_default();
     let mut index = store.index();
     let mut rest = index.bucket(&input.bucket)?.uploads.iter().filter(|((key, id), _)| {
         // Without an id the marker means all uploads of its key.
@@ -74,7 +78,7 @@ pub(crate) fn uploads(
             ..MultipartUpload::default()
         })
         .collect();
-    let truncated = rest.next().is_some();
+    let truncated = rest.next().is_some() || repeats;
     let last = uploads.last().filter(|_| truncated);
     Ok(S3Response::new(ListMultipartUploadsOutput {
         next_key_marker: last.and_then(|upload| upload.key.clone()),

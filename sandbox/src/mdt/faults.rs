@@ -1,7 +1,8 @@
 //! Trouble that was asked for.
 
-use lhsm_sandbox_protocol::{Action, ActionState, Fault, Request, Step};
+use lhsm_sandbox_protocol::{Action, ActionState, Fault, IO_FAULTS, Request, Step};
 
+use super::namespace;
 use super::state::State;
 
 #[derive(Debug, Default)]
@@ -11,6 +12,9 @@ pub(super) struct Faults {
     pub(super) end_errno: (i32, u32),
     pub(super) begin_errno: (i32, u32),
     pub(super) sync_errno: (i32, u32),
+    pub(super) xattr_errno: (i32, u32),
+    pub(super) read_errno: (i32, u32),
+    pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
@@ -26,6 +30,15 @@ impl State {
             Fault::EndErrno { errno, times } => self.faults.end_errno = (errno, times),
             Fault::BeginErrno { errno, times } => self.faults.begin_errno = (errno, times),
             Fault::SyncErrno { errno, times } => self.faults.sync_errno = (errno, times),
+            Fault::XattrErrno { errno, times } => self.faults.xattr_errno = (errno, times),
+            Fault::ReadErrno { errno, times } => {
+                self.faults.read_errno = (errno, times);
+                self.mark_io_faults()?;
+            }
+            Fault::WriteErrno { errno, times } => {
+                self.faults.write_errno = (errno, times);
+                self.mark_io_faults()?;
+            }
             Fault::Kill { step, before } => self.faults.kill = Some((step, before)),
             Fault::StrayCancel => {
                 let fid = self.new_fid();
@@ -50,6 +63,20 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// A copytool asks about reads and writes only where this file is.
+    fn mark_io_faults(&self) -> Result<(), i32> {
+        let mark = self.mount.join(IO_FAULTS);
+        std::fs::write(mark, []).map_err(|error| namespace::errno(&error))
+    }
+
+    /// Whether a change of this attribute is refused now.
+    pub(super) fn refuse_xattr(&mut self, name: &str) -> Result<(), i32> {
+        if !name.starts_with("trusted.") {
+            return Ok(());
+        }
+        strike(&mut self.faults.xattr_errno).map_or(Ok(()), Err)
     }
 
     /// As after an MDT's restart: restores go back to WAITING and are sent again with their cookies;

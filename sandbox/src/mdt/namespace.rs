@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -92,6 +92,29 @@ impl State {
         Ok(file.path.as_os_str().as_bytes().to_vec())
     }
 
+    /// The n-th of a file's names, and whether there are more.
+    pub(super) fn name_of(&mut self, fid: Fid, link: u32) -> Result<(Vec<u8>, bool), i32> {
+        let first = self.path_of(fid)?;
+        // Not counting the one below `.lustre/fid`.
+        let names = u32::try_from(self.stat(fid)?.nlink().saturating_sub(1)).unwrap_or(1);
+        let more = link + 1 < names;
+        if link == 0 {
+            return Ok((first, more));
+        }
+        let inode = self.files.get(&fid).ok_or(libc::ENOENT)?.inode;
+        let mount = &self.mount;
+        let others = WalkDir::new(mount)
+            .sort_by_file_name()
+            .into_iter()
+            .filter_entry(|entry| entry.path() != mount.join(".lustre"))
+            .flatten()
+            .filter(|entry| entry.metadata().is_ok_and(|stat| (stat.dev(), stat.ino()) == inode))
+            .map(|entry| entry.path().strip_prefix(mount).unwrap_or(entry.path()).to_owned())
+            .filter(|path| path.as_os_str().as_bytes() != first);
+        let path = others.into_iter().nth(link as usize - 1).ok_or(libc::ENODATA)?;
+        Ok((path.into_os_string().into_vec(), more))
+    }
+
     /// Stands for Lustre's data version: what changes with the data. Other attributes leave it.
     pub(super) fn data_version(&self, fid: Fid) -> Result<u64, i32> {
         self.stat(fid).map(|stat| version(&stat))
@@ -166,6 +189,24 @@ impl State {
             readers.watch(&self.link(fid)).map_err(|error| errno(&error))?;
         }
         Ok(())
+    }
+
+    /// A new file that has no data here: it is in its archive.
+    pub(super) fn import(&mut self, relative: &Path, archive_id: u32) -> Result<Fid, i32> {
+        let fid = self.fid_of(relative)?;
+        let now = self.data_version(fid)?;
+        let link = self.link(fid);
+        if let Some(file) = self.files.get_mut(&fid) {
+            file.states = states::EXISTS | states::ARCHIVED | states::RELEASED;
+            file.archive_id = archive_id;
+            file.clean_version = now;
+            file.xattrs
+                .insert("lustre.lov".to_owned(), plain_layout(RELEASED_PATTERN));
+        }
+        if let Some(readers) = &self.readers {
+            readers.watch(&link).map_err(|error| errno(&error))?;
+        }
+        Ok(fid)
     }
 
     /// Where a file's data is reached by FID.

@@ -1,8 +1,10 @@
 //! Conversations: a thread for each connection.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -230,9 +232,11 @@ impl State {
             Request::NewVolatile(mdt) => self.new_fid_on(mdt).map(Reply::Fid),
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
             Request::Sync => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
+            Request::Read => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
+            Request::Write => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
             Request::MdtOf(fid) => Ok(Reply::Ok(u64::from(mdt_of(fid)))),
-            Request::PathOf(fid) => self.path_of(fid).map(Reply::Bytes),
+            Request::PathOf(fid, link) => self.name_of(fid, link).map(|(path, more)| Reply::Path(path, more)),
             Request::FidOf(path) => self.fid_of(Path::new(&path)).map(Reply::Fid),
             Request::FidOfInode { dev, ino } => {
                 let fid = self.by_inode.get(&(dev, ino)).copied();
@@ -245,6 +249,7 @@ impl State {
             }
             Request::SetXattr(fid, name, value) => {
                 self.stat(fid)?;
+                self.refuse_xattr(&name)?;
                 if value.len() > 65536 {
                     return Err(libc::E2BIG);
                 }
@@ -254,6 +259,7 @@ impl State {
             }
             Request::RemoveXattr(fid, name) => {
                 self.stat(fid)?;
+                self.refuse_xattr(&name)?;
                 let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
                 file.xattrs.remove(&name).map(|_| Reply::Ok(0)).ok_or(libc::ENODATA)
             }
@@ -264,6 +270,10 @@ impl State {
                 fids,
                 data,
             } => self.request(action, archive_id, flags, &fids, &data).map(done),
+            Request::Import { path, archive_id } => {
+                let path = Path::new(OsStr::from_bytes(&path));
+                self.import(path, archive_id).map(Reply::Fid)
+            }
             Request::Release(fid) => self.release(fid).map(done),
             Request::State(fid) => self.state(fid).map(Reply::State),
             Request::SetState {

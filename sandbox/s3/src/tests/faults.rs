@@ -99,3 +99,46 @@ async fn a_stopped_server_answers_nobody() {
     assert!(held.await.is_err(), "the connection was closed without an answer");
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn an_answer_names_an_etag_and_a_checksum_that_nothing_has() {
+    let client = with_object(b"old").await;
+    let faults = client.server.faults();
+    faults.wrong_etag("PutObject", 1);
+    faults.wrong_checksum("PutObject", 1);
+    faults.wrong_etag("GetObject", 1);
+    let put = client.put(KEY, b"new").await.assert_ok();
+    let sum = "x-amz-checksum-crc64nvme";
+    let stored = client.server.objects("lhsm-sandbox")[0].etag.clone();
+    assert_ne!(put.header("etag").trim_matches('"'), stored);
+    assert_eq!(put.header(sum), "AAAAAAAAAAA=");
+    let got = client.get(KEY).await.assert_ok();
+    assert_ne!(got.header("etag").trim_matches('"'), stored);
+    assert_eq!(got.body, b"new");
+    let again = client.put(KEY, b"new").await.assert_ok();
+    assert_eq!(again.header("etag").trim_matches('"'), stored);
+    assert_ne!(again.header(sum), put.header(sum));
+}
+
+#[tokio::test]
+async fn a_reset_request_is_not_served_and_a_lost_answer_is_of_one_that_is() {
+    let client = with_object(b"old").await;
+    let put = |body: &'static [u8]| {
+        let client = client.clone();
+        tokio::spawn(async move { client.put(KEY, body).await })
+    };
+    client.server.faults().reset("PutObject", 1);
+    assert!(
+        put(b"one").await.is_err(),
+        "the connection was closed without an answer"
+    );
+    assert_eq!(client.get(KEY).await.body, b"old");
+    client.server.faults().lose_answer("PutObject", 1);
+    assert!(
+        put(b"two").await.is_err(),
+        "the connection was closed without an answer"
+    );
+    assert_eq!(client.get(KEY).await.body, b"two");
+    put(b"three").await.unwrap().assert_ok();
+    assert_eq!(client.server.stats().count("PutObject"), 3);
+}

@@ -82,6 +82,22 @@ async fn pages_without_a_delimiter() {
 }
 
 #[tokio::test]
+async fn a_page_is_repeated_for_ever() {
+    let client = with_keys(&["a", "b", "c"]).await;
+    client.server.faults().repeat("ListObjectsV2");
+    let first = client.get("/lhsm-sandbox?list-type=2").await.assert_ok();
+    let token = first.element("NextContinuationToken");
+    let again = client
+        .get(&format!("/lhsm-sandbox?continuation-token={token}&list-type=2"))
+        .await
+        .assert_ok();
+    for page in [first, again] {
+        assert_eq!(page.all("Key"), ["a", "b", "c"]);
+        assert_eq!(page.element("IsTruncated"), "true");
+    }
+}
+
+#[tokio::test]
 async fn many_are_deleted_at_once() {
     let client = with_keys(&["a", "b", "c"]).await;
     let body = b"<Delete><Object><Key>a</Key></Object><Object><Key>c</Key></Object>\

@@ -171,3 +171,59 @@ async fn a_part_with_a_wrong_checksum_is_refused() {
         [""; 0]
     );
 }
+
+#[tokio::test]
+async fn an_error_in_the_body_of_a_good_answer() {
+    let client = start(|_| {}).await;
+    let mut upload = Upload::create(&client, &[]).await;
+    upload.part(1, b"data").await;
+    let op = "CompleteMultipartUpload";
+    client.server.faults().fail(op, 200, "InternalError", 1);
+    let reply = upload.complete(&[]).await;
+    assert_eq!(reply.outcome(), outcome(200, "InternalError"));
+    assert_eq!(reply.all("Error").len(), 1);
+    assert_eq!(client.server.objects("lhsm-sandbox"), []);
+    upload.complete(&[]).await.assert_ok();
+    assert_eq!(client.server.objects("lhsm-sandbox").len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_vanishes() {
+    let client = start(|_| {}).await;
+    client.server.faults().lose_upload("CompleteMultipartUpload", 1);
+    let mut upload = Upload::create(&client, &[]).await;
+    upload.part(1, b"data").await;
+    assert_eq!(upload.complete(&[]).await.outcome(), outcome(404, "NoSuchUpload"));
+    assert!(client.server.uploads("lhsm-sandbox").is_empty());
+    let mut upload = Upload::create(&client, &[]).await;
+    upload.part(1, b"data").await;
+    upload.complete(&[]).await.assert_ok();
+}
+
+#[tokio::test]
+async fn a_list_repeats_its_first_page_for_ever() {
+    let client = start(|_| {}).await;
+    let mut upload = Upload::create(&client, &[]).await;
+    upload.part(1, b"data").await;
+    for op in ["ListParts", "ListMultipartUploads"] {
+        client.server.faults().repeat(op);
+    }
+    let id = &upload.id;
+    for query in [format!("uploadId={id}"), format!("part-number-marker=1&uploadId={id}")] {
+        let page = client.get(&format!("{KEY}?{query}")).await.assert_ok();
+        assert_eq!(page.all("PartNumber"), ["1"]);
+        assert_eq!(page.element("IsTruncated"), "true");
+        assert_eq!(page.element("NextPartNumberMarker"), "1");
+    }
+    for query in [
+        "uploads=".to_owned(),
+        format!("key-marker=large&upload-id-marker={id}&uploads="),
+    ] {
+        let page = client.get(&format!("/lhsm-sandbox?{query}")).await.assert_ok();
+        assert_eq!(page.all("UploadId"), [id.clone()]);
+        assert_eq!(page.element("NextUploadIdMarker"), *id);
+    }
+    client.server.faults().clear();
+    let end = client.get(&format!("{KEY}?part-number-marker=1&uploadId={id}")).await;
+    assert_eq!(end.assert_ok().all("PartNumber"), [""; 0]);
+}

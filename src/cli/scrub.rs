@@ -1,0 +1,299 @@
+//! `lhsmtool-s3 scrub`: files against the bucket, the bucket against files.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::site::{open_mount, runtime, stopped_by_signals};
+use crate::config::Settings;
+use crate::scrub::{Counts, Options, Place, Scrub};
+use crate::store::{KeyLayout, Target};
+use crate::transfer::Lane;
+use crate::types::ArchiveId;
+
+/// What to look at, and what to do about it.
+#[derive(Debug, Args)]
+pub struct ScrubArgs {
+    /// Files and directories of one Lustre
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Read every byte of every copy and compare checksums
+    #[arg(long)]
+    deep: bool,
+    /// Mend what can be mended: files whose copy is gone are marked dirty (to be archived again) or lost
+    #[arg(long)]
+    repair: bool,
+    /// Delete objects that are no file's copy, and old uploads
+    #[arg(long)]
+    delete_orphans: bool,
+    /// Look at files only, not for objects that are nobody's
+    #[arg(long, conflicts_with = "delete_orphans")]
+    files_only: bool,
+    /// Objects younger than that may be copies that are being made
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// Files and objects looked at at a time (default: `threads` of the configuration)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// A JSON line for each finding
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// How far it is, to go on from (default: in the state directory)
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// One line of JSON at the end
+    #[arg(long)]
+    json: bool,
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> {
+    let mut paths = Vec::new();
+    for path in &args.paths {
+        let path = path
+            .canonicalize()
+            .map_err(|error| format!("'{}': {error}", path.display()))?;
+        paths.push(path);
+    }
+    let Some(first) = paths.first() else {
+        return Err("no path".into());
+    };
+    let mount = open_mount(settings, first)?;
+    if let Some(other) = paths.iter().find(|path| !path.starts_with(mount.path())) {
+        return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
+    }
+    let runtime = runtime()?;
+    let mut targets = Vec::new();
+    for options in &settings.targets {
+        targets.push(Arc::new(runtime.block_on(Target::resolve(options.clone()))?));
+    }
+    let threads = args.threads.map_or(settings.threads, usize::from);
+    let lanes = (0..threads)
+        .map(|_| Lane::new(&targets, settings.transfer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let archives = if args.files_only {
+        Vec::new()
+    } else {
+        prefixes(settings, mount.path(), &paths)
+    };
+    let command = format!("scrub {paths:?} {} {archives:?}", args.deep);
+    let checkpoint = Checkpoint::open(args, settings, command)?;
+    let from = checkpoint.place.clone();
+    let resumed = from != Place::default();
+    let options = Options {
+        deep: args.deep,
+        repair: args.repair,
+        delete_orphans: args.delete_orphans,
+        grace: args.grace,
+        upload_age: settings.abort_uploads_after,
+    };
+    let scrub = Scrub::new(&mount, options, stopped_by_signals(&runtime), from.counts);
+    let mut output = Output::new(args, resumed)?;
+    let result = scrub.run(&paths, &archives, &lanes, from, &mut |place| {
+        output.show(&scrub);
+        checkpoint.write(place);
+    });
+    output.show(&scrub);
+    output.bar.finish_and_clear();
+    result?;
+    checkpoint.remove();
+    let counts = scrub.counts();
+    output.report(&counts);
+    match counts.findings() - counts.mended {
+        0 => Ok(()),
+        n => Err(format!("{n} findings are not mended").into()),
+    }
+}
+
+/// Where copies of what is below the paths can be.
+fn prefixes(settings: &Settings, mount: &Path, paths: &[PathBuf]) -> Vec<(ArchiveId, String)> {
+    let mut prefixes = Vec::new();
+    for target in &settings.targets {
+        for path in paths {
+            let below = path.strip_prefix(mount).unwrap_or(Path::new(""));
+            let all = below.as_os_str().is_empty();
+            match (target.layout, below.to_str()) {
+                _ if all => prefixes.push((target.archive_id, target.prefix.clone())),
+                (KeyLayout::Path, Some(below)) if path.is_dir() => {
+                    prefixes.push((target.archive_id, format!("{}{below}/", target.prefix)));
+                }
+                // Keys that are FIDs say nothing of directories: only a scrub of all looks for orphans there.
+                _ => {}
+            }
+        }
+    }
+    prefixes
+}
+
+struct Checkpoint {
+    path: PathBuf,
+    command: String,
+    place: Place,
+}
+
+impl Checkpoint {
+    fn open(args: &ScrubArgs, settings: &Settings, command: String) -> Result<Self, Failure> {
+        let path = match &args.checkpoint {
+            Some(path) => path.clone(),
+            None => {
+                let directory = &settings.state_dir;
+                std::fs::create_dir_all(directory).map_err(|error| {
+                    format!(
+                        "can't make the state directory '{}': {error}. Set `state_dir` in section [lustre], or give \
+                         --checkpoint FILE",
+                        directory.display()
+                    )
+                })?;
+                let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, command.as_bytes());
+                directory.join(format!("scrub-{sum:016x}.checkpoint"))
+            }
+        };
+        let place = match std::fs::read(&path) {
+            Ok(bytes) => {
+                let (found, place): (String, Place) = serde_json::from_slice(&bytes)
+                    .map_err(|error| format!("'{}' is no checkpoint of a scrub: {error}. Remove it", path.display()))?;
+                if found != command {
+                    return Err(format!("the checkpoint '{}' is of another scrub. Remove it", path.display()).into());
+                }
+                place
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Place::default(),
+            Err(error) => return Err(format!("can't read '{}': {error}", path.display()).into()),
+        };
+        Ok(Self { path, command, place })
+    }
+
+    fn write(&self, place: &Place) {
+        let write = || -> std::io::Result<()> {
+            let bytes = serde_json::to_vec(&(&self.command, place))?;
+            let directory = self.path.parent().unwrap_or(Path::new("."));
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            file.write_all(&bytes)?;
+            file.persist(&self.path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        if let Err(error) = write() {
+            tracing::warn!(path = %self.path.display(), %error, "the checkpoint can't be written");
+        }
+    }
+
+    fn remove(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the checkpoint can't be removed");
+        }
+    }
+}
+
+/// The bar, the findings, the end.
+struct Output {
+    bar: ProgressBar,
+    json: bool,
+    report: Option<BufWriter<File>>,
+    began: Instant,
+    said: Instant,
+}
+
+impl Output {
+    fn new(args: &ScrubArgs, append: bool) -> std::io::Result<Self> {
+        let report = match &args.report {
+            None => None,
+            Some(path) => {
+                let file = File::options()
+                    .create(true)
+                    .write(true)
+                    .append(append)
+                    .truncate(!append)
+                    .open(path)?;
+                Some(BufWriter::new(file))
+            }
+        };
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        if args.json {
+            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
+        Ok(Self {
+            bar,
+            json: args.json,
+            report,
+            began: Instant::now(),
+            said: Instant::now(),
+        })
+    }
+
+    fn show(&mut self, scrub: &Scrub<'_>) {
+        let findings = std::mem::take(&mut *scrub.findings.lock().unwrap_or_else(PoisonError::into_inner));
+        for finding in findings {
+            let line = serde_json::to_string(&finding).unwrap_or_default();
+            if let Some(report) = &mut self.report
+                && let Err(error) = writeln!(report, "{line}").and_then(|()| report.flush())
+            {
+                tracing::error!(%error, "the report can't be written");
+            }
+            if !self.json {
+                let what = serde_json::to_value(finding.what).unwrap_or_default();
+                let mended = if finding.mended { " (mended)" } else { "" };
+                let line = format!(
+                    "{}: {}: {}{mended}",
+                    what.as_str().unwrap_or_default(),
+                    finding.name,
+                    finding.detail
+                );
+                self.bar.suspend(|| println!("{line}"));
+            }
+        }
+        let counts = scrub.counts();
+        let text = format!(
+            "{} files, {} objects, {} findings",
+            counts.files,
+            counts.objects,
+            counts.findings()
+        );
+        if self.bar.is_hidden() && !self.json && self.said.elapsed() >= Duration::from_secs(10) {
+            self.said = Instant::now();
+            eprintln!("{text}");
+        }
+        self.bar.set_message(text);
+        self.bar.tick();
+    }
+
+    fn report(&self, counts: &Counts) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        if self.json {
+            let mut line = serde_json::json!(counts);
+            if let Some(line) = line.as_object_mut() {
+                line.insert("seconds".into(), seconds.into());
+            }
+            println!("{line}");
+            return;
+        }
+        println!(
+            "{} files in {seconds:.1} s: {} good, {} never archived; {} objects, {} of others, {} too young to tell; \
+             {} missing, {} changed, {} unmapped, {} found again, {} orphans, {} uploads, {} unknown; {} mended",
+            counts.files,
+            counts.good,
+            counts.unarchived,
+            counts.objects,
+            counts.foreign,
+            counts.young,
+            counts.missing,
+            counts.changed,
+            counts.unmapped,
+            counts.found,
+            counts.orphans,
+            counts.uploads,
+            counts.unknown,
+            counts.mended,
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Released files out of nothing: `llapi_hsm_import`, and files by their paths.
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
+use super::mount::MAP_XATTR;
+use super::{Library, Mount, MountError, xattr};
+use crate::action::HsmError;
+use crate::types::{ArchiveId, Fid, Timestamp};
+
+/// What one plain stripe can hold on ldiskfs; larger files need more of them, or the MDT says EFBIG.
+const STRIPE: u64 = 16 << 40;
+
+/// A file in a directory that is open: its last name is all that the kernel looks up.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// The directory.
+    pub dir: BorrowedFd<'a>,
+    /// The name in it.
+    pub name: &'a OsStr,
+}
+
+impl At<'_> {
+    /// For calls that only know paths.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new("/proc/self/fd")
+            .join(self.dir.as_raw_fd().to_string())
+            .join(self.name)
+    }
+}
+
+/// What a released file is made with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Imported {
+    /// Whose copy it has.
+    pub archive_id: ArchiveId,
+    /// Permissions; only the lower nine bits are taken.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Last access; seconds are kept.
+    pub atime: Timestamp,
+    /// Last change; seconds are kept.
+    pub mtime: Timestamp,
+    /// Stripe size and count; `None`: the directory's default.
+    pub stripes: Option<(u64, u16)>,
+}
+
+/// What HSM knows of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HsmStates {
+    pub(super) bits: u32,
+    pub(super) archive_id: u32,
+}
+
+impl HsmStates {
+    /// Its data is in its archive only.
+    #[must_use]
+    pub const fn released(self) -> bool {
+        self.bits & HS_RELEASED != 0
+    }
+
+    /// It has a copy, perhaps an old one.
+    #[must_use]
+    pub const fn archived(self) -> bool {
+        self.bits & HS_ARCHIVED != 0
+    }
+
+    /// It was changed after it was archived.
+    #[must_use]
+    pub const fn dirty(self) -> bool {
+        self.bits & HS_DIRTY != 0
+    }
+
+    /// Its copy is in that archive.
+    #[must_use]
+    pub const fn is_in(self, archive_id: ArchiveId) -> bool {
+        self.archive_id == archive_id.get()
+    }
+
+    /// The archive that has its copy.
+    #[must_use]
+    pub const fn archive_id(self) -> Option<ArchiveId> {
+        ArchiveId::new(self.archive_id)
+    }
+
+    /// Its copy is known to be lost.
+    #[must_use]
+    pub const fn lost(self) -> bool {
+        self.bits & HS_LOST != 0
+    }
+
+    /// Whether all its data is in its archive.
+    #[must_use]
+    pub const fn is_clean(self) -> bool {
+        self.released() || (self.archived() && !self.dirty())
+    }
+}
+
+/// What can be said of a file's copy by hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// The copy is gone for good: nobody restores or releases.
+    Lost,
+    /// It is there again.
+    Found,
+    /// The data must be archived again before it can be released.
+    Dirty,
+}
+
+impl Mount {
+    /// Opens the Lustre that `path` is in.
+    ///
+    /// # Errors
+    /// It is in none.
+    pub fn around(library: Library, path: &Path) -> Result<Self, MountError> {
+        let start = path.canonicalize().map_err(|source| MountError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let root = start.ancestors().find(|dir| dir.join(".lustre/fid").is_dir());
+        Self::open(library, root.unwrap_or(&start))
+    }
+
+    /// Makes a released file.
+    ///
+    /// # Errors
+    /// EEXIST (a file or link is there; untouched), ENOTTY (a directory is), EFBIG, and others of the system.
+    pub fn import(&self, at: At<'_>, file: &Imported) -> Result<Fid, HsmError> {
+        let invalid = || HsmError::new("llapi_hsm_import", libc::EINVAL);
+        #[expect(unsafe_code, reason = "a C struct of numbers")]
+        // SAFETY: all-zero bytes are a valid struct stat.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        stat.st_mode = libc::S_IFREG | (file.mode & 0o777);
+        stat.st_uid = file.uid;
+        stat.st_gid = file.gid;
+        stat.st_size = i64::try_from(file.size).map_err(|_| HsmError::new("llapi_hsm_import", libc::EFBIG))?;
+        stat.st_atime = file.atime.seconds;
+        stat.st_mtime = file.mtime.seconds;
+        let (size, count) = file.stripes.unwrap_or((0, 0));
+        let needed = u16::try_from(file.size.div_ceil(STRIPE)).map_err(|_| invalid())?;
+        let count = if needed > 1 { count.max(needed) } else { count };
+        self.library().import(&at.path(), file.archive_id, &stat, size, count)
+    }
+
+    /// What HSM knows of a file.
+    ///
+    /// # Errors
+    /// ENOENT when it is gone.
+    pub fn states_at(&self, path: &Path) -> Result<HsmStates, HsmError> {
+        self.library().hsm_state(path)
+    }
+
+    /// Changes what HSM knows of a file's copy.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn mark(&self, path: &Path, mark: Mark) -> Result<(), HsmError> {
+        let (set, clear) = match mark {
+            Mark::Lost => (HS_LOST, 0),
+            Mark::Found => (0, HS_LOST),
+            Mark::Dirty => (HS_EXISTS | HS_DIRTY, 0),
+        };
+        self.library().change_hsm_states(path, set, clear)
+    }
+
+    /// The record of where a file's copy is.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn map_at(path: &Path) -> Result<Option<Vec<u8>>, HsmError> {
+        xattr::get(path, MAP_XATTR)
+    }
+
+    /// Writes that record.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn set_map_at(path: &Path, record: &[u8]) -> Result<(), HsmError> {
+        xattr::set(path, MAP_XATTR, record)
+    }
+
+    /// Sets an extended attribute, no symlink followed.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn set_xattr_at(path: &Path, name: &CStr, value: &[u8]) -> Result<(), HsmError> {
+        xattr::set(path, name, value)
+    }
+
+    /// The FID of a file by its path.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn fid_at(&self, path: &Path) -> Result<Fid, HsmError> {
+        self.library().path2fid(path)
+    }
+}

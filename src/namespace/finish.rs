@@ -1,0 +1,142 @@
+//! Directories' attributes wait for the end: making files in a directory changes its times, and until then nobody but
+//! root may write in it. They wait in a file, for there may be many.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::path::TreePath;
+use super::tree::{Attributes, Tree};
+use crate::lustre::Mount;
+use crate::types::{Timestamp, Xattr};
+
+/// The directories of one import.
+#[derive(Debug)]
+pub struct Finishing {
+    path: Option<PathBuf>,
+    lines: Mutex<BufWriter<File>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    path: String,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    atime: (i64, u32),
+    mtime: (i64, u32),
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    xattrs: Vec<(String, String)>,
+}
+
+impl Finishing {
+    /// Beside the checkpoint, going on with what a former run wrote; or in a file without a name.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn new(path: Option<&Path>) -> io::Result<Self> {
+        let file = match path {
+            Some(path) => File::options().create(true).append(true).read(true).open(path)?,
+            None => tempfile::tempfile()?,
+        };
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            lines: Mutex::new(BufWriter::new(file)),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BufWriter<File>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, path: &TreePath, attributes: &Attributes, xattrs: &[Xattr]) -> io::Result<()> {
+        let pair = |time: Timestamp| (time.seconds, time.nanos);
+        let text = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
+        let line = Line {
+            path: text(path.as_path().as_os_str().as_bytes()),
+            mode: attributes.mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            atime: pair(attributes.atime),
+            mtime: pair(attributes.mtime),
+            xattrs: xattrs.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        };
+        writeln!(self.lock(), "{}", serde_json::to_string(&line)?)
+    }
+
+    /// Brings the lines to the disk, before a checkpoint says that their objects are done.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub fn flush(&self) -> io::Result<()> {
+        self.lock().flush()
+    }
+
+    /// Sets all of them; calls `failed` for each that can't be.
+    ///
+    /// # Errors
+    /// The lines can't be read.
+    pub fn finish(&self, tree: &Tree, mut failed: impl FnMut(&Path, &io::Error)) -> io::Result<()> {
+        use std::io::Seek as _;
+        let mut file = {
+            let mut lines = self.lock();
+            lines.flush()?;
+            lines.get_ref().try_clone()?
+        };
+        file.seek(io::SeekFrom::Start(0))?;
+        for line in BufReader::new(file).lines() {
+            // The last one may be torn by a former run's death: its object was not done.
+            let Ok(line) = serde_json::from_str::<Line>(&line?) else {
+                continue;
+            };
+            let path = BASE64_STANDARD.decode(&line.path).unwrap_or_default();
+            let Ok(path) = TreePath::recorded(&path) else {
+                continue;
+            };
+            if let Err(error) = set(tree, &path, &line) {
+                failed(path.as_path(), &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The lines are needed no more.
+    pub fn remove(&self) {
+        if let Some(path) = &self.path
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "can't remove the list of directories");
+        }
+    }
+}
+
+fn set(tree: &Tree, path: &TreePath, line: &Line) -> io::Result<()> {
+    let parent = tree.dir(path.parent())?;
+    // It is a directory still: its mode must not go to what a symlink points at.
+    drop(tree.open_beneath(path.as_path())?);
+    let at = parent.at(path.name()).path();
+    for (name, value) in &line.xattrs {
+        let name = BASE64_STANDARD.decode(name).map_err(io::Error::other)?;
+        let value = BASE64_STANDARD.decode(value).map_err(io::Error::other)?;
+        if OsStr::from_bytes(&name).to_string_lossy().starts_with("user.") {
+            let name = std::ffi::CString::new(name).map_err(io::Error::other)?;
+            Mount::set_xattr_at(&at, &name, &value).map_err(|error| io::Error::from_raw_os_error(error.errno))?;
+        }
+    }
+    let time = |(seconds, nanos)| Timestamp { seconds, nanos };
+    let attributes = Attributes {
+        mode: line.mode,
+        uid: line.uid,
+        gid: line.gid,
+        atime: time(line.atime),
+        mtime: time(line.mtime),
+    };
+    parent.set_attributes(path.name(), &attributes, false)
+}

@@ -1,0 +1,515 @@
+//! The pipeline: listers > batches > makers, with a checkpoint once a second.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Seek as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::entry::Entry;
+use super::inventory::{self, InventoryError, Manifest};
+use super::maker::{Fatal, Maker, Shared};
+use super::ranges::{Batch, Open, Ranges, Work};
+use super::report::Counts;
+use crate::store::{ListFrom, Query};
+use crate::transfer::{Control, Lane, Stop, TransferError, fetch_file, head, list};
+
+/// Entries that go to a maker at once.
+const BATCH: usize = 100;
+const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Of a first look by directories, as places to cut at.
+const CUTS: usize = 64;
+/// Digits of a row number in a range of rows: they sort as text.
+const DIGITS: usize = 16;
+
+/// Where the objects are told.
+#[derive(Debug)]
+pub enum Input {
+    /// By listing the bucket.
+    List,
+    /// By an S3 Inventory, whose data files are in the bucket that the lanes' store is of.
+    Inventory(Box<Inventory>),
+    /// By a file with a key on each line.
+    Keys(PathBuf),
+}
+
+/// An S3 Inventory.
+#[derive(Debug)]
+pub struct Inventory {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// To the bucket that has its data files.
+    pub lane: Mutex<Lane>,
+}
+
+/// What an import needs besides [`Shared`].
+#[derive(Debug)]
+pub struct Import {
+    /// Where the objects are told.
+    pub input: Input,
+    /// One for each thread that lists.
+    pub listers: Vec<Lane>,
+    /// One for each thread that makes files.
+    pub makers: Vec<Lane>,
+    /// How far it is, on disk; `None`: not kept.
+    pub checkpoint: Option<PathBuf>,
+    /// What tells this import from another.
+    pub command: String,
+}
+
+/// Why an import ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file system or the store.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// The listing.
+    #[error("can't list the bucket: {0}")]
+    List(TransferError),
+    /// The inventory.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// A data file of the inventory is not what its manifest says.
+    #[error("the inventory's data file '{0}' is not what the manifest says: {1}")]
+    DataFile(String, String),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file of ours.
+    #[error("can't {what} '{}': {source}", path.display())]
+    Local {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// By a signal; a checkpoint is kept.
+    #[error("stopped; give the same command again to go on")]
+    Stopped,
+}
+
+/// What the threads share besides.
+struct Flow<'a> {
+    shared: &'a Shared,
+    ranges: Ranges,
+    batches: Mutex<Receiver<Batch>>,
+    failure: Mutex<Option<ImportError>>,
+}
+
+impl Flow<'_> {
+    fn fail(&self, error: ImportError) {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.shared.control.stop(Stop::Shutdown);
+        self.ranges.stop();
+    }
+
+    fn stopped(&self) -> bool {
+        self.shared.control.stopped().is_some()
+    }
+}
+
+/// Imports everything. `tick` is called once a second with the counters so far.
+///
+/// # Errors
+/// What ended it early; single objects' trouble is in the report.
+pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Result<Counts, ImportError> {
+    let Import {
+        input,
+        mut listers,
+        makers,
+        checkpoint,
+        command,
+    } = import;
+    let former = match &checkpoint {
+        Some(path) => Checkpoint::read(path, &command)?,
+        None => None,
+    };
+    let before = former.as_ref().map(|former| former.counts).unwrap_or_default();
+    let resumed = former.is_some();
+    let open = match former {
+        Some(former) => former.open,
+        None => beginning(&input),
+    };
+    let prefix = match &input {
+        Input::List => shared.prefix.clone(),
+        Input::Inventory(_) | Input::Keys(_) => String::new(),
+    };
+    let (sender, receiver) = sync_channel(makers.len() * 2);
+    let flow = Flow {
+        shared,
+        ranges: Ranges::new(&prefix, open),
+        batches: Mutex::new(receiver),
+        failure: Mutex::default(),
+    };
+    if matches!(input, Input::List) && !resumed {
+        flow.ranges
+            .presplit(&directories(shared, &listers).map_err(ImportError::List)?);
+    }
+    if let Input::Inventory(_) = &input {
+        // One lane reads data files.
+        listers.truncate(1);
+    }
+    let input = &input;
+    std::thread::scope(|scope| {
+        let listing: Vec<_> = listers
+            .into_iter()
+            .map(|lane| {
+                let (flow, sender) = (&flow, sender.clone());
+                scope.spawn(move || {
+                    if let Err(error) = tell(flow, input, &lane, &sender) {
+                        flow.fail(error);
+                    }
+                })
+            })
+            .collect();
+        drop(sender);
+        let making: Vec<_> = makers
+            .into_iter()
+            .map(|lane| {
+                let (flow, waiting) = (&flow, std::thread::current());
+                scope.spawn(move || {
+                    make(flow, lane);
+                    waiting.unpark();
+                })
+            })
+            .collect();
+        while !making.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            std::thread::park_timeout(CHECKPOINT);
+            if flow.stopped() {
+                flow.ranges.stop();
+            }
+            tick(&shared.report.tally.counts().plus(&before));
+            if let Err(error) = keep(&flow, checkpoint.as_deref(), &command, &before) {
+                flow.fail(error);
+            }
+        }
+        let panicked = listing
+            .into_iter()
+            .chain(making)
+            .filter_map(|thread| thread.join().err())
+            .count();
+        assert_eq!(panicked, 0, "a thread of the import panicked");
+    });
+    keep(&flow, checkpoint.as_deref(), &command, &before)?;
+    shared.report.flush();
+    if let Some(error) = flow.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
+    if flow.stopped() {
+        return Err(ImportError::Stopped);
+    }
+    Ok(shared.report.tally.counts().plus(&before))
+}
+
+fn beginning(input: &Input) -> Vec<Open> {
+    let whole = |after, end| Open { after, end };
+    match input {
+        Input::List | Input::Keys(_) => vec![whole(None, None)],
+        // Rows of each data file are a range of their own.
+        Input::Inventory(inventory) => (0..inventory.manifest.files.len())
+            .map(|file| whole(Some(format!("{file:08}/")), Some(format!("{file:08}/~"))))
+            .collect(),
+    }
+}
+
+/// The checkpoint: first what it relies on.
+fn keep(flow: &Flow<'_>, path: Option<&Path>, command: &str, before: &Counts) -> Result<(), ImportError> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    // In this order: what is counted as done has its lines on disk.
+    let open = flow.ranges.open();
+    let counts = flow.shared.report.tally.counts().plus(before);
+    flow.shared.finishing.flush().map_err(|source| ImportError::Local {
+        what: "write the list of directories beside",
+        path: path.to_owned(),
+        source,
+    })?;
+    flow.shared.report.flush();
+    Ok(Checkpoint::new(command, open, counts).write(path)?)
+}
+
+/// Where to cut before anything is known: at directories.
+fn directories(shared: &Shared, listers: &[Lane]) -> Result<Vec<String>, TransferError> {
+    let Some(lane) = listers.first() else {
+        return Ok(Vec::new());
+    };
+    let page = list(
+        lane,
+        &shared.control,
+        shared.archive_id,
+        Query {
+            prefix: &shared.prefix,
+            from: &ListFrom::Start,
+            by_directory: true,
+            limit: 1000,
+        },
+    )?;
+    let step = page.prefixes.len().div_ceil(CUTS).max(1);
+    Ok(page.prefixes.into_iter().step_by(step).collect())
+}
+
+fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>) -> Result<(), ImportError> {
+    loop {
+        match flow.ranges.claim() {
+            Work::Done => return Ok(()),
+            Work::List { range, after } => match input {
+                Input::List => list_range(flow, lane, range, after, sender).map_err(ImportError::List)?,
+                Input::Keys(path) => read_keys(flow, path, range, after, sender)?,
+                Input::Inventory(inventory) => read_rows(flow, inventory, range, after, sender)?,
+            },
+            Work::Probe { range, middle } => match input {
+                Input::List => probe(flow, lane, range, &middle).map_err(ImportError::List)?,
+                // Rows are in no order of keys.
+                Input::Keys(_) | Input::Inventory(_) => return Ok(()),
+            },
+        }
+    }
+}
+
+fn list_range(
+    flow: &Flow<'_>,
+    lane: &Lane,
+    range: u64,
+    after: Option<String>,
+    sender: &SyncSender<Batch>,
+) -> Result<(), TransferError> {
+    let mut from = after.map_or(ListFrom::Start, ListFrom::After);
+    loop {
+        let query = Query {
+            prefix: &flow.shared.prefix,
+            from: &from,
+            by_directory: false,
+            limit: 1000,
+        };
+        let page = match list(lane, &flow.shared.control, flow.shared.archive_id, query) {
+            Err(TransferError::Stopped(_)) => return Ok(()),
+            page => page?,
+        };
+        let (batches, more) = flow.ranges.listed(range, page.entries, page.next.is_some(), BATCH);
+        if !send(sender, batches) {
+            return Ok(());
+        }
+        match page.next {
+            Some(token) if more => from = ListFrom::Token(token),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// `false`: nobody takes them any more.
+fn send(sender: &SyncSender<Batch>, batches: Vec<Batch>) -> bool {
+    batches.into_iter().all(|batch| sender.send(batch).is_ok())
+}
+
+fn probe(flow: &Flow<'_>, lane: &Lane, range: u64, middle: &str) -> Result<(), TransferError> {
+    let query = Query {
+        prefix: &flow.shared.prefix,
+        from: &ListFrom::After(middle.to_owned()),
+        by_directory: false,
+        limit: 1,
+    };
+    let page = match list(lane, &flow.shared.control, flow.shared.archive_id, query) {
+        Err(TransferError::Stopped(_)) => return Ok(()),
+        page => page?,
+    };
+    let found = page.entries.first().map(|entry| String::from_utf8_lossy(&entry.key));
+    flow.ranges.cut(range, middle, found.as_deref());
+    Ok(())
+}
+
+/// Rows as a range: their places stand where keys would.
+struct Rows<'a> {
+    flow: &'a Flow<'a>,
+    sender: &'a SyncSender<Batch>,
+    range: u64,
+    /// Before each row's number.
+    name: String,
+    /// Rows that a former run has done.
+    done: u64,
+    row: u64,
+    waiting: Vec<Entry>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(flow: &'a Flow<'a>, sender: &'a SyncSender<Batch>, range: u64, name: String, after: Option<&str>) -> Self {
+        let done = after
+            .and_then(|after| after.strip_prefix(&name))
+            .and_then(|row| row.parse().ok());
+        Self {
+            flow,
+            sender,
+            range,
+            name,
+            done: done.unwrap_or(0),
+            row: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, entry: Entry) -> ControlFlow<()> {
+        self.row += 1;
+        if self.row <= self.done {
+            return ControlFlow::Continue(());
+        }
+        self.waiting.push(entry);
+        if self.waiting.len() >= BATCH && !self.flush(true) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// `false`: nobody takes them any more.
+    fn flush(&mut self, more: bool) -> bool {
+        let entries = std::mem::take(&mut self.waiting);
+        let place = format!("{}{:0DIGITS$}", self.name, self.row);
+        let batch = self.flow.ranges.rows(self.range, entries, place, more);
+        !self.flow.stopped() && batch.is_none_or(|batch| self.sender.send(batch).is_ok())
+    }
+}
+
+fn read_keys(
+    flow: &Flow<'_>,
+    path: &Path,
+    range: u64,
+    after: Option<String>,
+    sender: &SyncSender<Batch>,
+) -> Result<(), ImportError> {
+    let failed = |source| ImportError::Local {
+        what: "read the keys in",
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mut rows = Rows::new(flow, sender, range, String::new(), after.as_deref());
+    for line in BufReader::new(file).split(b'\n') {
+        let key = line.map_err(failed)?;
+        let key = key.strip_suffix(b"\r").unwrap_or(&key);
+        if key.is_empty() {
+            continue;
+        }
+        let entry = Entry {
+            key: key.to_owned(),
+            size: 0,
+            etag: None,
+            modified: None,
+            class: None,
+        };
+        if rows.push(entry).is_break() {
+            return Ok(());
+        }
+    }
+    rows.flush(false);
+    Ok(())
+}
+
+fn read_rows(
+    flow: &Flow<'_>,
+    inventory: &Inventory,
+    range: u64,
+    after: Option<String>,
+    sender: &SyncSender<Batch>,
+) -> Result<(), ImportError> {
+    let Inventory { manifest, lane } = inventory;
+    let after = after.unwrap_or_default();
+    let number = after
+        .split('/')
+        .next()
+        .and_then(|number| number.parse::<usize>().ok())
+        .unwrap_or(0);
+    let Some(data) = manifest.files.get(number) else {
+        return Ok(());
+    };
+    let wrong = |what: String| ImportError::DataFile(data.key.clone(), what);
+    let file = {
+        let lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        fetch(&lane, &flow.shared.control, flow.shared, &data.key)?
+    };
+    let size = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
+    if size != data.size {
+        return Err(wrong(format!("it has {size} bytes, not {}", data.size)));
+    }
+    if let Some(wanted) = &data.md5 {
+        let found = md5_of(&file).map_err(|error| wrong(error.to_string()))?;
+        if !found.eq_ignore_ascii_case(wanted) {
+            return Err(wrong(format!("its MD5 is {found}, not {wanted}")));
+        }
+    }
+    let mut rows = Rows::new(flow, sender, range, format!("{number:08}/"), Some(&after));
+    let mut stopped = false;
+    inventory::read(manifest, &data.key, file, &mut |entry| {
+        // An inventory is of the whole bucket.
+        if !entry.key.starts_with(flow.shared.prefix.as_bytes()) {
+            return ControlFlow::Continue(());
+        }
+        let flow = rows.push(entry);
+        stopped |= flow.is_break();
+        flow
+    })?;
+    if !stopped {
+        rows.flush(false);
+    }
+    Ok(())
+}
+
+/// A data file on local disk, without a name.
+fn fetch(lane: &Lane, control: &Arc<Control>, shared: &Shared, key: &str) -> Result<File, ImportError> {
+    let failed = |error: TransferError| ImportError::DataFile(key.to_owned(), error.to_string());
+    let local = |error: io::Error| ImportError::DataFile(key.to_owned(), error.to_string());
+    let object = crate::store::ObjectKey::new(key).map_err(|error| failed(error.into()))?;
+    let info = head(lane, control, shared.archive_id, &object, None).map_err(failed)?;
+    let file = Arc::new(tempfile::tempfile().map_err(local)?);
+    fetch_file(lane, control, &file, shared.archive_id, &object, &info).map_err(failed)?;
+    let mut file = file.try_clone().map_err(local)?;
+    file.rewind().map_err(local)?;
+    Ok(file)
+}
+
+fn md5_of(file: &File) -> io::Result<String> {
+    use md5::Digest as _;
+    let mut reader = BufReader::with_capacity(1 << 20, file.try_clone()?);
+    let mut sum = md5::Md5::new();
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        sum.update(bytes);
+        let n = bytes.len();
+        reader.consume(n);
+    }
+    (&*file).rewind()?;
+    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn make(flow: &Flow<'_>, lane: Lane) {
+    let maker = Maker::new(flow.shared, lane);
+    loop {
+        let next = flow.batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(batch) = next else {
+            return;
+        };
+        for entry in batch.entries {
+            // The rest is taken as well, unseen: a lister may wait for room.
+            if flow.stopped() {
+                break;
+            }
+            match maker.make(entry) {
+                Ok(()) => {}
+                Err(Fatal::Store(TransferError::Stopped(_))) => break,
+                Err(fatal) => flow.fail(fatal.into()),
+            }
+        }
+        if !flow.stopped() {
+            flow.ranges.done(batch.ticket);
+        }
+    }
+}

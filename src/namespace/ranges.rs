@@ -1,0 +1,470 @@
+//! What is being listed: ranges of keys, each with the place up to which everything is done.
+//!
+//! A lister owns a range, `(after, end]` in the order of keys. One that has nothing to do cuts another's range in
+//! two. What is listed goes out in batches, which end in any order; the place up to which all of a range's batches
+//! are done is what a checkpoint says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::space::between;
+use crate::store::Entry;
+
+/// A cut that finds no keys makes the range smaller; after so many it is left alone for a while.
+const CUTS: u32 = 48;
+/// The last wait for something to cut; others wake it before.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A range that is not done, as a checkpoint keeps it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Open {
+    /// Everything up to here is done; `None`: nothing is.
+    pub after: Option<String>,
+    /// The last key of the range; `None`: it ends with the prefix.
+    pub end: Option<String>,
+}
+
+#[derive(Debug)]
+struct Range {
+    /// Listed up to here.
+    cursor: Option<String>,
+    end: Option<String>,
+    /// Done up to here.
+    done: Option<String>,
+    /// Batches under way: their last keys, and whether they are done.
+    batches: VecDeque<(u64, String, bool)>,
+    owned: bool,
+    /// The listing is at its end.
+    listed: bool,
+    /// Cuts that found nothing.
+    cuts: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ranges: BTreeMap<u64, Range>,
+    next: u64,
+    stopped: bool,
+}
+
+/// All ranges of a listing.
+#[derive(Debug)]
+pub struct Ranges {
+    prefix: String,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What a lister is to do next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// List this range from `after` on.
+    List {
+        /// Its number.
+        range: u64,
+        /// Where to begin.
+        after: Option<String>,
+    },
+    /// Look for the first key behind `middle` and say so to [`Ranges::cut`].
+    Probe {
+        /// The range that may be cut.
+        range: u64,
+        /// Where.
+        middle: String,
+    },
+    /// Nothing is left.
+    Done,
+}
+
+/// Some entries in a row, to be done together.
+#[derive(Debug)]
+pub struct Batch {
+    /// Whose they are.
+    pub ticket: Ticket,
+    /// In the order of their keys.
+    pub entries: Vec<Entry>,
+}
+
+/// A batch of a range; it must come back to [`Ranges::done`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    range: u64,
+    number: u64,
+}
+
+impl Ranges {
+    /// Everything with the prefix, or what a checkpoint left.
+    #[must_use]
+    pub fn new(prefix: &str, open: Vec<Open>) -> Self {
+        let ranges = Self {
+            prefix: prefix.to_owned(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let mut state = ranges.lock();
+        for open in open {
+            state.add(open.after, open.end);
+        }
+        drop(state);
+        ranges
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next thing to do; waits while others may leave something.
+    #[must_use]
+    pub fn claim(&self) -> Work {
+        let mut state = self.lock();
+        loop {
+            if let Some(work) = state.claim(&self.prefix) {
+                if work == Work::Done {
+                    self.changed.notify_all();
+                }
+                return work;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, PATIENCE)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The first key behind `middle` is `found`: the range ends there, or becomes two.
+    pub fn cut(&self, range: u64, middle: &str, found: Option<&str>) {
+        let mut state = self.lock();
+        let Some(whole) = state.ranges.get_mut(&range) else {
+            return;
+        };
+        let inside = |key: &str| whole.end.as_deref().is_none_or(|end| key <= end);
+        // The listing may have passed it meanwhile.
+        if whole.listed || !inside(middle) || whole.cursor.as_deref().is_some_and(|cursor| cursor >= middle) {
+            return;
+        }
+        let rest = found.filter(|key| inside(key)).is_some().then(|| whole.end.clone());
+        whole.end = Some(middle.to_owned());
+        if let Some(end) = rest {
+            whole.cuts = 0;
+            state.add(Some(middle.to_owned()), end);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Cuts a range that nobody has begun at all of these places, in order.
+    pub fn presplit(&self, places: &[String]) {
+        let mut state = self.lock();
+        let Some((number, end)) = state
+            .ranges
+            .iter()
+            .find(|(_, range)| !range.owned && range.cursor.is_none())
+            .map(|(number, range)| (*number, range.end.clone()))
+        else {
+            return;
+        };
+        let Some(last) = places.last() else {
+            return;
+        };
+        if let Some((first, range)) = places.first().zip(state.ranges.get_mut(&number)) {
+            range.end = Some(first.clone());
+        }
+        for pair in places.windows(2) {
+            if let [after, end] = pair {
+                state.add(Some(after.clone()), Some(end.clone()));
+            }
+        }
+        state.add(Some(last.clone()), end);
+    }
+
+    /// Takes a page of the range and makes batches of it; what lies behind the range's end is dropped. `false`: the
+    /// range is listed.
+    #[must_use]
+    pub fn listed(&self, range: u64, mut entries: Vec<Entry>, more: bool, batch: usize) -> (Vec<Batch>, bool) {
+        let mut state = self.lock();
+        let State { ranges, next, .. } = &mut *state;
+        let Some(found) = ranges.get_mut(&range) else {
+            return (Vec::new(), false);
+        };
+        let before = entries.len();
+        if let Some(end) = &found.end {
+            entries.retain(|entry| entry.key.as_slice() <= end.as_bytes());
+        }
+        let complete = entries.len() == before;
+        let mut batches = Vec::with_capacity(entries.len().div_ceil(batch));
+        while !entries.is_empty() {
+            let rest = entries.split_off(batch.min(entries.len()));
+            let last = entries
+                .iter()
+                .rev()
+                .find_map(|entry| std::str::from_utf8(&entry.key).ok());
+            let last = last
+                .map(str::to_owned)
+                .or_else(|| found.cursor.clone())
+                .unwrap_or_default();
+            if !last.is_empty() {
+                found.cursor = Some(last.clone());
+            }
+            *next += 1;
+            found.batches.push_back((*next, last, false));
+            let ticket = Ticket { range, number: *next };
+            batches.push(Batch { ticket, entries });
+            entries = rest;
+        }
+        let more = more && complete && (found.end.is_none() || found.end != found.cursor);
+        if found.cuts >= CUTS {
+            found.cuts -= 1;
+        }
+        if !more {
+            found.listed = true;
+            state.settle(range);
+        }
+        drop(state);
+        self.changed.notify_all();
+        (batches, more)
+    }
+
+    /// Takes rows of a source that is in no order of keys; `place` is where the last of them stands.
+    #[must_use]
+    pub fn rows(&self, range: u64, entries: Vec<Entry>, place: String, more: bool) -> Option<Batch> {
+        let mut state = self.lock();
+        let State { ranges, next, .. } = &mut *state;
+        let found = ranges.get_mut(&range)?;
+        let batch = (!entries.is_empty()).then(|| {
+            *next += 1;
+            found.batches.push_back((*next, place, false));
+            let ticket = Ticket { range, number: *next };
+            Batch { ticket, entries }
+        });
+        if !more {
+            found.listed = true;
+            state.settle(range);
+            drop(state);
+            self.changed.notify_all();
+        }
+        batch
+    }
+
+    /// One thing more of the only range, in a walk that is in no order of keys.
+    #[must_use]
+    pub fn ticket(&self, place: String) -> Ticket {
+        let mut state = self.lock();
+        state.next += 1;
+        let number = state.next;
+        match state.ranges.iter_mut().next() {
+            Some((range, found)) => {
+                found.batches.push_back((number, place, false));
+                Ticket { range: *range, number }
+            }
+            None => Ticket { range: 0, number },
+        }
+    }
+
+    /// A batch is done.
+    pub fn done(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        if let Some(range) = state.ranges.get_mut(&ticket.range) {
+            if let Some(batch) = range.batches.iter_mut().find(|batch| batch.0 == ticket.number) {
+                batch.2 = true;
+            }
+            while let Some((_, last, true)) = range.batches.front() {
+                if !last.is_empty() {
+                    range.done = Some(last.clone());
+                }
+                range.batches.pop_front();
+            }
+        }
+        state.settle(ticket.range);
+    }
+
+    /// What is not done.
+    #[must_use]
+    pub fn open(&self) -> Vec<Open> {
+        let state = self.lock();
+        let open = state.ranges.values().map(|range| Open {
+            after: range.done.clone(),
+            end: range.end.clone(),
+        });
+        open.collect()
+    }
+
+    /// Lets all listers end.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// `None`: there may be something later.
+    fn claim(&mut self, prefix: &str) -> Option<Work> {
+        if self.stopped {
+            return Some(Work::Done);
+        }
+        let free = self.ranges.iter_mut().find(|(_, range)| !range.owned && !range.listed);
+        if let Some((number, range)) = free {
+            range.owned = true;
+            return Some(Work::List {
+                range: *number,
+                after: range.cursor.clone(),
+            });
+        }
+        if self.ranges.values().all(|range| range.listed) {
+            return Some(Work::Done);
+        }
+        loop {
+            // One that has been listed for a while, so that its keys say something; the least cut first.
+            let candidate = self
+                .ranges
+                .iter_mut()
+                .filter(|(_, range)| !range.listed && range.cursor.is_some() && range.cuts < CUTS)
+                .min_by_key(|(_, range)| range.cuts);
+            let (number, range) = candidate?;
+            range.cuts += 1;
+            let cursor = range.cursor.clone().unwrap_or_default();
+            if let Some(middle) = between(&cursor, range.end.as_deref(), prefix) {
+                return Some(Work::Probe { range: *number, middle });
+            }
+            range.cuts = CUTS;
+        }
+    }
+
+    fn add(&mut self, after: Option<String>, end: Option<String>) {
+        self.next += 1;
+        self.ranges.insert(
+            self.next,
+            Range {
+                cursor: after.clone(),
+                end,
+                done: after,
+                batches: VecDeque::new(),
+                owned: false,
+                listed: false,
+                cuts: 0,
+            },
+        );
+    }
+
+    /// A range that is listed and done is forgotten.
+    fn settle(&mut self, number: u64) {
+        let over = |range: &Range| range.listed && range.batches.is_empty();
+        if self.ranges.get(&number).is_some_and(over) {
+            self.ranges.remove(&number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(key: &str) -> Entry {
+        Entry {
+            key: key.into(),
+            size: 0,
+            etag: None,
+            modified: None,
+            class: None,
+        }
+    }
+
+    /// The first page behind a key, of a sorted bucket.
+    fn page(bucket: &[String], after: Option<&str>) -> (Vec<Entry>, bool) {
+        let rest: Vec<_> = bucket
+            .iter()
+            .filter(|key| after.is_none_or(|after| key.as_str() > after))
+            .collect();
+        (rest.iter().take(7).map(|key| entry(key)).collect(), rest.len() > 7)
+    }
+
+    /// Some listers, batches done in any order; everything seen until `limit`.
+    fn list(bucket: &[String], ranges: &Ranges, step: &mut impl FnMut() -> u8, limit: usize) -> Vec<String> {
+        let (mut seen, mut owned, mut tickets) = (Vec::new(), Vec::<(u64, Option<String>)>::new(), Vec::new());
+        for _ in 0..limit {
+            if owned.is_empty() || (owned.len() < 4 && step().is_multiple_of(3)) {
+                let work = ranges.lock().claim("p/");
+                match work {
+                    Some(Work::List { range, after }) => owned.push((range, after)),
+                    Some(Work::Probe { range, middle }) => {
+                        let (found, _) = page(bucket, Some(&middle));
+                        let first = found.first().map(|entry| String::from_utf8(entry.key.clone()).unwrap());
+                        ranges.cut(range, &middle, first.as_deref());
+                    }
+                    Some(Work::Done) => break,
+                    None => assert!(!owned.is_empty(), "somebody has something to do"),
+                }
+                // Then somebody lists, or nothing would ever change.
+                if owned.is_empty() {
+                    continue;
+                }
+            }
+            let at = usize::from(step()) % owned.len();
+            let (range, after) = owned.swap_remove(at);
+            let (entries, more) = page(bucket, after.as_deref());
+            let (batches, more) = ranges.listed(range, entries, more, 3);
+            for batch in batches {
+                let keys = batch
+                    .entries
+                    .iter()
+                    .map(|entry| String::from_utf8(entry.key.clone()).unwrap());
+                tickets.push((batch.ticket, keys.collect::<Vec<_>>()));
+            }
+            if more {
+                let cursor = ranges.lock().ranges[&range].cursor.clone();
+                owned.push((range, cursor));
+            }
+            while tickets.len() > 2 {
+                let at = usize::from(step()) % tickets.len();
+                let (ticket, keys) = tickets.swap_remove(at);
+                ranges.done(ticket);
+                seen.extend(keys);
+            }
+        }
+        if limit == usize::MAX {
+            seen.extend(tickets.into_iter().flat_map(|(ticket, keys)| {
+                ranges.done(ticket);
+                keys
+            }));
+            assert_eq!(ranges.open(), []);
+        }
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_listed_once_however_ranges_are_cut(
+            keys in prop::collection::btree_set("[a-e]{1,4}", 0..120), steps in prop::collection::vec(any::<u8>(), 1..200)
+        ) {
+            let bucket: Vec<String> = keys.iter().map(|key| format!("p/{key}")).collect();
+            let mut at = 0;
+            let mut step = || { at += 1; steps[at % steps.len()] };
+            let ranges = Ranges::new("p/", vec![Open { after: None, end: None }]);
+            let mut seen = list(&bucket, &ranges, &mut step, usize::MAX);
+            seen.sort();
+            prop_assert_eq!(seen, bucket);
+        }
+
+        #[test]
+        fn a_successor_lists_all_that_was_not_done(
+            keys in prop::collection::btree_set("[a-e]{1,4}", 0..120), steps in prop::collection::vec(any::<u8>(), 1..200),
+            limit in 0usize..40,
+        ) {
+            let bucket: Vec<String> = keys.iter().map(|key| format!("p/{key}")).collect();
+            let mut at = 0;
+            let mut step = || { at += 1; steps[at % steps.len()] };
+            let first = Ranges::new("p/", vec![Open { after: None, end: None }]);
+            let mut seen = list(&bucket, &first, &mut step, limit);
+            let second = Ranges::new("p/", first.open());
+            let again = list(&bucket, &second, &mut step, usize::MAX);
+            seen.extend(again);
+            seen.sort();
+            seen.dedup();
+            prop_assert_eq!(seen, bucket);
+        }
+    }
+}

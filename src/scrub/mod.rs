@@ -1,0 +1,372 @@
+//! Compares what files say of their copies with what the bucket has.
+//!
+//! First the files: each record's object must be there and be the one that was archived. Then the objects: each must
+//! be some file's copy. A file's data is never touched; an object is deleted only when that is asked for, when it
+//! says itself that it was ours, and when the file that it was of has another copy or is gone.
+
+mod files;
+mod objects;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lustre::Mount;
+use crate::namespace::{Open, Ranges, Ticket};
+use crate::transfer::{Control, Lane, Stop, TransferError};
+use crate::types::ArchiveId;
+
+/// How to scrub.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Read every byte of every object, not only its head.
+    pub deep: bool,
+    /// Mend what can be mended: LOST and DIRTY marks, records.
+    pub repair: bool,
+    /// Delete objects that are no file's copy, and uploads that nobody goes on with.
+    pub delete_orphans: bool,
+    /// Younger objects may be on their way to be a copy.
+    pub grace: Duration,
+    /// The same for uploads.
+    pub upload_age: Duration,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// What.
+    pub what: What,
+    /// The file, below the mount point, or the key.
+    pub name: String,
+    /// In words.
+    pub detail: String,
+    /// Whether something was done about it.
+    pub mended: bool,
+}
+
+/// Kinds of findings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// A file's object is gone.
+    Missing,
+    /// A file's object is another one, or its bytes are other ones.
+    Changed,
+    /// A file is archived and does not say where.
+    Unmapped,
+    /// A file is marked LOST, and its object is there.
+    Found,
+    /// An object of this file system that is no file's copy.
+    Orphan,
+    /// A multipart upload that nobody goes on with.
+    Upload,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// Counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Files looked at.
+    pub files: u64,
+    /// Of these, with a copy that is as it should be.
+    pub good: u64,
+    /// Of these, never archived.
+    pub unarchived: u64,
+    /// Objects looked at.
+    pub objects: u64,
+    /// Objects that others put there.
+    pub foreign: u64,
+    /// Objects that may be on their way.
+    pub young: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Findings, by kind.
+    pub missing: u64,
+    /// As [`What`].
+    pub changed: u64,
+    /// As [`What`].
+    pub unmapped: u64,
+    /// As [`What`].
+    pub found: u64,
+    /// As [`What`].
+    pub orphans: u64,
+    /// As [`What`].
+    pub uploads: u64,
+    /// As [`What`].
+    pub unknown: u64,
+    /// Findings about which something was done.
+    pub mended: u64,
+}
+
+impl Counts {
+    /// All that is not as it should be.
+    #[must_use]
+    pub const fn findings(&self) -> u64 {
+        self.missing + self.changed + self.unmapped + self.found + self.orphans + self.uploads + self.unknown
+    }
+}
+
+/// How far a scrub is; the same command goes on from here.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Place {
+    /// The last file of those done, below the mount point; `None` with `objects`: all are.
+    files: Option<String>,
+    /// The archives whose objects are done, and the last key of the one under way.
+    objects: Option<(usize, Option<String>)>,
+    /// What came of that.
+    pub counts: Counts,
+}
+
+/// Why a scrub ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrubError {
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] TransferError),
+    /// A directory.
+    #[error("can't read '{}': {source}", path.display())]
+    Walk {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// By a signal.
+    #[error("stopped; give the same command again to go on")]
+    Stopped,
+}
+
+/// A scrub under way.
+#[derive(Debug)]
+pub struct Scrub<'a> {
+    /// The file system.
+    pub mount: &'a Mount,
+    /// How.
+    pub options: Options,
+    /// Stops it.
+    pub control: Arc<Control>,
+    /// Takes each finding.
+    pub findings: Mutex<Vec<Finding>>,
+    tally: Mutex<Counts>,
+    failure: Mutex<Option<ScrubError>>,
+    bytes: AtomicU64,
+}
+
+impl<'a> Scrub<'a> {
+    /// Nothing is done yet.
+    #[must_use]
+    pub fn new(mount: &'a Mount, options: Options, control: Arc<Control>, before: Counts) -> Self {
+        Self {
+            mount,
+            options,
+            control,
+            findings: Mutex::default(),
+            tally: Mutex::new(before),
+            failure: Mutex::default(),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.bytes += self.bytes.load(Ordering::Relaxed);
+        counts
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn find(&self, what: What, name: String, detail: String, mended: bool) {
+        self.count(|counts| {
+            let counter = match what {
+                What::Missing => &mut counts.missing,
+                What::Changed => &mut counts.changed,
+                What::Unmapped => &mut counts.unmapped,
+                What::Found => &mut counts.found,
+                What::Orphan => &mut counts.orphans,
+                What::Upload => &mut counts.uploads,
+                What::Unknown => &mut counts.unknown,
+            };
+            *counter += 1;
+            counts.mended += u64::from(mended);
+        });
+        self.findings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Finding {
+                what,
+                name,
+                detail,
+                mended,
+            });
+    }
+
+    fn fail(&self, error: ScrubError) {
+        if self.control.stopped().is_none() {
+            self.failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(error);
+        }
+        self.control.stop(Stop::Shutdown);
+    }
+
+    /// Files below `paths`, then the objects of `archives`. `tick` is called some times a second with the place.
+    ///
+    /// # Errors
+    /// What ended it early.
+    pub fn run(
+        &self,
+        paths: &[PathBuf],
+        archives: &[(ArchiveId, String)],
+        lanes: &[Lane],
+        from: Place,
+        tick: &mut dyn FnMut(&Place),
+    ) -> Result<(), ScrubError> {
+        let mut place = from;
+        if place.objects.is_none() {
+            let after = place.files.clone();
+            self.phase(
+                lanes,
+                after,
+                |open| Place {
+                    files: open,
+                    objects: None,
+                    counts: self.counts(),
+                },
+                &mut *tick,
+                |feed| walk::walk(self, paths, feed),
+                |lane, path: &PathBuf| files::check(self, lane, path),
+            )?;
+            place.objects = Some((0, None));
+        }
+        let (done, mut after) = place.objects.take().unwrap_or_default();
+        for (number, (archive_id, prefix)) in archives.iter().enumerate().skip(done) {
+            self.phase(
+                lanes,
+                after.take(),
+                |open| Place {
+                    files: None,
+                    objects: Some((number, open)),
+                    counts: self.counts(),
+                },
+                &mut *tick,
+                |feed| objects::list(self, lanes, *archive_id, prefix, feed),
+                |lane, entry| objects::check(self, lane, *archive_id, prefix, entry),
+            )?;
+            if let Some(lane) = lanes.first() {
+                objects::uploads(self, lane, *archive_id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One producer, a consumer on each lane, and the place up to which everything is done.
+    fn phase<T: Send>(
+        &self,
+        lanes: &[Lane],
+        after: Option<String>,
+        place: impl Fn(Option<String>) -> Place,
+        tick: &mut dyn FnMut(&Place),
+        produce: impl FnOnce(&Feed<'_, T>) -> Result<(), ScrubError> + Send,
+        consume: impl Fn(&Lane, &T) -> Result<(), ScrubError> + Sync,
+    ) -> Result<(), ScrubError> {
+        let (sender, receiver) = sync_channel(lanes.len() * 4);
+        let receiver = Mutex::new(receiver);
+        let ranges = Ranges::new(
+            "",
+            vec![Open {
+                after: after.clone(),
+                end: None,
+            }],
+        );
+        let feed = Feed {
+            ranges: &ranges,
+            sender,
+            after,
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let feed = feed;
+                if let Err(error) = produce(&feed) {
+                    self.fail(error);
+                }
+            });
+            let workers: Vec<_> = lanes
+                .iter()
+                .map(|lane| {
+                    let (receiver, ranges, consume) = (&receiver, &ranges, &consume);
+                    let waiting = std::thread::current();
+                    scope.spawn(move || {
+                        self.work(lane, receiver, ranges, consume);
+                        waiting.unpark();
+                    })
+                })
+                .collect();
+            while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                std::thread::park_timeout(Duration::from_millis(250));
+                let done = ranges.open().into_iter().next().and_then(|open| open.after);
+                tick(&place(done));
+            }
+        });
+        if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        if self.control.stopped().is_some() {
+            return Err(ScrubError::Stopped);
+        }
+        Ok(())
+    }
+
+    fn work<T>(
+        &self,
+        lane: &Lane,
+        receiver: &Mutex<Receiver<(Ticket, T)>>,
+        ranges: &Ranges,
+        consume: &(impl Fn(&Lane, &T) -> Result<(), ScrubError> + Sync),
+    ) {
+        loop {
+            let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok((ticket, item)) = next else {
+                return;
+            };
+            if self.control.stopped().is_some() {
+                continue;
+            }
+            match consume(lane, &item) {
+                Ok(()) => ranges.done(ticket),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+}
+
+/// Where a producer puts what is to be looked at.
+struct Feed<'a, T> {
+    ranges: &'a Ranges,
+    sender: SyncSender<(Ticket, T)>,
+    /// The last one that a former run has done.
+    after: Option<String>,
+}
+
+impl<T> Feed<'_, T> {
+    /// `false`: nobody takes them any more.
+    fn push(&self, item: T, place: String) -> bool {
+        let ticket = self.ranges.ticket(place);
+        self.sender.send((ticket, item)).is_ok()
+    }
+}
+
+/// As findings name files.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,172 @@
+//! One object: is it some file's copy?
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Feed, Scrub, ScrubError, What};
+use crate::action::FileSystem as _;
+use crate::lustre::Mount;
+use crate::store::{Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
+use crate::transfer::{Lane, TransferError, delete, head, list as list_page, sweep_uploads, uploads as list_uploads};
+use crate::types::ArchiveId;
+
+pub(super) fn list(
+    scrub: &Scrub<'_>,
+    lanes: &[Lane],
+    archive_id: ArchiveId,
+    prefix: &str,
+    feed: &Feed<'_, Entry>,
+) -> Result<(), ScrubError> {
+    let Some(lane) = lanes
+        .first()
+        .map(Lane::another)
+        .transpose()
+        .map_err(|source| ScrubError::Walk {
+            path: Path::new("(runtime)").to_owned(),
+            source,
+        })?
+    else {
+        return Ok(());
+    };
+    let mut from = feed.after.clone().map_or(ListFrom::Start, ListFrom::After);
+    loop {
+        let query = Query {
+            prefix,
+            from: &from,
+            by_directory: false,
+            limit: 1000,
+        };
+        let page = match list_page(&lane, &scrub.control, archive_id, query) {
+            Err(TransferError::Stopped(_)) => return Ok(()),
+            page => page?,
+        };
+        for entry in page.entries {
+            let place = String::from_utf8_lossy(&entry.key).into_owned();
+            if !feed.push(entry, place) {
+                return Ok(());
+            }
+        }
+        match page.next {
+            Some(token) => from = ListFrom::Token(token),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn check(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    archive_id: ArchiveId,
+    prefix: &str,
+    entry: &Entry,
+) -> Result<(), ScrubError> {
+    scrub.count(|counts| counts.objects += 1);
+    let Some(key) = std::str::from_utf8(&entry.key)
+        .ok()
+        .and_then(|key| ObjectKey::new(key).ok())
+    else {
+        scrub.count(|counts| counts.foreign += 1);
+        return Ok(());
+    };
+    // The file that its key names, which is nearly always the one.
+    let target = lane.store(archive_id)?.target().prefix.clone();
+    let below = key
+        .as_str()
+        .strip_prefix(&target)
+        .unwrap_or_else(|| key.as_str().strip_prefix(prefix).unwrap_or(""));
+    if !below.is_empty() && is_copy_of(&scrub.mount.path().join(below), archive_id, &key) {
+        return Ok(());
+    }
+    let found = match head(lane, &scrub.control, archive_id, &key, None) {
+        Ok(found) => found,
+        // Gone meanwhile.
+        Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == scrub.mount.name()) else {
+        scrub.count(|counts| counts.foreign += 1);
+        return Ok(());
+    };
+    let why = match scrub.mount.map(owner.fid) {
+        Ok(Some(record)) => match Location::from_bytes(&record) {
+            Ok(location) if location.archive_id == archive_id && location.key == key => return Ok(()),
+            Ok(location) => format!("the copy of its file {} is '{}'", owner.fid, location.key),
+            // It may mean any object.
+            Err(_) => return Ok(()),
+        },
+        Ok(None) => format!("its file {} has no record of a copy", owner.fid),
+        Err(error) if error.is_not_found() => format!("its file {} is gone", owner.fid),
+        Err(error) => {
+            scrub.find(What::Unknown, key.to_string(), error.to_string(), false);
+            return Ok(());
+        }
+    };
+    let grace = i64::try_from(scrub.options.grace.as_secs()).unwrap_or(i64::MAX);
+    let modified = found.modified.or(entry.modified).unwrap_or(0);
+    if modified > now().saturating_sub(grace) && grace > 0 {
+        scrub.count(|counts| counts.young += 1);
+        return Ok(());
+    }
+    let mended = scrub.options.delete_orphans && remove(scrub, lane, archive_id, &key, &found, &owner)?;
+    scrub.find(What::Orphan, key.to_string(), why, mended);
+    Ok(())
+}
+
+fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
+    let record = Mount::map_at(path).ok().flatten();
+    record
+        .and_then(|record| Location::from_bytes(&record).ok())
+        .is_some_and(|location| location.archive_id == archive_id && location.key == *key)
+}
+
+/// Just the one that was looked at.
+fn remove(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+    found: &ObjectInfo,
+    owner: &Owner,
+) -> Result<bool, ScrubError> {
+    let location = Location {
+        archive_id,
+        key: key.clone(),
+        size: found.size,
+        etag: found.etag.clone(),
+        version: found.version.clone(),
+        checksum: found.checksum,
+        pinned: false,
+    };
+    let result = delete(lane, &scrub.control, &location, |info| {
+        Owner::of(&info.metadata).as_ref() == Some(owner)
+    });
+    match result {
+        Ok(()) => Ok(true),
+        Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Uploads that are old, which a daemon that runs would have finished.
+pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> Result<(), ScrubError> {
+    let age = scrub.options.upload_age;
+    let old = match list_uploads(lane, &scrub.control, archive_id, age) {
+        Ok(old) => old,
+        Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Denied { .. })) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let mended = scrub.options.delete_orphans && !old.is_empty();
+    if mended {
+        sweep_uploads(lane, &scrub.control, archive_id, age, &std::collections::HashSet::new())?;
+    }
+    for upload in old {
+        let detail = format!("upload {} of long ago", upload.id.as_str());
+        scrub.find(What::Upload, upload.key.to_string(), detail, mended);
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Listings of a bucket, a page at a time.
+
+use aws_sdk_s3::types::{EncodingType, OptionalObjectAttributes};
+
+use super::{Store, StoreError};
+
+/// One object, as a listing or an inventory tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its key; bytes, because not every store keeps to UTF-8.
+    pub key: Vec<u8>,
+    /// Bytes.
+    pub size: u64,
+    /// Quotes included; `None`: not told.
+    pub etag: Option<String>,
+    /// Last write, seconds since 1970; `None`: not told.
+    pub modified: Option<i64>,
+    /// Storage class as told.
+    pub class: Option<String>,
+}
+
+/// Where a page begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum From {
+    /// At the first key with the prefix.
+    Start,
+    /// Behind this key, which need not exist.
+    After(String),
+    /// Where the page before ended, as the store said.
+    Token(String),
+}
+
+/// What one request lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// All keys begin with it.
+    pub prefix: &'a str,
+    /// Where to begin.
+    pub from: &'a From,
+    /// Whether what lies below a further `/` is told as one common prefix.
+    pub by_directory: bool,
+    /// At most so many; the store's own limit is 1,000.
+    pub limit: i32,
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Page {
+    /// In the order of their keys.
+    pub entries: Vec<Entry>,
+    /// Common prefixes, in order; ones that are no UTF-8 are left out.
+    pub prefixes: Vec<String>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<String>,
+}
+
+impl Store {
+    /// One page of a listing.
+    ///
+    /// # Errors
+    /// The store's refusal; [`StoreError::Corrupt`] for a page that leads back to itself.
+    pub async fn list(&self, query: Query<'_>) -> Result<Page, StoreError> {
+        let (after, token) = match query.from {
+            From::Start => (None, None),
+            From::After(key) => (Some(key.clone()), None),
+            From::Token(token) => (None, Some(token.clone())),
+        };
+        let answer = self
+            .client()
+            .list_objects_v2()
+            .bucket(&self.target().bucket)
+            .prefix(query.prefix)
+            .set_delimiter(query.by_directory.then(|| "/".to_owned()))
+            .set_start_after(after)
+            .set_continuation_token(token.clone())
+            .max_keys(query.limit)
+            // XML can't carry every character that a key can.
+            .encoding_type(EncodingType::Url)
+            .set_optional_object_attributes(None::<Vec<OptionalObjectAttributes>>)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("ListObjectsV2", &error))?;
+        let encoded = answer.encoding_type.is_some();
+        let next = answer
+            .next_continuation_token
+            .filter(|_| answer.is_truncated == Some(true));
+        if next.is_some() && next == token {
+            return Err(StoreError::Corrupt {
+                operation: "ListObjectsV2",
+                what: "the listing repeats itself: the next page is the one before".into(),
+            });
+        }
+        let entries = answer
+            .contents
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|object| {
+                Some(Entry {
+                    key: decode(object.key?, encoded),
+                    size: u64::try_from(object.size.unwrap_or(0)).unwrap_or(0),
+                    etag: object.e_tag,
+                    modified: object.last_modified.map(|time| time.secs()),
+                    class: object.storage_class.map(|class| class.as_str().to_owned()),
+                })
+            })
+            .collect();
+        let prefixes = answer
+            .common_prefixes
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|common| String::from_utf8(decode(common.prefix?, encoded)).ok())
+            .collect();
+        Ok(Page {
+            entries,
+            prefixes,
+            next,
+        })
+    }
+}
+
+/// S3 writes a space as `+`, and everything that is not plain as `%XX`.
+fn decode(text: String, encoded: bool) -> Vec<u8> {
+    let mut bytes = text.into_bytes();
+    if !encoded || !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return bytes;
+    }
+    for byte in &mut bytes {
+        if *byte == b'+' {
+            *byte = b' ';
+        }
+    }
+    percent_encoding::percent_decode(&bytes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_comes_back_as_it_was_written() {
+        assert_eq!(decode("a+b%2Bc%25%0A%FF".into(), true), b"a b+c%\n\xff");
+        assert_eq!(decode("a+b%2B".into(), false), b"a+b%2B");
+    }
+}
