@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
-use crate::transfer::{Control, Helpers, Lane, NoLog, Parts, Stop, TransferError, Upload, delete, download, upload};
+use crate::transfer::{Alone, Control, Lane, NoLog, Stop, TransferError, Upload, delete, download, upload};
 use crate::types::ArchiveId;
 
 /// How to measure.
@@ -50,13 +50,6 @@ struct Step {
     seconds: f64,
     /// Sorted, in milliseconds.
     latencies: Vec<f64>,
-}
-
-/// Nobody helps: each thread has its own object.
-struct Alone;
-
-impl Helpers for Alone {
-    fn offer(&self, _: Arc<dyn Parts>, _: bool) {}
 }
 
 /// What the threads share.

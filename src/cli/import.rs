@@ -1,7 +1,7 @@
 //! `lhsmtool-s3 import` and `rebuild`: a bucket becomes a namespace of released files.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -304,6 +304,10 @@ impl Plan<'_> {
             finishing: Finishing::new(finishing.as_deref())?,
             control: Arc::clone(&site.control),
             mount: site.mount,
+            cleared: Mutex::default(),
+            began: std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
         };
         let mut progress = Progress::new(self.run.json, lines);
         let pruner = if self.delete {

@@ -8,12 +8,14 @@ use crate::config::Settings;
 
 mod bench;
 mod bucket;
+mod export;
 mod import;
 mod scrub;
 mod site;
 
 pub use bench::BenchArgs;
 pub use bucket::Bucket;
+pub use export::ExportArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use scrub::ScrubArgs;
 use site::{Site, SitePlan};
@@ -50,6 +52,8 @@ pub enum Command {
     Import(Box<ImportArgs>),
     /// Re-create the files of a lost file system, released, from what their objects' metadata tells
     Rebuild(RebuildArgs),
+    /// Write what has no data to the bucket: directories and symlinks, so that an import makes the same tree
+    Export(ExportArgs),
     /// Compare what files say of their copies with what the bucket has; find what is lost and what is nobody's
     Scrub(ScrubArgs),
 }
@@ -64,6 +68,7 @@ impl Command {
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),
             Self::Rebuild(args) => import::rebuild(args, settings),
+            Self::Export(args) => export::run(args, settings),
             Self::Scrub(args) => scrub::run(args, settings),
         }
     }

@@ -1,14 +1,15 @@
 //! Released files out of nothing: `llapi_hsm_import`, and files by their paths.
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mount::MAP_XATTR;
 use super::{Library, Mount, MountError, xattr};
 use crate::action::HsmError;
-use crate::types::{ArchiveId, Fid, Timestamp};
+use crate::types::{ArchiveId, Fid, Timestamp, Xattr};
 
 /// What one plain stripe can hold on ldiskfs; larger files need more of them, or the MDT says EFBIG.
 const STRIPE: u64 = 16 << 40;
@@ -193,6 +194,14 @@ impl Mount {
     /// The failed call.
     pub fn set_xattr_at(path: &Path, name: &CStr, value: &[u8]) -> Result<(), HsmError> {
         xattr::set(path, name, value)
+    }
+
+    /// The extended attributes of an open file or directory that are its users'.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn xattrs_of(file: &File) -> Result<Vec<Xattr>, HsmError> {
+        xattr::all(file.as_fd(), super::mount::is_kept)
     }
 
     /// The FID of a file by its path.

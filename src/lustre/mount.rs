@@ -19,7 +19,7 @@ const LAYOUT_XATTR: &CStr = c"lustre.lov";
 const MOST_LINKS: usize = 64;
 
 /// Attributes that are the users', not the file system's or the copytool's.
-fn is_kept(name: &[u8]) -> bool {
+pub(super) fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
 }
 

@@ -3,12 +3,13 @@
 //! The file's record of its copy is written last: a file that has it is complete, and an import that was killed goes
 //! on with one that has none.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::entry::Entry;
 use super::finish::Finishing;
@@ -72,6 +73,10 @@ pub struct Shared {
     pub finishing: Finishing,
     /// Whether to stop.
     pub control: Arc<Control>,
+    /// Files that made way for directories, by key; few.
+    pub cleared: Mutex<HashSet<String>>,
+    /// When the import began, in seconds since 1970.
+    pub began: i64,
 }
 
 /// Why the whole import ends.
@@ -326,11 +331,13 @@ impl<'a> Maker<'a> {
                 Ok(parent) => parent,
                 Err(error) => return Err(self.error(&path, "open the directory of", error)),
             };
-            let stat = parent.stat(path.name());
-            let is_file = stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG));
-            if !is_file {
+            let stat = parent.stat(path.name()).ok().flatten();
+            let Some(made) = stat
+                .filter(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG)
+                .map(|stat| stat.st_ctime)
+            else {
                 continue;
-            }
+            };
             let at = parent.at(path.name()).path();
             let key = format!("{}{}", self.shared.prefix, path.as_path().display());
             let ours = self.shared.mount.states_at(&at).is_ok_and(|states| states.released())
@@ -342,10 +349,12 @@ impl<'a> Maker<'a> {
                 .remove(path.name())
                 .map_err(|error| self.error(&path, "remove", error))?;
             let tally = &self.shared.report.tally;
-            // Unless a former run counted it.
-            let _counted = tally
-                .imported
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            // Its own entry may still come, and is counted here.
+            let first = lock(&self.shared.cleared).insert(key.clone());
+            if first && made >= self.shared.began {
+                // It was counted when it was made.
+                tally.imported.fetch_sub(1, Ordering::Relaxed);
+            }
             count(&tally.refused);
             let reason = "the bucket has keys below it as well: the directory wins";
             self.shared.report.say(Outcome::Refused, key.as_bytes(), reason);
@@ -641,6 +650,9 @@ impl<'a> Maker<'a> {
         };
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR => {
+                if lock(&self.shared.cleared).contains(known.key.as_str()) {
+                    return Ok(Existing::Leave);
+                }
                 return Err(Trouble::Refused(
                     "a directory is in its place (the bucket has keys below it): the directory wins".into(),
                 ));
@@ -734,6 +746,10 @@ impl<'a> Maker<'a> {
             _ => Err(Trouble::Conflict(format!("{what} is in its place"))),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Existing {

@@ -29,8 +29,8 @@ pub struct FileMetadata {
     pub atime: Timestamp,
     /// Last change of the data.
     pub mtime: Timestamp,
-    /// Whose copy it is.
-    pub owner: Owner,
+    /// Whose copy it is; `None` for what is no copy: a directory, a symlink.
+    pub owner: Option<Owner>,
     /// What else there is to say.
     pub more: Extras,
 }
@@ -58,7 +58,7 @@ impl Owner {
 impl FileMetadata {
     /// From an open file's attributes.
     #[must_use]
-    pub fn new(owner: Owner, stat: &Metadata, more: Extras) -> Self {
+    pub fn new(owner: Option<Owner>, stat: &Metadata, more: Extras) -> Self {
         let time = |seconds, nanos| Timestamp {
             seconds,
             nanos: u32::try_from(nanos).unwrap_or(0),
@@ -83,9 +83,11 @@ impl FileMetadata {
             (GID.into(), self.gid.to_string()),
             (ATIME.into(), format!("{}ns", self.atime.as_nanos())),
             (MTIME.into(), format!("{}ns", self.mtime.as_nanos())),
-            (OWNER_FID.into(), self.owner.fid.bare()),
-            (OWNER_FS.into(), self.owner.fs.clone()),
         ]);
+        if let Some(owner) = &self.owner {
+            map.insert(OWNER_FID.into(), owner.fid.bare());
+            map.insert(OWNER_FS.into(), owner.fs.clone());
+        }
         let more = &self.more;
         let links: Vec<_> = more.links.iter().map(|path| plain(path)).collect();
         // In the order of what would be missed most.
@@ -146,7 +148,7 @@ mod tests {
                 seconds: -1,
                 nanos: 999_999_999,
             },
-            owner: owner.clone(),
+            owner: Some(owner.clone()),
             more: Extras::default(),
         }
         .to_map()
@@ -171,7 +173,7 @@ mod tests {
             gid: 0,
             atime: Timestamp::default(),
             mtime: Timestamp::default(),
-            owner,
+            owner: Some(owner),
             more: Extras {
                 xattrs: vec![(b"user.large".to_vec(), vec![0; 2000])],
                 layout: Some(vec![0; 56]),

@@ -25,7 +25,7 @@ pub use control::{Control, Stop};
 pub use download::{download, verify};
 pub use error::TransferError;
 pub use lane::Lane;
-pub use parts::{Helpers, Parts};
+pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use request::{delete, fetch_file, head, list, read_small, sweep_key, thaw};
 pub use retry::RetryOptions;

@@ -17,6 +17,14 @@ pub trait Helpers: Send + Sync {
     fn offer(&self, parts: Arc<dyn Parts>, urgent: bool);
 }
 
+/// Nobody helps: the thread does all parts itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Helpers for Alone {
+    fn offer(&self, _: Arc<dyn Parts>, _: bool) {}
+}
+
 type Work<R> = Arc<dyn Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync>;
 
 struct Pool<R> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry::{pace, retry};
-use super::{Control, Helpers, Lane, Parts, TransferError, download};
+use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, Page, Query, StoreError};
 use crate::types::ArchiveId;
 
@@ -69,10 +69,6 @@ pub fn fetch_file(
     key: &ObjectKey,
     info: &ObjectInfo,
 ) -> Result<(), TransferError> {
-    struct Alone;
-    impl Helpers for Alone {
-        fn offer(&self, _: Arc<dyn Parts>, _: bool) {}
-    }
     let from = Location {
         archive_id,
         key: key.clone(),

@@ -178,7 +178,7 @@ fn metadata(
 ) -> Result<HashMap<String, String>, JobError> {
     let mut extras = site.fs.extras(item.fid, file)?;
     extras.path = path.map(|path| path.into_os_string().into_vec());
-    let (mut metadata, left_out) = FileMetadata::new(owner, stat, extras).to_map();
+    let (mut metadata, left_out) = FileMetadata::new(Some(owner), stat, extras).to_map();
     if !left_out.is_empty() {
         tracing::warn!(
             ?left_out,

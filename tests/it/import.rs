@@ -467,3 +467,141 @@ fn a_lost_file_system_is_made_anew_from_its_bucket() {
         3
     );
 }
+
+/// All that can be compared of everything below a directory; sizes and times of directories that differ by nature
+/// (of the target itself) left out.
+fn everything(root: &Path) -> Vec<String> {
+    let attributes = |path: &Path| {
+        let names = xattr::list(path)
+            .unwrap()
+            .filter(|name| name.to_string_lossy().starts_with("user."));
+        let pairs = names.map(|name| format!("{name:?}={:?}", xattr::get(path, &name).unwrap()));
+        pairs.collect::<Vec<_>>().join(",")
+    };
+    let of = |name: &String| {
+        let path = root.join(name);
+        let stat = path.symlink_metadata().unwrap();
+        let target = fs::read_link(&path)
+            .map(|target| target.display().to_string())
+            .unwrap_or_default();
+        let size = if stat.is_dir() { 0 } else { stat.len() };
+        // One link of each file is the sandbox's own.
+        let times = (stat.mtime(), stat.mtime_nsec());
+        format!(
+            "{name} {:o} {}:{} {size} {times:?} '{target}' [{}]",
+            stat.mode(),
+            stat.uid(),
+            stat.gid(),
+            attributes(&path)
+        )
+    };
+    names(root).iter().map(of).collect()
+}
+
+#[test]
+fn a_nasty_tree_comes_back_as_it_was_from_archive_and_export() {
+    let mut old = Rig::new();
+    let root = old.mount();
+    let files = [
+        ("plain", 0o640, noise(100)),
+        ("empty", 0o000, Vec::new()),
+        ("dir/spaces and + % ?#&=\u{fc}", 0o604, noise(5)),
+        ("dir/deep/er/日本語 \"quoted\"", 0o4711, noise(70_000)),
+        ("dir/~tilde~", 0o2755, noise(1)),
+        ("-rf", 0o600, noise(12 << 20)),
+    ];
+    let at = |seconds, nanos| {
+        let mtime = std::time::UNIX_EPOCH + std::time::Duration::new(seconds, nanos);
+        fs::FileTimes::new().set_modified(mtime).set_accessed(mtime)
+    };
+    for (n, (name, mode, content)) in (1u32..).zip(&files) {
+        old.file(name, content);
+        let path = root.join(name);
+        xattr::set(&path, "user.tag", &[0, 255, 16]).unwrap();
+        std::os::unix::fs::chown(&path, Some(1000 + n), Some(2000 + n)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+        fs::File::open(&path)
+            .unwrap()
+            .set_times(at(1_000_000_000 + u64::from(n), n))
+            .unwrap();
+    }
+    // Sparse: data at both ends of a hole.
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"begin", 0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 40 << 20).unwrap();
+    fs::hard_link(root.join("plain"), root.join("dir/second name")).unwrap();
+    fs::create_dir_all(root.join("void/inner")).unwrap();
+    std::os::unix::fs::symlink("plain", root.join("link")).unwrap();
+    std::os::unix::fs::symlink("../nowhere/at/all", root.join("dir/dangling")).unwrap();
+    std::os::unix::fs::lchown(root.join("link"), Some(5), Some(6)).unwrap();
+    for (n, directory) in (1u32..).zip(["void/inner", "void", "dir/deep/er", "dir/deep", "dir"]) {
+        let path = root.join(directory);
+        std::os::unix::fs::chown(&path, Some(n), Some(n)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o1750 + n)).unwrap();
+    }
+    let names_of_files: Vec<_> = files.iter().map(|(name, ..)| *name).chain(["sparse"]).collect();
+    for name in &names_of_files {
+        let fid = old.client.fid(&root.join(name)).unwrap();
+        old.archive(fid);
+    }
+    for (n, directory) in (1u32..).zip(["void/inner", "void", "dir/deep/er", "dir/deep", "dir"]) {
+        fs::File::open(root.join(directory))
+            .unwrap()
+            .set_times(at(900_000_000, n))
+            .unwrap();
+    }
+    let exported = json(&old.run(&["export", &root.display().to_string(), "--json"]));
+    assert_eq!(
+        (count(&exported, "directories"), count(&exported, "links")),
+        (5, 2),
+        "{exported}"
+    );
+    // As FSx reads it.
+    let object = |key: &str| {
+        old.store
+            .objects(BUCKET)
+            .into_iter()
+            .find(|object| object.key == key)
+            .unwrap()
+    };
+    assert_eq!(object("dir/").metadata["file-permissions"], "041755");
+    assert_eq!(old.store.object_body(BUCKET, "link").unwrap(), b"plain");
+    // A second time nothing is in the way.
+    let again = json(&old.run(&["export", &root.display().to_string(), "--json"]));
+    assert_eq!(count(&again, "failed"), 0, "{again}");
+
+    let before = everything(&root);
+    let mut new = Rig::new();
+    for object in old.store.objects(BUCKET) {
+        let body = old.store.object_body(BUCKET, &object.key).unwrap();
+        new.store.put(BUCKET, &object.key, body, object.metadata);
+    }
+    let line = new.import(&new.mount(), &["--metadata", "head", "--allow-setid"]);
+    assert_eq!(
+        (
+            count(&line, "failed"),
+            count(&line, "refused"),
+            count(&line, "warnings")
+        ),
+        (0, 0, 0),
+        "{line}"
+    );
+    assert_eq!(everything(&new.mount()), before);
+    let inode = |name: &str| new.mount().join(name).metadata().unwrap().ino();
+    assert_eq!(inode("plain"), inode("dir/second name"));
+    for name in names_of_files {
+        let content = fs::read(root.join(name)).unwrap();
+        let fid = new.client.fid(&new.mount().join(name)).unwrap();
+        let mode = fs::metadata(new.mount().join(name)).unwrap().permissions();
+        assert_eq!(new.restore(name, fid), content, "{name}");
+        assert_eq!(
+            fs::metadata(new.mount().join(name)).unwrap().permissions(),
+            mode,
+            "{name}"
+        );
+    }
+    assert!(new.mount().join("sparse").metadata().unwrap().blocks() * 512 < 1 << 20);
+    // Restoring changes data alone.
+    assert_eq!(everything(&new.mount()), before);
+    new.assert_settled();
+}

@@ -7,6 +7,7 @@ mod bad_input;
 mod cancel;
 mod first_light;
 mod full_pipe;
+mod hostile;
 mod import;
 mod life;
 mod matrix;

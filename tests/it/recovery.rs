@@ -112,6 +112,45 @@ fn a_large_archive_goes_on_behind_the_last_part_that_was_confirmed() {
 }
 
 #[test]
+fn of_two_gibibytes_only_the_parts_that_were_missing_are_sent_again() {
+    const SIZE: u64 = 2 << 30;
+    const PART: u64 = 5 << 20;
+    const SENT: u64 = 200;
+    let mut rig = Rig::new();
+    let fid = rig.file("large", &noise(1 << 20));
+    let file = std::fs::File::options()
+        .write(true)
+        .open(rig.mount().join("large"))
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &noise(1 << 20), SIZE - (1 << 20)).unwrap();
+    drop(file);
+    let gate = rig.store.faults().hold_after("UploadPart", 200);
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    // All threads that archive: what they sent before has been answered.
+    assert!(gate.wait_held_blocking(6, PATIENCE));
+    journal_is_written(&rig);
+    kill(&mut rig);
+    gate.release();
+    let before = rig.store.stats();
+    rig.start();
+    ends_well(&mut rig, &[fid]);
+    let after = rig.store.stats();
+    let parts = after.count("UploadPart") - before.count("UploadPart");
+    assert_eq!(parts, SIZE.div_ceil(PART) - SENT, "{}", rig.log());
+    assert_eq!(after.bytes_in - before.bytes_in, SIZE - SENT * PART);
+    assert_eq!(after.count("CreateMultipartUpload"), 1);
+    // Byte for byte.
+    let path = rig.mount().join("large").display().to_string();
+    let line = crate::import::json(&rig.run(&["scrub", &path, "--deep", "--files-only", "--json"]));
+    assert_eq!(
+        (line["good"].as_u64(), line["bytes"].as_u64()),
+        (Some(1), Some(SIZE)),
+        "{line}"
+    );
+    rig.assert_settled();
+}
+
+#[test]
 fn an_upload_of_a_file_that_changed_meanwhile_is_not_gone_on_with() {
     let mut rig = Rig::new();
     let fid = rig.file("large", &noise(12 << 20));
