@@ -304,6 +304,7 @@ impl Plan<'_> {
             finishing: Finishing::new(finishing.as_deref())?,
             control: Arc::clone(&site.control),
             mount: site.mount,
+            resumed,
             cleared: Mutex::default(),
             began: std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)

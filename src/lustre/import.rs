@@ -62,6 +62,12 @@ pub struct HsmStates {
 }
 
 impl HsmStates {
+    /// HSM never had to do with it.
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.bits == 0
+    }
+
     /// Its data is in its archive only.
     #[must_use]
     pub const fn released(self) -> bool {

@@ -158,6 +158,8 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
         listers.truncate(1);
     }
     let input = &input;
+    // Before the first file: a run that finds a checkpoint knows that another may have been killed.
+    keep(&flow, checkpoint.as_deref(), &command, &before)?;
     std::thread::scope(|scope| {
         let listing: Vec<_> = listers
             .into_iter()

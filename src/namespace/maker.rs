@@ -73,6 +73,8 @@ pub struct Shared {
     pub finishing: Finishing,
     /// Whether to stop.
     pub control: Arc<Control>,
+    /// Whether a former run may have been killed in the middle of a file.
+    pub resumed: bool,
     /// Files that made way for directories, by key; few.
     pub cleared: Mutex<HashSet<String>>,
     /// When the import began, in seconds since 1970.
@@ -517,6 +519,11 @@ impl<'a> Maker<'a> {
                 tally.bytes.fetch_add(known.entry.size, Ordering::Relaxed);
                 return self.make_further_names(&dir, known);
             }
+            Existing::Half => {
+                dir.remove(path.name())
+                    .map_err(|error| self.error(path, "remove", error))?;
+                return self.make_file(known);
+            }
             Existing::Replace => {}
             Existing::Beside(beside) => {
                 let renamed = Known {
@@ -685,6 +692,10 @@ impl<'a> Maker<'a> {
             return Ok(Existing::Leave);
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if self.shared.resumed && found.is_none() && states.is_none() && size == 0 {
+            // Killed between a file's creation and its import: it has nothing that could be lost.
+            return Ok(Existing::Half);
+        }
         if found.is_none() && states.released() && states.is_in(wanted.archive_id) && size == wanted.size {
             return Ok(Existing::Complete);
         }
@@ -755,6 +766,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 enum Existing {
     Leave,
     Complete,
+    Half,
     Replace,
     Beside(TreePath),
 }

@@ -1,13 +1,12 @@
 //! llapi_hsm_import: a file without data, released from its first moment.
 
 use std::ffi::{c_char, c_int};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lhsm_sandbox_protocol::{Fid, Reply, Request};
-use nix::sys::time::TimeSpec;
 
 use crate::abi::{LuFid, path};
 use crate::client::{ask, mount_of};
@@ -95,40 +94,31 @@ fn import(path: &Path, archive: c_int, stat: &libc::stat, stripe_count: c_int) -
             Ok(found) if found.is_dir() => libc::ENOTTY,
             _ => errno(&error),
         })?;
-    let made = fill(&file, stat, stripe_count).and_then(|()| {
+    drop(file);
+    let imported = || {
+        let stripes = i64::from(stripe_count.clamp(1, 2000));
+        if stat.st_size > STRIPE.saturating_mul(stripes) {
+            return Err(libc::EFBIG);
+        }
         let relative = path.strip_prefix(&mount).map_err(|_| libc::EINVAL)?;
         let request = Request::Import {
             path: relative.as_os_str().as_bytes().to_vec(),
             archive_id: u32::try_from(archive).map_err(|_| libc::EINVAL)?,
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).map_err(|_| libc::EINVAL)?,
+            times: (stat.st_atime, stat.st_mtime),
         };
         match ask(&mount, &request, None)? {
             Reply::Fid(fid) => Ok(fid),
             _ => Err(libc::EPROTO),
         }
-    });
+    };
+    let made = imported();
     if made.is_err() {
         // As the real one; a file that can't be unlinked is found by the next import.
         let _left = std::fs::remove_file(&path);
     }
     made
-}
-
-/// Owner, mode, size and times in seconds: what LL_IOC_HSM_IMPORT was seen to keep.
-fn fill(file: &File, stat: &libc::stat, stripe_count: c_int) -> Result<(), i32> {
-    let stripes = i64::from(stripe_count.clamp(1, 2000));
-    if stat.st_size > STRIPE.saturating_mul(stripes) {
-        return Err(libc::EFBIG);
-    }
-    let size = u64::try_from(stat.st_size).map_err(|_| libc::EINVAL)?;
-    file.set_len(size).map_err(|error| errno(&error))?;
-    match std::os::unix::fs::fchown(file, Some(stat.st_uid), Some(stat.st_gid)) {
-        // Without root a file stays its maker's.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
-        result => result.map_err(|error| errno(&error))?,
-    }
-    // umask is not asked.
-    file.set_permissions(Permissions::from_mode(stat.st_mode & 0o777))
-        .map_err(|error| errno(&error))?;
-    let (atime, mtime) = (TimeSpec::new(stat.st_atime, 0), TimeSpec::new(stat.st_mtime, 0));
-    nix::sys::stat::futimens(file, &atime, &mtime).map_err(|error| error as i32)
 }

@@ -392,6 +392,16 @@ pub enum Request {
         path: Vec<u8>,
         /// 0 is taken as it is.
         archive_id: u32,
+        /// Permissions.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Bytes.
+        size: u64,
+        /// Last access and last change, in seconds.
+        times: (i64, i64),
     },
     /// `lfs hsm_release`
     Release(Fid),

@@ -88,10 +88,10 @@ pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Re
         max_keys: i32::try_from(max).ok(),
         encoding_type: input.encoding_type,
         name: Some(input.bucket),
-        prefix: input.prefix,
-        delimiter: input.delimiter,
+        prefix: input.prefix.map(|prefix| shown(&prefix, encode)),
+        delimiter: input.delimiter.map(|delimiter| shown(&delimiter, encode)),
         continuation_token: input.continuation_token,
-        start_after: input.start_after,
+        start_after: input.start_after.map(|key| shown(&key, encode)),
         ..ListObjectsV2Output::default()
     }))
 }

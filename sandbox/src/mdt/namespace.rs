@@ -267,6 +267,23 @@ impl State {
     }
 }
 
+/// Owner, mode, size and times in seconds: what LL_IOC_HSM_IMPORT was seen to keep of an import.
+pub(super) fn fill(path: &Path, mode: u32, owner: (u32, u32), size: u64, times: (i64, i64)) -> Result<(), i32> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = open_for_writing(path)?;
+    file.set_len(size).map_err(|error| errno(&error))?;
+    match std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1)) {
+        // Without root a file stays its maker's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        result => result.map_err(|error| errno(&error))?,
+    }
+    // umask is not asked.
+    file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
+        .map_err(|error| errno(&error))?;
+    let (atime, mtime) = (TimeSpec::new(times.0, 0), TimeSpec::new(times.1, 0));
+    nix::sys::stat::futimens(&file, &atime, &mtime).map_err(|error| error as i32)
+}
+
 pub(super) fn version(stat: &Metadata) -> u64 {
     let mut hasher = DefaultHasher::new();
     (stat.mtime(), stat.mtime_nsec(), stat.len()).hash(&mut hasher);

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use super::Shared;
 use super::dispatch::adopt;
 use super::faults::{step, strike};
-use super::namespace::swap;
+use super::namespace::{fill, swap};
 use super::state::{Agent, Control, Pipe, State, mdt_of};
 
 type Answer = Result<Reply, i32>;
@@ -270,8 +270,17 @@ impl State {
                 fids,
                 data,
             } => self.request(action, archive_id, flags, &fids, &data).map(done),
-            Request::Import { path, archive_id } => {
+            Request::Import {
+                path,
+                archive_id,
+                mode,
+                uid,
+                gid,
+                size,
+                times,
+            } => {
                 let path = Path::new(OsStr::from_bytes(&path));
+                fill(&self.mount.join(path), mode, (uid, gid), size, times)?;
                 self.import(path, archive_id).map(Reply::Fid)
             }
             Request::Release(fid) => self.release(fid).map(done),
