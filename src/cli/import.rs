@@ -23,7 +23,7 @@ pub struct ImportArgs {
     /// A directory of a mounted Lustre
     #[arg(value_name = "DIR")]
     to: PathBuf,
-    /// The archive id that the files get (default: the [[archive]] section with that bucket)
+    /// The archive id that the files get (default: those of the archive section with that bucket)
     #[arg(long, value_name = "N")]
     archive_id: Option<u32>,
     /// Where owners, modes and times come from
@@ -99,7 +99,7 @@ pub struct RebuildArgs {
     /// The mount point of the new file system, or a directory in it
     #[arg(value_name = "MOUNT")]
     to: PathBuf,
-    /// The archive id that the files get (default: the [[archive]] section with that bucket)
+    /// The archive id that the files get (default: those of the archive section with that bucket)
     #[arg(long, value_name = "N")]
     archive_id: Option<u32>,
     /// What happens where something is in a file's place
