@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::entry::Entry;
 use super::finish::Finishing;
@@ -22,6 +23,10 @@ use crate::lustre::{Imported, Mount, layout};
 use crate::store::{Location, ObjectInfo, ObjectKey, StoreError, Told};
 use crate::transfer::{Control, Lane, TransferError, head, read_small};
 use crate::types::{ArchiveId, Timestamp};
+
+/// Of a file that is in a directory's way, while another thread may be making it.
+const TRIES: u32 = 400;
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// What files get that objects don't tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,6 +165,8 @@ impl<'a> Maker<'a> {
         let (outcome, reason) = match self.try_make(entry) {
             Ok(()) => return Ok(()),
             Err(Trouble::Fatal(fatal)) => return Err(fatal),
+            // It made way for a directory while it was looked at, and is counted.
+            Err(_) if self.made_way(&key) => return Ok(()),
             Err(Trouble::Refused(reason)) => {
                 count(&tally.refused);
                 (Outcome::Refused, reason)
@@ -303,15 +310,16 @@ impl<'a> Maker<'a> {
 
     /// The directory that an object goes into.
     fn parent(&self, path: &TreePath) -> Result<Arc<Dir>, Trouble> {
-        let mut cleared = false;
+        let mut tries = 0;
         loop {
+            tries += 1;
             let error = match self.shared.tree.dir(path.parent()) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => error,
             };
             match error.raw_os_error() {
                 // `a` came before `a/b`: the directory wins, whatever the order.
-                Some(libc::ENOTDIR) if !cleared && self.clear_way(path.parent())? => cleared = true,
+                Some(libc::ENOTDIR) if tries < TRIES && self.clear_way(path.parent())? => {}
                 Some(libc::ENOTDIR) => {
                     return Err(Trouble::Conflict("a file is where its directory must be".into()));
                 }
@@ -321,6 +329,12 @@ impl<'a> Maker<'a> {
                 _ => return Err(self.error(path, "open the directory of", error)),
             }
         }
+    }
+
+    /// Whether a file made way for a directory of its name, and is counted as refused.
+    fn made_way(&self, key: &[u8]) -> bool {
+        let cleared = lock(&self.shared.cleared);
+        !cleared.is_empty() && std::str::from_utf8(key).is_ok_and(|key| cleared.contains(key))
     }
 
     /// Takes a released file of this import away where a directory must be. `false`: it is none.
@@ -345,21 +359,32 @@ impl<'a> Maker<'a> {
             let ours = self.shared.mount.states_at(&at).is_ok_and(|states| states.released())
                 && location_at(&at).is_some_and(|location| location.key.as_str() == key);
             if !ours {
-                return Ok(false);
+                // Its maker may be at it this moment, and takes it away itself then.
+                let being_made = lock(&self.shared.cleared).contains(&key);
+                if being_made {
+                    std::thread::sleep(BETWEEN_TRIES);
+                }
+                return Ok(being_made);
             }
-            parent
-                .remove(path.name())
-                .map_err(|error| self.error(&path, "remove", error))?;
-            let tally = &self.shared.report.tally;
-            // Its own entry may still come, and is counted here.
+            // Said before it is done: whoever makes the file meanwhile finds it.
             let first = lock(&self.shared.cleared).insert(key.clone());
-            if first && made >= self.shared.began {
-                // It was counted when it was made.
-                tally.imported.fetch_sub(1, Ordering::Relaxed);
+            match parent.remove(path.name()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.error(&path, "remove", error)),
             }
-            count(&tally.refused);
-            let reason = "the bucket has keys below it as well: the directory wins";
-            self.shared.report.say(Outcome::Refused, key.as_bytes(), reason);
+            if first {
+                let tally = &self.shared.report.tally;
+                if made > self.shared.began {
+                    // It was counted when it was made; one of the very first second may be a former run's.
+                    let _counted = tally
+                        .imported
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+                }
+                count(&tally.refused);
+                let reason = "the bucket has keys below it as well: the directory wins";
+                self.shared.report.say(Outcome::Refused, key.as_bytes(), reason);
+            }
             return Ok(true);
         }
         Ok(false)
@@ -492,6 +517,9 @@ impl<'a> Maker<'a> {
             tally.bytes.fetch_add(known.entry.size, Ordering::Relaxed);
             return Ok(());
         }
+        if self.made_way(&known.entry.key) {
+            return Ok(());
+        }
         let dir = self.parent(path)?;
         let there = if dir.is_fresh() {
             None
@@ -501,6 +529,15 @@ impl<'a> Maker<'a> {
         };
         if there.is_none() {
             match self.import(&dir, known, false) {
+                Ok(()) if self.made_way(&known.entry.key) => {
+                    return match dir.remove(path.name()) {
+                        // The directory has its place already, or the other one took it away.
+                        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EISDIR)) => {
+                            Err(self.error(path, "remove", error))
+                        }
+                        _ => Ok(()),
+                    };
+                }
                 Ok(()) => {
                     count(&tally.imported);
                     tally.bytes.fetch_add(known.entry.size, Ordering::Relaxed);
@@ -657,9 +694,6 @@ impl<'a> Maker<'a> {
         };
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR => {
-                if lock(&self.shared.cleared).contains(known.key.as_str()) {
-                    return Ok(Existing::Leave);
-                }
                 return Err(Trouble::Refused(
                     "a directory is in its place (the bucket has keys below it): the directory wins".into(),
                 ));
@@ -703,19 +737,21 @@ impl<'a> Maker<'a> {
             // Two copies say that they have been here: one was renamed later. Nothing is lost.
             let own = TreePath::of_key(known.key.as_str().as_bytes(), &self.shared.prefix);
             let own = own.map_err(|refusal| Trouble::Refused(refusal.to_string()))?;
+            let mut name = own.as_path().as_os_str().to_owned();
+            name.push(match &known.told.owner {
+                Some(owner) => format!("~{}", owner.fid.bare()),
+                None => "~".to_owned(),
+            });
+            let beside =
+                TreePath::recorded(name.as_bytes()).map_err(|refusal| Trouble::Refused(refusal.to_string()))?;
+            if *path == beside {
+                return Err(Trouble::Conflict(
+                    "other files have all the names that it could get".into(),
+                ));
+            }
             if own != *path {
                 return Ok(Existing::Beside(own));
             }
-            let mut name = own.as_path().as_os_str().to_owned();
-            name.push(
-                known
-                    .told
-                    .owner
-                    .as_ref()
-                    .map_or_else(|| "~".to_owned(), |owner| format!("~{}", owner.fid.bare())),
-            );
-            let beside =
-                TreePath::recorded(name.as_bytes()).map_err(|refusal| Trouble::Refused(refusal.to_string()))?;
             return Ok(Existing::Beside(beside));
         }
         match self.shared.on_conflict {

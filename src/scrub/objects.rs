@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Feed, Scrub, ScrubError, What};
-use crate::action::FileSystem as _;
+use crate::action::{ActionKey, FileSystem as _};
 use crate::lustre::Mount;
-use crate::store::{Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
+use crate::store::{COOKIE, Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
 use crate::transfer::{Lane, TransferError, delete, head, list as list_page, sweep_uploads, uploads as list_uploads};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Cookie, Extent};
 
 pub(super) fn list(
     scrub: &Scrub<'_>,
@@ -92,19 +92,8 @@ pub(super) fn check(
         scrub.count(|counts| counts.foreign += 1);
         return Ok(());
     };
-    let why = match scrub.mount.map(owner.fid) {
-        Ok(Some(record)) => match Location::from_bytes(&record) {
-            Ok(location) if location.archive_id == archive_id && location.key == key => return Ok(()),
-            Ok(location) => format!("the copy of its file {} is '{}'", owner.fid, location.key),
-            // It may mean any object.
-            Err(_) => return Ok(()),
-        },
-        Ok(None) => format!("its file {} has no record of a copy", owner.fid),
-        Err(error) if error.is_not_found() => format!("its file {} is gone", owner.fid),
-        Err(error) => {
-            scrub.find(What::Unknown, key.to_string(), error.to_string(), false);
-            return Ok(());
-        }
+    let Some(_) = why_orphan(scrub, archive_id, &key, &owner) else {
+        return Ok(());
     };
     let grace = i64::try_from(scrub.options.grace.as_secs()).unwrap_or(i64::MAX);
     let modified = found.modified.or(entry.modified).unwrap_or(0);
@@ -112,9 +101,49 @@ pub(super) fn check(
         scrub.count(|counts| counts.young += 1);
         return Ok(());
     }
+    // A multipart upload's object is as old as the beginning of the upload. While its action runs, its file's record
+    // may be about to be written; when the coordinator no longer knows the action, the record says all.
+    if may_be_running(scrub, &found, &owner) {
+        scrub.count(|counts| counts.young += 1);
+        return Ok(());
+    }
+    let Some(why) = why_orphan(scrub, archive_id, &key, &owner) else {
+        return Ok(());
+    };
     let mended = scrub.options.delete_orphans && remove(scrub, lane, archive_id, &key, &found, &owner)?;
     scrub.find(What::Orphan, key.to_string(), why, mended);
     Ok(())
+}
+
+/// Why an object of this file system is no file's copy; `None`: it is one, or that can't be told.
+fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, owner: &Owner) -> Option<String> {
+    match scrub.mount.map(owner.fid) {
+        Ok(Some(record)) => match Location::from_bytes(&record) {
+            Ok(location) if location.archive_id == archive_id && location.key == *key => None,
+            Ok(location) => Some(format!("the copy of its file {} is '{}'", owner.fid, location.key)),
+            // It may mean any object.
+            Err(_) => None,
+        },
+        Ok(None) => Some(format!("its file {} has no record of a copy", owner.fid)),
+        Err(error) if error.is_not_found() => Some(format!("its file {} is gone", owner.fid)),
+        Err(error) => {
+            scrub.find(What::Unknown, key.to_string(), error.to_string(), false);
+            None
+        }
+    }
+}
+
+/// Whether the action that wrote an object may still be under way.
+fn may_be_running(scrub: &Scrub<'_>, found: &ObjectInfo, owner: &Owner) -> bool {
+    let cookie = found.metadata.get(COOKIE).and_then(|text| text.strip_prefix("0x"));
+    let Some(cookie) = cookie.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+        return false;
+    };
+    let key = ActionKey {
+        cookie: Cookie(cookie),
+        fid: owner.fid,
+    };
+    !matches!(scrub.mount.progress(key, Extent::EMPTY), Err(error) if error.is_not_found())
 }
 
 fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {

@@ -11,6 +11,8 @@ use base64::prelude::BASE64_STANDARD;
 use super::told::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
 use crate::types::{Extras, Fid, Timestamp};
 
+/// The action that wrote an object, as metadata.
+pub const COOKIE: &str = "lhsm-cookie";
 const OWNER_FID: &str = "lhsm-fid";
 const OWNER_FS: &str = "lhsm-fs";
 /// S3's limit for all user metadata is 2 KiB, names included; an action's cookie is added later.

@@ -6,12 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Site;
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, SentPart, StoreError, UploadId};
+use crate::store::{COOKIE, Location, ObjectInfo, ObjectKey, Owner, SentPart, StoreError, UploadId};
 use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
 use crate::types::ArchiveId;
-
-/// In an object's metadata.
-pub(super) const COOKIE: &str = "lhsm-cookie";
 
 #[derive(Debug)]
 pub(super) struct Log {

@@ -11,11 +11,11 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::log::{COOKIE, Log};
+use super::log::Log;
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{
-    Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions,
+    COOKIE, Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions,
 };
 use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, sweep_key, upload};
 use crate::types::{ArchiveId, Fid};

@@ -174,8 +174,8 @@ fn a_file_unlinked_under_way_leaves_no_object_but_of_a_restore() {
             assert_eq!(case.told(&mut rig), (errno, 1), "{verb:?}; {}", rig.log());
             assert_eq!(rig.store.uploads(BUCKET), []);
             if verb == Verb::Restore {
-                // Whoever unlinks a file decides about its copy.
-                assert_eq!(rig.keys(), std::slice::from_ref(&case.key));
+                // Whoever unlinks a file decides about its copy; the archive before may just have seen the unlink.
+                assert!(rig.keys().iter().all(|key| *key == case.key), "{:?}", rig.keys());
                 rig.client.request(Action::Remove, 1, &[case.fid]).unwrap_err();
                 rig.store.delete(BUCKET, &case.key);
             }
