@@ -362,7 +362,7 @@ impl<'a> Maker<'a> {
                 // Its maker may be at it this moment, and takes it away itself then.
                 let being_made = lock(&self.shared.cleared).contains(&key);
                 if being_made {
-                    std::thread::sleep(BETWEEN_TRIES);
+                    std::thread::park_timeout(BETWEEN_TRIES);
                 }
                 return Ok(being_made);
             }
