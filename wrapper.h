@@ -142,7 +142,6 @@ void llapi_msg_set_level(int level);
 int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
 int llapi_create_volatile_idx(const char *directory, int mdt_idx, int open_flags);
 int llapi_fd2fid(int fd, struct lu_fid *fid);
-int llapi_path2fid(const char *path, struct lu_fid *fid);
 int llapi_get_data_version(int fd, uint64_t *data_version, uint64_t flags);
 /* The system's struct stat. */
 struct stat;

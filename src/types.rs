@@ -3,6 +3,9 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 /// A Lustre file identifier, stable across renames: `[seq:oid:ver]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,7 +156,7 @@ impl Extent {
 }
 
 /// A moment of a file: seconds since 1970, negative before, and nanoseconds after those.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Timestamp {
     /// Seconds.
     pub seconds: i64,
@@ -163,6 +166,16 @@ pub struct Timestamp {
 
 impl Timestamp {
     const SECOND: i128 = 1_000_000_000;
+
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            nanos: since.subsec_nanos(),
+        }
+    }
 
     /// From nanoseconds since 1970; `None` when the seconds don't fit.
     #[must_use]

@@ -11,8 +11,10 @@ use super::bucket::Bucket;
 use super::{Site, SitePlan};
 use crate::config::Settings;
 use crate::namespace::{
-    self, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Paths, Report, Shared, Tree,
+    self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Paths, Report,
+    Shared, Tree,
 };
+use crate::types::Timestamp;
 
 /// What to import, where to, and how.
 #[derive(Debug, Args)]
@@ -285,7 +287,11 @@ impl Plan<'_> {
             Some(keys) => std::fs::read_to_string(keys).map_or(0, |text| text.lines().count() as u64),
             None => 0,
         };
-        let resumed = checkpoint.as_ref().is_some_and(|path| path.exists());
+        let former = match &checkpoint {
+            Some(path) => Checkpoint::read(path, &self.command)?,
+            None => None,
+        };
+        let resumed = former.is_some();
         let shared = Shared {
             target: site.below_mount(self.to)?,
             archive_id: site.archive_id,
@@ -306,9 +312,9 @@ impl Plan<'_> {
             mount: site.mount,
             resumed,
             cleared: Mutex::default(),
-            began: std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+            began: former
+                .as_ref()
+                .map_or_else(|| Timestamp::now().seconds, |former| former.began),
         };
         let mut progress = Progress::new(self.run.json, lines);
         let pruner = if self.delete {
@@ -323,30 +329,23 @@ impl Plan<'_> {
             input,
             listers,
             makers,
+            former,
             checkpoint: checkpoint.clone(),
             command: self.command,
         };
-        let counts = namespace::run(&shared, import, &mut |counts| progress.show(counts));
-        let mut counts = match counts {
-            Ok(counts) => counts,
-            Err(error) => {
-                progress.end();
-                return Err(error.into());
-            }
-        };
-        if let Some(lane) = pruner {
-            let before = shared.report.tally.counts();
-            namespace::prune(&shared, &lane)?;
-            let after = shared.report.tally.counts();
-            counts.deleted += after.deleted - before.deleted;
-            counts.failed += after.failed - before.failed;
+        let imported = namespace::run(&shared, import, &mut |counts| progress.show(counts));
+        if let Err(error) = imported {
+            progress.end();
+            return Err(error.into());
         }
-        let mut unset = 0u64;
+        if let Some(lane) = pruner {
+            namespace::prune(&shared, &lane)?;
+        }
         shared.finishing.finish(&shared.tree, |path, error| {
-            unset += 1;
+            shared.report.count(|counts| counts.failed += 1);
             tracing::warn!(path = %path.display(), %error, "a directory's attributes could not be set");
         })?;
-        counts.failed += unset;
+        let counts = shared.report.counts();
         shared.report.flush();
         shared.finishing.remove();
         if let Some(path) = &checkpoint

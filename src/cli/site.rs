@@ -9,7 +9,7 @@ use crate::lustre::{Library, Mount};
 use crate::namespace::inventory::Manifest;
 use crate::namespace::{Input, Inventory};
 use crate::store::{ObjectKey, Target, TargetOptions};
-use crate::transfer::{Control, Lane, Stop, fetch_file, head};
+use crate::transfer::{Control, Lane, Stop, fetch_file};
 use crate::types::ArchiveId;
 
 type Failure = Box<dyn std::error::Error>;
@@ -83,13 +83,10 @@ impl Site {
         let lane = beside(&manifest.name)?;
         // It was read as a prefix, which it is not.
         let key = ObjectKey::new(manifest.prefix.trim_end_matches('/'))?;
-        let info = head(&lane, &self.control, self.archive_id, &key, None)
+        let mut file = fetch_file(&lane, &self.control, self.archive_id, &key)
             .map_err(|error| format!("can't read the manifest '{key}' in bucket '{}': {error}", manifest.name))?;
-        let file = Arc::new(tempfile::tempfile()?);
-        fetch_file(&lane, &self.control, &file, self.archive_id, &key, &info)?;
         let mut json = Vec::new();
-        std::io::Seek::rewind(&mut &*file)?;
-        std::io::Read::read_to_end(&mut &*file, &mut json)?;
+        std::io::Read::read_to_end(&mut file, &mut json)?;
         let manifest = Manifest::parse(&json)?;
         if manifest.source_bucket != of.name {
             return Err(format!(

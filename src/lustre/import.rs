@@ -92,12 +92,6 @@ impl HsmStates {
         self.archive_id == archive_id.get()
     }
 
-    /// The archive that has its copy.
-    #[must_use]
-    pub const fn archive_id(self) -> Option<ArchiveId> {
-        ArchiveId::new(self.archive_id)
-    }
-
     /// Its copy is known to be lost.
     #[must_use]
     pub const fn lost(self) -> bool {
@@ -207,14 +201,6 @@ impl Mount {
     /// # Errors
     /// The failed call.
     pub fn xattrs_of(file: &File) -> Result<Vec<Xattr>, HsmError> {
-        xattr::all(file.as_fd(), super::mount::is_kept)
-    }
-
-    /// The FID of a file by its path.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn fid_at(&self, path: &Path) -> Result<Fid, HsmError> {
-        self.library().path2fid(path)
+        xattr::all(file.as_fd(), super::is_users_xattr)
     }
 }

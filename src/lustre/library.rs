@@ -190,20 +190,6 @@ impl Library {
         check("llapi_hsm_state_set", rc)
     }
 
-    /// The FID of a path, no symlink followed at its end.
-    pub(super) fn path2fid(&self, path: &Path) -> Result<Fid, HsmError> {
-        if self.0.llapi_path2fid.is_err() {
-            return Err(HsmError::new("llapi_path2fid", libc::EOPNOTSUPP));
-        }
-        let path = c_path(path)?;
-        let mut fid = NO_FID;
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: reads a NUL-terminated path, writes the FID.
-        let rc = unsafe { self.0.llapi_path2fid(path.as_ptr(), &raw mut fid) };
-        check("llapi_path2fid", rc)?;
-        Ok(of_c(fid))
-    }
-
     /// Makes a released file with the attributes of `stat`; a stripe size and count of 0 are the default.
     pub(super) fn import(
         &self,

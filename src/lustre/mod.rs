@@ -33,5 +33,5 @@ pub use agent::{Agent, AgentError, Coordinator};
 pub use import::{At, HsmStates, Imported, Mark};
 pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
-pub use mount::{MAP_XATTR, Mount, MountError};
+pub use mount::{MAP_XATTR, Mount, MountError, is_users_xattr};
 pub use registrar::{Nudge, Registrar};

@@ -18,8 +18,9 @@ const LAYOUT_XATTR: &CStr = c"lustre.lov";
 /// More would not fit into an object's metadata.
 const MOST_LINKS: usize = 64;
 
-/// Attributes that are the users', not the file system's or the copytool's.
-pub(super) fn is_kept(name: &[u8]) -> bool {
+/// Whether an extended attribute is the users' own, not the file system's or the copytool's.
+#[must_use]
+pub fn is_users_xattr(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
 }
 
@@ -236,7 +237,7 @@ impl FileSystem for Mount {
         use std::os::unix::fs::MetadataExt as _;
         let path = self.by_fid(fid);
         let mut extras = Extras {
-            xattrs: xattr::all(file.as_fd(), is_kept)?,
+            xattrs: xattr::all(file.as_fd(), is_users_xattr)?,
             layout: xattr::get(&path, LAYOUT_XATTR).unwrap_or_default(),
             ..Extras::default()
         };

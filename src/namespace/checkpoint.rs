@@ -1,6 +1,6 @@
 //! How far an import is, on disk: after Ctrl-C or kill -9 the same command goes on from there.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,14 +12,16 @@ const FORMAT: u32 = 1;
 
 /// What is on disk.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Checkpoint {
+pub struct Checkpoint {
     format: u32,
     /// What is imported, and how: another command must not go on with it.
-    pub command: String,
+    pub(super) command: String,
+    /// When the first run began, in seconds since 1970.
+    pub began: i64,
     /// What is not done.
-    pub open: Vec<Open>,
+    pub(super) open: Vec<Open>,
     /// What came of the rest.
-    pub counts: Counts,
+    pub(super) counts: Counts,
 }
 
 /// A checkpoint that can't be used.
@@ -54,17 +56,21 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    pub(super) fn new(command: &str, open: Vec<Open>, counts: Counts) -> Self {
+    pub(super) fn new(command: &str, began: i64, open: Vec<Open>, counts: Counts) -> Self {
         Self {
             format: FORMAT,
             command: command.to_owned(),
+            began,
             open,
             counts,
         }
     }
 
     /// What a former run of `command` left; `None`: nothing.
-    pub(super) fn read(path: &Path, command: &str) -> Result<Option<Self>, CheckpointError> {
+    ///
+    /// # Errors
+    /// It can't be used.
+    pub fn read(path: &Path, command: &str) -> Result<Option<Self>, CheckpointError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -89,21 +95,26 @@ impl Checkpoint {
         Ok(Some(found))
     }
 
-    /// Replaces the file at once or not at all.
     pub(super) fn write(&self, path: &Path) -> Result<(), CheckpointError> {
-        let failed = |source| CheckpointError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let bytes = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-        io::Write::write_all(&mut file, &bytes).map_err(failed)?;
-        file.as_file().sync_data().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let bytes = serde_json::to_vec(self).map_err(io::Error::from);
+        bytes
+            .and_then(|bytes| replace(path, &bytes))
+            .map_err(|source| CheckpointError::Io {
+                path: path.to_owned(),
+                source,
+            })
     }
+}
+
+/// Replaces a file's content at once or not at all.
+///
+/// # Errors
+/// The directory takes no file, or its disk none of the bytes.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_data()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }

@@ -13,9 +13,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::path::TreePath;
-use super::tree::{Attributes, Tree};
+use super::tree::{Attributes, Dir, Tree};
 use crate::lustre::Mount;
-use crate::types::{Timestamp, Xattr};
+use crate::types::Xattr;
 
 /// The directories of one import.
 #[derive(Debug)]
@@ -27,11 +27,7 @@ pub struct Finishing {
 #[derive(Serialize, Deserialize)]
 struct Line {
     path: String,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    atime: (i64, u32),
-    mtime: (i64, u32),
+    attributes: Attributes,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     xattrs: Vec<(String, String)>,
 }
@@ -43,7 +39,11 @@ impl Finishing {
     /// The file can't be made.
     pub fn new(path: Option<&Path>) -> io::Result<Self> {
         let file = match path {
-            Some(path) => File::options().create(true).append(true).read(true).open(path)?,
+            Some(path) => {
+                let mut file = File::options().create(true).append(true).read(true).open(path)?;
+                end_line(&mut file)?;
+                file
+            }
             None => tempfile::tempfile()?,
         };
         Ok(Self {
@@ -57,15 +57,10 @@ impl Finishing {
     }
 
     pub(super) fn push(&self, path: &TreePath, attributes: &Attributes, xattrs: &[Xattr]) -> io::Result<()> {
-        let pair = |time: Timestamp| (time.seconds, time.nanos);
         let text = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
         let line = Line {
             path: text(path.as_path().as_os_str().as_bytes()),
-            mode: attributes.mode,
-            uid: attributes.uid,
-            gid: attributes.gid,
-            atime: pair(attributes.atime),
-            mtime: pair(attributes.mtime),
+            attributes: *attributes,
             xattrs: xattrs.iter().map(|(name, value)| (text(name), text(value))).collect(),
         };
         writeln!(self.lock(), "{}", serde_json::to_string(&line)?)
@@ -117,26 +112,30 @@ impl Finishing {
     }
 }
 
+/// A line that a former run's death tore must not swallow the next one.
+fn end_line(file: &mut File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        std::os::unix::fs::FileExt::read_exact_at(file, &mut last, length - 1)?;
+    }
+    if last == [b'\n'] {
+        return Ok(());
+    }
+    file.write_all(b"\n")
+}
+
 fn set(tree: &Tree, path: &TreePath, line: &Line) -> io::Result<()> {
-    let parent = tree.dir(path.parent())?;
-    // It is a directory still: its mode must not go to what a symlink points at.
-    drop(tree.open_beneath(path.as_path())?);
-    let at = parent.at(path.name()).path();
+    // By its descriptor from here on, whatever gets its name.
+    let dir = Dir::existing(tree, path.as_path())?;
     for (name, value) in &line.xattrs {
         let name = BASE64_STANDARD.decode(name).map_err(io::Error::other)?;
         let value = BASE64_STANDARD.decode(value).map_err(io::Error::other)?;
         if OsStr::from_bytes(&name).to_string_lossy().starts_with("user.") {
             let name = std::ffi::CString::new(name).map_err(io::Error::other)?;
-            Mount::set_xattr_at(&at, &name, &value).map_err(|error| io::Error::from_raw_os_error(error.errno))?;
+            Mount::set_xattr_at(&dir.own_path(), &name, &value)
+                .map_err(|error| io::Error::from_raw_os_error(error.errno))?;
         }
     }
-    let time = |(seconds, nanos)| Timestamp { seconds, nanos };
-    let attributes = Attributes {
-        mode: line.mode,
-        uid: line.uid,
-        gid: line.gid,
-        atime: time(line.atime),
-        mtime: time(line.mtime),
-    };
-    parent.set_attributes(path.name(), &attributes, false)
+    dir.set_own_attributes(&line.attributes)
 }

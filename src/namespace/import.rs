@@ -5,17 +5,16 @@ use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::entry::Entry;
 use super::inventory::{self, InventoryError, Manifest};
 use super::maker::{Fatal, Maker, Shared};
 use super::ranges::{Batch, Open, Ranges, Work};
 use super::report::Counts;
-use crate::store::{ListFrom, Query};
-use crate::transfer::{Control, Lane, Stop, TransferError, fetch_file, head, list};
+use crate::store::{Entry, ListFrom, ObjectKey, Query};
+use crate::transfer::{Lane, Stop, TransferError, fetch_file, list, pages};
 
 /// Entries that go to a maker at once.
 const BATCH: usize = 100;
@@ -54,6 +53,8 @@ pub struct Import {
     pub listers: Vec<Lane>,
     /// One for each thread that makes files.
     pub makers: Vec<Lane>,
+    /// What a former run left.
+    pub former: Option<Checkpoint>,
     /// How far it is, on disk; `None`: not kept.
     pub checkpoint: Option<PathBuf>,
     /// What tells this import from another.
@@ -120,22 +121,21 @@ impl Flow<'_> {
 ///
 /// # Errors
 /// What ended it early; single objects' trouble is in the report.
-pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Result<Counts, ImportError> {
+pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Result<(), ImportError> {
     let Import {
         input,
         mut listers,
         makers,
+        former,
         checkpoint,
         command,
     } = import;
-    let former = match &checkpoint {
-        Some(path) => Checkpoint::read(path, &command)?,
-        None => None,
-    };
-    let before = former.as_ref().map(|former| former.counts).unwrap_or_default();
     let resumed = former.is_some();
     let open = match former {
-        Some(former) => former.open,
+        Some(former) => {
+            shared.report.count(|counts| *counts = former.counts);
+            former.open
+        }
         None => beginning(&input),
     };
     let prefix = match &input {
@@ -159,7 +159,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
     }
     let input = &input;
     // Before the first file: a run that finds a checkpoint knows that another may have been killed.
-    keep(&flow, checkpoint.as_deref(), &command, &before)?;
+    keep(&flow, checkpoint.as_deref(), &command)?;
     std::thread::scope(|scope| {
         let listing: Vec<_> = listers
             .into_iter()
@@ -188,8 +188,8 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
             if flow.stopped() {
                 flow.ranges.stop();
             }
-            tick(&shared.report.tally.counts().plus(&before));
-            if let Err(error) = keep(&flow, checkpoint.as_deref(), &command, &before) {
+            tick(&shared.report.counts());
+            if let Err(error) = keep(&flow, checkpoint.as_deref(), &command) {
                 flow.fail(error);
             }
         }
@@ -200,7 +200,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
             .count();
         assert_eq!(panicked, 0, "a thread of the import panicked");
     });
-    keep(&flow, checkpoint.as_deref(), &command, &before)?;
+    keep(&flow, checkpoint.as_deref(), &command)?;
     shared.report.flush();
     if let Some(error) = flow.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
@@ -208,7 +208,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
     if flow.stopped() {
         return Err(ImportError::Stopped);
     }
-    Ok(shared.report.tally.counts().plus(&before))
+    Ok(())
 }
 
 fn beginning(input: &Input) -> Vec<Open> {
@@ -223,20 +223,20 @@ fn beginning(input: &Input) -> Vec<Open> {
 }
 
 /// The checkpoint: first what it relies on.
-fn keep(flow: &Flow<'_>, path: Option<&Path>, command: &str, before: &Counts) -> Result<(), ImportError> {
+fn keep(flow: &Flow<'_>, path: Option<&Path>, command: &str) -> Result<(), ImportError> {
     let Some(path) = path else {
         return Ok(());
     };
     // In this order: what is counted as done has its lines on disk.
     let open = flow.ranges.open();
-    let counts = flow.shared.report.tally.counts().plus(before);
+    let counts = flow.shared.report.counts();
     flow.shared.finishing.flush().map_err(|source| ImportError::Local {
         what: "write the list of directories beside",
         path: path.to_owned(),
         source,
     })?;
     flow.shared.report.flush();
-    Ok(Checkpoint::new(command, open, counts).write(path)?)
+    Ok(Checkpoint::new(command, flow.shared.began, open, counts).write(path)?)
 }
 
 /// Where to cut before anything is known: at directories.
@@ -249,10 +249,8 @@ fn directories(shared: &Shared, listers: &[Lane]) -> Result<Vec<String>, Transfe
         &shared.control,
         shared.archive_id,
         Query {
-            prefix: &shared.prefix,
-            from: &ListFrom::Start,
             by_directory: true,
-            limit: 1000,
+            ..Query::below(&shared.prefix, &ListFrom::Start)
         },
     )?;
     let step = page.prefixes.len().div_ceil(CUTS).max(1);
@@ -284,26 +282,19 @@ fn list_range(
     after: Option<String>,
     sender: &SyncSender<Batch>,
 ) -> Result<(), TransferError> {
-    let mut from = after.map_or(ListFrom::Start, ListFrom::After);
-    loop {
-        let query = Query {
-            prefix: &flow.shared.prefix,
-            from: &from,
-            by_directory: false,
-            limit: 1000,
-        };
-        let page = match list(lane, &flow.shared.control, flow.shared.archive_id, query) {
-            Err(TransferError::Stopped(_)) => return Ok(()),
-            page => page?,
-        };
-        let (batches, more) = flow.ranges.listed(range, page.entries, page.next.is_some(), BATCH);
-        if !send(sender, batches) {
-            return Ok(());
+    let from = after.map_or(ListFrom::Start, ListFrom::After);
+    let Flow { shared, ranges, .. } = flow;
+    let query = Query::below(&shared.prefix, &from);
+    let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
+        let (batches, more) = ranges.listed(range, page.entries, page.next.is_some(), BATCH);
+        match send(sender, batches) && more {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
         }
-        match page.next {
-            Some(token) if more => from = ListFrom::Token(token),
-            _ => return Ok(()),
-        }
+    });
+    match listed {
+        Err(TransferError::Stopped(_)) => Ok(()),
+        listed => listed,
     }
 }
 
@@ -313,18 +304,29 @@ fn send(sender: &SyncSender<Batch>, batches: Vec<Batch>) -> bool {
 }
 
 fn probe(flow: &Flow<'_>, lane: &Lane, range: u64, middle: &str) -> Result<(), TransferError> {
+    let behind = ListFrom::After(middle.to_owned());
     let query = Query {
-        prefix: &flow.shared.prefix,
-        from: &ListFrom::After(middle.to_owned()),
-        by_directory: false,
         limit: 1,
+        ..Query::below(&flow.shared.prefix, &behind)
     };
-    let page = match list(lane, &flow.shared.control, flow.shared.archive_id, query) {
+    let mut found = None;
+    // Some stores give empty pages before the end.
+    let probed = pages(lane, &flow.shared.control, flow.shared.archive_id, query, |page| {
+        found = page.entries.into_iter().next().map(|entry| entry.key);
+        match found {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        }
+    });
+    match probed {
         Err(TransferError::Stopped(_)) => return Ok(()),
-        page => page?,
-    };
-    let found = page.entries.first().map(|entry| String::from_utf8_lossy(&entry.key));
-    flow.ranges.cut(range, middle, found.as_deref());
+        probed => probed?,
+    }
+    let found = found.as_deref().map(String::from_utf8_lossy);
+    // A store that does not look behind a key can't be listed in parts.
+    if found.as_deref().is_none_or(|found| found > middle) {
+        flow.ranges.cut(range, middle, found.as_deref());
+    }
     Ok(())
 }
 
@@ -433,7 +435,9 @@ fn read_rows(
     let wrong = |what: String| ImportError::DataFile(data.key.clone(), what);
     let file = {
         let lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
-        fetch(&lane, &flow.shared.control, flow.shared, &data.key)?
+        let key = ObjectKey::new(&data.key).map_err(|error| wrong(error.to_string()))?;
+        fetch_file(&lane, &flow.shared.control, flow.shared.archive_id, &key)
+            .map_err(|error| wrong(error.to_string()))?
     };
     let size = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
     if size != data.size {
@@ -460,19 +464,6 @@ fn read_rows(
         rows.flush(false);
     }
     Ok(())
-}
-
-/// A data file on local disk, without a name.
-fn fetch(lane: &Lane, control: &Arc<Control>, shared: &Shared, key: &str) -> Result<File, ImportError> {
-    let failed = |error: TransferError| ImportError::DataFile(key.to_owned(), error.to_string());
-    let local = |error: io::Error| ImportError::DataFile(key.to_owned(), error.to_string());
-    let object = crate::store::ObjectKey::new(key).map_err(|error| failed(error.into()))?;
-    let info = head(lane, control, shared.archive_id, &object, None).map_err(failed)?;
-    let file = Arc::new(tempfile::tempfile().map_err(local)?);
-    fetch_file(lane, control, &file, shared.archive_id, &object, &info).map_err(failed)?;
-    let mut file = file.try_clone().map_err(local)?;
-    file.rewind().map_err(local)?;
-    Ok(file)
 }
 
 fn md5_of(file: &File) -> io::Result<String> {

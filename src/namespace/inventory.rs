@@ -10,7 +10,7 @@ mod parquet;
 use std::fs::File;
 use std::ops::ControlFlow;
 
-use super::entry::Entry;
+use crate::store::Entry;
 
 /// What errors call the manifest.
 const MANIFEST: &str = "manifest.json";
@@ -210,6 +210,21 @@ pub fn read(
         Format::Csv { columns } => csv::read(columns, name, file, each),
         Format::Parquet => parquet::read(name, file, each),
     }
+}
+
+/// Gives a row's object, if it is a current one, to `each`.
+fn give(
+    file: &str,
+    row: u64,
+    entry: Result<Option<Entry>, String>,
+    each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, InventoryError> {
+    let entry = entry.map_err(|what| InventoryError::Row {
+        file: file.to_owned(),
+        row,
+        what,
+    })?;
+    Ok(entry.map_or(ControlFlow::Continue(()), each))
 }
 
 /// From an ARN, whatever its partition.

@@ -5,7 +5,6 @@
 //! memory does not grow with the bucket.
 
 mod checkpoint;
-mod entry;
 mod filter;
 mod finish;
 mod import;
@@ -18,16 +17,15 @@ mod report;
 pub mod space;
 mod tree;
 
-pub use checkpoint::CheckpointError;
-pub use entry::Entry;
+pub use checkpoint::{Checkpoint, CheckpointError, replace};
 pub use filter::Filter;
 pub use finish::Finishing;
 pub use import::{Import, ImportError, Input, Inventory, run};
-pub use maker::{Defaults, Fatal, Maker, Shared};
+pub use maker::{Defaults, Fatal, Maker, Shared, location_at};
 pub use path::{Refusal, TreePath};
 pub use prune::prune;
 pub use ranges::{Batch, Open, Ranges, Ticket, Work};
-pub use report::{Counts, Outcome, Report, Tally};
+pub use report::{Counts, Outcome, Report, open_lines};
 pub use tree::{Attributes, Dir, Tree};
 
 /// Whether objects are asked for their metadata: a HEAD each costs as much as all the rest.

@@ -5,15 +5,15 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use super::maker::{Fatal, Shared, location_at};
 use super::path::TreePath;
 use super::report::Outcome;
-use crate::store::{ListFrom, Query};
-use crate::transfer::{Lane, list};
+use crate::store::{ListFrom, Location, Query, StoreError};
+use crate::transfer::{Lane, TransferError, head, pages};
 
 /// Deletes what the bucket no longer has, below the target.
 ///
@@ -38,7 +38,7 @@ pub fn prune(shared: &Shared, lane: &Lane) -> Result<(), Fatal> {
             };
             match stat.st_mode & libc::S_IFMT {
                 libc::S_IFDIR => directories.push(path.as_path().to_owned()),
-                libc::S_IFREG if !names.contains(&entry) => remove(shared, &dir, &path)?,
+                libc::S_IFREG if !names.contains(&entry) => remove(shared, lane, &dir, &path)?,
                 _ => {}
             }
         }
@@ -52,44 +52,44 @@ fn names_in_bucket(shared: &Shared, lane: &Lane, directory: &Path) -> Result<Has
         prefix = format!("{prefix}{}/", directory.display());
     }
     let mut names = HashSet::new();
-    let mut from = ListFrom::Start;
-    loop {
-        let query = Query {
-            prefix: &prefix,
-            from: &from,
-            by_directory: true,
-            limit: 1000,
-        };
-        let page = list(lane, &shared.control, shared.archive_id, query)?;
-        for entry in page.entries {
-            if let Some(name) = entry.key.strip_prefix(prefix.as_bytes()) {
-                names.insert(OsString::from_vec(name.to_owned()));
-            }
-        }
-        match page.next {
-            Some(token) => from = ListFrom::Token(token),
-            None => return Ok(names),
-        }
-    }
+    let query = Query {
+        by_directory: true,
+        ..Query::below(&prefix, &ListFrom::Start)
+    };
+    pages(lane, &shared.control, shared.archive_id, query, |page| {
+        let found = page
+            .entries
+            .iter()
+            .filter_map(|entry| entry.key.strip_prefix(prefix.as_bytes()));
+        names.extend(found.map(|name| OsString::from_vec(name.to_owned())));
+        ControlFlow::Continue(())
+    })?;
+    Ok(names)
 }
 
-fn remove(shared: &Shared, dir: &super::Dir, path: &TreePath) -> Result<(), Fatal> {
+fn remove(shared: &Shared, lane: &Lane, dir: &super::Dir, path: &TreePath) -> Result<(), Fatal> {
     let report = &shared.report;
     let at = dir.at(path.name()).path();
     let key = [shared.prefix.as_bytes(), path.as_path().as_os_str().as_bytes()].concat();
-    let ours = location_at(&at)
-        .is_some_and(|location| location.archive_id == shared.archive_id && location.key.as_str().as_bytes() == key);
-    if !ours || !shared.filter.is_in_shard(&key) {
+    let is_ours =
+        |location: &Location| location.archive_id == shared.archive_id && location.key.as_str().as_bytes() == key;
+    let Some(location) = location_at(&at).filter(is_ours) else {
+        return Ok(());
+    };
+    if !shared.filter.is_in_shard(&key) {
         return Ok(());
     }
-    let clean = shared.mount.states_at(&at).is_ok_and(|states| states.is_clean());
-    if !clean && !shared.force {
-        report.tally.failed.fetch_add(1, Ordering::Relaxed);
-        report.say(
-            Outcome::Conflict,
-            &key,
-            "its object is gone, and the file has data that is in no archive (--force deletes it)",
-        );
+    // A listing may leave out what is there; only the store's word on this very key counts.
+    match head(lane, &shared.control, shared.archive_id, &location.key, None) {
+        Ok(_) => return Ok(()),
+        Err(TransferError::Store(StoreError::NotFound { .. })) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let states = shared.mount.states_at(&at).unwrap_or_default();
+    if !states.released() && !shared.force {
+        report.count(|counts| counts.failed += 1);
+        let reason = "its object is gone, and the file's data is here, the last of it (--force deletes it)";
+        report.say(Outcome::Conflict, &key, reason);
         return Ok(());
     }
     if !shared.dry_run {
@@ -98,7 +98,7 @@ fn remove(shared: &Shared, dir: &super::Dir, path: &TreePath) -> Result<(), Fata
             source,
         })?;
     }
-    report.tally.deleted.fetch_add(1, Ordering::Relaxed);
+    report.count(|counts| counts.deleted += 1);
     report.say(Outcome::Deleted, &key, "its object is gone");
     Ok(())
 }

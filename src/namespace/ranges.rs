@@ -190,6 +190,10 @@ impl Ranges {
         let Some(found) = ranges.get_mut(&range) else {
             return (Vec::new(), false);
         };
+        // What a store lists that does not look behind a key is another range's.
+        if let Some(cursor) = &found.cursor {
+            entries.retain(|entry| entry.key.as_slice() > cursor.as_bytes());
+        }
         let before = entries.len();
         if let Some(end) = &found.end {
             entries.retain(|entry| entry.key.as_slice() <= end.as_bytes());

@@ -4,104 +4,40 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// Counters; each object ends in exactly one of the first eight.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Released files made.
-    pub imported: AtomicU64,
-    /// Directories that objects stand for.
-    pub directories: AtomicU64,
-    /// Symlinks made.
-    pub links: AtomicU64,
-    /// Files that were replaced because their object changed.
-    pub updated: AtomicU64,
-    /// There already, from the same object.
-    pub same: AtomicU64,
-    /// There already, and left as they are.
-    pub skipped: AtomicU64,
-    /// Not asked for by filters or the shard.
-    pub filtered: AtomicU64,
-    /// Can't be a file here.
-    pub refused: AtomicU64,
-    /// Could be, and something went wrong.
-    pub failed: AtomicU64,
-    /// Files without an object that were deleted.
-    pub deleted: AtomicU64,
-    /// Metadata that was left out because it can't be true.
-    pub warnings: AtomicU64,
-    /// Directories made on the way.
-    pub made_directories: AtomicU64,
-    /// Of imported files.
-    pub bytes: AtomicU64,
-}
-
-/// The counters at one moment.
+/// Counters; each object ends in exactly one of the first nine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "as in Tally")]
 pub struct Counts {
+    /// Released files made.
     pub imported: u64,
+    /// Directories that objects stand for.
     pub directories: u64,
+    /// Symlinks made.
     pub links: u64,
+    /// Files that were replaced because their object changed.
     pub updated: u64,
+    /// There already, from the same object.
     pub same: u64,
+    /// There already, and left as they are.
     pub skipped: u64,
+    /// Not asked for by filters or the shard.
     pub filtered: u64,
+    /// Can't be a file here.
     pub refused: u64,
+    /// Could be, and something went wrong.
     pub failed: u64,
+    /// Files without an object that were deleted.
     pub deleted: u64,
+    /// Metadata that was left out because it can't be true.
     pub warnings: u64,
-    pub made_directories: u64,
+    /// Of imported files.
     pub bytes: u64,
 }
 
-impl Tally {
-    /// All of them now.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            imported: get(&self.imported),
-            directories: get(&self.directories),
-            links: get(&self.links),
-            updated: get(&self.updated),
-            same: get(&self.same),
-            skipped: get(&self.skipped),
-            filtered: get(&self.filtered),
-            refused: get(&self.refused),
-            failed: get(&self.failed),
-            deleted: get(&self.deleted),
-            warnings: get(&self.warnings),
-            made_directories: get(&self.made_directories),
-            bytes: get(&self.bytes),
-        }
-    }
-}
-
 impl Counts {
-    /// With those of a former run.
-    #[must_use]
-    pub const fn plus(&self, other: &Self) -> Self {
-        Self {
-            imported: self.imported + other.imported,
-            directories: self.directories + other.directories,
-            links: self.links + other.links,
-            updated: self.updated + other.updated,
-            same: self.same + other.same,
-            skipped: self.skipped + other.skipped,
-            filtered: self.filtered + other.filtered,
-            refused: self.refused + other.refused,
-            failed: self.failed + other.failed,
-            deleted: self.deleted + other.deleted,
-            warnings: self.warnings + other.warnings,
-            made_directories: self.made_directories + other.made_directories,
-            bytes: self.bytes + other.bytes,
-        }
-    }
-
     /// Objects that were looked at.
     #[must_use]
     pub const fn objects(&self) -> u64 {
@@ -151,8 +87,7 @@ enum Form {
 /// The lines' file, if one is wanted; the first few also go to the log.
 #[derive(Debug)]
 pub struct Report {
-    /// The counters.
-    pub tally: Tally,
+    counts: Mutex<Counts>,
     rows: Option<(Mutex<BufWriter<File>>, Form)>,
     said: AtomicU64,
 }
@@ -172,12 +107,7 @@ impl Report {
                 let json = path
                     .extension()
                     .is_some_and(|extension| extension == "json" || extension == "jsonl");
-                let file = File::options()
-                    .create(true)
-                    .write(true)
-                    .append(append)
-                    .truncate(!append)
-                    .open(path)?;
+                let file = open_lines(path, append)?;
                 let is_new = file.metadata()?.len() == 0;
                 let mut file = BufWriter::new(file);
                 if !json && is_new {
@@ -187,10 +117,25 @@ impl Report {
             }
         };
         Ok(Self {
-            tally: Tally::default(),
+            counts: Mutex::default(),
             rows,
             said: AtomicU64::new(0),
         })
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.lock()
+    }
+
+    /// Changes them.
+    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what came of an object.
@@ -236,6 +181,19 @@ impl Report {
             tracing::error!(%error, "the report can't be written");
         }
     }
+}
+
+/// A file for lines, begun anew or gone on with.
+///
+/// # Errors
+/// It can't be made.
+pub fn open_lines(path: &Path, append: bool) -> std::io::Result<File> {
+    File::options()
+        .create(true)
+        .write(true)
+        .append(append)
+        .truncate(!append)
+        .open(path)
 }
 
 fn quoted(text: &str) -> String {

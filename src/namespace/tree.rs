@@ -7,17 +7,20 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, UtimensatFlags};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
+
+use serde::{Deserialize, Serialize};
 
 use crate::lustre::At;
 use crate::types::Timestamp;
@@ -43,7 +46,7 @@ pub struct Dir {
 }
 
 /// Attributes of whatever has a name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Attributes {
     /// Permissions, with setuid, setgid and sticky.
     pub mode: u32,
@@ -59,6 +62,14 @@ pub struct Attributes {
 
 fn errno(error: Errno) -> io::Error {
     error.into()
+}
+
+fn spec(time: Timestamp) -> TimeSpec {
+    TimeSpec::new(time.seconds, i64::from(time.nanos))
+}
+
+fn by_descriptor(fd: BorrowedFd<'_>) -> PathBuf {
+    Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
 }
 
 impl Tree {
@@ -111,11 +122,6 @@ impl Tree {
         Ok(Arc::clone(kept.entry(path.to_owned()).or_insert(dir)))
     }
 
-    /// Forgets an open directory: it is about to be something else.
-    pub fn forget(&self, path: &Path) {
-        self.kept().remove(path);
-    }
-
     /// Opens a directory that must be there.
     ///
     /// # Errors
@@ -131,6 +137,14 @@ impl Tree {
 }
 
 impl Dir {
+    /// Opens one that must be there.
+    ///
+    /// # Errors
+    /// As of openat2(2).
+    pub fn existing(tree: &Tree, path: &Path) -> io::Result<Self> {
+        Self::new(tree.open_beneath(path)?, false)
+    }
+
     fn new(fd: OwnedFd, fresh: bool) -> io::Result<Self> {
         let stat = nix::sys::stat::fstat(&fd)?;
         let own = stat.st_uid == Uid::effective().as_raw();
@@ -183,9 +197,8 @@ impl Dir {
     /// # Errors
     /// It can't be read.
     pub fn names(&self) -> io::Result<Vec<std::ffi::OsString>> {
-        let path = Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&self.fd).to_string());
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(path)? {
+        for entry in std::fs::read_dir(by_descriptor(self.fd()))? {
             let name = entry?.file_name();
             if name != ".lustre" {
                 names.push(name);
@@ -262,24 +275,32 @@ impl Dir {
         nix::unistd::unlinkat(self.fd(), name, UnlinkatFlags::NoRemoveDir).map_err(errno)
     }
 
-    /// Removes an empty directory.
-    ///
-    /// # Errors
-    /// As of unlinkat(2).
-    pub fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
-        nix::unistd::unlinkat(self.fd(), name, UnlinkatFlags::RemoveDir).map_err(errno)
-    }
-
-    /// Owner, then permissions (a change of owner clears setuid), then times. A symlink has no permissions.
+    /// Owner and times of a symlink, which has no permissions.
     ///
     /// # Errors
     /// The first that could not be set.
-    pub fn set_attributes(&self, name: &OsStr, attributes: &Attributes, is_link: bool) -> io::Result<()> {
+    pub fn set_link_attributes(&self, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
         self.chown(name, attributes.uid, attributes.gid)?;
-        if !is_link {
-            self.chmod(name, attributes.mode)?;
-        }
         self.set_times(name, attributes.atime, attributes.mtime)
+    }
+
+    /// The directory's own: owner, then permissions (a change of owner clears setuid), then times.
+    ///
+    /// # Errors
+    /// The first that could not be set.
+    pub fn set_own_attributes(&self, attributes: &Attributes) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        nix::unistd::fchown(self.fd(), Some(uid), Some(gid)).map_err(errno)?;
+        let mode = Mode::from_bits_truncate(attributes.mode & 0o7777);
+        nix::sys::stat::fchmod(self.fd(), mode).map_err(errno)?;
+        nix::sys::stat::futimens(self.fd(), &spec(attributes.atime), &spec(attributes.mtime)).map_err(errno)
+    }
+
+    /// The directory itself, for calls that only know paths.
+    #[must_use]
+    pub fn own_path(&self) -> PathBuf {
+        // The dot: the name in /proc is a symlink itself.
+        by_descriptor(self.fd()).join(".")
     }
 
     /// Owner and group.
@@ -291,13 +312,18 @@ impl Dir {
         nix::unistd::fchownat(self.fd(), name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(errno)
     }
 
-    /// Permissions. The name must be no symlink's: it is followed on older kernels.
+    /// Permissions of a file or directory, whatever else gets its name meanwhile.
     ///
     /// # Errors
-    /// As of fchmodat(2).
+    /// ELOOP when the name is a symlink's, and others of the system.
     pub fn chmod(&self, name: &OsStr, mode: u32) -> io::Result<()> {
-        let mode = Mode::from_bits_truncate(mode & 0o7777);
-        nix::sys::stat::fchmodat(self.fd(), name, mode, FchmodatFlags::FollowSymlink).map_err(errno)
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = nix::fcntl::openat(self.fd(), name, flags, Mode::empty()).map_err(errno)?;
+        if nix::sys::stat::fstat(&found)?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        // The kernel changes nothing through such a descriptor, but by its name in /proc.
+        std::fs::set_permissions(by_descriptor(found.as_fd()), Permissions::from_mode(mode & 0o7777))
     }
 
     /// Times, to the nanosecond.
@@ -305,18 +331,7 @@ impl Dir {
     /// # Errors
     /// As of utimensat(2).
     pub fn set_times(&self, name: &OsStr, atime: Timestamp, mtime: Timestamp) -> io::Result<()> {
-        let spec = |time: Timestamp| TimeSpec::new(time.seconds, i64::from(time.nanos));
         let flags = UtimensatFlags::NoFollowSymlink;
         nix::sys::stat::utimensat(self.fd(), name, &spec(atime), &spec(mtime), flags).map_err(errno)
-    }
-
-    /// Device and inode, to tell directories apart.
-    ///
-    /// # Errors
-    /// As of fstat(2).
-    pub fn identity(&self) -> io::Result<(u64, u64)> {
-        let file = File::from(self.fd.try_clone()?);
-        let stat = file.metadata()?;
-        Ok((stat.dev(), stat.ino()))
     }
 }

@@ -14,7 +14,8 @@ use aws_sdk_s3::types::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Checksum, ChecksumKind, Limits, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw};
+use super::{Checksum, ChecksumKind, Limits, Location, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw};
+use crate::types::ArchiveId;
 
 // The SDK's request builders have the same setters and no trait in common.
 
@@ -153,6 +154,20 @@ pub struct ObjectInfo {
 }
 
 impl ObjectInfo {
+    /// As the place of a copy.
+    #[must_use]
+    pub fn at(&self, archive_id: ArchiveId, key: &ObjectKey) -> Location {
+        Location {
+            archive_id,
+            key: key.clone(),
+            size: self.size,
+            etag: self.etag.clone(),
+            version: self.version.clone(),
+            checksum: self.checksum,
+            pinned: false,
+        }
+    }
+
     /// As the answer to its write would have told it.
     #[must_use]
     pub fn into_stored(self) -> Stored {

@@ -1,6 +1,6 @@
 //! Listings of a bucket, a page at a time.
 
-use aws_sdk_s3::types::{EncodingType, OptionalObjectAttributes};
+use aws_sdk_s3::types::EncodingType;
 
 use super::{Store, StoreError};
 
@@ -43,6 +43,19 @@ pub struct Query<'a> {
     pub limit: i32,
 }
 
+impl<'a> Query<'a> {
+    /// All keys with the prefix from there on, as many a page as the store gives.
+    #[must_use]
+    pub const fn below(prefix: &'a str, from: &'a From) -> Self {
+        Self {
+            prefix,
+            from,
+            by_directory: false,
+            limit: 1000,
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Page {
@@ -76,7 +89,6 @@ impl Store {
             .max_keys(query.limit)
             // XML can't carry every character that a key can.
             .encoding_type(EncodingType::Url)
-            .set_optional_object_attributes(None::<Vec<OptionalObjectAttributes>>)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk("ListObjectsV2", &error))?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::retry::{Activity, pace, retry};
@@ -62,36 +63,9 @@ pub fn download(
 /// # Errors
 /// [`TransferError::Checksum`] when they are others.
 pub fn verify(lane: &Lane, control: &Control, from: &Location) -> Result<(), TransferError> {
-    let store = lane.store(from.archive_id)?;
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    let mut done = 0;
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |activity| {
-        if done == from.size {
-            return Ok(());
-        }
-        let version = from.version.as_deref();
-        let mut body = store
-            .get(&from.key, version, &from.etag, done, from.size - done)
-            .await?;
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk?;
-            activity.wait_for(&store.limits().download, chunk.len() as u64).await;
-            digest.update(&chunk);
-            done += chunk.len() as u64;
-            activity.note();
-        }
-        if done < from.size {
-            return Err(StoreError::Unavailable {
-                operation: "GetObject",
-                what: format!("the body ended after {done} of {} bytes", from.size),
-            }
-            .into());
-        }
-        Ok(())
-    }))?;
-    let found = Checksum(digest.finalize());
+    let found = receive_whole(lane, control, from, |_, _| Ok(()))?;
     match from.checksum {
-        Some(expected) if expected != found || done != from.size => Err(TransferError::Checksum {
+        Some(expected) if expected != found => Err(TransferError::Checksum {
             what: format!(
                 "was archived with CRC64NVME {}, its bytes now have {}",
                 expected.to_base64(),
@@ -100,6 +74,37 @@ pub fn verify(lane: &Lane, control: &Control, from: &Location) -> Result<(), Tra
         }),
         _ => Ok(()),
     }
+}
+
+/// The bytes of a small object.
+///
+/// # Errors
+/// [`StoreError::Precondition`] when the object is not the one at the location.
+pub fn read_small(lane: &Lane, control: &Control, from: &Location) -> Result<Vec<u8>, TransferError> {
+    let mut bytes = Vec::new();
+    receive_whole(lane, control, from, |_, chunk| {
+        bytes.extend_from_slice(chunk);
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+/// One range after all, on this thread.
+fn receive_whole(
+    lane: &Lane,
+    control: &Control,
+    from: &Location,
+    mut write: impl FnMut(u64, &Bytes) -> Result<(), TransferError>,
+) -> Result<Checksum, TransferError> {
+    let store = lane.store(from.archive_id)?;
+    let mut range = Range::new(Part {
+        offset: 0,
+        length: from.size,
+    });
+    lane.block_on(retry(&lane.options().retry, control, pace(store), async |activity| {
+        range.receive(store, from, control, &activity, &mut write).await
+    }))?;
+    Ok(Checksum(range.digest.finalize()))
 }
 
 fn ranges(
@@ -117,13 +122,18 @@ fn ranges(
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
         lane.block_on(retry(&lane.options().retry, &control, pace(store), async |activity| {
-            range.receive(store, &from, &file, &turns, &control, &activity).await
+            let mut write = |at, chunk: &Bytes| {
+                turns
+                    .take(&control, || sparse::write(&file, at, chunk))?
+                    .map_err(TransferError::Write)
+            };
+            range.receive(store, &from, &control, &activity, &mut write).await
         }))?;
         Ok(Checksum(range.digest.finalize()))
     })
 }
 
-/// One range and how far it is.
+/// One range and how far it is: the next try goes on behind the last byte that was written.
 #[derive(Debug)]
 struct Range {
     part: Part,
@@ -144,10 +154,9 @@ impl Range {
         &mut self,
         store: &Store,
         from: &Location,
-        file: &File,
-        turns: &Turns,
         control: &Control,
         activity: &Activity,
+        write: &mut impl FnMut(u64, &Bytes) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let length = self.part.length;
         if self.done == length {
@@ -170,9 +179,7 @@ impl Range {
             if self.done + n > length {
                 return Err(corrupt("sent more than was asked for"));
             }
-            turns
-                .take(control, || sparse::write(file, self.part.offset + self.done, &chunk))?
-                .map_err(TransferError::Write)?;
+            write(self.part.offset + self.done, &chunk)?;
             self.digest.update(&chunk);
             self.done += n;
             control.add_moved(n);

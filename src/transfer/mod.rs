@@ -22,12 +22,12 @@ mod turns;
 mod upload;
 
 pub use control::{Control, Stop};
-pub use download::{download, verify};
+pub use download::{download, read_small, verify};
 pub use error::TransferError;
 pub use lane::Lane;
 pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
-pub use request::{delete, fetch_file, head, list, read_small, sweep_key, thaw};
+pub use request::{delete, fetch_file, head, list, pages, sweep_key, thaw};
 pub use retry::RetryOptions;
 pub use sweeper::{sweep_uploads, uploads};
 pub use upload::{NoLog, Unfinished, Upload, UploadLog, Uploaded, abort_upload, upload};

@@ -1,12 +1,14 @@
 //! Single requests about one object, with the same patience as transfers.
 
 use std::fs::File;
+use std::io::Seek as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry::{pace, retry};
 use super::{Alone, Control, Lane, TransferError, download};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, Page, Query, StoreError};
+use crate::store::{ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, StoreError};
 use crate::types::ArchiveId;
 
 const SWEEP: Duration = Duration::from_secs(5);
@@ -28,57 +30,47 @@ pub fn head(
     }))
 }
 
-/// The bytes of a small object, at most `limit`.
+/// A whole object in a local file without a name, proven as a restore is.
 ///
 /// # Errors
-/// [`StoreError::Precondition`] when the object is not the one at the location.
-pub fn read_small(lane: &Lane, control: &Control, from: &Location, limit: u64) -> Result<Vec<u8>, TransferError> {
-    let store = lane.store(from.archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |activity| {
-        let version = from.version.as_deref();
-        let length = from.size.min(limit);
-        let mut body = store.get(&from.key, version, &from.etag, 0, length).await?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = body.next().await {
-            bytes.extend_from_slice(&chunk?);
-            activity.note();
-            if bytes.len() as u64 > length {
-                break;
-            }
-        }
-        if bytes.len() as u64 != length {
-            return Err(StoreError::Unavailable {
-                operation: "GetObject",
-                what: format!("the body has {} bytes, not {length}", bytes.len()),
-            }
-            .into());
-        }
-        Ok(bytes)
-    }))
-}
-
-/// A whole object into an empty local file, proven as a restore is.
-///
-/// # Errors
-/// [`StoreError::Precondition`] when the object is not the one that was looked at.
+/// [`StoreError::NotFound`], and what a restore fails with.
 pub fn fetch_file(
     lane: &Lane,
     control: &Arc<Control>,
-    file: &Arc<File>,
     archive_id: ArchiveId,
     key: &ObjectKey,
-    info: &ObjectInfo,
+) -> Result<File, TransferError> {
+    let from = head(lane, control, archive_id, key, None)?.at(archive_id, key);
+    let mut file = tempfile::tempfile().map_err(TransferError::Write)?;
+    let written = Arc::new(file.try_clone().map_err(TransferError::Write)?);
+    download(lane, &Alone, control, &written, &from)?;
+    file.rewind().map_err(TransferError::Write)?;
+    Ok(file)
+}
+
+/// A listing page by page, until its end or until `each` has seen enough.
+///
+/// # Errors
+/// The store's refusal.
+pub fn pages(
+    lane: &Lane,
+    control: &Control,
+    archive_id: ArchiveId,
+    query: Query<'_>,
+    mut each: impl FnMut(Page) -> ControlFlow<()>,
 ) -> Result<(), TransferError> {
-    let from = Location {
-        archive_id,
-        key: key.clone(),
-        size: info.size,
-        etag: info.etag.clone(),
-        version: info.version.clone(),
-        checksum: info.checksum,
-        pinned: false,
-    };
-    download(lane, &Alone, control, file, &from)
+    let mut from = query.from.clone();
+    loop {
+        let page = list(lane, control, archive_id, Query { from: &from, ..query })?;
+        let next = page.next.clone();
+        if each(page).is_break() {
+            return Ok(());
+        }
+        match next {
+            Some(token) => from = ListFrom::Token(token),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// One page of a listing.

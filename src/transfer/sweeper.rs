@@ -1,12 +1,12 @@
 //! Uploads that nobody will finish: a daemon died before it could write down or abort them.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::retry::{pace, retry};
 use super::{Control, Lane, TransferError, abort_upload};
 use crate::store::ListedUpload;
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Timestamp};
 
 /// The uploads below an archive's prefix that are older than `age`.
 ///
@@ -57,8 +57,8 @@ fn each_old(
     mut each: impl FnMut(ListedUpload) -> Result<(), TransferError>,
 ) -> Result<(), TransferError> {
     let store = lane.store(archive_id)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let before = i64::try_from(now.saturating_sub(age).as_secs()).unwrap_or(i64::MAX);
+    let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    let before = Timestamp::now().seconds.saturating_sub(age);
     let mut from = None;
     loop {
         let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {

@@ -42,23 +42,12 @@ impl Placed {
 
 /// The archive id of an item and the key that the target's rule gives its file.
 pub(super) fn natural_key(site: &Site, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
-    let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
-    let target = lane.store(archive_id)?.target();
+    let (archive_id, target) = target_of(lane, item)?;
     let key = match target.layout {
         KeyLayout::Fid => ObjectKey::from_fid(&target.prefix, item.fid)?,
-        KeyLayout::Path => key_of(target, item.fid, &site.fs.path_of(item.fid)?)?,
+        KeyLayout::Path => key_of(target, item.fid, &site.fs.path_of(item.fid)?)?.0,
     };
     Ok((archive_id, key))
-}
-
-fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<ObjectKey, JobError> {
-    Ok(match ObjectKey::from_path(&target.prefix, path) {
-        Ok(key) => key,
-        Err(reason) => {
-            tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
-            ObjectKey::from_fid(&target.prefix, fid)?
-        }
-    })
 }
 
 /// The same, with the file's path where the key does not tell it.
@@ -67,17 +56,31 @@ fn natural_key_and_path(
     lane: &Lane,
     item: &Item,
 ) -> Result<(ArchiveId, ObjectKey, Option<PathBuf>), JobError> {
-    let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
-    let target = lane.store(archive_id)?.target();
+    let (archive_id, target) = target_of(lane, item)?;
     let path = site.fs.path_of(item.fid);
     if target.layout == KeyLayout::Fid {
         // One without a name is archived all the same.
         return Ok((archive_id, ObjectKey::from_fid(&target.prefix, item.fid)?, path.ok()));
     }
     let path = path?;
-    let key = key_of(target, item.fid, &path)?;
-    let told = ObjectKey::from_path(&target.prefix, &path).is_ok();
-    Ok((archive_id, key, (!told).then_some(path)))
+    let (key, tells_path) = key_of(target, item.fid, &path)?;
+    Ok((archive_id, key, (!tells_path).then_some(path)))
+}
+
+fn target_of<'a>(lane: &'a Lane, item: &Item) -> Result<(ArchiveId, &'a TargetOptions), JobError> {
+    let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
+    Ok((archive_id, lane.store(archive_id)?.target()))
+}
+
+/// A file's key by its path, and whether it tells the path.
+fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<(ObjectKey, bool), JobError> {
+    match ObjectKey::from_path(&target.prefix, path) {
+        Ok(key) => Ok((key, true)),
+        Err(reason) => {
+            tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
+            Ok((ObjectKey::from_fid(&target.prefix, fid)?, false))
+        }
+    }
 }
 
 pub(super) fn place(

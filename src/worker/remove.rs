@@ -83,15 +83,7 @@ fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Op
         Ok(found)
             if Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid) =>
         {
-            Ok(Some(Location {
-                archive_id,
-                key,
-                size: found.size,
-                etag: found.etag,
-                version: found.version,
-                checksum: found.checksum,
-                pinned: false,
-            }))
+            Ok(Some(found.at(archive_id, &key)))
         }
         Ok(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");

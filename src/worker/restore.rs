@@ -95,15 +95,7 @@ pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -
             }
             Ok(found) => {
                 tracing::warn!(%key, "the file has no record of its copy; taking the object that its name gives");
-                return Ok(Location {
-                    archive_id,
-                    key: key.clone(),
-                    size: found.size,
-                    etag: found.etag,
-                    version: found.version,
-                    checksum: found.checksum,
-                    pinned: false,
-                });
+                return Ok(found.at(archive_id, key));
             }
             Err(TransferError::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error.into()),

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use csv::{ByteRecord, ReaderBuilder};
 use flate2::bufread::MultiGzDecoder;
 
-use super::{Columns, InventoryError, bad_value, no_value, quoted, text};
-use crate::namespace::entry::Entry;
+use super::{Columns, InventoryError, bad_value, give, no_value, quoted, text};
+use crate::store::Entry;
 
 /// What the file and the rows are read by.
 const BUFFER: usize = 64 * 1024;
@@ -70,14 +70,7 @@ pub(super) fn read(
                 });
             }
         }
-        let entry = entry(columns, &record).map_err(|what| InventoryError::Row {
-            file: name.to_owned(),
-            row,
-            what,
-        })?;
-        if let Some(entry) = entry
-            && each(entry).is_break()
-        {
+        if give(name, row, entry(columns, &record), each)?.is_break() {
             return Ok(());
         }
     }

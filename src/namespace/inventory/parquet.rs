@@ -13,8 +13,8 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{FileReader as _, RowGroupReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
-use super::{InventoryError, bad_value, no_value, quoted, text};
-use crate::namespace::entry::Entry;
+use super::{InventoryError, bad_value, give, no_value, quoted, text};
+use crate::store::Entry;
 
 /// Rows that are read at a time.
 const BATCH: usize = 1024;
@@ -93,14 +93,7 @@ pub(super) fn read(
             left -= batch;
             for _ in 0..batch {
                 row += 1;
-                let entry = group.take().map_err(|what| InventoryError::Row {
-                    file: name.to_owned(),
-                    row,
-                    what,
-                })?;
-                if let Some(entry) = entry
-                    && each(entry).is_break()
-                {
+                if give(name, row, group.take(), each)?.is_break() {
                     return Ok(());
                 }
             }
