@@ -169,6 +169,15 @@ impl Client {
         }
     }
 
+    /// Sets an attribute of the file, as root can.
+    ///
+    /// # Errors
+    /// The coordinator's.
+    pub fn set_xattr(&mut self, fid: Fid, name: &str, value: &[u8]) -> io::Result<()> {
+        self.ask(&Request::SetXattr(fid, name.to_owned(), value.to_owned()))?;
+        Ok(())
+    }
+
     /// All actions.
     ///
     /// # Errors

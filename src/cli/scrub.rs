@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
+use crate::namespace::{open_lines, replace};
 use crate::scrub::{Counts, Options, Place, Scrub};
 use crate::store::{KeyLayout, Target};
 use crate::transfer::Lane;
@@ -67,6 +68,13 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
     let mount = open_mount(settings, first)?;
     if let Some(other) = paths.iter().find(|path| !path.starts_with(mount.path())) {
         return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
+    }
+    if args.delete_orphans && !paths.iter().any(|path| path == mount.path()) {
+        return Err(format!(
+            "--delete-orphans needs to know every file: give the mount point '{}'",
+            mount.path().display()
+        )
+        .into());
     }
     let runtime = runtime()?;
     let mut targets = Vec::new();
@@ -170,14 +178,7 @@ impl Checkpoint {
     }
 
     fn write(&self, place: &Place) {
-        let write = || -> std::io::Result<()> {
-            let bytes = serde_json::to_vec(&(&self.command, place))?;
-            let directory = self.path.parent().unwrap_or(Path::new("."));
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            file.write_all(&bytes)?;
-            file.persist(&self.path).map_err(|error| error.error)?;
-            Ok(())
-        };
+        let write = || -> std::io::Result<()> { replace(&self.path, &serde_json::to_vec(&(&self.command, place))?) };
         if let Err(error) = write() {
             tracing::warn!(path = %self.path.display(), %error, "the checkpoint can't be written");
         }
@@ -205,15 +206,7 @@ impl Output {
     fn new(args: &ScrubArgs, append: bool) -> std::io::Result<Self> {
         let report = match &args.report {
             None => None,
-            Some(path) => {
-                let file = File::options()
-                    .create(true)
-                    .write(true)
-                    .append(append)
-                    .truncate(!append)
-                    .open(path)?;
-                Some(BufWriter::new(file))
-            }
+            Some(path) => Some(BufWriter::new(open_lines(path, append)?)),
         };
         let bar = ProgressBar::no_length();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {

@@ -151,6 +151,22 @@ impl Mount {
         self.library().import(&at.path(), file.archive_id, &stat, size, count)
     }
 
+    /// A file by its descriptor, and a path that means it while that is open, whatever gets its name. Reads nothing.
+    ///
+    /// # Errors
+    /// ENOENT, ELOOP for a symlink, and others of the system.
+    pub fn pinned(&self, path: &Path) -> Result<(File, PathBuf), HsmError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME)
+            .open(path)
+            .map_err(|error| HsmError::io("open", &error))?;
+        let fid = self.library().fid_of(file.as_fd())?;
+        let at = self.by_fid(fid);
+        Ok((file, at))
+    }
+
     /// What HSM knows of a file.
     ///
     /// # Errors

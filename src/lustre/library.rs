@@ -278,6 +278,14 @@ impl Library {
         #[expect(unsafe_code, reason = "a descriptor made by C")]
         // SAFETY: the library opened it for its caller; it is nobody else's.
         let file = unsafe { OwnedFd::from_raw_fd(number) };
+        self.fid_of(std::os::fd::AsFd::as_fd(&file))
+    }
+
+    /// The FID of an open file.
+    pub(super) fn fid_of(&self, file: BorrowedFd<'_>) -> Result<Fid, HsmError> {
+        if self.0.llapi_fd2fid.is_err() {
+            return Err(HsmError::new("llapi_fd2fid", libc::EOPNOTSUPP));
+        }
         let mut fid = NO_FID;
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: an open descriptor; writes the FID (LL_IOC_PATH2FID).

@@ -14,6 +14,8 @@ use crate::types::{Extent, Extras, Fid};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
+/// On the root directory: what tells a file system from a later one of the same name, whose FIDs begin anew.
+const INCARNATION_XATTR: &CStr = c"trusted.lhsm_s3_fs";
 const LAYOUT_XATTR: &CStr = c"lustre.lov";
 /// More would not fit into an object's metadata.
 const MOST_LINKS: usize = 64;
@@ -59,6 +61,8 @@ pub struct Mount {
     library: Library,
     path: PathBuf,
     fsname: String,
+    /// The name with the incarnation.
+    identity: String,
     by_fid: PathBuf,
     root: File,
     mdts: Mdts,
@@ -92,10 +96,19 @@ impl Mount {
             path: path.to_owned(),
             source,
         })?;
+        let identity = match incarnation(path) {
+            Ok(incarnation) => format!("{fsname}:{incarnation}"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the file system can't be told from a later one of its \
+                    name: the attribute of its root can't be read or written");
+                fsname.clone()
+            }
+        };
         Ok(Self {
             library,
             path: path.to_owned(),
             fsname,
+            identity,
             by_fid,
             root,
             mdts: Mdts::new(),
@@ -116,7 +129,7 @@ impl Mount {
         self.root.as_fd()
     }
 
-    fn by_fid(&self, fid: Fid) -> PathBuf {
+    pub(super) fn by_fid(&self, fid: Fid) -> PathBuf {
         self.by_fid.join(fid.to_string())
     }
 
@@ -130,6 +143,12 @@ impl Mount {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the mount point still is what was opened: what is "not there" below another one says nothing.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.place() == Place::Same && std::fs::metadata(&self.by_fid).is_ok()
     }
 
     /// Whether the mount point still is what was opened: not unmounted, and not mounted anew.
@@ -180,6 +199,21 @@ impl Mount {
     }
 }
 
+/// The one that is there, else a new one; two that make one at the same time agree.
+fn incarnation(root: &Path) -> Result<String, HsmError> {
+    let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    if let Some(found) = xattr::get(root, INCARNATION_XATTR)? {
+        return Ok(text(found));
+    }
+    let made = format!("{:016x}", fastrand::u64(..));
+    match xattr::create(root, INCARNATION_XATTR, made.as_bytes()) {
+        Err(error) if error.errno == libc::EEXIST => {}
+        made => made?,
+    }
+    let found = xattr::get(root, INCARNATION_XATTR)?;
+    found.map(text).ok_or(HsmError::new("lgetxattr", libc::ENODATA))
+}
+
 /// What is at the mount point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
@@ -204,7 +238,7 @@ fn identity(dir: &File) -> std::io::Result<(String, u64, u64)> {
 
 impl FileSystem for Mount {
     fn name(&self) -> &str {
-        &self.fsname
+        &self.identity
     }
 
     fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {

@@ -86,10 +86,19 @@ fn fill(call: &'static str, mut read: impl FnMut(&mut [u8]) -> isize) -> Result<
 }
 
 pub(super) fn set(path: &Path, name: &CStr, value: &[u8]) -> Result<(), HsmError> {
+    set_flagged(path, name, value, 0)
+}
+
+/// EEXIST when there is one already.
+pub(super) fn create(path: &Path, name: &CStr, value: &[u8]) -> Result<(), HsmError> {
+    set_flagged(path, name, value, libc::XATTR_CREATE)
+}
+
+fn set_flagged(path: &Path, name: &CStr, value: &[u8], flags: i32) -> Result<(), HsmError> {
     let path = c_path("lsetxattr", path)?;
     #[expect(unsafe_code, reason = "libc call")]
     // SAFETY: two NUL-terminated texts; reads `value.len()` bytes of `value`.
-    let rc = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let rc = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
     result("lsetxattr", rc)
 }
 

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::{Scrub, ScrubError, What, shown};
-use crate::action::HsmError;
 use crate::lustre::{HsmStates, Mark, Mount};
-use crate::store::{Location, ObjectInfo, StoreError};
+use crate::store::{InvalidLocation, Location, ObjectInfo, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
 
 /// What became of a file's object.
@@ -15,6 +14,19 @@ enum Copy {
     Moved(ObjectInfo),
     Missing,
     Other(String),
+    Unknown(String),
+}
+
+/// A file as it was judged.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    states: HsmStates,
+    record: Option<Vec<u8>>,
+}
+
+enum Mend<'a> {
+    Mark(Mark),
+    Record(&'a Location),
 }
 
 pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), ScrubError> {
@@ -28,29 +40,41 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), S
         // Gone meanwhile.
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => {
+            scrub.known.add_unreadable();
             scrub.find(What::Unknown, name(scrub, path), error.to_string(), false);
             return Ok(());
         }
     };
+    let location = record.as_deref().map(Location::from_bytes);
+    remember(scrub, location.as_ref());
     if !states.archived() {
         scrub.count(|counts| counts.unarchived += 1);
         return Ok(());
     }
-    let location = match record.as_deref().map(Location::from_bytes) {
+    let seen = Seen { states, record };
+    let location = match location {
         Some(Ok(location)) => location,
         Some(Err(error)) => {
-            unmapped(scrub, path, states, &error.to_string());
+            unmapped(scrub, path, &seen, &error.to_string());
             return Ok(());
         }
         None => {
-            unmapped(scrub, path, states, "it has no record of its copy");
+            unmapped(scrub, path, &seen, "it has no record of its copy");
             return Ok(());
         }
     };
+    if !states.is_in(location.archive_id) {
+        let detail = format!(
+            "its record says archive {}, its HSM state another one: one of the two is wrong",
+            location.archive_id
+        );
+        scrub.find(What::Unknown, name(scrub, path), detail, false);
+        return Ok(());
+    }
     match look(scrub, lane, &location)? {
         Copy::Good => {
             if states.lost() {
-                let mended = scrub.options.repair && mark(scrub, path, Mark::Found);
+                let mended = scrub.options.repair && mend(scrub, path, &seen, Mend::Mark(Mark::Found));
                 let detail = format!("marked LOST, and '{}' is there", location.key);
                 scrub.find(What::Found, name(scrub, path), detail, mended);
             } else {
@@ -64,21 +88,39 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), S
                 version: found.version,
                 ..location
             };
-            let mended = scrub.options.repair && done(path, Mount::set_map_at(path, &record.to_bytes()));
+            let mended = scrub.options.repair && mend(scrub, path, &seen, Mend::Record(&record));
             scrub.find(What::Changed, name(scrub, path), detail, mended);
         }
         Copy::Missing => {
-            let mended = damaged(scrub, path, states, false);
+            let mended = damaged(scrub, path, &seen, false);
             let detail = format!("'{}' is not there{}", location.key, consequence(states));
             scrub.find(What::Missing, name(scrub, path), detail, mended);
         }
         Copy::Other(how) => {
-            let mended = damaged(scrub, path, states, location.pinned);
+            let mended = damaged(scrub, path, &seen, location.pinned);
             let detail = format!("'{}' {how}{}", location.key, consequence(states));
             scrub.find(What::Changed, name(scrub, path), detail, mended);
         }
+        Copy::Unknown(why) => scrub.find(What::Unknown, name(scrub, path), why, false),
     }
     Ok(())
+}
+
+/// What its record points at, without a look at the store.
+pub(super) fn note(scrub: &Scrub<'_>, path: &Path) {
+    match Mount::map_at(path) {
+        Ok(record) => remember(scrub, record.as_deref().map(Location::from_bytes).as_ref()),
+        Err(error) if error.is_not_found() => {}
+        Err(_) => scrub.known.add_unreadable(),
+    }
+}
+
+fn remember(scrub: &Scrub<'_>, location: Option<&Result<Location, InvalidLocation>>) {
+    match location {
+        None => {}
+        Some(Ok(location)) => scrub.known.add(&location.key),
+        Some(Err(_)) => scrub.known.add_unreadable(),
+    }
 }
 
 fn name(scrub: &Scrub<'_>, path: &Path) -> String {
@@ -95,33 +137,55 @@ const fn consequence(states: HsmStates) -> &'static str {
     }
 }
 
-fn unmapped(scrub: &Scrub<'_>, path: &Path, states: HsmStates, why: &str) {
-    let mended = !states.released() && damaged(scrub, path, states, false);
-    let detail = format!("{why}{}", consequence(states));
+fn unmapped(scrub: &Scrub<'_>, path: &Path, seen: &Seen, why: &str) {
+    let mended = !seen.states.released() && damaged(scrub, path, seen, false);
+    let detail = format!("{why}{}", consequence(seen.states));
     scrub.find(What::Unmapped, name(scrub, path), detail, mended);
 }
 
 /// A file that is here gets archived again; one that is nowhere else is marked, unless its object is another's work
 /// and a new import can take it.
-fn damaged(scrub: &Scrub<'_>, path: &Path, states: HsmStates, pinned: bool) -> bool {
+fn damaged(scrub: &Scrub<'_>, path: &Path, seen: &Seen, pinned: bool) -> bool {
+    let states = seen.states;
     if !scrub.options.repair || (states.released() && pinned) {
         return false;
     }
     if states.released() {
-        states.lost() || mark(scrub, path, Mark::Lost)
+        states.lost() || mend(scrub, path, seen, Mend::Mark(Mark::Lost))
     } else {
-        states.dirty() || mark(scrub, path, Mark::Dirty)
+        states.dirty() || mend(scrub, path, seen, Mend::Mark(Mark::Dirty))
     }
 }
 
-fn mark(scrub: &Scrub<'_>, path: &Path, mark: Mark) -> bool {
-    done(path, scrub.mount.mark(path, mark))
-}
-
-fn done(path: &Path, result: Result<(), HsmError>) -> bool {
-    result
-        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "can't be mended"))
-        .is_ok()
+/// Looks at the file again, for the look at its object took a while: one that is another now, or was archived anew,
+/// is left alone.
+fn mend(scrub: &Scrub<'_>, path: &Path, seen: &Seen, mend: Mend<'_>) -> bool {
+    let mended = scrub.mount.pinned(path).and_then(|(file, at)| {
+        let now = Seen {
+            states: scrub.mount.states_at(&at)?,
+            record: Mount::map_at(&at)?,
+        };
+        if now != *seen {
+            return Ok(false);
+        }
+        match mend {
+            Mend::Mark(mark) => scrub.mount.mark(&at, mark)?,
+            Mend::Record(record) => Mount::set_map_at(&at, &record.to_bytes())?,
+        }
+        drop(file);
+        Ok(true)
+    });
+    match mended {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::warn!(path = %path.display(), "changed while its copy was looked at; left as it is");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "can't be mended");
+            false
+        }
+    }
 }
 
 fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, ScrubError> {
@@ -134,10 +198,15 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
     );
     let found = match found {
         Ok(found) => found,
-        Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(Copy::Missing),
+        Err(TransferError::Store(StoreError::NotFound { .. })) => {
+            // A bucket that is not there says 404 as well.
+            super::objects::exists(scrub, lane, location.archive_id, location.key.as_str())?;
+            return Ok(Copy::Missing);
+        }
         Err(TransferError::NoTarget(id)) => {
-            return Ok(Copy::Other(format!(
-                "is in archive {id}, which the configuration does not have"
+            return Ok(Copy::Unknown(format!(
+                "'{}' is in archive {id}, which the configuration does not have",
+                location.key
             )));
         }
         // 403 and 5xx say nothing of the object.

@@ -5,6 +5,7 @@
 //! says itself that it was ours, and when the file that it was of has another copy or is gone.
 
 mod files;
+mod known;
 mod objects;
 mod walk;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::known::Known;
 use crate::lustre::Mount;
 use crate::namespace::{Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError};
@@ -137,6 +139,9 @@ pub enum ScrubError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file system went away.
+    #[error("'{}' is not mounted any more: nothing can be said of its files. Mount it and give the same command again", .0.display())]
+    Gone(PathBuf),
     /// By a signal.
     #[error("stopped; give the same command again to go on")]
     Stopped,
@@ -154,6 +159,8 @@ pub struct Scrub<'a> {
     /// Takes each finding.
     pub findings: Mutex<Vec<Finding>>,
     tally: Mutex<Counts>,
+    /// What some file's record points at.
+    known: Known,
     failure: Mutex<Option<ScrubError>>,
     bytes: AtomicU64,
 }
@@ -168,6 +175,7 @@ impl<'a> Scrub<'a> {
             control,
             findings: Mutex::default(),
             tally: Mutex::new(before),
+            known: Known::default(),
             failure: Mutex::default(),
             bytes: AtomicU64::new(0),
         }
@@ -232,7 +240,26 @@ impl<'a> Scrub<'a> {
         from: Place,
         tick: &mut dyn FnMut(&Place),
     ) -> Result<(), ScrubError> {
+        self.check_buckets(archives, lanes)?;
         let mut place = from;
+        if place != Place::default() && !archives.is_empty() {
+            // A former run looked at these files; what they point at it knew, and took with it.
+            let (counts, resumed) = (self.counts(), place.clone());
+            self.phase(
+                lanes,
+                None,
+                |_| Place {
+                    counts,
+                    ..resumed.clone()
+                },
+                &mut *tick,
+                |feed| walk::walk(self, paths, feed),
+                |_, path: &PathBuf| {
+                    files::note(self, path);
+                    Ok(())
+                },
+            )?;
+        }
         if place.objects.is_none() {
             let after = place.files.clone();
             self.phase(
@@ -266,6 +293,17 @@ impl<'a> Scrub<'a> {
             if let Some(lane) = lanes.first() {
                 objects::uploads(self, lane, *archive_id)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A bucket that is not there has no objects, and says so for each: nothing is lost by that.
+    fn check_buckets(&self, archives: &[(ArchiveId, String)], lanes: &[Lane]) -> Result<(), ScrubError> {
+        let Some(lane) = lanes.first() else {
+            return Ok(());
+        };
+        for (archive_id, prefix) in archives {
+            objects::exists(self, lane, *archive_id, prefix)?;
         }
         Ok(())
     }

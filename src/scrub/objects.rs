@@ -1,14 +1,16 @@
 //! One object: is it some file's copy?
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Feed, Scrub, ScrubError, What};
 use crate::action::{ActionKey, FileSystem as _};
 use crate::lustre::Mount;
 use crate::store::{COOKIE, Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
-use crate::transfer::{Lane, TransferError, delete, head, list as list_page, sweep_uploads, uploads as list_uploads};
-use crate::types::{ArchiveId, Cookie, Extent};
+use crate::transfer::{
+    Lane, TransferError, delete, head, list as list_page, pages, sweep_uploads, uploads as list_uploads,
+};
+use crate::types::{ArchiveId, Cookie, Extent, Timestamp};
 
 pub(super) fn list(
     scrub: &Scrub<'_>,
@@ -28,34 +30,32 @@ pub(super) fn list(
     else {
         return Ok(());
     };
-    let mut from = feed.after.clone().map_or(ListFrom::Start, ListFrom::After);
-    loop {
-        let query = Query {
-            prefix,
-            from: &from,
-            by_directory: false,
-            limit: 1000,
-        };
-        let page = match list_page(&lane, &scrub.control, archive_id, query) {
-            Err(TransferError::Stopped(_)) => return Ok(()),
-            page => page?,
-        };
+    let from = feed.after.clone().map_or(ListFrom::Start, ListFrom::After);
+    let listed = pages(&lane, &scrub.control, archive_id, Query::below(prefix, &from), |page| {
         for entry in page.entries {
             let place = String::from_utf8_lossy(&entry.key).into_owned();
             if !feed.push(entry, place) {
-                return Ok(());
+                return ControlFlow::Break(());
             }
         }
-        match page.next {
-            Some(token) => from = ListFrom::Token(token),
-            None => return Ok(()),
-        }
+        ControlFlow::Continue(())
+    });
+    match listed {
+        Err(TransferError::Stopped(_)) => Ok(()),
+        listed => Ok(listed?),
     }
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+/// Whether the bucket can be listed; an empty one can.
+pub(super) fn exists(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, prefix: &str) -> Result<(), ScrubError> {
+    let query = Query {
+        limit: 1,
+        ..Query::below(prefix, &ListFrom::Start)
+    };
+    match list_page(lane, &scrub.control, archive_id, query) {
+        Err(TransferError::Stopped(_)) => Ok(()),
+        listed => Ok(listed.map(drop)?),
+    }
 }
 
 pub(super) fn check(
@@ -97,7 +97,7 @@ pub(super) fn check(
     };
     let grace = i64::try_from(scrub.options.grace.as_secs()).unwrap_or(i64::MAX);
     let modified = found.modified.or(entry.modified).unwrap_or(0);
-    if modified > now().saturating_sub(grace) && grace > 0 {
+    if modified > Timestamp::now().seconds.saturating_sub(grace) && grace > 0 {
         scrub.count(|counts| counts.young += 1);
         return Ok(());
     }
@@ -110,6 +110,10 @@ pub(super) fn check(
     let Some(why) = why_orphan(scrub, archive_id, &key, &owner) else {
         return Ok(());
     };
+    // Below a mount point that is gone no file is to be found.
+    if !scrub.mount.is_there() {
+        return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
+    }
     let mended = scrub.options.delete_orphans && remove(scrub, lane, archive_id, &key, &found, &owner)?;
     scrub.find(What::Orphan, key.to_string(), why, mended);
     Ok(())
@@ -117,6 +121,10 @@ pub(super) fn check(
 
 /// Why an object of this file system is no file's copy; `None`: it is one, or that can't be told.
 fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, owner: &Owner) -> Option<String> {
+    // Another file's: after an import elsewhere, by another archive id, or of a file system made anew.
+    if scrub.known.may_have(key) {
+        return None;
+    }
     match scrub.mount.map(owner.fid) {
         Ok(Some(record)) => match Location::from_bytes(&record) {
             Ok(location) if location.archive_id == archive_id && location.key == *key => None,
@@ -162,15 +170,7 @@ fn remove(
     found: &ObjectInfo,
     owner: &Owner,
 ) -> Result<bool, ScrubError> {
-    let location = Location {
-        archive_id,
-        key: key.clone(),
-        size: found.size,
-        etag: found.etag.clone(),
-        version: found.version.clone(),
-        checksum: found.checksum,
-        pinned: false,
-    };
+    let location = found.at(archive_id, key);
     let result = delete(lane, &scrub.control, &location, |info| {
         Owner::of(&info.metadata).as_ref() == Some(owner)
     });

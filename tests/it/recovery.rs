@@ -182,7 +182,7 @@ fn what_the_coordinator_no_longer_knows_leaves_neither_upload_nor_object() {
     let owner = [("lhsm-fid".to_owned(), format!("{small}").replace(['[', ']'], ""))];
     let cookie = rig.client.actions().unwrap().last().unwrap().cookie;
     let owner = owner.into_iter().chain([
-        ("lhsm-fs".to_owned(), "lustre".to_owned()),
+        ("lhsm-fs".to_owned(), rig.file_system()),
         ("lhsm-cookie".to_owned(), format!("{cookie:#x}")),
     ]);
     rig.store.put(BUCKET, "small", b"data".to_vec(), owner.collect());

@@ -149,6 +149,13 @@ impl Rig {
         self.client.fid(&path).unwrap()
     }
 
+    /// What objects say that they are copies of files of.
+    pub(crate) fn file_system(&mut self) -> String {
+        let root = self.client.fid(&self.mount()).unwrap();
+        let incarnation = self.client.xattr(root, "trusted.lhsm_s3_fs").unwrap();
+        format!("lustre:{}", String::from_utf8(incarnation).unwrap())
+    }
+
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.mount().join(name)).unwrap()
     }

@@ -205,6 +205,12 @@ pub unsafe extern "C" fn lsetxattr(
     // SAFETY: `size` bytes.
     let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) }.to_vec();
     let text = attribute.to_string_lossy().into_owned();
+    if flags & libc::XATTR_CREATE != 0
+        && let Ok(fid) = fid
+        && ask(&mount, &Request::GetXattr(fid, text.clone()), None).is_ok()
+    {
+        return fail(libc::EEXIST);
+    }
     answer(fid.and_then(|fid| tell(&mount, &Request::SetXattr(fid, text, bytes), None)))
 }
 

@@ -10,6 +10,7 @@ use lhsm_sandbox_protocol::{Fid, Reply, Request};
 
 use crate::abi::{LuFid, path};
 use crate::client::{ask, mount_of};
+use crate::interpose::file_to_change;
 
 /// Volatile files that were made here, by descriptor.
 static MADE: Mutex<Option<HashMap<RawFd, Fid>>> = Mutex::new(None);
@@ -122,7 +123,11 @@ pub unsafe extern "C" fn llapi_fd2fid(fd: c_int, out: *mut LuFid) -> c_int {
         .unwrap_or_else(PoisonError::into_inner)
         .get_or_insert_default()
         .remove(&fd);
-    let Some(fid) = made else {
+    let named = || {
+        let path = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+        file_to_change(&path)?.1.ok()
+    };
+    let Some(fid) = made.or_else(named) else {
         return -libc::ENOTTY;
     };
     // SAFETY: as the caller promises; packed.
