@@ -94,6 +94,39 @@ struct hsm_progress {
 	uint32_t padding;
 };
 
+/* What llapi_hsm_request asks the coordinator for; the items follow. */
+struct hsm_request {
+	uint32_t hr_action;
+	uint32_t hr_archive_id;
+	uint64_t hr_flags;
+	uint32_t hr_itemcount;
+	uint32_t hr_data_len;
+};
+
+struct hsm_user_item {
+	struct lu_fid hui_fid;
+	struct hsm_extent hui_extent;
+} LHSM_PACKED;
+
+struct hsm_user_request {
+	struct hsm_request hur_request;
+	struct hsm_user_item hur_user_item[];
+} LHSM_PACKED;
+
+#define HUA_NONE 1
+#define HUA_ARCHIVE 10
+#define HUA_RESTORE 11
+#define HUA_RELEASE 12
+#define HUA_REMOVE 13
+#define HUA_CANCEL 14
+
+/* What llapi_hsm_current_action fills in. */
+struct hsm_current_action {
+	uint32_t hca_state;
+	uint32_t hca_action;
+	struct hsm_extent hca_location;
+};
+
 #define LL_IOC_HSM_CT_START 0x401866d5u
 #define LL_IOC_HSM_PROGRESS 0x401866d8u
 
@@ -139,6 +172,8 @@ int llapi_hsm_state_set(const char *path, uint64_t setmask, uint64_t clearmask, 
 int llapi_get_mdt_index_by_fid(int fd, const struct lu_fid *fid, int *mdt_index);
 int llapi_getname(const char *path, char *buf, __SIZE_TYPE__ size);
 void llapi_msg_set_level(int level);
+int llapi_hsm_request(const char *path, const struct hsm_user_request *request);
+int llapi_hsm_current_action(const char *path, struct hsm_current_action *hca);
 int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
 int llapi_create_volatile_idx(const char *directory, int mdt_idx, int open_flags);
 int llapi_fd2fid(int fd, struct lu_fid *fid);

@@ -6,7 +6,7 @@ pub(crate) fn generate(header: &str) -> String {
         .header(header)
         .allowlist_function("llapi_.*")
         .allowlist_type("kuc_hdr|lustre_kernelcomm|lu_fid|hsm_.*")
-        .allowlist_var("KUC_.*|LK_.*|HMT_.*|HAL_.*|HSMA_.*|HSM_.*|HP_.*|HS_.*|LL_IOC_.*|LL_DV_.*")
+        .allowlist_var("KUC_.*|LK_.*|HMT_.*|HAL_.*|HSMA_.*|HUA_.*|HSM_.*|HP_.*|HS_.*|LL_IOC_.*|LL_DV_.*")
         .dynamic_library_name("LustreApi")
         // Each symbol is its own Result, so that one error can name all that are missing.
         .dynamic_link_require_all(false)

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod intake;
+pub mod jobs;
 pub mod journal;
 pub mod lustre;
 pub mod namespace;

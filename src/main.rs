@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use lhsmtool_s3::cli::Cli;
+use lhsmtool_s3::cli::{Cli, ExitWith};
 use lhsmtool_s3::{config, daemon, telemetry};
 
 /// Small requests are small allocations, by the hundred: this one takes a quarter less time for a small file
@@ -19,7 +19,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // The one place where an error meets a person.
             eprintln!("lhsmtool-s3: {error}");
-            ExitCode::FAILURE
+            error
+                .downcast_ref::<ExitWith>()
+                .map_or(ExitCode::FAILURE, |with| ExitCode::from(with.code))
         }
     }
 }
@@ -36,7 +38,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
         telemetry::init("warn", settings.log_format);
-        return command.run(&settings);
+        return command.run(&settings, &cli.config);
     }
     let settings = config::load(&cli.config, cli.mount.as_deref())?;
     telemetry::init(&settings.log_level, settings.log_format);

@@ -104,7 +104,7 @@ impl fmt::Debug for Cookie {
 }
 
 /// The number that ties files to a backend. Never 0: in C that means "all archives".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ArchiveId(NonZeroU32);
 
 impl ArchiveId {

@@ -1,15 +1,17 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
+use crate::lustre::UserAction;
 
 mod bench;
 mod bucket;
 mod export;
 mod import;
+mod jobs;
 mod scrub;
 mod site;
 
@@ -17,6 +19,7 @@ pub use bench::BenchArgs;
 pub use bucket::Bucket;
 pub use export::ExportArgs;
 pub use import::{ImportArgs, RebuildArgs};
+pub use jobs::{Format, JobArgs, JobsCommand};
 pub use scrub::ScrubArgs;
 use site::{Site, SitePlan};
 
@@ -54,8 +57,44 @@ pub enum Command {
     Rebuild(RebuildArgs),
     /// Write what has no data to the bucket: directories and symlinks, so that an import makes the same tree
     Export(ExportArgs),
+    /// Archive files: of trees or lists, with one report of it all
+    Archive(JobArgs),
+    /// Bring files' data back, in the order of a list if one is given
+    Restore(JobArgs),
+    /// Give archived files' space back
+    Release(JobArgs),
+    /// Remove files' copies; the files stay
+    Remove(JobArgs),
+    /// Stop what goes on with files
+    Cancel(JobArgs),
+    /// Jobs that run or have run: list, show, resume, cancel, report
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Compare what files say of their copies with what the bucket has; find what is lost and what is nobody's
     Scrub(ScrubArgs),
+}
+
+/// An end with an exit code of its own: 1 some files failed, 2 the command is wrong, 3 stopped before the end.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ExitWith {
+    /// For the shell.
+    pub code: u8,
+    message: String,
+}
+
+impl ExitWith {
+    const fn failed(message: String) -> Self {
+        Self { code: 1, message }
+    }
+
+    const fn usage(message: String) -> Self {
+        Self { code: 2, message }
+    }
+
+    const fn stopped(message: String) -> Self {
+        Self { code: 3, message }
+    }
 }
 
 impl Command {
@@ -63,8 +102,14 @@ impl Command {
     ///
     /// # Errors
     /// What went wrong, for a person.
-    pub fn run(&self, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+    pub fn run(&self, settings: &Settings, config: &Path) -> Result<(), Box<dyn std::error::Error>> {
         match self {
+            Self::Archive(args) => jobs::run(args, UserAction::Archive, settings, config),
+            Self::Restore(args) => jobs::run(args, UserAction::Restore, settings, config),
+            Self::Release(args) => jobs::run(args, UserAction::Release, settings, config),
+            Self::Remove(args) => jobs::run(args, UserAction::Remove, settings, config),
+            Self::Cancel(args) => jobs::run(args, UserAction::Cancel, settings, config),
+            Self::Jobs(command) => jobs::command(command, settings),
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),
             Self::Rebuild(args) => import::rebuild(args, settings),

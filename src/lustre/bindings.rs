@@ -44,6 +44,12 @@ pub const HSMA_CANCEL: u32 = 23;
 pub const HSM_REQ_BLOCKING: u32 = 4;
 pub const HP_FLAG_COMPLETED: u32 = 1;
 pub const HP_FLAG_RETRY: u32 = 2;
+pub const HUA_NONE: u32 = 1;
+pub const HUA_ARCHIVE: u32 = 10;
+pub const HUA_RESTORE: u32 = 11;
+pub const HUA_RELEASE: u32 = 12;
+pub const HUA_REMOVE: u32 = 13;
+pub const HUA_CANCEL: u32 = 14;
 pub const LL_IOC_HSM_CT_START: u32 = 1075341013;
 pub const LL_IOC_HSM_PROGRESS: u32 = 1075341016;
 pub const HS_EXISTS: u32 = 1;
@@ -289,6 +295,104 @@ const _: () = {
     ][::std::mem::offset_of!(hsm_progress, padding) - 44usize];
 };
 #[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hsm_request {
+    pub hr_action: u32,
+    pub hr_archive_id: u32,
+    pub hr_flags: u64,
+    pub hr_itemcount: u32,
+    pub hr_data_len: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hsm_request"][::std::mem::size_of::<hsm_request>() - 24usize];
+    ["Alignment of hsm_request"][::std::mem::align_of::<hsm_request>() - 8usize];
+    [
+        "Offset of field: hsm_request::hr_action",
+    ][::std::mem::offset_of!(hsm_request, hr_action) - 0usize];
+    [
+        "Offset of field: hsm_request::hr_archive_id",
+    ][::std::mem::offset_of!(hsm_request, hr_archive_id) - 4usize];
+    [
+        "Offset of field: hsm_request::hr_flags",
+    ][::std::mem::offset_of!(hsm_request, hr_flags) - 8usize];
+    [
+        "Offset of field: hsm_request::hr_itemcount",
+    ][::std::mem::offset_of!(hsm_request, hr_itemcount) - 16usize];
+    [
+        "Offset of field: hsm_request::hr_data_len",
+    ][::std::mem::offset_of!(hsm_request, hr_data_len) - 20usize];
+};
+#[repr(C, packed)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hsm_user_item {
+    pub hui_fid: lu_fid,
+    pub hui_extent: hsm_extent,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hsm_user_item"][::std::mem::size_of::<hsm_user_item>() - 32usize];
+    ["Alignment of hsm_user_item"][::std::mem::align_of::<hsm_user_item>() - 1usize];
+    [
+        "Offset of field: hsm_user_item::hui_fid",
+    ][::std::mem::offset_of!(hsm_user_item, hui_fid) - 0usize];
+    [
+        "Offset of field: hsm_user_item::hui_extent",
+    ][::std::mem::offset_of!(hsm_user_item, hui_extent) - 16usize];
+};
+#[repr(C, packed)]
+pub struct hsm_user_request {
+    pub hur_request: hsm_request,
+    pub hur_user_item: __IncompleteArrayField<hsm_user_item>,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of hsm_user_request"][::std::mem::size_of::<hsm_user_request>() - 24usize];
+    [
+        "Alignment of hsm_user_request",
+    ][::std::mem::align_of::<hsm_user_request>() - 1usize];
+    [
+        "Offset of field: hsm_user_request::hur_request",
+    ][::std::mem::offset_of!(hsm_user_request, hur_request) - 0usize];
+    [
+        "Offset of field: hsm_user_request::hur_user_item",
+    ][::std::mem::offset_of!(hsm_user_request, hur_user_item) - 24usize];
+};
+impl Default for hsm_user_request {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct hsm_current_action {
+    pub hca_state: u32,
+    pub hca_action: u32,
+    pub hca_location: hsm_extent,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of hsm_current_action",
+    ][::std::mem::size_of::<hsm_current_action>() - 24usize];
+    [
+        "Alignment of hsm_current_action",
+    ][::std::mem::align_of::<hsm_current_action>() - 4usize];
+    [
+        "Offset of field: hsm_current_action::hca_state",
+    ][::std::mem::offset_of!(hsm_current_action, hca_state) - 0usize];
+    [
+        "Offset of field: hsm_current_action::hca_action",
+    ][::std::mem::offset_of!(hsm_current_action, hca_action) - 4usize];
+    [
+        "Offset of field: hsm_current_action::hca_location",
+    ][::std::mem::offset_of!(hsm_current_action, hca_location) - 8usize];
+};
+#[repr(C)]
 #[derive(Debug, Default)]
 pub struct hsm_user_state {
     pub hus_states: u32,
@@ -438,6 +542,20 @@ pub struct LustreApi {
         unsafe extern "C" fn(level: ::std::os::raw::c_int),
         ::libloading::Error,
     >,
+    pub llapi_hsm_request: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            request: *const hsm_user_request,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_hsm_current_action: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            hca: *mut hsm_current_action,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
     pub llapi_get_obd_count: Result<
         unsafe extern "C" fn(
             mnt: *mut ::std::os::raw::c_char,
@@ -457,13 +575,6 @@ pub struct LustreApi {
     pub llapi_fd2fid: Result<
         unsafe extern "C" fn(
             fd: ::std::os::raw::c_int,
-            fid: *mut lu_fid,
-        ) -> ::std::os::raw::c_int,
-        ::libloading::Error,
-    >,
-    pub llapi_path2fid: Result<
-        unsafe extern "C" fn(
-            path: *const ::std::os::raw::c_char,
             fid: *mut lu_fid,
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
@@ -540,6 +651,10 @@ impl LustreApi {
         let llapi_msg_set_level = __library
             .get(b"llapi_msg_set_level\0")
             .map(|sym| *sym);
+        let llapi_hsm_request = __library.get(b"llapi_hsm_request\0").map(|sym| *sym);
+        let llapi_hsm_current_action = __library
+            .get(b"llapi_hsm_current_action\0")
+            .map(|sym| *sym);
         let llapi_get_obd_count = __library
             .get(b"llapi_get_obd_count\0")
             .map(|sym| *sym);
@@ -547,7 +662,6 @@ impl LustreApi {
             .get(b"llapi_create_volatile_idx\0")
             .map(|sym| *sym);
         let llapi_fd2fid = __library.get(b"llapi_fd2fid\0").map(|sym| *sym);
-        let llapi_path2fid = __library.get(b"llapi_path2fid\0").map(|sym| *sym);
         let llapi_get_data_version = __library
             .get(b"llapi_get_data_version\0")
             .map(|sym| *sym);
@@ -567,10 +681,11 @@ impl LustreApi {
             llapi_get_mdt_index_by_fid,
             llapi_getname,
             llapi_msg_set_level,
+            llapi_hsm_request,
+            llapi_hsm_current_action,
             llapi_get_obd_count,
             llapi_create_volatile_idx,
             llapi_fd2fid,
-            llapi_path2fid,
             llapi_get_data_version,
             llapi_hsm_import,
         })
@@ -723,6 +838,26 @@ impl LustreApi {
             .as_ref()
             .expect("Expected function, got error."))(level)
     }
+    pub unsafe fn llapi_hsm_request(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        request: *const hsm_user_request,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_hsm_request
+            .as_ref()
+            .expect("Expected function, got error."))(path, request)
+    }
+    pub unsafe fn llapi_hsm_current_action(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        hca: *mut hsm_current_action,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_hsm_current_action
+            .as_ref()
+            .expect("Expected function, got error."))(path, hca)
+    }
     pub unsafe fn llapi_get_obd_count(
         &self,
         mnt: *mut ::std::os::raw::c_char,
@@ -751,13 +886,6 @@ impl LustreApi {
         fid: *mut lu_fid,
     ) -> ::std::os::raw::c_int {
         (self.llapi_fd2fid.as_ref().expect("Expected function, got error."))(fd, fid)
-    }
-    pub unsafe fn llapi_path2fid(
-        &self,
-        path: *const ::std::os::raw::c_char,
-        fid: *mut lu_fid,
-    ) -> ::std::os::raw::c_int {
-        (self.llapi_path2fid.as_ref().expect("Expected function, got error."))(path, fid)
     }
     pub unsafe fn llapi_get_data_version(
         &self,

@@ -92,6 +92,18 @@ impl HsmStates {
         self.archive_id == archive_id.get()
     }
 
+    /// The archive that has its copy, or is to have it.
+    #[must_use]
+    pub const fn archive_id(self) -> Option<ArchiveId> {
+        ArchiveId::new(self.archive_id)
+    }
+
+    /// A copy may be there, perhaps half of one.
+    #[must_use]
+    pub const fn exists(self) -> bool {
+        self.bits & HS_EXISTS != 0
+    }
+
     /// Its copy is known to be lost.
     #[must_use]
     pub const fn lost(self) -> bool {
@@ -156,15 +168,25 @@ impl Mount {
     /// # Errors
     /// ENOENT, ELOOP for a symlink, and others of the system.
     pub fn pinned(&self, path: &Path) -> Result<(File, PathBuf), HsmError> {
+        let (file, fid) = self.open_quietly(path)?;
+        Ok((file, self.by_fid(fid)))
+    }
+
+    /// Neither restores a file nor changes its times.
+    pub(super) fn open_quietly(&self, path: &Path) -> Result<(File, Fid), HsmError> {
         use std::os::unix::fs::OpenOptionsExt as _;
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME)
-            .open(path)
-            .map_err(|error| HsmError::io("open", &error))?;
+        let open = |flags: i32| {
+            let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            File::options().read(true).custom_flags(flags).open(path)
+        };
+        let file = match open(libc::O_NOATIME) {
+            // Others' files, without CAP_FOWNER.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => open(0),
+            opened => opened,
+        };
+        let file = file.map_err(|error| HsmError::io("open", &error))?;
         let fid = self.library().fid_of(file.as_fd())?;
-        let at = self.by_fid(fid);
-        Ok((file, at))
+        Ok((file, fid))
     }
 
     /// What HSM knows of a file.

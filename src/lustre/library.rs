@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bindings::{
-    LL_DV_RD_FLUSH, LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_extent,
-    hsm_user_state, lu_fid,
+    LL_DV_RD_FLUSH, LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_current_action,
+    hsm_extent, hsm_request, hsm_user_item, hsm_user_request, hsm_user_state, lu_fid,
 };
 use super::import::HsmStates;
 use crate::action::HsmError;
@@ -188,6 +188,67 @@ impl Library {
                 .llapi_hsm_state_set(path.as_ptr(), u64::from(set), u64::from(clear), 0)
         };
         check("llapi_hsm_state_set", rc)
+    }
+
+    /// Asks the coordinator for an action, or the client for a release.
+    pub(super) fn request(&self, mount: &Path, action: u32, archive_id: u32, fids: &[Fid]) -> Result<(), HsmError> {
+        const CALL: &str = "llapi_hsm_request";
+        if self.0.llapi_hsm_request.is_err() {
+            return Err(HsmError::new(CALL, libc::EOPNOTSUPP));
+        }
+        let path = c_path(mount)?;
+        let header = size_of::<hsm_user_request>();
+        let item = size_of::<hsm_user_item>();
+        // Words: struct hsm_request has 64-bit fields.
+        let mut words = vec![0u64; (header + item * fids.len()).div_ceil(size_of::<u64>())];
+        let request = words.as_mut_ptr().cast::<hsm_user_request>();
+        let count = u32::try_from(fids.len()).map_err(|_| HsmError::new(CALL, libc::E2BIG))?;
+        #[expect(unsafe_code, reason = "a C struct with items behind it")]
+        // SAFETY: the buffer has the header's size at least and its alignment.
+        unsafe {
+            (*request).hur_request = hsm_request {
+                hr_action: action,
+                hr_archive_id: archive_id,
+                hr_flags: 0,
+                hr_itemcount: count,
+                hr_data_len: 0,
+            };
+        }
+        for (n, fid) in fids.iter().enumerate() {
+            let whole = hsm_user_item {
+                hui_fid: to_c(*fid),
+                hui_extent: hsm_extent {
+                    offset: 0,
+                    length: u64::MAX,
+                },
+            };
+            let at = words.as_mut_ptr().cast::<u8>().wrapping_add(header + item * n);
+            #[expect(unsafe_code, reason = "a C struct with items behind it")]
+            // SAFETY: inside the buffer, which has room for all items; a packed struct needs no alignment.
+            unsafe {
+                at.cast::<hsm_user_item>().write_unaligned(whole);
+            }
+        }
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path, and the request with `hr_itemcount` items and no data
+        // (liblustreapi_hsm.c, LL_IOC_HSM_REQUEST).
+        let rc = unsafe { self.0.llapi_hsm_request(path.as_ptr(), words.as_ptr().cast()) };
+        check(CALL, rc)
+    }
+
+    /// `HUA_*` of what goes on with a file.
+    pub(super) fn current_action(&self, path: &Path) -> Result<u32, HsmError> {
+        const CALL: &str = "llapi_hsm_current_action";
+        if self.0.llapi_hsm_current_action.is_err() {
+            return Err(HsmError::new(CALL, libc::EOPNOTSUPP));
+        }
+        let path = c_path(path)?;
+        let mut current = hsm_current_action::default();
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path, fills in the struct (LL_IOC_HSM_ACTION).
+        let rc = unsafe { self.0.llapi_hsm_current_action(path.as_ptr(), &raw mut current) };
+        check(CALL, rc)?;
+        Ok(current.hca_action)
     }
 
     /// Makes a released file with the attributes of `stat`; a stripe size and count of 0 are the default.
@@ -415,6 +476,14 @@ const NO_FID: lu_fid = lu_fid {
     f_oid: 0,
     f_ver: 0,
 };
+
+const fn to_c(fid: Fid) -> lu_fid {
+    lu_fid {
+        f_seq: fid.seq,
+        f_oid: fid.oid,
+        f_ver: fid.ver,
+    }
+}
 
 const fn of_c(fid: lu_fid) -> Fid {
     Fid {

@@ -26,6 +26,7 @@ mod library;
 mod mdts;
 mod mount;
 mod registrar;
+mod request;
 pub mod wire;
 mod xattr;
 
@@ -35,3 +36,4 @@ pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
 pub use mount::{MAP_XATTR, Mount, MountError, is_users_xattr};
 pub use registrar::{Nudge, Registrar};
+pub use request::UserAction;

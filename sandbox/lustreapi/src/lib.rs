@@ -23,3 +23,4 @@ mod mdts;
 mod police;
 mod reference;
 mod registration;
+mod user;

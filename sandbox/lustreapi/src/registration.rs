@@ -259,7 +259,7 @@ pub extern "C" fn llapi_msg_set_level(_level: c_int) {}
 ///
 /// # Safety
 /// NUL-terminated.
-unsafe fn file(at: *const c_char) -> Result<(PathBuf, Fid), i32> {
+pub(crate) unsafe fn file(at: *const c_char) -> Result<(PathBuf, Fid), i32> {
     // SAFETY: as the caller promises.
     let path = unsafe { path(at) }.ok_or(libc::EINVAL)?;
     let (mount, fid) = crate::interpose::file_at(&path).ok_or(libc::ENOTTY)?;

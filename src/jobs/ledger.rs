@@ -1,0 +1,259 @@
+//! What came of each file, on disk: an embedded database for each job.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `job` | `spec` | the [`Spec`](super::Spec), JSON |
+//! | `job` | `counts` | [`Counts`] of all rows, JSON; written with them |
+//! | `files` | the path's bytes | a [`Row`], JSON |
+//!
+//! A row is written when a file is asked for and again when it has ended. What a killed job had asked for and not seen
+//! the end of is looked at again, and asked for again only if nothing goes on with it.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use super::Spec;
+use super::summary::Counts;
+
+const JOB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("job");
+const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
+/// Pages that stay in memory.
+const CACHE: usize = 8 << 20;
+
+/// How far a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The coordinator was asked.
+    Requested,
+    /// It was done.
+    Done,
+    /// Nothing had to be done.
+    Already,
+    /// It could not be done.
+    Failed,
+}
+
+/// What came of one file.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// How far it is.
+    pub outcome: Outcome,
+    /// Its FID, where it was looked at.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fid: String,
+    /// Bytes.
+    pub size: u64,
+    /// From the request to the end.
+    #[serde(default)]
+    pub seconds: f64,
+    /// 0: none.
+    #[serde(default)]
+    pub errno: i32,
+    /// In words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// A ledger that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process has it.
+    #[error("job '{0}' is running (lhsmtool-s3 status {0} shows how far it is)")]
+    Running(String),
+    /// There is none.
+    #[error("no job '{id}' in '{}'; lhsmtool-s3 jobs list has all", directory.display())]
+    None {
+        /// Asked for.
+        id: String,
+        /// Where.
+        directory: PathBuf,
+    },
+    /// The database.
+    #[error("the ledger '{}': {source}", path.display())]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
+    },
+    /// What is in it.
+    #[error("the ledger '{}' is damaged: {what}", path.display())]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+        /// How.
+        what: String,
+    },
+    /// Its directory.
+    #[error("can't make '{}': {source}. Set `state_dir` in section [lustre]", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// One job's.
+#[derive(Debug)]
+pub struct Ledger {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Ledger {
+    /// A new job's.
+    ///
+    /// # Errors
+    /// The state directory takes no file.
+    pub fn create(directory: &Path, spec: &Spec) -> Result<Self, LedgerError> {
+        std::fs::create_dir_all(directory).map_err(|source| LedgerError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let ledger = Self::open_file(directory, &spec.id, true)?;
+        let spec = serde_json::to_vec(spec).map_err(|error| ledger.damaged(&error))?;
+        ledger.write(|transaction| {
+            transaction.open_table(FILES)?;
+            transaction.open_table(JOB)?.insert("spec", spec.as_slice())?;
+            Ok(())
+        })?;
+        Ok(ledger)
+    }
+
+    /// A former job's.
+    ///
+    /// # Errors
+    /// There is none, another process has it, or it is damaged.
+    pub fn open(directory: &Path, id: &str) -> Result<(Self, Spec), LedgerError> {
+        let named = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !named || !directory.join(format!("{id}.redb")).is_file() {
+            return Err(LedgerError::None {
+                id: id.to_owned(),
+                directory: directory.to_owned(),
+            });
+        }
+        let ledger = Self::open_file(directory, id, false)?;
+        let spec = ledger.job("spec")?.ok_or_else(|| ledger.damaged(&"it has no job"))?;
+        let spec = serde_json::from_slice(&spec).map_err(|error| ledger.damaged(&error))?;
+        Ok((ledger, spec))
+    }
+
+    fn open_file(directory: &Path, id: &str, create: bool) -> Result<Self, LedgerError> {
+        let path = directory.join(format!("{id}.redb"));
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE);
+        let opened = if create {
+            builder.create(&path)
+        } else {
+            builder.open(&path)
+        };
+        match opened {
+            Ok(database) => Ok(Self { database, path }),
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(LedgerError::Running(id.to_owned())),
+            Err(error) => Err(LedgerError::Database {
+                path,
+                source: Box::new(error.into()),
+            }),
+        }
+    }
+
+    fn damaged(&self, what: &dyn std::fmt::Display) -> LedgerError {
+        LedgerError::Damaged {
+            path: self.path.clone(),
+            what: what.to_string(),
+        }
+    }
+
+    fn failed(&self, source: redb::Error) -> LedgerError {
+        LedgerError::Database {
+            path: self.path.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), LedgerError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            work(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.failed(error))
+    }
+
+    fn job(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(JOB)?;
+            Ok(table.get(name)?.map(|value| value.value().to_vec()))
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// The counters as of the last rows.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn counts(&self) -> Result<Counts, LedgerError> {
+        let counts = self.job("counts")?;
+        counts.map_or(Ok(Counts::default()), |counts| {
+            serde_json::from_slice(&counts).map_err(|error| self.damaged(&error))
+        })
+    }
+
+    /// Rows, all of them or none, with the counters after them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn record(&self, rows: &[(PathBuf, Row)], counts: &Counts) -> Result<(), LedgerError> {
+        let encode = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| self.damaged(&error));
+        let counts = encode(serde_json::to_vec(counts))?;
+        let rows = rows
+            .iter()
+            .map(|(path, row)| Ok((path.as_os_str().as_bytes(), encode(serde_json::to_vec(row))?)))
+            .collect::<Result<Vec<_>, LedgerError>>()?;
+        self.write(|transaction| {
+            let mut files = transaction.open_table(FILES)?;
+            for (path, row) in &rows {
+                files.insert(*path, row.as_slice())?;
+            }
+            transaction.open_table(JOB)?.insert("counts", counts.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// What came of a file so far.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn row(&self, path: &Path) -> Result<Option<Row>, LedgerError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(FILES)?;
+            Ok(table
+                .get(path.as_os_str().as_bytes())?
+                .map(|value| value.value().to_vec()))
+        };
+        let row: Option<Vec<u8>> = read().map_err(|error| self.failed(error))?;
+        row.map(|row| serde_json::from_slice(&row).map_err(|error| self.damaged(&error)))
+            .transpose()
+    }
+
+    /// Gives every row to `each`, by path.
+    ///
+    /// # Errors
+    /// The database's, or the first of `each`.
+    pub fn rows<E: From<LedgerError>>(&self, mut each: impl FnMut(&[u8], Row) -> Result<(), E>) -> Result<(), E> {
+        let failed = |error: redb::Error| E::from(self.failed(error));
+        let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
+        let table = transaction.open_table(FILES).map_err(|error| failed(error.into()))?;
+        for entry in table.iter().map_err(|error| failed(error.into()))? {
+            let (path, row) = entry.map_err(|error| failed(error.into()))?;
+            let row = serde_json::from_slice(row.value()).map_err(|error| self.damaged(&error))?;
+            each(path.value(), row)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Bulk jobs: archive, restore, release, remove or cancel for whole trees and long lists, with one ledger of what came
+//! of each file.
+//!
+//! A `source` (a walk or a list) is filtered by `select`; `run` keeps the coordinator's queue no deeper than a `window`
+//! that follows the completions, and each file is followed to its end. `ledger` is what survives: a job that was killed
+//! reads its source again and passes over what is done. `summary` is what everybody else sees of it, also while it runs.
+
+mod ledger;
+mod run;
+mod select;
+mod source;
+mod summary;
+mod window;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::lustre::{HsmStates, UserAction};
+use crate::types::ArchiveId;
+
+pub use ledger::{Ledger, LedgerError, Outcome, Row};
+pub use run::{JobError, run};
+pub use select::{HsmFilter, Select, SelectError};
+pub use summary::{Counts, Phase, Summary};
+
+/// What a job is, as its ledger keeps it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its name.
+    pub id: String,
+    /// What is done.
+    pub action: UserAction,
+    /// The archive id that is asked for; `None`: the file's, or the coordinator's default.
+    pub archive_id: Option<ArchiveId>,
+    /// The mount point.
+    pub mount: PathBuf,
+    /// What is walked.
+    pub roots: Vec<PathBuf>,
+    /// Or the names in this file.
+    pub list: Option<PathBuf>,
+    /// Which end with NUL, not with a newline.
+    pub nul: bool,
+    /// Which files are meant.
+    pub select: Select,
+    /// At most so many files are asked for and not done.
+    pub window: usize,
+    /// Calls at a time.
+    pub threads: usize,
+    /// Nothing is asked for; what would be counts as done.
+    pub dry_run: bool,
+    /// Seconds since 1970.
+    pub created: i64,
+}
+
+/// Where jobs are kept.
+#[must_use]
+pub fn directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("jobs")
+}
+
+/// A name that is not another job's: what, when, and four digits.
+#[must_use]
+pub fn new_id(action: UserAction) -> String {
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let now: String = now.chars().filter(char::is_ascii_digit).collect();
+    let (day, time) = now.split_at(now.len().min(8));
+    format!("{}-{day}-{time}-{:04x}", word(action), fastrand::u16(..))
+}
+
+/// As on the command line.
+#[must_use]
+pub const fn word(action: UserAction) -> &'static str {
+    match action {
+        UserAction::Archive => "archive",
+        UserAction::Restore => "restore",
+        UserAction::Release => "release",
+        UserAction::Remove => "remove",
+        UserAction::Cancel => "cancel",
+    }
+}
+
+/// What is to be done about a file in these states.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Need {
+    /// It is as it should be.
+    Nothing,
+    /// It can't be done: errno and why.
+    Impossible(i32, &'static str),
+    Ask,
+}
+
+fn need(action: UserAction, states: HsmStates) -> Need {
+    match action {
+        UserAction::Archive if states.is_clean() => Need::Nothing,
+        UserAction::Restore if !states.released() => Need::Nothing,
+        UserAction::Restore if states.lost() => {
+            Need::Impossible(libc::ENODATA, "its copy is marked LOST (lhsmtool-s3 scrub says more)")
+        }
+        UserAction::Release if states.released() => Need::Nothing,
+        UserAction::Release if !states.archived() => {
+            Need::Impossible(libc::EPERM, "it is not archived: archive it first")
+        }
+        UserAction::Release if states.dirty() => Need::Impossible(
+            libc::EPERM,
+            "it was changed after it was archived: archive it again first",
+        ),
+        UserAction::Release if states.lost() => Need::Impossible(libc::EPERM, "its copy is marked LOST"),
+        UserAction::Remove if states.released() => {
+            Need::Impossible(libc::EPERM, "its copy is all there is of it: restore it first")
+        }
+        UserAction::Remove if !states.archived() && !states.exists() => Need::Nothing,
+        UserAction::Archive | UserAction::Restore | UserAction::Release | UserAction::Remove | UserAction::Cancel => {
+            Need::Ask
+        }
+    }
+}
+
+/// An errno as a person reads it.
+fn meaning(errno: i32) -> String {
+    match errno {
+        libc::EPERM => {
+            "EPERM: the file's state or archive does not allow it, or you may not (see `lfs hsm_state`)".into()
+        }
+        libc::EBUSY => "EBUSY: it is open, or changed meanwhile".into(),
+        libc::ENOENT => "ENOENT: it is gone".into(),
+        _ => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}

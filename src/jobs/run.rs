@@ -1,0 +1,552 @@
+//! A job at work: from its source through the window to each file's end.
+//!
+//! One thread decides; `Hands` make the calls that take a while. A file is looked at (FID, states), asked for in a
+//! batch, and looked at again, less and less often, until it is as it should be or nothing goes on with it any more.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::ledger::{Ledger, LedgerError, Outcome, Row};
+use super::select::SelectError;
+use super::source::{self, Found};
+use super::summary::{Phase, Summary};
+use super::window::Window;
+use super::{Need, Spec, meaning, need};
+use crate::action::HsmError;
+use crate::lustre::{HsmStates, Mount, UserAction};
+use crate::transfer::Control;
+use crate::types::{Fid, Timestamp};
+
+/// Between the first request and the first look.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// From then on the coordinator is asked as well whether anything goes on: it looks through its log for that.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+/// Rows that go to the ledger at once, and how long they may wait.
+const ROWS: usize = 2000;
+const FLUSH: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(200);
+/// A coordinator that is stopped is asked again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a job ended before its time; the same job can be resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A glob.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// A request that fails for all files.
+    #[error("{0}")]
+    Request(HsmError),
+    /// A signal.
+    #[error("stopped; go on with: lhsmtool-s3 jobs resume {0}")]
+    Stopped(String),
+}
+
+/// Does a job, or what is left of it; with `retry_failed` also what has failed before. `tick` is called some times a second.
+///
+/// # Errors
+/// What ended it early. Single files' trouble is in the ledger.
+pub fn run(
+    mount: &Mount,
+    spec: &Spec,
+    ledger: &Ledger,
+    retry_failed: bool,
+    control: &Control,
+    tick: &mut dyn FnMut(&Summary),
+) -> Result<Summary, JobError> {
+    let selector = spec.select.selector()?;
+    let mut summary = Summary::new(spec);
+    summary.counts = ledger.counts()?;
+    let (to_source, found) = sync_channel(1000);
+    let (to_hands, tasks) = channel();
+    let (to_us, answers) = channel();
+    let tasks = Mutex::new(tasks);
+    std::thread::scope(|scope| {
+        let source = scope.spawn(|| {
+            let to_source = to_source;
+            source::send(spec, &selector, control, &to_source);
+        });
+        for _ in 0..spec.threads {
+            let (tasks, to_us) = (&tasks, to_us.clone());
+            scope.spawn(move || hand(mount, spec, tasks, &to_us));
+        }
+        let mut job = Job {
+            mount,
+            spec,
+            ledger,
+            retry_failed,
+            control,
+            window: Window::new(spec.window, Instant::now()),
+            summary,
+            began: Instant::now(),
+            hands: to_hands,
+            looking: 0,
+            batch: Vec::new(),
+            active: HashMap::new(),
+            next: 0,
+            due: BinaryHeap::new(),
+            rows: Vec::new(),
+            flushed: Instant::now(),
+            not_before: None,
+        };
+        let result = job.work(&found, &answers, tick);
+        // The source ends when nobody takes what it finds, the hands when nobody has anything for them.
+        drop(found);
+        let flushed = job.flush();
+        let mut summary = job.summary();
+        drop(job);
+        let walked = source.join().is_ok();
+        result?;
+        flushed?;
+        assert!(walked, "the source of a job panicked");
+        summary.phase = if control.stopped().is_some() {
+            Phase::Stopped
+        } else {
+            Phase::Ended
+        };
+        tick(&summary);
+        match summary.phase {
+            Phase::Stopped => Err(JobError::Stopped(spec.id.clone())),
+            _ => Ok(summary),
+        }
+    })
+}
+
+enum Task {
+    /// A file of the source.
+    Look(PathBuf, u64),
+    /// One that was asked for; and whether to ask the coordinator.
+    Check(u64, Fid, bool),
+    Release(u64, Fid),
+}
+
+enum Answer {
+    Looked(PathBuf, u64, Result<(Fid, HsmStates, bool), HsmError>),
+    /// `false`: nothing goes on with it.
+    Checked(u64, Result<(HsmStates, bool), HsmError>),
+    Released(u64, Result<(), HsmError>),
+}
+
+fn hand(mount: &Mount, spec: &Spec, tasks: &Mutex<Receiver<Task>>, answers: &Sender<Answer>) {
+    loop {
+        let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let answer = match task {
+            Err(_) => return,
+            Ok(Task::Look(path, size)) => {
+                let looked = look(mount, spec, &path);
+                Answer::Looked(path, size, looked)
+            }
+            Ok(Task::Check(id, fid, deep)) => Answer::Checked(id, check(mount, spec, fid, deep)),
+            Ok(Task::Release(id, fid)) => Answer::Released(id, mount.request(UserAction::Release, None, &[fid])),
+        };
+        if answers.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// With whether anything goes on that is to be cancelled.
+fn look(mount: &Mount, spec: &Spec, path: &Path) -> Result<(Fid, HsmStates, bool), HsmError> {
+    let (fid, states) = mount.look(path)?;
+    let acting = spec.action == UserAction::Cancel && mount.has_action(fid)?;
+    Ok((fid, states, acting))
+}
+
+fn check(mount: &Mount, spec: &Spec, fid: Fid, deep: bool) -> Result<(HsmStates, bool), HsmError> {
+    let states = mount.states_of(fid)?;
+    let deep = deep || spec.action == UserAction::Cancel;
+    if !deep || (spec.action != UserAction::Cancel && need(spec.action, states) == Need::Nothing) {
+        return Ok((states, true));
+    }
+    match mount.has_action(fid) {
+        // It may have ended between the two calls.
+        Ok(false) => Ok((mount.states_of(fid)?, false)),
+        Ok(true) => Ok((states, true)),
+        // An old library: only the states tell.
+        Err(error) if error.errno == libc::EOPNOTSUPP => Ok((states, true)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file that was asked for.
+struct Active {
+    path: PathBuf,
+    fid: Fid,
+    size: u64,
+    since: Instant,
+    pause: Duration,
+}
+
+struct Job<'a> {
+    mount: &'a Mount,
+    spec: &'a Spec,
+    ledger: &'a Ledger,
+    retry_failed: bool,
+    control: &'a Control,
+    window: Window,
+    summary: Summary,
+    began: Instant,
+    hands: Sender<Task>,
+    /// Files that hands are looking at for the first time.
+    looking: usize,
+    /// To be asked for together.
+    batch: Vec<Active>,
+    active: HashMap<u64, Active>,
+    next: u64,
+    due: BinaryHeap<Reverse<(Instant, u64)>>,
+    rows: Vec<(PathBuf, Row)>,
+    flushed: Instant,
+    /// The coordinator is stopped.
+    not_before: Option<Instant>,
+}
+
+impl Job<'_> {
+    fn work(
+        &mut self,
+        found: &Receiver<Found>,
+        answers: &Receiver<Answer>,
+        tick: &mut dyn FnMut(&Summary),
+    ) -> Result<(), JobError> {
+        let mut ticked = Instant::now();
+        while self.control.stopped().is_none() {
+            self.fill(found)?;
+            if self.batch.len() >= Mount::MOST_REQUESTED || (self.looking == 0 && !self.batch.is_empty()) {
+                self.submit()?;
+            }
+            let now = Instant::now();
+            self.look_at_due(now);
+            if self.summary.complete && self.looking == 0 && self.batch.is_empty() && self.active.is_empty() {
+                break;
+            }
+            match answers.recv_timeout(self.patience(now)) {
+                Ok(answer) => self.take(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            while let Ok(answer) = answers.try_recv() {
+                self.take(answer);
+            }
+            self.window.adjust(Instant::now());
+            if self.rows.len() >= ROWS || self.flushed.elapsed() >= FLUSH {
+                self.flush()?;
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                tick(&self.summary());
+            }
+        }
+        Ok(())
+    }
+
+    fn in_hand(&self) -> usize {
+        self.looking + self.batch.len() + self.active.len()
+    }
+
+    /// As long as nothing can change but by an answer.
+    fn patience(&self, now: Instant) -> Duration {
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        let next = due.into_iter().chain(self.not_before).min();
+        let full = self.in_hand() >= self.window.size();
+        // The source has no bell: while there is room, it is asked again soon.
+        let most = if full || self.summary.complete {
+            TICK
+        } else {
+            Duration::from_millis(5)
+        };
+        next.map_or(most, |at| at.saturating_duration_since(now).min(most))
+    }
+
+    /// Takes from the source what the window has room for.
+    fn fill(&mut self, found: &Receiver<Found>) -> Result<(), JobError> {
+        while self.in_hand() < self.window.size() && !self.summary.complete {
+            match found.try_recv() {
+                Ok(Found::File { path, size }) => self.begin(path, size)?,
+                Ok(Found::Bad { path, errno, reason }) => {
+                    self.summary.found += 1;
+                    if self.ledger.row(&path)?.is_none() {
+                        self.end(path, None, 0, Duration::ZERO, Outcome::Failed, errno, reason);
+                    }
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => self.summary.complete = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, path: PathBuf, size: u64) -> Result<(), JobError> {
+        self.summary.found += 1;
+        self.summary.found_bytes += size;
+        // A former run, or a list that has it twice.
+        match self.ledger.row(&path)? {
+            Some(row) if row.outcome == Outcome::Failed && self.retry_failed => {
+                self.summary.counts.failed = self.summary.counts.failed.saturating_sub(1);
+            }
+            Some(row) if row.outcome != Outcome::Requested => return Ok(()),
+            _ if self.is_in_hand(&path) => return Ok(()),
+            _ => {}
+        }
+        self.looking += 1;
+        self.send(Task::Look(path, size));
+        Ok(())
+    }
+
+    /// Only a list can have a name twice, and rows that are not written yet are few.
+    fn is_in_hand(&self, path: &Path) -> bool {
+        self.spec.list.is_some()
+            && (self.rows.iter().any(|(row, _)| row == path)
+                || self.batch.iter().any(|file| file.path == path)
+                || self.active.values().any(|file| file.path == path))
+    }
+
+    fn send(&self, task: Task) {
+        // They end after us.
+        let sent = self.hands.send(task);
+        debug_assert!(sent.is_ok(), "the hands are gone");
+    }
+
+    fn take(&mut self, answer: Answer) {
+        match answer {
+            Answer::Looked(path, size, looked) => {
+                self.looking -= 1;
+                self.looked(path, size, looked);
+            }
+            Answer::Checked(id, checked) => self.checked(id, checked),
+            Answer::Released(id, released) => {
+                let Some(file) = self.active.remove(&id) else {
+                    return;
+                };
+                match released {
+                    Ok(()) => self.end_active(file, Outcome::Done, 0, String::new()),
+                    Err(error) => self.end_active(file, Outcome::Failed, error.errno, meaning(error.errno)),
+                }
+            }
+        }
+    }
+
+    fn looked(&mut self, path: PathBuf, size: u64, looked: Result<(Fid, HsmStates, bool), HsmError>) {
+        let (fid, states, acting) = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                let reason = meaning(error.errno);
+                return self.end(path, None, size, Duration::ZERO, Outcome::Failed, error.errno, reason);
+            }
+        };
+        if !self.spec.select.wants_states(states) {
+            self.summary.found -= 1;
+            self.summary.found_bytes -= size;
+            return;
+        }
+        let need = match self.spec.action {
+            UserAction::Cancel if !acting => Need::Nothing,
+            action => need(action, states),
+        };
+        match need {
+            Need::Nothing => self.end(
+                path,
+                Some(fid),
+                size,
+                Duration::ZERO,
+                Outcome::Already,
+                0,
+                String::new(),
+            ),
+            Need::Impossible(errno, why) => {
+                self.end(
+                    path,
+                    Some(fid),
+                    size,
+                    Duration::ZERO,
+                    Outcome::Failed,
+                    errno,
+                    why.to_owned(),
+                );
+            }
+            Need::Ask if self.spec.dry_run => {
+                self.end(path, Some(fid), size, Duration::ZERO, Outcome::Done, 0, String::new());
+            }
+            Need::Ask => {
+                let file = Active {
+                    path,
+                    fid,
+                    size,
+                    since: Instant::now(),
+                    pause: FIRST_LOOK,
+                };
+                if self.spec.action == UserAction::Release {
+                    let id = self.activate(file);
+                    self.send(Task::Release(id, fid));
+                } else {
+                    self.batch.push(file);
+                }
+            }
+        }
+    }
+
+    fn activate(&mut self, file: Active) -> u64 {
+        self.next += 1;
+        self.active.insert(self.next, file);
+        self.summary.peak = self.summary.peak.max(self.active.len() as u64);
+        self.next
+    }
+
+    /// Asks for the batch. One that is refused is cut in two until the file is alone that is not taken.
+    fn submit(&mut self) -> Result<(), JobError> {
+        if self.not_before.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        self.not_before = None;
+        self.summary.waits_for.clear();
+        let rest = self.batch.split_off(self.batch.len().min(Mount::MOST_REQUESTED));
+        let mut waiting = vec![std::mem::replace(&mut self.batch, rest)];
+        // Written before it is done: a killed job knows what it may have asked for.
+        for file in waiting.iter().flatten() {
+            self.rows.push((file.path.clone(), row(file, Outcome::Requested)));
+        }
+        self.flush()?;
+        while let Some(mut files) = waiting.pop() {
+            let fids: Vec<Fid> = files.iter().map(|file| file.fid).collect();
+            let Err(error) = self.mount.request(self.spec.action, self.spec.archive_id, &fids) else {
+                for file in files {
+                    let due = Instant::now() + file.pause;
+                    let id = self.activate(file);
+                    self.due.push(Reverse((due, id)));
+                }
+                continue;
+            };
+            match error.errno {
+                libc::EAGAIN | libc::ESHUTDOWN | libc::ENOTCONN | libc::EINPROGRESS => {
+                    self.summary.waits_for = format!("the coordinator ({error})");
+                    self.not_before = Some(Instant::now() + AGAIN);
+                    self.batch.extend(files);
+                    self.batch.extend(waiting.drain(..).flatten());
+                }
+                libc::EOPNOTSUPP | libc::ENOTTY => return Err(JobError::Request(error)),
+                errno if files.len() <= 1 => {
+                    for file in files {
+                        self.end_active(file, Outcome::Failed, errno, meaning(errno));
+                    }
+                }
+                _ => {
+                    let second = files.split_off(files.len() / 2);
+                    waiting.push(second);
+                    waiting.push(files);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_due(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            if let Some(file) = self.active.get(&id) {
+                let deep = file.pause >= ASK_AFTER;
+                self.send(Task::Check(id, file.fid, deep));
+            }
+        }
+    }
+
+    fn checked(&mut self, id: u64, checked: Result<(HsmStates, bool), HsmError>) {
+        let Some(mut file) = self.active.remove(&id) else {
+            return;
+        };
+        let (states, acting) = match checked {
+            Ok(checked) => checked,
+            Err(error) if error.errno == libc::EAGAIN => (HsmStates::default(), true),
+            Err(error) => return self.end_active(file, Outcome::Failed, error.errno, meaning(error.errno)),
+        };
+        match self.spec.action {
+            UserAction::Cancel if !acting => return self.end_active(file, Outcome::Done, 0, String::new()),
+            UserAction::Cancel => {}
+            action if need(action, states) == Need::Nothing => {
+                return self.end_active(file, Outcome::Done, 0, String::new());
+            }
+            UserAction::Archive if !acting && states.dirty() => {
+                let reason = "it was changed while it was archived: archive it again".to_owned();
+                return self.end_active(file, Outcome::Failed, libc::EBUSY, reason);
+            }
+            _ if !acting => {
+                let reason = format!("the action failed; the log of the mover says why (FID {})", file.fid);
+                return self.end_active(file, Outcome::Failed, libc::EIO, reason);
+            }
+            _ => {}
+        }
+        file.pause = (file.pause * 3 / 2).min(LONGEST_PAUSE);
+        self.due.push(Reverse((Instant::now() + file.pause, id)));
+        self.active.insert(id, file);
+    }
+
+    fn end_active(&mut self, file: Active, outcome: Outcome, errno: i32, reason: String) {
+        let took = file.since.elapsed();
+        self.end(file.path, Some(file.fid), file.size, took, outcome, errno, reason);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a row of the ledger")]
+    fn end(
+        &mut self,
+        path: PathBuf,
+        fid: Option<Fid>,
+        size: u64,
+        took: Duration,
+        outcome: Outcome,
+        errno: i32,
+        reason: String,
+    ) {
+        self.summary.counts.add(outcome, size);
+        self.window.completed(1);
+        let row = Row {
+            outcome,
+            fid: fid.map(|fid| fid.to_string()).unwrap_or_default(),
+            size,
+            seconds: took.as_secs_f64(),
+            errno,
+            reason,
+        };
+        self.rows.push((path, row));
+    }
+
+    fn flush(&mut self) -> Result<(), JobError> {
+        self.flushed = Instant::now();
+        if !self.rows.is_empty() {
+            self.ledger.record(&self.rows, &self.summary.counts)?;
+            self.rows.clear();
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "rates")]
+    fn summary(&self) -> Summary {
+        let mut summary = self.summary.clone();
+        summary.updated = Timestamp::now().seconds;
+        summary.seconds = self.began.elapsed().as_secs_f64();
+        summary.active = self.active.len() as u64;
+        summary.window = self.window.size() as u64;
+        summary.rate = self.window.rate();
+        summary.average = summary.counts.ended() as f64 / summary.seconds.max(0.001);
+        let left = summary.found.saturating_sub(summary.counts.ended());
+        summary.eta = (summary.complete && summary.rate > 0.0).then(|| left as f64 / summary.rate);
+        summary
+    }
+}
+
+fn row(file: &Active, outcome: Outcome) -> Row {
+    Row {
+        outcome,
+        fid: file.fid.to_string(),
+        size: file.size,
+        seconds: 0.0,
+        errno: 0,
+        reason: String::new(),
+    }
+}
