@@ -4,7 +4,7 @@
 //! batch, and looked at again, less and less often, until it is as it should be or nothing goes on with it any more.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -94,6 +94,7 @@ pub fn run(
             next: 0,
             due: BinaryHeap::new(),
             rows: Vec::new(),
+            names: HashSet::new(),
             flushed: Instant::now(),
             not_before: None,
         };
@@ -203,6 +204,8 @@ struct Job<'a> {
     next: u64,
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     rows: Vec<(PathBuf, Row)>,
+    /// Of a list: those without an end in the ledger.
+    names: HashSet<PathBuf>,
     flushed: Instant,
     /// The coordinator is stopped.
     not_before: Option<Instant>,
@@ -283,28 +286,23 @@ impl Job<'_> {
     }
 
     fn begin(&mut self, path: PathBuf, size: u64) -> Result<(), JobError> {
+        // Only a list can have a name twice.
+        if self.spec.list.is_some() && !self.names.insert(path.clone()) {
+            return Ok(());
+        }
         self.summary.found += 1;
         self.summary.found_bytes += size;
-        // A former run, or a list that has it twice.
+        // A former run's.
         match self.ledger.row(&path)? {
             Some(row) if row.outcome == Outcome::Failed && self.retry_failed => {
                 self.summary.counts.failed = self.summary.counts.failed.saturating_sub(1);
             }
             Some(row) if row.outcome != Outcome::Requested => return Ok(()),
-            _ if self.is_in_hand(&path) => return Ok(()),
             _ => {}
         }
         self.looking += 1;
         self.send(Task::Look(path, size));
         Ok(())
-    }
-
-    /// Only a list can have a name twice, and rows that are not written yet are few.
-    fn is_in_hand(&self, path: &Path) -> bool {
-        self.spec.list.is_some()
-            && (self.rows.iter().any(|(row, _)| row == path)
-                || self.batch.iter().any(|file| file.path == path)
-                || self.active.values().any(|file| file.path == path))
     }
 
     fn send(&self, task: Task) {
@@ -520,7 +518,11 @@ impl Job<'_> {
         self.flushed = Instant::now();
         if !self.rows.is_empty() {
             self.ledger.record(&self.rows, &self.summary.counts)?;
-            self.rows.clear();
+            for (path, row) in self.rows.drain(..) {
+                if row.outcome != Outcome::Requested {
+                    self.names.remove(&path);
+                }
+            }
         }
         Ok(())
     }

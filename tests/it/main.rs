@@ -9,6 +9,7 @@ mod first_light;
 mod full_pipe;
 mod hostile;
 mod import;
+mod jobs;
 mod life;
 mod matrix;
 mod model;
