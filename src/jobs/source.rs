@@ -40,7 +40,7 @@ pub(super) fn send(spec: &Spec, selector: &Selector<'_>, control: &Control, to: 
 /// Of one path; `None`: not meant.
 fn found(spec: &Spec, selector: &Selector<'_>, path: PathBuf, stat: &Metadata) -> Option<Found> {
     let below = path.strip_prefix(&spec.mount).unwrap_or(&path);
-    (stat.is_file() && selector.wants(below, stat)).then(|| Found::File { size: stat.len(), path })
+    (stat.is_file() && selector.wants(below, stat)).then_some(Found::File { size: stat.len(), path })
 }
 
 fn bad(path: PathBuf, error: &std::io::Error) -> Found {

@@ -145,7 +145,7 @@ impl Summary {
             if path.extension().is_some_and(|extension| extension == "json")
                 && let Ok(summary) = serde_json::from_slice::<Self>(&std::fs::read(&path)?)
             {
-                all.push(summary.as_of_now());
+                all.push(summary.seen_now());
             }
         }
         all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
@@ -158,11 +158,11 @@ impl Summary {
     /// There is none, or it can't be read.
     pub fn of(directory: &Path, id: &str) -> std::io::Result<Self> {
         let bytes = std::fs::read(directory.join(format!("{id}.json")))?;
-        Ok(serde_json::from_slice::<Self>(&bytes)?.as_of_now())
+        Ok(serde_json::from_slice::<Self>(&bytes)?.seen_now())
     }
 
     /// One whose process is gone does not run.
-    fn as_of_now(mut self) -> Self {
+    fn seen_now(mut self) -> Self {
         let alive = Path::new("/proc").join(self.pid.to_string()).exists();
         if self.phase == Phase::Running && !alive {
             self.phase = Phase::Stopped;
