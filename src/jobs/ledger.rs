@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `job` | `spec` | the [`Spec`](super::Spec), JSON |
+//! | `job` | `spec` | the [`Spec`], JSON |
 //! | `job` | `counts` | [`Counts`] of all rows, JSON; written with them |
 //! | `files` | the path's bytes | a [`Row`], JSON |
 //!
