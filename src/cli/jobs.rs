@@ -472,20 +472,9 @@ fn list(directory: &Path, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn summary(directory: &Path, job: &str) -> Result<Summary, Failure> {
-    Summary::of(directory, job).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => LedgerError::None {
-            id: job.to_owned(),
-            directory: directory.to_owned(),
-        }
-        .into(),
-        _ => Failure::from(error),
-    })
-}
-
 fn show(directory: &Path, job: &str) -> Result<(), Failure> {
     const MOST: usize = 20;
-    let summary = summary(directory, job)?;
+    let summary = Summary::find(directory, job)?;
     println!("{}", serde_json::to_string_pretty(&summary)?);
     if summary.phase == Phase::Running || summary.counts.failed == 0 {
         return Ok(());
@@ -502,7 +491,7 @@ fn show(directory: &Path, job: &str) -> Result<(), Failure> {
 }
 
 fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failure> {
-    let summary = summary(directory, job)?;
+    let summary = Summary::find(directory, job)?;
     if summary.phase == Phase::Running {
         let pid = i32::try_from(summary.pid)?;
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

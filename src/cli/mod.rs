@@ -14,6 +14,7 @@ mod import;
 mod jobs;
 mod scrub;
 mod site;
+mod status;
 
 pub use bench::BenchArgs;
 pub use bucket::Bucket;
@@ -22,6 +23,7 @@ pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
 pub use scrub::ScrubArgs;
 use site::{Site, SitePlan};
+pub use status::StatusArgs;
 
 /// Lustre HSM copytool for S3: archives files to a bucket and restores them when they are opened.
 #[derive(Debug, Parser)]
@@ -70,6 +72,8 @@ pub enum Command {
     /// Jobs that run or have run: list, show, resume, cancel, report
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// How far the jobs of this node are
+    Status(StatusArgs),
     /// Compare what files say of their copies with what the bucket has; find what is lost and what is nobody's
     Scrub(ScrubArgs),
 }
@@ -110,6 +114,7 @@ impl Command {
             Self::Remove(args) => jobs::run(args, UserAction::Remove, settings, config),
             Self::Cancel(args) => jobs::run(args, UserAction::Cancel, settings, config),
             Self::Jobs(command) => jobs::command(command, settings),
+            Self::Status(args) => status::run(args, settings),
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),
             Self::Rebuild(args) => import::rebuild(args, settings),

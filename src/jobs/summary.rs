@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use super::ledger::Outcome;
+use super::ledger::{LedgerError, Outcome};
 use crate::lustre::UserAction;
 
 /// Files by what came of them.
@@ -156,9 +156,16 @@ impl Summary {
     ///
     /// # Errors
     /// There is none, or it can't be read.
-    pub fn of(directory: &Path, id: &str) -> std::io::Result<Self> {
-        let bytes = std::fs::read(directory.join(format!("{id}.json")))?;
-        Ok(serde_json::from_slice::<Self>(&bytes)?.seen_now())
+    pub fn find(directory: &Path, id: &str) -> Result<Self, LedgerError> {
+        let all = Self::all(directory).map_err(|source| LedgerError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let found = all.into_iter().find(|summary| summary.id == id);
+        found.ok_or_else(|| LedgerError::None {
+            id: id.to_owned(),
+            directory: directory.to_owned(),
+        })
     }
 
     /// One whose process is gone does not run.

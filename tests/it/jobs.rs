@@ -224,8 +224,18 @@ fn a_coordinator_that_is_stopped_is_waited_for() {
     while waits().is_none() {
         std::thread::yield_now();
     }
+    let status = rig.run(&["status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        text.contains("(running)") && text.contains("waits for the coordinator"),
+        "{text}"
+    );
     rig.client.control(HsmControl::Enabled).unwrap();
     let line = json(&child.wait_with_output().unwrap());
     assert_eq!((count(&line, "done"), count(&line, "failed")), (10, 0), "{line}");
     assert_eq!(rig.states_of("d1/f0001"), ARCHIVED);
+    let status = rig.run(&["status", line["id"].as_str().unwrap(), "--json"]);
+    assert_eq!(json(&status)["phase"], "ended");
+    let unknown = rig.run(&["status", "archive-none"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no job 'archive-none'"));
 }

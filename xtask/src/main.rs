@@ -3,6 +3,8 @@
 //!
 //! `cargo xtask crash`: kills the daemon again and again, and looks for what was lost.
 //!
+//! `cargo xtask jobs`: many files through the bulk commands, everybody's counts compared.
+//!
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
 
@@ -20,9 +22,10 @@ fn main() -> ExitCode {
         Some("bindings") => check_bindings(arguments.iter().any(|argument| argument == "--write")),
         Some("sandbox") => run("sandbox", arguments),
         Some("crash") => run("crash", arguments),
+        Some("jobs") => run("jobs", arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS]{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask jobs [OPTIONS]{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()
