@@ -492,13 +492,10 @@ fn show(directory: &Path, job: &str) -> Result<(), Failure> {
 
 fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failure> {
     let summary = Summary::find(directory, job)?;
-    if summary.phase == Phase::Running {
-        let pid = i32::try_from(summary.pid)?;
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if !name.starts_with("lhsmtool-s3") {
-            return Err(format!("process {pid} of job '{job}' is another program now").into());
-        }
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
+    // Only a process that has the ledger is the job's: a pid may be another's by now.
+    if let Err(LedgerError::Running(_)) = Ledger::open(directory, job) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(summary.pid)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
     }
     let (ledger, spec) = opened(directory, job)?;
     let mount = open_mount(settings, &spec.mount)?;
@@ -508,8 +505,10 @@ fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failur
             && let Ok(fid) = row.fid.parse()
             && mount.has_action(fid).unwrap_or(false)
         {
-            mount.request(UserAction::Cancel, spec.archive_id, &[fid])?;
-            asked += 1;
+            match mount.request(UserAction::Cancel, spec.archive_id, &[fid]) {
+                Ok(()) => asked += 1,
+                Err(error) => tracing::warn!(file = row.fid, %error, "can't be cancelled"),
+            }
         }
         Ok(())
     })?;

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ pub fn run(
         });
         for _ in 0..spec.threads {
             let (tasks, to_us) = (&tasks, to_us.clone());
-            scope.spawn(move || hand(mount, spec, tasks, &to_us));
+            scope.spawn(move || hand(mount, spec, control, tasks, &to_us));
         }
         let mut job = Job {
             mount,
@@ -91,11 +91,13 @@ pub fn run(
             looking: 0,
             batch: Vec::new(),
             active: HashMap::new(),
+            fids: HashSet::new(),
             next: 0,
             due: BinaryHeap::new(),
             rows: Vec::new(),
             names: HashSet::new(),
             flushed: Instant::now(),
+            again: Vec::new(),
             not_before: None,
         };
         let result = job.work(&found, &answers, tick);
@@ -121,29 +123,41 @@ pub fn run(
     })
 }
 
+/// A file of the source, before it is looked at.
+struct Known {
+    path: PathBuf,
+    size: u64,
+    /// A former run asked for it and did not see its end.
+    asked: bool,
+}
+
 enum Task {
     /// A file of the source.
-    Look(PathBuf, u64),
+    Look(Known),
     /// One that was asked for; and whether to ask the coordinator.
     Check(u64, Fid, bool),
     Release(u64, Fid),
 }
 
 enum Answer {
-    Looked(PathBuf, u64, Result<(Fid, HsmStates, bool), HsmError>),
+    /// And whether anything goes on with it, where that was asked for.
+    Looked(Known, Result<(Fid, HsmStates, bool), HsmError>),
     /// `false`: nothing goes on with it.
     Checked(u64, Result<(HsmStates, bool), HsmError>),
     Released(u64, Result<(), HsmError>),
 }
 
-fn hand(mount: &Mount, spec: &Spec, tasks: &Mutex<Receiver<Task>>, answers: &Sender<Answer>) {
+fn hand(mount: &Mount, spec: &Spec, control: &Control, tasks: &Mutex<Receiver<Task>>, answers: &Sender<Answer>) {
     loop {
         let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        if control.stopped().is_some() {
+            return;
+        }
         let answer = match task {
             Err(_) => return,
-            Ok(Task::Look(path, size)) => {
-                let looked = look(mount, spec, &path);
-                Answer::Looked(path, size, looked)
+            Ok(Task::Look(known)) => {
+                let looked = look(mount, spec, &known);
+                Answer::Looked(known, looked)
             }
             Ok(Task::Check(id, fid, deep)) => Answer::Checked(id, check(mount, spec, fid, deep)),
             Ok(Task::Release(id, fid)) => Answer::Released(id, mount.request(UserAction::Release, None, &[fid])),
@@ -154,11 +168,10 @@ fn hand(mount: &Mount, spec: &Spec, tasks: &Mutex<Receiver<Task>>, answers: &Sen
     }
 }
 
-/// With whether anything goes on that is to be cancelled.
-fn look(mount: &Mount, spec: &Spec, path: &Path) -> Result<(Fid, HsmStates, bool), HsmError> {
-    let (fid, states) = mount.look(path)?;
-    let acting = spec.action == UserAction::Cancel && mount.has_action(fid)?;
-    Ok((fid, states, acting))
+fn look(mount: &Mount, spec: &Spec, known: &Known) -> Result<(Fid, HsmStates, bool), HsmError> {
+    let (fid, states) = mount.look(&known.path)?;
+    let matters = known.asked || spec.action == UserAction::Cancel;
+    Ok((fid, states, matters && mount.has_action(fid)?))
 }
 
 fn check(mount: &Mount, spec: &Spec, fid: Fid, deep: bool) -> Result<(HsmStates, bool), HsmError> {
@@ -201,12 +214,16 @@ struct Job<'a> {
     /// To be asked for together.
     batch: Vec<Active>,
     active: HashMap<u64, Active>,
+    /// Of `batch` and `active`.
+    fids: HashSet<Fid>,
     next: u64,
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     rows: Vec<(PathBuf, Row)>,
     /// Of a list: those without an end in the ledger.
     names: HashSet<PathBuf>,
     flushed: Instant,
+    /// To be looked at once more: the first look failed in passing, or another name's end is waited for.
+    again: Vec<(Instant, Known)>,
     /// The coordinator is stopped.
     not_before: Option<Instant>,
 }
@@ -226,7 +243,7 @@ impl Job<'_> {
             }
             let now = Instant::now();
             self.look_at_due(now);
-            if self.summary.complete && self.looking == 0 && self.batch.is_empty() && self.active.is_empty() {
+            if self.summary.complete && self.in_hand() == 0 {
                 break;
             }
             match answers.recv_timeout(self.patience(now)) {
@@ -250,7 +267,7 @@ impl Job<'_> {
     }
 
     fn in_hand(&self) -> usize {
-        self.looking + self.batch.len() + self.active.len()
+        self.again.len() + self.looking + self.batch.len() + self.active.len()
     }
 
     /// As long as nothing can change but by an answer.
@@ -273,8 +290,12 @@ impl Job<'_> {
             match found.try_recv() {
                 Ok(Found::File { path, size }) => self.begin(path, size)?,
                 Ok(Found::Bad { path, errno, reason }) => {
+                    if self.spec.list.is_some() && !self.names.insert(path.clone()) {
+                        continue;
+                    }
                     self.summary.found += 1;
-                    if self.ledger.row(&path)?.is_none() {
+                    let ended = |row: Row| row.outcome != Outcome::Requested;
+                    if !self.ledger.row(&path)?.is_some_and(ended) {
                         self.end(path, None, 0, Duration::ZERO, Outcome::Failed, errno, reason);
                     }
                 }
@@ -293,15 +314,19 @@ impl Job<'_> {
         self.summary.found += 1;
         self.summary.found_bytes += size;
         // A former run's.
+        let mut asked = false;
         match self.ledger.row(&path)? {
             Some(row) if row.outcome == Outcome::Failed && self.retry_failed => {
                 self.summary.counts.failed = self.summary.counts.failed.saturating_sub(1);
             }
-            Some(row) if row.outcome != Outcome::Requested => return Ok(()),
-            _ => {}
+            Some(row) if row.outcome != Outcome::Requested => {
+                self.names.remove(&path);
+                return Ok(());
+            }
+            row => asked = row.is_some(),
         }
         self.looking += 1;
-        self.send(Task::Look(path, size));
+        self.send(Task::Look(Known { path, size, asked }));
         Ok(())
     }
 
@@ -313,9 +338,9 @@ impl Job<'_> {
 
     fn take(&mut self, answer: Answer) {
         match answer {
-            Answer::Looked(path, size, looked) => {
+            Answer::Looked(known, looked) => {
                 self.looking -= 1;
-                self.looked(path, size, looked);
+                self.looked(known, looked);
             }
             Answer::Checked(id, checked) => self.checked(id, checked),
             Answer::Released(id, released) => {
@@ -330,17 +355,26 @@ impl Job<'_> {
         }
     }
 
-    fn looked(&mut self, path: PathBuf, size: u64, looked: Result<(Fid, HsmStates, bool), HsmError>) {
+    fn looked(&mut self, known: Known, looked: Result<(Fid, HsmStates, bool), HsmError>) {
         let (fid, states, acting) = match looked {
             Ok(looked) => looked,
+            Err(error) if is_passing(error.errno) => {
+                self.summary.waits_for = format!("the coordinator ({error})");
+                self.again.push((Instant::now() + AGAIN, known));
+                return;
+            }
             Err(error) => {
                 let reason = meaning(error.errno);
+                let Known { path, size, .. } = known;
                 return self.end(path, None, size, Duration::ZERO, Outcome::Failed, error.errno, reason);
             }
         };
-        if !self.spec.select.wants_states(states) {
+        let Known { path, size, asked } = known;
+        // What was asked for has other states since.
+        if !asked && !self.spec.select.wants_states(states) {
             self.summary.found -= 1;
             self.summary.found_bytes -= size;
+            self.names.remove(&path);
             return;
         }
         let need = match self.spec.action {
@@ -348,15 +382,10 @@ impl Job<'_> {
             action => need(action, states),
         };
         match need {
-            Need::Nothing => self.end(
-                path,
-                Some(fid),
-                size,
-                Duration::ZERO,
-                Outcome::Already,
-                0,
-                String::new(),
-            ),
+            Need::Nothing => {
+                let outcome = if asked { Outcome::Done } else { Outcome::Already };
+                self.end(path, Some(fid), size, Duration::ZERO, outcome, 0, String::new());
+            }
             Need::Impossible(errno, why) => {
                 self.end(
                     path,
@@ -371,6 +400,10 @@ impl Job<'_> {
             Need::Ask if self.spec.dry_run => {
                 self.end(path, Some(fid), size, Duration::ZERO, Outcome::Done, 0, String::new());
             }
+            // Another name of a file that is in hand: looked at again when that has ended.
+            Need::Ask if !self.fids.insert(fid) => {
+                self.again.push((Instant::now() + AGAIN, Known { path, size, asked }));
+            }
             Need::Ask => {
                 let file = Active {
                     path,
@@ -379,7 +412,9 @@ impl Job<'_> {
                     since: Instant::now(),
                     pause: FIRST_LOOK,
                 };
-                if self.spec.action == UserAction::Release {
+                if asked && acting && self.spec.action != UserAction::Cancel {
+                    self.follow(file);
+                } else if self.spec.action == UserAction::Release {
                     let id = self.activate(file);
                     self.send(Task::Release(id, fid));
                 } else {
@@ -387,6 +422,13 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// Looks at it again and again until its end.
+    fn follow(&mut self, file: Active) {
+        let due = Instant::now() + file.pause;
+        let id = self.activate(file);
+        self.due.push(Reverse((due, id)));
     }
 
     fn activate(&mut self, file: Active) -> u64 {
@@ -410,18 +452,16 @@ impl Job<'_> {
             self.rows.push((file.path.clone(), row(file, Outcome::Requested)));
         }
         self.flush()?;
-        while let Some(mut files) = waiting.pop() {
+        while let Some(files) = waiting.pop() {
             let fids: Vec<Fid> = files.iter().map(|file| file.fid).collect();
             let Err(error) = self.mount.request(self.spec.action, self.spec.archive_id, &fids) else {
                 for file in files {
-                    let due = Instant::now() + file.pause;
-                    let id = self.activate(file);
-                    self.due.push(Reverse((due, id)));
+                    self.follow(file);
                 }
                 continue;
             };
             match error.errno {
-                libc::EAGAIN | libc::ESHUTDOWN | libc::ENOTCONN | libc::EINPROGRESS => {
+                errno if is_passing(errno) => {
                     self.summary.waits_for = format!("the coordinator ({error})");
                     self.not_before = Some(Instant::now() + AGAIN);
                     self.batch.extend(files);
@@ -434,9 +474,16 @@ impl Job<'_> {
                     }
                 }
                 _ => {
-                    let second = files.split_off(files.len() / 2);
-                    waiting.push(second);
-                    waiting.push(files);
+                    // Those before the one that is to blame are recorded, and must not be asked for again.
+                    let mut rest = Vec::new();
+                    for file in files {
+                        match self.mount.has_action(file.fid) {
+                            Ok(true) => self.follow(file),
+                            _ => rest.push(file),
+                        }
+                    }
+                    let second = rest.split_off(rest.len() / 2);
+                    waiting.extend([second, rest].into_iter().filter(|files| !files.is_empty()));
                 }
             }
         }
@@ -444,6 +491,14 @@ impl Job<'_> {
     }
 
     fn look_at_due(&mut self, now: Instant) {
+        for (at, known) in std::mem::take(&mut self.again) {
+            if at <= now {
+                self.looking += 1;
+                self.send(Task::Look(known));
+            } else {
+                self.again.push((at, known));
+            }
+        }
         while let Some(Reverse((at, id))) = self.due.peek().copied()
             && at <= now
         {
@@ -461,7 +516,11 @@ impl Job<'_> {
         };
         let (states, acting) = match checked {
             Ok(checked) => checked,
-            Err(error) if error.errno == libc::EAGAIN => (HsmStates::default(), true),
+            Err(error) if is_passing(error.errno) => {
+                self.due.push(Reverse((Instant::now() + AGAIN, id)));
+                self.active.insert(id, file);
+                return;
+            }
             Err(error) => return self.end_active(file, Outcome::Failed, error.errno, meaning(error.errno)),
         };
         match self.spec.action {
@@ -487,6 +546,7 @@ impl Job<'_> {
 
     fn end_active(&mut self, file: Active, outcome: Outcome, errno: i32, reason: String) {
         let took = file.since.elapsed();
+        self.fids.remove(&file.fid);
         self.end(file.path, Some(file.fid), file.size, took, outcome, errno, reason);
     }
 
@@ -540,6 +600,14 @@ impl Job<'_> {
         summary.eta = (summary.complete && summary.rate > 0.0).then(|| left as f64 / summary.rate);
         summary
     }
+}
+
+/// Errors that say nothing of a file: the coordinator is stopped or starting, the client evicted or cut off.
+const fn is_passing(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EAGAIN | libc::ESHUTDOWN | libc::ENOTCONN | libc::EINPROGRESS
+    )
 }
 
 fn row(file: &Active, outcome: Outcome) -> Row {

@@ -18,10 +18,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::known::Known;
+use self::objects::Suspect;
 use crate::lustre::Mount;
 use crate::namespace::{Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError};
 use crate::types::ArchiveId;
+
+/// Orphans that one scrub deletes.
+const MOST_SUSPECTS: usize = 200_000;
 
 /// How to scrub.
 #[derive(Clone, Debug)]
@@ -161,6 +165,8 @@ pub struct Scrub<'a> {
     tally: Mutex<Counts>,
     /// What some file's record points at.
     known: Known,
+    /// Orphans that are to be deleted at the end.
+    suspects: Mutex<Vec<Suspect>>,
     failure: Mutex<Option<ScrubError>>,
     bytes: AtomicU64,
 }
@@ -176,6 +182,7 @@ impl<'a> Scrub<'a> {
             findings: Mutex::default(),
             tally: Mutex::new(before),
             known: Known::default(),
+            suspects: Mutex::default(),
             failure: Mutex::default(),
             bytes: AtomicU64::new(0),
         }
@@ -187,6 +194,14 @@ impl<'a> Scrub<'a> {
         let mut counts = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         counts.bytes += self.bytes.load(Ordering::Relaxed);
         counts
+    }
+
+    /// Past the most that fit, orphans are only found; the next scrub takes them.
+    fn suspect(&self, suspect: Suspect) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() < MOST_SUSPECTS {
+            suspects.push(suspect);
+        }
     }
 
     fn count(&self, count: impl FnOnce(&mut Counts)) {
@@ -244,21 +259,7 @@ impl<'a> Scrub<'a> {
         let mut place = from;
         if place != Place::default() && !archives.is_empty() {
             // A former run looked at these files; what they point at it knew, and took with it.
-            let (counts, resumed) = (self.counts(), place.clone());
-            self.phase(
-                lanes,
-                None,
-                |_| Place {
-                    counts,
-                    ..resumed.clone()
-                },
-                &mut *tick,
-                |feed| walk::walk(self, paths, feed),
-                |_, path: &PathBuf| {
-                    files::note(self, path);
-                    Ok(())
-                },
-            )?;
+            self.note_all(paths, lanes, &place, &mut *tick)?;
         }
         if place.objects.is_none() {
             let after = place.files.clone();
@@ -294,7 +295,46 @@ impl<'a> Scrub<'a> {
                 objects::uploads(self, lane, *archive_id)?;
             }
         }
+        let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(lane) = lanes.first().filter(|_| !suspects.is_empty()) else {
+            return Ok(());
+        };
+        // One that is killed from here on looks for them again.
+        let again = Place {
+            files: None,
+            objects: Some((0, None)),
+            counts: self.counts(),
+        };
+        self.note_all(paths, lanes, &again, tick)?;
+        for suspect in &suspects {
+            objects::condemn(self, lane, suspect)?;
+        }
         Ok(())
+    }
+
+    /// Reads every file's record, and nothing else.
+    fn note_all(
+        &self,
+        paths: &[PathBuf],
+        lanes: &[Lane],
+        place: &Place,
+        tick: &mut dyn FnMut(&Place),
+    ) -> Result<(), ScrubError> {
+        let counts = self.counts();
+        self.phase(
+            lanes,
+            None,
+            |_| Place {
+                counts,
+                ..place.clone()
+            },
+            tick,
+            |feed| walk::walk(self, paths, feed),
+            |_, path: &PathBuf| {
+                files::note(self, path);
+                Ok(())
+            },
+        )
     }
 
     /// A bucket that is not there has no objects, and says so for each: nothing is lost by that.

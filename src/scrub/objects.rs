@@ -114,7 +114,43 @@ pub(super) fn check(
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
-    let mended = scrub.options.delete_orphans && remove(scrub, lane, archive_id, &key, &found, &owner)?;
+    if scrub.options.delete_orphans {
+        scrub.suspect(Suspect {
+            archive_id,
+            key,
+            found,
+            owner,
+        });
+    } else {
+        scrub.find(What::Orphan, key.to_string(), why, false);
+    }
+    Ok(())
+}
+
+/// An object that is to be deleted once every record was read again: a file may have been renamed while the tree was
+/// walked, or imported since.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    archive_id: ArchiveId,
+    key: ObjectKey,
+    found: ObjectInfo,
+    owner: Owner,
+}
+
+pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Result<(), ScrubError> {
+    let Suspect {
+        archive_id,
+        key,
+        found,
+        owner,
+    } = suspect;
+    let Some(why) = why_orphan(scrub, *archive_id, key, owner) else {
+        return Ok(());
+    };
+    if !scrub.mount.is_there() {
+        return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
+    }
+    let mended = remove(scrub, lane, *archive_id, key, found, owner)?;
     scrub.find(What::Orphan, key.to_string(), why, mended);
     Ok(())
 }

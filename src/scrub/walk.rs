@@ -29,7 +29,7 @@ pub(super) fn walk(scrub: &Scrub<'_>, paths: &[PathBuf], feed: &Feed<'_, PathBuf
                 Err(error) => return Err(failed(error)),
             };
             if stat.is_dir() {
-                if path.file_name().is_some_and(|name| name == ".lustre") {
+                if path == scrub.mount.path().join(".lustre") {
                     continue;
                 }
                 // A directory whose last file was done long ago is not read again.

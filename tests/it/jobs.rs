@@ -123,6 +123,7 @@ fn names_come_from_standard_input_with_newlines_in_them_and_what_is_no_file_is_s
     let odd = rig.mount().join("new\nline");
     fs::write(&odd, b"odd").unwrap();
     rig.file("plain", b"plain");
+    fs::hard_link(rig.mount().join("plain"), rig.mount().join("second name")).unwrap();
     let mut command = rig.command(&["archive", "--from-file", "-", "-0", "--json"]);
     let mut child = command
         .stdin(Stdio::piped())
@@ -130,12 +131,14 @@ fn names_come_from_standard_input_with_newlines_in_them_and_what_is_no_file_is_s
         .current_dir(rig.mount())
         .spawn()
         .unwrap();
-    let input = b"new\nline\0plain\0missing\0plain\0";
+    let input = b"new\nline\0plain\0missing\0plain\0second name\0";
     child.stdin.take().unwrap().write_all(input).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let line = json(&output);
-    assert_eq!((count(&line, "done"), count(&line, "failed")), (2, 1), "{line}");
+    let counts = ["done", "already", "failed"].map(|name| count(&line, name));
+    assert_eq!(counts, [2, 1, 1], "{line}");
+    assert_eq!(rig.store.stats().count("PutObject"), 2);
     let failed = failed_names(rig, &line);
     assert!(failed[0].starts_with("missing: "), "{failed:?}");
 }

@@ -65,7 +65,8 @@ impl Maker<'_> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         // Only what this import's own former run can have left, which was killed in the middle of a file.
         if self.shared.resumed && found.is_none() && stat.st_ctime >= self.shared.began {
-            if states.is_none() && size == 0 {
+            // Only where nobody else makes files are they made under their own names.
+            if dir.is_safe() && states.is_none() && size == 0 {
                 return Ok(Existing::Half);
             }
             if states.released() && states.is_in(wanted.archive_id) && size == wanted.size {
