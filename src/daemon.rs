@@ -1,9 +1,10 @@
 //! The daemon: wires the stages together, and takes them down again in order.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
+use crate::telemetry::{MetricsServer, Sources};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, Extent, HsmErrno};
 use crate::worker::{Crew, Settler, Site, Sweeper, Tally};
@@ -51,6 +53,14 @@ pub enum DaemonError {
     /// The mount that is served was replaced.
     #[error("'{}' was mounted anew while it was served; start again to serve the new mount (systemd does)", .0.display())]
     MountedAnew(PathBuf),
+    /// The address of the metrics.
+    #[error("can't serve metrics on {listen}: {source}. Correct `listen` in section [metrics]")]
+    Metrics {
+        /// As configured.
+        listen: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Threads, signals.
     #[error("can't start: {0}")]
     System(#[from] std::io::Error),
@@ -89,6 +99,16 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         "starting"
     );
     let stages = Stages::start(settings, Arc::clone(&mount) as Arc<dyn FileSystem>, &targets)?;
+    let reader = Arc::new(OnceLock::new());
+    let sources = Sources {
+        queue: Arc::clone(&stages.queue),
+        site: stages.site.clone(),
+        reader: Arc::clone(&reader),
+    };
+    let metrics = settings
+        .metrics
+        .map(|listen| MetricsServer::start(listen, sources).map_err(|source| DaemonError::Metrics { listen, source }));
+    let _metrics = metrics.transpose()?;
     let Some(agent) = register(settings, &mount, &mut signals).await? else {
         stages.stop(None, settings.drain_timeout, &mut signals).await;
         return Ok(());
@@ -96,6 +116,8 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
     stages.inherit(&agent)?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
+    // Set once, here.
+    let _first = reader.set(Arc::clone(&registration.stats));
     tracing::info!("registered; serving");
     let sweeper = Sweeper::start(
         &stages.queue,

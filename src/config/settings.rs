@@ -1,6 +1,7 @@
 //! What the daemon runs by.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct Settings {
     pub log_level: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Settings {
@@ -118,6 +121,18 @@ impl Settings {
                 &format!("level = \"{log_level}\": {error}; use error, warn, info, debug or trace"),
             );
         }
+        let metrics_section = root.section("metrics");
+        let metrics = metrics_section.string("listen").and_then(|text| {
+            let address = text.parse().ok();
+            if address.is_none() {
+                metrics_section.complain(
+                    "listen",
+                    &format!("listen = \"{text}\" must be an address and a port, such as \"127.0.0.1:9818\""),
+                );
+            }
+            address
+        });
+        metrics_section.finish();
         let log_format = log
             .choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
             .unwrap_or_default();
@@ -138,6 +153,7 @@ impl Settings {
             targets,
             log_level,
             log_format,
+            metrics,
         })
     }
 }

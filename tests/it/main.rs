@@ -12,6 +12,7 @@ mod import;
 mod jobs;
 mod life;
 mod matrix;
+mod metrics;
 mod model;
 mod recovery;
 mod rig;

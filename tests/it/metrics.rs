@@ -1,0 +1,103 @@
+//! What Prometheus and a load balancer see.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use lhsm_sandbox::protocol::Action;
+
+use crate::rig::{PATIENCE, Rig, Setup};
+
+fn rig() -> Rig {
+    let setup = Setup::default();
+    let rig = Rig::with(Setup {
+        settings: format!("[metrics]\nlisten = '127.0.0.1:0'\n{}", setup.settings),
+        ..setup
+    });
+    // The coordinator knows of the registration before the daemon does.
+    while get(&rig, "/readyz").0 != 200 {
+        std::thread::yield_now();
+    }
+    rig
+}
+
+/// The port is the kernel's choice; the log tells it.
+fn address(rig: &Rig) -> String {
+    let log = rig.log();
+    let line = log.lines().find(|line| line.contains("127.0.0.1:")).unwrap();
+    let at = line.find("127.0.0.1:").unwrap();
+    let port: String = line[at + 10..].chars().take_while(char::is_ascii_digit).collect();
+    format!("127.0.0.1:{port}")
+}
+
+fn get(rig: &Rig, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address(rig)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+/// The coordinator hears of an end before it is counted.
+fn done(rig: &Rig, count: u64) -> String {
+    loop {
+        let (_, text) = get(rig, "/metrics");
+        if value(&text, "lhsmtool_s3_actions_done_total") == count {
+            return text;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn value(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.unwrap_or_else(|| panic!("no '{name}' in\n{text}"));
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn metrics_tell_what_waits_runs_and_was_done_while_the_store_is_silent() {
+    let mut rig = rig();
+    let fid = rig.file("first", b"12345");
+    rig.archive(fid);
+    let gate = rig.store.faults().hold("PutObject");
+    let slow = rig.file("slow", b"data");
+    rig.client.request(Action::Archive, 1, &[slow]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    assert_eq!(get(&rig, "/metrics").0, 200);
+    let text = done(&rig, 1);
+    assert_eq!(value(&text, "lhsmtool_s3_actions_running{class=\"archive\"}"), 1);
+    assert_eq!(value(&text, "lhsmtool_s3_bytes_done_total"), 5);
+    assert_eq!(value(&text, "lhsmtool_s3_ready"), 1);
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    gate.release();
+    rig.settle(slow);
+    let text = done(&rig, 2);
+    assert_eq!(value(&text, "lhsmtool_s3_bytes_done_total"), 9);
+}
+
+#[test]
+fn health_and_readiness_have_addresses_of_their_own_and_nothing_else_has() {
+    let rig = rig();
+    assert_eq!(get(&rig, "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(get(&rig, "/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(get(&rig, "/secrets").0, 404);
+}
+
+#[test]
+fn every_metric_is_in_the_documentation() {
+    let rig = rig();
+    let documented = include_str!("../../docs/metrics.md");
+    let (_, text) = get(&rig, "/metrics");
+    let mut names = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let name = line.split_whitespace().next().unwrap();
+        assert!(
+            documented.contains(&format!("`{name}")),
+            "{name} is not in docs/metrics.md"
+        );
+        names += 1;
+    }
+    assert_eq!(names, 14, "{text}");
+}
