@@ -312,6 +312,7 @@ impl Plan<'_> {
             mount: site.mount,
             resumed,
             cleared: Mutex::default(),
+            crowds: Mutex::default(),
             began: former
                 .as_ref()
                 .map_or_else(|| Timestamp::now().seconds, |former| former.began),

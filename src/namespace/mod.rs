@@ -5,6 +5,7 @@
 //! memory does not grow with the bucket.
 
 mod checkpoint;
+mod crowds;
 mod filter;
 mod finish;
 mod import;
@@ -18,6 +19,7 @@ pub mod space;
 mod tree;
 
 pub use checkpoint::{Checkpoint, CheckpointError, replace};
+pub use crowds::Crowds;
 pub use filter::Filter;
 pub use finish::Finishing;
 pub use import::{Import, ImportError, Input, Inventory, run};

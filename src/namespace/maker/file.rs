@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::existing::{Existing, Seen};
-use super::{Known, Made, Maker, Trouble, spare_name};
+use super::{Known, Made, Maker, Trouble, lock, spare_name};
 use crate::lustre::{Imported, Mount, is_users_xattr, layout};
 use crate::namespace::path::TreePath;
 use crate::namespace::report::Outcome;
@@ -104,6 +104,14 @@ impl Maker<'_> {
     }
 
     fn count_file(&self, known: &Known) {
+        if lock(&self.shared.crowds).add(known.path.parent()) {
+            let directory = known.path.parent().display();
+            tracing::warn!(%directory, "a million files in one directory: Lustre is slow there");
+            self.warn(
+                known,
+                &format!("'{directory}' has a million entries by now: Lustre is slow there"),
+            );
+        }
         self.count(|counts| {
             counts.imported += 1;
             counts.bytes += known.entry.size;

@@ -19,7 +19,7 @@ use super::finish::Finishing;
 use super::path::TreePath;
 use super::report::{Counts, Outcome, Report};
 use super::tree::{Attributes, Tree};
-use super::{Filter, MetadataFrom, OnConflict, Paths};
+use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths};
 use crate::action::HsmError;
 use crate::lustre::Mount;
 use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told};
@@ -80,6 +80,8 @@ pub struct Shared {
     pub resumed: bool,
     /// Files that made way for directories, by key; few.
     pub cleared: Mutex<HashSet<String>>,
+    /// How full directories get.
+    pub crowds: Mutex<Crowds>,
     /// When the first run of this import began, in seconds since 1970.
     pub began: i64,
 }
