@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use lhsm_sandbox_s3::{Config, Server};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,6 +32,38 @@ pub struct Daemon {
 }
 
 impl Spawn {
+    /// The daemon of this build between a sandbox and an embedded store. `settings` follow the lines of section
+    /// `[lustre]`.
+    ///
+    /// # Errors
+    /// It is not built, or the directory takes no file.
+    pub fn between(dir: &Path, mount: &Path, store: &Server, bucket: &str, settings: &str) -> io::Result<Self> {
+        let library = artifact(LIBRARY)?;
+        let config = dir.join("config.toml");
+        std::fs::write(
+            &config,
+            format!(
+                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{settings}[[archive]]\nid = 1\n\
+                 bucket = '{bucket}'\nendpoint_url = '{}'\n",
+                mount.display(),
+                library.display(),
+                dir.join("state").display(),
+                store.endpoint()
+            ),
+        )?;
+        let keys = Config::default();
+        Ok(Self {
+            program: artifact("lhsmtool-s3")?,
+            library,
+            config,
+            log: Some(dir.join("daemon.log")),
+            environment: vec![
+                ("AWS_ACCESS_KEY_ID".into(), keys.access_key),
+                ("AWS_SECRET_ACCESS_KEY".into(), keys.secret_key),
+            ],
+        })
+    }
+
     /// Starts it.
     ///
     /// # Errors

@@ -2,10 +2,9 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox::process::{self, Daemon, Spawn};
+use lhsm_sandbox::process::{Daemon, Spawn};
 use lhsm_sandbox::protocol::{Action, Fault, HsmControl, Step, Tunable, states};
 use lhsm_sandbox::{Client, Mdt, Options};
 use lhsm_sandbox_s3::{Config, Gate, Server};
@@ -107,7 +106,10 @@ pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
     // What was in the pipe when a daemon died nobody can know: the coordinator gives it up after a while.
     client.set(Tunable::ActiveRequestTimeoutMs, 4000)?;
     client.set(Tunable::LoopPeriodMs, 100)?;
-    let spawn = spawn(dir.path(), &mount, &store)?;
+    let settings = "keepalive = '200ms'\nheartbeat = '500ms'\nprogress = '500ms'\n[workers]\nthreads = 8\n\
+                    restore_threads = 2\n[transfer]\nmultipart_threshold = '5MiB'\npart_size = '5MiB'\n\
+                    abort_uploads_after = '1s'\n";
+    let spawn = Spawn::between(dir.path(), &mount, &store, BUCKET, settings)?;
     let mut random = Random(cli.seed);
     let files = (0..cli.files)
         .map(|n| Expected::create(&mount, &format!("f{n}"), &mut client, &mut random))
@@ -132,35 +134,6 @@ pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
     result?;
     world.outcome.seconds = start.elapsed().as_secs_f64();
     Ok(world.outcome)
-}
-
-fn spawn(dir: &Path, mount: &Path, store: &Server) -> Result<Spawn> {
-    let library = process::artifact(process::LIBRARY)?;
-    let config = dir.join("config.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\nkeepalive = '200ms'\nheartbeat = '500ms'\n\
-             progress = '500ms'\n[workers]\nthreads = 8\nrestore_threads = 2\n[transfer]\n\
-             multipart_threshold = '5MiB'\npart_size = '5MiB'\nabort_uploads_after = '1s'\n[[archive]]\nid = 1\n\
-             bucket = '{BUCKET}'\nendpoint_url = '{}'\n",
-            mount.display(),
-            library.display(),
-            dir.join("state").display(),
-            store.endpoint()
-        ),
-    )?;
-    let keys = Config::default();
-    Ok(Spawn {
-        program: process::artifact("lhsmtool-s3")?,
-        library,
-        config,
-        log: Some(dir.join("daemon.log")),
-        environment: vec![
-            ("AWS_ACCESS_KEY_ID".into(), keys.access_key),
-            ("AWS_SECRET_ACCESS_KEY".into(), keys.secret_key),
-        ],
-    })
 }
 
 impl World {

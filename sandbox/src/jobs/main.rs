@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lhsm_sandbox::process::{self, Spawn};
+use lhsm_sandbox::process::Spawn;
 use lhsm_sandbox::{Client, Mdt, Options};
 use lhsm_sandbox_s3::{Config, Server};
 
@@ -108,7 +108,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         }
         std::fs::write(path, format!("file {n}"))?;
     }
-    let spawn = spawn(dir.path(), &mount, &store)?;
+    let spawn = Spawn::between(dir.path(), &mount, &store, BUCKET, "[log]\nlevel = 'warn'\n")?;
     let daemon = spawn.start()?;
     if !client.wait_agents(1, PATIENCE)? {
         return Err("the daemon does not register".into());
@@ -129,33 +129,6 @@ fn run(cli: &Cli) -> Result<Outcome> {
 
 fn file(mount: &Path, n: usize) -> PathBuf {
     mount.join(format!("d{:05}/f{n:08}", n / IN_DIRECTORY))
-}
-
-fn spawn(dir: &Path, mount: &Path, store: &Server) -> Result<Spawn> {
-    let library = process::artifact(process::LIBRARY)?;
-    let config = dir.join("config.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n[[archive]]\nid = 1\nbucket = '{BUCKET}'\n\
-             endpoint_url = '{}'\n[log]\nlevel = 'warn'\n",
-            mount.display(),
-            library.display(),
-            dir.join("state").display(),
-            store.endpoint()
-        ),
-    )?;
-    let keys = Config::default();
-    Ok(Spawn {
-        program: process::artifact("lhsmtool-s3")?,
-        library,
-        config,
-        log: Some(dir.join("daemon.log")),
-        environment: vec![
-            ("AWS_ACCESS_KEY_ID".into(), keys.access_key),
-            ("AWS_SECRET_ACCESS_KEY".into(), keys.secret_key),
-        ],
-    })
 }
 
 /// Runs one to its end, looking at it and at the queue; how many files it did.
