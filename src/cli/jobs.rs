@@ -182,7 +182,7 @@ pub(super) fn run(args: &JobArgs, action: UserAction, settings: &Settings, confi
         drop(ledger);
         return detach(&spec.id, config);
     }
-    work(&spec, &ledger, false, settings, &directory, args.json)
+    work(&spec, &ledger, settings, &directory, args.json)
 }
 
 fn spec(args: &JobArgs, action: UserAction, settings: &Settings, directory: &Path) -> Result<Spec, Failure> {
@@ -303,20 +303,13 @@ fn detach(id: &str, config: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn work(
-    spec: &Spec,
-    ledger: &Ledger,
-    retry_failed: bool,
-    settings: &Settings,
-    directory: &Path,
-    json: bool,
-) -> Result<(), Failure> {
+fn work(spec: &Spec, ledger: &Ledger, settings: &Settings, directory: &Path, json: bool) -> Result<(), Failure> {
     let mount = open_mount(settings, &spec.mount)?;
     let runtime = runtime()?;
     let control = stopped_by_signals(&runtime);
     let mut progress = Progress::new(json);
     let mut written = None::<Instant>;
-    let result = jobs::run(&mount, spec, ledger, retry_failed, &control, &mut |summary| {
+    let result = jobs::run(&mount, spec, ledger, &control, &mut |summary| {
         progress.show(summary);
         if summary.phase != Phase::Running || written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             written = Some(Instant::now());
@@ -440,7 +433,10 @@ pub(super) fn command(command: &JobsCommand, settings: &Settings) -> Result<(), 
             json,
         } => {
             let (ledger, spec) = Ledger::open(&directory, job)?;
-            work(&spec, &ledger, *retry_failed, settings, &directory, *json)
+            if *retry_failed {
+                ledger.forget_failed()?;
+            }
+            work(&spec, &ledger, settings, &directory, *json)
         }
         JobsCommand::Cancel { job } => cancel(&directory, job, settings),
         JobsCommand::Report {

@@ -225,6 +225,25 @@ impl Ledger {
         })
     }
 
+    /// Forgets what has failed, so that the next run looks at it anew.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn forget_failed(&self) -> Result<(), LedgerError> {
+        let counts = Counts {
+            failed: 0,
+            ..self.counts()?
+        };
+        let counts = serde_json::to_vec(&counts).map_err(|error| self.damaged(&error))?;
+        self.write(|transaction| {
+            let mut files = transaction.open_table(FILES)?;
+            files
+                .retain(|_, row| !serde_json::from_slice::<Row>(row).is_ok_and(|row| row.outcome == Outcome::Failed))?;
+            transaction.open_table(JOB)?.insert("counts", counts.as_slice())?;
+            Ok(())
+        })
+    }
+
     /// What came of a file so far.
     ///
     /// # Errors

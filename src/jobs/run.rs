@@ -50,7 +50,7 @@ pub enum JobError {
     Stopped(String),
 }
 
-/// Does a job, or what is left of it; with `retry_failed` also what has failed before. `tick` is called some times a second.
+/// Does a job, or what is left of it. `tick` is called some times a second.
 ///
 /// # Errors
 /// What ended it early. Single files' trouble is in the ledger.
@@ -58,7 +58,6 @@ pub fn run(
     mount: &Mount,
     spec: &Spec,
     ledger: &Ledger,
-    retry_failed: bool,
     control: &Control,
     tick: &mut dyn FnMut(&Summary),
 ) -> Result<Summary, JobError> {
@@ -82,7 +81,6 @@ pub fn run(
             mount,
             spec,
             ledger,
-            retry_failed,
             control,
             window: Window::new(spec.window, Instant::now()),
             summary,
@@ -203,7 +201,6 @@ struct Job<'a> {
     mount: &'a Mount,
     spec: &'a Spec,
     ledger: &'a Ledger,
-    retry_failed: bool,
     control: &'a Control,
     window: Window,
     summary: Summary,
@@ -314,17 +311,13 @@ impl Job<'_> {
         self.summary.found += 1;
         self.summary.found_bytes += size;
         // A former run's.
-        let mut asked = false;
-        match self.ledger.row(&path)? {
-            Some(row) if row.outcome == Outcome::Failed && self.retry_failed => {
-                self.summary.counts.failed = self.summary.counts.failed.saturating_sub(1);
-            }
+        let asked = match self.ledger.row(&path)? {
             Some(row) if row.outcome != Outcome::Requested => {
                 self.names.remove(&path);
                 return Ok(());
             }
-            row => asked = row.is_some(),
-        }
+            row => row.is_some(),
+        };
         self.looking += 1;
         self.send(Task::Look(Known { path, size, asked }));
         Ok(())
