@@ -456,13 +456,7 @@ fn list(directory: &Path, json: bool) -> Result<(), Failure> {
         if json {
             println!("{}", serde_json::to_string(&summary)?);
         } else {
-            let phase = serde_json::to_value(summary.phase)?;
-            println!(
-                "{:<36} {:<8} {}",
-                summary.id,
-                phase.as_str().unwrap_or_default(),
-                line(&summary)
-            );
+            println!("{:<36} {:<8} {}", summary.id, summary.phase.word(), line(&summary));
         }
     }
     Ok(())

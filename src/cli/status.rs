@@ -43,13 +43,7 @@ pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure>
             if args.json {
                 println!("{}", serde_json::to_string(summary)?);
             } else {
-                let phase = serde_json::to_value(summary.phase)?;
-                println!(
-                    "{} ({}): {}",
-                    summary.id,
-                    phase.as_str().unwrap_or_default(),
-                    line(summary)
-                );
+                println!("{} ({}): {}", summary.id, summary.phase.word(), line(summary));
             }
         }
         if at_work == 0 && !args.json && args.job.is_none() {

@@ -5,6 +5,7 @@
 //! that follows the completions, and each file is followed to its end. `ledger` is what survives: a job that was killed
 //! reads its source again and passes over what is done. `summary` is what everybody else sees of it, also while it runs.
 
+mod hand;
 mod ledger;
 mod run;
 mod select;

@@ -1,15 +1,16 @@
 //! A job at work: from its source through the window to each file's end.
 //!
-//! One thread decides; `Hands` make the calls that take a while. A file is looked at (FID, states), asked for in a
+//! One thread decides; hands make the calls that take a while. A file is looked at (FID, states), asked for in a
 //! batch, and looked at again, less and less often, until it is as it should be or nothing goes on with it any more.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hand::{Answer, Known, Task, hand};
 use super::ledger::{Ledger, LedgerError, Outcome, Row};
 use super::select::SelectError;
 use super::source::{self, Found};
@@ -119,73 +120,6 @@ pub fn run(
             _ => Ok(summary),
         }
     })
-}
-
-/// A file of the source, before it is looked at.
-struct Known {
-    path: PathBuf,
-    size: u64,
-    /// A former run asked for it and did not see its end.
-    asked: bool,
-}
-
-enum Task {
-    /// A file of the source.
-    Look(Known),
-    /// One that was asked for; and whether to ask the coordinator.
-    Check(u64, Fid, bool),
-    Release(u64, Fid),
-}
-
-enum Answer {
-    /// And whether anything goes on with it, where that was asked for.
-    Looked(Known, Result<(Fid, HsmStates, bool), HsmError>),
-    /// `false`: nothing goes on with it.
-    Checked(u64, Result<(HsmStates, bool), HsmError>),
-    Released(u64, Result<(), HsmError>),
-}
-
-fn hand(mount: &Mount, spec: &Spec, control: &Control, tasks: &Mutex<Receiver<Task>>, answers: &Sender<Answer>) {
-    loop {
-        let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        if control.stopped().is_some() {
-            return;
-        }
-        let answer = match task {
-            Err(_) => return,
-            Ok(Task::Look(known)) => {
-                let looked = look(mount, spec, &known);
-                Answer::Looked(known, looked)
-            }
-            Ok(Task::Check(id, fid, deep)) => Answer::Checked(id, check(mount, spec, fid, deep)),
-            Ok(Task::Release(id, fid)) => Answer::Released(id, mount.request(UserAction::Release, None, &[fid])),
-        };
-        if answers.send(answer).is_err() {
-            return;
-        }
-    }
-}
-
-fn look(mount: &Mount, spec: &Spec, known: &Known) -> Result<(Fid, HsmStates, bool), HsmError> {
-    let (fid, states) = mount.look(&known.path)?;
-    let matters = known.asked || spec.action == UserAction::Cancel;
-    Ok((fid, states, matters && mount.has_action(fid)?))
-}
-
-fn check(mount: &Mount, spec: &Spec, fid: Fid, deep: bool) -> Result<(HsmStates, bool), HsmError> {
-    let states = mount.states_of(fid)?;
-    let deep = deep || spec.action == UserAction::Cancel;
-    if !deep || (spec.action != UserAction::Cancel && need(spec.action, states) == Need::Nothing) {
-        return Ok((states, true));
-    }
-    match mount.has_action(fid) {
-        // It may have ended between the two calls.
-        Ok(false) => Ok((mount.states_of(fid)?, false)),
-        Ok(true) => Ok((states, true)),
-        // An old library: only the states tell.
-        Err(error) if error.errno == libc::EOPNOTSUPP => Ok((states, true)),
-        Err(error) => Err(error),
-    }
 }
 
 /// A file that was asked for.
