@@ -160,11 +160,12 @@ pub trait Debt: Send + fmt::Debug {
 
     /// Starts the action; blocks. ARCHIVE: gives the file to read, whose data version the kernel has
     /// just sampled. RESTORE: gives an empty volatile file with the released file's layout. REMOVE:
-    /// gives nothing. A restore that was begun gives its file again.
+    /// gives nothing. A restore that was begun gives its file again. `layout`: for a RESTORE of a file
+    /// that an import could only make with a plain layout, the one that it is to have.
     ///
     /// # Errors
     /// The failed call. The action is still owed and must be finished.
-    fn begin(&mut self) -> Result<Option<File>, HsmError>;
+    fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError>;
 
     /// Ends the action, of which `copied` bytes were moved; blocks. Every duplicate of the file from [`Debt::begin`] must be closed before:
     /// after a restore a late write on one hangs for ever.

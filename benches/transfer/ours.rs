@@ -104,7 +104,7 @@ impl Debt for Owed {
     fn item(&self) -> &Item {
         &self.item
     }
-    fn begin(&mut self) -> Result<Option<File>, HsmError> {
+    fn begin(&mut self, _: Option<&[u8]>) -> Result<Option<File>, HsmError> {
         let opened = match self.item.kind {
             Kind::Do(Verb::Archive) => File::open(&self.path),
             _ => OpenOptions::new()
@@ -174,6 +174,8 @@ pub(crate) fn run(task: &Task) {
         version: None,
         checksum: sum.map(Checksum),
         pinned: false,
+        layout: None,
+        sidecar: None,
     };
     let fs = Arc::new(Directory {
         dir: task.dir.clone(),

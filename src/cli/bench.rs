@@ -248,6 +248,8 @@ impl Run {
             version: done.stored.version,
             checksum: Some(done.checksum),
             pinned: false,
+            layout: None,
+            sidecar: None,
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.entry(size).or_default().push(location);

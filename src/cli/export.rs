@@ -2,20 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::lustre::Mount;
 use crate::store::{Condition, FileMetadata, ObjectKey, StoreError, Target, TargetOptions, Told};
-use crate::transfer::{Alone, Control, Lane, NoLog, TransferError, Upload, head, upload};
+use crate::transfer::{Control, Lane, TransferError, head, put_bytes};
 use crate::types::Extras;
 
 /// What to export.
@@ -208,23 +206,11 @@ impl Export<'_> {
     /// What is no directory's or symlink's object is not replaced: it may be a file's only copy.
     fn put(&self, lane: &Lane, key: ObjectKey, body: &[u8], metadata: HashMap<String, String>) -> Result<(), Trouble> {
         let archive_id = self.target.archive_id;
-        let mut to = Upload {
-            archive_id,
-            key,
-            condition: Condition::Absent,
-            metadata,
-            log: Arc::new(NoLog),
-        };
-        let file = || -> std::io::Result<Arc<File>> {
-            let mut file = File::from(memfd_create(c"lhsmtool-s3-export", MFdFlags::MFD_CLOEXEC)?);
-            file.write_all(body)?;
-            Ok(Arc::new(file))
-        };
-        let file = file().map_err(|error| Trouble::This(error.to_string()))?;
-        let size = body.len() as u64;
+        let mut condition = Condition::Absent;
         for _ in 0..3 {
-            let error = match upload(lane, &Alone, &self.control, &file, size, &to) {
-                Ok(_) => return Ok(()),
+            let to = (&key, condition.clone());
+            let error = match put_bytes(lane, &self.control, archive_id, to, body, metadata.clone()) {
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             let look = matches!(
@@ -234,12 +220,12 @@ impl Export<'_> {
             if !look {
                 return Err(Trouble::All(error));
             }
-            to.condition = match head(lane, &self.control, archive_id, &to.key, None) {
+            condition = match head(lane, &self.control, archive_id, &key, None) {
                 Ok(found) => {
                     let kind = Told::of(&found.metadata).mode.map_or(0, |mode| mode & libc::S_IFMT);
-                    let empty_directory = to.key.as_str().ends_with('/') && found.size == 0;
+                    let empty_directory = key.as_str().ends_with('/') && found.size == 0;
                     if !empty_directory && !matches!(kind, libc::S_IFDIR | libc::S_IFLNK) {
-                        return Err(Trouble::This(format!("'{}' is another object", to.key)));
+                        return Err(Trouble::This(format!("'{key}' is another object")));
                     }
                     Condition::Match(found.etag)
                 }
@@ -247,11 +233,11 @@ impl Export<'_> {
                 Err(error) => return Err(Trouble::All(error)),
             };
             if !lane.store(archive_id).map_err(Trouble::All)?.has_conditions() {
-                to.condition = Condition::None;
+                condition = Condition::None;
             }
             if matches!(error, TransferError::Store(StoreError::Unsupported { .. })) {
                 lane.store(archive_id).map_err(Trouble::All)?.lacks_conditions();
-                to.condition = Condition::None;
+                condition = Condition::None;
             }
         }
         Err(Trouble::This("other writers are at its key".into()))

@@ -334,7 +334,9 @@ impl Plan<'_> {
             checkpoint: checkpoint.clone(),
             command: self.command,
         };
-        let imported = namespace::run(&shared, import, &mut |counts| progress.show(counts));
+        let imported = namespace::run(&shared, import, &mut |counts| {
+            progress.show(counts, shared.report.expected());
+        });
         if let Err(error) = imported {
             progress.end();
             return Err(error.into());
@@ -389,6 +391,8 @@ impl Plan<'_> {
     }
 }
 
+const WITH_TOTAL: &str = "{bar:30} {pos}/{len} {msg} ETA {eta}";
+
 /// A line that moves on a terminal, a line now and then elsewhere.
 struct Progress {
     bar: ProgressBar,
@@ -405,7 +409,7 @@ impl Progress {
             ProgressBar::no_length()
         };
         let template = if total > 0 {
-            "{bar:30} {pos}/{len} {msg} ETA {eta}"
+            WITH_TOTAL
         } else {
             "{spinner} {pos} objects {msg} {elapsed}"
         };
@@ -424,7 +428,15 @@ impl Progress {
         }
     }
 
-    fn show(&mut self, counts: &Counts) {
+    fn show(&mut self, counts: &Counts, expected: Option<u64>) {
+        if let Some(expected) = expected {
+            if self.bar.length().is_none()
+                && let Ok(style) = ProgressStyle::with_template(WITH_TOTAL)
+            {
+                self.bar.set_style(style);
+            }
+            self.bar.set_length(expected.max(counts.objects()));
+        }
         let rate = counts.objects() / self.began.elapsed().as_secs().max(1);
         let text = format!(
             "({rate}/s), {} directories, {} refused, {} failed",
@@ -433,7 +445,14 @@ impl Progress {
         self.bar.set_position(counts.objects());
         if self.bar.is_hidden() && !self.quiet && self.said.elapsed() >= Duration::from_secs(10) {
             self.said = Instant::now();
-            eprintln!("{} objects {text}", counts.objects());
+            let left = expected.map_or_else(String::new, |expected| {
+                let left = expected.saturating_sub(counts.objects()) / rate.max(1);
+                format!(
+                    " of about {expected}, {} to go,",
+                    indicatif::HumanDuration(Duration::from_secs(left))
+                )
+            });
+            eprintln!("{} objects{left} {text}", counts.objects());
         }
         self.bar.set_message(text);
     }

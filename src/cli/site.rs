@@ -99,6 +99,7 @@ impl Site {
         Ok(Input::Inventory(Box::new(Inventory {
             manifest,
             lane: Mutex::new(lane),
+            read: Default::default(),
         })))
     }
 }

@@ -480,6 +480,8 @@ mod tests {
             version: None,
             checksum: None,
             pinned: false,
+            layout: None,
+            sidecar: None,
         }
     }
 

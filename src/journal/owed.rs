@@ -38,9 +38,9 @@ impl Debt for Recorded {
         &self.item
     }
 
-    fn begin(&mut self) -> Result<Option<File>, HsmError> {
+    fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError> {
         match &mut self.debt {
-            Some(debt) => debt.begin(),
+            Some(debt) => debt.begin(layout),
             None => Err(HsmError::new("begin", libc::EINVAL)),
         }
     }

@@ -11,7 +11,7 @@ use super::bindings::{
     HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private,
 };
 use super::ioctl::{c_extent, c_fid};
-use super::layout::RestoreLayout;
+use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
 use super::{Agent, Mount};
 use crate::action::{Debt, HsmError, Item, Kind, Verb, Verdict};
 use crate::types::{Extent, HsmErrno};
@@ -123,7 +123,7 @@ impl Debt for Action {
         &self.item
     }
 
-    fn begin(&mut self) -> Result<Option<File>, HsmError> {
+    fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError> {
         if let (Handle::Begun(_), Kind::Do(Verb::Restore)) = (&self.handle, self.item.kind) {
             return self.file().map(Some);
         }
@@ -136,8 +136,8 @@ impl Debt for Action {
                 self.file().map(Some)
             }
             Kind::Do(Verb::Restore) => {
-                let layout = self.agent.mount().restore_layout(self.item.fid)?;
-                let flags = match &layout {
+                let own = self.agent.mount().restore_layout(self.item.fid)?;
+                let flags = match &own {
                     RestoreLayout::Kept(_) => O_LOV_DELAY_CREATE,
                     RestoreLayout::Default(reason) => {
                         tracing::debug!(reason, "restoring with the default layout");
@@ -146,9 +146,11 @@ impl Debt for Action {
                 };
                 self.handle = Handle::Begun(HandlePtr(self.start(flags, false)?));
                 let file = self.file()?;
-                if let RestoreLayout::Kept(layout) = layout {
+                if let RestoreLayout::Kept(own) = own
+                    && !layout.is_some_and(|wanted| set_imported(&file, wanted, &own))
+                {
                     // Going on without one would lose the data: the file would read as zeros (2.17).
-                    Mount::set_layout(&file, &layout)?;
+                    Mount::set_layout(&file, &own)?;
                 }
                 Ok(Some(file))
             }
@@ -183,6 +185,22 @@ impl Drop for Action {
             tracing::error!(%error, "and the coordinator did not take it");
         }
     }
+}
+
+/// The composite layout that an imported file had where it was archived. Its bytes come from a bucket, and this file
+/// system may not have what they ask for: then the import's own will do.
+fn set_imported(file: &File, wanted: &[u8], own: &[u8]) -> bool {
+    if plain_stripes(own).is_none() || !is_portable_composite(wanted) {
+        return false;
+    }
+    let RestoreLayout::Kept(wanted) = for_restore(wanted.to_vec()) else {
+        return false;
+    };
+    Mount::set_layout(file, &wanted)
+        .inspect_err(
+            |error| tracing::warn!(%error, "the layout that the file had can't be had here; it gets a plain one"),
+        )
+        .is_ok()
 }
 
 fn prepare(fd: &OwnedFd) -> nix::Result<()> {

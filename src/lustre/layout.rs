@@ -15,6 +15,7 @@ const ANY_OST: u16 = 0xffff;
 const PATTERN_RELEASED: u32 = 0x8000_0000;
 const PATTERN_MDT: u32 = 0x100;
 const ENTRY_COUNT: usize = 14;
+const MIRROR_COUNT: usize = 16;
 const ENTRIES: usize = 32;
 const ENTRY: usize = 48;
 const ENTRY_BLOB: usize = 24;
@@ -72,6 +73,19 @@ pub fn plain_stripes(layout: &[u8]) -> Option<(u64, u16)> {
     let count = u16::from_le_bytes(*layout.get(STRIPE_COUNT..)?.first_chunk()?);
     let plain = matches!(magic, MAGIC_V1 | MAGIC_V3) && word(layout, PATTERN)? & PATTERN_MDT == 0;
     plain.then_some((u64::from(word(layout, STRIPE_SIZE)?), count))
+}
+
+/// Whether this is a composite layout (PFL) that a file of another file system can get, too: neither data on the MDT
+/// nor mirrors, whose copies a restore would have to make.
+#[must_use]
+pub fn is_portable_composite(layout: &[u8]) -> bool {
+    let mirrors = layout
+        .get(MIRROR_COUNT..)
+        .and_then(<[u8]>::first_chunk)
+        .map(|bytes| u16::from_le_bytes(*bytes));
+    word(layout, 0) == Some(MAGIC_COMPOSITE)
+        && mirrors == Some(0)
+        && matches!(for_restore(layout.to_vec()), RestoreLayout::Kept(_))
 }
 
 fn component_blobs(layout: &[u8]) -> Option<Vec<usize>> {
@@ -132,6 +146,17 @@ mod tests {
             for_restore(composite(&[0x8000_0100, 0x8000_0001])),
             RestoreLayout::Default(_)
         ));
+    }
+
+    #[test]
+    fn only_a_composite_layout_without_mirrors_and_data_on_the_mdt_goes_to_another_file_system() {
+        assert!(is_portable_composite(&composite(&[0x8000_0001, 1])));
+        assert!(!is_portable_composite(&plain(1)));
+        assert!(!is_portable_composite(&composite(&[0x100, 1])));
+        let mut mirrored = composite(&[1, 1]);
+        mirrored[MIRROR_COUNT] = 1;
+        assert!(!is_portable_composite(&mirrored));
+        assert!(!is_portable_composite(&composite(&[1, 1])[..150]));
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub enum Input {
 /// An S3 Inventory.
 #[derive(Debug)]
 pub struct Inventory {
+    /// Rows and compressed bytes that were read so far.
+    pub read: (AtomicU64, AtomicU64),
     /// What it says of itself.
     pub manifest: Manifest,
     /// To the bucket that has its data files.
@@ -117,6 +120,18 @@ impl Flow<'_> {
     }
 }
 
+/// Ends the import when its thread panics: the others would wait for it.
+struct Watched<'a>(&'a Flow<'a>);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.shared.control.stop(Stop::Shutdown);
+            self.0.ranges.stop();
+        }
+    }
+}
+
 /// Imports everything. `tick` is called once a second with the counters so far.
 ///
 /// # Errors
@@ -166,6 +181,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
             .map(|lane| {
                 let (flow, sender) = (&flow, sender.clone());
                 scope.spawn(move || {
+                    let _watched = Watched(flow);
                     if let Err(error) = tell(flow, input, &lane, &sender) {
                         flow.fail(error);
                     }
@@ -178,6 +194,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
             .map(|lane| {
                 let (flow, waiting) = (&flow, std::thread::current());
                 scope.spawn(move || {
+                    let _watched = Watched(flow);
                     make(flow, lane);
                     waiting.unpark();
                 })
@@ -422,7 +439,7 @@ fn read_rows(
     after: Option<String>,
     sender: &SyncSender<Batch>,
 ) -> Result<(), ImportError> {
-    let Inventory { manifest, lane } = inventory;
+    let Inventory { manifest, lane, .. } = inventory;
     let after = after.unwrap_or_default();
     let number = after
         .split('/')
@@ -451,7 +468,11 @@ fn read_rows(
     }
     let mut rows = Rows::new(flow, sender, range, format!("{number:08}/"), Some(&after));
     let mut stopped = false;
+    let mut outlook = Outlook::new(inventory, &file);
     inventory::read(manifest, &data.key, file, &mut |entry| {
+        if let Some(expected) = outlook.after_row() {
+            flow.shared.report.expect(expected);
+        }
         // An inventory is of the whole bucket.
         if !entry.key.starts_with(flow.shared.prefix.as_bytes()) {
             return ControlFlow::Continue(());
@@ -460,10 +481,50 @@ fn read_rows(
         stopped |= flow.is_break();
         flow
     })?;
+    inventory.read.1.fetch_add(data.size, Ordering::Relaxed);
     if !stopped {
         rows.flush(false);
     }
     Ok(())
+}
+
+/// How many rows all data files have, by the bytes that those so far took.
+struct Outlook<'a> {
+    rows: &'a AtomicU64,
+    here: u64,
+    /// Bytes of the files before this one, and of all.
+    before: u64,
+    all: u64,
+    /// Moves with the reader's; Parquet is not read from front to back.
+    file: Option<File>,
+}
+
+impl<'a> Outlook<'a> {
+    fn new(inventory: &'a Inventory, file: &File) -> Self {
+        let csv = matches!(inventory.manifest.format, inventory::Format::Csv { .. });
+        Self {
+            rows: &inventory.read.0,
+            here: 0,
+            before: inventory.read.1.load(Ordering::Relaxed),
+            all: inventory.manifest.files.iter().map(|file| file.size).sum(),
+            file: if csv { file.try_clone().ok() } else { None },
+        }
+    }
+
+    fn after_row(&mut self) -> Option<u64> {
+        let rows = self.rows.fetch_add(1, Ordering::Relaxed) + 1;
+        self.here += 1;
+        if !self.here.is_multiple_of(BATCH as u64) {
+            return None;
+        }
+        let position = self.file.as_mut().and_then(|file| file.stream_position().ok());
+        let (rows, bytes) = match position {
+            Some(position) => (rows, self.before + position),
+            None => (rows - self.here, self.before),
+        };
+        let expected = u128::from(rows) * u128::from(self.all) / u128::from(bytes).max(1);
+        u64::try_from(expected).ok()
+    }
 }
 
 fn md5_of(file: &File) -> io::Result<String> {

@@ -90,12 +90,25 @@ pub struct Report {
     counts: Mutex<Counts>,
     rows: Option<(Mutex<BufWriter<File>>, Form)>,
     said: AtomicU64,
+    /// 0: not known.
+    expected: AtomicU64,
 }
 
 /// Lines in the log; the rest is in the report.
 const SAID: u64 = 20;
 
 impl Report {
+    /// How many objects there will be, as far as an inventory's bytes tell that.
+    pub(super) fn expect(&self, objects: u64) {
+        self.expected.store(objects, Ordering::Relaxed);
+    }
+
+    /// How many objects there will be, where that can be told by now.
+    #[must_use]
+    pub fn expected(&self) -> Option<u64> {
+        Some(self.expected.load(Ordering::Relaxed)).filter(|expected| *expected > 0)
+    }
+
     /// `.json` and `.jsonl` give a JSON object a line, anything else CSV.
     ///
     /// # Errors
@@ -120,6 +133,7 @@ impl Report {
             counts: Mutex::default(),
             rows,
             said: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
         })
     }
 

@@ -11,7 +11,7 @@ impl Debt for Owed {
     fn item(&self) -> &Item {
         &self.0
     }
-    fn begin(&mut self) -> Result<Option<File>, HsmError> {
+    fn begin(&mut self, _: Option<&[u8]>) -> Result<Option<File>, HsmError> {
         Ok(None)
     }
     fn finish(self: Box<Self>, _: Verdict, _: u64) -> Result<(), HsmError> {

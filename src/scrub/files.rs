@@ -118,7 +118,12 @@ pub(super) fn note(scrub: &Scrub<'_>, path: &Path) {
 fn remember(scrub: &Scrub<'_>, location: Option<&Result<Location, InvalidLocation>>) {
     match location {
         None => {}
-        Some(Ok(location)) => scrub.known.add(&location.key),
+        Some(Ok(location)) => {
+            scrub.known.add(&location.key);
+            if let Some(sidecar) = &location.sidecar {
+                scrub.known.add(sidecar);
+            }
+        }
         Some(Err(_)) => scrub.known.add_unreadable(),
     }
 }

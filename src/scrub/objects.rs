@@ -163,7 +163,12 @@ fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, owner: 
     }
     match scrub.mount.map(owner.fid) {
         Ok(Some(record)) => match Location::from_bytes(&record) {
-            Ok(location) if location.archive_id == archive_id && location.key == *key => None,
+            Ok(location)
+                if location.archive_id == archive_id
+                    && (location.key == *key || location.sidecar.as_ref() == Some(key)) =>
+            {
+                None
+            }
             Ok(location) => Some(format!("the copy of its file {} is '{}'", owner.fid, location.key)),
             // It may mean any object.
             Err(_) => None,

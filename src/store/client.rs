@@ -14,7 +14,9 @@ use aws_sdk_s3::types::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Checksum, ChecksumKind, Limits, Location, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw};
+use super::{
+    Checksum, ChecksumKind, Limits, Location, ObjectKey, Payload, Proof, StoreError, TargetOptions, Thaw, sidecar_of,
+};
 use crate::types::ArchiveId;
 
 // The SDK's request builders have the same setters and no trait in common.
@@ -165,6 +167,8 @@ impl ObjectInfo {
             version: self.version.clone(),
             checksum: self.checksum,
             pinned: false,
+            layout: None,
+            sidecar: sidecar_of(&self.metadata),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crate::types::Fid;
+use crate::types::{Cookie, Fid};
 
 /// S3's limit, in bytes of UTF-8.
 const MAX: usize = 1024;
@@ -29,7 +29,14 @@ pub enum InvalidKey {
     /// Would not come back from a listing as it went in.
     #[error("the path has a control character, which an object key should not have")]
     Control,
+    /// A directory of our own in the bucket.
+    #[error("the path goes through '{SIDECARS}', which is kept for metadata")]
+    Reserved,
 }
+
+/// Below an archive's prefix, what files' own objects have no room for. No file is archived into a directory of this
+/// name by its path, and none is imported from it.
+const SIDECARS: &str = ".lhsm-s3-metadata";
 
 /// How keys are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,7 +77,24 @@ impl ObjectKey {
         if text.is_empty() {
             return Err(InvalidKey::Empty);
         }
+        if text.split('/').any(|name| name == SIDECARS) {
+            return Err(InvalidKey::Reserved);
+        }
         Self::new(format!("{prefix}{text}"))
+    }
+
+    /// Where an action puts what its file's object has no room for.
+    ///
+    /// # Errors
+    /// The prefix leaves no room.
+    pub fn sidecar(prefix: &str, fid: Fid, cookie: Cookie) -> Result<Self, InvalidKey> {
+        Self::new(format!("{prefix}{SIDECARS}/{}.{:x}", fid.bare(), cookie.0))
+    }
+
+    /// Whether a listed key is one of those.
+    #[must_use]
+    pub fn is_sidecar(key: &[u8]) -> bool {
+        key.rsplit(|byte| *byte == b'/').nth(1) == Some(SIDECARS.as_bytes())
     }
 
     /// The key of a file by its FID.

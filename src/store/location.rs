@@ -45,6 +45,10 @@ pub struct Location {
     pub checksum: Option<Checksum>,
     /// The key comes from an import, not from the file's path: the file keeps it.
     pub pinned: bool,
+    /// Of an imported file: the composite layout that its first restore gives it, as an import can't.
+    pub layout: Option<Vec<u8>>,
+    /// The object with what the copy's own metadata has no room for.
+    pub sidecar: Option<ObjectKey>,
 }
 
 /// A record that can't be used.
@@ -77,6 +81,10 @@ struct Record<'a> {
     crc64nvme: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pinned: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sidecar: Option<String>,
 }
 
 impl Location {
@@ -98,6 +106,8 @@ impl Location {
             version: self.version.clone(),
             crc64nvme: self.checksum.map(Checksum::to_base64),
             pinned: self.pinned,
+            layout: self.layout.as_deref().map(|layout| BASE64_STANDARD.encode(layout)),
+            sidecar: self.sidecar.as_ref().map(|key| key.as_str().to_owned()),
         };
         serde_json::to_vec(&record).unwrap_or_default()
     }
@@ -115,6 +125,8 @@ impl Location {
             None => None,
             Some(text) => Some(Checksum::from_base64(&text).ok_or(InvalidLocation::Field("crc64nvme"))?),
         };
+        let layout = record.layout.map(|text| BASE64_STANDARD.decode(text)).transpose();
+        let sidecar = record.sidecar.map(ObjectKey::new).transpose();
         Ok(Self {
             archive_id: ArchiveId::new(record.archive).ok_or(InvalidLocation::Field("archive"))?,
             key: ObjectKey::new(record.key).map_err(|_| InvalidLocation::Field("key"))?,
@@ -123,6 +135,8 @@ impl Location {
             version: record.version,
             checksum,
             pinned: record.pinned,
+            layout: layout.map_err(|_| InvalidLocation::Field("layout"))?,
+            sidecar: sidecar.map_err(|_| InvalidLocation::Field("sidecar"))?,
         })
     }
 }
@@ -136,7 +150,7 @@ mod tests {
         #[test]
         fn a_location_survives_its_bytes(
             id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>(),
-            pinned: bool
+            pinned: bool, layout in any::<Option<Vec<u8>>>(), sidecar in "[a-z]{0,9}"
         ) {
             let location = Location {
                 archive_id: ArchiveId::new(id).unwrap(),
@@ -146,6 +160,8 @@ mod tests {
                 version,
                 checksum: crc.map(Checksum),
                 pinned,
+                layout,
+                sidecar: ObjectKey::new(sidecar).ok(),
             };
             prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
         }

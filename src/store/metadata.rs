@@ -8,6 +8,9 @@ use std::os::unix::fs::MetadataExt as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use percent_encoding::percent_decode_str;
+
+use super::ObjectKey;
 use super::told::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
 use crate::types::{Extras, Fid, Timestamp};
 
@@ -15,6 +18,8 @@ use crate::types::{Extras, Fid, Timestamp};
 pub const COOKIE: &str = "lhsm-cookie";
 const OWNER_FID: &str = "lhsm-fid";
 const OWNER_FS: &str = "lhsm-fs";
+/// The object that has the rest.
+const SIDECAR: &str = "lhsm-sidecar";
 /// S3's limit for all user metadata is 2 KiB, names included; an action's cookie is added later.
 const ROOM: usize = 2048 - 64;
 
@@ -55,6 +60,15 @@ impl Owner {
             fid: metadata.get(OWNER_FID)?.parse().ok()?,
         })
     }
+
+    /// As [`Owner::of`] reads it.
+    #[must_use]
+    pub fn to_map(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (OWNER_FID.to_owned(), self.fid.bare()),
+            (OWNER_FS.to_owned(), self.fs.clone()),
+        ])
+    }
 }
 
 impl FileMetadata {
@@ -76,9 +90,28 @@ impl FileMetadata {
         }
     }
 
-    /// As user metadata (`x-amz-meta-…`), and the names of what there was no room for.
+    /// As user metadata (`x-amz-meta-…`), and what there was no room for, which belongs into the sidecar.
     #[must_use]
-    pub fn to_map(&self) -> (HashMap<String, String>, Vec<&'static str>) {
+    pub fn to_maps(&self, sidecar: &ObjectKey) -> (HashMap<String, String>, HashMap<String, String>) {
+        let name = plain(sidecar.as_str().as_bytes());
+        match self.within(ROOM) {
+            (map, rest) if rest.is_empty() => (map, rest),
+            _ => {
+                let (mut map, rest) = self.within(ROOM.saturating_sub(SIDECAR.len() + name.len()));
+                map.insert(SIDECAR.to_owned(), name);
+                (map, rest)
+            }
+        }
+    }
+
+    /// As user metadata, and the names of what there was no room for.
+    #[must_use]
+    pub fn to_map(&self) -> (HashMap<String, String>, Vec<String>) {
+        let (map, rest) = self.within(ROOM);
+        (map, rest.into_keys().collect())
+    }
+
+    fn within(&self, room: usize) -> (HashMap<String, String>, HashMap<String, String>) {
         let mut map = HashMap::from([
             (PERMISSIONS.into(), format!("0{:o}", self.mode)),
             (UID.into(), self.uid.to_string()),
@@ -87,8 +120,7 @@ impl FileMetadata {
             (MTIME.into(), format!("{}ns", self.mtime.as_nanos())),
         ]);
         if let Some(owner) = &self.owner {
-            map.insert(OWNER_FID.into(), owner.fid.bare());
-            map.insert(OWNER_FS.into(), owner.fs.clone());
+            map.extend(owner.to_map());
         }
         let more = &self.more;
         let links: Vec<_> = more.links.iter().map(|path| plain(path)).collect();
@@ -102,12 +134,12 @@ impl FileMetadata {
                 more.layout.as_deref().map(|layout| BASE64_STANDARD.encode(layout)),
             ),
         ];
-        let mut room = ROOM.saturating_sub(
+        let mut room = room.saturating_sub(
             map.iter()
                 .map(|(name, value): (&String, &String)| name.len() + value.len())
                 .sum(),
         );
-        let mut left_out = Vec::new();
+        let mut left_out = HashMap::new();
         for (name, value) in optional {
             let Some(value) = value else {
                 continue;
@@ -117,16 +149,30 @@ impl FileMetadata {
                     room = rest;
                     map.insert(name.to_owned(), value);
                 }
-                None => left_out.push(name),
+                None => {
+                    left_out.insert(name.to_owned(), value);
+                }
             }
         }
         (map, left_out)
     }
 }
 
+/// The object that has what an object's own metadata has no room for.
+#[must_use]
+pub fn sidecar_of(metadata: &HashMap<String, String>) -> Option<ObjectKey> {
+    let name: Vec<u8> = percent_decode_str(metadata.get(SIDECAR)?).collect();
+    // Never any other object: it will be deleted with the copy.
+    let name = String::from_utf8(name)
+        .ok()
+        .filter(|name| ObjectKey::is_sidecar(name.as_bytes()));
+    ObjectKey::new(name?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Cookie;
 
     #[test]
     fn attributes_are_written_as_datasync_reads_them() {
@@ -164,12 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_left_out_and_named() {
+    fn what_has_no_room_goes_beside_and_is_named() {
         let owner = Owner {
             fs: "lustre".into(),
             fid: Fid { seq: 1, oid: 2, ver: 0 },
         };
-        let (map, left_out) = FileMetadata {
+        let metadata = FileMetadata {
             mode: 0o100_664,
             uid: 0,
             gid: 0,
@@ -182,9 +228,13 @@ mod tests {
                 path: Some(b"a b".to_vec()),
                 links: Vec::new(),
             },
-        }
-        .to_map();
-        assert_eq!(left_out, [XATTRS]);
+        };
+        let sidecar = ObjectKey::sidecar("fs/", Fid { seq: 1, oid: 2, ver: 0 }, Cookie(15)).unwrap();
+        assert!(ObjectKey::is_sidecar(sidecar.as_str().as_bytes()));
+        assert_eq!(metadata.to_map().1, [XATTRS]);
+        let (map, rest) = metadata.to_maps(&sidecar);
+        assert_eq!(rest.keys().collect::<Vec<_>>(), [XATTRS]);
+        assert_eq!(sidecar_of(&map), Some(sidecar));
         assert_eq!(map[PATH], "a%20b");
         assert!(map.contains_key(LAYOUT));
         assert!(map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() <= 2048);

@@ -25,7 +25,7 @@ pub use key::{InvalidKey, KeyLayout, ObjectKey};
 pub use limits::{Bandwidth, Limits, Pace};
 pub use list::{Entry, From as ListFrom, Page, Query};
 pub use location::{Checksum, InvalidLocation, Location};
-pub use metadata::{COOKIE, FileMetadata, Owner};
+pub use metadata::{COOKIE, FileMetadata, Owner, sidecar_of};
 pub use payload::Payload;
 pub use proof::{ChecksumKind, Proof, Prover};
 pub use target::{Target, TargetOptions};

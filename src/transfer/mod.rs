@@ -7,6 +7,7 @@
 //! else. On error and on cancel nothing is left in the store by a write that failed.
 
 mod body;
+mod bytes;
 mod chunk;
 mod control;
 mod download;
@@ -21,6 +22,7 @@ mod sweeper;
 mod turns;
 mod upload;
 
+pub use bytes::{get_bytes, put_bytes};
 pub use control::{Control, Stop};
 pub use download::{download, read_small, verify};
 pub use error::TransferError;

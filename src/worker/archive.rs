@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
+use super::metadata::discard_sidecar;
 use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
@@ -17,7 +18,7 @@ pub(super) fn archive(
     control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
 ) -> Ended {
-    let begun = debt.begin();
+    let begun = debt.begin(None);
     if begun.is_err() && super::log::clean_up(site, lane, debt.item().key()) {
         site.journal.taken(debt.item().key());
     }
@@ -99,8 +100,10 @@ fn settle_copy(
             } else {
                 site.journal.remember(item.fid, &placed.location);
             }
-            if let Some(previous) = replaced {
-                discard(lane, previous);
+            match (&placed.previous, replaced) {
+                (_, Some(previous)) => discard(lane, previous),
+                (Some(previous), None) => discard_sidecar(lane, previous),
+                (None, None) => {}
             }
             Ended::done(size)
         }
@@ -128,7 +131,8 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
     let restored = match &placed.previous {
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
-        Some(_) if placed.in_place() && location.version.is_none() => {
+        Some(previous) if placed.in_place() && location.version.is_none() => {
+            discard_sidecar(lane, previous);
             let mapped = site.fs.set_map(item.fid, &location.to_bytes());
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
@@ -166,6 +170,7 @@ fn is_unlinked(file: &File) -> bool {
 
 /// Deletes exactly that object. One that can't be deleted is an orphan in the log, not a failure.
 fn discard(lane: &Lane, location: &Location) {
+    discard_sidecar(lane, location);
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
         lane,

@@ -9,6 +9,7 @@ mod archive;
 mod crew;
 mod error;
 mod log;
+mod metadata;
 mod place;
 mod remove;
 mod restore;

@@ -5,18 +5,15 @@
 //! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it.
 
-use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::os::unix::ffi::OsStringExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log::Log;
+use super::metadata::{Described, discard};
 use super::{JobError, Site};
 use crate::action::Item;
-use crate::store::{
-    COOKIE, Condition, FileMetadata, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions,
-};
+use crate::store::{Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions};
 use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, sweep_key, upload};
 use crate::types::{ArchiveId, Fid};
 
@@ -101,18 +98,54 @@ pub(super) fn place(
         fs: site.fs.name().to_owned(),
         fid: item.fid,
     };
-    let metadata = metadata(site, item, file, &stat, owner.clone(), path)?;
-    let log = Arc::new(Log::new(site, lane, item, file, stat.len()));
-    let mut to = Upload {
+    let Described { metadata, sidecar } = Described::store(site, lane, control, item, archive_id, (file, &stat), path)?;
+    let to = Upload {
         archive_id,
         key: natural.clone(),
         condition: Condition::Absent,
         metadata,
-        log,
+        log: Arc::new(Log::new(site, lane, item, file, stat.len())),
     };
-    let beside = natural.beside(item.fid);
+    let stored = store(
+        site,
+        lane,
+        helpers,
+        control,
+        (file, stat.len()),
+        to,
+        &owner,
+        previous.as_ref(),
+    );
+    match stored {
+        Ok(location) => Ok(Placed {
+            location: Location { sidecar, ..location },
+            previous,
+        }),
+        Err(error) => {
+            if let Some(sidecar) = sidecar {
+                discard(lane, archive_id, &sidecar);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Writes the object to its key, or to the one beside it.
+#[expect(clippy::too_many_arguments, reason = "one step of place()")]
+fn store(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
+    (file, size): (&Arc<File>, u64),
+    mut to: Upload,
+    owner: &Owner,
+    previous: Option<&Location>,
+) -> Result<Location, JobError> {
+    let (archive_id, natural) = (to.archive_id, to.key.clone());
+    let beside = natural.beside(owner.fid);
     let mut pinned = false;
-    if let Some(previous) = previous.as_ref().filter(|previous| {
+    if let Some(previous) = previous.filter(|previous| {
         previous.archive_id == archive_id
             && (previous.pinned
                 || previous.key == natural
@@ -124,35 +157,34 @@ pub(super) fn place(
     }
     let store = lane.store(archive_id)?;
     // Before the data of a large file is sent in vain; the condition still guards the moment itself.
-    let large = stat.len() > lane.options().plan.threshold;
+    let large = size > lane.options().plan.threshold;
     if (large && to.condition == Condition::Absent) || !store.has_conditions() {
-        match look(site, lane, control, &owner, &mut to) {
+        match look(site, lane, control, owner, &mut to) {
             // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
             Err(JobError::Transfer(TransferError::Store(StoreError::Denied { .. }))) if store.has_conditions() => {}
             looked => looked?,
         }
     }
     for _ in 0..ROUNDS {
-        let error = match upload(lane, helpers, control, file, stat.len(), &to) {
+        let error = match upload(lane, helpers, control, file, size, &to) {
             Ok(uploaded) => {
-                return Ok(Placed {
-                    location: Location {
-                        archive_id,
-                        key: to.key,
-                        size: stat.len(),
-                        etag: uploaded.stored.etag,
-                        version: uploaded.stored.version,
-                        checksum: Some(uploaded.checksum),
-                        pinned,
-                    },
-                    previous,
+                return Ok(Location {
+                    archive_id,
+                    key: to.key,
+                    size,
+                    etag: uploaded.stored.etag,
+                    version: uploaded.stored.version,
+                    checksum: Some(uploaded.checksum),
+                    pinned,
+                    layout: None,
+                    sidecar: None,
                 });
             }
             Err(error) => error,
         };
         match error {
             TransferError::Store(StoreError::Precondition { .. }) => {
-                look(site, lane, control, &owner, &mut to)?;
+                look(site, lane, control, owner, &mut to)?;
             }
             // Some stores say 404 where the object to be matched is gone.
             TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
@@ -161,35 +193,12 @@ pub(super) fn place(
             TransferError::Store(StoreError::Unsupported { .. }) if to.condition != Condition::None => {
                 // Second best, and all that such a store offers: look first, then write.
                 store.lacks_conditions();
-                look(site, lane, control, &owner, &mut to)?;
+                look(site, lane, control, owner, &mut to)?;
             }
             error => return Err(error.into()),
         }
     }
     Err(JobError::NoFreeKey(natural.to_string()))
-}
-
-/// All that a file system made anew needs to know of the file, and which action wrote the object: one that is cleaned
-/// up must be that action's, not a later one's of the same file.
-fn metadata(
-    site: &Site,
-    item: &Item,
-    file: &File,
-    stat: &Metadata,
-    owner: Owner,
-    path: Option<PathBuf>,
-) -> Result<HashMap<String, String>, JobError> {
-    let mut extras = site.fs.extras(item.fid, file)?;
-    extras.path = path.map(|path| path.into_os_string().into_vec());
-    let (mut metadata, left_out) = FileMetadata::new(Some(owner), stat, extras).to_map();
-    if !left_out.is_empty() {
-        tracing::warn!(
-            ?left_out,
-            "an object's metadata is 2 KiB at most and has no room for all of the file's"
-        );
-    }
-    metadata.insert(COOKIE.to_owned(), item.cookie.to_string());
-    Ok(metadata)
 }
 
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made

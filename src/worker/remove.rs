@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::metadata::discard_sidecar;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
@@ -9,7 +10,7 @@ use crate::transfer::{Control, Lane, TransferError, delete, head};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
-        .begin()
+        .begin(None)
         .map_err(JobError::from)
         .and_then(|_| erase(site, lane, control, debt.item()));
     match removed {
@@ -51,7 +52,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
         Err(error) => return Err(error.into()),
     }
     match delete(lane, control, &location, |found| is_copy_of(site, item, found)) {
-        Ok(()) => {}
+        Ok(()) => discard_sidecar(lane, &location),
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone");
         }

@@ -50,7 +50,7 @@ fn receive(
     debt: &mut dyn Debt,
 ) -> Result<u64, JobError> {
     let mut from = locate(site, lane, control, debt.item())?;
-    let file = Arc::new(debt.begin()?.ok_or(JobError::NotRegular)?);
+    let file = Arc::new(debt.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
     let mut received = download(lane, helpers, control, &file, &from);
     if matches!(received, Err(TransferError::Store(StoreError::Precondition { .. })))
         && let Some(etag) = etag_of_the_same(lane, control, &from)

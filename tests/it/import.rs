@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use lhsm_sandbox::protocol::{Action, states};
+use lhsm_sandbox::protocol::{Action, Request, states};
 
 use crate::rig::{BUCKET, Rig, Setup, noise};
 
@@ -525,6 +525,13 @@ fn a_nasty_tree_comes_back_as_it_was_from_archive_and_export() {
             .set_times(at(1_000_000_000 + u64::from(n), n))
             .unwrap();
     }
+    // More than an object's metadata has room for.
+    xattr::set(root.join("dir/~tilde~"), "user.large", &noise(2500)).unwrap();
+    let plain = old.client.fid(&root.join("plain")).unwrap();
+    let layout = composite();
+    old.client
+        .ask(&Request::SetXattr(plain, "lustre.lov".into(), layout.clone()))
+        .unwrap();
     // Sparse: data at both ends of a hole.
     let sparse = fs::File::create(root.join("sparse")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"begin", 0).unwrap();
@@ -600,8 +607,50 @@ fn a_nasty_tree_comes_back_as_it_was_from_archive_and_export() {
             "{name}"
         );
     }
+    let plain = new.client.fid(&new.mount().join("plain")).unwrap();
+    let restored = new.client.xattr(plain, "lustre.lov").unwrap();
+    assert_eq!(restored, layout, "stripes and components are what they were");
     assert!(new.mount().join("sparse").metadata().unwrap().blocks() * 512 < 1 << 20);
     // Restoring changes data alone.
     assert_eq!(everything(&new.mount()), before);
     new.assert_settled();
+    // What is removed takes its sidecar along.
+    let sidecars = |rig: &Rig| {
+        let objects = rig.store.objects(BUCKET);
+        objects
+            .iter()
+            .filter(|object| object.key.starts_with(".lhsm-s3-metadata/"))
+            .count()
+    };
+    assert_eq!(sidecars(&old), 1);
+    let fid = old.client.fid(&root.join("dir/~tilde~")).unwrap();
+    fs::write(root.join("dir/~tilde~"), b"changed").unwrap();
+    old.archive(fid);
+    assert_eq!(sidecars(&old), 1, "the new copy's, and no longer the old one's");
+    old.client.request(Action::Remove, 1, &[fid]).unwrap();
+    old.settle(fid);
+    assert_eq!(sidecars(&old), 0);
+}
+
+/// A progressive file layout as `lfs setstripe -E 1M -c 1 -E -1 -c 2` makes it, before it has objects.
+fn composite() -> Vec<u8> {
+    let mut bytes = vec![0u8; 32 + 2 * 48 + 2 * 32];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &0x0bd6_0bd0u32.to_le_bytes());
+    put(4, &192u32.to_le_bytes());
+    put(14, &2u16.to_le_bytes());
+    for (entry, (start, end, count)) in [(0u64, 1u64 << 20, 1u16), (1 << 20, u64::MAX, 2)].iter().enumerate() {
+        let (at, blob) = (32 + 48 * entry, 128 + 32 * entry);
+        put(at, &u32::try_from(entry + 1).unwrap().to_le_bytes());
+        put(at + 8, &start.to_le_bytes());
+        put(at + 16, &end.to_le_bytes());
+        put(at + 24, &u32::try_from(blob).unwrap().to_le_bytes());
+        put(at + 28, &32u32.to_le_bytes());
+        put(blob, &0x0bd1_0bd0u32.to_le_bytes());
+        put(blob + 4, &1u32.to_le_bytes());
+        put(blob + 24, &(1u32 << 20).to_le_bytes());
+        put(blob + 28, &count.to_le_bytes());
+        put(blob + 30, &u16::MAX.to_le_bytes());
+    }
+    bytes
 }

@@ -181,9 +181,9 @@ impl State {
         set_times(&file, &stat)?;
         if let Some(entry) = self.files.get_mut(&fid) {
             entry.states |= states::RELEASED;
-            entry
-                .xattrs
-                .insert("lustre.lov".to_owned(), plain_layout(RELEASED_PATTERN));
+            if let Some(layout) = entry.xattrs.get_mut("lustre.lov") {
+                mark_released(layout);
+            }
         }
         if let Some(readers) = &self.readers {
             readers.watch(&self.link(fid)).map_err(|error| errno(&error))?;
@@ -352,6 +352,26 @@ fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The released bit in the pattern of each component; a composite layout has a table of 48-byte entries from byte 32,
+/// each with its component's offset at +24.
+fn mark_released(layout: &mut [u8]) {
+    let word = |layout: &[u8], at: usize| Some(u32::from_le_bytes(*layout.get(at..)?.first_chunk()?));
+    let components = match word(layout, 0) {
+        Some(0x0bd6_0bd0) => {
+            let count = layout.get(14).copied().map_or(0, usize::from);
+            (0..count)
+                .filter_map(|entry| usize::try_from(word(layout, 32 + 48 * entry + 24)?).ok())
+                .collect()
+        }
+        _ => vec![0],
+    };
+    for component in components {
+        if let Some(bits) = layout.get_mut(component + 7) {
+            *bits |= 0x80;
+        }
+    }
 }
 
 /// A plain layout (V1) of two stripes of 1 MiB, as on Lustre but for its objects.

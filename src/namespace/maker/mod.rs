@@ -8,7 +8,7 @@ mod file;
 mod link;
 mod parent;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -21,10 +21,13 @@ use super::report::{Counts, Outcome, Report};
 use super::tree::{Attributes, Tree};
 use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths};
 use crate::action::HsmError;
-use crate::lustre::Mount;
-use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told};
-use crate::transfer::{Control, Lane, TransferError, head};
+use crate::lustre::{Mount, layout::is_portable_composite};
+use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told, sidecar_of};
+use crate::transfer::{Control, Lane, TransferError, get_bytes, head};
 use crate::types::{ArchiveId, Timestamp};
+
+/// Bytes; a component takes 80 and 24 for each of its stripes, and the record has to fit an attribute.
+const MOST_LAYOUT: usize = 16 << 10;
 
 /// What files get that objects don't tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -195,8 +198,8 @@ impl<'a> Maker<'a> {
             self.count(|counts| counts.filtered += 1);
             return Ok(());
         }
-        // The object that stands for the target itself.
-        if entry.key == shared.prefix.as_bytes() {
+        // The object that stands for the target itself, and what belongs to another object.
+        if entry.key == shared.prefix.as_bytes() || ObjectKey::is_sidecar(&entry.key) {
             self.count(|counts| counts.filtered += 1);
             return Ok(());
         }
@@ -235,8 +238,10 @@ impl<'a> Maker<'a> {
         let untold = entry.etag.is_none() && !path.is_dir();
         if shared.metadata == MetadataFrom::Head || untold {
             match head(&self.lane, &shared.control, shared.archive_id, &key, None) {
-                Ok(found) => {
+                Ok(mut found) => {
+                    let missing = self.add_sidecar(&mut found)?;
                     told = Told::of(&found.metadata);
+                    told.bad.extend(missing);
                     entry.size = found.size;
                     entry.modified = entry.modified.or(found.modified);
                     info = Some(found);
@@ -257,6 +262,29 @@ impl<'a> Maker<'a> {
             info,
             told,
         })
+    }
+
+    /// Adds what the object's own metadata had no room for; tells what of it can't be had.
+    fn add_sidecar(&self, found: &mut ObjectInfo) -> Result<Option<String>, Trouble> {
+        let shared = self.shared;
+        let Some(sidecar) = sidecar_of(&found.metadata) else {
+            return Ok(None);
+        };
+        match get_bytes(&self.lane, &shared.control, shared.archive_id, &sidecar) {
+            Ok(body) => match serde_json::from_slice::<HashMap<String, String>>(&body) {
+                Ok(rest) => {
+                    for (name, value) in rest {
+                        found.metadata.entry(name).or_insert(value);
+                    }
+                    Ok(None)
+                }
+                Err(error) => Ok(Some(format!("'{sidecar}' has no metadata: {error}"))),
+            },
+            Err(TransferError::Store(StoreError::NotFound { .. })) => {
+                Ok(Some(format!("'{sidecar}', which has more of it, is gone")))
+            }
+            Err(error) => Err(Fatal::Store(error).into()),
+        }
     }
 
     /// `false`: the object is no file's copy.
@@ -374,6 +402,12 @@ impl<'a> Maker<'a> {
             version: info.and_then(|info| info.version.clone()),
             checksum: info.and_then(|info| info.checksum),
             pinned: self.shared.paths == Paths::Keys,
+            layout: known
+                .told
+                .layout
+                .clone()
+                .filter(|layout| layout.len() <= MOST_LAYOUT && is_portable_composite(layout)),
+            sidecar: info.and_then(|info| sidecar_of(&info.metadata)),
         }
     }
 }

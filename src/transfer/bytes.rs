@@ -1,0 +1,61 @@
+//! Objects that are held in memory: small by nature, made and read with the same care as files' copies.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{Alone, Control, Lane, NoLog, TransferError, Upload, fetch_file, upload};
+use crate::store::{Condition, ObjectKey};
+use crate::types::ArchiveId;
+
+/// What is read at most; a sidecar holds extended attributes, which Linux limits to 64 KiB each.
+const MOST: u64 = 16 << 20;
+
+/// Writes an object.
+///
+/// # Errors
+/// What an archive fails with.
+pub fn put_bytes(
+    lane: &Lane,
+    control: &Arc<Control>,
+    archive_id: ArchiveId,
+    (key, condition): (&ObjectKey, Condition),
+    body: &[u8],
+    metadata: HashMap<String, String>,
+) -> Result<(), TransferError> {
+    let file = || -> std::io::Result<Arc<File>> {
+        let mut file = File::from(memfd_create(c"lhsmtool-s3", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(body)?;
+        Ok(Arc::new(file))
+    };
+    let file = file().map_err(TransferError::Write)?;
+    let to = Upload {
+        archive_id,
+        key: key.clone(),
+        condition,
+        metadata,
+        log: Arc::new(NoLog),
+    };
+    upload(lane, &Alone, control, &file, body.len() as u64, &to).map(drop)
+}
+
+/// Reads an object.
+///
+/// # Errors
+/// What a restore fails with.
+pub fn get_bytes(
+    lane: &Lane,
+    control: &Arc<Control>,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+) -> Result<Vec<u8>, TransferError> {
+    let mut bytes = Vec::new();
+    fetch_file(lane, control, archive_id, key)?
+        .take(MOST)
+        .read_to_end(&mut bytes)
+        .map_err(TransferError::Write)?;
+    Ok(bytes)
+}
