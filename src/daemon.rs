@@ -17,7 +17,7 @@ use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
-use crate::telemetry::{MetricsServer, Sources};
+use crate::telemetry::{Link, MetricsServer, Sources};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, Extent, HsmErrno};
 use crate::worker::{Crew, Settler, Site, Sweeper, Tally};
@@ -99,11 +99,14 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         "starting"
     );
     let stages = Stages::start(settings, Arc::clone(&mount) as Arc<dyn FileSystem>, &targets)?;
-    let reader = Arc::new(OnceLock::new());
+    let link = Arc::new(OnceLock::new());
     let sources = Sources {
+        mount: settings.mount.clone(),
+        threads: (settings.threads, settings.restore_threads),
         queue: Arc::clone(&stages.queue),
         site: stages.site.clone(),
-        reader: Arc::clone(&reader),
+        targets: targets.clone(),
+        link: Arc::clone(&link),
     };
     let metrics = settings
         .metrics
@@ -117,7 +120,10 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
     stages.inherit(&agent)?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     // Set once, here.
-    let _first = reader.set(Arc::clone(&registration.stats));
+    let _first = link.set(Link {
+        reader: Arc::clone(&registration.stats),
+        heartbeats: Arc::clone(registration.heartbeat.sent()),
+    });
     tracing::info!("registered; serving");
     let sweeper = Sweeper::start(
         &stages.queue,
@@ -333,9 +339,9 @@ impl Stages {
             running = sum(&depth.running),
             by_class = ?depth,
             unwritten = self.site.journal.unwritten(),
-            heartbeats = registration.heartbeat.sent(),
+            heartbeats = ?registration.heartbeat.sent(),
             pipe = ?registration.stats,
-            tally = ?self.site.tally,
+            sums = ?self.site.tally.sums(),
             "status"
         );
     }
@@ -386,7 +392,7 @@ impl Stages {
         if queue.wait_idle(Instant::now()) {
             crew.join();
         }
-        tracing::info!(seconds = start.elapsed().as_secs_f64(), tally = ?site.tally, "stopped");
+        tracing::info!(seconds = start.elapsed().as_secs_f64(), sums = ?site.tally.sums(), "stopped");
     }
 
     async fn idle_within(&self, limit: Duration, signals: &mut Signals) -> bool {

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ExitWith;
 use super::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
+use crate::fleet::Fleet;
 use crate::jobs::{self, HsmFilter, JobError, Ledger, LedgerError, Outcome, Phase, Select, Spec, Summary};
 use crate::lustre::UserAction;
 use crate::types::{ArchiveId, Timestamp};
@@ -309,7 +310,8 @@ fn work(spec: &Spec, ledger: &Ledger, settings: &Settings, directory: &Path, jso
     let control = stopped_by_signals(&runtime);
     let mut progress = Progress::new(json);
     let mut written = None::<Instant>;
-    let result = jobs::run(&mount, spec, ledger, &control, &mut |summary| {
+    let fleet = Fleet::new(settings.movers.clone());
+    let result = jobs::run(&mount, spec, ledger, &control, &fleet, &mut |summary| {
         progress.show(summary);
         if summary.phase != Phase::Running || written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             written = Some(Instant::now());
@@ -340,7 +342,7 @@ fn work(spec: &Spec, ledger: &Ledger, settings: &Settings, directory: &Path, jso
     }
 }
 
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 

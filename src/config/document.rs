@@ -119,6 +119,14 @@ impl<'a> Section<'a> {
         self.value(key, "a text in quotes", |value| value.as_str().map(str::to_owned))
     }
 
+    /// A list of texts.
+    pub(super) fn strings(&self, key: &'static str) -> Option<Vec<String>> {
+        self.value(key, "a list of texts in quotes", |value| {
+            let texts = value.as_array()?.iter();
+            texts.map(|text| text.get_ref().as_str().map(str::to_owned)).collect()
+        })
+    }
+
     pub(super) fn bool(&self, key: &'static str) -> Option<bool> {
         self.value(key, "true or false", DeValue::as_bool)
     }

@@ -6,7 +6,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-pub use settings::{LogFormat, Settings};
+pub use settings::{LogFormat, Settings, is_host_and_port};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -62,6 +62,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where the movers of the site serve theirs, `host:port`.
+    pub movers: Vec<String>,
 }
 
 impl Settings {
@@ -133,6 +135,22 @@ impl Settings {
             address
         });
         metrics_section.finish();
+        let fleet = root.section("fleet");
+        let movers = fleet.strings("movers");
+        if let Some(bad) = movers.iter().flatten().find(|mover| !is_host_and_port(mover)) {
+            fleet.complain(
+                "movers",
+                &format!("\"{bad}\" must be a host and a port, such as \"mover1:9818\""),
+            );
+        }
+        fleet.finish();
+        // Without a list, this node's own.
+        let own = || {
+            metrics
+                .filter(|address: &SocketAddr| address.port() != 0)
+                .map(|address| vec![address.to_string()])
+        };
+        let movers = movers.or_else(own).unwrap_or_default();
         let log_format = log
             .choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
             .unwrap_or_default();
@@ -154,8 +172,17 @@ impl Settings {
             log_level,
             log_format,
             metrics,
+            movers,
         })
     }
+}
+
+/// Whether a text can be a mover's address.
+#[must_use]
+pub fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn transfer(root: &Section<'_>) -> Option<(TransferOptions, Duration)> {

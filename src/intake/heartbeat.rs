@@ -75,8 +75,8 @@ impl Heartbeat {
 
     /// Reports sent so far.
     #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+    pub const fn sent(&self) -> &Arc<AtomicU64> {
+        &self.sent
     }
 }
 
@@ -133,7 +133,8 @@ impl Beat {
     fn running(&mut self) {
         let running = self.queue.running();
         let mut reported = HashMap::with_capacity(running.len());
-        for (key, _, moved) in running {
+        for running in running {
+            let (key, moved) = (running.key, running.moved());
             let before = self.reported.get(&key).copied().unwrap_or(0);
             // Parts come out of order; what counts is how much there is.
             let extent = Extent {

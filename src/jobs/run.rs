@@ -18,6 +18,7 @@ use super::summary::{Phase, Summary};
 use super::window::Window;
 use super::{Need, Spec, meaning, need};
 use crate::action::HsmError;
+use crate::fleet::{Fleet, Reasons};
 use crate::lustre::{HsmStates, Mount, UserAction};
 use crate::transfer::Control;
 use crate::types::{Fid, Timestamp};
@@ -60,6 +61,7 @@ pub fn run(
     spec: &Spec,
     ledger: &Ledger,
     control: &Control,
+    fleet: &Fleet,
     tick: &mut dyn FnMut(&Summary),
 ) -> Result<Summary, JobError> {
     let selector = spec.select.selector()?;
@@ -98,6 +100,7 @@ pub fn run(
             flushed: Instant::now(),
             again: Vec::new(),
             not_before: None,
+            reasons: Reasons::new(fleet),
         };
         let result = job.work(&found, &answers, tick);
         // The source ends when nobody takes what it finds, the hands when nobody has anything for them.
@@ -157,6 +160,8 @@ struct Job<'a> {
     again: Vec<(Instant, Known)>,
     /// The coordinator is stopped.
     not_before: Option<Instant>,
+    /// What the movers say of files that failed.
+    reasons: Reasons<'a>,
 }
 
 impl Job<'_> {
@@ -461,8 +466,8 @@ impl Job<'_> {
                 return self.end_active(file, Outcome::Failed, libc::EBUSY, reason);
             }
             _ if !acting => {
-                let reason = format!("the action failed; the log of the mover says why (FID {})", file.fid);
-                return self.end_active(file, Outcome::Failed, libc::EIO, reason);
+                // The reason is asked for, for many files at a time, before the row is written.
+                return self.end_active(file, Outcome::Failed, libc::EIO, String::new());
             }
             _ => {}
         }
@@ -504,6 +509,7 @@ impl Job<'_> {
     fn flush(&mut self) -> Result<(), JobError> {
         self.flushed = Instant::now();
         if !self.rows.is_empty() {
+            self.explain();
             self.ledger.record(&self.rows, &self.summary.counts)?;
             for (path, row) in self.rows.drain(..) {
                 if row.outcome != Outcome::Requested {
@@ -512,6 +518,25 @@ impl Job<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Why actions failed is known where they ran.
+    fn explain(&mut self) {
+        let unexplained = |row: &Row| row.outcome == Outcome::Failed && row.reason.is_empty();
+        if !self.rows.iter().any(|(_, row)| unexplained(row)) {
+            return;
+        }
+        self.reasons.renew();
+        for (_, row) in self.rows.iter_mut().filter(|(_, row)| unexplained(row)) {
+            let known = row.fid.parse().ok().and_then(|fid| self.reasons.of(fid));
+            match known {
+                Some(failure) => {
+                    row.errno = failure.errno;
+                    row.reason = failure.reason.clone();
+                }
+                None => row.reason = format!("the action failed; the log of the mover says why (FID {})", row.fid),
+            }
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates")]

@@ -47,6 +47,7 @@ const CACHE: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    path: PathBuf,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -153,8 +154,15 @@ impl Journal {
             .ok();
         Self {
             shared,
+            path: state_dir.join(file_name(name, mount)),
             writer: Mutex::new(writer),
         }
+    }
+
+    /// Bytes of its file; 0 without one.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
     /// Remembers a file's copy.

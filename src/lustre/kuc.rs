@@ -41,6 +41,8 @@ pub struct ReaderStats {
     pub foreign: AtomicU64,
     /// Streams that were damaged.
     pub damaged: AtomicU64,
+    /// Registrations with the coordinator: one pipe for each.
+    pub registrations: AtomicU64,
 }
 
 /// The running thread; dropping it stops and joins it.

@@ -3,6 +3,7 @@
 //! block while some pipe of this node is full.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -116,6 +117,7 @@ struct Watch {
 impl Watch {
     fn read(&mut self, pipe: Pipe) -> std::io::Result<()> {
         let notices = self.notices.clone();
+        self.stats.registrations.fetch_add(1, Ordering::Relaxed);
         self.reader = Some(Reader::start(
             Arc::clone(&self.agent),
             pipe,

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use self::fair::Fair;
 use crate::action::{ActionKey, Debt, Item, Kind, Verb};
 use crate::transfer::{Control, Helpers, Parts, Stop};
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
+
+/// Of actions that no longer wait, before they are swept out.
+const FORGOTTEN_ARRIVALS: usize = 1024;
 
 /// In the order of precedence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,6 +35,17 @@ pub enum Class {
 impl Class {
     /// All, in the order of precedence.
     pub const ALL: [Self; 4] = [Self::BlockingRestore, Self::Restore, Self::Remove, Self::Archive];
+
+    /// As metrics and reports say it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::BlockingRestore => "blocking_restore",
+            Self::Restore => "restore",
+            Self::Remove => "remove",
+            Self::Archive => "archive",
+        }
+    }
 
     /// The class of an action; `None` for what is no job.
     #[must_use]
@@ -112,6 +126,28 @@ enum Entry {
     Running(Verb, Arc<Control>),
 }
 
+/// An action that a worker has.
+#[derive(Clone, Debug)]
+pub struct AtWork {
+    /// Which.
+    pub key: ActionKey,
+    /// What is done.
+    pub verb: Verb,
+    /// The archive that it is about.
+    pub archive_id: Option<ArchiveId>,
+    /// Since when.
+    pub since: Instant,
+    control: Arc<Control>,
+}
+
+impl AtWork {
+    /// Bytes that it has moved so far.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.control.moved()
+    }
+}
+
 /// What goes one at a time: a file's restores, and apart from them its archives and removes. A restore
 /// waits for neither of those, for an archive of a released file may itself wait for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,6 +184,9 @@ struct State {
     lines: HashMap<Class, Fair<ActionKey>>,
     waiting: HashMap<Class, usize>,
     running: HashMap<Class, usize>,
+    at_work: HashMap<ActionKey, AtWork>,
+    /// In the order in which they came; those that no longer wait go when they are met.
+    arrived: VecDeque<(Instant, ActionKey)>,
     offers: [VecDeque<Arc<dyn Parts>>; 2],
     /// Waiting actions by when they must next be reported alive.
     beats: VecDeque<(Instant, ActionKey)>,
@@ -167,6 +206,8 @@ pub struct Depth {
     pub waiting: HashMap<Class, usize>,
     /// Running actions by class.
     pub running: HashMap<Class, usize>,
+    /// How long the oldest waiting action has waited.
+    pub oldest: Option<Duration>,
 }
 
 /// The table and its lines.
@@ -223,6 +264,7 @@ impl Queue {
         *state.waiting.entry(class).or_default() += 1;
         state.live.insert(key, Entry::Waiting(debt));
         state.beats.push_back((first_beat, key));
+        state.note_arrival(key);
         drop(state);
         self.wake_one(class);
         Admission::Queued
@@ -298,6 +340,7 @@ impl Queue {
             *running = running.saturating_sub(1);
         }
         *state.waiting.entry(class).or_default() += 1;
+        state.at_work.remove(&key);
         state.live.insert(key, Entry::Waiting(debt));
         let now = Instant::now();
         state.late_beats.insert(key, now);
@@ -320,6 +363,7 @@ impl Queue {
         };
         let mut state = self.lock();
         state.live.remove(&key);
+        state.at_work.remove(&key);
         state.late_beats.remove(&key);
         if let Some(running) = state.running.get_mut(&class) {
             *running = running.saturating_sub(1);
@@ -369,16 +413,9 @@ impl Queue {
         due
     }
 
-    /// All running actions and how many bytes each has moved.
-    pub fn running(&self) -> Vec<(ActionKey, Verb, u64)> {
-        self.lock()
-            .live
-            .iter()
-            .filter_map(|(key, entry)| match entry {
-                Entry::Running(verb, control) => Some((*key, *verb, control.moved())),
-                Entry::Waiting(_) => None,
-            })
-            .collect()
+    /// All running actions; there are no more of them than threads.
+    pub fn running(&self) -> Vec<AtWork> {
+        self.lock().at_work.values().cloned().collect()
     }
 
     /// Whether an action of that file waits or runs.
@@ -396,8 +433,9 @@ impl Queue {
 
     /// How much there is.
     pub fn depth(&self) -> Depth {
-        let state = self.lock();
+        let mut state = self.lock();
         Depth {
+            oldest: state.oldest_arrival().map(|arrived| arrived.elapsed()),
             waiting: state.waiting.clone(),
             running: state.running.clone(),
         }
@@ -435,10 +473,8 @@ impl Queue {
 
     /// Stops all running actions.
     pub fn stop_running(&self, reason: Stop) {
-        for entry in self.lock().live.values() {
-            if let Entry::Running(_, control) = entry {
-                control.stop(reason);
-            }
+        for running in self.lock().at_work.values() {
+            running.control.stop(reason);
         }
     }
 
@@ -512,6 +548,26 @@ impl State {
                 Kind::Cancel | Kind::Unknown(_) => None,
             },
         }
+    }
+
+    fn note_arrival(&mut self, key: ActionKey) {
+        // One that waits for long must not hold all that came after it.
+        if self.arrived.len() > 2 * self.live.len() + FORGOTTEN_ARRIVALS {
+            let live = &self.live;
+            self.arrived
+                .retain(|(_, key)| matches!(live.get(key), Some(Entry::Waiting(_))));
+        }
+        self.arrived.push_back((Instant::now(), key));
+    }
+
+    fn oldest_arrival(&mut self) -> Option<Instant> {
+        while let Some((arrived, key)) = self.arrived.front() {
+            if let Some(Entry::Waiting(_)) = self.live.get(key) {
+                return Some(*arrived);
+            }
+            self.arrived.pop_front();
+        }
+        None
     }
 
     /// Puts those whose time has come into their lines; how long until the next.
@@ -640,6 +696,14 @@ impl State {
                 };
                 let control = Arc::new(Control::default());
                 self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
+                let at_work = AtWork {
+                    key,
+                    verb,
+                    archive_id: debt.item().archive_id,
+                    since: Instant::now(),
+                    control: Arc::clone(&control),
+                };
+                self.at_work.insert(key, at_work);
                 *self.running.entry(*class).or_default() += 1;
                 return Some(Work::Job(Job { debt, control }));
             }

@@ -4,15 +4,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::recent::Recent;
+
 /// Limits of one archive.
 #[derive(Debug, Default)]
 pub struct Limits {
+    /// How often a request was not the first.
+    pub trouble: Trouble,
     /// Requests.
     pub pace: Pace,
     /// Bytes to the store.
     pub upload: Bandwidth,
     /// Bytes from the store.
     pub download: Bandwidth,
+}
+
+/// What did not go as it should, in numbers.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    /// Second and further tries.
+    pub retries: AtomicU64,
+    /// Answers that asked for fewer requests.
+    pub throttled: AtomicU64,
+    /// Bytes that did not have their checksum.
+    pub damaged: AtomicU64,
+    /// Requests that are under way, with their bodies.
+    pub in_flight: AtomicU64,
 }
 
 /// The first step down, and where the brake is let go.
@@ -120,6 +137,7 @@ impl Pace {
 pub struct Bandwidth {
     rate: AtomicU64,
     bucket: Mutex<Bucket>,
+    moved: Recent,
 }
 
 #[derive(Debug)]
@@ -142,6 +160,7 @@ impl Default for Bandwidth {
                 tokens: 0.0,
                 filled: Instant::now(),
             }),
+            moved: Recent::default(),
         }
     }
 }
@@ -157,7 +176,17 @@ impl Bandwidth {
     /// # Errors
     /// The time.
     pub fn take(&self, bytes: u64) -> Result<(), Duration> {
-        self.take_at(bytes, Instant::now())
+        let taken = self.take_at(bytes, Instant::now());
+        if taken.is_ok() {
+            self.moved.add(bytes);
+        }
+        taken
+    }
+
+    /// Bytes that were taken.
+    #[must_use]
+    pub const fn moved(&self) -> &Recent {
+        &self.moved
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates and chunks are far below 2^52")]

@@ -13,6 +13,7 @@ mod location;
 mod metadata;
 mod payload;
 mod proof;
+mod requests;
 mod target;
 mod told;
 
@@ -22,11 +23,12 @@ pub use client::{Condition, Download, ListedUpload, ObjectInfo, SentPart, Store,
 pub use connection::{Connections, check_proxy};
 pub use error::{StartError, StoreError};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};
-pub use limits::{Bandwidth, Limits, Pace};
+pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use list::{Entry, From as ListFrom, Page, Query};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{COOKIE, FileMetadata, Owner, sidecar_of};
 pub use payload::Payload;
 pub use proof::{ChecksumKind, Proof, Prover};
+pub use requests::{Operation, Requests};
 pub use target::{Target, TargetOptions};
 pub use told::Told;

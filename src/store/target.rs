@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::connection::Security;
 use super::error::chain;
-use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, StartError, Store, StoreError};
+use super::requests::Meter;
+use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, Requests, StartError, Store, StoreError};
 use crate::types::ArchiveId;
 use aws_config::BehaviorVersion;
 use aws_credential_types::provider::error::CredentialsError;
@@ -78,6 +79,7 @@ pub struct Target {
     region: Region,
     unconditional: Arc<AtomicBool>,
     limits: Arc<Limits>,
+    requests: Arc<Requests>,
 }
 
 impl Target {
@@ -121,6 +123,7 @@ impl Target {
             region,
             unconditional: Arc::default(),
             limits: Arc::new(limits),
+            requests: Arc::default(),
         })
     }
 
@@ -136,6 +139,12 @@ impl Target {
         &self.limits
     }
 
+    /// What was asked of the store so far.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
     /// A store over this thread's connections.
     #[must_use]
     pub fn connect(&self, connections: &mut Connections) -> Store {
@@ -144,6 +153,7 @@ impl Target {
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
             .force_path_style(self.options.path_style)
+            .interceptor(Meter(Arc::clone(&self.requests)))
             .http_client(connections.to(&self.options.security(), self.options.proxy.as_deref()))
             // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
             .retry_config(RetryConfig::disabled())

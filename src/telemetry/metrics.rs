@@ -1,137 +1,324 @@
 //! The daemon's numbers as Prometheus reads them. Names, units and labels are all here; docs/metrics.md lists them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::lustre::ReaderStats;
-use crate::queue::{Class, Queue};
-use crate::worker::Site;
+use super::Sources;
+use crate::histogram::Histogram;
+use crate::queue::Class;
+use crate::store::Target;
 
-/// Where the numbers are.
-#[derive(Clone)]
-pub struct Sources {
-    /// The table of live actions.
-    pub queue: Arc<Queue>,
-    /// Counters and journal.
-    pub site: Site,
-    /// The pipe's; set once the daemon is registered.
-    pub reader: Arc<OnceLock<Arc<ReaderStats>>>,
-}
+const PREFIX: &str = "lhsmtool_s3";
 
-impl fmt::Debug for Sources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").finish_non_exhaustive()
-    }
-}
+type Labels = Vec<(&'static str, String)>;
 
 impl Sources {
-    /// Registered with the coordinator, and not on its way out.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.reader.get().is_some() && !self.queue.is_parked()
-    }
-
     /// All numbers, under their names.
     #[must_use]
     pub fn registry(&self) -> Registry {
-        let mut registry = Registry::with_prefix("lhsmtool_s3");
+        let mut registry = Registry::with_prefix(PREFIX);
         let info = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The release that runs", info);
         registry.register_collector(Box::new(self.clone()));
         registry
     }
 
-    fn classes(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
+    fn actions(&self, to: &mut Sink<'_>) -> fmt::Result {
+        let depth = self.queue.depth();
+        let by_class = |counts: &HashMap<Class, usize>| {
+            let of = |class| counts.get(&class).copied().unwrap_or(0);
+            Class::ALL.map(|class| (vec![("class", class.word().to_owned())], count(of(class))))
+        };
+        let busy = depth.running.values().sum::<usize>();
+        to.gauges(
+            "actions_waiting",
+            "Actions that wait for a worker",
+            by_class(&depth.waiting),
+        )?;
+        to.gauges("actions_running", "Actions that a worker has", by_class(&depth.running))?;
+        let oldest = depth.oldest.unwrap_or_default().as_secs_f64();
+        to.gauge(
+            "oldest_waiting_seconds",
+            "How long the oldest waiting action has waited",
+            oldest,
+        )?;
+        let (threads, restores) = self.threads;
+        to.gauge("workers", "Worker threads", count(threads))?;
+        to.gauge(
+            "workers_for_restores",
+            "Worker threads that serve nothing but restores",
+            count(restores),
+        )?;
+        to.gauge("workers_busy", "Worker threads that have an action", count(busy))?;
+        let sums = self.site.tally.sums();
+        let share = |(archive, class): &(u32, Class)| {
+            vec![("archive", archive.to_string()), ("class", class.word().to_owned())]
+        };
+        to.counters(
+            "actions",
+            "Actions that ended; outcome is done, failed or cancelled",
+            sums.iter().flat_map(|(of, sums)| {
+                let outcomes = [
+                    ("done", sums.done),
+                    ("failed", sums.failed),
+                    ("cancelled", sums.cancelled),
+                ];
+                outcomes.map(|(outcome, n)| {
+                    let mut labels = share(of);
+                    labels.push(("outcome", outcome.to_owned()));
+                    (labels, n)
+                })
+            }),
+        )?;
+        to.counters(
+            "bytes",
+            "Bytes of the actions that ended as asked",
+            sums.iter().map(|(of, sums)| (share(of), sums.bytes)),
+        )?;
+        to.histograms(
+            "action_seconds",
+            "From a worker's first step to its answer",
+            sums.iter().map(|(of, sums)| (share(of), &sums.took)),
+        )?;
+        to.counter(
+            "key_conflicts",
+            "Archives that went beside their key because it held what may be another file's only copy",
+            get(&self.site.tally.conflicts),
+        )
+    }
+
+    fn stores(&self, to: &mut Sink<'_>) -> fmt::Result {
+        let archive = |target: &Target| vec![("archive", target.options().archive_id.to_string())];
+        let operations: Vec<_> = self
+            .targets
+            .iter()
+            .map(|target| (archive(target), target.requests().so_far()))
+            .collect();
+        let of_operation = |labels: &Labels, operation: &str| {
+            let mut labels = labels.clone();
+            labels.push(("operation", operation.to_owned()));
+            labels
+        };
+        to.counters(
+            "s3_requests",
+            "Requests to the store by HTTP status; 0: no answer",
+            operations.iter().flat_map(|(labels, operations)| {
+                operations.iter().flat_map(move |(name, operation)| {
+                    operation.answers.iter().map(move |(status, n)| {
+                        let mut labels = of_operation(labels, name);
+                        labels.push(("status", status.to_string()));
+                        (labels, *n)
+                    })
+                })
+            }),
+        )?;
+        to.histograms(
+            "s3_request_seconds",
+            "From the sending of a request to the head of its answer",
+            operations.iter().flat_map(|(labels, operations)| {
+                let each = operations.iter();
+                each.map(move |(name, operation)| (of_operation(labels, name), &operation.took))
+            }),
+        )?;
+        to.counters(
+            "s3_bytes",
+            "Bytes of objects to and from the store, second tries included",
+            self.targets.iter().flat_map(|target| {
+                let limits = target.limits();
+                let directions = [("upload", &limits.upload), ("download", &limits.download)];
+                directions.map(|(direction, bandwidth)| {
+                    let mut labels = archive(target);
+                    labels.push(("direction", direction.to_owned()));
+                    (labels, bandwidth.moved().total())
+                })
+            }),
+        )?;
+        let trouble = |of: fn(&crate::store::Trouble) -> &AtomicU64| {
+            let each = self.targets.iter();
+            each.map(move |target| (archive(target), get(of(&target.limits().trouble))))
+        };
+        to.counters(
+            "s3_retries",
+            "Second and further tries",
+            trouble(|trouble| &trouble.retries),
+        )?;
+        to.counters(
+            "s3_throttled",
+            "Answers that asked for fewer requests",
+            trouble(|trouble| &trouble.throttled),
+        )?;
+        to.counters(
+            "s3_damaged",
+            "Transfers whose bytes did not have their checksum, and were done again",
+            trouble(|trouble| &trouble.damaged),
+        )?;
+        to.gauges(
+            "s3_requests_in_flight",
+            "Requests that are under way, with their bodies",
+            trouble(|trouble| &trouble.in_flight).map(|(labels, n)| (labels, n as f64)),
+        )?;
+        to.gauges(
+            "s3_pace_seconds",
+            "Least time between two requests, as the store's complaints have it; 0: no limit",
+            self.targets
+                .iter()
+                .map(|target| (archive(target), target.limits().pace.interval().as_secs_f64())),
+        )
+    }
+
+    fn coordinator(&self, to: &mut Sink<'_>) -> fmt::Result {
+        let link = self.link.get();
+        let reader = |of: fn(&crate::lustre::ReaderStats) -> &AtomicU64| link.map_or(0, |link| get(of(&link.reader)));
+        let ready = if self.is_ready() { 1.0 } else { 0.0 };
+        to.gauge("ready", "1 while the daemon is registered and takes work", ready)?;
+        to.counter(
+            "registrations",
+            "Registrations with the coordinator",
+            reader(|reader| &reader.registrations),
+        )?;
+        to.counter(
+            "pipe_bytes",
+            "Bytes read from the kernel's pipe",
+            reader(|reader| &reader.bytes),
+        )?;
+        to.counter(
+            "pipe_messages",
+            "Whole messages read from the pipe",
+            reader(|reader| &reader.messages),
+        )?;
+        to.counter("pipe_items", "Items for this daemon", reader(|reader| &reader.items))?;
+        to.counter(
+            "pipe_damaged",
+            "Streams that were damaged",
+            reader(|reader| &reader.damaged),
+        )?;
+        to.counter(
+            "heartbeats",
+            "Reports of live actions to the coordinator",
+            link.map_or(0, |link| get(&link.heartbeats)),
+        )?;
+        to.gauge(
+            "journal_unwritten",
+            "Changes that wait to be written to the journal",
+            count(self.site.journal.unwritten()),
+        )?;
+        to.gauge("journal_bytes", "Size of the journal", self.site.journal.size() as f64)
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Sink(encoder);
+        to.gauge(
+            "uptime_seconds",
+            "Since the daemon was started",
+            self.site.tally.age().as_secs_f64(),
+        )?;
+        self.actions(&mut to)?;
+        self.stores(&mut to)?;
+        self.coordinator(&mut to)?;
+        let process = procfs_numbers();
+        to.gauge("resident_bytes", "Memory of the process", process.resident)?;
+        to.gauge("open_files", "Open descriptors of the process", process.files)?;
+        to.gauge("threads", "Threads of the process", process.threads)
+    }
+}
+
+/// Where numbers go, one family after the other.
+struct Sink<'a>(DescriptorEncoder<'a>);
+
+impl Sink<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.gauges(name, help, [(Labels::new(), value)])
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            with(&mut family, &labels, |metric| encode_gauge(metric, &value))?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.counters(name, help, [(Labels::new(), value)])
+    }
+
+    fn counters(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            with(&mut family, &labels, |metric| {
+                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn histograms<'a>(
+        &mut self,
         name: &str,
         help: &str,
-        of: impl Fn(Class) -> usize,
+        values: impl IntoIterator<Item = (Labels, &'a Histogram)>,
     ) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?;
-        for class in Class::ALL {
-            let gauge = ConstGauge::new(i64::try_from(of(class)).unwrap_or(i64::MAX));
-            gauge.encode(family.encode_family(&[("class", word(class))])?)?;
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, value) in values {
+            let buckets: Vec<_> = value.buckets().collect();
+            with(&mut family, &labels, |metric| {
+                metric.encode_histogram::<NoLabelSet>(value.seconds(), value.count(), &buckets, None)
+            })?;
         }
         Ok(())
     }
 }
 
-const fn word(class: Class) -> &'static str {
-    match class {
-        Class::BlockingRestore => "blocking_restore",
-        Class::Restore => "restore",
-        Class::Remove => "remove",
-        Class::Archive => "archive",
-    }
+fn encode_gauge(metric: &mut MetricEncoder<'_>, value: &impl EncodeGaugeValue) -> fmt::Result {
+    metric.encode_gauge(value)
 }
 
-impl Collector for Sources {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let depth = self.queue.depth();
-        let of = |counts: &std::collections::HashMap<Class, usize>, class| counts.get(&class).copied().unwrap_or(0);
-        self.classes(
-            &mut encoder,
-            "actions_waiting",
-            "Actions that wait for a worker",
-            |class| of(&depth.waiting, class),
-        )?;
-        self.classes(&mut encoder, "actions_running", "Actions that a worker has", |class| {
-            of(&depth.running, class)
-        })?;
-        let mut count = |name: &str, help: &str, value: u64| {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                prometheus_client::metrics::MetricType::Counter,
-            )?)
-        };
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let tally = &self.site.tally;
-        count("actions_done", "Actions that ended as asked", get(&tally.done))?;
-        count("actions_failed", "Actions that failed", get(&tally.failed))?;
-        count(
-            "actions_cancelled",
-            "Actions that were cancelled",
-            get(&tally.cancelled),
-        )?;
-        count(
-            "bytes_done",
-            "Bytes of the actions that ended as asked",
-            get(&tally.bytes),
-        )?;
-        count(
-            "key_conflicts",
-            "Archives that went beside their key because it held what may be another file's only copy",
-            get(&tally.conflicts),
-        )?;
-        if let Some(reader) = self.reader.get() {
-            count("pipe_bytes", "Bytes read from the kernel's pipe", get(&reader.bytes))?;
-            count(
-                "pipe_messages",
-                "Whole messages read from the pipe",
-                get(&reader.messages),
-            )?;
-            count("pipe_items", "Items for this daemon", get(&reader.items))?;
-            count("pipe_damaged", "Streams that were damaged", get(&reader.damaged))?;
-        }
-        let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-        let kind = prometheus_client::metrics::MetricType::Gauge;
-        let unwritten = gauge(self.site.journal.unwritten());
-        let help = "Changes that wait to be written to the journal";
-        unwritten.encode(encoder.encode_descriptor("journal_unwritten", help, None, kind)?)?;
-        let ready = gauge(usize::from(self.is_ready()));
-        let help = "1 while the daemon is registered and takes work";
-        ready.encode(encoder.encode_descriptor("ready", help, None, kind)?)
+fn with(
+    family: &mut MetricEncoder<'_>,
+    labels: &Labels,
+    encode: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    if labels.is_empty() {
+        return encode(family);
+    }
+    encode(&mut family.encode_family(labels)?)
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge")]
+const fn count(n: usize) -> f64 {
+    n as f64
+}
+
+struct Process {
+    resident: f64,
+    files: f64,
+    threads: f64,
+}
+
+/// Of this process, from /proc; what can't be read is 0.
+fn procfs_numbers() -> Process {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        value.unwrap_or(0.0)
+    };
+    Process {
+        resident: number("VmRSS:") * 1024.0,
+        files: std::fs::read_dir("/proc/self/fd").map_or(0.0, |files| count(files.count())),
+        threads: number("Threads:"),
     }
 }

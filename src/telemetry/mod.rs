@@ -2,8 +2,11 @@
 
 mod logging;
 mod metrics;
+mod mover;
 mod server;
+mod sources;
 
 pub use logging::init;
-pub use metrics::Sources;
+pub use mover::{Failures, Mover, Running, Sum};
 pub use server::MetricsServer;
+pub use sources::{Link, Sources};

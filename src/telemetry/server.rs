@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`, from a thread of its own: it answers while everything else is busy.
+//! `/metrics`, `/status`, `/failures`, `/healthz` and `/readyz`, from a thread of its own: it answers while everything else is busy.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::metrics::Sources;
+use super::{Failures, Mover, Sources};
 
 /// For a client that is slow; there is one at a time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,22 +80,40 @@ fn answer(mut stream: TcpStream, sources: &Sources) -> io::Result<()> {
     let mut words = line.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     const TEXT: &str = "text/plain; charset=utf-8";
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+    const JSON: &str = "application/json";
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let (status, kind, body) = match (method, path) {
+        ("GET" | "HEAD", "/status") => ("200 OK", JSON, serde_json::to_string(&Mover::now(sources))?),
+        ("GET" | "HEAD", "/failures") => {
+            let after = query.strip_prefix("after=").and_then(|after| after.parse().ok());
+            let failures = Failures::after(sources, after.unwrap_or(0));
+            ("200 OK", JSON, serde_json::to_string(&failures)?)
+        }
         ("GET" | "HEAD", "/metrics") => {
             let mut body = String::new();
-            match prometheus_client::encoding::text::encode(&mut body, &sources.registry()) {
-                Ok(()) => (
-                    "200 OK",
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                    body,
-                ),
+            // Who does not ask for OpenMetrics may know only the text format before it.
+            let open = line.to_ascii_lowercase().contains("application/openmetrics-text");
+            let encoded = if open {
+                prometheus_client::encoding::text::encode(&mut body, &sources.registry())
+            } else {
+                prometheus_client::encoding::prometheus_text::encode(&mut body, &sources.registry())
+            };
+            match encoded {
+                Ok(()) if open => ("200 OK", OPENMETRICS, body),
+                Ok(()) => ("200 OK", PROMETHEUS, body),
                 Err(error) => ("500 Internal Server Error", TEXT, error.to_string()),
             }
         }
         ("GET" | "HEAD", "/healthz") => ("200 OK", TEXT, "ok\n".to_owned()),
         ("GET" | "HEAD", "/readyz") if sources.is_ready() => ("200 OK", TEXT, "ready\n".to_owned()),
         ("GET" | "HEAD", "/readyz") => ("503 Service Unavailable", TEXT, "not registered\n".to_owned()),
-        ("GET" | "HEAD", _) => ("404 Not Found", TEXT, "/metrics, /healthz, /readyz\n".to_owned()),
+        ("GET" | "HEAD", _) => (
+            "404 Not Found",
+            TEXT,
+            "/metrics, /status, /failures, /healthz, /readyz\n".to_owned(),
+        ),
         _ => ("405 Method Not Allowed", TEXT, "GET\n".to_owned()),
     };
     let length = body.len();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::retry::{Activity, pace, retry};
+use super::retry::{Activity, retry};
 use super::turns::Turns;
 use super::{Control, Helpers, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
 use crate::store::{Checksum, Location, Store, StoreError};
@@ -101,9 +101,12 @@ fn receive_whole(
         offset: 0,
         length: from.size,
     });
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |activity| {
-        range.receive(store, from, control, &activity, &mut write).await
-    }))?;
+    lane.block_on(retry(
+        &lane.options().retry,
+        control,
+        store.limits(),
+        async |activity| range.receive(store, from, control, &activity, &mut write).await,
+    ))?;
     Ok(Checksum(range.digest.finalize()))
 }
 
@@ -121,14 +124,19 @@ fn ranges(
         let store = lane.store(from.archive_id)?;
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
-        lane.block_on(retry(&lane.options().retry, &control, pace(store), async |activity| {
-            let mut write = |at, chunk: &Bytes| {
-                turns
-                    .take(&control, || sparse::write(&file, at, chunk))?
-                    .map_err(TransferError::Write)
-            };
-            range.receive(store, &from, &control, &activity, &mut write).await
-        }))?;
+        lane.block_on(retry(
+            &lane.options().retry,
+            &control,
+            store.limits(),
+            async |activity| {
+                let mut write = |at, chunk: &Bytes| {
+                    turns
+                        .take(&control, || sparse::write(&file, at, chunk))?
+                        .map_err(TransferError::Write)
+                };
+                range.receive(store, &from, &control, &activity, &mut write).await
+            },
+        ))?;
         Ok(Checksum(range.digest.finalize()))
     })
 }

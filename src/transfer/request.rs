@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::retry::{pace, retry};
+use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, StoreError};
 use crate::types::ArchiveId;
@@ -25,7 +25,7 @@ pub fn head(
     version: Option<&str>,
 ) -> Result<ObjectInfo, TransferError> {
     let store = lane.store(archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.head(key, version).await?)
     }))
 }
@@ -79,7 +79,7 @@ pub fn pages(
 /// The store's refusal.
 pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<'_>) -> Result<Page, TransferError> {
     let store = lane.store(archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.list(query).await?)
     }))
 }
@@ -90,7 +90,7 @@ pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<
 /// The store's refusal.
 pub fn thaw(lane: &Lane, control: &Control, location: &Location) -> Result<(), TransferError> {
     let store = lane.store(location.archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.thaw(&location.key, location.version.as_deref()).await?)
     }))
 }
@@ -111,7 +111,7 @@ pub fn delete(
     let other = || StoreError::Precondition {
         operation: "DeleteObject",
     };
-    lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         let etag = match store.head(key, version).await {
             Ok(found) if is_copy(location, &found) && is_ours(&found) => found.etag,
             Ok(_) => return Err(other().into()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Control, TransferError};
-use crate::store::{Bandwidth, Pace, Store, StoreError};
+use crate::store::{Bandwidth, Limits, StoreError};
 
 /// When to try again and when to stop trying.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +65,10 @@ impl Activity {
 pub(super) async fn retry<T>(
     options: &RetryOptions,
     control: &Control,
-    pace: &Pace,
+    limits: &Limits,
     mut attempt: impl AsyncFnMut(Arc<Activity>) -> Result<T, TransferError>,
 ) -> Result<T, TransferError> {
+    let Limits { pace, trouble, .. } = limits;
     let mut trouble_since: Option<Instant> = None;
     let mut pause = options.first_pause;
     let mut damaged = 0;
@@ -82,6 +83,7 @@ pub(super) async fn retry<T>(
             }
         }
         let activity = Arc::new(Activity::default());
+        let under_way = UnderWay::new(&trouble.in_flight);
         let result = tokio::select! {
             biased;
             result = attempt(Arc::clone(&activity)) => result,
@@ -99,13 +101,16 @@ pub(super) async fn retry<T>(
         };
         if let StoreError::Throttled { .. } = last {
             pace.complained();
+            trouble.throttled.fetch_add(1, Ordering::Relaxed);
         }
         if let StoreError::Corrupt { .. } = last {
             damaged += 1;
+            trouble.damaged.fetch_add(1, Ordering::Relaxed);
             if damaged >= DAMAGED_TRIES {
                 return Err(last.into());
             }
         }
+        drop(under_way);
         let since = *trouble_since.get_or_insert_with(Instant::now);
         if since.elapsed() + pause > options.give_up_after {
             return Err(TransferError::GaveUp {
@@ -117,6 +122,7 @@ pub(super) async fn retry<T>(
         if !pace.may_retry() {
             pause = pause.max(options.longest_pause / 4);
         }
+        trouble.retries.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(error = %last, pause_ms = pause.as_millis(), "trying again");
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}
@@ -126,9 +132,20 @@ pub(super) async fn retry<T>(
     }
 }
 
-/// Of the store that a request goes to.
-pub(super) fn pace(store: &Store) -> &Pace {
-    &store.limits().pace
+/// A request that is under way, until it ends or is dropped.
+struct UnderWay<'a>(&'a AtomicU64);
+
+impl<'a> UnderWay<'a> {
+    fn new(gauge: &'a AtomicU64) -> Self {
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Between half and all of it, so that many do not come back at the same moment.
@@ -159,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn trouble_that_passes_is_waited_out() {
         let mut tries = 0;
-        let result = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
+        let result = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
             tries += 1;
             if tries < 10 { Err(unavailable()) } else { Ok(tries) }
         })
@@ -169,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_stays_away_is_given_up_in_time() {
-        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
             Err(unavailable())
         })
         .await;
@@ -179,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn a_try_in_which_nothing_moves_is_cut() {
         let mut tries = 0;
-        let result = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
+        let result = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
             tries += 1;
             if tries == 1 {
                 std::future::pending::<()>().await;
@@ -193,8 +210,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_ends_a_try_that_hangs() {
-        let (control, pace) = (Control::default(), Pace::default());
-        let hanging = retry(&OPTIONS, &control, &pace, async |_| {
+        let (control, limits) = (Control::default(), Limits::default());
+        let hanging = retry(&OPTIONS, &control, &limits, async |_| {
             std::future::pending::<Result<(), _>>().await
         });
         let (result, ()) = tokio::join!(hanging, async { control.stop(Stop::Cancelled) });
@@ -204,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn damage_that_stays_is_reported_after_three_tries() {
         let mut tries = 0;
-        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Pace::default(), async |_| {
+        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
             tries += 1;
             Err(TransferError::Store(StoreError::Corrupt {
                 operation: "PutObject",

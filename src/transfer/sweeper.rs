@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::retry::{pace, retry};
+use super::retry::retry;
 use super::{Control, Lane, TransferError, abort_upload};
 use crate::store::ListedUpload;
 use crate::types::{ArchiveId, Timestamp};
@@ -61,7 +61,7 @@ fn each_old(
     let before = Timestamp::now().seconds.saturating_sub(age);
     let mut from = None;
     loop {
-        let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+        let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
             Ok(store.list_uploads(from.clone()).await?)
         }))?;
         for upload in uploads {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::body::{FileBody, Meter, Source, payload};
-use super::retry::{Activity, pace, retry};
+use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
 use crate::store::{
     Checksum, Condition, ObjectKey, Payload, SentPart, Store, StoreError, Stored, StoredPart, UploadId,
@@ -131,7 +131,7 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
     };
     let source = Source::new(file);
     lane.block_on(async {
-        let uploaded = retry(&lane.options().retry, control, pace(store), async |activity| {
+        let uploaded = retry(&lane.options().retry, control, store.limits(), async |activity| {
             let (meter, payload) = body(lane, store, &source, part, &activity).await?;
             let result = store.put(&to.key, payload, &to.condition, to.metadata.clone()).await;
             let stored = source_first(&meter, result)?;
@@ -198,7 +198,7 @@ fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, 
         return Left::Nothing;
     };
     let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
-    let listed = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+    let listed = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.list_parts(&left.key, &left.upload).await?)
     }));
     let listed = match listed {
@@ -250,7 +250,7 @@ fn made(
         .map(|index| parts.get(&index).map(|part| part.checksum))
         .collect::<Option<_>>()?;
     let whole = plan.combine(sums);
-    let found = lane.block_on(retry(&lane.options().retry, control, pace(store), async |_| {
+    let found = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.head(&to.key, None).await?)
     }));
     let found = found
@@ -272,7 +272,7 @@ fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<
     let stopped = || TransferError::Stopped(control.stopped().unwrap_or(Stop::Cancelled));
     let upload = lane.block_on(async {
         let patient = Control::default();
-        let request = retry(&lane.options().retry, &patient, pace(store), async |_| {
+        let request = retry(&lane.options().retry, &patient, store.limits(), async |_| {
             Ok(store.create_upload(&to.key, to.metadata.clone()).await?)
         });
         let too_late = async {
@@ -315,16 +315,21 @@ fn send_parts(
             return Ok(sent.clone());
         }
         let number = i32::try_from(index + 1).map_err(|_| TransferError::Changed)?;
-        let sent = lane.block_on(retry(&lane.options().retry, &control, pace(store), async |activity| {
-            let (meter, payload) = body(lane, store, &source, part, &activity).await?;
-            let result = store.upload_part(&key, &upload, number, payload).await;
-            let stored = source_first(&meter, result)?;
-            agree("UploadPart", stored.checksum, meter.checksum())?;
-            Ok(SentPart {
-                stored: stored.proven(meter.proof()),
-                checksum: meter.checksum(),
-            })
-        }))?;
+        let sent = lane.block_on(retry(
+            &lane.options().retry,
+            &control,
+            store.limits(),
+            async |activity| {
+                let (meter, payload) = body(lane, store, &source, part, &activity).await?;
+                let result = store.upload_part(&key, &upload, number, payload).await;
+                let stored = source_first(&meter, result)?;
+                agree("UploadPart", stored.checksum, meter.checksum())?;
+                Ok(SentPart {
+                    stored: stored.proven(meter.proof()),
+                    checksum: meter.checksum(),
+                })
+            },
+        ))?;
         control.add_moved(part.length);
         log.sent(index32, &sent);
         Ok(sent)
@@ -347,7 +352,7 @@ fn complete(
     options.stall = options.stall.max(COMPLETE_STALL);
     lane.block_on(async {
         let mut tries = 0;
-        let result = retry(&options, control, pace(store), async |_| {
+        let result = retry(&options, control, store.limits(), async |_| {
             tries += 1;
             Ok(store
                 .complete_upload(&to.key, upload, parts, size, whole, &to.condition)
@@ -452,7 +457,7 @@ async fn confirm_size(
     stored: &Stored,
     size: u64,
 ) -> Result<(), TransferError> {
-    let found = retry(&lane.options().retry, control, pace(store), async |_| {
+    let found = retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.head(key, stored.version.as_deref()).await?)
     })
     .await?;

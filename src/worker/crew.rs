@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::archive::archive;
 use super::remove::remove;
 use super::restore::restore;
-use super::{Ended, JobError, Outcome, Settler, Site, settle};
+use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::Target;
@@ -140,8 +140,16 @@ impl Worker {
         let Kind::Do(verb) = item.kind else {
             return;
         };
-        self.site.tally.count(ended.verdict, ended.bytes);
-        let (bytes, seconds) = (ended.bytes, start.elapsed().as_secs_f64());
+        let took = start.elapsed();
+        let reason = ended.error.as_ref().map(ToString::to_string);
+        self.site.tally.count(&Ending {
+            item,
+            verdict: ended.verdict,
+            bytes: ended.bytes,
+            took: Some(took),
+            reason: reason.as_deref(),
+        });
+        let (bytes, seconds) = (ended.bytes, took.as_secs_f64());
         match (&ended.error, ended.verdict) {
             (None, _) => tracing::info!(bytes, seconds, "{verb} done"),
             (Some(error), Verdict::Failed { .. }) => {

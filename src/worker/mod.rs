@@ -15,49 +15,21 @@ mod remove;
 mod restore;
 mod settle;
 mod sweeper;
+mod tally;
 mod verdict;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 pub use crew::Crew;
 pub use error::JobError;
 pub use settle::Settler;
 pub use sweeper::Sweeper;
+pub use tally::{Ending, Failure, Share, Sums, Tally};
 pub use verdict::verdict;
 
 use crate::action::{Debt, FileSystem, Verdict};
 use crate::journal::Journal;
-
-/// What was done, in numbers.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Actions that ended as asked.
-    pub done: AtomicU64,
-    /// Actions that were cancelled.
-    pub cancelled: AtomicU64,
-    /// Actions that failed.
-    pub failed: AtomicU64,
-    /// Bytes of those that were done.
-    pub bytes: AtomicU64,
-    /// Archives that went beside their key because it held what may be another file's only copy.
-    pub conflicts: AtomicU64,
-}
-
-impl Tally {
-    fn count(&self, verdict: Verdict, bytes: u64) {
-        let counter = match verdict {
-            Verdict::Done => &self.done,
-            Verdict::Cancelled => &self.cancelled,
-            Verdict::Failed { .. } => &self.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if verdict == Verdict::Done {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-}
 
 /// What every job needs besides its thread's lane.
 #[derive(Clone, Debug)]

@@ -259,7 +259,7 @@ fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &
                 Some(found) => Condition::Match(found.etag),
                 None => Condition::Absent,
             };
-            site.tally.conflicts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            site.tally.count_conflict();
             tracing::warn!(%taken, key = %to.key, "the key holds what may be another file's only copy; archiving beside it");
         }
     }

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::{Ended, JobError, Tally};
+use super::{Ended, Ending, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
 use crate::transfer::Control;
 
@@ -96,7 +96,13 @@ fn answer(debt: Box<dyn Debt>, verdict: Verdict, tally: &Tally) {
     let item = debt.item();
     let (fid, cookie) = (item.fid, item.cookie);
     tracing::info!(%fid, %cookie, %verdict, "not run");
-    tally.count(verdict, 0);
+    tally.count(&Ending {
+        item,
+        verdict,
+        bytes: 0,
+        took: None,
+        reason: None,
+    });
     if let Err(objection) = debt.finish(verdict, 0) {
         tracing::debug!(%fid, %cookie, %objection, "the coordinator did not take the verdict");
     }

@@ -6,6 +6,7 @@ mod abi;
 mod bad_input;
 mod cancel;
 mod first_light;
+mod fleet;
 mod full_pipe;
 mod hostile;
 mod import;

@@ -1,0 +1,147 @@
+//! Plain lines and JSON.
+
+use std::io::{self, Write};
+
+use super::report::{Report, totals};
+use crate::cli::jobs::{bytes, line};
+use crate::telemetry::{Mover, Running};
+
+/// Of longest running actions.
+const SHOWN: usize = 5;
+
+pub(super) fn json(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    for job in &report.jobs {
+        writeln!(out, "{}", serde_json::to_string(job)?)?;
+    }
+    if report.movers.is_empty() && report.coordinators.is_empty() {
+        return Ok(());
+    }
+    let row = |(name, mover): &(String, Result<Mover, String>)| match mover {
+        Ok(mover) => serde_json::json!({"mover": name, "answers": true, "now": mover}),
+        Err(error) => serde_json::json!({"mover": name, "answers": false, "error": error}),
+    };
+    let movers: Vec<_> = report.movers.iter().map(row).collect();
+    let line = serde_json::json!({
+        "movers": movers,
+        "sum": report.sum(),
+        "coordinators": report.coordinators,
+    });
+    writeln!(out, "{line}")
+}
+
+pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    for job in &report.jobs {
+        writeln!(out, "{} ({}): {}", job.id, job.phase.word(), line(job))?;
+    }
+    if report.jobs.is_empty() {
+        writeln!(out, "no job runs; lhsmtool-s3 jobs list has those that have ended")?;
+    }
+    if !report.movers.is_empty() {
+        writeln!(out, "{}", HEAD.join(" "))?;
+        for (name, mover) in report.answered() {
+            writeln!(out, "{}", row(name, mover).join(" "))?;
+        }
+        writeln!(out, "{}", row("all that answer", &report.sum()).join(" "))?;
+        for (name, error) in report.silent() {
+            writeln!(out, "{name} does not answer: {error}")?;
+        }
+        for sum in report.sum().sums {
+            writeln!(
+                out,
+                "archive {} {}: {} done ({}), {} failed, {} cancelled",
+                sum.archive,
+                sum.class,
+                sum.done,
+                bytes(sum.bytes),
+                sum.failed,
+                sum.cancelled
+            )?;
+        }
+        for (name, running) in report.longest(SHOWN) {
+            writeln!(out, "{name}: {}", at_work(running))?;
+        }
+    }
+    for mdt in &report.coordinators {
+        let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        writeln!(
+            out,
+            "coordinator of {}: {} archives, {} restores, {} removes; max_requests {}",
+            mdt.mdt,
+            count(mdt.archives),
+            count(mdt.restores),
+            count(mdt.removes),
+            count(mdt.max_requests)
+        )?;
+    }
+    Ok(())
+}
+
+/// Of the table of movers.
+pub(super) const HEAD: [&str; 8] = [
+    "mover               ",
+    "waiting",
+    "running",
+    "    done",
+    "  failed",
+    "     bytes",
+    "    bytes/s",
+    "oldest",
+];
+
+pub(super) fn row(name: &str, mover: &Mover) -> [String; 8] {
+    let (done, failed, moved) = totals(mover);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+    let rate = mover.bytes_per_second as u64;
+    let oldest = mover
+        .oldest_waiting
+        .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"));
+    [
+        format!("{name:20}"),
+        format!("{:7}", mover.waiting.values().sum::<u64>()),
+        format!("{:7}", mover.running.values().sum::<u64>()),
+        format!("{done:8}"),
+        format!("{failed:8}"),
+        format!("{:>10}", bytes(moved)),
+        format!("{:>11}", format!("{}/s", bytes(rate))),
+        format!("{oldest:>6}"),
+    ]
+}
+
+/// A running action.
+pub(super) fn at_work(running: &Running) -> String {
+    format!(
+        "{} for {:.0} s, {} so far: {}",
+        running.verb,
+        running.seconds,
+        bytes(running.bytes),
+        running.path.as_deref().unwrap_or(&running.fid)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::status::report::example;
+
+    #[test]
+    fn the_report_has_a_row_for_each_mover_one_for_all_and_says_who_is_silent() {
+        let mut out = Vec::new();
+        plain(&mut out, &example()).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let has = |wanted: &str| assert!(text.contains(wanted), "no '{wanted}' in\n{text}");
+        has("mover2:9818");
+        has("all that answer         1400      16     4010        8");
+        has("mover3:9818 does not answer: connection refused");
+        has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
+        has("mover1:9818: restore for 61 s, 5.0 GiB so far: lab/run7/big.h5");
+    }
+
+    #[test]
+    fn json_is_one_line_for_the_movers() {
+        let mut out = Vec::new();
+        json(&mut out, &example()).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(line["movers"][2]["answers"], false);
+        assert_eq!(line["sum"]["sums"][1]["done"], 4000);
+    }
+}

@@ -1,0 +1,51 @@
+//! Where the daemon's numbers are.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use crate::lustre::ReaderStats;
+use crate::queue::Queue;
+use crate::store::Target;
+use crate::worker::Site;
+
+/// What there is once the daemon is registered.
+#[derive(Debug)]
+pub struct Link {
+    /// The pipe's numbers.
+    pub reader: Arc<ReaderStats>,
+    /// Reports of live actions to the coordinator.
+    pub heartbeats: Arc<AtomicU64>,
+}
+
+/// Everything that can be asked.
+#[derive(Clone)]
+pub struct Sources {
+    /// The mount that is served.
+    pub mount: PathBuf,
+    /// Worker threads, and how many of them serve nothing but restores.
+    pub threads: (usize, usize),
+    /// The table of live actions.
+    pub queue: Arc<Queue>,
+    /// Counters and journal.
+    pub site: Site,
+    /// The stores.
+    pub targets: Vec<Arc<Target>>,
+    /// Set once the daemon is registered.
+    pub link: Arc<OnceLock<Link>>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// Registered with the coordinator, and not on its way out.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.link.get().is_some() && !self.queue.is_parked()
+    }
+}
