@@ -146,6 +146,26 @@ struct hsm_user_state {
 #define HS_ARCHIVED 0x8
 #define HS_LOST 0x40
 
+/* --- changelogs --------------------------------------------------------------------------------- */
+
+/* Extensions follow in the order of their flags, then the name. As lustre_user.h of 2.10 and later has it. */
+struct changelog_rec {
+	uint16_t cr_namelen; /* of a rename: both names with the NUL between */
+	uint16_t cr_flags;
+	uint32_t cr_type;
+	uint64_t cr_index;
+	uint64_t cr_prev;
+	uint64_t cr_time;
+	struct lu_fid cr_tfid;
+	struct lu_fid cr_pfid;
+};
+
+#define CLF_VERSION 0x1000
+#define CLF_RENAME 0x2000 /* two FIDs */
+#define CLF_JOBID 0x4000 /* 32 bytes */
+#define CLF_EXTRA_FLAGS 0x8000
+#define CLF_UNLINK_LAST 1
+
 /* --- functions --------------------------------------------------------------------------------- */
 
 struct hsm_copytool_private;
@@ -177,11 +197,18 @@ int llapi_hsm_current_action(const char *path, struct hsm_current_action *hca);
 int llapi_get_obd_count(char *mnt, int *count, int is_mdt);
 int llapi_create_volatile_idx(const char *directory, int mdt_idx, int open_flags);
 int llapi_fd2fid(int fd, struct lu_fid *fid);
+int llapi_path2fid(const char *path, struct lu_fid *fid);
 int llapi_get_data_version(int fd, uint64_t *data_version, uint64_t flags);
 /* The system's struct stat. */
 struct stat;
 int llapi_hsm_import(const char *dst, int archive, const struct stat *st, unsigned long long stripe_size,
 		     int stripe_offset, int stripe_count, int stripe_pattern, char *pool_name,
 		     struct lu_fid *newfid);
+
+int llapi_changelog_start(void **priv, int flags, const char *mdtname, long long startrec);
+int llapi_changelog_recv(void *priv, struct changelog_rec **rech); /* 1: no more */
+int llapi_changelog_free(struct changelog_rec **rech);
+int llapi_changelog_fini(void **priv);
+int llapi_changelog_clear(const char *mdtname, const char *idstr, long long endrec);
 
 #define LL_DV_RD_FLUSH 1

@@ -5,8 +5,8 @@ pub(crate) fn generate(header: &str) -> String {
     bindgen::Builder::default()
         .header(header)
         .allowlist_function("llapi_.*")
-        .allowlist_type("kuc_hdr|lustre_kernelcomm|lu_fid|hsm_.*")
-        .allowlist_var("KUC_.*|LK_.*|HMT_.*|HAL_.*|HSMA_.*|HUA_.*|HSM_.*|HP_.*|HS_.*|LL_IOC_.*|LL_DV_.*")
+        .allowlist_type("kuc_hdr|lustre_kernelcomm|lu_fid|hsm_.*|changelog_rec")
+        .allowlist_var("KUC_.*|LK_.*|HMT_.*|HAL_.*|HSMA_.*|HUA_.*|HSM_.*|HP_.*|HS_.*|LL_IOC_.*|LL_DV_.*|CLF_.*")
         .dynamic_library_name("LustreApi")
         // Each symbol is its own Result, so that one error can name all that are missing.
         .dynamic_link_require_all(false)

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod fleet;
+pub mod follow;
 pub mod histogram;
 pub mod intake;
 pub mod jobs;

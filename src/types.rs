@@ -19,6 +19,8 @@ pub struct Fid {
 }
 
 impl Fid {
+    /// Before all others.
+    pub const MIN: Self = Self { seq: 0, oid: 0, ver: 0 };
     /// The root directory of every Lustre (`FID_SEQ_ROOT`, lustre_idl.h).
     pub const ROOT: Self = Self {
         seq: 0x2_0000_0007,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lhsm_sandbox_protocol::{
     Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, Reply, Request, RequestInfo, SOCKET,
-    Tunable, connect,
+    Tunable, UserChange, connect,
 };
 
 /// A conversation with one sandbox.
@@ -244,6 +244,25 @@ impl Client {
     /// The coordinator is gone.
     pub fn set(&mut self, tunable: Tunable, value: u64) -> io::Result<()> {
         self.ask(&Request::Set(tunable, value)).map(drop)
+    }
+
+    /// Registers a reader of the changelog; its name.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn register_changelog(&mut self) -> io::Result<String> {
+        match self.ask(&Request::ChangelogRegister)? {
+            Reply::Text(name) => Ok(name),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Does what a user does, with its record in the changelog.
+    ///
+    /// # Errors
+    /// The operation's.
+    pub fn change(&mut self, change: UserChange) -> io::Result<()> {
+        self.ask(&Request::Change(change)).map(drop)
     }
 
     /// Trouble.

@@ -1,20 +1,19 @@
 //! `lhsmtool-s3 export`: directories and symlinks as objects, as FSx writes them. HSM archives files alone.
 
-use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::os::unix::ffi::OsStrExt as _;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 
+use super::ExitWith;
+use super::follow::FollowArgs;
 use super::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
-use crate::lustre::Mount;
-use crate::store::{Condition, FileMetadata, ObjectKey, StoreError, Target, TargetOptions, Told};
-use crate::transfer::{Control, Lane, TransferError, head, put_bytes};
-use crate::types::Extras;
+use crate::namespace::{NodeError, write_node};
+use crate::store::{Target, TargetOptions};
+use crate::transfer::{Control, Lane, TransferError};
 
 /// What to export.
 #[derive(Debug, Args)]
@@ -31,6 +30,33 @@ pub struct ExportArgs {
     /// One line of JSON at the end
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    follow: FollowArgs,
+}
+
+impl ExportArgs {
+    pub(super) fn target<'a>(&self, settings: &'a Settings) -> Result<&'a TargetOptions, Failure> {
+        let mut targets = settings.targets.iter();
+        let target = targets.find(|target| self.archive_id.is_none_or(|id| target.archive_id.get() == id));
+        Ok(target.ok_or("no [[archive]] section has that id")?)
+    }
+
+    /// The only one.
+    pub(super) fn directory(&self) -> Result<PathBuf, Failure> {
+        let [directory] = self.directories.as_slice() else {
+            return Err(ExitWith::usage("--follow takes one directory, the mount point".to_owned()).into());
+        };
+        let found = directory.canonicalize();
+        Ok(found.map_err(|error| format!("'{}': {error}", directory.display()))?)
+    }
+
+    pub(super) fn threads(&self, settings: &Settings) -> usize {
+        self.threads.map_or(settings.threads, usize::from)
+    }
+
+    pub(super) const fn json(&self) -> bool {
+        self.json
+    }
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -52,11 +78,10 @@ struct Export<'a> {
 }
 
 pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure> {
-    let options = settings
-        .targets
-        .iter()
-        .find(|target| args.archive_id.is_none_or(|id| target.archive_id.get() == id))
-        .ok_or("no [[archive]] section has that id")?;
+    if args.follow.is_wanted() {
+        return super::follow::run(args, &args.follow, settings);
+    }
+    let options = args.target(settings)?;
     let mut directories = Vec::new();
     for directory in &args.directories {
         let found = directory
@@ -70,7 +95,7 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
     let mount = open_mount(settings, first)?;
     let runtime = runtime()?;
     let target = Arc::new(runtime.block_on(Target::resolve(options.clone()))?);
-    let threads = args.threads.map_or(settings.threads, usize::from);
+    let threads = args.threads(settings);
     let export = Export {
         target: options,
         mount: mount.path(),
@@ -160,16 +185,16 @@ impl Export<'_> {
             if self.control.stopped().is_some() {
                 continue;
             }
-            let result = self.write(lane, &path, &stat);
+            let result = write_node(lane, &self.control, self.target, self.mount, &path, &stat);
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
-                Ok(()) if stat.is_dir() => counts.directories += 1,
-                Ok(()) => counts.links += 1,
-                Err(Trouble::This(why)) => {
+                Ok(_) if stat.is_dir() => counts.directories += 1,
+                Ok(_) => counts.links += 1,
+                Err(NodeError::This(why)) => {
                     counts.failed += 1;
                     tracing::warn!(path = %path.display(), why, "not written");
                 }
-                Err(Trouble::All(error)) => {
+                Err(NodeError::All(error)) => {
                     self.failure
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -179,73 +204,4 @@ impl Export<'_> {
             }
         }
     }
-
-    fn write(&self, lane: &Lane, path: &Path, stat: &Metadata) -> Result<(), Trouble> {
-        let this = |error: &dyn std::fmt::Display| Trouble::This(error.to_string());
-        let below = path.strip_prefix(self.mount).map_err(|error| this(&error))?;
-        let key = ObjectKey::from_path(&self.target.prefix, below).map_err(|error| this(&error))?;
-        let (key, body, extras) = if stat.is_dir() {
-            let key = ObjectKey::new(format!("{key}/")).map_err(|error| this(&error))?;
-            let directory = File::open(path).map_err(|error| this(&error))?;
-            let extras = Extras {
-                xattrs: Mount::xattrs_of(&directory).map_err(|error| this(&error))?,
-                ..Extras::default()
-            };
-            (key, Vec::new(), extras)
-        } else {
-            let target = std::fs::read_link(path).map_err(|error| this(&error))?;
-            (key, target.as_os_str().as_bytes().to_vec(), Extras::default())
-        };
-        let (metadata, left_out) = FileMetadata::new(None, stat, extras).to_map();
-        if !left_out.is_empty() {
-            tracing::warn!(path = %path.display(), ?left_out, "an object's metadata is 2 KiB at most");
-        }
-        self.put(lane, key, &body, metadata)
-    }
-
-    /// What is no directory's or symlink's object is not replaced: it may be a file's only copy.
-    fn put(&self, lane: &Lane, key: ObjectKey, body: &[u8], metadata: HashMap<String, String>) -> Result<(), Trouble> {
-        let archive_id = self.target.archive_id;
-        let mut condition = Condition::Absent;
-        for _ in 0..3 {
-            let to = (&key, condition.clone());
-            let error = match put_bytes(lane, &self.control, archive_id, to, body, metadata.clone()) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let look = matches!(
-                error,
-                TransferError::Store(StoreError::Precondition { .. } | StoreError::Unsupported { .. })
-            );
-            if !look {
-                return Err(Trouble::All(error));
-            }
-            condition = match head(lane, &self.control, archive_id, &key, None) {
-                Ok(found) => {
-                    let kind = Told::of(&found.metadata).mode.map_or(0, |mode| mode & libc::S_IFMT);
-                    let empty_directory = key.as_str().ends_with('/') && found.size == 0;
-                    if !empty_directory && !matches!(kind, libc::S_IFDIR | libc::S_IFLNK) {
-                        return Err(Trouble::This(format!("'{key}' is another object")));
-                    }
-                    Condition::Match(found.etag)
-                }
-                Err(TransferError::Store(StoreError::NotFound { .. })) => Condition::Absent,
-                Err(error) => return Err(Trouble::All(error)),
-            };
-            if !lane.store(archive_id).map_err(Trouble::All)?.has_conditions() {
-                condition = Condition::None;
-            }
-            if matches!(error, TransferError::Store(StoreError::Unsupported { .. })) {
-                lane.store(archive_id).map_err(Trouble::All)?.lacks_conditions();
-                condition = Condition::None;
-            }
-        }
-        Err(Trouble::This("other writers are at its key".into()))
-    }
-}
-
-/// One entry's trouble, or everybody's.
-enum Trouble {
-    This(String),
-    All(TransferError),
 }

@@ -57,6 +57,11 @@ pub const HS_DIRTY: u32 = 2;
 pub const HS_RELEASED: u32 = 4;
 pub const HS_ARCHIVED: u32 = 8;
 pub const HS_LOST: u32 = 64;
+pub const CLF_VERSION: u32 = 4096;
+pub const CLF_RENAME: u32 = 8192;
+pub const CLF_JOBID: u32 = 16384;
+pub const CLF_EXTRA_FLAGS: u32 = 32768;
+pub const CLF_UNLINK_LAST: u32 = 1;
 pub const LL_DV_RD_FLUSH: u32 = 1;
 #[repr(C)]
 #[repr(align(8))]
@@ -426,6 +431,47 @@ const _: () = {
     ][::std::mem::offset_of!(hsm_user_state, hus_extended_info) - 32usize];
 };
 #[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct changelog_rec {
+    pub cr_namelen: u16,
+    pub cr_flags: u16,
+    pub cr_type: u32,
+    pub cr_index: u64,
+    pub cr_prev: u64,
+    pub cr_time: u64,
+    pub cr_tfid: lu_fid,
+    pub cr_pfid: lu_fid,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of changelog_rec"][::std::mem::size_of::<changelog_rec>() - 64usize];
+    ["Alignment of changelog_rec"][::std::mem::align_of::<changelog_rec>() - 8usize];
+    [
+        "Offset of field: changelog_rec::cr_namelen",
+    ][::std::mem::offset_of!(changelog_rec, cr_namelen) - 0usize];
+    [
+        "Offset of field: changelog_rec::cr_flags",
+    ][::std::mem::offset_of!(changelog_rec, cr_flags) - 2usize];
+    [
+        "Offset of field: changelog_rec::cr_type",
+    ][::std::mem::offset_of!(changelog_rec, cr_type) - 4usize];
+    [
+        "Offset of field: changelog_rec::cr_index",
+    ][::std::mem::offset_of!(changelog_rec, cr_index) - 8usize];
+    [
+        "Offset of field: changelog_rec::cr_prev",
+    ][::std::mem::offset_of!(changelog_rec, cr_prev) - 16usize];
+    [
+        "Offset of field: changelog_rec::cr_time",
+    ][::std::mem::offset_of!(changelog_rec, cr_time) - 24usize];
+    [
+        "Offset of field: changelog_rec::cr_tfid",
+    ][::std::mem::offset_of!(changelog_rec, cr_tfid) - 32usize];
+    [
+        "Offset of field: changelog_rec::cr_pfid",
+    ][::std::mem::offset_of!(changelog_rec, cr_pfid) - 48usize];
+};
+#[repr(C)]
 #[derive(Debug)]
 pub struct hsm_copytool_private {
     _unused: [u8; 0],
@@ -579,6 +625,13 @@ pub struct LustreApi {
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
+    pub llapi_path2fid: Result<
+        unsafe extern "C" fn(
+            path: *const ::std::os::raw::c_char,
+            fid: *mut lu_fid,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
     pub llapi_get_data_version: Result<
         unsafe extern "C" fn(
             fd: ::std::os::raw::c_int,
@@ -598,6 +651,40 @@ pub struct LustreApi {
             stripe_pattern: ::std::os::raw::c_int,
             pool_name: *mut ::std::os::raw::c_char,
             newfid: *mut lu_fid,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_changelog_start: Result<
+        unsafe extern "C" fn(
+            priv_: *mut *mut ::std::os::raw::c_void,
+            flags: ::std::os::raw::c_int,
+            mdtname: *const ::std::os::raw::c_char,
+            startrec: ::std::os::raw::c_longlong,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_changelog_recv: Result<
+        unsafe extern "C" fn(
+            priv_: *mut ::std::os::raw::c_void,
+            rech: *mut *mut changelog_rec,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_changelog_free: Result<
+        unsafe extern "C" fn(rech: *mut *mut changelog_rec) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_changelog_fini: Result<
+        unsafe extern "C" fn(
+            priv_: *mut *mut ::std::os::raw::c_void,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub llapi_changelog_clear: Result<
+        unsafe extern "C" fn(
+            mdtname: *const ::std::os::raw::c_char,
+            idstr: *const ::std::os::raw::c_char,
+            endrec: ::std::os::raw::c_longlong,
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
@@ -662,10 +749,26 @@ impl LustreApi {
             .get(b"llapi_create_volatile_idx\0")
             .map(|sym| *sym);
         let llapi_fd2fid = __library.get(b"llapi_fd2fid\0").map(|sym| *sym);
+        let llapi_path2fid = __library.get(b"llapi_path2fid\0").map(|sym| *sym);
         let llapi_get_data_version = __library
             .get(b"llapi_get_data_version\0")
             .map(|sym| *sym);
         let llapi_hsm_import = __library.get(b"llapi_hsm_import\0").map(|sym| *sym);
+        let llapi_changelog_start = __library
+            .get(b"llapi_changelog_start\0")
+            .map(|sym| *sym);
+        let llapi_changelog_recv = __library
+            .get(b"llapi_changelog_recv\0")
+            .map(|sym| *sym);
+        let llapi_changelog_free = __library
+            .get(b"llapi_changelog_free\0")
+            .map(|sym| *sym);
+        let llapi_changelog_fini = __library
+            .get(b"llapi_changelog_fini\0")
+            .map(|sym| *sym);
+        let llapi_changelog_clear = __library
+            .get(b"llapi_changelog_clear\0")
+            .map(|sym| *sym);
         Ok(LustreApi {
             __library,
             llapi_hsm_copytool_register,
@@ -686,8 +789,14 @@ impl LustreApi {
             llapi_get_obd_count,
             llapi_create_volatile_idx,
             llapi_fd2fid,
+            llapi_path2fid,
             llapi_get_data_version,
             llapi_hsm_import,
+            llapi_changelog_start,
+            llapi_changelog_recv,
+            llapi_changelog_free,
+            llapi_changelog_fini,
+            llapi_changelog_clear,
         })
     }
     pub unsafe fn llapi_hsm_copytool_register(
@@ -887,6 +996,13 @@ impl LustreApi {
     ) -> ::std::os::raw::c_int {
         (self.llapi_fd2fid.as_ref().expect("Expected function, got error."))(fd, fid)
     }
+    pub unsafe fn llapi_path2fid(
+        &self,
+        path: *const ::std::os::raw::c_char,
+        fid: *mut lu_fid,
+    ) -> ::std::os::raw::c_int {
+        (self.llapi_path2fid.as_ref().expect("Expected function, got error."))(path, fid)
+    }
     pub unsafe fn llapi_get_data_version(
         &self,
         fd: ::std::os::raw::c_int,
@@ -926,5 +1042,56 @@ impl LustreApi {
             pool_name,
             newfid,
         )
+    }
+    pub unsafe fn llapi_changelog_start(
+        &self,
+        priv_: *mut *mut ::std::os::raw::c_void,
+        flags: ::std::os::raw::c_int,
+        mdtname: *const ::std::os::raw::c_char,
+        startrec: ::std::os::raw::c_longlong,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_changelog_start
+            .as_ref()
+            .expect("Expected function, got error."))(priv_, flags, mdtname, startrec)
+    }
+    pub unsafe fn llapi_changelog_recv(
+        &self,
+        priv_: *mut ::std::os::raw::c_void,
+        rech: *mut *mut changelog_rec,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_changelog_recv
+            .as_ref()
+            .expect("Expected function, got error."))(priv_, rech)
+    }
+    pub unsafe fn llapi_changelog_free(
+        &self,
+        rech: *mut *mut changelog_rec,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_changelog_free
+            .as_ref()
+            .expect("Expected function, got error."))(rech)
+    }
+    pub unsafe fn llapi_changelog_fini(
+        &self,
+        priv_: *mut *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_changelog_fini
+            .as_ref()
+            .expect("Expected function, got error."))(priv_)
+    }
+    pub unsafe fn llapi_changelog_clear(
+        &self,
+        mdtname: *const ::std::os::raw::c_char,
+        idstr: *const ::std::os::raw::c_char,
+        endrec: ::std::os::raw::c_longlong,
+    ) -> ::std::os::raw::c_int {
+        (self
+            .llapi_changelog_clear
+            .as_ref()
+            .expect("Expected function, got error."))(mdtname, idstr, endrec)
     }
 }

@@ -189,6 +189,14 @@ impl Mount {
         Ok((file, fid))
     }
 
+    /// The FID of a file, directory or symlink.
+    ///
+    /// # Errors
+    /// ENOENT when it is gone.
+    pub fn fid_at(&self, path: &Path) -> Result<Fid, HsmError> {
+        self.library().fid_at(path)
+    }
+
     /// What HSM knows of a file.
     ///
     /// # Errors

@@ -95,6 +95,10 @@ impl Library {
         Ok(library)
     }
 
+    pub(super) fn api(&self) -> &LustreApi {
+        &self.0
+    }
+
     /// The library prints to stderr what it also returns; each return value is logged by us.
     fn silence(&self) {
         if self.0.llapi_msg_set_level.is_ok() {
@@ -355,6 +359,21 @@ impl Library {
         Ok(of_c(fid))
     }
 
+    /// The FID of whatever has that name; a symlink is not followed.
+    pub(super) fn fid_at(&self, path: &Path) -> Result<Fid, HsmError> {
+        const CALL: &str = "llapi_path2fid";
+        if self.0.llapi_path2fid.is_err() {
+            return Err(HsmError::new(CALL, libc::EOPNOTSUPP));
+        }
+        let path = c_path(path)?;
+        let mut fid = NO_FID;
+        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
+        // SAFETY: reads a NUL-terminated path; writes the FID (LL_IOC_PATH2FID).
+        let rc = unsafe { self.0.llapi_path2fid(path.as_ptr(), &raw mut fid) };
+        check(CALL, rc)?;
+        Ok(of_c(fid))
+    }
+
     /// The data version of an open file, its writers' caches flushed before.
     pub(super) fn data_version(&self, file: BorrowedFd<'_>) -> Option<u64> {
         self.0.llapi_get_data_version.as_ref().ok()?;
@@ -502,7 +521,7 @@ fn negative_is_errno(call: &'static str, rc: i32) -> Result<i32, HsmError> {
     }
 }
 
-fn check(call: &'static str, rc: i32) -> Result<(), HsmError> {
+pub(super) fn check(call: &'static str, rc: i32) -> Result<(), HsmError> {
     negative_is_errno(call, rc).map(drop)
 }
 

@@ -17,6 +17,7 @@ mod agent;
 )]
 #[rustfmt::skip]
 mod bindings;
+mod changelog;
 mod debt;
 mod import;
 mod ioctl;
@@ -31,6 +32,7 @@ pub mod wire;
 mod xattr;
 
 pub use agent::{Agent, AgentError, Coordinator};
+pub use changelog::{Change, ChangeRecord, Changelog};
 pub use import::{At, HsmStates, Imported, Mark};
 pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};

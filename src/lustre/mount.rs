@@ -125,6 +125,11 @@ impl Mount {
         &self.library
     }
 
+    /// The file system's name without its incarnation.
+    pub(super) fn file_system_name(&self) -> &str {
+        &self.fsname
+    }
+
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }

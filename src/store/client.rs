@@ -44,6 +44,8 @@ macro_rules! with_choices {
     };
 }
 
+pub(super) use {with_choices, with_customer_key};
+
 /// Sends a request with its payload, which the SDK signs or we seal.
 macro_rules! send_payload {
     ($store:expr, $request:expr, $payload:expr) => {
@@ -258,7 +260,7 @@ impl Store {
         &self.target
     }
 
-    fn algorithm(&self) -> Option<ChecksumAlgorithm> {
+    pub(super) fn algorithm(&self) -> Option<ChecksumAlgorithm> {
         match self.target.checksum {
             ChecksumKind::Crc64Nvme => Some(ChecksumAlgorithm::Crc64Nvme),
             ChecksumKind::Crc32c => Some(ChecksumAlgorithm::Crc32C),
@@ -611,7 +613,7 @@ impl Store {
     }
 }
 
-fn headers(condition: &Condition) -> (Option<String>, Option<String>) {
+pub(super) fn headers(condition: &Condition) -> (Option<String>, Option<String>) {
     match condition {
         Condition::None => (None, None),
         Condition::Absent => (None, Some("*".to_owned())),
@@ -620,11 +622,11 @@ fn headers(condition: &Condition) -> (Option<String>, Option<String>) {
 }
 
 /// "null" is whatever is there while versioning is suspended: no name for one version.
-fn exact_version(id: Option<String>) -> Option<String> {
+pub(super) fn exact_version(id: Option<String>) -> Option<String> {
     id.filter(|id| id != "null")
 }
 
-fn etag(operation: &'static str, etag: Option<String>) -> Result<String, StoreError> {
+pub(super) fn etag(operation: &'static str, etag: Option<String>) -> Result<String, StoreError> {
     etag.ok_or_else(|| missing(operation, "an ETag"))
 }
 

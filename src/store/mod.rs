@@ -5,6 +5,7 @@ mod ca;
 mod choices;
 mod client;
 mod connection;
+mod copy;
 mod error;
 mod key;
 mod limits;

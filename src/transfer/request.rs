@@ -1,5 +1,6 @@
 //! Single requests about one object, with the same patience as transfers.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Seek as _;
 use std::ops::ControlFlow;
@@ -8,10 +9,12 @@ use std::time::Duration;
 
 use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
-use crate::store::{ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, StoreError};
+use crate::store::{Condition, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, Store, StoreError};
 use crate::types::ArchiveId;
 
 const SWEEP: Duration = Duration::from_secs(5);
+/// The store answers a copy when it is made.
+const LONGEST_COPY: Duration = Duration::from_secs(600);
 
 /// What is at a key.
 ///
@@ -93,6 +96,49 @@ pub fn thaw(lane: &Lane, control: &Control, location: &Location) -> Result<(), T
     lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.thaw(&location.key, location.version.as_deref()).await?)
     }))
+}
+
+/// Copies an object to another key, or onto itself with other metadata, and looks at what was made.
+///
+/// # Errors
+/// [`StoreError::Precondition`]: the source is another object by now, or the key does not meet `condition`;
+/// [`StoreError::Unsupported`]: larger than what one request copies.
+pub fn copy(
+    lane: &Lane,
+    control: &Control,
+    from: &Location,
+    (to, condition): (&ObjectKey, &Condition),
+    metadata: &HashMap<String, String>,
+) -> Result<Location, TransferError> {
+    if from.size > Store::LARGEST_COPY {
+        let error = StoreError::Unsupported {
+            operation: "CopyObject",
+            code: "the object is larger than 5 GiB".into(),
+        };
+        return Err(error.into());
+    }
+    let store = lane.store(from.archive_id)?;
+    let stored = lane.block_on(retry(
+        &lane.options().retry,
+        control,
+        store.limits(),
+        async |activity| {
+            let copied = store.copy(from, to, condition, metadata.clone());
+            Ok(Box::pin(activity.busy(LONGEST_COPY, copied)).await?)
+        },
+    ))?;
+    let found = head(lane, control, from.archive_id, to, stored.version.as_deref())?;
+    let same_bytes = found.checksum.is_none() || from.checksum.is_none() || found.checksum == from.checksum;
+    if found.etag != stored.etag || found.size != from.size || !same_bytes {
+        let what = format!("'{to}' is not what was copied from '{}'", from.key);
+        return Err(TransferError::Checksum { what });
+    }
+    Ok(Location {
+        key: to.clone(),
+        etag: stored.etag,
+        version: stored.version,
+        ..from.clone()
+    })
 }
 
 /// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and

@@ -42,6 +42,22 @@ impl Activity {
         }
     }
 
+    /// For what takes long without a byte on the line; after `limit` it is like any other.
+    pub(super) async fn busy<F: Future>(&self, limit: Duration, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        let until = Instant::now() + limit;
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            if Instant::now() < until {
+                self.note();
+            }
+        }
+    }
+
     async fn stalled(&self, limit: Duration) -> StoreError {
         let mut seen = self.0.load(Ordering::Relaxed);
         let mut since = Instant::now();

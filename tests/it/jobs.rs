@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
-use lhsm_sandbox::protocol::states;
+use lhsm_sandbox::protocol::{Action, states};
 
 use crate::import::{count, json};
 use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
@@ -241,4 +241,49 @@ fn a_coordinator_that_is_stopped_is_waited_for() {
     assert_eq!(json(&status)["phase"], "ended");
     let unknown = rig.run(&["status", "archive-none"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no job 'archive-none'"));
+}
+
+/// The example of docs/jobs.md, small.
+#[test]
+fn a_training_run_reads_what_a_restore_brings_ahead_of_it_and_its_results_are_archived() {
+    let mut rig = Rig::new();
+    let pictures: Vec<_> = (0..200).map(|n| format!("imagenet/n{:02}/{n}.jpeg", n % 10)).collect();
+    for (n, picture) in pictures.iter().enumerate() {
+        rig.put(picture, &noise(1000 + n), &[]);
+    }
+    let at = rig.mount().join("imagenet");
+    fs::create_dir(&at).unwrap();
+    let url = format!("s3://{BUCKET}/imagenet");
+    let line = json(&rig.run(&["import", &url, &at.display().to_string(), "--json"]));
+    assert_eq!(count(&line, "imported"), 200, "{line}");
+
+    // An epoch reads in an order of its own.
+    let mut epoch: Vec<usize> = (0..200).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut epoch);
+    let list: String = epoch
+        .iter()
+        .map(|n| format!("{}\n", rig.mount().join(&pictures[*n]).display()))
+        .collect();
+    let manifest = rig.dir.path().join("epoch-1.txt");
+    fs::write(&manifest, list).unwrap();
+    let manifest = manifest.display().to_string();
+    let mut preload = rig.command(&["restore", "--from-file", &manifest, "--window", "64", "--json"]);
+    let preload = preload.stdout(Stdio::piped()).spawn().unwrap();
+    let results = rig.mount().join("results");
+    fs::create_dir(&results).unwrap();
+    for n in &epoch {
+        let fid = rig.client.fid(&rig.mount().join(&pictures[*n])).unwrap();
+        // The reader is behind the restore, or waits for it.
+        if !rig.mdt.restores_on_read() {
+            rig.client.wait_ended(Action::Restore, fid, PATIENCE).unwrap();
+        }
+        assert_eq!(rig.read(&pictures[*n]), noise(1000 + n));
+        fs::write(results.join(n.to_string()), b"seen").unwrap();
+    }
+    let line = json(&preload.wait_with_output().unwrap());
+    assert_eq!(count(&line, "done") + count(&line, "already"), 200, "{line}");
+    let line = json(&rig.run(&["archive", &results.display().to_string(), "--json"]));
+    assert_eq!(count(&line, "done"), 200, "{line}");
+    assert_eq!(rig.keys().iter().filter(|key| key.starts_with("results/")).count(), 200);
+    rig.assert_settled();
 }

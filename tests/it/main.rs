@@ -7,6 +7,7 @@ mod bad_input;
 mod cancel;
 mod first_light;
 mod fleet;
+mod follow;
 mod full_pipe;
 mod hostile;
 mod import;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use lhsm_sandbox_protocol::{Connection, Reply, Request, SOCKET, connect};
 
@@ -38,11 +39,22 @@ pub(crate) fn tell(mount: &Path, request: &Request, fd: Option<BorrowedFd<'_>>) 
     ask(mount, request, fd).map(drop)
 }
 
+/// What was found last: a changelog's device names no mount.
+static LAST: Mutex<Option<PathBuf>> = Mutex::new(None);
+
 /// The sandbox that a path is in.
 pub(crate) fn mount_of(path: &Path) -> Option<PathBuf> {
-    path.ancestors()
-        .find(|dir| dir.join(SOCKET).exists())
-        .map(Path::to_owned)
+    let mount = path.ancestors().find(|dir| dir.join(SOCKET).exists())?;
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.as_deref() != Some(mount) {
+        *last = Some(mount.to_owned());
+    }
+    Some(mount.to_owned())
+}
+
+/// The sandbox that this process had to do with.
+pub(crate) fn last_mount() -> Option<PathBuf> {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What a coordinator knows this node by: one agent for each client mount.

@@ -15,6 +15,7 @@
 
 mod abi;
 mod action;
+mod changelog;
 mod client;
 mod import;
 mod interpose;

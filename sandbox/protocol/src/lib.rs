@@ -7,6 +7,6 @@ mod message;
 
 pub use frame::{Connection, IO_FAULTS, SOCKET, connect, listen};
 pub use message::{
-    Action, ActionState, AgentInfo, Counters, Fault, Fid, FileState, HsmControl, Item, Reply, Request, RequestInfo,
-    Step, Tunable, flags, states,
+    Action, ActionState, AgentInfo, ChangeRecord, Counters, Fault, Fid, FileState, HsmControl, Item, Reply, Request,
+    RequestInfo, Step, Tunable, UserChange, flags, states,
 };

@@ -287,6 +287,8 @@ pub enum Fault {
     Flood(u64),
     /// An action with a number that no verb has, for the file.
     UnknownAction(Fid),
+    /// The changelog's records are gone before they were read.
+    ForgetChanges,
 }
 
 /// To the coordinator.
@@ -438,12 +440,62 @@ pub enum Request {
     WaitStarted(usize, u64),
     /// Waits until so many readers wait, so many milliseconds at most.
     WaitReaders(u64, u64),
+    /// `lctl changelog_register`; its name is the answer.
+    ChangelogRegister,
+    /// Records from that one on, some of them.
+    ChangelogRead(u64),
+    /// `lfs changelog_clear`
+    ChangelogClear(String, u64),
+    /// What a user does, with its record in the changelog. Plain operations on the directory have none.
+    Change(UserChange),
     /// Registered copytools.
     Agents,
     /// What happened so far.
     Counters,
     /// Ends the sandbox.
     Stop,
+}
+
+/// What a user does. Paths are relative.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum UserChange {
+    /// Makes a file or writes it anew.
+    Write(Vec<u8>, Vec<u8>),
+    /// Makes a directory.
+    Mkdir(Vec<u8>),
+    /// Makes a symlink with that target.
+    Symlink(Vec<u8>, Vec<u8>),
+    /// A second name for the first.
+    Link(Vec<u8>, Vec<u8>),
+    /// Sets permissions.
+    Chmod(Vec<u8>, u32),
+    /// Removes a name.
+    Unlink(Vec<u8>),
+    /// Removes a directory.
+    Rmdir(Vec<u8>),
+    /// From, to.
+    Rename(Vec<u8>, Vec<u8>),
+}
+
+/// A line of the changelog.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeRecord {
+    /// Counts up.
+    pub index: u64,
+    /// `CL_*`
+    pub kind: u32,
+    /// The lower bits of `cr_flags`.
+    pub flags: u16,
+    /// The file; of a rename what was replaced.
+    pub target: Option<Fid>,
+    /// The directory.
+    pub parent: Option<Fid>,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Of a rename: what was moved, and from which directory.
+    pub source: Option<(Fid, Fid)>,
+    /// Of a rename: the name before.
+    pub old_name: Vec<u8>,
 }
 
 /// `lfs hsm_state`
@@ -514,6 +566,8 @@ pub struct Counters {
     pub progress: u64,
     /// Actions of a flood that are still to be written.
     pub flood_left: u64,
+    /// Lines of the changelog that are kept.
+    pub changes: u64,
 }
 
 /// From the coordinator.
@@ -529,6 +583,8 @@ pub enum Reply {
     Fid(Fid),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// Lines of the changelog.
+    Changes(Vec<ChangeRecord>),
     /// A path, and whether the file has further names.
     Path(Vec<u8>, bool),
     /// States.

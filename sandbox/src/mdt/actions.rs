@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fid, Item, RequestInfo, flags, states};
 
+use super::changelog::kind;
 use super::faults::strike;
 use super::state::{Control, Record, State};
 use super::wire::{WireItem, message};
@@ -207,6 +208,12 @@ impl State {
                 }
             }
         }
+        let event = match ending.action {
+            Action::Restore => 0x80,
+            Action::Remove => 0x200,
+            Action::Archive | Action::Cancel | Action::Other(_) => 0,
+        };
+        self.note(kind::HSM, event | u16::try_from(errval & 0x7f).unwrap_or(0x7f), fid);
         let retry = flags & flags::HP_RETRY != 0 && self.retry_action && errval != 0;
         self.conclude(ending.number, errval, retry);
         answer

@@ -56,6 +56,7 @@ impl State {
                 );
                 self.faults.raw.push(message);
             }
+            Fault::ForgetChanges => self.changelog.forget(),
             Fault::Restart => self.forget_started(),
             Fault::Flood(count) => self.counters.flood_left = count,
             Fault::UnknownAction(fid) => {

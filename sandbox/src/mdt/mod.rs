@@ -2,6 +2,7 @@
 //! to the agents' pipes outside of it, a thread for each connection, one for readers that wait.
 
 mod actions;
+mod changelog;
 mod crew;
 mod dispatch;
 mod faults;

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Shared;
+use super::changelog::kind;
 use super::dispatch::adopt;
 use super::faults::{step, strike};
 use super::namespace::{fill, swap};
@@ -255,6 +256,7 @@ impl State {
                 }
                 let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
                 file.xattrs.insert(name, value);
+                self.note(kind::XATTR, 0, fid);
                 Ok(Reply::Ok(0))
             }
             Request::RemoveXattr(fid, name) => {
@@ -308,9 +310,14 @@ impl State {
             Request::Inject(fault) => self.inject(fault).map(done),
             Request::Actions => Ok(Reply::Actions(self.infos())),
             Request::Pending => Ok(Reply::Ok(self.pending.values().map(Vec::len).sum::<usize>() as u64)),
+            Request::ChangelogRegister => Ok(Reply::Text(self.changelog.register())),
+            Request::ChangelogRead(from) => Ok(Reply::Changes(self.changelog.read(from))),
+            Request::ChangelogClear(user, up_to) => self.changelog.clear(&user, up_to).map(done),
+            Request::Change(change) => self.change(change).map(done),
             Request::Agents => Ok(Reply::Agents(self.agent_infos())),
             Request::Counters => {
                 let mut counters = self.counters.clone();
+                counters.changes = self.changelog.kept();
                 counters.readers = self.readers.as_ref().map_or(0, |readers| readers.waiting());
                 Ok(Reply::Counters(counters))
             }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use lhsm_sandbox_protocol::{Action, ActionState, Counters, Fid};
 
 use super::Options;
+use super::changelog::Changelog;
 use super::faults::Faults;
 use super::readers::Readers;
 
@@ -55,6 +56,7 @@ pub(super) struct State {
     pub(super) retry_action: bool,
     pub(super) counters: Counters,
     pub(super) faults: Faults,
+    pub(super) changelog: Changelog,
     pub(super) readers: Option<Readers>,
     pub(super) stopping: bool,
 }
@@ -155,6 +157,7 @@ impl State {
             retry_action: false,
             counters: Counters::default(),
             faults: Faults::default(),
+            changelog: Changelog::default(),
             readers: None,
             stopping: false,
         }

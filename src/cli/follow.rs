@@ -1,0 +1,128 @@
+//! `lhsmtool-s3 export --follow`: the bucket follows the file system by its changelogs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::ExitWith;
+use super::export::ExportArgs;
+use super::site::{open_mount, runtime, stopped_by_signals};
+use crate::config::Settings;
+use crate::fleet::Fleet;
+use crate::follow::{Counts, Follow, Propagate};
+use crate::store::Target;
+use crate::transfer::Lane;
+
+/// Between two lines of the log.
+const SAY: Duration = Duration::from_secs(60);
+
+/// How to follow.
+#[derive(Debug, Args)]
+pub struct FollowArgs {
+    /// Archive what is changed from now on, as the changelogs tell it, and keep directories and symlinks up to date.
+    /// DIR is the mount point
+    #[arg(long, requires = "changelog_user")]
+    follow: bool,
+    /// The name that `lctl changelog_register` printed on each MDS
+    #[arg(long, value_name = "NAME", requires = "follow")]
+    changelog_user: Option<String>,
+    /// How long nothing happened to a file before it is archived
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration, requires = "follow")]
+    quiet: Duration,
+    /// What the bucket follows beside data
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', requires = "follow")]
+    propagate: Vec<What>,
+    /// End when everything that has happened by now is dealt with; for a timer
+    #[arg(long, requires = "follow")]
+    once: bool,
+    /// At most so many files are asked for and not archived
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "follow")]
+    window: u32,
+}
+
+/// What can be followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum What {
+    /// Objects of files that are gone are deleted
+    Delete,
+    /// Objects of renamed files get the new key
+    Rename,
+    /// Objects of files whose owner, permissions, times or attributes changed get new metadata
+    Attr,
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+impl FollowArgs {
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.follow
+    }
+}
+
+pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -> Result<(), Failure> {
+    let options = export.target(settings)?;
+    let directory = export.directory()?;
+    let mount = open_mount(settings, &directory)?;
+    if mount.path() != directory {
+        return Err(ExitWith::usage(format!(
+            "a changelog is of a whole file system: name its mount point, '{}'",
+            mount.path().display()
+        ))
+        .into());
+    }
+    let runtime = runtime()?;
+    let target = Arc::new(runtime.block_on(Target::resolve(options.clone()))?);
+    let control = stopped_by_signals(&runtime);
+    let threads = export.threads(settings);
+    let lanes = (0..threads)
+        .map(|_| Lane::new(&[Arc::clone(&target)], settings.transfer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let wants = |what| args.propagate.contains(&what);
+    let fleet = Fleet::new(settings.movers.clone());
+    let follow = Follow {
+        mount: &mount,
+        user: args.changelog_user.as_deref().unwrap_or_default(),
+        archive_id: options.archive_id,
+        lanes: &lanes,
+        state_dir: &settings.state_dir,
+        quiet: if args.once { Duration::ZERO } else { args.quiet },
+        propagate: Propagate {
+            delete: wants(What::Delete),
+            rename: wants(What::Rename),
+            attributes: wants(What::Attr),
+        },
+        window: usize::try_from(args.window)?,
+        once: args.once,
+        fleet: &fleet,
+        control: &control,
+    };
+    tracing::info!(mount = %mount.path().display(), archive = options.archive_id.get(), "following the changelogs");
+    let (mut said, mut last) = (Instant::now(), Counts::default());
+    let counts = follow.run(&mut |counts| {
+        if said.elapsed() >= SAY && *counts != last {
+            (said, last) = (Instant::now(), *counts);
+            tracing::info!(?counts, "so far");
+        }
+    })?;
+    if export.json() {
+        println!("{}", serde_json::json!(counts));
+    } else {
+        println!(
+            "{} records: {} files archived, {} directories and symlinks written, {} objects moved, {} restated, {} deleted; \
+             {} failed, {} not dealt with",
+            counts.records,
+            counts.archived,
+            counts.nodes,
+            counts.moved,
+            counts.restated,
+            counts.deleted,
+            counts.failed,
+            counts.pending
+        );
+    }
+    match counts.failed {
+        0 => Ok(()),
+        n => Err(ExitWith::failed(format!("{n} files were given up; the log says why")).into()),
+    }
+}

@@ -1,0 +1,262 @@
+//! What is in the bucket for which FID, and how far each changelog was dealt with. On disk: a file that is gone has
+//! nobody else to tell where its copy is.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `known` | FID | a [`Known`], JSON |
+//! | `places` | MDT index | the last record that was dealt with |
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Location, ObjectKey};
+use crate::types::Fid;
+
+type FidKey = (u64, u32, u32);
+
+const KNOWN: TableDefinition<'_, FidKey, &[u8]> = TableDefinition::new("known");
+const PLACES: TableDefinition<'_, u32, u64> = TableDefinition::new("places");
+/// Pages that stay in memory.
+const CACHE: usize = 8 << 20;
+
+/// What is in the bucket for a FID.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Known {
+    /// A file; without a copy while its archive is awaited.
+    File {
+        location: Option<Location>,
+        /// Of its attributes as the copy has them, or an earlier one.
+        print: u64,
+    },
+    /// A directory or a symlink.
+    Node { key: ObjectKey, print: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Value {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    print: u64,
+}
+
+impl Known {
+    fn to_bytes(&self) -> Vec<u8> {
+        let value = match self {
+            Self::File { location, print } => Value {
+                location: location
+                    .as_ref()
+                    .map(|location| String::from_utf8_lossy(&location.to_bytes()).into_owned()),
+                node: None,
+                print: *print,
+            },
+            Self::Node { key, print } => Value {
+                location: None,
+                node: Some(key.as_str().to_owned()),
+                print: *print,
+            },
+        };
+        serde_json::to_vec(&value).unwrap_or_default()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(bytes).ok()?;
+        Some(match value.node {
+            Some(key) => Self::Node {
+                key: ObjectKey::new(key).ok()?,
+                print: value.print,
+            },
+            None => Self::File {
+                location: match value.location {
+                    Some(text) => Some(Location::from_bytes(text.as_bytes()).ok()?),
+                    None => None,
+                },
+                print: value.print,
+            },
+        })
+    }
+}
+
+/// The database can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BookError {
+    /// Another process follows the same file system.
+    #[error("'{}' is in use: another `export --follow` runs for this file system", .0.display())]
+    InUse(PathBuf),
+    /// The disk, or what is on it.
+    #[error(
+        "'{}': {source}. If it is damaged, move it away: the next run looks through the whole file system once",
+        path.display()
+    )]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
+    },
+    /// The state directory.
+    #[error("can't make '{}': {source}", path.display())]
+    Directory {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The database.
+#[derive(Debug)]
+pub(super) struct Book {
+    database: Database,
+    path: PathBuf,
+}
+
+const fn fid_key(fid: Fid) -> FidKey {
+    (fid.seq, fid.oid, fid.ver)
+}
+
+impl Book {
+    pub(super) fn open(state_dir: &Path, file_system: &str) -> Result<Self, BookError> {
+        std::fs::create_dir_all(state_dir).map_err(|source| BookError::Directory {
+            path: state_dir.to_owned(),
+            source,
+        })?;
+        let name: String = file_system
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let path = state_dir.join(format!("follow-{name}.redb"));
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE);
+        let database = builder.create(&path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => BookError::InUse(path.clone()),
+            other => BookError::Database {
+                path: path.clone(),
+                source: Box::new(other.into()),
+            },
+        })?;
+        let book = Self { database, path };
+        book.write(|transaction| {
+            transaction.open_table(KNOWN)?;
+            transaction.open_table(PLACES)?;
+            Ok(())
+        })?;
+        Ok(book)
+    }
+
+    fn failed(&self, source: redb::Error) -> BookError {
+        BookError::Database {
+            path: self.path.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), BookError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            work(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.failed(error))
+    }
+
+    pub(super) fn get(&self, fid: Fid) -> Result<Option<Known>, BookError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(KNOWN)?;
+            Ok(table
+                .get(fid_key(fid))?
+                .and_then(|value| Known::from_bytes(value.value())))
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// `None`: nothing is in the bucket any more.
+    pub(super) fn put(&self, changes: &[(Fid, Option<Known>)]) -> Result<(), BookError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let mut table = transaction.open_table(KNOWN)?;
+            for (fid, known) in changes {
+                match known {
+                    Some(known) => drop(table.insert(fid_key(*fid), known.to_bytes().as_slice())?),
+                    None => drop(table.remove(fid_key(*fid))?),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// FIDs after that one, some of them.
+    pub(super) fn fids_after(&self, after: Option<Fid>, limit: usize) -> Result<Vec<Fid>, BookError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(KNOWN)?;
+            let from = after.map_or(std::ops::Bound::Unbounded, |fid| {
+                std::ops::Bound::Excluded(fid_key(fid))
+            });
+            let mut fids = Vec::new();
+            for entry in table.range::<FidKey>((from, std::ops::Bound::Unbounded))?.take(limit) {
+                let (seq, oid, ver) = entry?.0.value();
+                fids.push(Fid { seq, oid, ver });
+            }
+            Ok(fids)
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    pub(super) fn place(&self, mdt: u32) -> Result<Option<u64>, BookError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(PLACES)?;
+            Ok(table.get(mdt)?.map(|place| place.value()))
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    pub(super) fn set_place(&self, mdt: u32, place: u64) -> Result<(), BookError> {
+        self.write(|transaction| {
+            transaction.open_table(PLACES)?.insert(mdt, place)?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fid(oid: u32) -> Fid {
+        Fid { seq: 1, oid, ver: 0 }
+    }
+
+    #[test]
+    fn what_is_known_and_the_places_survive_and_nobody_else_may_have_the_book() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path(), "fs:00ff").unwrap();
+        let node = Known::Node {
+            key: ObjectKey::new("a/").unwrap(),
+            print: 7,
+        };
+        let awaited = Known::File {
+            location: None,
+            print: u64::MAX,
+        };
+        let changes: Vec<_> = (1..=5)
+            .map(|oid| (fid(oid), Some(if oid == 2 { awaited.clone() } else { node.clone() })))
+            .collect();
+        book.put(&changes).unwrap();
+        book.put(&[(fid(4), None)]).unwrap();
+        book.set_place(3, 99).unwrap();
+        assert!(matches!(Book::open(dir.path(), "fs:00ff"), Err(BookError::InUse(_))));
+        drop(book);
+        let book = Book::open(dir.path(), "fs:00ff").unwrap();
+        assert_eq!(book.get(fid(1)).unwrap(), Some(node));
+        assert_eq!(book.get(fid(2)).unwrap(), Some(awaited));
+        assert_eq!(book.get(fid(4)).unwrap(), None);
+        assert_eq!((book.place(3).unwrap(), book.place(0).unwrap()), (Some(99), None));
+        assert_eq!(book.fids_after(Some(fid(1)), 2).unwrap(), [fid(2), fid(3)]);
+        assert_eq!(book.fids_after(Some(fid(3)), 9).unwrap(), [fid(5)]);
+    }
+}

@@ -1,0 +1,216 @@
+//! FIDs that something happened to, until they were quiet for a while and were dealt with.
+//!
+//! A changelog may be cleared up to the record before the oldest that is still open here. So nothing of this needs to
+//! be kept on disk: a restarted process reads the same records again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use crate::types::Fid;
+
+/// A file that is never quiet is dealt with after so many quiet times.
+const PATIENCE: u32 = 20;
+
+/// Directory and name.
+pub(super) type Name = (Fid, OsString);
+
+/// Of one file; a copy that was made under a further one is found by a scrub.
+const MOST_NAMES: usize = 8;
+
+#[derive(Debug)]
+struct Entry {
+    names: Vec<Name>,
+    /// The first record of each MDT that is about it.
+    records: Vec<(u32, u64)>,
+    first_seen: Instant,
+    due: Instant,
+    tries: u32,
+}
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    entries: HashMap<Fid, Entry>,
+    by_due: BTreeSet<(Instant, Fid)>,
+    by_record: BTreeSet<(u32, u64, Fid)>,
+    /// The last record of each MDT that was read.
+    read: HashMap<u32, u64>,
+}
+
+impl Pending {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// A record was read that is about these.
+    pub(super) fn note(
+        &mut self,
+        (mdt, index): (u32, u64),
+        fids: impl IntoIterator<Item = (Fid, Vec<Name>)>,
+        now: Instant,
+        quiet: Duration,
+    ) {
+        self.read.insert(mdt, index);
+        for (fid, names) in fids {
+            let entry = self.entries.entry(fid).or_insert_with(|| Entry {
+                names: Vec::new(),
+                records: Vec::new(),
+                first_seen: now,
+                due: now,
+                tries: 0,
+            });
+            for name in names {
+                if entry.names.len() < MOST_NAMES && !entry.names.contains(&name) {
+                    entry.names.push(name);
+                }
+            }
+            self.by_due.remove(&(entry.due, fid));
+            entry.due = (now + quiet).min(entry.first_seen + quiet * PATIENCE);
+            self.by_due.insert((entry.due, fid));
+            if !entry.records.iter().any(|(of, _)| *of == mdt) {
+                entry.records.push((mdt, index));
+                self.by_record.insert((mdt, index, fid));
+            }
+        }
+    }
+
+    /// Those that were quiet for long enough. They stay open until they are settled or put back.
+    pub(super) fn due(&mut self, now: Instant, limit: usize) -> Vec<Fid> {
+        let mut due = Vec::new();
+        while due.len() < limit
+            && let Some((at, fid)) = self.by_due.first().copied()
+            && at <= now
+        {
+            self.by_due.pop_first();
+            due.push(fid);
+        }
+        due
+    }
+
+    /// Names that it had since it was last settled.
+    pub(super) fn names(&self, fid: Fid) -> Vec<Name> {
+        self.entries
+            .get(&fid)
+            .map(|entry| entry.names.clone())
+            .unwrap_or_default()
+    }
+
+    /// When the next is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.by_due.first().map(|(at, _)| *at)
+    }
+
+    /// It was dealt with, unless something happened to it meanwhile.
+    pub(super) fn settle(&mut self, fid: Fid) {
+        let Some(entry) = self.entries.get(&fid) else {
+            return;
+        };
+        if self.by_due.contains(&(entry.due, fid)) {
+            return;
+        }
+        for (mdt, index) in &entry.records {
+            self.by_record.remove(&(*mdt, *index, fid));
+        }
+        self.entries.remove(&fid);
+    }
+
+    /// It could not be dealt with: again at `at`. How often that was so.
+    pub(super) fn put_back(&mut self, fid: Fid, at: Instant) -> u32 {
+        let entry = self.entries.entry(fid).or_insert_with(|| Entry {
+            names: Vec::new(),
+            records: Vec::new(),
+            first_seen: at,
+            due: at,
+            tries: 0,
+        });
+        self.by_due.remove(&(entry.due, fid));
+        entry.due = at;
+        entry.tries += 1;
+        self.by_due.insert((at, fid));
+        entry.tries
+    }
+
+    /// It has its next try at `at`.
+    pub(super) fn postpone(&mut self, fid: Fid, at: Instant) {
+        if let Some(entry) = self.entries.get_mut(&fid) {
+            self.by_due.remove(&(entry.due, fid));
+            entry.due = at;
+            self.by_due.insert((at, fid));
+        }
+    }
+
+    /// Nobody looks at it any more until something happens to it.
+    pub(super) fn give_up(&mut self, fid: Fid) {
+        if let Some(entry) = self.entries.get(&fid) {
+            self.by_due.remove(&(entry.due, fid));
+        }
+        self.settle(fid);
+    }
+
+    /// The last record of an MDT that was read by this process.
+    pub(super) fn last_read(&self, mdt: u32) -> Option<u64> {
+        self.read.get(&mdt).copied()
+    }
+
+    /// The record up to which everything of an MDT was dealt with.
+    pub(super) fn place(&self, mdt: u32) -> Option<u64> {
+        let oldest = self.by_record.range((mdt, 0, Fid::MIN)..).next();
+        match oldest {
+            Some((of, index, _)) if *of == mdt => index.checked_sub(1),
+            _ => self.read.get(&mdt).copied(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(10);
+
+    fn fid(oid: u32) -> Fid {
+        Fid { seq: 1, oid, ver: 0 }
+    }
+
+    #[test]
+    fn a_file_is_due_when_it_was_quiet_or_has_been_busy_for_too_long() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        pending.note((0, 1), [(fid(1), Vec::new())], at(0), QUIET);
+        pending.note((0, 2), [(fid(1), Vec::new())], at(9), QUIET);
+        assert_eq!(pending.due(at(18), 9), []);
+        assert_eq!(pending.due(at(19), 9), [fid(1)]);
+        pending.settle(fid(1));
+        for second in 0..400 {
+            pending.note((0, 3 + second), [(fid(2), Vec::new())], at(20 + second), QUIET);
+        }
+        assert_eq!(pending.due(at(20 + 200), 9), [fid(2)]);
+    }
+
+    #[test]
+    fn the_place_is_before_the_oldest_that_is_open_on_each_mdt() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        assert_eq!(pending.place(0), None);
+        pending.note((0, 10), [(fid(1), Vec::new())], now, Duration::ZERO);
+        pending.note((0, 11), [(fid(2), Vec::new())], now, Duration::ZERO);
+        pending.note((0, 12), [], now, Duration::ZERO);
+        pending.note((1, 5), [(fid(2), Vec::new())], now, Duration::ZERO);
+        assert_eq!((pending.place(0), pending.place(1)), (Some(9), Some(4)));
+        assert_eq!(pending.due(now, 9).len(), 2);
+        pending.settle(fid(1));
+        assert_eq!(pending.place(0), Some(10));
+        // Something happens to the other one while it is dealt with: it stays open.
+        pending.note((0, 13), [(fid(2), Vec::new())], now, Duration::ZERO);
+        pending.settle(fid(2));
+        assert_eq!(pending.place(0), Some(10));
+        assert_eq!(pending.due(now, 9), [fid(2)]);
+        assert_eq!(pending.put_back(fid(2), now), 1);
+        assert_eq!(pending.due(now, 9), [fid(2)]);
+        pending.settle(fid(2));
+        assert_eq!(
+            (pending.place(0), pending.place(1), pending.len()),
+            (Some(13), Some(5), 0)
+        );
+    }
+}
