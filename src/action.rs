@@ -231,6 +231,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError>;
 
+    /// Bytes of a file, released or not; reads nothing of it.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn size_of(&self, fid: Fid) -> Result<u64, HsmError>;
+
     /// The data version of an open file: it changes with every write. `None` where it can't be told.
     fn data_version(&self, file: &File) -> Option<u64>;
 

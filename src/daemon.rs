@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::action::{FileSystem, Verdict};
+use crate::action::{FileSystem, Item, Verdict};
 use crate::config::{ConfigError, Settings};
 use crate::intake::{Arrival, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::{StartError, Target};
-use crate::telemetry::{Link, MetricsServer, Sources};
+use crate::telemetry::{self, Completions, EventFifo, FifoUpdates, FifoWitness, Link, MetricsServer, Pulse, Sources};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, Extent, HsmErrno};
-use crate::worker::{Crew, Settler, Site, Sweeper, Tally};
+use crate::worker::{Crew, Ending, Settler, Site, Sweeper, Tally, Witness, Witnesses};
 
 /// For a store's first answer; one that is silent is no reason not to start.
 const CHECK: Duration = Duration::from_secs(5);
@@ -61,6 +61,19 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// The FIFO of events, or the completion log.
+    #[error("can't write '{}': {source}. Correct `{key}` of the configuration", path.display())]
+    Output {
+        /// Section and key.
+        key: &'static str,
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `--abort-on-error`.
+    #[error("an action failed: {0}")]
+    Aborted(String),
     /// Threads, signals.
     #[error("can't start: {0}")]
     System(#[from] std::io::Error),
@@ -70,16 +83,25 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonError> {
+pub fn run(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), DaemonError> {
     // The control runtime: signals and credentials. Data moves on the workers' own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(settings, reload))
+    runtime.block_on(serve(settings, how, reload))
+}
+
+/// How it runs beside what is configured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct How {
+    /// It ends at the first action that fails.
+    pub abort_on_error: bool,
+    /// It looks at everything and serves nothing.
+    pub dry_run: bool,
 }
 
 /// Reads the configuration again.
 pub type Reload<'a> = &'a dyn Fn() -> Result<Settings, ConfigError>;
 
-async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonError> {
+async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
@@ -98,7 +120,16 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    let stages = Stages::start(settings, Arc::clone(&mount) as Arc<dyn FileSystem>, &targets)?;
+    if how.dry_run {
+        tracing::info!("a dry run: nothing is registered");
+        return Ok(());
+    }
+    let Outputs {
+        witnesses,
+        fifo,
+        failure,
+    } = Outputs::open(settings, &mount, how)?;
+    let stages = Stages::start(settings, Arc::clone(&mount) as Arc<dyn FileSystem>, witnesses, &targets)?;
     let link = Arc::new(OnceLock::new());
     let sources = Sources {
         mount: settings.mount.clone(),
@@ -108,6 +139,7 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         targets: targets.clone(),
         link: Arc::clone(&link),
     };
+    let mut pulse = Pulse::new(sources.clone());
     let metrics = settings
         .metrics
         .map(|listen| MetricsServer::start(listen, sources).map_err(|source| DaemonError::Metrics { listen, source }));
@@ -125,6 +157,15 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         heartbeats: Arc::clone(registration.heartbeat.sent()),
     });
     tracing::info!("registered; serving");
+    telemetry::ready("registered; serving");
+    let updates = match &fifo {
+        Some(fifo) => {
+            fifo.registered();
+            let (fifo, queue) = (Arc::clone(fifo), Arc::clone(&stages.queue));
+            Some(FifoUpdates::start(fifo, queue, settings.event_interval)?)
+        }
+        None => None,
+    };
     let sweeper = Sweeper::start(
         &stages.queue,
         &stages.site,
@@ -132,17 +173,26 @@ async fn serve(settings: &Settings, reload: Reload<'_>) -> Result<(), DaemonErro
         settings.transfer,
         settings.abort_uploads_after,
     )?;
+    let mut beat = tokio::time::interval(pulse.every());
     let result = loop {
         tokio::select! {
+            _ = beat.tick() => pulse.beat(),
+            () = failure.notified() => {
+                let last = stages.site.tally.failures_after(0).pop();
+                break Err(DaemonError::Aborted(last.map(|last| last.reason).unwrap_or_default()));
+            }
             () = signals.wait() => break Ok(()),
             Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
             _ = status.recv() => stages.log_status(&registration),
             _ = hup.recv() => apply(settings, &reload(), &targets),
         }
     };
+    telemetry::stopping();
     stages
         .stop(Some(registration), settings.drain_timeout, &mut signals)
         .await;
+    drop(updates);
+    drop(fifo);
     drop(sweeper);
     result
 }
@@ -170,6 +220,11 @@ fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Ar
         options.upload_bandwidth = target.options().upload_bandwidth;
         options.download_bandwidth = target.options().download_bandwidth;
     }
+    if rest.log_level != running.log_level {
+        let changed = telemetry::set_level(&rest.log_level);
+        tracing::info!(level = rest.log_level, changed, "log level");
+        rest.log_level.clone_from(&running.log_level);
+    }
     if rest != *running {
         tracing::warn!("the configuration has other changes, too: they hold after a restart");
     }
@@ -196,6 +251,8 @@ async fn register(
             });
         }
         tracing::warn!(error = %source, retry_s = pause.as_secs(), "can't register yet");
+        // It runs, and nobody else could do more.
+        telemetry::ready("waiting for the coordinator");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = signals.wait() => return Ok(None),
@@ -256,12 +313,22 @@ impl Registration {
 }
 
 impl Stages {
-    fn start(settings: &Settings, fs: Arc<dyn FileSystem>, targets: &[Arc<Target>]) -> std::io::Result<Self> {
+    fn start(
+        settings: &Settings,
+        fs: Arc<dyn FileSystem>,
+        witnesses: Witnesses,
+        targets: &[Arc<Target>],
+    ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let tally = Arc::new(Tally::default());
         let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
         let journal = Arc::new(Journal::open(&settings.state_dir, fs.name(), &settings.mount));
-        let site = Site { fs, journal, tally };
+        let site = Site {
+            fs,
+            journal,
+            tally,
+            witnesses,
+        };
         let crew = Crew::start(
             settings.threads,
             settings.restore_threads,
@@ -404,6 +471,65 @@ impl Stages {
                 tracing::warn!("second signal");
                 self.queue.wait_idle(Instant::now())
             }
+        }
+    }
+}
+
+/// Who is told of actions.
+struct Outputs {
+    witnesses: Witnesses,
+    fifo: Option<Arc<EventFifo>>,
+    /// Notified at the first failure, where that ends it.
+    failure: Arc<tokio::sync::Notify>,
+}
+
+impl Outputs {
+    fn open(settings: &Settings, mount: &Mount, how: How) -> Result<Self, DaemonError> {
+        let mut all: Vec<Box<dyn Witness>> = Vec::new();
+        if let Some(options) = &settings.completions {
+            let log = Completions::open(options.clone()).map_err(|source| DaemonError::Output {
+                key: "path in section [completions]",
+                path: options.path.clone(),
+                source,
+            })?;
+            all.push(Box::new(log));
+        }
+        let fifo = match &settings.event_fifo {
+            None => None,
+            Some(path) => {
+                let uuid = mount.client_uuid().unwrap_or_default();
+                let fifo = EventFifo::open(path, &settings.mount, settings.targets.len(), uuid);
+                let fifo = Arc::new(fifo.map_err(|source| DaemonError::Output {
+                    key: "fifo in section [events]",
+                    path: path.clone(),
+                    source,
+                })?);
+                all.push(Box::new(FifoWitness(Arc::clone(&fifo))));
+                Some(fifo)
+            }
+        };
+        let failure = Arc::new(tokio::sync::Notify::new());
+        if how.abort_on_error {
+            all.push(Box::new(Abort(Arc::clone(&failure))));
+        }
+        Ok(Self {
+            witnesses: Witnesses::new(all),
+            fifo,
+            failure,
+        })
+    }
+}
+
+/// Ends the daemon at the first failure.
+#[derive(Debug)]
+struct Abort(Arc<tokio::sync::Notify>);
+
+impl Witness for Abort {
+    fn started(&self, _: &dyn FileSystem, _: &Item) {}
+
+    fn ended(&self, _: &dyn FileSystem, ending: &Ending<'_>) {
+        if let Verdict::Failed { .. } = ending.verdict {
+            self.0.notify_one();
         }
     }
 }

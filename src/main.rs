@@ -1,10 +1,11 @@
 //! Parse > settings > logging > run > exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use lhsmtool_s3::cli::{Cli, ExitWith};
+use lhsmtool_s3::daemon::How;
 use lhsmtool_s3::{config, daemon, telemetry};
 
 /// Small requests are small allocations, by the hundred: this one takes a quarter less time for a small file
@@ -40,8 +41,76 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         telemetry::init("warn", settings.log_format);
         return command.run(&settings, &cli.config);
     }
-    let settings = config::load(&cli.config, cli.mount.as_deref())?;
+    if let Some(import) = &cli.reference.import {
+        return as_import(cli, import);
+    }
+    let load = || {
+        let mut settings = config::load(&cli.config, cli.mount.as_deref())?;
+        cli.reference
+            .apply(&mut settings)
+            .map_err(|what| config::ConfigError::Flag { what })?;
+        Ok(settings)
+    };
+    let settings = load()?;
+    // Before there is any thread.
+    if cli.reference.daemon {
+        nix::unistd::daemon(true, true)?;
+    }
     telemetry::init(&settings.log_level, settings.log_format);
-    daemon::run(&settings, &|| config::load(&cli.config, cli.mount.as_deref()))?;
+    for flag in cli.reference.without_meaning() {
+        tracing::warn!(flag, "has no meaning here");
+    }
+    let _pid_file = cli.reference.pid_file.as_deref().map(PidFile::write).transpose()?;
+    let how = How {
+        abort_on_error: cli.reference.abort_on_error,
+        dry_run: cli.reference.dry_run,
+    };
+    daemon::run(&settings, how, &load)?;
     Ok(())
+}
+
+/// `--import SRC DST` as the reference copytool has it.
+fn as_import(cli: &Cli, import: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let mut settings = config::load(&cli.config, Some(Path::new("/")))?;
+    cli.reference.apply(&mut settings)?;
+    let [source, target] = import else {
+        return Err("--import takes SRC and DST".into());
+    };
+    let url = if source.starts_with("s3://") {
+        source.clone()
+    } else {
+        let archive = settings.targets.first().ok_or("no [[archive]] section")?;
+        format!(
+            "s3://{}/{}{}",
+            archive.bucket,
+            archive.prefix,
+            source.trim_start_matches('/')
+        )
+    };
+    let config = cli.config.display().to_string();
+    let mut arguments = vec!["lhsmtool-s3", "--config", &config, "import", &url, target];
+    if cli.reference.dry_run {
+        arguments.push("--dry-run");
+    }
+    let command = Cli::parse_from(arguments).command.ok_or("no command")?;
+    telemetry::init("warn", settings.log_format);
+    command.run(&settings, &cli.config)
+}
+
+/// Is there while the daemon is.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<Self, String> {
+        let written = std::fs::write(path, format!("{}\n", std::process::id()));
+        written.map_err(|error| format!("can't write --pid-file '{}': {error}", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Whoever looks finds no process with that number.
+        let _gone = std::fs::remove_file(&self.0);
+    }
 }

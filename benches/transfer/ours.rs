@@ -15,7 +15,7 @@ use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target};
 use lhsmtool_s3::transfer::Stop;
 use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
-use lhsmtool_s3::worker::{Crew, Settler, Site, Tally};
+use lhsmtool_s3::worker::{Crew, Settler, Site, Tally, Witnesses};
 
 use crate::sink;
 
@@ -79,6 +79,10 @@ impl FileSystem for Directory {
     }
     fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
         Ok(Extras::default())
+    }
+
+    fn size_of(&self, _: Fid) -> Result<u64, HsmError> {
+        Err(HsmError::new("lstat", libc::ENOENT))
     }
 
     fn data_version(&self, _: &File) -> Option<u64> {
@@ -190,6 +194,7 @@ pub(crate) fn run(task: &Task) {
         journal: Arc::new(Journal::open(&task.dir.join("state"), "bench", &task.dir)),
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
+        witnesses: Witnesses::default(),
     };
     let crew = Crew::start(
         settings.threads,

@@ -13,6 +13,7 @@ mod export;
 mod follow;
 mod import;
 mod jobs;
+mod reference;
 mod scrub;
 mod site;
 mod status;
@@ -23,6 +24,7 @@ pub use export::ExportArgs;
 pub use follow::FollowArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
+pub use reference::ReferenceArgs;
 pub use scrub::ScrubArgs;
 use site::{Site, SitePlan};
 pub use status::StatusArgs;
@@ -44,6 +46,9 @@ pub struct Cli {
     /// Lustre mount point; goes before `mount` in the configuration
     #[arg(value_name = "MOUNT")]
     pub mount: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub reference: ReferenceArgs,
 
     /// What to do instead of serving as the copytool
     #[command(subcommand)]

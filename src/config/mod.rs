@@ -28,6 +28,12 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// A flag of the command line.
+    #[error("{what}")]
+    Flag {
+        /// Which, and what to do.
+        what: String,
+    },
     /// Its content.
     #[error("the configuration can't be used:{}", list(path, problems))]
     Invalid {

@@ -10,6 +10,7 @@ use crate::intake::HeartbeatOptions;
 use crate::store::{
     CaBundle, ChecksumKind, Choices, CustomerKey, Encryption, KeyLayout, TargetOptions, Thaw, ThawTier, check_proxy,
 };
+use crate::telemetry::CompletionOptions;
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
 
@@ -62,6 +63,12 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where events are written as the reference copytool writes them.
+    pub event_fifo: Option<PathBuf>,
+    /// Between two events of a running action.
+    pub event_interval: Duration,
+    /// Where a line is written for each action that ended.
+    pub completions: Option<CompletionOptions>,
     /// Where the movers of the site serve theirs, `host:port`.
     pub movers: Vec<String>,
 }
@@ -135,6 +142,19 @@ impl Settings {
             address
         });
         metrics_section.finish();
+        let events = root.section("events");
+        let event_fifo = events.string("fifo").map(PathBuf::from);
+        let event_interval = events.duration("interval", SECOND..=DAY).unwrap_or(30 * SECOND);
+        events.finish();
+        let log_section = root.section("completions");
+        let size = log_section.size("size", (64 << 10)..=(1 << 40)).unwrap_or(64 * MIB);
+        let keep = log_section.number("keep", 0..=1000).unwrap_or(5);
+        let completions = log_section.string("path").map(|path| CompletionOptions {
+            path: path.into(),
+            size,
+            keep,
+        });
+        log_section.finish();
         let fleet = root.section("fleet");
         let movers = fleet.strings("movers");
         if let Some(bad) = movers.iter().flatten().find(|mover| !is_host_and_port(mover)) {
@@ -172,6 +192,9 @@ impl Settings {
             log_level,
             log_format,
             metrics,
+            event_fifo,
+            event_interval,
+            completions,
             movers,
         })
     }

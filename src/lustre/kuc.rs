@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Agent;
@@ -43,6 +43,8 @@ pub struct ReaderStats {
     pub damaged: AtomicU64,
     /// Registrations with the coordinator: one pipe for each.
     pub registrations: AtomicU64,
+    /// Times that the reader woke, by itself some times a minute: a sign of life.
+    pub turns: AtomicU64,
 }
 
 /// The running thread; dropping it stops and joins it.
@@ -51,6 +53,9 @@ pub(super) struct Reader {
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Milliseconds.
+const LONGEST_SLEEP: u16 = 10_000;
 
 impl Reader {
     /// Starts reading `pipe` into `arrivals`, an unbounded channel: sending never waits. `lost` is
@@ -117,7 +122,8 @@ impl Source {
                 PollFd::new(pipe.as_fd(), PollFlags::POLLIN),
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
             ];
-            match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+            self.stats.turns.fetch_add(1, Ordering::Relaxed);
+            match nix::poll::poll(&mut fds, LONGEST_SLEEP) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "can't wait for the message pipe");

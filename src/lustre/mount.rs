@@ -198,6 +198,14 @@ impl Mount {
         Ok(format!("{:x}/{:x}", root.dev(), root.ino()))
     }
 
+    /// What servers know this mount by, where this client tells it.
+    #[must_use]
+    pub fn client_uuid(&self) -> Option<String> {
+        let instance = self.library.instance(&self.path)?;
+        let path = Path::new("/sys/fs/lustre/llite").join(instance).join("uuid");
+        Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
+    }
+
     /// Sets a layout on a volatile file that was opened without one.
     pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
         xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
@@ -290,6 +298,11 @@ impl FileSystem for Mount {
             next = following;
         }
         Ok(extras)
+    }
+
+    fn size_of(&self, fid: Fid) -> Result<u64, HsmError> {
+        let stat = std::fs::symlink_metadata(self.by_fid(fid));
+        Ok(stat.map_err(|error| HsmError::io("lstat", &error))?.len())
     }
 
     fn data_version(&self, file: &File) -> Option<u64> {

@@ -1,21 +1,52 @@
 //! Log lines on stderr, where systemd takes them.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+static LEVEL: OnceLock<Change> = OnceLock::new();
+
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(level)
+}
+
 /// Starts logging. `level` holds `tracing` directives, checked before.
 pub fn init(level: &str, format: LogFormat) {
-    let filter = EnvFilter::builder().parse_lossy(level);
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let level = filter(level);
     // Somebody else's subscriber (a test's) stays.
-    let _installed = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let (installed, change): (_, Change) = match format {
+        LogFormat::Text => {
+            let builder = builder.with_env_filter(level).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (
+                builder.try_init(),
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+            )
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_env_filter(level).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (
+                builder.try_init(),
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+            )
+        }
     };
+    if installed.is_ok() {
+        // Once for each process.
+        let _first = LEVEL.set(change);
+    }
+}
+
+/// Changes the level of a log that runs. `false`: it is not this log.
+pub fn set_level(level: &str) -> bool {
+    LEVEL.get().is_some_and(|change| change(filter(level)))
 }

@@ -1,12 +1,18 @@
 //! What the daemon tells about itself.
 
+mod completions;
+mod event_fifo;
 mod logging;
 mod metrics;
 mod mover;
+mod notify;
 mod server;
 mod sources;
 
-pub use logging::init;
+pub use completions::{CompletionOptions, Completions};
+pub use event_fifo::{EventFifo, FifoUpdates, FifoWitness};
+pub use logging::{init, set_level};
 pub use mover::{Failures, Mover, Running, Sum};
+pub use notify::{Pulse, ready, stopping};
 pub use server::MetricsServer;
 pub use sources::{Link, Sources};

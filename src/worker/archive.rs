@@ -105,7 +105,7 @@ fn settle_copy(
                 (Some(previous), None) => discard_sidecar(lane, previous),
                 (None, None) => {}
             }
-            Ended::done(size)
+            Ended::done(size).about(&placed.location.key)
         }
         Err(error) => {
             // The MDT may have taken the copy all the same, and its answer got lost or says something else:

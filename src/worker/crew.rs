@@ -11,7 +11,7 @@ use super::restore::restore;
 use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Lanes, Queue, Work};
-use crate::store::Target;
+use crate::store::{ObjectKey, Target};
 use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
@@ -95,6 +95,7 @@ impl Worker {
         );
         let _entered = span.enter();
         let start = Instant::now();
+        self.site.witnesses.started(self.site.fs.as_ref(), &item);
         let control = Arc::clone(&job.control);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
             // The debt was dropped on the way and has answered EIO.
@@ -142,13 +143,16 @@ impl Worker {
         };
         let took = start.elapsed();
         let reason = ended.error.as_ref().map(ToString::to_string);
-        self.site.tally.count(&Ending {
+        let ending = Ending {
             item,
             verdict: ended.verdict,
             bytes: ended.bytes,
             took: Some(took),
             reason: reason.as_deref(),
-        });
+            key: ended.key.as_ref().map(ObjectKey::as_str),
+        };
+        self.site.tally.count(&ending);
+        self.site.witnesses.ended(self.site.fs.as_ref(), &ending);
         let (bytes, seconds) = (ended.bytes, took.as_secs_f64());
         match (&ended.error, ended.verdict) {
             (None, _) => tracing::info!(bytes, seconds, "{verb} done"),

@@ -17,6 +17,7 @@ mod settle;
 mod sweeper;
 mod tally;
 mod verdict;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,9 +28,11 @@ pub use settle::Settler;
 pub use sweeper::Sweeper;
 pub use tally::{Ending, Failure, Share, Sums, Tally};
 pub use verdict::verdict;
+pub use witness::{Witness, Witnesses};
 
 use crate::action::{Debt, FileSystem, Verdict};
 use crate::journal::Journal;
+use crate::store::ObjectKey;
 
 /// What every job needs besides its thread's lane.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Site {
     pub journal: Arc<Journal>,
     /// The counters.
     pub tally: Arc<Tally>,
+    /// Who is told.
+    pub witnesses: Witnesses,
 }
 
 /// How one job ended, for the log.
@@ -48,6 +53,8 @@ struct Ended {
     verdict: Verdict,
     bytes: u64,
     error: Option<JobError>,
+    /// Of the object that it was about.
+    key: Option<ObjectKey>,
 }
 
 /// What a worker did with a job.
@@ -70,6 +77,14 @@ impl Ended {
             verdict: Verdict::Done,
             bytes,
             error: None,
+            key: None,
+        }
+    }
+
+    fn about(self, key: &ObjectKey) -> Self {
+        Self {
+            key: Some(key.clone()),
+            ..self
         }
     }
 
@@ -78,6 +93,7 @@ impl Ended {
             verdict: verdict(&error),
             bytes: 0,
             error: Some(error),
+            key: None,
         }
     }
 }

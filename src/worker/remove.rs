@@ -14,12 +14,13 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
         .map_err(JobError::from)
         .and_then(|_| erase(site, lane, control, debt.item()));
     match removed {
-        Ok(()) => super::settle::complete(control, debt, 0),
+        Ok(None) => super::settle::complete(control, debt, 0),
+        Ok(Some(key)) => super::settle::complete(control, debt, 0).about(&key),
         Err(error) => super::settle::refuse(control, debt, error),
     }
 }
 
-fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(), JobError> {
+fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
     let location = match site.fs.map(item.fid) {
         Ok(Some(record)) => Some(Location::from_bytes(&record)?),
         Ok(None) => None,
@@ -39,7 +40,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
     let Some(location) = location else {
         // A remove with archive id 0 goes to every archive: most of them never had a copy.
         tracing::info!("no copy of the file is known; nothing to remove");
-        return Ok(());
+        return Ok(None);
     };
     // From here on nobody can release the file; one that is released already keeps its copy.
     match site.fs.revoke(item.fid) {
@@ -65,7 +66,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(),
         // The object is gone and the file is not archived: the record only misleads.
         Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
     }
-    Ok(())
+    Ok(Some(location.key))
 }
 
 /// An object that says so, or one that says nothing (an imported one).

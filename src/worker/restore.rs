@@ -23,7 +23,7 @@ pub(super) fn restore(
         (received, _) => received,
     };
     match received {
-        Ok(size) => super::settle::complete(control, debt, size).into(),
+        Ok((size, key)) => super::settle::complete(control, debt, size).about(&key).into(),
         Err(JobError::Transfer(TransferError::Store(StoreError::Frozen { .. }))) => {
             match ask_for_thaw(site, lane, control, debt.item()) {
                 Ok(()) => Outcome::Later(debt, Instant::now() + lane.options().thaw_poll),
@@ -48,7 +48,7 @@ fn receive(
     helpers: &dyn Helpers,
     control: &Arc<Control>,
     debt: &mut dyn Debt,
-) -> Result<u64, JobError> {
+) -> Result<(u64, ObjectKey), JobError> {
     let mut from = locate(site, lane, control, debt.item())?;
     let file = Arc::new(debt.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
     let mut received = download(lane, helpers, control, &file, &from);
@@ -63,7 +63,7 @@ fn receive(
     let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
     drop(file);
     received?;
-    Ok(from.size)
+    Ok((from.size, from.key))
 }
 
 /// The ETag that an object has now whose bytes are still those that were archived.

@@ -102,6 +102,7 @@ fn answer(debt: Box<dyn Debt>, verdict: Verdict, tally: &Tally) {
         bytes: 0,
         took: None,
         reason: None,
+        key: None,
     });
     if let Err(objection) = debt.finish(verdict, 0) {
         tracing::debug!(%fid, %cookie, %objection, "the coordinator did not take the verdict");

@@ -62,6 +62,8 @@ pub struct Ending<'a> {
     pub took: Option<Duration>,
     /// Why it was not done.
     pub reason: Option<&'a str>,
+    /// Of the object that it was about, where that is known.
+    pub key: Option<&'a str>,
 }
 
 #[derive(Debug, Default)]
@@ -158,7 +160,7 @@ impl Tally {
         self.began.elapsed()
     }
 
-    /// Failures after that number, the oldest first; those before the last [`FAILURES`] are forgotten.
+    /// Failures after that number, the oldest first; those before the last 10,000 are forgotten.
     #[must_use]
     pub fn failures_after(&self, number: u64) -> Vec<Failure> {
         let state = self.lock();
@@ -198,6 +200,7 @@ mod tests {
                 bytes: 10,
                 took: Some(Duration::from_millis(20)),
                 reason,
+                key: None,
             });
         };
         end(1, Verdict::Done, None);

@@ -19,5 +19,6 @@ mod model;
 mod recovery;
 mod rig;
 mod scrub;
+mod service;
 mod transfer;
 mod traps;

@@ -127,6 +127,11 @@ impl Rig {
         }
     }
 
+    /// More sections of the configuration, for the next start.
+    pub(crate) fn add_settings(&mut self, more: &str) {
+        self.settings.insert_str(0, more);
+    }
+
     pub(crate) fn start(&mut self) {
         self.daemon = Some(self.spawn().start().unwrap());
         let registered = self.client.wait_agents(1, PATIENCE).unwrap();

@@ -1,0 +1,134 @@
+//! systemd: ready, a line of status, and a watchdog that is fed only while there are signs of life.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use super::Sources;
+
+/// Between two lines of status where no watchdog asks for more.
+const EVERY: Duration = Duration::from_secs(10);
+/// The reader wakes by itself far more often.
+const READER: Duration = Duration::from_secs(60);
+/// All workers are busy, and for so long nothing ended, no byte moved and nothing was tried again.
+const WORKERS: Duration = Duration::from_secs(900);
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// It serves, or waits for a coordinator that is stopped.
+pub fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// It is about to end.
+pub fn stopping() {
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::Status("stopping; running actions may finish"),
+    ]);
+}
+
+/// Looks at the daemon's numbers now and then.
+#[derive(Debug)]
+pub struct Pulse {
+    sources: Sources,
+    watchdog: bool,
+    reader: Sign,
+    workers: Sign,
+}
+
+/// A number that changes while something lives.
+#[derive(Debug)]
+struct Sign {
+    seen: u64,
+    at: Instant,
+}
+
+impl Sign {
+    fn new() -> Self {
+        Self {
+            seen: 0,
+            at: Instant::now(),
+        }
+    }
+
+    /// For how long it has been the same.
+    fn look(&mut self, now: u64) -> Duration {
+        if now != self.seen {
+            self.seen = now;
+            self.at = Instant::now();
+        }
+        self.at.elapsed()
+    }
+}
+
+impl Pulse {
+    /// Over these numbers.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        Self {
+            sources,
+            watchdog: sd_notify::watchdog_enabled().is_some(),
+            reader: Sign::new(),
+            workers: Sign::new(),
+        }
+    }
+
+    /// How often [`Pulse::beat`] is to be called.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        sd_notify::watchdog_enabled().map_or(EVERY, |watchdog| (watchdog / 3).min(EVERY))
+    }
+
+    /// Tells systemd how it is.
+    pub fn beat(&mut self) {
+        let status = self.status();
+        match self.lifeless() {
+            None if self.watchdog => notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
+            None => notify(&[NotifyState::Status(&status)]),
+            Some(what) => {
+                tracing::error!(what, "no sign of life; systemd's watchdog is not fed any more");
+                notify(&[NotifyState::Status(what)]);
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let depth = self.sources.queue.depth();
+        let (waiting, running): (usize, usize) = (depth.waiting.values().sum(), depth.running.values().sum());
+        let sums = self.sources.site.tally.sums();
+        let (done, failed) = sums
+            .values()
+            .fold((0, 0), |(done, failed), sums| (done + sums.done, failed + sums.failed));
+        let state = if self.sources.is_ready() {
+            "serving"
+        } else {
+            "not registered"
+        };
+        format!("{state}: {waiting} waiting, {running} running, {done} done, {failed} failed")
+    }
+
+    /// What does not move although it should.
+    fn lifeless(&mut self) -> Option<&'static str> {
+        if let Some(link) = self.sources.link.get() {
+            let turns = link.reader.turns.load(Ordering::Relaxed);
+            if self.reader.look(turns) > READER {
+                return Some("the reader of the kernel's pipe does not move");
+            }
+        }
+        let busy: usize = self.sources.queue.depth().running.values().sum();
+        let stores = self.sources.targets.iter().map(|target| {
+            let limits = target.limits();
+            let moved = limits.upload.moved().total() + limits.download.moved().total();
+            moved + limits.trouble.retries.load(Ordering::Relaxed)
+        });
+        let signs = stores.sum::<u64>() + self.sources.site.tally.ended().total();
+        let still = self.workers.look(signs);
+        (busy >= self.sources.threads.0 && still > WORKERS).then_some("no worker moves")
+    }
+}

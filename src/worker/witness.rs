@@ -1,0 +1,36 @@
+//! Who is told of actions as they come and go: an administrator's log, a site's monitor.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Ending;
+use crate::action::{FileSystem, Item};
+
+/// Told by worker threads; what it does holds them up.
+pub trait Witness: Send + Sync + fmt::Debug {
+    /// A worker has taken an action of a file with so many bytes.
+    fn started(&self, fs: &dyn FileSystem, item: &Item);
+
+    /// An action was answered.
+    fn ended(&self, fs: &dyn FileSystem, ending: &Ending<'_>);
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub struct Witnesses(Arc<Vec<Box<dyn Witness>>>);
+
+impl Witnesses {
+    /// These.
+    #[must_use]
+    pub fn new(all: Vec<Box<dyn Witness>>) -> Self {
+        Self(Arc::new(all))
+    }
+
+    pub(super) fn started(&self, fs: &dyn FileSystem, item: &Item) {
+        self.0.iter().for_each(|witness| witness.started(fs, item));
+    }
+
+    pub(super) fn ended(&self, fs: &dyn FileSystem, ending: &Ending<'_>) {
+        self.0.iter().for_each(|witness| witness.ended(fs, ending));
+    }
+}

@@ -1,0 +1,308 @@
+//! The daemon among systemd, monitors and scripts for the reference copytool.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use lhsm_sandbox::protocol::Action;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::rig::{PATIENCE, Rig, Setup};
+
+/// Waits for what comes soon.
+#[track_caller]
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "it did not come");
+        std::thread::yield_now();
+    }
+}
+
+impl Rig {
+    /// The daemon with more arguments than the usual ones.
+    fn daemon_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        command.stdout(Stdio::null()).stderr(log);
+        command
+    }
+}
+
+#[test]
+fn systemd_hears_ready_status_watchdog_and_stopping() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let socket = rig.dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut daemon = rig
+        .daemon_command(&[])
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "300000")
+        .spawn()
+        .unwrap();
+    let next = |wanted: &str| {
+        until(|| {
+            let mut buffer = [0; 1000];
+            let n = systemd.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            text.contains(wanted).then_some(text)
+        })
+    };
+    assert!(next("READY=1").contains("STATUS=registered"));
+    next("WATCHDOG=1");
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    next("1 done, 0 failed");
+    kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    next("STOPPING=1");
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn while_the_coordinator_is_stopped_systemd_does_not_wait_for_it() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    rig.client
+        .control(lhsm_sandbox::protocol::HsmControl::Shutdown)
+        .unwrap();
+    let socket = rig.dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut daemon = rig.daemon_command(&[]).env("NOTIFY_SOCKET", &socket).spawn().unwrap();
+    let mut buffer = [0; 1000];
+    let n = systemd.recv(&mut buffer).unwrap();
+    let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+    assert!(
+        text.contains("READY=1") && text.contains("waiting for the coordinator"),
+        "{text}"
+    );
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn the_unit_waits_longer_for_the_end_than_the_daemon_may_take() {
+    let unit = include_str!("../../systemd/lhsmtool-s3@.service");
+    let example = include_str!("../../config/lhsmtool-s3.toml");
+    let stop = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("TimeoutStopSec="))
+        .unwrap();
+    let drain = example
+        .lines()
+        .find_map(|line| line.strip_prefix("drain_timeout = \"")?.strip_suffix("m\""))
+        .unwrap();
+    // 30 s for actions that were told to stop.
+    let needed = drain.parse::<u64>().unwrap() * 60 + 30;
+    assert!(stop.parse::<u64>().unwrap() > needed, "{stop} s against {needed} s");
+}
+
+#[test]
+fn each_action_has_a_line_in_the_completion_log() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let log = rig.dir.path().join("done.jsonl");
+    rig.add_settings(&format!("[completions]\npath = '{}'\n", log.display()));
+    rig.start();
+    let good = rig.file("dir/good", b"12345");
+    rig.archive(good);
+    rig.store.faults().fail("PutObject", 403, "AccessDenied", 1);
+    let bad = rig.file("bad", b"x");
+    rig.act(Action::Archive, bad);
+    let lines = until(|| {
+        let text = fs::read_to_string(&log).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        (lines.len() == 2).then_some(lines)
+    });
+    assert_eq!(
+        (&lines[0]["outcome"], &lines[0]["path"], &lines[0]["key"]),
+        (&"done".into(), &"dir/good".into(), &"dir/good".into())
+    );
+    assert_eq!(
+        (&lines[0]["bytes"], &lines[0]["errno"], &lines[0]["class"]),
+        (&5.into(), &0.into(), &"archive".into())
+    );
+    assert_eq!(
+        (&lines[1]["outcome"], &lines[1]["errno"]),
+        (&"failed".into(), &libc::EACCES.into())
+    );
+    assert!(lines[1]["reason"].as_str().unwrap().contains("AccessDenied"));
+}
+
+#[test]
+fn a_monitor_reads_events_as_the_reference_copytool_writes_them() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let path = rig.dir.path().join("events");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let mut options = fs::File::options();
+    let mut fifo = options.read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    let mut daemon = rig
+        .daemon_command(&["--event-fifo", &path.display().to_string(), "-u", "1"])
+        .spawn()
+        .unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap());
+    let mut text = String::new();
+    let mut next = |wanted: &str| {
+        until(|| {
+            let mut buffer = [0; 65536];
+            // Nothing there is an error, too.
+            if let Ok(n) = fifo.read(&mut buffer) {
+                text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+            let events = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+            events.flatten().find(|event| event["event_type"] == wanted)
+        })
+    };
+    let registered = next("REGISTER");
+    assert_eq!(registered["archive"], 1);
+    assert_eq!(registered["mount_point"], rig.mount().display().to_string());
+    let fid = rig.file("dir/file", b"12345");
+    rig.archive(fid);
+    let bare = fid.to_string();
+    let bare = bare.trim_matches(['[', ']']);
+    let started = next("ARCHIVE_START");
+    assert_eq!(
+        (&started["source_fid"], &started["lustre_path"], &started["total_bytes"]),
+        (&bare.into(), &"dir/file".into(), &5.into())
+    );
+    // Such as 2026-11-25 14:00:00 +0000.
+    assert_eq!(started["event_time"].as_str().unwrap().len(), 25, "{started}");
+    assert_eq!(next("ARCHIVE_FINISH")["source_fid"], bare);
+    rig.store.faults().fail("PutObject", 403, "AccessDenied", 1);
+    let bad = rig.file("bad", b"x");
+    rig.act(Action::Archive, bad);
+    assert_eq!(next("ARCHIVE_ERROR")["errno"], libc::EACCES);
+    let gate = rig.store.faults().hold("PutObject");
+    let slow = rig.file("slow", b"xyz");
+    rig.client.request(Action::Archive, 1, &[slow]).unwrap();
+    let running = next("ARCHIVE_RUNNING");
+    assert_eq!(
+        (&running["total_bytes"], &running["current_bytes"]),
+        (&3.into(), &0.into())
+    );
+    rig.client.request(Action::Cancel, 1, &[slow]).unwrap();
+    next("ARCHIVE_CANCEL");
+    gate.release();
+    kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    next("UNREGISTER");
+    assert!(daemon.wait().unwrap().success());
+    assert!(path.exists(), "somebody else made it");
+}
+
+#[test]
+fn a_script_for_the_reference_copytool_starts_and_ends_this_one() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let pid_file = rig.dir.path().join("pid");
+    let (pid, mount) = (pid_file.display().to_string(), rig.mount().display().to_string());
+    let arguments = [
+        "-v",
+        "--daemon",
+        "--pid-file",
+        &pid,
+        "--hsm-root",
+        "/nowhere",
+        "--no-shadow",
+        "-A",
+        "1",
+        "--bandwidth",
+        "100",
+        "-c",
+        "1",
+        "--update-interval",
+        "5",
+        &mount,
+    ];
+    let status = rig.daemon_command(&arguments).status().unwrap();
+    assert!(status.success(), "{}", rig.log());
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap());
+    assert_eq!(rig.client.agents().unwrap()[0].archives, [1]);
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    assert!(rig.log().contains("DEBUG"), "-v");
+    assert!(rig.log().contains("--hsm-root"), "said to have no meaning");
+    // pkill --pidfile=F hsmtool: by the number and by a part of the name.
+    let number = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    let name = fs::read_to_string(format!("/proc/{number}/comm")).unwrap();
+    assert!(name.contains("hsmtool"), "{name}");
+    kill(Pid::from_raw(number), Signal::SIGTERM).unwrap();
+    until(|| (!pid_file.exists()).then_some(()));
+}
+
+#[test]
+fn flags_that_can_not_be_obeyed_are_refused_and_a_dry_run_registers_nothing() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let mount = rig.mount().display().to_string();
+    let output = rig.run(&["--archive", "7", &mount]);
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("--archive 7"),
+        "{output:?}"
+    );
+    let output = rig.run(&["--dry-run", &mount]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(rig.client.agents().unwrap(), []);
+    let output = rig.run(&["--event-fifo", &rig.dir.path().display().to_string(), &mount]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("no FIFO"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn with_abort_on_error_the_first_failure_ends_the_daemon() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let mut daemon = rig.daemon_command(&["--abort-on-error"]).spawn().unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap());
+    let good = rig.file("good", b"x");
+    rig.archive(good);
+    rig.store.faults().fail("PutObject", 403, "AccessDenied", 1);
+    let bad = rig.file("bad", b"x");
+    rig.act(Action::Archive, bad);
+    assert_eq!(daemon.wait().unwrap().code(), Some(1));
+    assert!(rig.log().contains("AccessDenied"));
+}
+
+#[test]
+fn an_import_as_the_reference_copytool_has_it_is_ours() {
+    let rig = Rig::new();
+    rig.put("lab/a", b"1", &[]);
+    rig.put("other", b"2", &[]);
+    let target = rig.mount().join("lab");
+    fs::create_dir(&target).unwrap();
+    let output = rig.run(&["--archive", "1", "--import", "lab", &target.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(target.join("a").exists() && !target.join("other").exists());
+}
+
+#[test]
+fn a_reload_changes_the_level_of_the_log() {
+    let setup = Setup::default();
+    let mut rig = Rig::with(Setup {
+        settings: format!("[log]\nlevel = 'info'\n{}", setup.settings),
+        ..setup
+    });
+    let config = rig.spawn().config;
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("level = 'info'", "level = 'debug'")).unwrap();
+    assert!(!rig.log().contains("DEBUG"));
+    rig.daemon.as_ref().unwrap().signal(Signal::SIGHUP).unwrap();
+    until(|| rig.log().contains("log level").then_some(()));
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    until(|| rig.log().contains("DEBUG").then_some(()));
+}
