@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use lhsmtool_s3::cli::{Cli, ExitWith};
+use lhsmtool_s3::cli::{Cli, Command, ExitWith};
 use lhsmtool_s3::daemon::How;
 use lhsmtool_s3::{config, daemon, telemetry};
 
@@ -35,6 +35,11 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
                 mount.display()
             )
             .into());
+        }
+        // What is wrong with the configuration is among what it tells.
+        if let Command::Check(args) = command {
+            telemetry::init("error", config::LogFormat::Text);
+            return args.run(&cli.config);
         }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;

@@ -9,6 +9,7 @@ use crate::lustre::UserAction;
 
 mod bench;
 mod bucket;
+mod check;
 mod export;
 mod follow;
 mod import;
@@ -20,6 +21,7 @@ mod status;
 
 pub use bench::BenchArgs;
 pub use bucket::Bucket;
+pub use check::CheckArgs;
 pub use export::ExportArgs;
 pub use follow::FollowArgs;
 pub use import::{ImportArgs, RebuildArgs};
@@ -60,6 +62,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure the configured store: throughput, requests a second, latencies; cleans up after itself
     Bench(BenchArgs),
+    /// Look at everything that the daemon needs: configuration, Lustre, each store's permissions; what to do where it lacks
+    Check(CheckArgs),
     /// Make a released file for each object of a bucket: the first read restores it
     Import(Box<ImportArgs>),
     /// Re-create the files of a lost file system, released, from what their objects' metadata tells
@@ -122,6 +126,7 @@ impl Command {
             Self::Cancel(args) => jobs::run(args, UserAction::Cancel, settings, config),
             Self::Jobs(command) => jobs::command(command, settings),
             Self::Status(args) => status::run(args, settings),
+            Self::Check(args) => args.run(config),
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),
             Self::Rebuild(args) => import::rebuild(args, settings),

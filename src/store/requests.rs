@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef};
 use aws_sdk_s3::config::{Intercept, RuntimeComponents};
@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
 use crate::histogram::Histogram;
+use crate::types::Timestamp;
 
 /// Of one operation.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -24,11 +25,37 @@ pub struct Operation {
 
 /// The requests to one archive's store, by S3 operation.
 #[derive(Debug, Default)]
-pub struct Requests(Mutex<BTreeMap<String, Operation>>);
+pub struct Requests {
+    operations: Mutex<BTreeMap<String, Operation>>,
+    clock: Mutex<Option<(Instant, i64)>>,
+}
+
+/// Between two looks at the store's clock.
+const CLOCK: Duration = Duration::from_secs(60);
 
 impl Requests {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Operation>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `date`: as an answer has it.
+    fn note_clock(&self, date: Option<&str>) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock.is_some_and(|(at, _)| at.elapsed() < CLOCK) {
+            return;
+        }
+        let theirs = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        if let Some(theirs) = theirs {
+            let ahead = theirs.timestamp().as_second() - Timestamp::now().seconds;
+            *clock = Some((Instant::now(), ahead));
+        }
+    }
+
+    /// Seconds by which the store's clock is ahead of this node's, as of its last answers.
+    #[must_use]
+    pub fn clock_offset(&self) -> Option<i64> {
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.map(|(_, ahead)| ahead)
     }
 
     fn count(&self, operation: &str, status: u16, sent: Option<Instant>) {
@@ -89,6 +116,8 @@ impl Intercept for Meter {
         let sent = cfg.load::<Sent>().map(|sent| sent.0);
         let operation = cfg.load::<Metadata>().map_or("", Metadata::name);
         self.0.count(operation, status, sent);
+        self.0
+            .note_clock(context.response().and_then(|response| response.headers().get("date")));
         Ok(())
     }
 }

@@ -170,6 +170,15 @@ impl Sources {
             self.targets
                 .iter()
                 .map(|target| (archive(target), target.limits().pace.interval().as_secs_f64())),
+        )?;
+        to.gauges(
+            "s3_clock_offset_seconds",
+            "By which the store's clock is ahead of this node's; S3 refuses requests from 900 on",
+            self.targets.iter().filter_map(|target| {
+                #[expect(clippy::cast_precision_loss, reason = "seconds")]
+                let ahead = target.requests().clock_offset()? as f64;
+                Some((archive(target), ahead))
+            }),
         )
     }
 

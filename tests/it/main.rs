@@ -5,6 +5,7 @@
 mod abi;
 mod bad_input;
 mod cancel;
+mod check;
 mod first_light;
 mod fleet;
 mod follow;

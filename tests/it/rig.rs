@@ -23,6 +23,7 @@ pub(crate) struct Rig {
     pub(crate) mdt: Mdt,
     pub(crate) dir: TempDir,
     settings: String,
+    replaced: Vec<(String, String)>,
 }
 
 /// What differs from the usual rig.
@@ -91,6 +92,7 @@ impl Rig {
             mdt,
             dir,
             settings: format!("{}{archives}", setup.settings),
+            replaced: Vec::new(),
         }
     }
 
@@ -113,6 +115,10 @@ impl Rig {
         } else {
             format!("[lustre]\n{lustre}{}", self.settings)
         };
+        let settings = self
+            .replaced
+            .iter()
+            .fold(settings, |text, (old, new)| text.replace(old, new));
         std::fs::write(&config, settings).unwrap();
         let keys = Config::default();
         Spawn {
@@ -130,6 +136,11 @@ impl Rig {
     /// More sections of the configuration, for the next start.
     pub(crate) fn add_settings(&mut self, more: &str) {
         self.settings.insert_str(0, more);
+    }
+
+    /// Another text in the configuration as it is written.
+    pub(crate) fn replace_settings(&mut self, old: &str, new: &str) {
+        self.replaced = vec![(old.to_owned(), new.to_owned())];
     }
 
     pub(crate) fn start(&mut self) {

@@ -1,0 +1,174 @@
+//! This node: limits, places, the library, the mount, the coordinators.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::Rows;
+use crate::config::Settings;
+use crate::lustre::{Agent, Coordinator, Library, LibraryError, Mount};
+
+/// A worker has two sockets and a file at a time, and some for the rest.
+const DESCRIPTORS_EACH: u64 = 8;
+
+/// What needs no Lustre.
+pub(super) fn check(settings: &Settings, rows: &mut Rows) {
+    let state = &settings.state_dir;
+    let probe = state.join(format!(".check-{:016x}", fastrand::u64(..)));
+    let written = std::fs::create_dir_all(state)
+        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| std::fs::remove_file(&probe));
+    match written {
+        Ok(()) => rows.pass("state directory", state.display().to_string()),
+        Err(error) => rows.fail(
+            "state directory",
+            format!("'{}' can't be written: {error}", state.display()),
+            "set `state_dir` in section [lustre] to a directory on a local disk that this user can write",
+        ),
+    }
+    let needed = settings.threads as u64 * DESCRIPTORS_EACH;
+    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        if soft >= needed {
+            rows.pass("open files", format!("{soft} may be open"));
+        } else {
+            rows.warn(
+                "open files",
+                format!("{soft} may be open; {} threads may need {needed}", settings.threads),
+                "LimitNOFILE=65536 in the unit, or ulimit -n",
+            );
+        }
+    }
+    if let Some(listen) = settings.metrics {
+        match TcpListener::bind(listen) {
+            Ok(_) => rows.pass("metrics", format!("{listen} is free")),
+            Err(error) => rows.warn(
+                "metrics",
+                format!("{listen}: {error}"),
+                "a daemon that runs has it, or another program: then change `listen` in section [metrics]",
+            ),
+        }
+    }
+}
+
+/// Library, mount, coordinators.
+pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
+    let library = match Library::open(&settings.library) {
+        Ok(library) => library,
+        Err(error @ LibraryError::Open { .. }) => {
+            let fix = "install the Lustre client's user tools, or set `library` in section [lustre]";
+            return rows.fail("liblustreapi", error.to_string(), fix);
+        }
+        Err(error @ LibraryError::Symbols { .. }) => {
+            let fix = "update the Lustre client's user tools to 2.10 or later";
+            return rows.fail("liblustreapi", error.to_string(), fix);
+        }
+    };
+    rows.pass("liblustreapi", settings.library.display().to_string());
+    let mount = match Mount::open(library, &settings.mount) {
+        Ok(mount) => mount,
+        Err(error) => {
+            return rows.fail(
+                "mount",
+                error.to_string(),
+                "mount the Lustre client there, or correct `mount` in section [lustre]",
+            );
+        }
+    };
+    let name = crate::action::FileSystem::name(&mount);
+    rows.pass("mount", format!("'{}' is {name}", settings.mount.display()));
+    if !nix::unistd::geteuid().is_root() {
+        rows.warn(
+            "privileges",
+            "not root: without CAP_SYS_ADMIN the daemon can't register or set trusted.* attributes",
+            "run it as root or by the systemd unit",
+        );
+    }
+    match Agent::probe(&mount) {
+        Ok(Coordinator::Running | Coordinator::Unasked) => rows.pass("coordinator", "runs on each MDT"),
+        Ok(Coordinator::Stopped { mdt }) => rows.fail(
+            "coordinator",
+            format!("it does not run on MDT{mdt:04x}"),
+            format!("on its MDS: lctl set_param -P mdt.*-MDT{mdt:04x}.hsm_control=enabled"),
+        ),
+        Err(error) => rows.fail(
+            "coordinator",
+            format!("an MDT does not answer: {error}"),
+            "look at the MDS and at the network (lfs check mds)",
+        ),
+    }
+    tunables(settings, mdts, rows);
+}
+
+/// Only where this node is an MDS.
+fn tunables(settings: &Settings, mdts: &Path, rows: &mut Rows) {
+    let Ok(entries) = std::fs::read_dir(mdts) else {
+        return;
+    };
+    let mut entries: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for mdt in entries {
+        let name = mdt.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number = |key: &str| -> Option<u64> {
+            let text = std::fs::read_to_string(mdt.join("hsm").join(key)).ok()?;
+            text.trim().parse().ok()
+        };
+        if let Some(max) = number("max_requests") {
+            let what = format!("{name} max_requests");
+            if max < settings.threads as u64 {
+                rows.warn(
+                    what,
+                    format!("{max}: fewer actions than the {} threads here", settings.threads),
+                    format!("lctl set_param -P mdt.{name}.hsm.max_requests=1000"),
+                );
+            } else {
+                rows.pass(what, max.to_string());
+            }
+        }
+        if let Some(seconds) = number("active_request_timeout") {
+            let what = format!("{name} active_request_timeout");
+            let heartbeat = settings.heartbeat.waiting;
+            if heartbeat * 2 > Duration::from_secs(seconds) {
+                rows.fail(
+                    what,
+                    format!(
+                        "{seconds} s: an action that waits here is reported every {} s and would be given up",
+                        heartbeat.as_secs()
+                    ),
+                    "set `heartbeat` in section [lustre] below half of it",
+                );
+            } else {
+                rows.pass(what, format!("{seconds} s"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mark;
+    use super::*;
+
+    #[test]
+    fn tunables_that_would_lose_actions_or_hold_threads_back_are_told_with_the_command() {
+        let text = "[lustre]\nmount='/m'\n[[archive]]\nid=1\nbucket='b'\n";
+        let settings = crate::config::parse(text, None).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let hsm = root.path().join("fs-MDT0000/hsm");
+        std::fs::create_dir_all(&hsm).unwrap();
+        let look = |max: &str, timeout: &str| {
+            std::fs::write(hsm.join("max_requests"), max).unwrap();
+            std::fs::write(hsm.join("active_request_timeout"), timeout).unwrap();
+            let mut rows = Rows::default();
+            tunables(&settings, root.path(), &mut rows);
+            rows.0
+        };
+        let good = look("1000\n", "3600\n");
+        assert!(good.iter().all(|row| row.mark == Mark::Pass), "{good:?}");
+        let bad = look("3", "600");
+        assert_eq!((bad[0].mark, bad[1].mark), (Mark::Warn, Mark::Fail), "{bad:?}");
+        assert!(bad[0].fix.contains("mdt.fs-MDT0000.hsm.max_requests=1000"));
+        assert!(bad[1].fix.contains("heartbeat"));
+    }
+}
