@@ -144,6 +144,7 @@ struct hsm_user_state {
 #define HS_DIRTY 0x2
 #define HS_RELEASED 0x4
 #define HS_ARCHIVED 0x8
+#define HS_NOARCHIVE 0x20
 #define HS_LOST 0x40
 
 /* --- changelogs --------------------------------------------------------------------------------- */

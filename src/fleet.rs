@@ -1,7 +1,7 @@
 //! The movers of a site, asked over HTTP. One that does not answer is said, and holds up nothing.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -13,6 +13,10 @@ use crate::worker::Failure;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Asked at the same time.
 const AT_ONCE: usize = 16;
+/// Between two questions why something failed.
+const EVERY: Duration = Duration::from_secs(1);
+/// After which one that was silent is asked again.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Reasons that are kept.
 const KEPT: usize = 10_000;
 
@@ -47,15 +51,15 @@ impl Fleet {
     /// How each is, in the order given, or why that is not known.
     #[must_use]
     pub fn ask(&self) -> Vec<(String, Result<Mover, String>)> {
-        self.get_all(|_| "/status".to_owned())
+        self.get_all(|_| Some("/status".to_owned()))
     }
 
     fn get_all<T: DeserializeOwned + Send>(
         &self,
-        path: impl Fn(&str) -> String + Sync,
+        path: impl Fn(&str) -> Option<String> + Sync,
     ) -> Vec<(String, Result<T, String>)> {
-        let get = |mover: &String| {
-            let url = format!("http://{mover}{}", path(mover));
+        let get = |mover: &String, path: String| {
+            let url = format!("http://{mover}{path}");
             let answer = self.agent.get(url).call();
             let answer = answer.and_then(|mut answer| answer.body_mut().read_to_vec());
             let read = answer.map_err(|error| error.to_string()).and_then(|body| {
@@ -64,9 +68,17 @@ impl Fleet {
             (mover.clone(), read)
         };
         let mut all = Vec::new();
-        for some in self.movers.chunks(AT_ONCE) {
+        let wanted: Vec<_> = self
+            .movers
+            .iter()
+            .filter_map(|mover| Some((mover, path(mover)?)))
+            .collect();
+        for some in wanted.chunks(AT_ONCE) {
             std::thread::scope(|scope| {
-                let asked: Vec<_> = some.iter().map(|mover| scope.spawn(move || get(mover))).collect();
+                let asked: Vec<_> = some
+                    .iter()
+                    .map(|(mover, path)| scope.spawn(move || get(mover, path.clone())))
+                    .collect();
                 all.extend(asked.into_iter().filter_map(|asked| asked.join().ok()));
             });
         }
@@ -81,6 +93,9 @@ pub struct Reasons<'a> {
     /// The last number that each mover told.
     last: HashMap<String, u64>,
     by_fid: HashMap<String, Failure>,
+    renewed: Option<Instant>,
+    /// Those that did not answer, and when.
+    silent: HashMap<String, Instant>,
 }
 
 impl<'a> Reasons<'a> {
@@ -91,19 +106,31 @@ impl<'a> Reasons<'a> {
             fleet,
             last: HashMap::new(),
             by_fid: HashMap::new(),
+            renewed: None,
+            silent: HashMap::new(),
         }
     }
 
-    /// Asks the movers for what failed since the last time.
+    /// Asks the movers for what failed since the last time, at most once a second; one that was silent is left alone
+    /// for a while.
     pub fn renew(&mut self) {
-        let last = &self.last;
+        let now = Instant::now();
+        if self.renewed.is_some_and(|renewed| now - renewed < EVERY) {
+            return;
+        }
+        self.renewed = Some(now);
+        let (last, silent) = (&self.last, &self.silent);
         let news = self.fleet.get_all::<Failures>(|mover| {
+            if silent.get(mover).is_some_and(|since| now - *since < SILENCE) {
+                return None;
+            }
             let after = last.get(mover).copied().unwrap_or(0);
-            format!("/failures?after={after}")
+            Some(format!("/failures?after={after}"))
         });
         for (mover, news) in news {
             match news {
                 Ok(news) => {
+                    self.silent.remove(&mover);
                     if self.by_fid.len() + news.failures.len() > 2 * KEPT {
                         self.by_fid.clear();
                     }
@@ -116,7 +143,10 @@ impl<'a> Reasons<'a> {
                     self.by_fid
                         .extend(failures.map(|failure| (failure.fid.clone(), failure)));
                 }
-                Err(error) => tracing::debug!(mover, error, "does not tell why actions failed"),
+                Err(error) => {
+                    tracing::debug!(mover, error, "does not tell why actions failed");
+                    self.silent.insert(mover, now);
+                }
             }
         }
     }

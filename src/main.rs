@@ -36,6 +36,9 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             )
             .into());
         }
+        if let Command::PrintConfig(args) = command {
+            return args.run(&cli.config);
+        }
         // What is wrong with the configuration is among what it tells.
         if let Command::Check(args) = command {
             telemetry::init("error", config::LogFormat::Text);

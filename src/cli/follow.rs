@@ -10,7 +10,7 @@ use super::export::ExportArgs;
 use super::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
-use crate::follow::{Counts, Follow, Propagate};
+use crate::follow::{Counts, Follow, Propagate, Users};
 use crate::store::Target;
 use crate::transfer::Lane;
 
@@ -24,9 +24,9 @@ pub struct FollowArgs {
     /// DIR is the mount point
     #[arg(long, requires = "changelog_user")]
     follow: bool,
-    /// The name that `lctl changelog_register` printed on each MDS
-    #[arg(long, value_name = "NAME", requires = "follow")]
-    changelog_user: Option<String>,
+    /// The name that `lctl changelog_register` printed; where it is not the same on each MDS, MDT=NAME for each
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "follow")]
+    changelog_user: Option<Vec<String>>,
     /// How long nothing happened to a file before it is archived
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration, requires = "follow")]
     quiet: Duration,
@@ -79,10 +79,17 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
         .map(|_| Lane::new(&[Arc::clone(&target)], settings.transfer))
         .collect::<Result<Vec<_>, _>>()?;
     let wants = |what| args.propagate.contains(&what);
+    let mut users = Users::default();
+    for user in args.changelog_user.iter().flatten() {
+        match user.split_once('=') {
+            Some((mdt, name)) => drop(users.each.insert(mdt.to_owned(), name.to_owned())),
+            None => users.all = Some(user.clone()),
+        }
+    }
     let fleet = Fleet::new(settings.movers.clone());
     let follow = Follow {
         mount: &mount,
-        user: args.changelog_user.as_deref().unwrap_or_default(),
+        users: &users,
         archive_id: options.archive_id,
         lanes: &lanes,
         state_dir: &settings.state_dir,

@@ -14,6 +14,7 @@ mod export;
 mod follow;
 mod import;
 mod jobs;
+mod print_config;
 mod reference;
 mod scrub;
 mod site;
@@ -26,6 +27,7 @@ pub use export::ExportArgs;
 pub use follow::FollowArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
+pub use print_config::PrintConfigArgs;
 pub use reference::ReferenceArgs;
 pub use scrub::ScrubArgs;
 use site::{Site, SitePlan};
@@ -64,6 +66,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Look at everything that the daemon needs: configuration, Lustre, each store's permissions; what to do where it lacks
     Check(CheckArgs),
+    /// What the configuration comes to: the file, what is in FILE.d beside it, the environment, the defaults
+    PrintConfig(PrintConfigArgs),
     /// Make a released file for each object of a bucket: the first read restores it
     Import(Box<ImportArgs>),
     /// Re-create the files of a lost file system, released, from what their objects' metadata tells
@@ -127,6 +131,7 @@ impl Command {
             Self::Jobs(command) => jobs::command(command, settings),
             Self::Status(args) => status::run(args, settings),
             Self::Check(args) => args.run(config),
+            Self::PrintConfig(args) => args.run(config),
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),
             Self::Rebuild(args) => import::rebuild(args, settings),

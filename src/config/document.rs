@@ -2,6 +2,7 @@
 //! reported with its line and the nearest one that was asked for.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -9,36 +10,64 @@ use toml::de::{DeTable, DeValue};
 
 use super::Problem;
 
-/// The whole text, and what has been found wrong with it so far.
-#[derive(Debug)]
-pub(super) struct Document<'a> {
-    text: &'a str,
-    root: DeTable<'a>,
-    problems: RefCell<Vec<Problem>>,
+/// A text and where it is from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layer {
+    /// A file, or what stands for one in an error.
+    pub origin: PathBuf,
+    /// TOML.
+    pub text: String,
 }
 
-/// One table of it.
+/// All texts, a later one over an earlier one, and what has been found wrong with them so far.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    layers: Vec<(&'a Layer, DeTable<'a>)>,
+    problems: RefCell<Vec<Problem>>,
+    lookups: RefCell<Vec<Lookup>>,
+}
+
+/// A key that was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lookup {
+    /// With its brackets; several of the same name are apart by their ordinal.
+    pub section: (String, usize),
+    /// The key.
+    pub key: &'static str,
+    /// As written, and where; `None`: it is not written.
+    pub found: Option<(String, PathBuf, usize)>,
+}
+
+/// One table, in as many layers as have it.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     document: &'a Document<'a>,
     name: String,
-    /// `None`: not written; every key has its default.
-    table: Option<&'a DeTable<'a>>,
-    line: Option<usize>,
+    ordinal: usize,
+    /// None: not written; every key has its default.
+    tables: Vec<(usize, &'a DeTable<'a>)>,
+    place: Option<(usize, usize)>,
     asked: RefCell<Vec<&'static str>>,
 }
 
+/// A value and its layer.
+type Found<'a> = (usize, &'a Spanned<DeValue<'a>>);
+
 impl<'a> Document<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        let (root, errors) = DeTable::parse_recoverable(text);
-        let document = Self {
-            text,
-            root: root.into_inner(),
+    pub(super) fn new(layers: &'a [Layer]) -> Self {
+        let mut document = Self {
+            layers: Vec::new(),
             problems: RefCell::default(),
+            lookups: RefCell::default(),
         };
-        for error in errors {
-            let line = error.span().map(|span| document.line(span.start));
-            document.report(line, error.message().trim().to_owned());
+        for layer in layers {
+            let (root, errors) = DeTable::parse_recoverable(&layer.text);
+            document.layers.push((layer, root.into_inner()));
+            let this = document.layers.len() - 1;
+            for error in errors {
+                let place = error.span().map(|span| (this, document.line(this, span.start)));
+                document.report(place, error.message().trim().to_owned());
+            }
         }
         document
     }
@@ -47,13 +76,36 @@ impl<'a> Document<'a> {
         self.problems.borrow().clone()
     }
 
-    pub(super) fn report(&self, line: Option<usize>, what: String) {
-        self.problems.borrow_mut().push(Problem { line, what });
+    pub(super) fn lookups(&self) -> Vec<Lookup> {
+        self.lookups.borrow().clone()
     }
 
-    fn line(&self, at: usize) -> usize {
-        let before = self.text.as_bytes().get(..at).unwrap_or_default();
+    /// `place`: the layer and the line.
+    pub(super) fn report(&self, place: Option<(usize, usize)>, what: String) {
+        let origin = place.and_then(|(layer, _)| Some(self.layers.get(layer)?.0.origin.clone()));
+        self.problems.borrow_mut().push(Problem {
+            origin,
+            line: place.map(|(_, line)| line),
+            what,
+        });
+    }
+
+    fn line(&self, layer: usize, at: usize) -> usize {
+        let text = self.layers.get(layer).map_or("", |(layer, _)| layer.text.as_str());
+        let before = text.as_bytes().get(..at).unwrap_or_default();
         1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    fn place(&self, (layer, value): Found<'a>) -> (usize, usize) {
+        (layer, self.line(layer, value.span().start))
+    }
+
+    fn written(&self, (layer, value): Found<'a>) -> &'a str {
+        let text = self
+            .layers
+            .get(layer)
+            .and_then(|(layer, _)| layer.text.get(value.span()));
+        text.unwrap_or("this")
     }
 
     /// The top level; its keys are the sections.
@@ -61,8 +113,9 @@ impl<'a> Document<'a> {
         Section {
             document: self,
             name: String::new(),
-            table: Some(&self.root),
-            line: None,
+            ordinal: 0,
+            tables: self.layers.iter().map(|(_, root)| root).enumerate().collect(),
+            place: None,
             asked: RefCell::default(),
         }
     }
@@ -71,48 +124,50 @@ impl<'a> Document<'a> {
 impl<'a> Section<'a> {
     /// A table in this one.
     pub(super) fn section(&self, name: &'static str) -> Section<'a> {
-        let found = self.get(name);
-        let table = found.and_then(|value| {
-            let table = value.get_ref().as_table();
-            if table.is_none() {
-                self.wrong(value, &format!("'{name}' must be a section: [{name}]"));
+        let mut tables = Vec::new();
+        let mut place = None;
+        for found in self.get_all(name) {
+            place = Some(self.document.place(found));
+            match found.1.get_ref().as_table() {
+                Some(table) => tables.push((found.0, table)),
+                None => self.wrong(found, &format!("'{name}' must be a section: [{name}]")),
             }
-            table
-        });
+        }
         Section {
             document: self.document,
             name: format!("[{name}]"),
-            table,
-            line: found.map(|value| self.document.line(value.span().start)),
+            ordinal: 0,
+            tables,
+            place,
             asked: RefCell::default(),
         }
     }
 
-    /// The tables of an array (`[[name]]`).
+    /// The tables of an array (`[[name]]`), those of all layers one after the other.
     pub(super) fn sections(&self, name: &'static str) -> Vec<Section<'a>> {
-        let Some(value) = self.get(name) else {
-            return Vec::new();
-        };
-        let Some(array) = value.get_ref().as_array() else {
-            self.wrong(value, &format!("'{name}' must be a list of sections: [[{name}]]"));
-            return Vec::new();
-        };
-        array
-            .iter()
-            .filter_map(|value| {
-                let Some(table) = value.get_ref().as_table() else {
+        let mut sections = Vec::new();
+        for found in self.get_all(name) {
+            let Some(array) = found.1.get_ref().as_array() else {
+                self.wrong(found, &format!("'{name}' must be a list of sections: [[{name}]]"));
+                continue;
+            };
+            for value in array {
+                let value = (found.0, value);
+                let Some(table) = value.1.get_ref().as_table() else {
                     self.wrong(value, &format!("'{name}' must be a list of sections: [[{name}]]"));
-                    return None;
+                    continue;
                 };
-                Some(Section {
+                sections.push(Section {
                     document: self.document,
                     name: format!("[[{name}]]"),
-                    table: Some(table),
-                    line: Some(self.document.line(value.span().start)),
+                    ordinal: sections.len(),
+                    tables: vec![(found.0, table)],
+                    place: Some(self.document.place(value)),
                     asked: RefCell::default(),
-                })
-            })
-            .collect()
+                });
+            }
+        }
+        sections
     }
 
     pub(super) fn string(&self, key: &'static str) -> Option<String> {
@@ -179,18 +234,17 @@ impl<'a> Section<'a> {
 
     /// Reports a problem of this section's `key`.
     pub(super) fn complain(&self, key: &str, what: &str) {
-        let line = self
-            .table
-            .and_then(|table| table.get(key))
-            .map(|value| self.document.line(value.span().start))
-            .or(self.line);
-        self.document.report(line, format!("{}: {what}", self.name));
+        let place = self.find(key).map(|found| self.document.place(found)).or(self.place);
+        self.document.report(place, format!("{}: {what}", self.name));
     }
 
     /// Reports every key that nobody asked for. Call it last.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
-        for key in self.table.into_iter().flat_map(|table| table.keys()) {
+        for (layer, key) in self.tables.iter().flat_map(|(layer, table)| {
+            let keys = table.keys();
+            keys.map(move |key| (*layer, key))
+        }) {
             let name = key.get_ref().as_ref();
             if asked.contains(&name) {
                 continue;
@@ -210,15 +264,42 @@ impl<'a> Section<'a> {
                 None => format!("known are {}", asked.join(", ")),
             };
             self.document.report(
-                Some(self.document.line(key.span().start)),
+                Some((layer, self.document.line(layer, key.span().start))),
                 format!("unknown key '{name}'{place}; {advice}"),
             );
         }
     }
 
-    fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+    fn find(&self, key: &str) -> Option<Found<'a>> {
+        let mut tables = self.tables.iter().rev();
+        tables.find_map(|(layer, table)| Some((*layer, table.get(key)?)))
+    }
+
+    fn get_all(&self, key: &'static str) -> Vec<Found<'a>> {
         self.asked.borrow_mut().push(key);
-        self.table?.get(key)
+        let tables = self.tables.iter();
+        tables
+            .filter_map(|(layer, table)| Some((*layer, table.get(key)?)))
+            .collect()
+    }
+
+    fn get(&self, key: &'static str) -> Option<Found<'a>> {
+        self.asked.borrow_mut().push(key);
+        let found = self.find(key);
+        self.document.lookups.borrow_mut().push(Lookup {
+            section: (self.name.clone(), self.ordinal),
+            key,
+            found: found.map(|found| {
+                let (layer, line) = self.document.place(found);
+                let origin = self.document.layers.get(layer).map(|(layer, _)| layer.origin.clone());
+                (
+                    self.document.written(found).to_owned(),
+                    origin.unwrap_or_default(),
+                    line,
+                )
+            }),
+        });
+        found
     }
 
     fn value<T>(
@@ -227,17 +308,16 @@ impl<'a> Section<'a> {
         expected: &str,
         convert: impl FnOnce(&DeValue<'a>) -> Option<T>,
     ) -> Option<T> {
-        let value = self.get(key)?;
-        let converted = convert(value.get_ref());
+        let found = self.get(key)?;
+        let converted = convert(found.1.get_ref());
         if converted.is_none() {
-            let shown = self.document.text.get(value.span()).unwrap_or("this");
-            self.wrong(value, &format!("{key} = {shown} in {}: expected {expected}", self.name));
+            let shown = self.document.written(found);
+            self.wrong(found, &format!("{key} = {shown} in {}: expected {expected}", self.name));
         }
         converted
     }
 
-    fn wrong(&self, value: &Spanned<DeValue<'a>>, what: &str) {
-        self.document
-            .report(Some(self.document.line(value.span().start)), what.to_owned());
+    fn wrong(&self, found: Found<'a>, what: &str) {
+        self.document.report(Some(self.document.place(found)), what.to_owned());
     }
 }

@@ -2,15 +2,20 @@
 //! exist. Everything that is wrong is said at once, each with file, line and key.
 
 mod document;
+mod layers;
 mod settings;
 
 use std::path::{Path, PathBuf};
+
+pub use document::{Layer, Lookup};
 
 pub use settings::{LogFormat, Settings, is_host_and_port};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
+    /// The file; `None` for what is missing.
+    pub origin: Option<PathBuf>,
     /// Line of the file, from 1; `None` for what is missing.
     pub line: Option<usize>,
     /// What, and what to do.
@@ -47,26 +52,40 @@ pub enum ConfigError {
 fn list(path: &Path, problems: &[Problem]) -> String {
     problems
         .iter()
-        .map(|problem| match problem.line {
-            Some(line) => format!("\n  {}:{line}: {}", path.display(), problem.what),
-            None => format!("\n  {}: {}", path.display(), problem.what),
+        .map(|problem| {
+            let origin = problem.origin.as_deref().unwrap_or(path).display();
+            match problem.line {
+                Some(line) => format!("\n  {origin}:{line}: {}", problem.what),
+                None => format!("\n  {origin}: {}", problem.what),
+            }
         })
         .collect()
 }
 
-/// Reads a configuration file. `mount`, from the command line, goes before the file's.
+/// Reads a configuration: a file, what is in the directory `FILE.d` beside it, and the environment
+/// (`LHSMTOOL_S3__SECTION__KEY`). `mount`, from the command line, goes before theirs.
 ///
 /// # Errors
 /// All that is wrong with it.
 pub fn load(path: &Path, mount: Option<&Path>) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(&text, mount).map_err(|problems| ConfigError::Invalid {
+    load_with_origins(path, mount).map(|(settings, _)| settings)
+}
+
+/// The same with each key that exists, where it was set.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn load_with_origins(path: &Path, mount: Option<&Path>) -> Result<(Settings, Vec<Lookup>), ConfigError> {
+    let layers = layers::read(path, variables()).map_err(|(path, source)| ConfigError::Read { path, source })?;
+    parse_layers(&layers, mount).map_err(|problems| ConfigError::Invalid {
         path: path.to_owned(),
         problems,
     })
+}
+
+/// Of the environment, as far as it is text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The same from a text.
@@ -74,12 +93,24 @@ pub fn load(path: &Path, mount: Option<&Path>) -> Result<Settings, ConfigError> 
 /// # Errors
 /// All that is wrong with it, in the order of its lines.
 pub fn parse(text: &str, mount: Option<&Path>) -> Result<Settings, Vec<Problem>> {
-    let document = document::Document::new(text);
+    let layer = Layer {
+        origin: PathBuf::new(),
+        text: text.to_owned(),
+    };
+    parse_layers(&[layer], mount).map(|(settings, _)| settings)
+}
+
+fn parse_layers(layers: &[Layer], mount: Option<&Path>) -> Result<(Settings, Vec<Lookup>), Vec<Problem>> {
+    let document = document::Document::new(layers);
     let settings = Settings::from_document(&document, mount);
     let mut problems = document.problems();
-    problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+    let order = |origin: &Option<PathBuf>| {
+        let of = layers.iter().position(|layer| Some(&layer.origin) == origin.as_ref());
+        of.unwrap_or(usize::MAX)
+    };
+    problems.sort_by_key(|problem| (order(&problem.origin), problem.line.unwrap_or(usize::MAX)));
     match settings {
-        Some(settings) if problems.is_empty() => Ok(settings),
+        Some(settings) if problems.is_empty() => Ok((settings, document.lookups())),
         _ => Err(problems),
     }
 }

@@ -4,11 +4,14 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `known` | FID | a [`Known`], JSON |
-//! | `places` | MDT index | the last record that was dealt with |
+//! | `keys` | key | the FID whose copy it is, as far as that is known |
+//! | `places` | MDT index | the last record that was dealt with; 0: none yet |
+//! | `owed` | FID | tried in vain; tried again at the next start |
+//! | `marks` | `scan` | a look at everything is owed |
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Location, ObjectKey};
@@ -17,7 +20,11 @@ use crate::types::Fid;
 type FidKey = (u64, u32, u32);
 
 const KNOWN: TableDefinition<'_, FidKey, &[u8]> = TableDefinition::new("known");
+const KEYS: TableDefinition<'_, &str, FidKey> = TableDefinition::new("keys");
 const PLACES: TableDefinition<'_, u32, u64> = TableDefinition::new("places");
+const OWED: TableDefinition<'_, FidKey, ()> = TableDefinition::new("owed");
+const MARKS: TableDefinition<'_, &str, ()> = TableDefinition::new("marks");
+const SCAN: &str = "scan";
 /// Pages that stay in memory.
 const CACHE: usize = 8 << 20;
 
@@ -44,6 +51,14 @@ struct Value {
 }
 
 impl Known {
+    /// The key of a file's copy.
+    fn copy(&self) -> Option<&str> {
+        match self {
+            Self::File { location, .. } => location.as_ref().map(|location| location.key.as_str()),
+            Self::Node { .. } => None,
+        }
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let value = match self {
             Self::File { location, print } => Value {
@@ -142,6 +157,9 @@ impl Book {
         book.write(|transaction| {
             transaction.open_table(KNOWN)?;
             transaction.open_table(PLACES)?;
+            transaction.open_table(KEYS)?;
+            transaction.open_table(OWED)?;
+            transaction.open_table(MARKS)?;
             Ok(())
         })?;
         Ok(book)
@@ -179,12 +197,73 @@ impl Book {
             return Ok(());
         }
         self.write(|transaction| {
-            let mut table = transaction.open_table(KNOWN)?;
+            let mut known_by_fid = transaction.open_table(KNOWN)?;
+            let mut fids_by_key = transaction.open_table(KEYS)?;
             for (fid, known) in changes {
-                match known {
-                    Some(known) => drop(table.insert(fid_key(*fid), known.to_bytes().as_slice())?),
-                    None => drop(table.remove(fid_key(*fid))?),
+                let fid = fid_key(*fid);
+                let before = match known {
+                    Some(known) => known_by_fid.insert(fid, known.to_bytes().as_slice())?,
+                    None => known_by_fid.remove(fid)?,
+                };
+                let before = before.and_then(|before| Known::from_bytes(before.value()));
+                if let Some(key) = before.as_ref().and_then(Known::copy)
+                    && fids_by_key.get(key)?.is_some_and(|of| of.value() == fid)
+                {
+                    fids_by_key.remove(key)?;
                 }
+                if let Some(key) = known.as_ref().and_then(Known::copy) {
+                    fids_by_key.insert(key, fid)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Whose copy a key is.
+    pub(super) fn file_of(&self, key: &ObjectKey) -> Result<Option<Fid>, BookError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(KEYS)?;
+            let found = table.get(key.as_str())?.map(|fid| fid.value());
+            Ok(found.map(|(seq, oid, ver)| Fid { seq, oid, ver }))
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// Tried in vain.
+    pub(super) fn owe(&self, fid: Fid) -> Result<(), BookError> {
+        self.write(|transaction| {
+            transaction.open_table(OWED)?.insert(fid_key(fid), ())?;
+            Ok(())
+        })
+    }
+
+    /// All that were tried in vain; they are no longer owed.
+    pub(super) fn take_owed(&self) -> Result<Vec<Fid>, BookError> {
+        let mut owed = Vec::new();
+        self.write(|transaction| {
+            let mut table = transaction.open_table(OWED)?;
+            for entry in table.iter()? {
+                let (seq, oid, ver) = entry?.0.value();
+                owed.push(Fid { seq, oid, ver });
+            }
+            table.retain(|_, ()| false)?;
+            Ok(())
+        })?;
+        Ok(owed)
+    }
+
+    pub(super) fn is_scan_owed(&self) -> Result<bool, BookError> {
+        let read = || Ok(self.database.begin_read()?.open_table(MARKS)?.get(SCAN)?.is_some());
+        read().map_err(|error| self.failed(error))
+    }
+
+    pub(super) fn owe_scan(&self, owed: bool) -> Result<(), BookError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(MARKS)?;
+            if owed {
+                table.insert(SCAN, ())?;
+            } else {
+                table.remove(SCAN)?;
             }
             Ok(())
         })
@@ -255,6 +334,24 @@ mod tests {
         assert_eq!(book.get(fid(1)).unwrap(), Some(node));
         assert_eq!(book.get(fid(2)).unwrap(), Some(awaited));
         assert_eq!(book.get(fid(4)).unwrap(), None);
+        let copy = |oid: u32, key: &str| {
+            let record = format!(r#"{{"v":1,"archive":1,"key":"{key}","size":1,"etag":"e"}}"#);
+            let location = Some(Location::from_bytes(record.as_bytes()).unwrap());
+            (fid(oid), Some(Known::File { location, print: 0 }))
+        };
+        let key = |text: &str| ObjectKey::new(text).unwrap();
+        book.put(&[copy(8, "k"), copy(9, "l")]).unwrap();
+        assert_eq!(book.file_of(&key("k")).unwrap(), Some(fid(8)));
+        // Another file's record names it now; the former one's end changes nothing.
+        book.put(&[copy(9, "k")]).unwrap();
+        book.put(&[(fid(8), None)]).unwrap();
+        assert_eq!(book.file_of(&key("k")).unwrap(), Some(fid(9)));
+        assert_eq!(book.file_of(&key("l")).unwrap(), None);
+        book.put(&[(fid(9), None)]).unwrap();
+        assert_eq!(book.file_of(&key("k")).unwrap(), None);
+        book.owe(fid(3)).unwrap();
+        assert_eq!(book.take_owed().unwrap(), [fid(3)]);
+        assert_eq!(book.take_owed().unwrap(), []);
         assert_eq!((book.place(3).unwrap(), book.place(0).unwrap()), (Some(99), None));
         assert_eq!(book.fids_after(Some(fid(1)), 2).unwrap(), [fid(2), fid(3)]);
         assert_eq!(book.fids_after(Some(fid(3)), 9).unwrap(), [fid(5)]);

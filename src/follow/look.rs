@@ -1,6 +1,7 @@
 //! One FID is looked at: what is it, what is in the bucket for it, what has to be done?
 
 use std::fs::{File, Metadata};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 
 use super::book::{Book, BookError, Known};
 use super::pending::Name;
+use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::Mount;
@@ -32,8 +34,12 @@ pub(super) enum Handled {
     },
     /// A file has to be archived.
     Archive { known: Known, path: PathBuf },
-    /// Something is in the way for the moment.
+    /// It is gone; its object's end waits until everything that happened before is known.
+    Gone,
+    /// Something is in the way that should not be there for long.
     Again(String),
+    /// Something goes on that ends by itself, however long it takes. `known`: what to remember until then.
+    Later { known: Option<Known>, why: String },
 }
 
 /// One FID's trouble, or everybody's.
@@ -45,6 +51,9 @@ pub(super) enum LookError {
     /// The book.
     #[error(transparent)]
     Book(#[from] BookError),
+    /// The file system or this process is on its way out, or back.
+    #[error("{0}")]
+    Passing(String),
     /// The store is given up.
     #[error(transparent)]
     Store(TransferError),
@@ -52,15 +61,32 @@ pub(super) enum LookError {
 
 impl From<HsmError> for LookError {
     fn from(error: HsmError) -> Self {
-        Self::This(error.to_string())
+        if super::is_passing(error.errno) {
+            Self::Passing(error.to_string())
+        } else {
+            Self::This(error.to_string())
+        }
+    }
+}
+
+impl From<std::io::Error> for LookError {
+    fn from(error: std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) if super::is_passing(errno) => Self::Passing(error.to_string()),
+            _ => Self::This(error.to_string()),
+        }
     }
 }
 
 impl From<TransferError> for LookError {
     fn from(error: TransferError) -> Self {
         match error {
+            TransferError::Stopped(_) => Self::Passing(error.to_string()),
+            // An object of an archive class, or one that is locked, is this file's alone.
             TransferError::Store(
-                StoreError::NotFound { .. }
+                StoreError::Frozen { .. }
+                | StoreError::Denied { .. }
+                | StoreError::NotFound { .. }
                 | StoreError::Precondition { .. }
                 | StoreError::Refused { .. }
                 | StoreError::Unsupported { .. },
@@ -100,7 +126,7 @@ impl Seen {
 
 fn print_of(stat: &Metadata, extras: &Extras) -> u64 {
     let told = format!(
-        "{:o} {} {} {} {} {:?} {:?}",
+        "{:o} {} {} {} {} {:?} {:?} {:?}",
         stat.mode(),
         stat.uid(),
         stat.gid(),
@@ -108,6 +134,7 @@ fn print_of(stat: &Metadata, extras: &Extras) -> u64 {
         stat.mtime_nsec(),
         extras.xattrs,
         extras.links,
+        extras.path,
     );
     checksum(CrcAlgorithm::Crc64Nvme, told.as_bytes())
 }
@@ -131,7 +158,7 @@ impl Looker<'_> {
         let mount = self.follow.mount;
         let below = match mount.path_of(fid) {
             Ok(path) => path,
-            Err(error) if error.is_not_found() => return self.gone(fid, names),
+            Err(error) if error.is_not_found() => return self.gone(fid),
             Err(error) => return Err(error.into()),
         };
         // The root, and what Lustre has for itself (a restore's volatile file).
@@ -144,7 +171,7 @@ impl Looker<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Handled::Again("it was moved while it was looked at".into()));
             }
-            Err(error) => return Err(LookError::This(error.to_string())),
+            Err(error) => return Err(error.into()),
         };
         if stat.is_dir() || stat.is_symlink() {
             return self.node(fid, &below, &path, &stat);
@@ -160,7 +187,7 @@ impl Looker<'_> {
         let target = self.lane.store(follow.archive_id)?.target();
         let mut extras = Extras::default();
         if stat.is_dir() {
-            let directory = File::open(path).map_err(|error| LookError::This(error.to_string()))?;
+            let directory = File::open(path)?;
             extras.xattrs = Mount::xattrs_of(&directory)?;
         }
         let print = print_of(stat, &extras);
@@ -221,9 +248,13 @@ impl Looker<'_> {
         if !by_fid.ends_with(fid.to_string()) {
             return Ok(Handled::Again("it was moved while it was looked at".into()));
         }
-        let stat = file.metadata().map_err(|error| LookError::This(error.to_string()))?;
-        let extras = mount.extras(fid, &file)?;
+        let stat = file.metadata()?;
+        let mut extras = mount.extras(fid, &file)?;
         drop(file);
+        // Where the key does not tell it.
+        let target = self.lane.store(follow.archive_id)?.target();
+        let told_by_key = target.layout == KeyLayout::Path && ObjectKey::from_path(&target.prefix, &below).is_ok();
+        extras.path = (!told_by_key).then(|| below.as_os_str().as_bytes().to_vec());
         let states = mount.states_at(&by_fid)?;
         let seen = Seen {
             fid,
@@ -237,6 +268,10 @@ impl Looker<'_> {
             _ => (None, None),
         };
         if !states.is_clean() {
+            let anothers = states.exists() && states.archive_id().is_some() && !states.is_in(follow.archive_id);
+            if states.never_archived() || anothers {
+                return Ok(nothing());
+            }
             return Ok(Handled::Archive {
                 known: Known::File {
                     location: had,
@@ -270,30 +305,47 @@ impl Looker<'_> {
         }
         let told_otherwise = copies && follow.propagate.attributes && print.is_some_and(|print| print != seen.print());
         let mut counts = Counts::default();
+        let mut kept_print = None;
+        let mut former = had.filter(|had| had.key != location.key);
         let location = match to {
             None if !told_otherwise => location,
             to => {
                 let to_key = to.as_ref().unwrap_or(&location.key);
                 match self.restate(&seen, &record, &location, to_key)? {
-                    Ok(location) => {
+                    Restated::At(now) => {
                         counts.moved = u64::from(to.is_some());
                         counts.restated = u64::from(to.is_none());
+                        former = former.or_else(|| to.is_some().then_some(location));
+                        now
+                    }
+                    Restated::Again(why) => return Ok(Handled::Again(why)),
+                    Restated::Later(why) => return Ok(Handled::Later { known: None, why }),
+                    Restated::Never(why) => {
+                        tracing::debug!(file = %seen.path.display(), why, "its object stays as it is");
+                        kept_print = print;
                         location
                     }
-                    Err(why) => return Ok(Handled::Again(why)),
                 }
             }
         };
-        // What a process that was killed has left under a former key.
-        if let Some(had) = had.filter(|had| had.key != location.key && follow.propagate.rename) {
-            self.delete_copy(fid, &had)?;
+        if let Some(former) = former.filter(|_| follow.propagate.rename)
+            && !self.delete_former(fid, &former)?
+        {
+            // A restore may be reading it. It is remembered until it is deleted.
+            return Ok(Handled::Later {
+                known: Some(Known::File {
+                    location: Some(former),
+                    print: seen.print(),
+                }),
+                why: "an action goes on with it".into(),
+            });
         }
         if follow.propagate.rename && self.catching_up {
             self.delete_under(fid, names, Some(&location))?;
         }
         let now = Known::File {
             location: Some(location),
-            print: seen.print(),
+            print: kept_print.unwrap_or_else(|| seen.print()),
         };
         Ok(if known.as_ref() == Some(&now) {
             nothing()
@@ -302,11 +354,28 @@ impl Looker<'_> {
         })
     }
 
-    fn gone(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
-        let known = self.book.get(fid)?;
-        if known.is_none() && !self.catching_up {
-            return Ok(nothing());
+    /// `false`: not now.
+    pub(super) fn delete_former(&self, fid: Fid, former: &Location) -> Result<bool, LookError> {
+        if self.follow.mount.has_action(fid)? {
+            return Ok(false);
         }
+        self.delete_copy(fid, former)?;
+        Ok(true)
+    }
+
+    fn gone(&self, fid: Fid) -> Result<Handled, LookError> {
+        Ok(match self.book.get(fid)? {
+            None if !self.catching_up => nothing(),
+            _ => Handled::Gone,
+        })
+    }
+
+    /// Its object goes, if no other file has it: what was there was seen before.
+    pub(super) fn end(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
+        if !self.is_dead(fid)? {
+            return Ok(Handled::Again("it is there again, or still open".into()));
+        }
+        let known = self.book.get(fid)?;
         let mut counts = Counts::default();
         if self.follow.propagate.delete {
             match &known {
@@ -314,8 +383,7 @@ impl Looker<'_> {
                     location: Some(location),
                     ..
                 }) => {
-                    self.delete_copy(fid, location)?;
-                    counts.deleted = 1;
+                    counts.deleted = u64::from(self.delete_copy(fid, location)?);
                 }
                 Some(Known::Node { key, .. }) => {
                     self.remove_node_of(key)?;
@@ -329,6 +397,55 @@ impl Looker<'_> {
             }
         }
         Ok(done(None, counts))
+    }
+
+    /// No name is left, nobody has it open, and the mount point still is the file system.
+    pub(super) fn is_dead(&self, fid: Fid) -> Result<bool, LookError> {
+        let mount = self.follow.mount;
+        match mount.path_of(fid) {
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        match mount.size_of(fid) {
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !mount.is_there() {
+            return Err(LookError::Passing("the mount point is not there".into()));
+        }
+        Ok(true)
+    }
+
+    /// Whether an object is the copy of another file than that, by the book and by what has its path.
+    pub(super) fn is_anothers(&self, fid: Fid, location: &Location) -> Result<bool, LookError> {
+        let mount = self.follow.mount;
+        let names = |record: Option<Vec<u8>>| {
+            let named = record.and_then(|record| Location::from_bytes(&record).ok());
+            named.is_some_and(|named| named.archive_id == location.archive_id && named.key == location.key)
+        };
+        if let Some(other) = self.book.file_of(&location.key)?.filter(|other| *other != fid) {
+            match mount.map(other) {
+                Ok(record) if names(record.clone()) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let prefix = &self.lane.store(location.archive_id)?.target().prefix;
+        let below = location
+            .key
+            .as_str()
+            .strip_prefix(prefix)
+            .unwrap_or(location.key.as_str());
+        let path = mount.path().join(below);
+        match mount.fid_at(&path) {
+            Ok(there) if there != fid => Ok(names(Mount::map_at(&path)?)),
+            Ok(_) => Ok(false),
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What is left of a FID under names that it had; `but` is its copy.
@@ -355,8 +472,7 @@ impl Looker<'_> {
                 };
                 let owner = Owner::of(&found.metadata);
                 if owner.is_some_and(|owner| owner.fs == follow.mount.name() && owner.fid == fid) {
-                    self.delete_copy(fid, &found.at(follow.archive_id, &key))?;
-                    deleted = true;
+                    deleted |= self.delete_copy(fid, &found.at(follow.archive_id, &key))?;
                 }
             }
             if but.is_none() {
@@ -371,11 +487,20 @@ impl Looker<'_> {
         Ok(deleted)
     }
 
-    /// Only the object that is this file's.
-    pub(super) fn delete_copy(&self, fid: Fid, location: &Location) -> Result<(), LookError> {
+    /// Only the object that is this file's, and no longer its copy. `false`: it stays.
+    pub(super) fn delete_copy(&self, fid: Fid, location: &Location) -> Result<bool, LookError> {
         let follow = self.follow;
         if self.lane.store(location.archive_id).is_err() {
-            return Ok(());
+            return Ok(false);
+        }
+        let now = match follow.mount.map(fid) {
+            Ok(record) => record.and_then(|record| Location::from_bytes(&record).ok()),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_named = |now: &Location| now.archive_id == location.archive_id && now.key == location.key;
+        if now.as_ref().is_some_and(is_named) || self.is_anothers(fid, location)? {
+            return Ok(false);
         }
         let is_ours = |found: &crate::store::ObjectInfo| {
             // An imported one says nothing of a file.
@@ -384,15 +509,21 @@ impl Looker<'_> {
             })
         };
         match delete(self.lane, follow.control, location, is_ours) {
-            Ok(()) | Err(TransferError::Store(StoreError::Precondition { .. })) => {}
+            Ok(()) => {}
+            Err(TransferError::Store(StoreError::Precondition { .. })) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        if let Some(sidecar) = &location.sidecar {
+        let kept = now.and_then(|now| now.sidecar);
+        if let Some(sidecar) = location
+            .sidecar
+            .as_ref()
+            .filter(|sidecar| kept.as_ref() != Some(sidecar))
+        {
             let swept = crate::transfer::sweep_key(self.lane, location.archive_id, sidecar, None, |_| true);
             if let Err(error) = swept {
                 tracing::warn!(%sidecar, %error, "metadata of no object could not be deleted: an orphan");
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -11,21 +11,24 @@ mod pending;
 mod restate;
 mod scan;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use self::book::Book;
 pub use self::book::BookError;
-use self::look::{Handled, Looker};
+use self::book::{Book, Known};
+use self::look::{Handled, LookError, Looker};
 use self::pending::{Name, Pending};
+use self::restate::heeds_conditions;
 use crate::action::{FileSystem as _, HsmError};
 use crate::fleet::Fleet;
 use crate::jobs::{self, Ledger, LedgerError, Select, Spec};
 use crate::lustre::{Change, ChangeRecord, Mount, UserAction};
-use crate::transfer::{Control, Lane, TransferError};
+use crate::transfer::{Control, Lane, Stop, TransferError};
 use crate::types::{ArchiveId, Fid, Timestamp};
 
 /// Dealt with at once.
@@ -34,6 +37,19 @@ const BATCH: usize = 2000;
 const MOST_PENDING: usize = 200_000;
 /// Between two looks at changelogs that had nothing new.
 const POLL: Duration = Duration::from_secs(1);
+/// Read at a time: within so many, records may be out of order (2.10).
+const CHUNK: usize = 4096;
+/// Where something is about to come.
+const GLANCE: Duration = Duration::from_millis(50);
+/// A record that is not there may still be on its way: since 2.17 they are written in parallel (LU-18218).
+const GAP: Duration = Duration::from_secs(2);
+/// Passes in a row in which a changelog can't be read, because the client or an MDT is away.
+const TROUBLE: u32 = 600;
+/// Between two looks at which MDTs there are, and at what was tried in vain.
+const MDTS: Duration = Duration::from_secs(60);
+const OWED: Duration = Duration::from_secs(3600);
+/// For archives of one batch; what is not done by then is looked at again.
+const LONGEST_JOB: Duration = Duration::from_secs(300);
 /// How often one file is tried.
 const TRIES: u32 = 5;
 /// After the first try; three times as long after each further one.
@@ -51,13 +67,28 @@ pub struct Propagate {
     pub attributes: bool,
 }
 
+/// Readers of changelogs, by MDT.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Users {
+    /// Of MDTs that have none of their own here.
+    pub all: Option<String>,
+    /// By an MDT's name.
+    pub each: HashMap<String, String>,
+}
+
+impl Users {
+    fn of(&self, mdt: &str) -> Option<&str> {
+        self.each.get(mdt).or(self.all.as_ref()).map(String::as_str)
+    }
+}
+
 /// How to follow.
 #[derive(Debug)]
 pub struct Follow<'a> {
     /// The file system.
     pub mount: &'a Mount,
-    /// A reader's name that `lctl changelog_register` gave.
-    pub user: &'a str,
+    /// Readers' names that `lctl changelog_register` gave.
+    pub users: &'a Users,
     /// Whose bucket.
     pub archive_id: ArchiveId,
     /// Ways to the store, one for each thread.
@@ -124,6 +155,11 @@ pub enum FollowError {
     /// The store is given up.
     #[error("{0}. Start it again when that is mended: it goes on where it ended")]
     Store(#[from] TransferError),
+    /// A changelog without a reader.
+    #[error(
+        "no reader is named for {0}: register one on its MDS (lctl --device {0} changelog_register) and add          {0}=NAME to --changelog-user"
+    )]
+    NoUser(String),
     /// Archives could not be asked for.
     #[error(transparent)]
     Job(#[from] jobs::JobError),
@@ -147,13 +183,33 @@ impl Follow<'_> {
     /// What ended it; single files' trouble is logged and counted.
     pub fn run(&self, tick: &mut dyn FnMut(&Counts)) -> Result<Counts, FollowError> {
         let book = Book::open(self.state_dir, self.mount.name())?;
+        let mut propagate = self.propagate;
+        if propagate.rename || propagate.attributes {
+            let lane = self
+                .lanes
+                .first()
+                .ok_or(TransferError::NoTarget(self.archive_id.get()))?;
+            if !heeds_conditions(lane, self.control, self.archive_id)? {
+                tracing::warn!(
+                    "the store does not heed conditions of CopyObject: a copy could put old data over new; renames and \
+                     attributes are not followed"
+                );
+                (propagate.rename, propagate.attributes) = (false, false);
+            }
+        }
+        let follow = Follow { propagate, ..*self };
         let mut state = State {
-            follow: self,
-            mdts: self.mount.mdt_names().map_err(FollowError::Mdts)?,
+            follow: &follow,
+            mdts: Vec::new(),
+            seen_mdts: None,
             book,
             pending: Pending::default(),
             counts: Counts::default(),
             catching_up: true,
+            newest: HashMap::new(),
+            gaps: HashMap::new(),
+            troubles: 0,
+            put_back: 0,
         };
         state.run(tick)?;
         Ok(state.counts)
@@ -167,99 +223,219 @@ impl Follow<'_> {
 struct State<'a> {
     follow: &'a Follow<'a>,
     mdts: Vec<(u32, String)>,
+    seen_mdts: Option<Instant>,
     book: Book,
     pending: Pending,
     counts: Counts,
     /// A former process may have seen these records and was killed before it could write down what it did.
     catching_up: bool,
+    /// The last record of each MDT when its end was first read.
+    newest: HashMap<u32, u64>,
+    /// Since when a record of an MDT is missing.
+    gaps: HashMap<u32, Instant>,
+    /// Passes in a row in which a changelog could not be read.
+    troubles: u32,
+    /// How often something was put back.
+    put_back: u64,
+}
+
+/// What a pass over the changelogs found.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    records: usize,
+    /// A record is missing and may still come, or a changelog could not be read.
+    waits: bool,
 }
 
 impl State<'_> {
     fn run(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
-        let mut first = false;
-        for (mdt, _) in &self.mdts {
-            first |= self.book.place(*mdt)?.is_none();
-        }
-        // What happened before there was anybody who read the changelog.
-        let mut scan = first;
+        let mut owed_at = None::<Instant>;
         while !self.follow.stopped() {
-            // A scan that comes first: what happens during it is in the records behind.
-            if scan {
+            self.find_mdts()?;
+            // A scan comes first: what happens during it is in the records behind.
+            if self.book.is_scan_owed()? {
                 self.scan(tick)?;
+                continue;
             }
-            let (read, lost) = self.read()?;
-            scan = lost;
             let now = Instant::now();
-            let due = self.pending.due(now, BATCH);
-            let idle = due.is_empty() && read == 0 && !scan;
+            if owed_at.is_none_or(|at| now - at >= OWED) {
+                owed_at = Some(now);
+                for fid in self.book.take_owed()? {
+                    self.pending.reopen(fid, now);
+                }
+            }
+            let read = self.read()?;
+            if self.book.is_scan_owed()? {
+                continue;
+            }
+            let due = self.pending.due(Instant::now(), BATCH);
+            let ends = self.pending.ends(BATCH);
+            let idle = due.is_empty() && ends.is_empty() && read.records == 0;
             self.deal_with(due)?;
+            self.end(ends)?;
             self.forget_done()?;
+            self.catching_up &= !self.has_caught_up();
             self.counts.pending = self.pending.len() as u64;
             tick(&self.counts);
-            if read == 0 && self.pending.len() == 0 {
-                self.catching_up = false;
-            }
-            if idle && self.follow.once && self.pending.len() == 0 {
+            if idle && !read.waits && self.follow.once && self.pending.len() == 0 {
                 return Ok(());
             }
             if idle {
+                let now = Instant::now();
                 let next = self.pending.next_due().unwrap_or(now + POLL).min(now + POLL);
-                std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
+                let pause = next.saturating_duration_since(now);
+                let soon = read.waits || self.pending.has_ends();
+                std::thread::park_timeout(if soon { pause.min(GLANCE) } else { pause });
             }
         }
         Ok(())
     }
 
-    /// Reads what is new; how many records, and whether some were lost before.
-    fn read(&mut self) -> Result<(usize, bool), FollowError> {
-        let (mut read, mut lost) = (0, false);
+    /// One that is new, or was never read, makes a look at everything necessary.
+    fn find_mdts(&mut self) -> Result<(), FollowError> {
+        if self.seen_mdts.is_some_and(|at| at.elapsed() < MDTS) {
+            return Ok(());
+        }
+        match self.follow.mount.mdt_names() {
+            Ok(mdts) => self.mdts = mdts,
+            Err(error) if self.seen_mdts.is_some() && is_passing(error.errno) => {}
+            Err(error) => return Err(FollowError::Mdts(error)),
+        }
+        self.seen_mdts = Some(Instant::now());
         for (mdt, name) in &self.mdts {
-            let failed = |source| FollowError::Changelog {
-                mdt: name.clone(),
-                source,
-            };
-            let kept = self.book.place(*mdt)?;
-            let before = self.pending.last_read(*mdt).or(kept);
-            let mut expected = before.map_or(0, |last| last + 1);
-            let mut changelog = self.follow.mount.changelog(name, expected).map_err(failed)?;
-            while self.pending.len() < MOST_PENDING && !self.follow.stopped() {
-                let Some(record) = changelog.read().map_err(failed)? else {
-                    break;
-                };
-                if record.index < expected {
+            if self.follow.users.of(name).is_none() {
+                return Err(FollowError::NoUser(name.clone()));
+            }
+            if self.book.place(*mdt)?.is_none() {
+                self.book.owe_scan(true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that a former process may have seen was dealt with.
+    fn has_caught_up(&self) -> bool {
+        self.mdts.iter().all(|(mdt, _)| {
+            let newest = self.newest.get(mdt);
+            newest.is_some_and(|newest| self.pending.place(*mdt).unwrap_or(*newest) >= *newest)
+        })
+    }
+
+    /// Reads what is new.
+    fn read(&mut self) -> Result<Read, FollowError> {
+        let mut read = Read::default();
+        let mut ends = true;
+        for (mdt, name) in self.mdts.clone() {
+            // Once means: up to here.
+            if self.follow.once && self.newest.contains_key(&mdt) {
+                continue;
+            }
+            match self.read_one(mdt, &name) {
+                Ok((records, state)) => {
+                    read.records += records;
+                    read.waits |= state == End::Waits;
+                    ends &= state == End::Reached;
+                    self.troubles = 0;
+                }
+                Err(FollowError::Changelog { source, .. }) if is_passing(source.errno) && self.troubles < TROUBLE => {
+                    if self.troubles == 0 {
+                        tracing::warn!(mdt = name, error = %source, "its changelog can't be read for the moment");
+                    }
+                    self.troubles += 1;
+                    read.waits = true;
+                    ends = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if ends {
+            self.pending.next_round();
+        }
+        self.counts.records += read.records as u64;
+        Ok(read)
+    }
+
+    fn read_one(&mut self, mdt: u32, name: &str) -> Result<(usize, End), FollowError> {
+        let failed = |source| FollowError::Changelog {
+            mdt: name.to_owned(),
+            source,
+        };
+        let before = self.pending.last_read(mdt).or(self.book.place(mdt)?).unwrap_or(0);
+        let mut last = before;
+        let mut records = 0;
+        let mut changelog = self.follow.mount.changelog(name, last + 1).map_err(failed)?;
+        while self.pending.len() < MOST_PENDING && !self.follow.stopped() {
+            let mut chunk = Vec::new();
+            while chunk.len() < CHUNK
+                && let Some(record) = changelog.read().map_err(failed)?
+            {
+                chunk.push(record);
+            }
+            let is_end = chunk.len() < CHUNK;
+            chunk.sort_by_key(|record| record.index);
+            for record in chunk {
+                if record.index <= last {
                     continue;
                 }
-                if expected > 0 && record.index > expected {
-                    let missing = record.index - expected;
+                // Before the first one nothing is known.
+                if last > 0 && record.index > last + 1 {
+                    let since = *self.gaps.entry(mdt).or_insert_with(Instant::now);
+                    if since.elapsed() < GAP {
+                        return Ok((records, End::Waits));
+                    }
+                    let missing = record.index - last - 1;
                     tracing::warn!(
                         mdt = name,
                         missing,
                         "records of the changelog are gone: looking through everything"
                     );
-                    lost = true;
+                    self.book.owe_scan(true)?;
                 }
-                expected = record.index + 1;
-                read += 1;
+                self.gaps.remove(&mdt);
+                last = record.index;
+                records += 1;
                 let now = Instant::now();
-                let place = (*mdt, record.index);
-                self.pending.note(place, concerned(&record), now, self.follow.quiet);
+                self.pending
+                    .note((mdt, record.index), concerned(&record), now, self.follow.quiet);
+            }
+            if is_end {
+                self.newest.entry(mdt).or_insert(last);
+                return Ok((records, End::Reached));
             }
         }
-        self.counts.records += read as u64;
-        Ok((read, lost))
+        Ok((records, End::More))
     }
 
     /// Looks at each, has archived what needs it, and looks at that again.
     fn deal_with(&mut self, fids: Vec<Fid>) -> Result<(), FollowError> {
         let mut to_archive = Vec::new();
-        let mut todo = fids;
-        // A directory that was moved brings more.
-        while !todo.is_empty() && !self.follow.stopped() {
-            let more = self.look(std::mem::take(&mut todo), &mut to_archive, true)?;
-            for path in more {
-                self.walk(&path, &mut |state, fids| {
-                    state.look(fids, &mut to_archive, true).map(drop)
-                })?;
+        let mut todo = self.look(fids, &mut to_archive, true)?;
+        // A directory that was moved brings all that is below it.
+        while let Some(Move { fid, known, path }) = todo.pop()
+            && !self.follow.stopped()
+        {
+            let put_back = self.put_back;
+            self.walk(&path, &mut |state, fids| {
+                // Directories below are walked to anyhow.
+                for Move { fid, known, .. } in state.look(fids, &mut to_archive, true)? {
+                    state.book.put(&[(fid, Some(known))])?;
+                    state.pending.settle(fid);
+                }
+                Ok(())
+            })?;
+            if self.follow.stopped() {
+                break;
+            }
+            if self.put_back > put_back {
+                // Those have no record of their own: the directory's stays open.
+                self.try_again(
+                    fid,
+                    &path.display().to_string(),
+                    "some files below it could not be moved",
+                )?;
+            } else {
+                self.book.put(&[(fid, Some(known))])?;
+                self.pending.settle(fid);
             }
         }
         self.archive(to_archive)
@@ -273,28 +449,48 @@ impl State<'_> {
         self.counts.archived += done;
         let mut again = Vec::new();
         let fids = files.into_iter().map(|(fid, _)| fid).collect();
-        self.look(fids, &mut again, false)?;
+        drop(self.look(fids, &mut again, false)?);
         for (fid, path) in again {
-            self.try_again(fid, &path.display().to_string(), "it is not archived");
+            let goes_on = self.follow.mount.has_action(fid).unwrap_or(true);
+            if goes_on || self.follow.stopped() {
+                self.later(fid)?;
+            } else {
+                self.try_again(fid, &path.display().to_string(), "it is not archived")?;
+            }
         }
+        Ok(())
+    }
+
+    /// Files that are gone, and that everything older than that was dealt with.
+    fn end(&mut self, fids: Vec<Fid>) -> Result<(), FollowError> {
+        let handled = self.each(fids, |looker, fid, names| looker.end(fid, names));
+        drop(self.take(handled, &mut Vec::new(), false)?);
         Ok(())
     }
 
     /// Directories whose whole content was moved come back. `first`: what is not archived may be asked for.
     fn look(
         &mut self,
-        fids: Vec<Fid>,
+        mut fids: Vec<Fid>,
         to_archive: &mut Vec<(Fid, PathBuf)>,
         first: bool,
-    ) -> Result<Vec<PathBuf>, FollowError> {
+    ) -> Result<Vec<Move>, FollowError> {
+        // One of several names is met more than once.
+        fids.sort_unstable();
+        fids.dedup();
+        let handled = self.each(fids, |looker, fid, names| looker.look(fid, names));
+        self.take(handled, to_archive, first)
+    }
+
+    fn each(&self, fids: Vec<Fid>, what: impl Fn(&Looker<'_>, Fid, &[Name]) -> Looked + Sync) -> Vec<(Fid, Looked)> {
         let follow = self.follow;
         let fids: Vec<_> = fids.into_iter().map(|fid| (fid, self.pending.names(fid))).collect();
         let catching_up = self.catching_up;
         let results = Mutex::new(Vec::new());
-        let next = std::sync::atomic::AtomicUsize::new(0);
+        let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for lane in follow.lanes.iter().take(CALLS) {
-                let (book, next, fids, results) = (&self.book, &next, &fids, &results);
+                let (book, next, fids, results, what) = (&self.book, &next, &fids, &results, &what);
                 scope.spawn(move || {
                     let looker = Looker {
                         follow,
@@ -302,10 +498,12 @@ impl State<'_> {
                         book,
                         catching_up,
                     };
-                    while let Some((fid, names)) = fids.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                        && !follow.stopped()
-                    {
-                        let handled = looker.look(*fid, names);
+                    while let Some((fid, names)) = fids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let handled = if follow.stopped() {
+                            Err(LookError::Passing("stopped".into()))
+                        } else {
+                            what(&looker, *fid, names)
+                        };
                         results
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
@@ -314,9 +512,17 @@ impl State<'_> {
                 });
             }
         });
+        results.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(
+        &mut self,
+        results: Vec<(Fid, Looked)>,
+        to_archive: &mut Vec<(Fid, PathBuf)>,
+        first: bool,
+    ) -> Result<Vec<Move>, FollowError> {
         let mut changes = Vec::new();
         let mut moved = Vec::new();
-        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut settled = Vec::new();
         for (fid, handled) in results {
             match handled {
@@ -327,9 +533,7 @@ impl State<'_> {
                 }
                 Ok(Handled::Moved { known, counts, path }) => {
                     add(&mut self.counts, counts);
-                    changes.push((fid, Some(known)));
-                    settled.push(fid);
-                    moved.push(path);
+                    moved.push(Move { fid, known, path });
                 }
                 Ok(Handled::Archive { known, path }) => {
                     if first {
@@ -337,10 +541,21 @@ impl State<'_> {
                     }
                     to_archive.push((fid, path));
                 }
-                Ok(Handled::Again(why)) => self.try_again(fid, &fid.to_string(), &why),
-                Err(look::LookError::This(why)) => self.try_again(fid, &fid.to_string(), &why),
-                Err(look::LookError::Book(error)) => return Err(error.into()),
-                Err(look::LookError::Store(error)) => return Err(error.into()),
+                Ok(Handled::Gone) => self.pending.doom(fid),
+                Ok(Handled::Later { known, why }) => {
+                    changes.extend(known.map(|known| (fid, Some(known))));
+                    tracing::debug!(%fid, why, "later");
+                    self.later(fid)?;
+                }
+                Err(LookError::Passing(why)) => {
+                    tracing::debug!(%fid, why, "later");
+                    self.later(fid)?;
+                }
+                Ok(Handled::Again(why)) | Err(LookError::This(why)) => {
+                    self.try_again(fid, &fid.to_string(), &why)?;
+                }
+                Err(LookError::Book(error)) => return Err(error.into()),
+                Err(LookError::Store(error)) => return Err(error.into()),
             }
         }
         self.book.put(&changes)?;
@@ -350,17 +565,40 @@ impl State<'_> {
         Ok(moved)
     }
 
-    fn try_again(&mut self, fid: Fid, name: &str, why: &str) {
+    /// What is not its fault is not counted.
+    fn later(&mut self, fid: Fid) -> Result<(), FollowError> {
+        self.put_back += 1;
+        // What no record is about would be forgotten with this process.
+        if !self.pending.has_record(fid) {
+            self.book.owe(fid)?;
+        }
+        let now = Instant::now();
+        self.pending.reopen(fid, now);
+        self.pending.postpone(fid, now + PAUSE);
+        Ok(())
+    }
+
+    fn try_again(&mut self, fid: Fid, name: &str, why: &str) -> Result<(), FollowError> {
+        self.put_back += 1;
+        if !self.pending.has_record(fid) {
+            self.book.owe(fid)?;
+        }
         let tries = self.pending.put_back(fid, Instant::now());
         if tries >= TRIES {
-            tracing::warn!(file = name, why, "given up until something happens to it again");
+            tracing::warn!(
+                file = name,
+                why,
+                "given up for an hour, or until something happens to it"
+            );
             self.counts.failed += 1;
+            self.book.owe(fid)?;
             self.pending.give_up(fid);
-            return;
+            return Ok(());
         }
         tracing::debug!(file = name, why, tries, "tried again later");
-        self.pending
-            .postpone(fid, Instant::now() + PAUSE * 3u32.pow(tries.saturating_sub(1)));
+        let pause = PAUSE * 3u32.pow(tries.saturating_sub(1));
+        self.pending.postpone(fid, Instant::now() + pause);
+        Ok(())
     }
 
     /// A job without a name: its list and its ledger go with it.
@@ -394,10 +632,16 @@ impl State<'_> {
             created: Timestamp::now().seconds,
         };
         let ledger = Ledger::create(scratch.path(), &spec)?;
-        let result = jobs::run(follow.mount, &spec, &ledger, follow.control, follow.fleet, &mut |_| {});
+        // One huge file, or an archive that no mover serves, must not hold up all that follows.
+        let (control, began) = (Control::default(), Instant::now());
+        let result = jobs::run(follow.mount, &spec, &ledger, &control, follow.fleet, &mut |_| {
+            if follow.stopped() || began.elapsed() > LONGEST_JOB {
+                control.stop(Stop::Shutdown);
+            }
+        });
         match result {
             Ok(summary) => Ok(summary.counts.done),
-            Err(jobs::JobError::Stopped(_)) => Ok(0),
+            Err(jobs::JobError::Stopped(_)) => Ok(ledger.counts()?.done),
             Err(error) => Err(error.into()),
         }
     }
@@ -412,17 +656,60 @@ impl State<'_> {
                 continue;
             }
             self.book.set_place(*mdt, place)?;
-            if place == 0 {
+            let user = self.follow.users.of(name).filter(|_| place > 0);
+            let Some(user) = user else {
                 continue;
+            };
+            match self.follow.mount.clear_changelog(name, user, place) {
+                Ok(()) => {}
+                // With one of the next ones.
+                Err(error) if is_passing(error.errno) => tracing::debug!(mdt = name, %error, "not cleared"),
+                Err(source) => {
+                    return Err(FollowError::Changelog {
+                        mdt: name.clone(),
+                        source,
+                    });
+                }
             }
-            let cleared = self.follow.mount.clear_changelog(name, self.follow.user, place);
-            cleared.map_err(|source| FollowError::Changelog {
-                mdt: name.clone(),
-                source,
-            })?;
         }
         Ok(())
     }
+}
+
+/// A directory that was moved.
+struct Move {
+    fid: Fid,
+    known: Known,
+    path: PathBuf,
+}
+
+/// Where a pass over a changelog ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// There are no more for now.
+    Reached,
+    /// There are, and no room for them.
+    More,
+    /// A record is missing and may still come.
+    Waits,
+}
+
+type Looked = Result<Handled, LookError>;
+
+/// The client was evicted or cut off, an MDT is away: nothing of a file.
+const fn is_passing(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EAGAIN
+            | libc::EINTR
+            | libc::EIO
+            | libc::ENODEV
+            | libc::ENOTCONN
+            | libc::ESHUTDOWN
+            | libc::EINPROGRESS
+            | libc::ETIMEDOUT
+            | libc::ESTALE
+    )
 }
 
 /// Whom a record is about, and what they were called.

@@ -3,7 +3,7 @@
 //! A changelog may be cleared up to the record before the oldest that is still open here. So nothing of this needs to
 //! be kept on disk: a restarted process reads the same records again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ struct Entry {
     first_seen: Instant,
     due: Instant,
     tries: u32,
+    /// Before which end of the changelogs it was first noted.
+    round: u64,
+    /// It is gone, and its end waits for what is older.
+    doomed: bool,
 }
 
 /// What waits.
@@ -36,11 +40,101 @@ pub(super) struct Pending {
     by_record: BTreeSet<(u32, u64, Fid)>,
     /// The last record of each MDT that was read.
     read: HashMap<u32, u64>,
+    /// How often all changelogs were read to their ends.
+    round: u64,
+    /// Of those that are not doomed.
+    by_round: BTreeMap<u64, usize>,
+    /// And the round in which they were found gone.
+    doomed: HashMap<Fid, u64>,
+}
+
+impl Entry {
+    const fn new(at: Instant, round: u64) -> Self {
+        Self {
+            names: Vec::new(),
+            records: Vec::new(),
+            first_seen: at,
+            due: at,
+            tries: 0,
+            round,
+            doomed: false,
+        }
+    }
 }
 
 impl Pending {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    fn entry<'a>(
+        entries: &'a mut HashMap<Fid, Entry>,
+        by_round: &mut BTreeMap<u64, usize>,
+        fid: Fid,
+        at: Instant,
+        round: u64,
+    ) -> &'a mut Entry {
+        entries.entry(fid).or_insert_with(|| {
+            *by_round.entry(round).or_default() += 1;
+            Entry::new(at, round)
+        })
+    }
+
+    fn leave_round(by_round: &mut BTreeMap<u64, usize>, round: u64) {
+        if let Some(count) = by_round.get_mut(&round) {
+            *count -= 1;
+            if *count == 0 {
+                by_round.remove(&round);
+            }
+        }
+    }
+
+    /// All changelogs were read to their ends.
+    pub(super) const fn next_round(&mut self) {
+        self.round += 1;
+    }
+
+    /// It is gone. What happened before may tell that another file has its object by now, so its end waits for that.
+    pub(super) fn doom(&mut self, fid: Fid) {
+        self.doomed.entry(fid).or_insert(self.round);
+        if let Some(entry) = self.entries.get_mut(&fid)
+            && !entry.doomed
+        {
+            entry.doomed = true;
+            Self::leave_round(&mut self.by_round, entry.round);
+        }
+    }
+
+    /// Doomed ones that everything older was dealt with before; they are the caller's to settle.
+    pub(super) fn ends(&mut self, limit: usize) -> Vec<Fid> {
+        let oldest = self.by_round.keys().next().copied().unwrap_or(u64::MAX).min(self.round);
+        let due: Vec<_> = self
+            .doomed
+            .iter()
+            .filter(|(_, round)| **round < oldest)
+            .map(|(fid, _)| *fid)
+            .take(limit)
+            .collect();
+        for fid in &due {
+            self.doomed.remove(fid);
+        }
+        due
+    }
+
+    /// Some wait for their end.
+    pub(super) fn has_ends(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
+    /// A record that is not cleared is about it.
+    pub(super) fn has_record(&self, fid: Fid) -> bool {
+        self.entries.get(&fid).is_some_and(|entry| !entry.records.is_empty())
+    }
+
+    /// Nothing happened to it, and it is to be looked at.
+    pub(super) fn reopen(&mut self, fid: Fid, now: Instant) {
+        let entry = Self::entry(&mut self.entries, &mut self.by_round, fid, now, self.round);
+        self.by_due.insert((entry.due, fid));
     }
 
     /// A record was read that is about these.
@@ -53,13 +147,7 @@ impl Pending {
     ) {
         self.read.insert(mdt, index);
         for (fid, names) in fids {
-            let entry = self.entries.entry(fid).or_insert_with(|| Entry {
-                names: Vec::new(),
-                records: Vec::new(),
-                first_seen: now,
-                due: now,
-                tries: 0,
-            });
+            let entry = Self::entry(&mut self.entries, &mut self.by_round, fid, now, self.round);
             for name in names {
                 if entry.names.len() < MOST_NAMES && !entry.names.contains(&name) {
                     entry.names.push(name);
@@ -109,21 +197,21 @@ impl Pending {
         if self.by_due.contains(&(entry.due, fid)) {
             return;
         }
+        if self.doomed.contains_key(&fid) {
+            return;
+        }
         for (mdt, index) in &entry.records {
             self.by_record.remove(&(*mdt, *index, fid));
+        }
+        if !entry.doomed {
+            Self::leave_round(&mut self.by_round, entry.round);
         }
         self.entries.remove(&fid);
     }
 
     /// It could not be dealt with: again at `at`. How often that was so.
     pub(super) fn put_back(&mut self, fid: Fid, at: Instant) -> u32 {
-        let entry = self.entries.entry(fid).or_insert_with(|| Entry {
-            names: Vec::new(),
-            records: Vec::new(),
-            first_seen: at,
-            due: at,
-            tries: 0,
-        });
+        let entry = Self::entry(&mut self.entries, &mut self.by_round, fid, at, self.round);
         self.by_due.remove(&(entry.due, fid));
         entry.due = at;
         entry.tries += 1;
@@ -186,6 +274,24 @@ mod tests {
             pending.note((0, 3 + second), [(fid(2), Vec::new())], at(20 + second), QUIET);
         }
         assert_eq!(pending.due(at(20 + 200), 9), [fid(2)]);
+    }
+
+    #[test]
+    fn the_end_of_one_that_is_gone_waits_for_all_that_happened_before_it_was_seen() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        pending.note((0, 1), [(fid(1), Vec::new())], now, Duration::ZERO);
+        pending.note((0, 2), [(fid(2), Vec::new())], now, Duration::ZERO);
+        assert_eq!(pending.due(now, 9).len(), 2);
+        pending.doom(fid(1));
+        assert_eq!(pending.ends(9), [], "what there is may not have been read to its end");
+        pending.next_round();
+        assert_eq!(pending.ends(9), [], "another one is older");
+        pending.note((0, 3), [(fid(3), Vec::new())], now, Duration::ZERO);
+        pending.settle(fid(2));
+        assert_eq!(pending.ends(9), [fid(1)], "what came later does not matter");
+        assert_eq!(pending.place(0), Some(0), "it is still open");
+        pending.settle(fid(1));
+        assert_eq!(pending.place(0), Some(2));
     }
 
     #[test]

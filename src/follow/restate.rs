@@ -1,11 +1,27 @@
 //! A file's copy gets another key, or other metadata, or both: the store copies it, the record follows, the former
 //! object goes last. At each step either the old or the new object is the file's.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::look::{LookError, Looker, Seen};
 use crate::action::FileSystem as _;
-use crate::store::{COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{TransferError, copy, head, put_bytes, sweep_key};
-use crate::types::{Cookie, Fid};
+use crate::lustre::HsmStates;
+use crate::store::{COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
+use crate::transfer::{Control, Lane, TransferError, copy, head, put_bytes, sweep_key};
+use crate::types::{ArchiveId, Cookie, Fid};
+
+/// What came of it.
+pub(super) enum Restated {
+    /// The copy is there now.
+    At(Location),
+    /// Something is in the way that should not be there for long.
+    Again(String),
+    /// Something goes on that ends by itself.
+    Later(String),
+    /// It can't be done: the object stays as it is.
+    Never(String),
+}
 
 /// A key that a copy is to have.
 enum Key {
@@ -18,77 +34,76 @@ enum Key {
 }
 
 impl Looker<'_> {
-    /// Where the copy is then; or why it can't be done for the moment.
+    /// Another key or other metadata for a file's copy. The former object stays: it is the caller's to delete.
     pub(super) fn restate(
         &self,
         seen: &Seen,
         record: &[u8],
         from: &Location,
         to: &ObjectKey,
-    ) -> Result<Result<Location, String>, LookError> {
+    ) -> Result<Restated, LookError> {
         let (mount, control) = (self.follow.mount, self.follow.control);
         let fid = seen.fid;
         // An action would move the object under our hands.
         if mount.has_action(fid)? {
-            return Ok(Err("an action goes on with it".into()));
+            return Ok(Restated::Later("an action goes on with it".into()));
         }
         let found = head(self.lane, control, from.archive_id, &from.key, from.version.as_deref())?;
         if found.etag != from.etag && !from.has_bytes_of(&found) {
-            return Ok(Err(format!("'{}' is not the object of its record", from.key)));
+            return Ok(Restated::Never(format!(
+                "'{}' is not the object of its record",
+                from.key
+            )));
         }
-        let source = Location {
-            etag: found.etag.clone(),
-            ..from.clone()
-        };
+        let is_strangers = |owner: Owner| owner.fs != mount.name() || owner.fid != fid;
+        if Owner::of(&found.metadata).is_some_and(is_strangers) {
+            return Ok(Restated::Never(format!(
+                "'{}' says that it is another file's copy, too",
+                from.key
+            )));
+        }
         let in_place = *to == from.key;
         let condition = if in_place {
+            // Until the record follows, only its bytes tell the object: a copy may have another ETag.
+            if !from.has_bytes_of(&found) {
+                return Ok(Restated::Never("the store keeps no CRC64NVME of it".into()));
+            }
             Condition::Match(found.etag.clone())
         } else {
             match self.occupied(seen, from, to)? {
                 Key::Free(condition) => condition,
-                Key::Taken(why) => return Ok(Err(why)),
+                Key::Taken(why) => return Ok(Restated::Never(why)),
                 Key::Waiting(by) => return self.make_way(seen, record, from, to, by),
             }
         };
-        let store = self.lane.store(from.archive_id)?;
-        let condition = if store.has_conditions() {
-            condition
-        } else {
-            Condition::None
+        let source = Location {
+            etag: found.etag.clone(),
+            ..from.clone()
         };
         let (metadata, sidecar) = self.metadata(seen, from, &found)?;
         let copied = copy(self.lane, control, &source, (to, &condition), &metadata);
         let mut made = match copied {
             Err(TransferError::Store(StoreError::Precondition { .. })) => {
-                return Ok(Err(format!("another writer is at '{to}'")));
-            }
-            // Looked at just before: the second best, and all that such a store offers.
-            Err(TransferError::Store(StoreError::Unsupported { .. })) if condition != Condition::None => {
-                store.lacks_conditions();
-                copy(self.lane, control, &source, (to, &Condition::None), &metadata)?
+                return Ok(Restated::Again(format!("another writer is at '{to}'")));
             }
             copied => copied?,
         };
         made.sidecar = sidecar;
-        // The file's record still means what was copied?
-        let unchanged = mount.map(fid)?.as_deref() == Some(record) && mount.states_of(fid)?.is_clean();
-        if !unchanged {
+        // The file's record still means what was copied? Whatever can't be read has changed.
+        let unchanged = mount.map(fid).is_ok_and(|now| now.as_deref() == Some(record))
+            && mount.states_of(fid).is_ok_and(HsmStates::is_clean);
+        let set = if unchanged {
+            mount.set_map(fid, &made.to_bytes()).map_err(|error| error.to_string())
+        } else {
+            Err("it was archived anew meanwhile".into())
+        };
+        if let Err(why) = set {
             if !in_place {
-                self.undo(&made);
+                self.undo(fid, &made, &metadata);
             }
-            return Ok(Err("it was archived anew meanwhile".into()));
+            return Ok(Restated::Again(why));
         }
-        mount.set_map(fid, &made.to_bytes())?;
-        if !in_place {
-            self.delete_copy(
-                fid,
-                &Location {
-                    sidecar: None,
-                    ..source
-                },
-            )?;
-        }
-        Ok(Ok(made))
+        Ok(Restated::At(made))
     }
 
     fn occupied(&self, seen: &Seen, from: &Location, to: &ObjectKey) -> Result<Key, LookError> {
@@ -98,18 +113,34 @@ impl Looker<'_> {
             Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(Key::Free(Condition::Absent)),
             Err(error) => return Err(error.into()),
         };
+        let taken = || Key::Taken(format!("'{to}' holds what may be another file's only copy"));
         let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == mount.name()) else {
-            return Ok(Key::Taken(format!("'{to}' holds what may be another file's only copy")));
+            return Ok(taken());
         };
-        if owner.fid == seen.fid {
-            return Ok(Key::Free(Condition::Match(found.etag)));
+        let there = found.at(from.archive_id, to);
+        if owner.fid != seen.fid && !self.is_dead(owner.fid)? {
+            return Ok(match self.goes_elsewhere(owner.fid, &there)? {
+                true => Key::Waiting(owner.fid),
+                false => taken(),
+            });
         }
-        let prefix = &self.lane.store(from.archive_id)?.target().prefix;
-        match mount.path_of(owner.fid) {
-            Err(error) if error.is_not_found() => Ok(Key::Free(Condition::Match(found.etag))),
-            Ok(path) if ObjectKey::from_path(prefix, &path).is_ok_and(|key| key != *to) => Ok(Key::Waiting(owner.fid)),
-            _ => Ok(Key::Taken(format!("'{to}' is the copy of {}", owner.fid))),
+        if self.is_anothers(seen.fid, &there)? {
+            return Ok(taken());
         }
+        Ok(Key::Free(Condition::Match(found.etag)))
+    }
+
+    /// Whether a file is to get another key than the one that its copy has.
+    fn goes_elsewhere(&self, fid: Fid, there: &Location) -> Result<bool, LookError> {
+        let mount = self.follow.mount;
+        let record = mount.map(fid)?;
+        let Some(now) = record.and_then(|record| Location::from_bytes(&record).ok()) else {
+            return Ok(false);
+        };
+        let prefix = &self.lane.store(there.archive_id)?.target().prefix;
+        let own = ObjectKey::from_path(prefix, &mount.path_of(fid)?).ok();
+        let stays = now.pinned || now.size > Store::LARGEST_COPY || own.is_none_or(|own| own == there.key);
+        Ok(!stays)
     }
 
     /// The key's file has to move as well, perhaps to this one's: beside it, this one is in nobody's way.
@@ -120,17 +151,20 @@ impl Looker<'_> {
         from: &Location,
         to: &ObjectKey,
         by: Fid,
-    ) -> Result<Result<Location, String>, LookError> {
+    ) -> Result<Restated, LookError> {
         let beside = to.beside(seen.fid).map_err(TransferError::from)?;
-        if from.key != beside {
-            match self.restate(seen, record, from, &beside)? {
-                Ok(_) => {}
-                Err(why) => return Ok(Err(why)),
-            }
+        let why = format!("'{to}' is still the copy of {by}, which is to go elsewhere");
+        if from.key == beside {
+            return Ok(Restated::Again(why));
         }
-        Ok(Err(format!(
-            "'{to}' is still the copy of {by}, which is to go elsewhere"
-        )))
+        match self.restate(seen, record, from, &beside)? {
+            Restated::At(_) => {
+                // Unless an action reads it, and then it goes with the next look.
+                self.delete_former(seen.fid, from)?;
+                Ok(Restated::Again(why))
+            }
+            other => Ok(other),
+        }
     }
 
     fn metadata(
@@ -138,7 +172,7 @@ impl Looker<'_> {
         seen: &Seen,
         from: &Location,
         found: &ObjectInfo,
-    ) -> Result<(std::collections::HashMap<String, String>, Option<ObjectKey>), LookError> {
+    ) -> Result<(HashMap<String, String>, Option<ObjectKey>), LookError> {
         let follow = self.follow;
         let owner = Owner {
             fs: follow.mount.name().to_owned(),
@@ -164,11 +198,51 @@ impl Looker<'_> {
         Ok((metadata, Some(sidecar)))
     }
 
-    fn undo(&self, made: &Location) {
-        let is_made = |found: &ObjectInfo| found.etag == made.etag;
-        let swept = sweep_key(self.lane, made.archive_id, &made.key, made.version.as_deref(), is_made);
+    /// The object that was made, if it is nobody's: neither another writer's, nor by now the file's copy.
+    fn undo(&self, fid: Fid, made: &Location, metadata: &HashMap<String, String>) {
+        let is_ours = |found: &ObjectInfo| {
+            let named = self.follow.mount.map(fid).map(|record| {
+                let now = record.and_then(|record| Location::from_bytes(&record).ok());
+                now.is_some_and(|now| now.archive_id == made.archive_id && now.key == made.key)
+            });
+            let free = match named {
+                Ok(named) => !named,
+                Err(error) => error.is_not_found(),
+            };
+            free && found.etag == made.etag && found.metadata.get(COOKIE) == metadata.get(COOKIE)
+        };
+        let swept = sweep_key(self.lane, made.archive_id, &made.key, made.version.as_deref(), is_ours);
         if let Err(error) = swept {
             tracing::warn!(key = %made.key, %error, "an object that is no file's copy could not be deleted: an orphan");
         }
     }
+}
+
+/// Whether a store heeds what a copy demands of its key. One that does not could put an old copy over a new one.
+pub(super) fn heeds_conditions(
+    lane: &Lane,
+    control: &Arc<Control>,
+    archive_id: ArchiveId,
+) -> Result<bool, TransferError> {
+    let prefix = &lane.store(archive_id)?.target().prefix;
+    // Always the same, among the sidecars: what a killed process leaves goes with the next one, and nobody imports it.
+    let nobody = Fid { seq: 0, oid: 0, ver: 0 };
+    let key = ObjectKey::sidecar(prefix, nobody, Cookie(0))?;
+    let metadata = HashMap::from([(COOKIE.to_owned(), "probe".to_owned())]);
+    put_bytes(
+        lane,
+        control,
+        archive_id,
+        (&key, Condition::None),
+        b"probe",
+        metadata.clone(),
+    )?;
+    let from = head(lane, control, archive_id, &key, None)?.at(archive_id, &key);
+    let heeded = match copy(lane, control, &from, (&key, &Condition::Absent), &metadata) {
+        Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(true),
+        Ok(_) | Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Refused { .. })) => Ok(false),
+        Err(error) => Err(error),
+    };
+    sweep_key(lane, archive_id, &key, None, |_| true)?;
+    heeded
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Counts, FollowError, State};
+use super::{Counts, FollowError, State, is_passing};
+use crate::action::FileSystem as _;
 use crate::types::Fid;
 
 /// Looked at together.
@@ -19,7 +20,10 @@ impl State<'_> {
         self.walk(&root, &mut |state, fids| {
             let mut to_archive = Vec::new();
             // All are walked to anyhow.
-            drop(state.look(fids, &mut to_archive, true)?);
+            for moved in state.look(fids, &mut to_archive, true)? {
+                state.book.put(&[(moved.fid, Some(moved.known))])?;
+                state.pending.settle(moved.fid);
+            }
             tick(&state.counts);
             state.archive(to_archive)
         })?;
@@ -27,18 +31,25 @@ impl State<'_> {
         while !self.follow.stopped() {
             let fids = self.book.fids_after(after, LOT)?;
             let Some(last) = fids.last().copied() else {
-                return Ok(());
+                break;
             };
             after = Some(last);
-            let gone = fids
-                .into_iter()
-                .filter(|fid| {
-                    crate::action::FileSystem::path_of(self.follow.mount, *fid).is_err_and(|error| error.is_not_found())
-                })
-                .collect();
-            let mut nothing = Vec::new();
-            drop(self.look(gone, &mut nothing, false)?);
+            let is_gone = |fid: &Fid| self.follow.mount.path_of(*fid).is_err_and(|error| error.is_not_found());
+            let gone: Vec<_> = fids.into_iter().filter(is_gone).collect();
+            // Their ends wait for what happens meanwhile.
+            for fid in &gone {
+                self.pending.reopen(*fid, std::time::Instant::now());
+            }
         }
+        if self.follow.stopped() {
+            return Ok(());
+        }
+        for (mdt, _) in &self.mdts {
+            if self.book.place(*mdt)?.is_none() {
+                self.book.set_place(*mdt, 0)?;
+            }
+        }
+        self.book.owe_scan(false)?;
         Ok(())
     }
 
@@ -66,31 +77,40 @@ impl State<'_> {
         each(self, lot)
     }
 
-    fn entries(&self, directory: &Path) -> Result<Vec<PathBuf>, FollowError> {
-        let failed = |source| FollowError::Local {
-            path: directory.to_owned(),
-            source,
-        };
-        let entries = match std::fs::read_dir(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed)?,
-        };
+    /// One that can't be read is said, and is tried again with the next scan.
+    fn entries(&mut self, directory: &Path) -> Result<Vec<PathBuf>, FollowError> {
         let is_root = directory == self.follow.mount.path();
-        let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            if !(is_root && entry.file_name() == ".lustre") {
-                found.push(entry.path());
+        let read = || -> std::io::Result<Vec<PathBuf>> {
+            let mut found = Vec::new();
+            for entry in std::fs::read_dir(directory)? {
+                let entry = entry?;
+                if !(is_root && entry.file_name() == ".lustre") {
+                    found.push(entry.path());
+                }
+            }
+            Ok(found)
+        };
+        match read() {
+            Ok(found) => Ok(found),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(Vec::new()),
+            // Without the file system, nothing would be found anywhere.
+            Err(source) if is_root || source.raw_os_error().is_some_and(is_passing) => Err(FollowError::Local {
+                path: directory.to_owned(),
+                source,
+            }),
+            Err(error) => {
+                tracing::warn!(directory = %directory.display(), %error, "can't be read");
+                self.counts.failed += 1;
+                Ok(Vec::new())
             }
         }
-        Ok(found)
     }
 
     /// `None`: gone meanwhile.
     fn fid_of(&self, path: &Path) -> Result<Option<Fid>, FollowError> {
         match self.follow.mount.fid_at(path) {
             Ok(fid) => Ok(Some(fid)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => Ok(None),
             Err(error) => Err(FollowError::Local {
                 path: path.to_owned(),
                 source: std::io::Error::from_raw_os_error(error.errno),

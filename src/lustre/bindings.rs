@@ -56,6 +56,7 @@ pub const HS_EXISTS: u32 = 1;
 pub const HS_DIRTY: u32 = 2;
 pub const HS_RELEASED: u32 = 4;
 pub const HS_ARCHIVED: u32 = 8;
+pub const HS_NOARCHIVE: u32 = 32;
 pub const HS_LOST: u32 = 64;
 pub const CLF_VERSION: u32 = 4096;
 pub const CLF_RENAME: u32 = 8192;

@@ -234,12 +234,19 @@ fn parse(record: &[u8], name: usize) -> Option<ChangeRecord> {
     })
 }
 
+/// Of a close, `cr_flags` may have how the file was open: for writing, truncating, appending. An MDT that records opens
+/// records each close.
+const OPEN_FLAGS: u16 = 0xfff;
+const WRITING: u16 = 0x2 | 0x200 | 0x400;
+
 const fn change(kind: u32, flags: u16) -> Change {
     match kind {
+        11 if flags & OPEN_FLAGS != 0 && flags & WRITING == 0 => Change::Other(11),
         1..=5 => Change::Made,
         6 => Change::Unlinked { last: flags & 1 != 0 },
         7 => Change::DirectoryRemoved,
-        8 => Change::Renamed,
+        // A directory or file that went to another MDT has another FID there.
+        8 | 20 => Change::Renamed,
         11 | 13 | 17 => Change::Data,
         14 | 15 | 18 => Change::Attributes,
         16 => Change::Hsm,
@@ -313,6 +320,13 @@ mod tests {
         assert_eq!(renamed.source.unwrap().oid, 42);
         let (parent, name) = renamed.before.unwrap();
         assert_eq!((parent.oid, name), (43, "old".into()));
+    }
+
+    #[test]
+    fn a_close_after_reading_changes_nothing() {
+        assert_eq!(read(&record(11, 0x1001, &[], b"")).change, Change::Other(11));
+        assert_eq!(read(&record(11, 0x1003, &[], b"")).change, Change::Data);
+        assert_eq!(read(&record(11, 0x1000, &[], b"")).change, Change::Data);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
+use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NOARCHIVE, HS_RELEASED};
 use super::mount::MAP_XATTR;
 use super::{Library, Mount, MountError, xattr};
 use crate::action::HsmError;
@@ -102,6 +102,12 @@ impl HsmStates {
     #[must_use]
     pub const fn exists(self) -> bool {
         self.bits & HS_EXISTS != 0
+    }
+
+    /// It is not to be archived (`lfs hsm_set --noarchive`).
+    #[must_use]
+    pub const fn never_archived(self) -> bool {
+        self.bits & HS_NOARCHIVE != 0
     }
 
     /// Its copy is known to be lost.

@@ -468,7 +468,7 @@ fn read_rows(
     }
     let mut rows = Rows::new(flow, sender, range, format!("{number:08}/"), Some(&after));
     let mut stopped = false;
-    let mut outlook = Outlook::new(inventory, &file);
+    let mut outlook = Outlook::new(inventory, &file, data.size);
     inventory::read(manifest, &data.key, file, &mut |entry| {
         if let Some(expected) = outlook.after_row() {
             flow.shared.report.expect(expected);
@@ -481,7 +481,9 @@ fn read_rows(
         stopped |= flow.is_break();
         flow
     })?;
-    inventory.read.1.fetch_add(data.size, Ordering::Relaxed);
+    if let Some(expected) = outlook.after_file() {
+        flow.shared.report.expect(expected);
+    }
     if !stopped {
         rows.flush(false);
     }
@@ -490,38 +492,50 @@ fn read_rows(
 
 /// How many rows all data files have, by the bytes that those so far took.
 struct Outlook<'a> {
-    rows: &'a AtomicU64,
+    /// Rows and bytes, of all readers.
+    read: &'a (AtomicU64, AtomicU64),
+    /// Rows that are not among these yet.
     here: u64,
-    /// Bytes of the files before this one, and of all.
-    before: u64,
+    /// Bytes of this file that are.
+    told: u64,
     all: u64,
+    size: u64,
     /// Moves with the reader's; Parquet is not read from front to back.
     file: Option<File>,
 }
 
 impl<'a> Outlook<'a> {
-    fn new(inventory: &'a Inventory, file: &File) -> Self {
+    fn new(inventory: &'a Inventory, file: &File, size: u64) -> Self {
         let csv = matches!(inventory.manifest.format, inventory::Format::Csv { .. });
         Self {
-            rows: &inventory.read.0,
+            read: &inventory.read,
             here: 0,
-            before: inventory.read.1.load(Ordering::Relaxed),
+            told: 0,
             all: inventory.manifest.files.iter().map(|file| file.size).sum(),
+            size,
             file: if csv { file.try_clone().ok() } else { None },
         }
     }
 
     fn after_row(&mut self) -> Option<u64> {
-        let rows = self.rows.fetch_add(1, Ordering::Relaxed) + 1;
         self.here += 1;
         if !self.here.is_multiple_of(BATCH as u64) {
             return None;
         }
-        let position = self.file.as_mut().and_then(|file| file.stream_position().ok());
-        let (rows, bytes) = match position {
-            Some(position) => (rows, self.before + position),
-            None => (rows - self.here, self.before),
-        };
+        let position = self.file.as_mut()?.stream_position().ok()?;
+        self.tell(position.min(self.size))
+    }
+
+    /// At its end.
+    fn after_file(&mut self) -> Option<u64> {
+        self.tell(self.size)
+    }
+
+    fn tell(&mut self, position: u64) -> Option<u64> {
+        let rows = self.read.0.fetch_add(self.here, Ordering::Relaxed) + self.here;
+        let more = position.saturating_sub(self.told);
+        let bytes = self.read.1.fetch_add(more, Ordering::Relaxed) + more;
+        (self.here, self.told) = (0, position.max(self.told));
         let expected = u128::from(rows) * u128::from(self.all) / u128::from(bytes).max(1);
         u64::try_from(expected).ok()
     }

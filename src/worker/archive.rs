@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use super::metadata::discard_sidecar;
+use super::metadata::{discard_former_sidecar, discard_sidecar};
 use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
@@ -101,8 +101,20 @@ fn settle_copy(
                 site.journal.remember(item.fid, &placed.location);
             }
             match (&placed.previous, replaced) {
-                (_, Some(previous)) => discard(lane, previous),
-                (Some(previous), None) => discard_sidecar(lane, previous),
+                (_, Some(previous)) => {
+                    let sidecar = previous
+                        .sidecar
+                        .clone()
+                        .filter(|key| placed.location.sidecar.as_ref() != Some(key));
+                    discard(
+                        lane,
+                        &Location {
+                            sidecar,
+                            ..previous.clone()
+                        },
+                    );
+                }
+                (Some(previous), None) => discard_former_sidecar(lane, previous, &placed.location),
                 (None, None) => {}
             }
             Ended::done(size).about(&placed.location.key)
@@ -132,7 +144,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(previous) if placed.in_place() && location.version.is_none() => {
-            discard_sidecar(lane, previous);
+            discard_former_sidecar(lane, previous, location);
             let mapped = site.fs.set_map(item.fid, &location.to_bytes());
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
@@ -145,7 +157,17 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         }
         Some(previous) => {
             let restored = site.fs.set_map(item.fid, &previous.to_bytes());
-            discard(lane, location);
+            let sidecar = location
+                .sidecar
+                .clone()
+                .filter(|key| previous.sidecar.as_ref() != Some(key));
+            discard(
+                lane,
+                &Location {
+                    sidecar,
+                    ..location.clone()
+                },
+            );
             restored
         }
         None => {

@@ -56,6 +56,13 @@ impl Described {
     }
 }
 
+/// The same of a copy that was replaced. An action that was gone on with by another daemon has named both alike.
+pub(super) fn discard_former_sidecar(lane: &Lane, former: &Location, now: &Location) {
+    if former.sidecar != now.sidecar {
+        discard_sidecar(lane, former);
+    }
+}
+
 /// Deletes the sidecar of a copy that is no more. One that can't be deleted is found by a scrub.
 pub(super) fn discard_sidecar(lane: &Lane, location: &Location) {
     if let Some(key) = &location.sidecar {

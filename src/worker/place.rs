@@ -122,7 +122,12 @@ pub(super) fn place(
             previous,
         }),
         Err(error) => {
-            if let Some(sidecar) = sidecar {
+            let is_kept = |key: &ObjectKey| {
+                previous
+                    .as_ref()
+                    .is_some_and(|previous| previous.sidecar.as_ref() == Some(key))
+            };
+            if let Some(sidecar) = sidecar.filter(|key| !is_kept(key)) {
                 discard(lane, archive_id, &sidecar);
             }
             Err(error)

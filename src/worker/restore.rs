@@ -59,6 +59,16 @@ fn receive(
         from.etag = etag;
         received = download(lane, helpers, control, &file, &from);
     }
+    // Its object may have been moved by then: the record says where to.
+    if matches!(received, Err(TransferError::Store(StoreError::NotFound { .. })))
+        && let Ok(Some(record)) = site.fs.map(debt.item().fid)
+        && let Ok(now) = Location::from_bytes(&record)
+        && (&now.key, &now.version) != (&from.key, &from.version)
+    {
+        tracing::info!(key = %now.key, "the object was moved while it was read");
+        from = now;
+        received = download(lane, helpers, control, &file, &from);
+    }
     // Every writer has stopped; that no descriptor is left is checked, for a late write hangs for ever.
     let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
     drop(file);

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use lhsm_sandbox::protocol::{Action, Request, states};
 
-use crate::rig::{BUCKET, Rig, Setup, noise};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
 
 impl Rig {
     /// A command of ours, as a person gives it.
@@ -626,10 +626,15 @@ fn a_nasty_tree_comes_back_as_it_was_from_archive_and_export() {
     let fid = old.client.fid(&root.join("dir/~tilde~")).unwrap();
     fs::write(root.join("dir/~tilde~"), b"changed").unwrap();
     old.archive(fid);
+    // The former copy's goes after the answer.
+    let until = std::time::Instant::now() + PATIENCE;
+    while sidecars(&old) != 1 && std::time::Instant::now() < until {
+        std::thread::yield_now();
+    }
     assert_eq!(sidecars(&old), 1, "the new copy's, and no longer the old one's");
     old.client.request(Action::Remove, 1, &[fid]).unwrap();
     old.settle(fid);
-    assert_eq!(sidecars(&old), 0);
+    assert_eq!(sidecars(&old), 0, "a remove answers when all is gone");
 }
 
 /// A progressive file layout as `lfs setstripe -E 1M -c 1 -E -1 -c 2` makes it, before it has objects.

@@ -19,6 +19,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Whether `If-Match` and `If-None-Match` are honoured on writes; when not, such a write is answered with 501.
     pub conditional_writes: bool,
+    /// Whether they are honoured on copies; when not, they are ignored without a word.
+    pub copy_conditions: bool,
     /// Whether the buckets keep old versions.
     pub versioning: bool,
     /// Whether the server knows CRC64NVME; when not, it ignores that checksum and never answers with it.
@@ -34,6 +36,7 @@ impl Default for Config {
             secret_key: "sandbox-secret".to_owned(),
             data_dir: None,
             conditional_writes: true,
+            copy_conditions: true,
             versioning: false,
             full_object_checksums: true,
         }

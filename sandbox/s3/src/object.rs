@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use md5::{Digest as _, Md5};
 use s3s::dto::{
-    ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, GetObjectInput, GetObjectOutput,
-    HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput, PutObjectOutput, StorageClass,
+    ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETagCondition, GetObjectInput,
+    GetObjectOutput, HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput, PutObjectOutput,
+    StorageClass,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -193,8 +195,27 @@ pub(crate) fn head(store: &Store, input: HeadObjectInput) -> S3Result<S3Response
     Ok(S3Response::new(output))
 }
 
+/// A copy is made in one piece: the ETag of an upload's parts is not its ETag.
+fn copied_etag(etag: &str) -> String {
+    if etag.contains('-') {
+        Md5::digest(etag).iter().map(|byte| format!("{byte:02x}")).collect()
+    } else {
+        etag.to_owned()
+    }
+}
+
 /// The copy shares the bytes of its source.
-pub(crate) fn copy(store: &Store, input: CopyObjectInput) -> S3Result<S3Response<CopyObjectOutput>> {
+pub(crate) fn copy(store: &Store, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+    // The protocol layer has no fields for what a copy demands of its destination.
+    let header = |name: &str| {
+        let value = request.headers.get(name)?.to_str().ok()?;
+        ETagCondition::parse_http_header(value.as_bytes()).ok()
+    };
+    let destination = Condition {
+        if_match: header("if-match").filter(|_| store.config.copy_conditions),
+        if_none_match: header("if-none-match").filter(|_| store.config.copy_conditions),
+    };
+    let input = request.input;
     let CopySource::Bucket {
         bucket,
         key,
@@ -229,7 +250,7 @@ pub(crate) fn copy(store: &Store, input: CopyObjectInput) -> S3Result<S3Response
     };
     let object = Arc::new(Object {
         size: source.object.size,
-        etag: source.object.etag.clone(),
+        etag: copied_etag(&source.object.etag),
         modified: SystemTime::now(),
         attributes,
         checksum: source.object.checksum.clone(),
@@ -243,11 +264,10 @@ pub(crate) fn copy(store: &Store, input: CopyObjectInput) -> S3Result<S3Response
     };
     show!(result, &object.checksum);
     let version = store.new_version();
-    let displaced =
-        store
-            .index()
-            .bucket(&input.bucket)?
-            .put(&input.key, &object, version.clone(), &Condition::default())?;
+    let displaced = store
+        .index()
+        .bucket(&input.bucket)?
+        .put(&input.key, &object, version.clone(), &destination)?;
     drop(displaced);
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(result),

@@ -123,7 +123,7 @@ impl S3 for Service {
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         self.enter("CopyObject").await?;
-        object::copy(&self.store, request.input)
+        object::copy(&self.store, request)
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use lhsm_sandbox_protocol::{ChangeRecord, Fid, UserChange, states};
+use lhsm_sandbox_protocol::{Action, ChangeRecord, Fid, UserChange, states};
 
 use super::namespace::errno;
 use super::state::State;
@@ -28,6 +28,7 @@ pub(super) mod kind {
     pub(in crate::mdt) const HSM: u32 = 16;
 }
 
+const OPEN_FOR_WRITING: u16 = 2;
 const LAST: u16 = 1;
 const HAD_COPY: u16 = 2;
 /// In one answer.
@@ -133,7 +134,7 @@ impl State {
                     let record = self.note_name(kind::CREATE, 0, Some(fid), &relative)?;
                     self.changelog.push(record);
                 }
-                self.note(kind::CLOSE, 0, fid);
+                self.note(kind::CLOSE, OPEN_FOR_WRITING, fid);
             }
             UserChange::Mkdir(path) => {
                 let relative = Path::new(OsStr::from_bytes(&path)).to_owned();
@@ -199,7 +200,24 @@ impl State {
         let record = self.note_name(kind::UNLINK, flags, Some(fid), path)?;
         fs::remove_file(self.mount.join(path)).map_err(|error| errno(&error))?;
         self.changelog.push(record);
+        self.without_name(fid, flags);
         Ok(())
+    }
+
+    /// The file itself goes with its last name; whoever has it open keeps its data.
+    fn without_name(&mut self, fid: Fid, flags: u16) {
+        if flags & LAST == 0 {
+            return;
+        }
+        let Some(file) = self.files.remove(&fid) else {
+            return;
+        };
+        self.by_inode.remove(&file.inode);
+        // What has no link is no regular file.
+        let _none = fs::remove_file(self.mount.join(".lustre/fid").join(fid.to_string()));
+        if self.remove_on_last_unlink && file.states & states::ARCHIVED != 0 {
+            self.log(Action::Remove, fid, file.archive_id, 0, Vec::new());
+        }
     }
 
     fn rename(&mut self, old: &Path, new: &Path) -> Result<(), i32> {
@@ -215,6 +233,9 @@ impl State {
         record.old_name = old.file_name().unwrap_or_default().as_bytes().to_vec();
         fs::rename(self.mount.join(old), self.mount.join(new)).map_err(|error| errno(&error))?;
         self.changelog.push(record);
+        if let Some(fid) = replaced {
+            self.without_name(fid, flags);
+        }
         Ok(())
     }
 }

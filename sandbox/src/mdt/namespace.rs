@@ -68,27 +68,48 @@ impl State {
             Ok(stat) if stat.nlink() < 2 => return Err(libc::ENOENT),
             Ok(stat) => stat,
             // No regular file: it has no link.
-            Err(_) => std::fs::symlink_metadata(self.mount.join(&file.path)).map_err(|error| errno(&error))?,
+            Err(_) => {
+                let is_it = |stat: &Metadata| (stat.dev(), stat.ino()) == file.inode;
+                match std::fs::symlink_metadata(self.mount.join(&file.path))
+                    .ok()
+                    .filter(is_it)
+                {
+                    Some(stat) => stat,
+                    None => {
+                        let path = self.find(file.inode).ok_or(libc::ENOENT)?;
+                        std::fs::symlink_metadata(path).map_err(|error| errno(&error))?
+                    }
+                }
+            }
         };
         Ok(stat)
+    }
+
+    /// Where an inode is now.
+    fn find(&self, inode: (u64, u64)) -> Option<PathBuf> {
+        let mount = &self.mount;
+        let found = WalkDir::new(mount)
+            .into_iter()
+            .filter_entry(|entry| entry.path() != mount.join(".lustre"))
+            .flatten()
+            .find(|entry| entry.metadata().is_ok_and(|stat| (stat.dev(), stat.ino()) == inode));
+        found.map(walkdir::DirEntry::into_path)
     }
 
     /// One path of the file, relative.
     pub(super) fn path_of(&mut self, fid: Fid) -> Result<Vec<u8>, i32> {
         self.stat(fid)?;
-        let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
+        let file = self.files.get(&fid).ok_or(libc::ENOENT)?;
         let inode = file.inode;
         let here = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|stat| (stat.dev(), stat.ino()) == inode);
         if !here(&self.mount.join(&file.path)) {
-            let mount = &self.mount;
-            let moved = WalkDir::new(mount)
-                .into_iter()
-                .filter_entry(|entry| entry.path() != mount.join(".lustre"))
-                .flatten()
-                .find(|entry| here(entry.path()))
-                .ok_or(libc::ENOENT)?;
-            file.path = moved.path().strip_prefix(mount).unwrap_or(moved.path()).to_owned();
+            let moved = self.find(inode).ok_or(libc::ENOENT)?;
+            let moved = moved.strip_prefix(&self.mount).unwrap_or(&moved).to_owned();
+            if let Some(file) = self.files.get_mut(&fid) {
+                file.path = moved;
+            }
         }
+        let file = self.files.get(&fid).ok_or(libc::ENOENT)?;
         Ok(file.path.as_os_str().as_bytes().to_vec())
     }
 

@@ -140,7 +140,8 @@ fn read(config: &Path, mount: Option<&Path>, rows: &mut Rows) -> Option<Settings
         Err(ConfigError::Invalid { path, problems }) => {
             for problem in problems {
                 let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
-                let place = format!("{}{line}", path.display());
+                let origin = problem.origin.as_deref().unwrap_or(&path);
+                let place = format!("{}{line}", origin.display());
                 rows.fail(
                     "configuration",
                     format!("{place}: {}", problem.what),

@@ -7,10 +7,16 @@ use std::path::Path;
 
 use super::existing::{Existing, Seen};
 use super::{Known, Made, Maker, Trouble, lock, spare_name};
+use crate::action::HsmError;
 use crate::lustre::{Imported, Mount, is_users_xattr, layout};
 use crate::namespace::path::TreePath;
 use crate::namespace::report::Outcome;
 use crate::namespace::tree::Dir;
+
+/// One file's attributes are limited: 4 KiB without `ea_inode`, which the MDT says with ENOSPC.
+const fn is_too_much(error: &HsmError) -> bool {
+    matches!(error.errno, libc::ENOSPC | libc::E2BIG)
+}
 
 /// Why a file is not made.
 enum Importing {
@@ -178,9 +184,14 @@ impl Maker<'_> {
             // A bucket's word is not root's: only what users may set themselves.
             let name = std::ffi::CString::new(xattr.as_slice());
             match name.ok().filter(|name| is_users_xattr(name.to_bytes())) {
-                Some(name) => {
-                    Mount::set_xattr_at(&at, &name, value).map_err(|error| self.hsm_error(path, &error))?;
-                }
+                Some(name) => match Mount::set_xattr_at(&at, &name, value) {
+                    // More than this file system keeps for one file.
+                    Err(error) if is_too_much(&error) => {
+                        let shown = String::from_utf8_lossy(xattr);
+                        self.warn(known, &format!("its attribute '{shown}' is left out: {error}"));
+                    }
+                    set => set.map_err(|error| self.hsm_error(path, &error))?,
+                },
                 None => {
                     let shown = String::from_utf8_lossy(xattr);
                     self.warn(
@@ -194,8 +205,17 @@ impl Maker<'_> {
             dir.set_times(name, attributes.atime, attributes.mtime)
                 .map_err(|error| self.error(path, "set the times of", error))?;
         }
-        let record = self.location(known).to_bytes();
-        Mount::set_map_at(&at, &record).map_err(|error| self.hsm_error(path, &error))
+        let mut location = self.location(known);
+        let mut set = Mount::set_map_at(&at, &location.to_bytes());
+        if location.layout.is_some() && set.as_ref().is_err_and(is_too_much) {
+            self.warn(
+                known,
+                "its layout is left out: the file's attributes have no room for it",
+            );
+            location.layout = None;
+            set = Mount::set_map_at(&at, &location.to_bytes());
+        }
+        set.map_err(|error| self.hsm_error(path, &error))
     }
 
     /// Hard links, as the object tells them; what can't be linked is said.

@@ -283,6 +283,15 @@ impl<'a> Maker<'a> {
             Err(TransferError::Store(StoreError::NotFound { .. })) => {
                 Ok(Some(format!("'{sidecar}', which has more of it, is gone")))
             }
+            // This one's trouble: its file can be made all the same.
+            Err(
+                error @ (TransferError::Checksum { .. }
+                | TransferError::Store(
+                    StoreError::Frozen { .. } | StoreError::Denied { .. } | StoreError::Refused { .. },
+                )),
+            ) => Ok(Some(format!(
+                "'{sidecar}', which has more of it, can't be read: {error}"
+            ))),
             Err(error) => Err(Fatal::Store(error).into()),
         }
     }
