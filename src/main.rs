@@ -36,6 +36,9 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             )
             .into());
         }
+        if let Command::Generate(args) = command {
+            return args.run();
+        }
         if let Command::PrintConfig(args) = command {
             return args.run(&cli.config);
         }

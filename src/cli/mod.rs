@@ -12,6 +12,7 @@ mod bucket;
 mod check;
 mod export;
 mod follow;
+mod generate;
 mod import;
 mod jobs;
 mod print_config;
@@ -25,6 +26,7 @@ pub use bucket::Bucket;
 pub use check::CheckArgs;
 pub use export::ExportArgs;
 pub use follow::FollowArgs;
+pub use generate::GenerateArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
 pub use print_config::PrintConfigArgs;
@@ -68,6 +70,9 @@ pub enum Command {
     Check(CheckArgs),
     /// What the configuration comes to: the file, what is in FILE.d beside it, the environment, the defaults
     PrintConfig(PrintConfigArgs),
+    /// Man pages and completions, for packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
     /// Make a released file for each object of a bucket: the first read restores it
     Import(Box<ImportArgs>),
     /// Re-create the files of a lost file system, released, from what their objects' metadata tells
@@ -131,6 +136,7 @@ impl Command {
             Self::Jobs(command) => jobs::command(command, settings),
             Self::Status(args) => status::run(args, settings),
             Self::Check(args) => args.run(config),
+            Self::Generate(args) => args.run(),
             Self::PrintConfig(args) => args.run(config),
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),

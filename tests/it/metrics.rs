@@ -119,3 +119,38 @@ fn every_metric_is_in_the_documentation() {
     }
     assert_eq!(documented.matches("| `lhsmtool_s3_").count(), names, "{text}");
 }
+
+#[test]
+fn every_metric_of_the_dashboard_and_the_alerts_is_one_of_ours() {
+    let rig = rig();
+    let (_, text) = get(&rig, "/metrics");
+    let ours: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_whitespace().next())
+        .collect();
+    for (file, content) in [
+        ("grafana.json", include_str!("../../config/grafana.json")),
+        ("alerts.yml", include_str!("../../config/alerts.yml")),
+        ("alerts.test.yml", include_str!("../../config/alerts.test.yml")),
+    ] {
+        let mut used = 0;
+        for (at, _) in content.match_indices("lhsmtool_s3_") {
+            let word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+            let name: String = content[at..].chars().take_while(word).collect();
+            let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
+            let known = suffixes
+                .iter()
+                .any(|suffix| name.strip_suffix(suffix).is_some_and(|base| ours.contains(&base)));
+            assert!(known, "{file}: '{name}' is not served");
+            used += 1;
+        }
+        assert!(used > 4, "{file}");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../config/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(
+        panels
+            .iter()
+            .all(|panel| panel["targets"][0]["expr"].is_string() && panel["gridPos"].is_object())
+    );
+}

@@ -240,6 +240,19 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    /// Whatever a test does, no key is in the log.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let log = self.log();
+            assert!(
+                !log.contains(&Config::default().secret_key),
+                "the log has a secret:\n{log}"
+            );
+        }
+    }
+}
+
 /// Bytes that repeat nowhere soon.
 pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x1234_5678_9abc_def1u64;

@@ -5,6 +5,8 @@
 //!
 //! `cargo xtask jobs`: many files through the bulk commands, everybody's counts compared.
 //!
+//! `cargo xtask packages`: a .deb and a .rpm in target/dist, by cargo-deb and cargo-generate-rpm.
+//!
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
 
@@ -23,9 +25,10 @@ fn main() -> ExitCode {
         Some("sandbox") => run("sandbox", arguments),
         Some("crash") => run("crash", arguments),
         Some("jobs") => run("jobs", arguments),
+        Some("packages") => packages(),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask jobs [OPTIONS]{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask jobs [OPTIONS] | cargo xtask packages{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()
@@ -95,4 +98,43 @@ fn succeeded(what: &str, status: std::io::Result<ExitStatus>) -> bool {
             false
         }
     }
+}
+
+/// Binary, man pages and completions first; then the two tools, which must be installed.
+fn packages() -> ExitCode {
+    const DIST: &str = "target/dist";
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let steps: [(&str, &[&str]); 4] = [
+        ("cargo", &["build", "--release", "--locked", "--package", "lhsmtool-s3"]),
+        ("target/release/lhsmtool-s3", &["generate", DIST]),
+        (
+            "cargo",
+            &["deb", "--no-build", "--package", "lhsmtool-s3", "--output", DIST],
+        ),
+        ("cargo", &["generate-rpm", "--output", DIST]),
+    ];
+    for (program, arguments) in steps {
+        let program = if program.contains('/') {
+            root.join(program)
+        } else {
+            program.into()
+        };
+        match Command::new(&program).args(arguments).current_dir(&root).status() {
+            Ok(status) if status.success() => {}
+            Ok(_) => {
+                eprintln!(
+                    "failed: {} {}\n(the tools: cargo install cargo-deb cargo-generate-rpm)",
+                    program.display(),
+                    arguments.join(" ")
+                );
+                return ExitCode::FAILURE;
+            }
+            Err(error) => {
+                eprintln!("can't run {}: {error}", program.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("target/dist has the packages");
+    ExitCode::SUCCESS
 }
