@@ -142,7 +142,8 @@ pub fn copy(
 }
 
 /// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
-/// not every store heeds the condition of a delete. `is_ours` tells whether it is the one that is meant.
+/// not every store heeds the condition of a delete. `is_ours` tells whether it is the one that is meant. Where versions
+/// are kept, it gets a delete marker: to delete the version would bring the one before back.
 ///
 /// # Errors
 /// [`StoreError::Precondition`] when another object has taken the key.
@@ -157,19 +158,36 @@ pub fn delete(
     let other = || StoreError::Precondition {
         operation: "DeleteObject",
     };
+    let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found);
     lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-        let etag = match store.head(key, version).await {
-            Ok(found) if is_copy(location, &found) && is_ours(&found) => found.etag,
-            Ok(_) => return Err(other().into()),
-            Err(StoreError::NotFound { .. }) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        match store.delete(key, version, Some(&etag)).await {
-            // A store without conditional deletes.
-            Err(StoreError::Unsupported { .. }) => Ok(store.delete(key, None, None).await?),
-            result => Ok(result?),
+        if version.is_some() {
+            match store.head(key, None).await {
+                // A marker over it: without it, the version before would be the object.
+                Ok(found) if found.version.as_deref() == version && is_meant(&found) => {
+                    return Ok(delete_or_mark(store, key, &found.etag).await?);
+                }
+                Ok(_) => {}
+                Err(StoreError::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match store.head(key, version).await {
+            Ok(found) if !is_meant(&found) => Err(other().into()),
+            Ok(_) if version.is_some() => Ok(store.delete(key, version, None).await?),
+            Ok(found) => Ok(delete_or_mark(store, key, &found.etag).await?),
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }))
+}
+
+/// If it still is the one with that ETag, where the store heeds that.
+async fn delete_or_mark(store: &Store, key: &ObjectKey, etag: &str) -> Result<(), StoreError> {
+    match store.delete(key, None, Some(etag)).await {
+        // A store without conditional deletes.
+        Err(StoreError::Unsupported { .. }) => store.delete(key, None, None).await,
+        result => result,
+    }
 }
 
 /// By its ETag, or by its bytes where the object says whose it is: an answer may have named a wrong ETag.
