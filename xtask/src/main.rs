@@ -3,6 +3,8 @@
 //!
 //! `cargo xtask crash`: kills the daemon again and again, and looks for what was lost.
 //!
+//! `cargo xtask soak --minutes N`: the daemon at work with a store that misbehaves; does it grow?
+//!
 //! `cargo xtask jobs`: many files through the bulk commands, everybody's counts compared.
 //!
 //! `cargo xtask packages`: a .deb and a .rpm in target/dist, by cargo-deb and cargo-generate-rpm.
@@ -24,11 +26,16 @@ fn main() -> ExitCode {
         Some("bindings") => check_bindings(arguments.iter().any(|argument| argument == "--write")),
         Some("sandbox") => run("sandbox", arguments),
         Some("crash") => run("crash", arguments),
+        Some("soak") if !arguments.iter().any(|argument| argument.starts_with("--minutes")) => run(
+            "crash",
+            [vec!["--minutes".to_owned(), "60".to_owned()], arguments].concat(),
+        ),
+        Some("soak") => run("crash", arguments),
         Some("jobs") => run("jobs", arguments),
         Some("packages") => packages(),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask jobs [OPTIONS] | cargo xtask packages{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask packages{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()

@@ -2,6 +2,7 @@
 //! and while a request of each kind is under way. At the end every file's bytes must be what was written last.
 
 mod files;
+mod soak;
 mod world;
 
 use std::process::ExitCode;
@@ -15,6 +16,9 @@ struct Cli {
     /// How often
     #[arg(long, default_value_t = 200)]
     kills: u64,
+    /// Nobody is killed: work for so many minutes at a store that misbehaves, and look whether the daemon grows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    minutes: Option<u64>,
     /// Files that are worked on
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     files: u64,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox::process::{Daemon, Spawn};
@@ -12,9 +13,10 @@ use nix::sys::signal::Signal;
 
 use crate::Cli;
 use crate::files::{Expected, Random};
+use crate::soak::Flatness;
 
 const BUCKET: &str = "lhsm-sandbox";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// For a step or a request that was hoped for and does not come.
 const HOPE: Duration = Duration::from_millis(400);
 const STEPS: [Step; 4] = [Step::Begin, Step::Map, Step::Unmap, Step::End];
@@ -28,7 +30,7 @@ const REQUESTS: [&str; 7] = [
     "DeleteObject",
 ];
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// What was found at the end.
 #[derive(Debug, Default)]
@@ -45,10 +47,23 @@ pub(crate) struct Outcome {
     unmapped: usize,
     hung: u64,
     seconds: f64,
+    flatness: Option<Flatness>,
 }
 
 impl Outcome {
     pub(crate) fn json(&self) -> String {
+        if let Some(flatness) = &self.flatness {
+            return format!(
+                "{{\"seconds\":{:.0},\"files\":{},\"lost\":{},\"corrupt\":{},\"orphans\":{},\"hung\":{},{}}}",
+                self.seconds,
+                self.files,
+                self.lost,
+                self.corrupt,
+                self.orphans,
+                self.hung,
+                flatness.json()
+            );
+        }
         format!(
             "{{\"kills\":{},\"files\":{},\"lost\":{},\"corrupt\":{},\"orphans\":{},\"hung\":{}}}",
             self.kills, self.files, self.lost, self.corrupt, self.orphans, self.hung
@@ -72,19 +87,24 @@ impl Outcome {
     }
 
     pub(crate) const fn is_whole(&self) -> bool {
-        self.lost == 0 && self.corrupt == 0 && self.orphans == 0 && self.hung == 0
+        let flat = match &self.flatness {
+            Some(flatness) => flatness.is_flat(),
+            None => true,
+        };
+        flat && self.lost == 0 && self.corrupt == 0 && self.orphans == 0 && self.hung == 0
     }
 }
 
-struct World {
+pub(crate) struct World {
     _mdt: Mdt,
-    store: Server,
-    client: Client,
+    pub(crate) store: Server,
+    pub(crate) client: Client,
     spawn: Spawn,
-    daemon: Daemon,
-    files: Vec<Expected>,
-    random: Random,
-    made: u64,
+    pub(crate) daemon: Daemon,
+    pub(crate) files: Vec<Expected>,
+    pub(crate) random: Random,
+    pub(crate) made: u64,
+    pub(crate) state_dir: PathBuf,
     outcome: Outcome,
 }
 
@@ -124,9 +144,16 @@ pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
         files,
         random,
         made: 0,
+        state_dir: dir.path().join("state"),
         outcome: Outcome::default(),
     };
-    let result = world.rounds(cli.kills).and_then(|()| world.reckon());
+    let worked = match cli.minutes {
+        None => world.rounds(cli.kills),
+        Some(minutes) => world
+            .soak(Duration::from_secs(60 * minutes))
+            .map(|flatness| world.outcome.flatness = Some(flatness)),
+    };
+    let result = worked.and_then(|()| world.reckon());
     if result.is_err() || !world.outcome.is_whole() {
         let kept = dir.keep();
         eprintln!("seed {}; everything is kept in {}", cli.seed, kept.display());
@@ -196,7 +223,7 @@ impl World {
     }
 
     /// One thing that users and administrators do. What does not fit a file's state is refused, which is fine.
-    fn work(&mut self) -> Result<()> {
+    pub(crate) fn work(&mut self) -> Result<()> {
         let at = usize::try_from(self.random.below(self.files.len() as u64))?;
         let file = &mut self.files[at];
         let fid = file.fid;
