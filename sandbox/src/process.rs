@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 pub struct Spawn {
     /// The binary.
     pub program: PathBuf,
-    /// The library that is opened and preloaded.
+    /// The library that is preloaded; empty: none.
     pub library: PathBuf,
     /// Its configuration file.
     pub config: PathBuf,
@@ -77,12 +77,15 @@ impl Spawn {
         command
             .arg("--config")
             .arg(&self.config)
-            .env("LD_PRELOAD", &self.library)
             // Nothing beside loopback is asked for credentials.
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        // None where the real library is.
+        if !self.library.as_os_str().is_empty() {
+            command.env("LD_PRELOAD", &self.library);
+        }
         for (name, value) in &self.environment {
             command.env(name, value);
         }

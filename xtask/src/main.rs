@@ -7,6 +7,9 @@
 //!
 //! `cargo xtask jobs`: many files through the bulk commands, everybody's counts compared.
 //!
+//! `cargo xtask lustre-suite --mount DIR --s3 URL`: the copytool's promises on a mounted Lustre (`--sandbox`: on the
+//! stand-in).
+//!
 //! `cargo xtask packages`: a .deb and a .rpm in target/dist, by cargo-deb and cargo-generate-rpm.
 //!
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
@@ -32,10 +35,11 @@ fn main() -> ExitCode {
         ),
         Some("soak") => run("crash", arguments),
         Some("jobs") => run("jobs", arguments),
+        Some("lustre-suite") => run("suite", arguments),
         Some("packages") => packages(),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask packages{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask packages{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()

@@ -1,0 +1,353 @@
+//! The cases.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::{Result, Skip, World, must};
+
+/// One promise.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) proves: &'static str,
+    pub(crate) run: fn(&mut World) -> Result<()>,
+}
+
+pub(crate) const ALL: [Case; 15] = [
+    Case {
+        name: "round-trip",
+        proves: "a file that is archived, released and restored by name has its bytes",
+        run: round_trip,
+    },
+    Case {
+        name: "restore-on-open",
+        proves: "reading a released file brings its data back",
+        run: restore_on_open,
+    },
+    Case {
+        name: "large-file",
+        proves: "a file of several parts comes back byte for byte",
+        run: large_file,
+    },
+    Case {
+        name: "remove",
+        proves: "a removed copy is gone from the bucket, and its file stays",
+        run: remove,
+    },
+    Case {
+        name: "modify-after-archive",
+        proves: "a changed file is dirty, can't be released, and is archived anew",
+        run: modify,
+    },
+    Case {
+        name: "modify-during-archive",
+        proves: "a file that changes while it is archived never counts as archived with its old bytes",
+        run: modify_during,
+    },
+    Case {
+        name: "cancel-running",
+        proves: "a running archive is cancelled and leaves nothing in the bucket",
+        run: cancel_running,
+    },
+    Case {
+        name: "thousand-files",
+        proves: "a thousand files go through archive, release and restore, and all are accounted for",
+        run: thousand,
+    },
+    Case {
+        name: "two-archive-ids",
+        proves: "each archive id has its own place in the bucket",
+        run: two_ids,
+    },
+    Case {
+        name: "killed-in-archive",
+        proves: "a copytool that is killed in mid-archive goes on when it is started again",
+        run: killed_in_archive,
+    },
+    Case {
+        name: "killed-in-restore",
+        proves: "a copytool that is killed in mid-restore does it when it is started again",
+        run: killed_in_restore,
+    },
+    Case {
+        name: "second-copytool",
+        proves: "a second copytool on the same mount is refused",
+        run: second_copytool,
+    },
+    Case {
+        name: "import",
+        proves: "a bucket becomes released files, and reading them gives the objects",
+        run: import,
+    },
+    Case {
+        name: "stripes-kept",
+        proves: "a restored file has the stripes and components that it had",
+        run: stripes,
+    },
+    Case {
+        name: "not-a-lustre",
+        proves: "a directory that is on no Lustre is refused with what to do",
+        run: not_a_lustre,
+    },
+];
+
+fn archived(world: &World, path: &Path) -> Result<()> {
+    world.hsm("hsm_archive", path)?;
+    world.until_state(path, "archived", true)
+}
+
+fn released(world: &World, path: &Path) -> Result<()> {
+    archived(world, path)?;
+    world.hsm("hsm_release", path)?;
+    must(world.state(path)?.contains("released"), "it is not released")
+}
+
+fn same(path: &Path, content: &[u8]) -> Result<()> {
+    must(std::fs::read(path)? == content, "the bytes differ")
+}
+
+fn round_trip(world: &mut World) -> Result<()> {
+    world.start()?;
+    for (name, size) in [("empty", 0), ("small", 1000), ("with spaces \u{fc}", 70_000)] {
+        let (path, content) = world.file(name, size)?;
+        released(world, &path)?;
+        world.hsm("hsm_restore", &path)?;
+        world.until_state(&path, "released", false)?;
+        same(&path, &content)?;
+    }
+    Ok(())
+}
+
+fn restore_on_open(world: &mut World) -> Result<()> {
+    if world.is_sandbox() && !nix::unistd::geteuid().is_root() {
+        return Err(Skip("the stand-in needs root to hold a reader").into());
+    }
+    world.start()?;
+    let (path, content) = world.file("file", 50_000)?;
+    released(world, &path)?;
+    same(&path, &content)?;
+    world.until_state(&path, "released", false)
+}
+
+fn large_file(world: &mut World) -> Result<()> {
+    world.start()?;
+    let (path, content) = world.file("large", (40 << 20) + 12_345)?;
+    released(world, &path)?;
+    world.hsm("hsm_restore", &path)?;
+    world.until_state(&path, "released", false)?;
+    same(&path, &content)
+}
+
+fn remove(world: &mut World) -> Result<()> {
+    world.start()?;
+    let (path, content) = world.file("removed", 1000)?;
+    archived(world, &path)?;
+    must(world.objects("**/removed")? == 1, "its object is not there")?;
+    world.hsm("hsm_remove", &path)?;
+    world.until_state(&path, "archived", false)?;
+    must(world.objects("**/removed")? == 0, "its object is still there")?;
+    same(&path, &content)
+}
+
+fn modify(world: &mut World) -> Result<()> {
+    world.start()?;
+    let (path, _) = world.file("file", 1000)?;
+    archived(world, &path)?;
+    let (_, anew) = world.file("file", 2000)?;
+    world.until_state(&path, "dirty", true)?;
+    must(world.hsm("hsm_release", &path).is_err(), "a dirty file was released")?;
+    world.hsm("hsm_archive", &path)?;
+    world.until_state(&path, "dirty", false)?;
+    world.hsm("hsm_release", &path)?;
+    world.hsm("hsm_restore", &path)?;
+    world.until_state(&path, "released", false)?;
+    same(&path, &anew)
+}
+
+fn modify_during(world: &mut World) -> Result<()> {
+    world.archive = "upload_bandwidth = '8MiB'\n".into();
+    world.start()?;
+    let (path, _) = world.file("file", 24 << 20)?;
+    world.hsm("hsm_archive", &path)?;
+    world.until("the archive runs", |world| {
+        Ok(world.action(&path)?.contains("archive running"))
+    })?;
+    let (_, anew) = world.file("file", 9 << 20)?;
+    world.until("the archive ends", |world| {
+        Ok(!world.action(&path)?.contains("archive"))
+    })?;
+    // Whatever is released now is what was written last.
+    world.hsm("hsm_archive", &path)?;
+    world.until("it is archived and clean", |world| {
+        let state = world.state(&path)?;
+        Ok(state.contains("archived") && !state.contains("dirty"))
+    })?;
+    world.hsm("hsm_release", &path)?;
+    world.hsm("hsm_restore", &path)?;
+    world.until_state(&path, "released", false)?;
+    same(&path, &anew)
+}
+
+fn cancel_running(world: &mut World) -> Result<()> {
+    world.archive = "upload_bandwidth = '2MiB'\n".into();
+    world.start()?;
+    let (path, _) = world.file("cancelled", 40 << 20)?;
+    world.hsm("hsm_archive", &path)?;
+    world.until("the archive runs", |world| {
+        Ok(world.action(&path)?.contains("archive running"))
+    })?;
+    world.hsm("hsm_cancel", &path)?;
+    world.until("the archive ends", |world| {
+        Ok(!world.action(&path)?.contains("archive"))
+    })?;
+    must(!world.state(&path)?.contains("archived"), "it is archived")?;
+    must(world.objects("**/cancelled*")? == 0, "it left an object")
+}
+
+fn thousand(world: &mut World) -> Result<()> {
+    world.start()?;
+    let mut files = Vec::new();
+    for n in 0..1000 {
+        files.push(world.file(&format!("f{n:04}"), 100 + n)?);
+    }
+    let dir = world.dir.display().to_string();
+    for verb in ["archive", "release", "restore"] {
+        let done = world.count(&[verb, &dir, "--json"], "done")?;
+        must(done == 1000, &format!("{verb}: {done} of 1000"))?;
+    }
+    must(world.objects("**/f????")? == 1000, "not all have an object")?;
+    files.iter().try_for_each(|(path, content)| same(path, content))
+}
+
+fn two_ids(world: &mut World) -> Result<()> {
+    let endpoint = world.endpoint().to_owned();
+    world.archive = format!(
+        "[[archive]]\nid = 2\nbucket = '{}'\nprefix = '{}second/'\nendpoint_url = '{endpoint}'\nregion = 'us-east-1'\n",
+        world.bucket, world.prefix
+    );
+    world.start()?;
+    let (one, _) = world.file("one", 100)?;
+    let (two, content) = world.file("two", 200)?;
+    archived(world, &one)?;
+    world.lfs(&["hsm_archive", "--archive", "2", &two.display().to_string()])?;
+    world.until_state(&two, "archived", true)?;
+    must(world.state(&two)?.contains("archive_id:2"), "it has another archive id")?;
+    must(world.objects("second/**")? == 1, "it is not at its archive's prefix")?;
+    world.hsm("hsm_release", &two)?;
+    world.hsm("hsm_restore", &two)?;
+    world.until_state(&two, "released", false)?;
+    same(&two, &content)
+}
+
+fn killed_in_archive(world: &mut World) -> Result<()> {
+    world.archive = "upload_bandwidth = '8MiB'\n".into();
+    world.start()?;
+    let (path, content) = world.file("large", 48 << 20)?;
+    world.hsm("hsm_archive", &path)?;
+    world.until("the archive runs", |world| {
+        Ok(world.action(&path)?.contains("archive running"))
+    })?;
+    // The journal is written some times a second.
+    std::thread::park_timeout(std::time::Duration::from_secs(2));
+    world.kill();
+    world.archive.clear();
+    world.start()?;
+    world.until_state(&path, "archived", true)?;
+    world.hsm("hsm_release", &path)?;
+    world.hsm("hsm_restore", &path)?;
+    world.until_state(&path, "released", false)?;
+    same(&path, &content)
+}
+
+fn killed_in_restore(world: &mut World) -> Result<()> {
+    world.archive = "download_bandwidth = '8MiB'\n".into();
+    world.start()?;
+    let (path, content) = world.file("large", 48 << 20)?;
+    released(world, &path)?;
+    world.hsm("hsm_restore", &path)?;
+    world.until("the restore runs", |world| {
+        Ok(world.action(&path)?.contains("restore running"))
+    })?;
+    std::thread::park_timeout(std::time::Duration::from_secs(2));
+    world.kill();
+    world.archive.clear();
+    world.start()?;
+    world.until_state(&path, "released", false)?;
+    same(&path, &content)
+}
+
+fn second_copytool(world: &mut World) -> Result<()> {
+    world.start()?;
+    let output = world.ours(&[])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    must(!output.status.success(), "a second one runs")?;
+    must(
+        said.contains("already") || said.contains("another"),
+        &format!("it said: {said}"),
+    )
+}
+
+fn import(world: &mut World) -> Result<()> {
+    world.start()?;
+    let (path, content) = world.file("original", 5000)?;
+    archived(world, &path)?;
+    let target = world.dir.join("imported");
+    std::fs::create_dir(&target)?;
+    let below = world.dir.strip_prefix(&world.mount)?.display().to_string();
+    let url = format!("s3://{}/{}{below}", world.bucket, world.prefix);
+    let shown = target.display().to_string();
+    let made = world.count(&["import", &url, &shown, "--json", "--include", "original"], "imported")?;
+    must(made == 1, &format!("{made} files were made"))?;
+    let copy = target.join("original");
+    must(world.state(&copy)?.contains("released"), "it is not released")?;
+    world.hsm("hsm_restore", &copy)?;
+    world.until_state(&copy, "released", false)?;
+    same(&copy, &content)?;
+    // The object is the first file's; the second one is only a name for it.
+    Ok(std::fs::remove_file(&copy)?)
+}
+
+fn stripes(world: &mut World) -> Result<()> {
+    if world.is_sandbox() {
+        return Err(Skip("the stand-in has no lfs setstripe; its tests set layouts directly").into());
+    }
+    world.start()?;
+    for (name, setstripe) in [
+        ("plain", &["-c", "1", "-S", "2M"][..]),
+        ("composite", &["-E", "4M", "-c", "1", "-E", "-1", "-c", "-1"][..]),
+    ] {
+        let path = world.dir.join(name);
+        let shown = path.display().to_string();
+        let set = Command::new("lfs")
+            .arg("setstripe")
+            .args(setstripe)
+            .arg(&shown)
+            .status()?;
+        must(set.success(), "lfs setstripe")?;
+        let (_, content) = world.file(name, 10 << 20)?;
+        let components = |world: &World| -> Result<Vec<String>> {
+            let text = world.lfs(&["getstripe", "-v", &shown])?;
+            let kept = ["stripe_size", "lcme_extent", "lcm_entry_count"];
+            let lines = text.lines().filter(|line| kept.iter().any(|kept| line.contains(kept)));
+            Ok(lines.map(|line| line.trim().to_owned()).collect())
+        };
+        let before = components(world)?;
+        released(world, &path)?;
+        world.hsm("hsm_restore", &path)?;
+        world.until_state(&path, "released", false)?;
+        same(&path, &content)?;
+        must(
+            components(world)? == before,
+            &format!("'{name}' has another layout: {before:?}"),
+        )?;
+    }
+    Ok(())
+}
+
+fn not_a_lustre(world: &mut World) -> Result<()> {
+    let output = world.ours(&["/proc"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    must(
+        !output.status.success() && said.contains("/proc"),
+        &format!("it said: {said}"),
+    )
+}

@@ -1,0 +1,90 @@
+//! What the copytool promises, tried on a mounted Lustre (or on the stand-in): each case says what it proves.
+//!
+//! It works in one directory that it makes on the mount and below one prefix of the bucket, and takes both away at the
+//! end. It formats nothing, changes no tunable without putting it back, and refuses a mount that is no Lustre.
+
+mod cases;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::world::{Skip, World};
+
+/// Tries the copytool on a mounted Lustre
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask lustre-suite")]
+pub(crate) struct Cli {
+    /// The mount point of a Lustre client
+    #[arg(long, required_unless_present = "sandbox")]
+    mount: Option<PathBuf>,
+    /// The store: http://KEY:SECRET@HOST:PORT/BUCKET
+    #[arg(long, required_unless_present = "sandbox")]
+    s3: Option<String>,
+    /// On the stand-in, with an embedded store
+    #[arg(long, conflicts_with_all = ["mount", "s3"])]
+    sandbox: bool,
+    /// liblustreapi of this node
+    #[arg(long, default_value = "liblustreapi.so.1")]
+    library: PathBuf,
+    /// Cases whose names have this in them
+    #[arg(long)]
+    only: Option<String>,
+    /// One line of JSON at the end instead of TAP alone
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let chosen: Vec<_> = cases::ALL
+        .iter()
+        .filter(|case| cli.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())))
+        .collect();
+    println!("TAP version 13\n1..{}", chosen.len());
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (n, case) in chosen.iter().enumerate() {
+        let n = n + 1;
+        let result = World::new(&cli, case.name).and_then(|mut world| {
+            let result = (case.run)(&mut world);
+            let cleaned = world.clean_up();
+            if result.as_ref().is_err_and(|error| !error.is::<Skip>()) {
+                eprintln!("# the daemon's log of {}:\n{}", case.name, world.log());
+            }
+            result.and(cleaned)
+        });
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("ok {n} - {}: {}", case.name, case.proves);
+            }
+            Err(error) => match error.downcast_ref::<Skip>() {
+                Some(Skip(why)) => {
+                    skipped += 1;
+                    println!("ok {n} - {} # SKIP {why}", case.name);
+                }
+                None => {
+                    failed += 1;
+                    println!(
+                        "not ok {n} - {}: {}\n  ---\n  message: {error}\n  ...",
+                        case.name, case.proves
+                    );
+                }
+            },
+        }
+    }
+    if cli.json {
+        let version = env!("CARGO_PKG_VERSION");
+        println!(
+            "{{\"passed\":{passed},\"failed\":{failed},\"skipped\":{skipped},\"version\":\"{version}\",\"sandbox\":{}}}",
+            cli.sandbox
+        );
+    }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,308 @@
+//! One case's directory, prefix and daemon.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use lhsm_sandbox::process::{Daemon, LIBRARY, Spawn, artifact};
+use lhsm_sandbox::{Mdt, Options};
+use lhsm_sandbox_s3::{Config, Server};
+use tempfile::TempDir;
+
+use crate::Cli;
+
+/// An action of a few bytes on a slow virtual machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(20);
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Why a case is not run here.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Skip(pub(crate) &'static str);
+
+struct Stand {
+    _mdt: Mdt,
+    _store: Server,
+    _runtime: tokio::runtime::Runtime,
+}
+
+pub(crate) struct World {
+    daemon: Option<Daemon>,
+    stand: Option<Stand>,
+    /// State, logs and, on the stand-in, the mount.
+    local: TempDir,
+    pub(crate) mount: PathBuf,
+    /// Of this case, on the mount.
+    pub(crate) dir: PathBuf,
+    library: PathBuf,
+    endpoint: String,
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+    keys: (String, String),
+    /// More of the configuration.
+    pub(crate) workers: String,
+    pub(crate) archive: String,
+}
+
+impl World {
+    pub(crate) fn new(cli: &Cli, case: &str) -> Result<Self> {
+        let local = tempfile::tempdir()?;
+        let name = format!("lhsmtool-s3-suite-{}-{case}", std::process::id());
+        let mut world = if cli.sandbox {
+            let mount = local.path().join("lustre");
+            let mdt = Mdt::start(Options {
+                tick: Duration::from_millis(2),
+                ..Options::new(&mount)
+            })?;
+            let runtime = tokio::runtime::Runtime::new()?;
+            let config = Config::default();
+            let keys = (config.access_key.clone(), config.secret_key.clone());
+            let bucket = config.buckets.first().cloned().unwrap_or_default();
+            let store = runtime.block_on(Server::start(config))?;
+            let endpoint = store.endpoint();
+            Self {
+                daemon: None,
+                stand: Some(Stand {
+                    _mdt: mdt,
+                    _store: store,
+                    _runtime: runtime,
+                }),
+                dir: mount.join(&name),
+                mount,
+                library: artifact(LIBRARY)?,
+                endpoint,
+                bucket,
+                prefix: format!("{name}/"),
+                keys,
+                local,
+                workers: String::new(),
+                archive: String::new(),
+            }
+        } else {
+            let mount = cli.mount.clone().unwrap_or_default().canonicalize()?;
+            if !mount.join(".lustre/fid").is_dir() {
+                return Err(format!("'{}' is not the mount point of a Lustre", mount.display()).into());
+            }
+            let url = cli.s3.as_deref().unwrap_or_default();
+            let (endpoint, bucket, keys) = parse(url).ok_or("--s3 must be http://KEY:SECRET@HOST:PORT/BUCKET")?;
+            Self {
+                daemon: None,
+                stand: None,
+                dir: mount.join(&name),
+                mount,
+                library: cli.library.clone(),
+                endpoint,
+                bucket,
+                prefix: format!("{name}/"),
+                keys,
+                local,
+                workers: String::new(),
+                archive: String::new(),
+            }
+        };
+        std::fs::create_dir(&world.dir)?;
+        world.daemon = None;
+        Ok(world)
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) const fn is_sandbox(&self) -> bool {
+        self.stand.is_some()
+    }
+
+    fn spawn(&self) -> Result<Spawn> {
+        let config = self.local.path().join("config.toml");
+        std::fs::write(
+            &config,
+            format!(
+                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\nkeepalive = '2s'\nheartbeat = '1s'\n\
+                 progress = '1s'\n[workers]\nthreads = 16\n{}[transfer]\nmultipart_threshold = '8MiB'\npart_size = '8MiB'\n\
+                 [[archive]]\nid = 1\nbucket = '{}'\nprefix = '{}'\nendpoint_url = '{}'\nregion = 'us-east-1'\n{}",
+                self.mount.display(),
+                self.library.display(),
+                self.local.path().join("state").display(),
+                self.workers,
+                self.bucket,
+                self.prefix,
+                self.endpoint,
+                self.archive,
+            ),
+        )?;
+        Ok(Spawn {
+            program: artifact("lhsmtool-s3")?,
+            library: if self.is_sandbox() {
+                self.library.clone()
+            } else {
+                PathBuf::new()
+            },
+            config,
+            log: Some(self.local.path().join("daemon.log")),
+            environment: vec![
+                ("AWS_ACCESS_KEY_ID".into(), self.keys.0.clone()),
+                ("AWS_SECRET_ACCESS_KEY".into(), self.keys.1.clone()),
+            ],
+        })
+    }
+
+    /// Starts the copytool and waits until it is registered.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let before = self.log().matches("registered; serving").count();
+        self.daemon = Some(self.spawn()?.start()?);
+        self.until("the copytool registers", |world| {
+            Ok(world.log().matches("registered; serving").count() > before)
+        })
+    }
+
+    /// As by SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.local.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// A command of ours.
+    pub(crate) fn ours(&self, arguments: &[&str]) -> Result<Output> {
+        let spawn = self.spawn()?;
+        let mut command = Command::new(&spawn.program);
+        command.arg("--config").arg(&spawn.config).args(arguments);
+        if self.is_sandbox() {
+            command.env("LD_PRELOAD", &spawn.library);
+        }
+        command.env("AWS_EC2_METADATA_DISABLED", "true").envs(spawn.environment);
+        Ok(command.output()?)
+    }
+
+    /// A number of the line of JSON that a command of ours prints.
+    pub(crate) fn count(&self, arguments: &[&str], of: &str) -> Result<u64> {
+        let output = self.ours(arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().last().unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_str(line).map_err(|_| {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("{arguments:?} printed '{text}' and '{said}'")
+        })?;
+        Ok(value[of].as_u64().unwrap_or(0))
+    }
+
+    /// `lfs`, of Lustre or the stand-in's.
+    pub(crate) fn lfs(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = if self.is_sandbox() {
+            let mut command = Command::new(artifact("sandbox")?);
+            command.arg("lfs");
+            command
+        } else {
+            Command::new("lfs")
+        };
+        let output = command.args(arguments).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("lfs {arguments:?}: {said}").into());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What `lfs hsm_state` says of a file, without its path: that may hold any word.
+    pub(crate) fn state(&self, path: &Path) -> Result<String> {
+        self.said_of(path, "hsm_state")
+    }
+
+    /// What `lfs hsm_action` says of a file, like "archive running" or "noop".
+    pub(crate) fn action(&self, path: &Path) -> Result<String> {
+        self.said_of(path, "hsm_action")
+    }
+
+    fn said_of(&self, path: &Path, verb: &str) -> Result<String> {
+        let shown = path.display().to_string();
+        let said = self.lfs(&[verb, &shown])?;
+        Ok(said.strip_prefix(&shown).unwrap_or(&said).to_lowercase())
+    }
+
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+        let began = Instant::now();
+        while !is_so(self)? {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("waited in vain: {what}").into());
+            }
+            std::thread::park_timeout(POLL);
+        }
+        Ok(())
+    }
+
+    /// Waits until a file's state has that word, or has it no more.
+    pub(crate) fn until_state(&self, path: &Path, word: &str, has: bool) -> Result<()> {
+        let what = format!("'{}' is {}{word}", path.display(), if has { "" } else { "not " });
+        self.until(&what, |world| Ok(world.state(path)?.contains(word) == has))
+    }
+
+    pub(crate) fn hsm(&self, verb: &str, path: &Path) -> Result<()> {
+        self.lfs(&[verb, &path.display().to_string()]).map(drop)
+    }
+
+    pub(crate) fn file(&self, name: &str, size: usize) -> Result<(PathBuf, Vec<u8>)> {
+        let path = self.dir.join(name);
+        let mut seed = 0x1234_5678_9abc_def1u64 ^ size as u64;
+        let mut content = vec![0; size];
+        for chunk in content.chunks_mut(8) {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let word = seed.to_le_bytes();
+            chunk.copy_from_slice(word.get(..chunk.len()).unwrap_or_default());
+        }
+        std::fs::write(&path, &content)?;
+        Ok((path, content))
+    }
+
+    /// Objects in the bucket whose keys fit a glob, below this case's prefix.
+    pub(crate) fn objects(&self, glob: &str) -> Result<u64> {
+        let url = format!("s3://{}/{}", self.bucket, self.prefix.trim_end_matches('/'));
+        let target = self.dir.join(".listing");
+        std::fs::create_dir_all(&target)?;
+        let target = target.display().to_string();
+        self.count(
+            &["import", &url, &target, "--dry-run", "--json", "--include", glob],
+            "imported",
+        )
+    }
+
+    /// Takes away what the case made.
+    pub(crate) fn clean_up(&mut self) -> Result<()> {
+        if self.daemon.is_some() && !self.is_sandbox() {
+            // The copies first; what can't be removed is told by the bucket.
+            let dir = self.dir.display().to_string();
+            self.ours(&["restore", &dir, "--json"])?;
+            self.ours(&["remove", &dir, "--json"])?;
+        }
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop(PATIENCE)?;
+        }
+        if !self.is_sandbox() {
+            std::fs::remove_dir_all(&self.dir)?;
+        }
+        Ok(())
+    }
+}
+
+fn parse(url: &str) -> Option<(String, String, (String, String))> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (keys, rest) = rest.split_once('@')?;
+    let (key, secret) = keys.split_once(':')?;
+    let (host, bucket) = rest.split_once('/')?;
+    Some((
+        format!("{scheme}://{host}"),
+        bucket.trim_end_matches('/').to_owned(),
+        (key.to_owned(), secret.to_owned()),
+    ))
+}
+
+/// The case fails with this unless it is so.
+pub(crate) fn must(is_so: bool, what: &str) -> Result<()> {
+    if is_so { Ok(()) } else { Err(what.into()) }
+}
