@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::trouble;
 use crate::world::{Result, Skip, World, must};
 
 /// One promise.
@@ -12,7 +13,7 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut World) -> Result<()>,
 }
 
-pub(crate) const ALL: [Case; 15] = [
+pub(crate) const ALL: [Case; 21] = [
     Case {
         name: "round-trip",
         proves: "a file that is archived, released and restored by name has its bytes",
@@ -69,6 +70,36 @@ pub(crate) const ALL: [Case; 15] = [
         run: killed_in_restore,
     },
     Case {
+        name: "cancel-waiting",
+        proves: "an archive that waits with the coordinator is cancelled and is never done",
+        run: trouble::cancel_waiting,
+    },
+    Case {
+        name: "coordinator-stopped",
+        proves: "a coordinator that was stopped and started again is served, without a restart of the copytool",
+        run: trouble::stopped_coordinator,
+    },
+    Case {
+        name: "purge",
+        proves: "after a purge the file can be archived, and what was purged does no harm",
+        run: trouble::purge,
+    },
+    Case {
+        name: "short-timeout",
+        proves: "heartbeats keep an action alive that takes longer than active_request_timeout",
+        run: trouble::short_timeout,
+    },
+    Case {
+        name: "last-unlink",
+        proves: "with remove_archive_on_last_unlink the object goes with the file",
+        run: trouble::last_unlink,
+    },
+    Case {
+        name: "changelog",
+        proves: "a file that nobody asked to archive is archived by export --follow",
+        run: trouble::follow,
+    },
+    Case {
         name: "second-copytool",
         proves: "a second copytool on the same mount is refused",
         run: second_copytool,
@@ -90,7 +121,7 @@ pub(crate) const ALL: [Case; 15] = [
     },
 ];
 
-fn archived(world: &World, path: &Path) -> Result<()> {
+pub(crate) fn archived(world: &World, path: &Path) -> Result<()> {
     world.hsm("hsm_archive", path)?;
     world.until_state(path, "archived", true)
 }
@@ -101,7 +132,7 @@ fn released(world: &World, path: &Path) -> Result<()> {
     must(world.state(path)?.contains("released"), "it is not released")
 }
 
-fn same(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn same(path: &Path, content: &[u8]) -> Result<()> {
     must(std::fs::read(path)? == content, "the bytes differ")
 }
 

@@ -4,6 +4,8 @@
 //! end. It formats nothing, changes no tunable without putting it back, and refuses a mount that is no Lustre.
 
 mod cases;
+mod mds;
+mod trouble;
 mod world;
 
 use std::path::PathBuf;

@@ -41,6 +41,10 @@ pub(crate) struct World {
     pub(crate) bucket: String,
     pub(crate) prefix: String,
     keys: (String, String),
+    /// Tunables of the MDTs, to be put back.
+    pub(crate) before: Vec<(String, String)>,
+    /// Devices and readers of their changelogs, to be taken away.
+    pub(crate) readers: Vec<(String, String)>,
     /// More of the configuration.
     pub(crate) workers: String,
     pub(crate) archive: String,
@@ -76,6 +80,8 @@ impl World {
                 bucket,
                 prefix: format!("{name}/"),
                 keys,
+                before: Vec::new(),
+                readers: Vec::new(),
                 local,
                 workers: String::new(),
                 archive: String::new(),
@@ -97,6 +103,8 @@ impl World {
                 bucket,
                 prefix: format!("{name}/"),
                 keys,
+                before: Vec::new(),
+                readers: Vec::new(),
                 local,
                 workers: String::new(),
                 archive: String::new(),
@@ -274,6 +282,7 @@ impl World {
 
     /// Takes away what the case made.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
+        self.put_back()?;
         if self.daemon.is_some() && !self.is_sandbox() {
             // The copies first; what can't be removed is told by the bucket.
             let dir = self.dir.display().to_string();

@@ -1,0 +1,112 @@
+//! What only an MDS can set: `lctl` where its MDT is mounted on this node, or the stand-in's coordinator.
+
+use std::process::Command;
+
+use lhsm_sandbox::client::Client;
+use lhsm_sandbox_protocol::{HsmControl, Tunable};
+
+use crate::world::{Result, Skip, World};
+
+/// hsm_control's values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Control {
+    Enabled,
+    Shutdown,
+    Purge,
+}
+
+impl Control {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Shutdown => "shutdown",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn control(&mut self, control: Control) -> Result<()> {
+        if self.is_sandbox() {
+            let control = match control {
+                Control::Enabled => HsmControl::Enabled,
+                Control::Shutdown => HsmControl::Shutdown,
+                Control::Purge => HsmControl::Purge,
+            };
+            return Ok(Client::new(&self.mount)?.control(control)?);
+        }
+        lctl(&["set_param", &format!("mdt.*.hsm_control={}", control.word())]).map(drop)
+    }
+
+    /// Seconds without progress until the coordinator gives an action up.
+    pub(crate) fn active_request_timeout(&mut self, seconds: u64) -> Result<()> {
+        if self.is_sandbox() {
+            let mut client = Client::new(&self.mount)?;
+            client.set(Tunable::LoopPeriodMs, 100)?;
+            return Ok(client.set(Tunable::ActiveRequestTimeoutMs, seconds * 1000)?);
+        }
+        self.set("mdt.*.hsm.active_request_timeout", seconds)
+    }
+
+    pub(crate) fn remove_archive_on_last_unlink(&mut self) -> Result<()> {
+        if self.is_sandbox() {
+            return Ok(Client::new(&self.mount)?.set(Tunable::RemoveArchiveOnLastUnlink, 1)?);
+        }
+        self.set("mdt.*.hsm.remove_archive_on_last_unlink", 1)
+    }
+
+    /// A reader's name, and the device that it is of on a real Lustre.
+    pub(crate) fn changelog_user(&mut self) -> Result<String> {
+        if self.is_sandbox() {
+            return Ok(Client::new(&self.mount)?.register_changelog()?);
+        }
+        let devices = lctl(&["list_param", "mdd.*"])?;
+        let mut lines = devices.lines().filter_map(|line| line.strip_prefix("mdd."));
+        let (Some(device), None) = (lines.next(), lines.next()) else {
+            return Err(Skip("it registers a changelog reader on one MDT, and here are several").into());
+        };
+        let user = lctl(&["--device", device, "changelog_register", "-n"])?
+            .trim()
+            .to_owned();
+        self.readers.push((device.to_owned(), user.clone()));
+        Ok(user)
+    }
+
+    fn set(&mut self, name: &str, value: u64) -> Result<()> {
+        // Each MDT's own, to be put back.
+        for line in lctl(&["get_param", name])?.lines() {
+            if let Some(before) = line.split_once('=') {
+                self.before.push((before.0.to_owned(), before.1.to_owned()));
+            }
+        }
+        lctl(&["set_param", &format!("{name}={value}")]).map(drop)
+    }
+
+    /// Tunables as they were, and no reader left behind.
+    pub(crate) fn put_back(&mut self) -> Result<()> {
+        for (name, value) in self.before.drain(..) {
+            lctl(&["set_param", &format!("{name}={value}")])?;
+        }
+        for (device, user) in self.readers.drain(..) {
+            lctl(&["--device", &device, "changelog_deregister", &user])?;
+        }
+        Ok(())
+    }
+}
+
+fn lctl(arguments: &[&str]) -> Result<String> {
+    const NO_MDS: &str = "no MDT is mounted on this node, so its tunables can't be set";
+    let has_mdt = Command::new("lctl")
+        .args(["get_param", "-n", "mdt.*.hsm_control"])
+        .output()
+        .is_ok_and(|output| output.status.success() && !output.stdout.is_empty());
+    if !has_mdt {
+        return Err(Skip(NO_MDS).into());
+    }
+    let output = Command::new("lctl").args(arguments).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("lctl {arguments:?}: {said}").into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
