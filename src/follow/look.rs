@@ -15,7 +15,7 @@ use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::Mount;
 use crate::namespace::{NodeError, node_key, remove_node, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Lane, TransferError, delete, head};
+use crate::transfer::{Lane, TransferError, delete, find};
 use crate::types::{Extras, Fid};
 
 /// What came of it.
@@ -465,10 +465,8 @@ impl Looker<'_> {
                 if but.is_some_and(|but| but.key == key) {
                     continue;
                 }
-                let found = match head(self.lane, follow.control, follow.archive_id, &key, None) {
-                    Ok(found) => found,
-                    Err(TransferError::Store(StoreError::NotFound { .. })) => continue,
-                    Err(error) => return Err(error.into()),
+                let Some(found) = find(self.lane, follow.control, follow.archive_id, &key)? else {
+                    continue;
                 };
                 let owner = Owner::of(&found.metadata);
                 if owner.is_some_and(|owner| owner.fs == follow.mount.name() && owner.fid == fid) {

@@ -8,7 +8,7 @@ use super::look::{LookError, Looker, Seen};
 use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
 use crate::store::{COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Control, Lane, TransferError, copy, head, put_bytes, sweep_key};
+use crate::transfer::{Control, Lane, TransferError, copy, find, head, put_bytes, sweep_key};
 use crate::types::{ArchiveId, Cookie, Fid};
 
 /// What came of it.
@@ -108,10 +108,8 @@ impl Looker<'_> {
 
     fn occupied(&self, seen: &Seen, from: &Location, to: &ObjectKey) -> Result<Key, LookError> {
         let mount = self.follow.mount;
-        let found = match head(self.lane, self.follow.control, from.archive_id, to, None) {
-            Ok(found) => found,
-            Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(Key::Free(Condition::Absent)),
-            Err(error) => return Err(error.into()),
+        let Some(found) = find(self.lane, self.follow.control, from.archive_id, to)? else {
+            return Ok(Key::Free(Condition::Absent));
         };
         let taken = || Key::Taken(format!("'{to}' holds what may be another file's only copy"));
         let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == mount.name()) else {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::lustre::Mount;
 use crate::store::{Condition, FileMetadata, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
-use crate::transfer::{Control, Lane, TransferError, delete, head, put_bytes};
+use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes};
 use crate::types::{ArchiveId, Extras};
 
 /// One entry's trouble, or everybody's.
@@ -82,10 +82,8 @@ pub fn remove_node(
     archive_id: ArchiveId,
     key: &ObjectKey,
 ) -> Result<(), TransferError> {
-    let found = match head(lane, control, archive_id, key, None) {
-        Ok(found) => found,
-        Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(()),
-        Err(error) => return Err(error),
+    let Some(found) = find(lane, control, archive_id, key)? else {
+        return Ok(());
     };
     let location = found.at(archive_id, key);
     match delete(lane, control, &location, |found| {
@@ -132,11 +130,10 @@ fn put(
         if !look {
             return Err(NodeError::All(error));
         }
-        condition = match head(lane, control, archive_id, key, None) {
-            Ok(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
-            Ok(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
-            Err(TransferError::Store(StoreError::NotFound { .. })) => Condition::Absent,
-            Err(error) => return Err(NodeError::All(error)),
+        condition = match find(lane, control, archive_id, key).map_err(NodeError::All)? {
+            Some(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
+            Some(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
+            None => Condition::Absent,
         };
         let store = lane.store(archive_id).map_err(NodeError::All)?;
         if matches!(error, TransferError::Store(StoreError::Unsupported { .. })) {

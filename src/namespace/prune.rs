@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use super::maker::{Fatal, Shared, location_at};
 use super::path::TreePath;
 use super::report::Outcome;
-use crate::store::{ListFrom, Location, Query, StoreError};
-use crate::transfer::{Lane, TransferError, head, pages};
+use crate::store::{ListFrom, Location, Query};
+use crate::transfer::{Lane, find, pages};
 
 /// Deletes what the bucket no longer has, below the target.
 ///
@@ -80,10 +80,8 @@ fn remove(shared: &Shared, lane: &Lane, dir: &super::Dir, path: &TreePath) -> Re
         return Ok(());
     }
     // A listing may leave out what is there; only the store's word on this very key counts.
-    match head(lane, &shared.control, shared.archive_id, &location.key, None) {
-        Ok(_) => return Ok(()),
-        Err(TransferError::Store(StoreError::NotFound { .. })) => {}
-        Err(error) => return Err(error.into()),
+    if find(lane, &shared.control, shared.archive_id, &location.key)?.is_some() {
+        return Ok(());
     }
     let states = shared.mount.states_at(&at).unwrap_or_default();
     if !states.released() && !shared.force {

@@ -8,7 +8,7 @@ use crate::action::{ActionKey, FileSystem as _};
 use crate::lustre::Mount;
 use crate::store::{COOKIE, Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
 use crate::transfer::{
-    Lane, TransferError, delete, head, list as list_page, pages, sweep_uploads, uploads as list_uploads,
+    Lane, TransferError, delete, find, list as list_page, pages, sweep_uploads, uploads as list_uploads,
 };
 use crate::types::{ArchiveId, Cookie, Extent, Timestamp};
 
@@ -82,11 +82,9 @@ pub(super) fn check(
     if !below.is_empty() && is_copy_of(&scrub.mount.path().join(below), archive_id, &key) {
         return Ok(());
     }
-    let found = match head(lane, &scrub.control, archive_id, &key, None) {
-        Ok(found) => found,
+    let Some(found) = find(lane, &scrub.control, archive_id, &key)? else {
         // Gone meanwhile.
-        Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(()),
-        Err(error) => return Err(error.into()),
+        return Ok(());
     };
     let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == scrub.mount.name()) else {
         scrub.count(|counts| counts.foreign += 1);

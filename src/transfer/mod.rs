@@ -29,7 +29,7 @@ pub use error::TransferError;
 pub use lane::Lane;
 pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
-pub use request::{copy, delete, fetch_file, head, list, pages, sweep_key, thaw};
+pub use request::{copy, delete, fetch_file, find, head, list, pages, sweep_key, thaw};
 pub use retry::RetryOptions;
 pub use sweeper::{sweep_uploads, uploads};
 pub use upload::{NoLog, Unfinished, Upload, UploadLog, Uploaded, abort_upload, upload};

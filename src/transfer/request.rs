@@ -33,6 +33,23 @@ pub fn head(
     }))
 }
 
+/// What is at a key, if anything is.
+///
+/// # Errors
+/// The store's refusal.
+pub fn find(
+    lane: &Lane,
+    control: &Control,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+) -> Result<Option<ObjectInfo>, TransferError> {
+    match head(lane, control, archive_id, key, None) {
+        Ok(found) => Ok(Some(found)),
+        Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A whole object in a local file without a name, proven as a restore is.
 ///
 /// # Errors

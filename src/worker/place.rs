@@ -14,7 +14,7 @@ use super::metadata::{Described, discard};
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions};
-use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, sweep_key, upload};
+use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, find, sweep_key, upload};
 use crate::types::{ArchiveId, Fid};
 
 /// Enough for any honest race; each round answers something that another writer just did.
@@ -251,7 +251,7 @@ fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upl
 }
 
 fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
-    match head(lane, control, to)? {
+    match find(lane, control, to.archive_id, &to.key)? {
         None => to.condition = Condition::Absent,
         // An imported one that nobody changed.
         Some(found) if Owner::of(&found.metadata).is_none() && to.condition == Condition::Match(found.etag.clone()) => {
@@ -260,7 +260,7 @@ fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &
         Some(_) => {
             let taken = to.key.clone();
             to.key = taken.beside(owner.fid)?;
-            to.condition = match head(lane, control, to)? {
+            to.condition = match find(lane, control, to.archive_id, &to.key)? {
                 Some(found) => Condition::Match(found.etag),
                 None => Condition::Absent,
             };
@@ -269,14 +269,6 @@ fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &
         }
     }
     Ok(())
-}
-
-fn head(lane: &Lane, control: &Control, to: &Upload) -> Result<Option<ObjectInfo>, JobError> {
-    match crate::transfer::head(lane, control, to.archive_id, &to.key, None) {
-        Ok(found) => Ok(Some(found)),
-        Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// An object of this file, or of a file of this file system that exists no more.

@@ -6,7 +6,7 @@ use super::metadata::discard_sidecar;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Control, Lane, TransferError, delete, head};
+use crate::transfer::{Control, Lane, TransferError, delete, find};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
@@ -81,17 +81,16 @@ fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Op
     };
     let target = lane.store(archive_id)?.target();
     let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
-    match head(lane, control, archive_id, &key, None) {
-        Ok(found)
+    match find(lane, control, archive_id, &key)? {
+        Some(found)
             if Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid) =>
         {
             Ok(Some(found.at(archive_id, &key)))
         }
-        Ok(_) => {
+        Some(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");
             Ok(None)
         }
-        Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
+        None => Ok(None),
     }
 }

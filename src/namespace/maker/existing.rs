@@ -7,8 +7,8 @@ use crate::lustre::HsmStates;
 use crate::namespace::path::TreePath;
 use crate::namespace::tree::Dir;
 use crate::namespace::{OnConflict, Paths};
-use crate::store::{Location, StoreError};
-use crate::transfer::{TransferError, head};
+use crate::store::Location;
+use crate::transfer::find;
 
 /// What to do.
 pub(super) enum Existing {
@@ -146,12 +146,9 @@ impl Maker<'_> {
     /// archived anew since, and its record is the newer one.
     pub(super) fn is_current(&self, known: &Known, seen: &Seen) -> Result<bool, Trouble> {
         let shared = self.shared;
-        let found = match head(&self.lane, &shared.control, shared.archive_id, &known.key, None) {
-            Ok(found) => found,
-            Err(TransferError::Store(StoreError::NotFound { .. })) => {
-                return Err(Trouble::Conflict("its object is gone since it was listed".into()));
-            }
-            Err(error) => return Err(Fatal::Store(error).into()),
+        let found = find(&self.lane, &shared.control, shared.archive_id, &known.key).map_err(Fatal::Store)?;
+        let Some(found) = found else {
+            return Err(Trouble::Conflict("its object is gone since it was listed".into()));
         };
         let wanted = self.location(known);
         if found.etag == wanted.etag && found.size == wanted.size {
