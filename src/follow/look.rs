@@ -15,7 +15,7 @@ use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::Mount;
 use crate::namespace::{NodeError, node_key, remove_node, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Lane, TransferError, delete, find};
+use crate::transfer::{Lane, TransferError, delete, discard_sidecar, find};
 use crate::types::{Extras, Fid};
 
 /// What came of it.
@@ -153,6 +153,11 @@ fn nothing() -> Handled {
     }
 }
 
+/// A record, if it is one.
+pub(super) fn read(record: Option<Vec<u8>>) -> Option<Location> {
+    Location::from_bytes(&record?).ok()
+}
+
 impl Looker<'_> {
     pub(super) fn look(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
         let mount = self.follow.mount;
@@ -285,13 +290,9 @@ impl Looker<'_> {
             return Ok(nothing());
         };
         let location = Location::from_bytes(&record).map_err(|error| LookError::This(error.to_string()))?;
-        let Ok(store) = self.lane.store(location.archive_id) else {
-            return Ok(nothing());
-        };
         if location.archive_id != follow.archive_id {
             return Ok(nothing());
         }
-        let target = store.target();
         let natural = match target.layout {
             KeyLayout::Path if follow.propagate.rename && !location.pinned => {
                 ObjectKey::from_path(&target.prefix, &seen.path).ok()
@@ -418,20 +419,22 @@ impl Looker<'_> {
         Ok(true)
     }
 
+    /// By a file's record; `None`: it has none that can be read, or there is no such file.
+    pub(super) fn copy_of(&self, fid: Fid) -> Result<Option<Location>, LookError> {
+        match self.follow.mount.map(fid) {
+            Ok(record) => Ok(read(record)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether an object is the copy of another file than that, by the book and by what has its path.
     pub(super) fn is_anothers(&self, fid: Fid, location: &Location) -> Result<bool, LookError> {
         let mount = self.follow.mount;
-        let names = |record: Option<Vec<u8>>| {
-            let named = record.and_then(|record| Location::from_bytes(&record).ok());
-            named.is_some_and(|named| named.archive_id == location.archive_id && named.key == location.key)
-        };
-        if let Some(other) = self.book.file_of(&location.key)?.filter(|other| *other != fid) {
-            match mount.map(other) {
-                Ok(record) if names(record.clone()) => return Ok(true),
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
+        if let Some(other) = self.book.file_of(&location.key)?.filter(|other| *other != fid)
+            && self.copy_of(other)?.is_some_and(|now| now.is_at(location))
+        {
+            return Ok(true);
         }
         let prefix = &self.lane.store(location.archive_id)?.target().prefix;
         let below = location
@@ -441,7 +444,7 @@ impl Looker<'_> {
             .unwrap_or(location.key.as_str());
         let path = mount.path().join(below);
         match mount.fid_at(&path) {
-            Ok(there) if there != fid => Ok(names(Mount::map_at(&path)?)),
+            Ok(there) if there != fid => Ok(read(Mount::map_at(&path)?).is_some_and(|now| now.is_at(location))),
             Ok(_) => Ok(false),
             Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(false),
             Err(error) => Err(error.into()),
@@ -491,13 +494,8 @@ impl Looker<'_> {
         if self.lane.store(location.archive_id).is_err() {
             return Ok(false);
         }
-        let now = match follow.mount.map(fid) {
-            Ok(record) => record.and_then(|record| Location::from_bytes(&record).ok()),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
-        };
-        let is_named = |now: &Location| now.archive_id == location.archive_id && now.key == location.key;
-        if now.as_ref().is_some_and(is_named) || self.is_anothers(fid, location)? {
+        let now = self.copy_of(fid)?;
+        if now.as_ref().is_some_and(|now| now.is_at(location)) || self.is_anothers(fid, location)? {
             return Ok(false);
         }
         let is_ours = |found: &crate::store::ObjectInfo| {
@@ -511,17 +509,7 @@ impl Looker<'_> {
             Err(TransferError::Store(StoreError::Precondition { .. })) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        let kept = now.and_then(|now| now.sidecar);
-        if let Some(sidecar) = location
-            .sidecar
-            .as_ref()
-            .filter(|sidecar| kept.as_ref() != Some(sidecar))
-        {
-            let swept = crate::transfer::sweep_key(self.lane, location.archive_id, sidecar, None, |_| true);
-            if let Err(error) = swept {
-                tracing::warn!(%sidecar, %error, "metadata of no object could not be deleted: an orphan");
-            }
-        }
+        discard_sidecar(self.lane, location.archive_id, location.sidecar.as_ref(), now.as_ref());
         Ok(true)
     }
 }

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::look::{LookError, Looker, Seen};
+use super::look::{LookError, Looker, Seen, read};
 use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
-use crate::store::{COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Control, Lane, TransferError, copy, find, head, put_bytes, sweep_key};
+use crate::store::{COOKIE, Condition, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
+use crate::transfer::{Control, Described, Lane, TransferError, copy, describe, find, head, put_bytes, sweep_key};
 use crate::types::{ArchiveId, Cookie, Fid};
 
 /// What came of it.
@@ -80,7 +80,7 @@ impl Looker<'_> {
             etag: found.etag.clone(),
             ..from.clone()
         };
-        let (metadata, sidecar) = self.metadata(seen, from, &found)?;
+        let Described { metadata, sidecar } = self.describe(seen, from, &found)?;
         let copied = copy(self.lane, control, &source, (to, &condition), &metadata);
         let mut made = match copied {
             Err(TransferError::Store(StoreError::Precondition { .. })) => {
@@ -88,7 +88,8 @@ impl Looker<'_> {
             }
             copied => copied?,
         };
-        made.sidecar = sidecar;
+        // One that is not needed any more goes with the copy.
+        made.sidecar = sidecar.or_else(|| from.sidecar.clone());
         // The file's record still means what was copied? Whatever can't be read has changed.
         let unchanged = mount.map(fid).is_ok_and(|now| now.as_deref() == Some(record))
             && mount.states_of(fid).is_ok_and(HsmStates::is_clean);
@@ -131,8 +132,7 @@ impl Looker<'_> {
     /// Whether a file is to get another key than the one that its copy has.
     fn goes_elsewhere(&self, fid: Fid, there: &Location) -> Result<bool, LookError> {
         let mount = self.follow.mount;
-        let record = mount.map(fid)?;
-        let Some(now) = record.and_then(|record| Location::from_bytes(&record).ok()) else {
+        let Some(now) = read(mount.map(fid)?) else {
             return Ok(false);
         };
         let prefix = &self.lane.store(there.archive_id)?.target().prefix;
@@ -165,49 +165,27 @@ impl Looker<'_> {
         }
     }
 
-    fn metadata(
-        &self,
-        seen: &Seen,
-        from: &Location,
-        found: &ObjectInfo,
-    ) -> Result<(HashMap<String, String>, Option<ObjectKey>), LookError> {
-        let follow = self.follow;
+    fn describe(&self, seen: &Seen, from: &Location, found: &ObjectInfo) -> Result<Described, LookError> {
         let owner = Owner {
-            fs: follow.mount.name().to_owned(),
+            fs: self.follow.mount.name().to_owned(),
             fid: seen.fid,
         };
-        let prefix = &self.lane.store(from.archive_id)?.target().prefix;
         let cookie = found.metadata.get(COOKIE);
         let number = cookie.and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
-        let sidecar = ObjectKey::sidecar(prefix, seen.fid, Cookie(number.unwrap_or(0)));
-        let sidecar = sidecar.map_err(TransferError::from)?;
-        let described = FileMetadata::new(Some(owner.clone()), &seen.stat, seen.extras.clone());
-        let (mut metadata, rest) = described.to_maps(&sidecar);
-        let mark = cookie.cloned().unwrap_or_else(|| Cookie(0).to_string());
-        metadata.insert(COOKIE.to_owned(), mark.clone());
-        if rest.is_empty() {
-            return Ok((metadata, from.sidecar.clone()));
-        }
-        let body = serde_json::to_vec(&rest).map_err(|error| LookError::This(error.to_string()))?;
-        let mut of_sidecar = owner.to_map();
-        of_sidecar.insert(COOKIE.to_owned(), mark);
-        let to = (&sidecar, Condition::None);
-        put_bytes(self.lane, follow.control, from.archive_id, to, &body, of_sidecar)?;
-        Ok((metadata, Some(sidecar)))
+        Ok(describe(
+            self.lane,
+            self.follow.control,
+            from.archive_id,
+            (&owner, Cookie(number.unwrap_or(0))),
+            (&seen.stat, seen.extras.clone()),
+        )?)
     }
 
     /// The object that was made, if it is nobody's: neither another writer's, nor by now the file's copy.
     fn undo(&self, fid: Fid, made: &Location, metadata: &HashMap<String, String>) {
         let is_ours = |found: &ObjectInfo| {
-            let named = self.follow.mount.map(fid).map(|record| {
-                let now = record.and_then(|record| Location::from_bytes(&record).ok());
-                now.is_some_and(|now| now.archive_id == made.archive_id && now.key == made.key)
-            });
-            let free = match named {
-                Ok(named) => !named,
-                Err(error) => error.is_not_found(),
-            };
-            free && found.etag == made.etag && found.metadata.get(COOKIE) == metadata.get(COOKIE)
+            let named = self.copy_of(fid).map(|now| now.is_some_and(|now| now.is_at(made)));
+            matches!(named, Ok(false)) && found.etag == made.etag && found.metadata.get(COOKIE) == metadata.get(COOKIE)
         };
         let swept = sweep_key(self.lane, made.archive_id, &made.key, made.version.as_deref(), is_ours);
         if let Err(error) = swept {

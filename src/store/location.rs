@@ -94,6 +94,12 @@ impl Location {
         self.checksum.is_some() && self.checksum == found.checksum && self.size == found.size
     }
 
+    /// Whether both are at the same key of the same archive: one may have replaced the other there.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.archive_id == other.archive_id && self.key == other.key
+    }
+
     /// The bytes for the xattr.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -17,6 +17,7 @@ mod parts;
 mod plan;
 mod request;
 mod retry;
+mod sidecar;
 mod sparse;
 mod sweeper;
 mod turns;
@@ -31,6 +32,7 @@ pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use request::{copy, delete, fetch_file, find, head, list, pages, sweep_key, thaw};
 pub use retry::RetryOptions;
+pub use sidecar::{Described, describe, discard_sidecar};
 pub use sweeper::{sweep_uploads, uploads};
 pub use upload::{NoLog, Unfinished, Upload, UploadLog, Uploaded, abort_upload, upload};
 

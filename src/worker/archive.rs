@@ -4,12 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use super::metadata::{discard_former_sidecar, discard_sidecar};
 use super::place::{Placed, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{Location, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, sweep_key};
+use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
 
 pub(super) fn archive(
     site: &Site,
@@ -96,25 +95,13 @@ fn settle_copy(
         Ok(()) => {
             if is_unlinked(file) {
                 tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, &placed.location);
+                discard(lane, &placed.location, None);
             } else {
                 site.journal.remember(item.fid, &placed.location);
             }
             match (&placed.previous, replaced) {
-                (_, Some(previous)) => {
-                    let sidecar = previous
-                        .sidecar
-                        .clone()
-                        .filter(|key| placed.location.sidecar.as_ref() != Some(key));
-                    discard(
-                        lane,
-                        &Location {
-                            sidecar,
-                            ..previous.clone()
-                        },
-                    );
-                }
-                (Some(previous), None) => discard_former_sidecar(lane, previous, &placed.location),
+                (_, Some(previous)) => discard(lane, previous, Some(&placed.location)),
+                (Some(previous), None) => discard_sidecar_of(lane, previous, Some(&placed.location)),
                 (None, None) => {}
             }
             Ended::done(size).about(&placed.location.key)
@@ -144,11 +131,11 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(previous) if placed.in_place() && location.version.is_none() => {
-            discard_former_sidecar(lane, previous, location);
+            discard_sidecar_of(lane, previous, Some(location));
             let mapped = site.fs.set_map(item.fid, &location.to_bytes());
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location);
+                discard(lane, location, None);
             } else {
                 tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
                      the file's data is in Lustre and is archived again with the next request");
@@ -157,22 +144,12 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         }
         Some(previous) => {
             let restored = site.fs.set_map(item.fid, &previous.to_bytes());
-            let sidecar = location
-                .sidecar
-                .clone()
-                .filter(|key| previous.sidecar.as_ref() != Some(key));
-            discard(
-                lane,
-                &Location {
-                    sidecar,
-                    ..location.clone()
-                },
-            );
+            discard(lane, location, Some(previous));
             restored
         }
         None => {
             let cleared = site.fs.clear_map(item.fid);
-            discard(lane, location);
+            discard(lane, location, None);
             cleared
         }
     };
@@ -190,9 +167,14 @@ fn is_unlinked(file: &File) -> bool {
     }
 }
 
-/// Deletes exactly that object. One that can't be deleted is an orphan in the log, not a failure.
-fn discard(lane: &Lane, location: &Location) {
-    discard_sidecar(lane, location);
+fn discard_sidecar_of(lane: &Lane, location: &Location, kept: Option<&Location>) {
+    discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), kept);
+}
+
+/// Deletes exactly that object, and its sidecar, unless that is the one of `kept`, too. One that can't be deleted is an
+/// orphan in the log, not a failure.
+fn discard(lane: &Lane, location: &Location, kept: Option<&Location>) {
+    discard_sidecar_of(lane, location, kept);
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
         lane,

@@ -9,7 +9,6 @@ mod archive;
 mod crew;
 mod error;
 mod log;
-mod metadata;
 mod place;
 mod remove;
 mod restore;

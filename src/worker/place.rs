@@ -6,15 +6,17 @@
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it.
 
 use std::fs::File;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log::Log;
-use super::metadata::{Described, discard};
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions};
-use crate::transfer::{Control, Helpers, Lane, TransferError, Upload, find, sweep_key, upload};
+use crate::transfer::{
+    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, sweep_key, upload,
+};
 use crate::types::{ArchiveId, Fid};
 
 /// Enough for any honest race; each round answers something that another writer just did.
@@ -31,9 +33,9 @@ pub(super) struct Placed {
 impl Placed {
     /// Whether the previous copy's object was replaced in place (and is gone, without versioning).
     pub(super) fn in_place(&self) -> bool {
-        self.previous.as_ref().is_some_and(|previous| {
-            previous.key == self.location.key && previous.archive_id == self.location.archive_id
-        })
+        self.previous
+            .as_ref()
+            .is_some_and(|previous| previous.is_at(&self.location))
     }
 }
 
@@ -98,7 +100,9 @@ pub(super) fn place(
         fs: site.fs.name().to_owned(),
         fid: item.fid,
     };
-    let Described { metadata, sidecar } = Described::store(site, lane, control, item, archive_id, (file, &stat), path)?;
+    let mut extras = site.fs.extras(item.fid, file)?;
+    extras.path = path.map(|path| path.into_os_string().into_vec());
+    let Described { metadata, sidecar } = describe(lane, control, archive_id, (&owner, item.cookie), (&stat, extras))?;
     let to = Upload {
         archive_id,
         key: natural.clone(),
@@ -122,14 +126,7 @@ pub(super) fn place(
             previous,
         }),
         Err(error) => {
-            let is_kept = |key: &ObjectKey| {
-                previous
-                    .as_ref()
-                    .is_some_and(|previous| previous.sidecar.as_ref() == Some(key))
-            };
-            if let Some(sidecar) = sidecar.filter(|key| !is_kept(key)) {
-                discard(lane, archive_id, &sidecar);
-            }
+            discard_sidecar(lane, archive_id, sidecar.as_ref(), previous.as_ref());
             Err(error)
         }
     }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::metadata::discard_sidecar;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Control, Lane, TransferError, delete, find};
+use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
@@ -53,7 +52,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         Err(error) => return Err(error.into()),
     }
     match delete(lane, control, &location, |found| is_copy_of(site, item, found)) {
-        Ok(()) => discard_sidecar(lane, &location),
+        Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), None),
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone");
         }

@@ -1,7 +1,7 @@
 //! A sandbox, a store and the daemon between them.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lhsm_sandbox::process::{self, Daemon, Spawn};
 use lhsm_sandbox::protocol::{Action, Fid, FileState, states};
@@ -250,6 +250,19 @@ impl Drop for Rig {
                 "the log has a secret:\n{log}"
             );
         }
+    }
+}
+
+/// Waits for what comes soon.
+#[track_caller]
+pub(crate) fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "it did not come");
+        std::thread::yield_now();
     }
 }
 

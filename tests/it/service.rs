@@ -5,27 +5,13 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use lhsm_sandbox::protocol::Action;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::rig::{PATIENCE, Rig, Setup};
-
-/// Waits for what comes soon.
-#[track_caller]
-fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "it did not come");
-        std::thread::yield_now();
-    }
-}
+use crate::rig::{PATIENCE, Rig, Setup, until};
 
 impl Rig {
     /// The daemon with more arguments than the usual ones.
