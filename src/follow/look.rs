@@ -13,9 +13,9 @@ use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::Mount;
-use crate::namespace::{NodeError, node_key, remove_node, write_node};
-use crate::store::{KeyLayout, Location, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Lane, TransferError, delete, discard_sidecar, find};
+use crate::namespace::{NodeError, node_key, write_node};
+use crate::store::{KeyLayout, Location, ObjectKey, Store, StoreError};
+use crate::transfer::{Lane, TransferError};
 use crate::types::{Extras, Fid};
 
 /// What came of it.
@@ -139,7 +139,7 @@ fn print_of(stat: &Metadata, extras: &Extras) -> u64 {
     checksum(CrcAlgorithm::Crc64Nvme, told.as_bytes())
 }
 
-fn done(known: Option<Known>, counts: Counts) -> Handled {
+pub(super) fn done(known: Option<Known>, counts: Counts) -> Handled {
     Handled::Done {
         known: Some(known),
         counts,
@@ -233,18 +233,6 @@ impl Looker<'_> {
             }
             _ => Ok(done(Some(known), counts)),
         }
-    }
-
-    /// Not where another directory or symlink has the key by now: its own look has written it.
-    fn remove_node_of(&self, key: &ObjectKey) -> Result<(), LookError> {
-        let follow = self.follow;
-        let target = self.lane.store(follow.archive_id)?.target();
-        let below = key.as_str().strip_prefix(&target.prefix).unwrap_or(key.as_str());
-        let there = follow.mount.path().join(below.trim_end_matches('/')).symlink_metadata();
-        if there.is_ok_and(|stat| stat.is_symlink() || (stat.is_dir() && key.as_str().ends_with('/'))) {
-            return Ok(());
-        }
-        Ok(remove_node(self.lane, follow.control, follow.archive_id, key)?)
     }
 
     fn file(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<Handled, LookError> {
@@ -355,161 +343,10 @@ impl Looker<'_> {
         })
     }
 
-    /// `false`: not now.
-    pub(super) fn delete_former(&self, fid: Fid, former: &Location) -> Result<bool, LookError> {
-        if self.follow.mount.has_action(fid)? {
-            return Ok(false);
-        }
-        self.delete_copy(fid, former)?;
-        Ok(true)
-    }
-
     fn gone(&self, fid: Fid) -> Result<Handled, LookError> {
         Ok(match self.book.get(fid)? {
             None if !self.catching_up => nothing(),
             _ => Handled::Gone,
         })
-    }
-
-    /// Its object goes, if no other file has it: what was there was seen before.
-    pub(super) fn end(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
-        if !self.is_dead(fid)? {
-            return Ok(Handled::Again("it is there again, or still open".into()));
-        }
-        let known = self.book.get(fid)?;
-        let mut counts = Counts::default();
-        if self.follow.propagate.delete {
-            match &known {
-                Some(Known::File {
-                    location: Some(location),
-                    ..
-                }) => {
-                    counts.deleted = u64::from(self.delete_copy(fid, location)?);
-                }
-                Some(Known::Node { key, .. }) => {
-                    self.remove_node_of(key)?;
-                    counts.deleted = 1;
-                }
-                Some(Known::File { location: None, .. }) | None => {}
-            }
-            // It was archived, and gone before that was written down.
-            if self.catching_up || matches!(known, Some(Known::File { location: None, .. })) {
-                counts.deleted |= u64::from(self.delete_under(fid, names, None)?);
-            }
-        }
-        Ok(done(None, counts))
-    }
-
-    /// No name is left, nobody has it open, and the mount point still is the file system.
-    pub(super) fn is_dead(&self, fid: Fid) -> Result<bool, LookError> {
-        let mount = self.follow.mount;
-        match mount.path_of(fid) {
-            Ok(_) => return Ok(false),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        match mount.size_of(fid) {
-            Ok(_) => return Ok(false),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        if !mount.is_there() {
-            return Err(LookError::Passing("the mount point is not there".into()));
-        }
-        Ok(true)
-    }
-
-    /// By a file's record; `None`: it has none that can be read, or there is no such file.
-    pub(super) fn copy_of(&self, fid: Fid) -> Result<Option<Location>, LookError> {
-        match self.follow.mount.map(fid) {
-            Ok(record) => Ok(read(record)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Whether an object is the copy of another file than that, by the book and by what has its path.
-    pub(super) fn is_anothers(&self, fid: Fid, location: &Location) -> Result<bool, LookError> {
-        let mount = self.follow.mount;
-        if let Some(other) = self.book.file_of(&location.key)?.filter(|other| *other != fid)
-            && self.copy_of(other)?.is_some_and(|now| now.is_at(location))
-        {
-            return Ok(true);
-        }
-        let prefix = &self.lane.store(location.archive_id)?.target().prefix;
-        let below = location
-            .key
-            .as_str()
-            .strip_prefix(prefix)
-            .unwrap_or(location.key.as_str());
-        let path = mount.path().join(below);
-        match mount.fid_at(&path) {
-            Ok(there) if there != fid => Ok(read(Mount::map_at(&path)?).is_some_and(|now| now.is_at(location))),
-            Ok(_) => Ok(false),
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// What is left of a FID under names that it had; `but` is its copy.
-    fn delete_under(&self, fid: Fid, names: &[Name], but: Option<&Location>) -> Result<bool, LookError> {
-        let follow = self.follow;
-        let prefix = &self.lane.store(follow.archive_id)?.target().prefix;
-        let mut deleted = false;
-        for (parent, name) in names {
-            let Ok(directory) = follow.mount.path_of(*parent) else {
-                continue;
-            };
-            let below = directory.join(name);
-            let Ok(key) = ObjectKey::from_path(prefix, &below) else {
-                continue;
-            };
-            for key in [Ok(key.clone()), key.beside(fid)].into_iter().flatten() {
-                if but.is_some_and(|but| but.key == key) {
-                    continue;
-                }
-                let Some(found) = find(self.lane, follow.control, follow.archive_id, &key)? else {
-                    continue;
-                };
-                let owner = Owner::of(&found.metadata);
-                if owner.is_some_and(|owner| owner.fs == follow.mount.name() && owner.fid == fid) {
-                    deleted |= self.delete_copy(fid, &found.at(follow.archive_id, &key))?;
-                }
-            }
-            if but.is_none() {
-                for key in [false, true]
-                    .into_iter()
-                    .flat_map(|is_dir| node_key(prefix, &below, is_dir))
-                {
-                    self.remove_node_of(&key)?;
-                }
-            }
-        }
-        Ok(deleted)
-    }
-
-    /// Only the object that is this file's, and no longer its copy. `false`: it stays.
-    pub(super) fn delete_copy(&self, fid: Fid, location: &Location) -> Result<bool, LookError> {
-        let follow = self.follow;
-        if self.lane.store(location.archive_id).is_err() {
-            return Ok(false);
-        }
-        let now = self.copy_of(fid)?;
-        if now.as_ref().is_some_and(|now| now.is_at(location)) || self.is_anothers(fid, location)? {
-            return Ok(false);
-        }
-        let is_ours = |found: &crate::store::ObjectInfo| {
-            // An imported one says nothing of a file.
-            Owner::of(&found.metadata).map_or(location.pinned, |owner| {
-                owner.fs == follow.mount.name() && owner.fid == fid
-            })
-        };
-        match delete(self.lane, follow.control, location, is_ours) {
-            Ok(()) => {}
-            Err(TransferError::Store(StoreError::Precondition { .. })) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-        discard_sidecar(self.lane, location.archive_id, location.sidecar.as_ref(), now.as_ref());
-        Ok(true)
     }
 }

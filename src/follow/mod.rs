@@ -2,12 +2,14 @@
 //! archived, and moved or removed in the bucket where that is asked for.
 //!
 //! The records only say where to look. What is done follows from how the file is when it is looked at, so a record
-//! that comes twice, or late, does no harm. `pending` holds FIDs until they are quiet, `look` deals with one, `book`
-//! is what must survive, `scan` goes through everything when records were lost.
+//! that comes twice, or late, does no harm. `changelogs` reads them, `pending` holds FIDs until they are quiet,
+//! `look` deals with one, `book` is what must survive, `scan` goes through everything when records were lost.
 
 mod book;
+mod changelogs;
 mod look;
 mod pending;
+mod remove;
 mod restate;
 mod scan;
 
@@ -27,26 +29,17 @@ use self::restate::heeds_conditions;
 use crate::action::{FileSystem as _, HsmError};
 use crate::fleet::Fleet;
 use crate::jobs::{self, Ledger, LedgerError, Select, Spec};
-use crate::lustre::{Change, ChangeRecord, Mount, UserAction};
+use crate::lustre::{Mount, UserAction};
 use crate::transfer::{Control, Lane, Stop, TransferError};
 use crate::types::{ArchiveId, Fid, Timestamp};
 
 /// Dealt with at once.
 const BATCH: usize = 2000;
-/// What waits in memory; the rest waits in the changelogs.
-const MOST_PENDING: usize = 200_000;
 /// Between two looks at changelogs that had nothing new.
 const POLL: Duration = Duration::from_secs(1);
-/// Read at a time: within so many, records may be out of order (2.10).
-const CHUNK: usize = 4096;
 /// Where something is about to come.
 const GLANCE: Duration = Duration::from_millis(50);
-/// A record that is not there may still be on its way: since 2.17 they are written in parallel (LU-18218).
-const GAP: Duration = Duration::from_secs(2);
-/// Passes in a row in which a changelog can't be read, because the client or an MDT is away.
-const TROUBLE: u32 = 600;
-/// Between two looks at which MDTs there are, and at what was tried in vain.
-const MDTS: Duration = Duration::from_secs(60);
+/// Between two looks at what was tried in vain.
 const OWED: Duration = Duration::from_secs(3600);
 /// For archives of one batch; what is not done by then is looked at again.
 const LONGEST_JOB: Duration = Duration::from_secs(300);
@@ -157,7 +150,8 @@ pub enum FollowError {
     Store(#[from] TransferError),
     /// A changelog without a reader.
     #[error(
-        "no reader is named for {0}: register one on its MDS (lctl --device {0} changelog_register) and add          {0}=NAME to --changelog-user"
+        "no reader is named for {0}: register one on its MDS (lctl --device {0} changelog_register) and add \
+         {0}=NAME to --changelog-user"
     )]
     NoUser(String),
     /// Archives could not be asked for.
@@ -239,14 +233,6 @@ struct State<'a> {
     put_back: u64,
 }
 
-/// What a pass over the changelogs found.
-#[derive(Clone, Copy, Default)]
-struct Read {
-    records: usize,
-    /// A record is missing and may still come, or a changelog could not be read.
-    waits: bool,
-}
-
 impl State<'_> {
     fn run(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
         let mut owed_at = None::<Instant>;
@@ -289,121 +275,6 @@ impl State<'_> {
             }
         }
         Ok(())
-    }
-
-    /// One that is new, or was never read, makes a look at everything necessary.
-    fn find_mdts(&mut self) -> Result<(), FollowError> {
-        if self.seen_mdts.is_some_and(|at| at.elapsed() < MDTS) {
-            return Ok(());
-        }
-        match self.follow.mount.mdt_names() {
-            Ok(mdts) => self.mdts = mdts,
-            Err(error) if self.seen_mdts.is_some() && is_passing(error.errno) => {}
-            Err(error) => return Err(FollowError::Mdts(error)),
-        }
-        self.seen_mdts = Some(Instant::now());
-        for (mdt, name) in &self.mdts {
-            if self.follow.users.of(name).is_none() {
-                return Err(FollowError::NoUser(name.clone()));
-            }
-            if self.book.place(*mdt)?.is_none() {
-                self.book.owe_scan(true)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything that a former process may have seen was dealt with.
-    fn has_caught_up(&self) -> bool {
-        self.mdts.iter().all(|(mdt, _)| {
-            let newest = self.newest.get(mdt);
-            newest.is_some_and(|newest| self.pending.place(*mdt).unwrap_or(*newest) >= *newest)
-        })
-    }
-
-    /// Reads what is new.
-    fn read(&mut self) -> Result<Read, FollowError> {
-        let mut read = Read::default();
-        let mut ends = true;
-        for (mdt, name) in self.mdts.clone() {
-            // Once means: up to here.
-            if self.follow.once && self.newest.contains_key(&mdt) {
-                continue;
-            }
-            match self.read_one(mdt, &name) {
-                Ok((records, state)) => {
-                    read.records += records;
-                    read.waits |= state == End::Waits;
-                    ends &= state == End::Reached;
-                    self.troubles = 0;
-                }
-                Err(FollowError::Changelog { source, .. }) if is_passing(source.errno) && self.troubles < TROUBLE => {
-                    if self.troubles == 0 {
-                        tracing::warn!(mdt = name, error = %source, "its changelog can't be read for the moment");
-                    }
-                    self.troubles += 1;
-                    read.waits = true;
-                    ends = false;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if ends {
-            self.pending.next_round();
-        }
-        self.counts.records += read.records as u64;
-        Ok(read)
-    }
-
-    fn read_one(&mut self, mdt: u32, name: &str) -> Result<(usize, End), FollowError> {
-        let failed = |source| FollowError::Changelog {
-            mdt: name.to_owned(),
-            source,
-        };
-        let before = self.pending.last_read(mdt).or(self.book.place(mdt)?).unwrap_or(0);
-        let mut last = before;
-        let mut records = 0;
-        let mut changelog = self.follow.mount.changelog(name, last + 1).map_err(failed)?;
-        while self.pending.len() < MOST_PENDING && !self.follow.stopped() {
-            let mut chunk = Vec::new();
-            while chunk.len() < CHUNK
-                && let Some(record) = changelog.read().map_err(failed)?
-            {
-                chunk.push(record);
-            }
-            let is_end = chunk.len() < CHUNK;
-            chunk.sort_by_key(|record| record.index);
-            for record in chunk {
-                if record.index <= last {
-                    continue;
-                }
-                // Before the first one nothing is known.
-                if last > 0 && record.index > last + 1 {
-                    let since = *self.gaps.entry(mdt).or_insert_with(Instant::now);
-                    if since.elapsed() < GAP {
-                        return Ok((records, End::Waits));
-                    }
-                    let missing = record.index - last - 1;
-                    tracing::warn!(
-                        mdt = name,
-                        missing,
-                        "records of the changelog are gone: looking through everything"
-                    );
-                    self.book.owe_scan(true)?;
-                }
-                self.gaps.remove(&mdt);
-                last = record.index;
-                records += 1;
-                let now = Instant::now();
-                self.pending
-                    .note((mdt, record.index), concerned(&record), now, self.follow.quiet);
-            }
-            if is_end {
-                self.newest.entry(mdt).or_insert(last);
-                return Ok((records, End::Reached));
-            }
-        }
-        Ok((records, End::More))
     }
 
     /// Looks at each, has archived what needs it, and looks at that again.
@@ -565,13 +436,18 @@ impl State<'_> {
         Ok(moved)
     }
 
-    /// What is not its fault is not counted.
-    fn later(&mut self, fid: Fid) -> Result<(), FollowError> {
+    /// What no record is about would be forgotten with this process.
+    fn keep(&mut self, fid: Fid) -> Result<(), BookError> {
         self.put_back += 1;
-        // What no record is about would be forgotten with this process.
         if !self.pending.has_record(fid) {
             self.book.owe(fid)?;
         }
+        Ok(())
+    }
+
+    /// What is not its fault is not counted.
+    fn later(&mut self, fid: Fid) -> Result<(), FollowError> {
+        self.keep(fid)?;
         let now = Instant::now();
         self.pending.reopen(fid, now);
         self.pending.postpone(fid, now + PAUSE);
@@ -579,10 +455,7 @@ impl State<'_> {
     }
 
     fn try_again(&mut self, fid: Fid, name: &str, why: &str) -> Result<(), FollowError> {
-        self.put_back += 1;
-        if !self.pending.has_record(fid) {
-            self.book.owe(fid)?;
-        }
+        self.keep(fid)?;
         let tries = self.pending.put_back(fid, Instant::now());
         if tries >= TRIES {
             tracing::warn!(
@@ -645,35 +518,6 @@ impl State<'_> {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// What was dealt with need not be told again.
-    fn forget_done(&mut self) -> Result<(), FollowError> {
-        for (mdt, name) in &self.mdts {
-            let Some(place) = self.pending.place(*mdt) else {
-                continue;
-            };
-            if self.book.place(*mdt)?.is_some_and(|before| before >= place) {
-                continue;
-            }
-            self.book.set_place(*mdt, place)?;
-            let user = self.follow.users.of(name).filter(|_| place > 0);
-            let Some(user) = user else {
-                continue;
-            };
-            match self.follow.mount.clear_changelog(name, user, place) {
-                Ok(()) => {}
-                // With one of the next ones.
-                Err(error) if is_passing(error.errno) => tracing::debug!(mdt = name, %error, "not cleared"),
-                Err(source) => {
-                    return Err(FollowError::Changelog {
-                        mdt: name.clone(),
-                        source,
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A directory that was moved.
@@ -681,17 +525,6 @@ struct Move {
     fid: Fid,
     known: Known,
     path: PathBuf,
-}
-
-/// Where a pass over a changelog ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// There are no more for now.
-    Reached,
-    /// There are, and no room for them.
-    More,
-    /// A record is missing and may still come.
-    Waits,
 }
 
 type Looked = Result<Handled, LookError>;
@@ -710,25 +543,6 @@ const fn is_passing(errno: i32) -> bool {
             | libc::ETIMEDOUT
             | libc::ESTALE
     )
-}
-
-/// Whom a record is about, and what they were called.
-fn concerned(record: &ChangeRecord) -> Vec<(Fid, Vec<Name>)> {
-    if let Change::Other(_) = record.change {
-        return Vec::new();
-    }
-    let name = || {
-        let parent = record.parent.filter(|_| !record.name.is_empty());
-        parent.map(|parent| (parent, record.name.clone()))
-    };
-    let mut fids = Vec::new();
-    if let Some(target) = record.target {
-        fids.push((target, name().into_iter().collect()));
-    }
-    if let Some(source) = record.source {
-        fids.push((source, name().into_iter().chain(record.before.clone()).collect()));
-    }
-    fids
 }
 
 const fn add(to: &mut Counts, more: Counts) {

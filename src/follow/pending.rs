@@ -28,7 +28,7 @@ struct Entry {
     tries: u32,
     /// Before which end of the changelogs it was first noted.
     round: u64,
-    /// It is gone, and its end waits for what is older.
+    /// It is gone, and no longer among those that others wait for.
     doomed: bool,
 }
 
@@ -44,8 +44,10 @@ pub(super) struct Pending {
     round: u64,
     /// Of those that are not doomed.
     by_round: BTreeMap<u64, usize>,
-    /// And the round in which they were found gone.
-    doomed: HashMap<Fid, u64>,
+    /// Those that are gone, by the round in which that was found.
+    doomed: BTreeSet<(u64, Fid)>,
+    /// The same by FID.
+    doomed_in: HashMap<Fid, u64>,
 }
 
 impl Entry {
@@ -96,7 +98,8 @@ impl Pending {
 
     /// It is gone. What happened before may tell that another file has its object by now, so its end waits for that.
     pub(super) fn doom(&mut self, fid: Fid) {
-        self.doomed.entry(fid).or_insert(self.round);
+        let round = *self.doomed_in.entry(fid).or_insert(self.round);
+        self.doomed.insert((round, fid));
         if let Some(entry) = self.entries.get_mut(&fid)
             && !entry.doomed
         {
@@ -108,15 +111,14 @@ impl Pending {
     /// Doomed ones that everything older was dealt with before; they are the caller's to settle.
     pub(super) fn ends(&mut self, limit: usize) -> Vec<Fid> {
         let oldest = self.by_round.keys().next().copied().unwrap_or(u64::MAX).min(self.round);
-        let due: Vec<_> = self
-            .doomed
-            .iter()
-            .filter(|(_, round)| **round < oldest)
-            .map(|(fid, _)| *fid)
-            .take(limit)
-            .collect();
-        for fid in &due {
-            self.doomed.remove(fid);
+        let mut due = Vec::new();
+        while due.len() < limit
+            && let Some((round, fid)) = self.doomed.first().copied()
+            && round < oldest
+        {
+            self.doomed.pop_first();
+            self.doomed_in.remove(&fid);
+            due.push(fid);
         }
         due
     }
@@ -194,10 +196,7 @@ impl Pending {
         let Some(entry) = self.entries.get(&fid) else {
             return;
         };
-        if self.by_due.contains(&(entry.due, fid)) {
-            return;
-        }
-        if self.doomed.contains_key(&fid) {
+        if self.by_due.contains(&(entry.due, fid)) || self.doomed_in.contains_key(&fid) {
             return;
         }
         for (mdt, index) in &entry.records {

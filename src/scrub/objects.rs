@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Feed, Scrub, ScrubError, What};
 use crate::action::{ActionKey, FileSystem as _};
-use crate::lustre::Mount;
+use crate::namespace::location_at;
 use crate::store::{COOKIE, Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
 use crate::transfer::{
     Lane, TransferError, delete, find, list as list_page, pages, sweep_uploads, uploads as list_uploads,
@@ -194,10 +194,7 @@ fn may_be_running(scrub: &Scrub<'_>, found: &ObjectInfo, owner: &Owner) -> bool 
 }
 
 fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
-    let record = Mount::map_at(path).ok().flatten();
-    record
-        .and_then(|record| Location::from_bytes(&record).ok())
-        .is_some_and(|location| location.archive_id == archive_id && location.key == *key)
+    location_at(path).is_some_and(|location| location.archive_id == archive_id && location.key == *key)
 }
 
 /// Just the one that was looked at.
