@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::site::{lanes, runtime, target_of};
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
 use crate::transfer::{Alone, Control, Lane, NoLog, Stop, TransferError, Upload, delete, download, upload};
@@ -68,25 +69,13 @@ pub(super) fn run(args: &BenchArgs, settings: &Settings) -> Result<(), Box<dyn s
     if !(1..=LARGEST).contains(&size) {
         return Err(format!("--size {}: give a size from 1 byte to 5 GiB", args.size).into());
     }
-    let options = settings
-        .targets
-        .iter()
-        .find(|target| args.archive_id.is_none_or(|id| target.archive_id.get() == id))
-        .ok_or_else(|| match args.archive_id {
-            Some(id) => format!("no [[archive]] section has id {id}"),
-            None => "the configuration has no [[archive]] section".into(),
-        })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let options = target_of(settings, args.archive_id)?;
+    let runtime = runtime()?;
     let target = Arc::new(runtime.block_on(Target::resolve(options.clone()))?);
     let threads = args
         .threads
         .map_or(settings.threads, |n| usize::try_from(n).unwrap_or(1));
-    let lanes = (0..threads)
-        .map(|_| Lane::new(&[Arc::clone(&target)], settings.transfer))
-        .collect::<Result<Vec<_>, _>>()?;
+    let lanes = lanes(&[target], settings, threads)?;
     let run = Run {
         archive_id: options.archive_id,
         prefix: format!("{}lhsmtool-s3-bench-{:016x}/", options.prefix, fastrand::u64(..)),

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::ExitWith;
 use super::follow::FollowArgs;
-use super::site::{open_mount, runtime, stopped_by_signals};
+use super::site::{lanes, open_mount, runtime, stopped_by_signals, target_of};
 use crate::config::Settings;
 use crate::namespace::{NodeError, write_node};
 use crate::store::{Target, TargetOptions};
@@ -35,10 +35,8 @@ pub struct ExportArgs {
 }
 
 impl ExportArgs {
-    pub(super) fn target<'a>(&self, settings: &'a Settings) -> Result<&'a TargetOptions, Failure> {
-        let mut targets = settings.targets.iter();
-        let target = targets.find(|target| self.archive_id.is_none_or(|id| target.archive_id.get() == id));
-        Ok(target.ok_or("no [[archive]] section has that id")?)
+    pub(super) fn target<'a>(&self, settings: &'a Settings) -> Result<&'a TargetOptions, String> {
+        target_of(settings, self.archive_id)
     }
 
     /// The only one.
@@ -46,8 +44,7 @@ impl ExportArgs {
         let [directory] = self.directories.as_slice() else {
             return Err(ExitWith::usage("--follow takes one directory, the mount point".to_owned()).into());
         };
-        let found = directory.canonicalize();
-        Ok(found.map_err(|error| format!("'{}': {error}", directory.display()))?)
+        canonical(directory)
     }
 
     pub(super) fn threads(&self, settings: &Settings) -> usize {
@@ -60,6 +57,11 @@ impl ExportArgs {
 }
 
 type Failure = Box<dyn std::error::Error>;
+
+fn canonical(directory: &Path) -> Result<PathBuf, Failure> {
+    let found = directory.canonicalize();
+    Ok(found.map_err(|error| format!("'{}': {error}", directory.display()))?)
+}
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
@@ -82,13 +84,8 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
         return super::follow::run(args, &args.follow, settings);
     }
     let options = args.target(settings)?;
-    let mut directories = Vec::new();
-    for directory in &args.directories {
-        let found = directory
-            .canonicalize()
-            .map_err(|error| format!("'{}': {error}", directory.display()))?;
-        directories.push(found);
-    }
+    let found = args.directories.iter().map(|directory| canonical(directory));
+    let directories = found.collect::<Result<Vec<_>, _>>()?;
     let Some(first) = directories.first() else {
         return Err("no directory".into());
     };
@@ -105,9 +102,7 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
     };
     let (sender, receiver) = sync_channel::<(PathBuf, Metadata)>(threads * 4);
     let receiver = Mutex::new(receiver);
-    let lanes = (0..threads)
-        .map(|_| Lane::new(&[Arc::clone(&target)], settings.transfer))
-        .collect::<Result<Vec<_>, _>>()?;
+    let lanes = lanes(&[target], settings, threads)?;
     let walked = std::thread::scope(|scope| {
         for lane in &lanes {
             let (export, receiver) = (&export, &receiver);

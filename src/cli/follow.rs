@@ -7,12 +7,11 @@ use clap::Args;
 
 use super::ExitWith;
 use super::export::ExportArgs;
-use super::site::{open_mount, runtime, stopped_by_signals};
+use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
 use crate::follow::{Counts, Follow, Propagate, Users};
 use crate::store::Target;
-use crate::transfer::Lane;
 
 /// Between two lines of the log.
 const SAY: Duration = Duration::from_secs(60);
@@ -74,10 +73,7 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
     let runtime = runtime()?;
     let target = Arc::new(runtime.block_on(Target::resolve(options.clone()))?);
     let control = stopped_by_signals(&runtime);
-    let threads = export.threads(settings);
-    let lanes = (0..threads)
-        .map(|_| Lane::new(&[Arc::clone(&target)], settings.transfer))
-        .collect::<Result<Vec<_>, _>>()?;
+    let lanes = lanes(&[target], settings, export.threads(settings))?;
     let wants = |what| args.propagate.contains(&what);
     let mut users = Users::default();
     for user in args.changelog_user.iter().flatten() {

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+/// Where an MDS has them.
+pub(super) const MDTS: &str = "/sys/fs/lustre/mdt";
+
 /// One MDT's.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Coordinator {
@@ -18,6 +21,9 @@ pub(super) struct Coordinator {
     pub(super) restores: Option<u64>,
     /// Removes that are not ended.
     pub(super) removes: Option<u64>,
+    /// Seconds without a sign of life until an action is given up.
+    #[serde(skip)]
+    pub(super) active_request_timeout: Option<u64>,
 }
 
 impl Coordinator {
@@ -45,6 +51,7 @@ impl Coordinator {
             archives: number("archive_count"),
             restores: number("restore_count"),
             removes: number("remove_count"),
+            active_request_timeout: number("active_request_timeout"),
         })
     }
 }

@@ -15,6 +15,7 @@ mod follow;
 mod generate;
 mod import;
 mod jobs;
+mod mds;
 mod print_config;
 mod reference;
 mod scrub;

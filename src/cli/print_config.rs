@@ -65,14 +65,17 @@ fn text(lookups: &[Lookup], origin: bool) -> Result<String, Failure> {
         text.push('\n');
         for lookup in lookups {
             let (line, from) = match (&lookup.found, default(lookup)) {
-                (Some((value, file, line)), _) if file.to_string_lossy().starts_with('$') => {
-                    let _only_one = line;
-                    (format!("{} = {value}", lookup.key), file.display().to_string())
+                (Some((value, origin, line)), _) => {
+                    let origin = origin.display().to_string();
+                    // A variable is one line.
+                    let is_variable = origin.starts_with('$');
+                    let from = if is_variable {
+                        origin
+                    } else {
+                        format!("{origin}:{line}")
+                    };
+                    (format!("{} = {value}", lookup.key), from)
                 }
-                (Some((value, file, line)), _) => (
-                    format!("{} = {value}", lookup.key),
-                    format!("{}:{line}", file.display()),
-                ),
                 (None, Some(value)) => (format!("{} = {value}", lookup.key), "default".to_owned()),
                 (None, None) => (format!("# {} is not set", lookup.key), String::new()),
             };

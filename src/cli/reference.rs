@@ -15,11 +15,11 @@ pub struct ReferenceArgs {
     /// Serve only this archive id, which has its section in the configuration (repeatable)
     #[arg(long, short = 'A', value_name = "N", value_delimiter = ',')]
     archive: Vec<u32>,
-    /// Bytes a second in each direction, for each archive; without a unit MB
-    #[arg(long, short = 'b', value_name = "SIZE", value_parser = size_in_mb)]
+    /// Bytes a second in each direction, for each archive; without a unit MiB
+    #[arg(long, short = 'b', value_name = "SIZE", value_parser = size_in_mib)]
     bandwidth: Option<u64>,
-    /// Bytes read or written at a time; without a unit MB. More than 1 MiB gains nothing here and is taken as that
-    #[arg(long, short = 'c', value_name = "SIZE", value_parser = size_in_mb)]
+    /// Bytes read or written at a time; without a unit MiB. More than 1 MiB gains nothing here and is taken as that
+    #[arg(long, short = 'c', value_name = "SIZE", value_parser = size_in_mib)]
     chunk_size: Option<u64>,
     /// Write events into this FIFO
     #[arg(long, short = 'f', value_name = "PATH")]
@@ -62,8 +62,8 @@ pub struct ReferenceArgs {
     no_xattr: bool,
 }
 
-/// A size whose unit is MB where it has none.
-fn size_in_mb(text: &str) -> Result<u64, String> {
+/// A size whose unit is MiB where it has none.
+fn size_in_mib(text: &str) -> Result<u64, String> {
     let size: bytesize::ByteSize = if text.bytes().all(|byte| byte.is_ascii_digit()) {
         format!("{text}MiB").parse()?
     } else {
@@ -139,11 +139,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_mb_unless_they_say_otherwise() {
-        assert_eq!(size_in_mb("1"), Ok(1 << 20));
-        assert_eq!(size_in_mb("4k"), Ok(4000));
-        assert_eq!(size_in_mb("2GiB"), Ok(2 << 30));
-        assert!(size_in_mb("0").is_err());
-        assert!(size_in_mb("much").is_err());
+    fn sizes_are_mib_unless_they_say_otherwise() {
+        assert_eq!(size_in_mib("1"), Ok(1 << 20));
+        assert_eq!(size_in_mib("4k"), Ok(4000));
+        assert_eq!(size_in_mib("2GiB"), Ok(2 << 30));
+        assert!(size_in_mib("0").is_err());
+        assert!(size_in_mib("much").is_err());
     }
 }

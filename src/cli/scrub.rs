@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::site::{open_mount, runtime, stopped_by_signals};
+use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::namespace::{open_lines, replace};
 use crate::scrub::{Counts, Options, Place, Scrub};
 use crate::store::{KeyLayout, Target};
-use crate::transfer::Lane;
 use crate::types::ArchiveId;
 
 /// What to look at, and what to do about it.
@@ -82,9 +81,7 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
         targets.push(Arc::new(runtime.block_on(Target::resolve(options.clone()))?));
     }
     let threads = args.threads.map_or(settings.threads, usize::from);
-    let lanes = (0..threads)
-        .map(|_| Lane::new(&targets, settings.transfer))
-        .collect::<Result<Vec<_>, _>>()?;
+    let lanes = lanes(&targets, settings, threads)?;
     let archives = if args.files_only {
         Vec::new()
     } else {

@@ -62,9 +62,7 @@ impl Site {
     }
 
     pub(super) fn lanes(&self, settings: &Settings, count: usize) -> std::io::Result<Vec<Lane>> {
-        (0..count.max(1))
-            .map(|_| Lane::new(&self.targets, settings.transfer))
-            .collect()
+        lanes(&self.targets, settings, count)
     }
 
     /// An inventory by its manifest, which may be in another bucket of the same store.
@@ -102,6 +100,23 @@ impl Site {
             read: Default::default(),
         })))
     }
+}
+
+/// The archive with that id, or the first one.
+pub(super) fn target_of(settings: &Settings, archive_id: Option<u32>) -> Result<&TargetOptions, String> {
+    let mut targets = settings.targets.iter();
+    let target = targets.find(|target| archive_id.is_none_or(|id| target.archive_id.get() == id));
+    target.ok_or_else(|| match archive_id {
+        Some(id) => format!("no [[archive]] section has id {id}"),
+        None => "the configuration has no [[archive]] section".into(),
+    })
+}
+
+/// As many, for a thread each.
+pub(super) fn lanes(targets: &[Arc<Target>], settings: &Settings, count: usize) -> std::io::Result<Vec<Lane>> {
+    (0..count.max(1))
+        .map(|_| Lane::new(targets, settings.transfer))
+        .collect()
 }
 
 /// The archive of a bucket.

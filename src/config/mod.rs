@@ -22,6 +22,17 @@ pub struct Problem {
     pub what: String,
 }
 
+impl Problem {
+    /// File and line; `file`: where the configuration begins.
+    pub(crate) fn place(&self, file: &Path) -> String {
+        let origin = self.origin.as_deref().unwrap_or(file).display();
+        match self.line {
+            Some(line) => format!("{origin}:{line}"),
+            None => origin.to_string(),
+        }
+    }
+}
+
 /// The configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -52,13 +63,7 @@ pub enum ConfigError {
 fn list(path: &Path, problems: &[Problem]) -> String {
     problems
         .iter()
-        .map(|problem| {
-            let origin = problem.origin.as_deref().unwrap_or(path).display();
-            match problem.line {
-                Some(line) => format!("\n  {origin}:{line}: {}", problem.what),
-                None => format!("\n  {origin}: {}", problem.what),
-            }
-        })
+        .map(|problem| format!("\n  {}: {}", problem.place(path), problem.what))
         .collect()
 }
 

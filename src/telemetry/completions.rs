@@ -4,11 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::action::{FileSystem, Item, Verdict};
-use crate::types::{ArchiveId, Timestamp};
+use crate::types::ArchiveId;
 use crate::worker::{Ending, Witness};
 
 /// Where, and how much of it is kept.
@@ -110,10 +111,8 @@ impl Witness for Completions {
             Verdict::Cancelled => ("cancelled", libc::ECANCELED),
             Verdict::Failed { errno, .. } => ("failed", errno.get()),
         };
-        let now = std::time::UNIX_EPOCH
-            + std::time::Duration::from_secs(u64::try_from(Timestamp::now().seconds).unwrap_or(0));
         let line = Line {
-            time: humantime::format_rfc3339_seconds(now).to_string(),
+            time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             class: class.word(),
             outcome,
             fid: ending.item.fid.bare(),

@@ -9,11 +9,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::ExitWith;
+use super::mds::MDTS;
 use super::site::runtime;
 use crate::config::{self, ConfigError, Settings};
-
-/// Where an MDS has its coordinators' tunables.
-const MDTS: &str = "/sys/fs/lustre/mdt";
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -139,14 +137,8 @@ fn read(config: &Path, mount: Option<&Path>, rows: &mut Rows) -> Option<Settings
         }
         Err(ConfigError::Invalid { path, problems }) => {
             for problem in problems {
-                let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
-                let origin = problem.origin.as_deref().unwrap_or(&path);
-                let place = format!("{}{line}", origin.display());
-                rows.fail(
-                    "configuration",
-                    format!("{place}: {}", problem.what),
-                    "correct that line",
-                );
+                let found = format!("{}: {}", problem.place(&path), problem.what);
+                rows.fail("configuration", found, "correct that line");
             }
             None
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::Rows;
+use crate::cli::mds;
 use crate::config::Settings;
 use crate::lustre::{Agent, Coordinator, Library, LibraryError, Mount};
 
@@ -103,18 +104,9 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
 
 /// Only where this node is an MDS.
 fn tunables(settings: &Settings, mdts: &Path, rows: &mut Rows) {
-    let Ok(entries) = std::fs::read_dir(mdts) else {
-        return;
-    };
-    let mut entries: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    entries.sort();
-    for mdt in entries {
-        let name = mdt.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let number = |key: &str| -> Option<u64> {
-            let text = std::fs::read_to_string(mdt.join("hsm").join(key)).ok()?;
-            text.trim().parse().ok()
-        };
-        if let Some(max) = number("max_requests") {
+    for mdt in mds::Coordinator::all(mdts) {
+        let name = mdt.mdt;
+        if let Some(max) = mdt.max_requests {
             let what = format!("{name} max_requests");
             if max < settings.threads as u64 {
                 rows.warn(
@@ -126,7 +118,7 @@ fn tunables(settings: &Settings, mdts: &Path, rows: &mut Rows) {
                 rows.pass(what, max.to_string());
             }
         }
-        if let Some(seconds) = number("active_request_timeout") {
+        if let Some(seconds) = mdt.active_request_timeout {
             let what = format!("{name} active_request_timeout");
             let heartbeat = settings.heartbeat.waiting;
             if heartbeat * 2 > Duration::from_secs(seconds) {

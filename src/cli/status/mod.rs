@@ -1,6 +1,5 @@
 //! `lhsmtool-s3 status`: how far jobs and movers are, from any terminal.
 
-mod coordinator;
 mod paths;
 mod report;
 mod screen;
@@ -15,12 +14,10 @@ use clap::Args;
 use self::paths::Paths;
 use self::report::Report;
 use super::ExitWith;
+use super::mds::MDTS;
 use crate::config::{Settings, is_host_and_port};
 use crate::fleet::Fleet;
 use crate::jobs;
-
-/// Where an MDS has its coordinators' numbers.
-const MDTS: &str = "/sys/fs/lustre/mdt";
 
 /// Which, and how.
 #[derive(Debug, Args)]

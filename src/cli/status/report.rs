@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Failure;
-use super::coordinator::Coordinator;
+use crate::cli::mds::Coordinator;
 use crate::fleet::Fleet;
 use crate::jobs::{Phase, Summary};
 use crate::telemetry::{Mover, Running, Sum};
