@@ -64,6 +64,25 @@ impl Spawn {
         })
     }
 
+    /// The program with these arguments, as the daemon is started.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .args(arguments)
+            // Nothing beside loopback is asked for credentials.
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        // None where the real library is.
+        if !self.library.as_os_str().is_empty() {
+            command.env("LD_PRELOAD", &self.library);
+        }
+        command
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -73,22 +92,8 @@ impl Spawn {
             Some(path) => File::options().create(true).append(true).open(path)?.into(),
             None => Stdio::null(),
         };
-        let mut command = Command::new(&self.program);
-        command
-            .arg("--config")
-            .arg(&self.config)
-            // Nothing beside loopback is asked for credentials.
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        // None where the real library is.
-        if !self.library.as_os_str().is_empty() {
-            command.env("LD_PRELOAD", &self.library);
-        }
-        for (name, value) in &self.environment {
-            command.env(name, value);
-        }
+        let mut command = self.command(&[]);
+        command.stdout(Stdio::null()).stderr(log);
         Ok(Daemon {
             child: command.spawn()?,
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use lhsm_sandbox::protocol::{Action, Request, states};
 
@@ -13,17 +13,7 @@ use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
 impl Rig {
     /// A command of ours, as a person gives it.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let spawn = self.spawn();
-        let mut command = Command::new(&spawn.program);
-        command
-            .arg("--config")
-            .arg(&spawn.config)
-            .args(arguments)
-            .env("LD_PRELOAD", &spawn.library)
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .envs(spawn.environment)
-            .stdin(Stdio::null());
-        command
+        self.spawn().command(arguments)
     }
 
     /// Its end.

@@ -1,7 +1,7 @@
 //! A sandbox and a daemon on the store under test.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use lhsm_sandbox::process::{self, Daemon, Spawn};
@@ -104,16 +104,7 @@ impl World {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        let spawn = self.spawn();
-        Command::new(&spawn.program)
-            .arg("--config")
-            .arg(&spawn.config)
-            .args(arguments)
-            .env("LD_PRELOAD", &spawn.library)
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .envs(spawn.environment)
-            .output()
-            .unwrap()
+        self.spawn().command(arguments).output().unwrap()
     }
 
     pub(crate) fn file(&mut self, name: &str, content: &[u8]) -> Fid {

@@ -128,8 +128,19 @@ pub(crate) fn archived(world: &World, path: &Path) -> Result<()> {
 
 fn released(world: &World, path: &Path) -> Result<()> {
     archived(world, path)?;
+    release(world, path)
+}
+
+pub(crate) fn release(world: &World, path: &Path) -> Result<()> {
     world.hsm("hsm_release", path)?;
     must(world.state(path)?.contains("released"), "it is not released")
+}
+
+/// By a restore that is asked for.
+pub(crate) fn returns(world: &World, path: &Path, content: &[u8]) -> Result<()> {
+    world.hsm("hsm_restore", path)?;
+    world.until_state(path, "released", false)?;
+    same(path, content)
 }
 
 pub(crate) fn same(path: &Path, content: &[u8]) -> Result<()> {
@@ -141,9 +152,7 @@ fn round_trip(world: &mut World) -> Result<()> {
     for (name, size) in [("empty", 0), ("small", 1000), ("with spaces \u{fc}", 70_000)] {
         let (path, content) = world.file(name, size)?;
         released(world, &path)?;
-        world.hsm("hsm_restore", &path)?;
-        world.until_state(&path, "released", false)?;
-        same(&path, &content)?;
+        returns(world, &path, &content)?;
     }
     Ok(())
 }
@@ -163,9 +172,7 @@ fn large_file(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, content) = world.file("large", (40 << 20) + 12_345)?;
     released(world, &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_state(&path, "released", false)?;
-    same(&path, &content)
+    returns(world, &path, &content)
 }
 
 fn remove(world: &mut World) -> Result<()> {
@@ -188,10 +195,8 @@ fn modify(world: &mut World) -> Result<()> {
     must(world.hsm("hsm_release", &path).is_err(), "a dirty file was released")?;
     world.hsm("hsm_archive", &path)?;
     world.until_state(&path, "dirty", false)?;
-    world.hsm("hsm_release", &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_state(&path, "released", false)?;
-    same(&path, &anew)
+    release(world, &path)?;
+    returns(world, &path, &anew)
 }
 
 fn modify_during(world: &mut World) -> Result<()> {
@@ -199,23 +204,17 @@ fn modify_during(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, _) = world.file("file", 24 << 20)?;
     world.hsm("hsm_archive", &path)?;
-    world.until("the archive runs", |world| {
-        Ok(world.action(&path)?.contains("archive running"))
-    })?;
+    world.until_action(&path, "archive running", true)?;
     let (_, anew) = world.file("file", 9 << 20)?;
-    world.until("the archive ends", |world| {
-        Ok(!world.action(&path)?.contains("archive"))
-    })?;
+    world.until_action(&path, "archive", false)?;
     // Whatever is released now is what was written last.
     world.hsm("hsm_archive", &path)?;
     world.until("it is archived and clean", |world| {
         let state = world.state(&path)?;
         Ok(state.contains("archived") && !state.contains("dirty"))
     })?;
-    world.hsm("hsm_release", &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_state(&path, "released", false)?;
-    same(&path, &anew)
+    release(world, &path)?;
+    returns(world, &path, &anew)
 }
 
 fn cancel_running(world: &mut World) -> Result<()> {
@@ -223,13 +222,9 @@ fn cancel_running(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, _) = world.file("cancelled", 40 << 20)?;
     world.hsm("hsm_archive", &path)?;
-    world.until("the archive runs", |world| {
-        Ok(world.action(&path)?.contains("archive running"))
-    })?;
+    world.until_action(&path, "archive running", true)?;
     world.hsm("hsm_cancel", &path)?;
-    world.until("the archive ends", |world| {
-        Ok(!world.action(&path)?.contains("archive"))
-    })?;
+    world.until_action(&path, "archive", false)?;
     must(!world.state(&path)?.contains("archived"), "it is archived")?;
     must(world.objects("**/cancelled*")? == 0, "it left an object")
 }
@@ -263,10 +258,8 @@ fn two_ids(world: &mut World) -> Result<()> {
     world.until_state(&two, "archived", true)?;
     must(world.state(&two)?.contains("archive_id:2"), "it has another archive id")?;
     must(world.objects("second/**")? == 1, "it is not at its archive's prefix")?;
-    world.hsm("hsm_release", &two)?;
-    world.hsm("hsm_restore", &two)?;
-    world.until_state(&two, "released", false)?;
-    same(&two, &content)
+    release(world, &two)?;
+    returns(world, &two, &content)
 }
 
 fn killed_in_archive(world: &mut World) -> Result<()> {
@@ -274,19 +267,15 @@ fn killed_in_archive(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, content) = world.file("large", 48 << 20)?;
     world.hsm("hsm_archive", &path)?;
-    world.until("the archive runs", |world| {
-        Ok(world.action(&path)?.contains("archive running"))
-    })?;
+    world.until_action(&path, "archive running", true)?;
     // The journal is written some times a second.
     std::thread::park_timeout(std::time::Duration::from_secs(2));
     world.kill();
     world.archive.clear();
     world.start()?;
     world.until_state(&path, "archived", true)?;
-    world.hsm("hsm_release", &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_state(&path, "released", false)?;
-    same(&path, &content)
+    release(world, &path)?;
+    returns(world, &path, &content)
 }
 
 fn killed_in_restore(world: &mut World) -> Result<()> {
@@ -295,9 +284,7 @@ fn killed_in_restore(world: &mut World) -> Result<()> {
     let (path, content) = world.file("large", 48 << 20)?;
     released(world, &path)?;
     world.hsm("hsm_restore", &path)?;
-    world.until("the restore runs", |world| {
-        Ok(world.action(&path)?.contains("restore running"))
-    })?;
+    world.until_action(&path, "restore running", true)?;
     std::thread::park_timeout(std::time::Duration::from_secs(2));
     world.kill();
     world.archive.clear();
@@ -330,9 +317,7 @@ fn import(world: &mut World) -> Result<()> {
     must(made == 1, &format!("{made} files were made"))?;
     let copy = target.join("original");
     must(world.state(&copy)?.contains("released"), "it is not released")?;
-    world.hsm("hsm_restore", &copy)?;
-    world.until_state(&copy, "released", false)?;
-    same(&copy, &content)?;
+    returns(world, &copy, &content)?;
     // The object is the first file's; the second one is only a name for it.
     Ok(std::fs::remove_file(&copy)?)
 }
@@ -363,9 +348,7 @@ fn stripes(world: &mut World) -> Result<()> {
         };
         let before = components(world)?;
         released(world, &path)?;
-        world.hsm("hsm_restore", &path)?;
-        world.until_state(&path, "released", false)?;
-        same(&path, &content)?;
+        returns(world, &path, &content)?;
         must(
             components(world)? == before,
             &format!("'{name}' has another layout: {before:?}"),

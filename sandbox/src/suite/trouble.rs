@@ -1,6 +1,6 @@
 //! Cases of a coordinator that is stopped, purged or impatient, and of what nobody asked for.
 
-use crate::cases::{archived, same};
+use crate::cases::{archived, release, returns, same};
 use crate::mds::Control;
 use crate::world::{Result, World, must};
 
@@ -8,14 +8,10 @@ pub(crate) fn cancel_waiting(world: &mut World) -> Result<()> {
     // Nobody serves the archive id yet: the action waits with the coordinator.
     let (path, _) = world.file("waits", 4096)?;
     world.hsm("hsm_archive", &path)?;
-    world.until("the archive waits", |world| {
-        Ok(world.action(&path)?.contains("archive waiting"))
-    })?;
+    world.until_action(&path, "archive waiting", true)?;
     world.hsm("hsm_cancel", &path)?;
     world.start()?;
-    world.until("it waits no more", |world| {
-        Ok(!world.action(&path)?.contains("archive"))
-    })?;
+    world.until_action(&path, "archive", false)?;
     // Another one, as a sign that the coordinator has gone through all of its list.
     let (later, _) = world.file("later", 4096)?;
     archived(world, &later)?;
@@ -31,10 +27,8 @@ pub(crate) fn stopped_coordinator(world: &mut World) -> Result<()> {
     world.control(Control::Enabled)?;
     let (after, content) = world.file("after", 4096)?;
     archived(world, &after)?;
-    world.hsm("hsm_release", &after)?;
-    world.hsm("hsm_restore", &after)?;
-    world.until_state(&after, "released", false)?;
-    same(&after, &content)
+    release(world, &after)?;
+    returns(world, &after, &content)
 }
 
 pub(crate) fn purge(world: &mut World) -> Result<()> {
@@ -42,13 +36,9 @@ pub(crate) fn purge(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, content) = world.file("purged", 24 << 20)?;
     world.hsm("hsm_archive", &path)?;
-    world.until("the archive runs", |world| {
-        Ok(world.action(&path)?.contains("archive running"))
-    })?;
+    world.until_action(&path, "archive running", true)?;
     world.control(Control::Purge)?;
-    world.until("the archive is gone", |world| {
-        Ok(!world.action(&path)?.contains("archive"))
-    })?;
+    world.until_action(&path, "archive", false)?;
     world.control(Control::Enabled)?;
     // Whatever the copytool made of it: the next one counts.
     world.until("it is archived anew", |world| {
@@ -57,10 +47,8 @@ pub(crate) fn purge(world: &mut World) -> Result<()> {
         }
         Ok(world.state(&path)?.contains("archived"))
     })?;
-    world.hsm("hsm_release", &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_state(&path, "released", false)?;
-    same(&path, &content)
+    release(world, &path)?;
+    returns(world, &path, &content)
 }
 
 pub(crate) fn short_timeout(world: &mut World) -> Result<()> {
@@ -70,12 +58,8 @@ pub(crate) fn short_timeout(world: &mut World) -> Result<()> {
     // Ten seconds of work: only heartbeats keep it alive.
     let (path, _) = world.file("slow", 40 << 20)?;
     world.hsm("hsm_archive", &path)?;
-    world.until("the archive runs", |world| {
-        Ok(world.action(&path)?.contains("archive running"))
-    })?;
-    world.until("the archive ends", |world| {
-        Ok(!world.action(&path)?.contains("archive"))
-    })?;
+    world.until_action(&path, "archive running", true)?;
+    world.until_action(&path, "archive", false)?;
     must(world.state(&path)?.contains("archived"), "the coordinator gave it up")
 }
 

@@ -54,65 +54,54 @@ impl World {
     pub(crate) fn new(cli: &Cli, case: &str) -> Result<Self> {
         let local = tempfile::tempdir()?;
         let name = format!("lhsmtool-s3-suite-{}-{case}", std::process::id());
-        let mut world = if cli.sandbox {
-            let mount = local.path().join("lustre");
+        let stand;
+        let (mount, library, endpoint, bucket, keys);
+        if cli.sandbox {
+            mount = local.path().join("lustre");
             let mdt = Mdt::start(Options {
                 tick: Duration::from_millis(2),
                 ..Options::new(&mount)
             })?;
             let runtime = tokio::runtime::Runtime::new()?;
             let config = Config::default();
-            let keys = (config.access_key.clone(), config.secret_key.clone());
-            let bucket = config.buckets.first().cloned().unwrap_or_default();
+            keys = (config.access_key.clone(), config.secret_key.clone());
+            bucket = config.buckets.first().cloned().unwrap_or_default();
             let store = runtime.block_on(Server::start(config))?;
-            let endpoint = store.endpoint();
-            Self {
-                daemon: None,
-                stand: Some(Stand {
-                    _mdt: mdt,
-                    _store: store,
-                    _runtime: runtime,
-                }),
-                dir: mount.join(&name),
-                mount,
-                library: artifact(LIBRARY)?,
-                endpoint,
-                bucket,
-                prefix: format!("{name}/"),
-                keys,
-                before: Vec::new(),
-                readers: Vec::new(),
-                local,
-                workers: String::new(),
-                archive: String::new(),
-            }
+            endpoint = store.endpoint();
+            library = artifact(LIBRARY)?;
+            stand = Some(Stand {
+                _mdt: mdt,
+                _store: store,
+                _runtime: runtime,
+            });
         } else {
-            let mount = cli.mount.clone().unwrap_or_default().canonicalize()?;
+            mount = cli.mount.clone().unwrap_or_default().canonicalize()?;
             if !mount.join(".lustre/fid").is_dir() {
                 return Err(format!("'{}' is not the mount point of a Lustre", mount.display()).into());
             }
             let url = cli.s3.as_deref().unwrap_or_default();
-            let (endpoint, bucket, keys) = parse(url).ok_or("--s3 must be http://KEY:SECRET@HOST:PORT/BUCKET")?;
-            Self {
-                daemon: None,
-                stand: None,
-                dir: mount.join(&name),
-                mount,
-                library: cli.library.clone(),
-                endpoint,
-                bucket,
-                prefix: format!("{name}/"),
-                keys,
-                before: Vec::new(),
-                readers: Vec::new(),
-                local,
-                workers: String::new(),
-                archive: String::new(),
-            }
-        };
-        std::fs::create_dir(&world.dir)?;
-        world.daemon = None;
-        Ok(world)
+            (endpoint, bucket, keys) = parse(url).ok_or("--s3 must be http://KEY:SECRET@HOST:PORT/BUCKET")?;
+            library = cli.library.clone();
+            stand = None;
+        }
+        let dir = mount.join(&name);
+        std::fs::create_dir(&dir)?;
+        Ok(Self {
+            daemon: None,
+            stand,
+            local,
+            mount,
+            dir,
+            library,
+            endpoint,
+            bucket,
+            prefix: format!("{name}/"),
+            keys,
+            before: Vec::new(),
+            readers: Vec::new(),
+            workers: String::new(),
+            archive: String::new(),
+        })
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -177,14 +166,7 @@ impl World {
 
     /// A command of ours.
     pub(crate) fn ours(&self, arguments: &[&str]) -> Result<Output> {
-        let spawn = self.spawn()?;
-        let mut command = Command::new(&spawn.program);
-        command.arg("--config").arg(&spawn.config).args(arguments);
-        if self.is_sandbox() {
-            command.env("LD_PRELOAD", &spawn.library);
-        }
-        command.env("AWS_EC2_METADATA_DISABLED", "true").envs(spawn.environment);
-        Ok(command.output()?)
+        Ok(self.spawn()?.command(arguments).output()?)
     }
 
     /// A number of the line of JSON that a command of ours prints.
@@ -247,6 +229,12 @@ impl World {
     pub(crate) fn until_state(&self, path: &Path, word: &str, has: bool) -> Result<()> {
         let what = format!("'{}' is {}{word}", path.display(), if has { "" } else { "not " });
         self.until(&what, |world| Ok(world.state(path)?.contains(word) == has))
+    }
+
+    /// Waits until what goes on with a file is that, or is it no more.
+    pub(crate) fn until_action(&self, path: &Path, what: &str, is_so: bool) -> Result<()> {
+        let wanted = format!("'{}': {}{what}", path.display(), if is_so { "" } else { "no " });
+        self.until(&wanted, |world| Ok(world.action(path)?.contains(what) == is_so))
     }
 
     pub(crate) fn hsm(&self, verb: &str, path: &Path) -> Result<()> {
