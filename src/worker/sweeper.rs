@@ -1,5 +1,6 @@
 //! What former daemons left at the stores: a thread of its own, for nobody waits for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -11,8 +12,10 @@ use crate::queue::Queue;
 use crate::store::Target;
 use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
 
-/// Between two looks at actions that ended without having begun.
-const EVERY: Duration = Duration::from_secs(60);
+/// Between two looks at actions that ended without having begun; a look without any costs nothing.
+const EVERY: Duration = Duration::from_secs(1);
+/// Until one is tried again that could not be cleaned up.
+const AGAIN: Duration = Duration::from_secs(60);
 /// For the last look, at the end.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
@@ -44,21 +47,28 @@ impl Sweeper {
         let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
             abandoned(&site, &lane, &targets, age, &sweeping);
             let mut looked = false;
+            let mut failed = HashSet::new();
+            let mut forgiven = Instant::now();
             loop {
                 let mut all = true;
                 let begun = Instant::now();
+                if forgiven.elapsed() >= AGAIN {
+                    failed.clear();
+                    forgiven = begun;
+                }
                 for action in site.journal.orphans() {
                     let stopping = sweeping.stopped().is_some();
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
                     }
                     // Not beside an action of the file; and it may have been sent again.
-                    if queue.has_file(action.fid) || !site.journal.is_orphan(action) {
+                    if queue.has_file(action.fid) || !site.journal.is_orphan(action) || failed.contains(&action) {
                         continue;
                     }
                     if clean_up(&site, &lane, action) {
                         site.journal.cleaned(action);
                     } else {
+                        failed.insert(action);
                         all = false;
                     }
                 }
