@@ -66,15 +66,28 @@ impl Client {
     /// # Errors
     /// There is no such file.
     pub fn fid(&mut self, path: &Path) -> io::Result<Fid> {
-        let absolute = std::path::absolute(path)?;
-        let relative = absolute
-            .strip_prefix(&self.mount)
-            .map_err(|_| io::Error::other(format!("'{}' is not in this sandbox", path.display())))?;
-        let relative = String::from_utf8(relative.as_os_str().as_bytes().to_vec()).map_err(io::Error::other)?;
+        let relative = self.relative(path)?;
         match self.ask(&Request::FidOf(relative))? {
             Reply::Fid(fid) => Ok(fid),
             _ => Err(unexpected()),
         }
+    }
+
+    /// Makes a directory on an MDT; what is made below it is there, too.
+    ///
+    /// # Errors
+    /// ENODEV: there is no such MDT.
+    pub fn make_dir(&mut self, path: &Path, mdt: u32) -> io::Result<()> {
+        let relative = self.relative(path)?;
+        self.ask(&Request::MakeDir(relative, mdt)).map(drop)
+    }
+
+    fn relative(&self, path: &Path) -> io::Result<String> {
+        let absolute = std::path::absolute(path)?;
+        let relative = absolute
+            .strip_prefix(&self.mount)
+            .map_err(|_| io::Error::other(format!("'{}' is not in this sandbox", path.display())))?;
+        String::from_utf8(relative.as_os_str().as_bytes().to_vec()).map_err(io::Error::other)
     }
 
     /// `llapi_hsm_request`

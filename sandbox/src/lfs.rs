@@ -1,13 +1,17 @@
 //! `lfs`' HSM commands, with its argument forms and its output.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use lhsm_sandbox_protocol::{Action, ActionState, FileState, Request, states};
+use lhsm_sandbox_protocol::{Action, ActionState, FileState, Reply, Request, states};
 
 use crate::Client;
+use crate::stripes::Stripes;
+
+const LAYOUT: &str = "lustre.lov";
 
 /// Data of one request and its files; the ioctl takes 1,706 bytes.
 const LARGEST: usize = 1706;
@@ -42,6 +46,37 @@ pub enum Lfs {
     HsmSet(Flags),
     /// Clear states
     HsmClear(Flags),
+    /// Make a file with a layout: [-E END] [-c COUNT] [-S SIZE] … FILE
+    #[command(name = "setstripe")]
+    SetStripe {
+        /// As lfs has them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Show the layout of files
+    #[command(name = "getstripe")]
+    GetStripe {
+        /// With all of it, as it is without
+        #[arg(short)]
+        verbose: bool,
+        /// Files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Make directories on an MDT
+    Mkdir {
+        /// Which
+        #[arg(short = 'i', default_value_t = 0)]
+        mdt: u32,
+        /// Directories
+        #[arg(required = true)]
+        directories: Vec<PathBuf>,
+    },
+    /// Show the MDTs
+    Mdts {
+        /// The mount point
+        mount: PathBuf,
+    },
     /// Show the FID of files
     Path2fid {
         /// Files
@@ -138,6 +173,32 @@ pub fn run(command: &Lfs) -> io::Result<String> {
         }),
         Lfs::HsmSet(flags) => set(flags, flags.mask(), 0, flags.archive_id),
         Lfs::HsmClear(flags) => set(flags, 0, flags.mask(), None),
+        Lfs::SetStripe { arguments } => {
+            let (stripes, path) = Stripes::parse(arguments).map_err(io::Error::other)?;
+            each(&[path], |client, path| {
+                File::create_new(path)?;
+                let fid = client.fid(path)?;
+                client.set_xattr(fid, LAYOUT, &stripes.to_bytes())?;
+                Ok(String::new())
+            })
+        }
+        Lfs::GetStripe { files, .. } => each(files, |client, path| {
+            let fid = client.fid(path)?;
+            let stripes = Stripes::from_bytes(&client.xattr(fid, LAYOUT)?);
+            let stripes = stripes.ok_or_else(|| io::Error::other("its layout is of another kind"))?;
+            Ok(format!("{}\n{stripes}", path.display()))
+        }),
+        Lfs::Mkdir { mdt, directories } => each(directories, |client, path| {
+            client.make_dir(path, *mdt)?;
+            Ok(String::new())
+        }),
+        Lfs::Mdts { mount } => each(std::slice::from_ref(mount), |client, _| {
+            let Reply::Ok(mdts) = client.ask(&Request::MdtCount)? else {
+                return Err(io::Error::other("unexpected reply of the sandbox"));
+            };
+            let lines = (0..mdts).map(|n| format!("{n}: lustre-MDT{n:04x}_UUID ACTIVE\n"));
+            Ok(format!("MDTS:\n{}", lines.collect::<String>()))
+        }),
         Lfs::Path2fid { files } => each(files, |client, path| Ok(format!("{}\n", client.fid(path)?))),
     }
 }

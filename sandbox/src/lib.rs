@@ -6,6 +6,7 @@ pub mod client;
 pub mod lfs;
 pub mod mdt;
 pub mod process;
+pub mod stripes;
 
 pub use client::Client;
 pub use lhsm_sandbox_protocol as protocol;

@@ -29,7 +29,7 @@ enum Command {
         /// Milliseconds between two looks at what waits (Lustre's is 1000)
         #[arg(long, default_value_t = 10)]
         tick_ms: u64,
-        /// MDTs; all files are on the first
+        /// MDTs; files are on the first but below `lfs mkdir -i`
         #[arg(long, default_value_t = 1)]
         mdts: u32,
         /// Also serve an S3 on this port (bucket lhsm-sandbox)

@@ -627,25 +627,8 @@ fn a_nasty_tree_comes_back_as_it_was_from_archive_and_export() {
     assert_eq!(sidecars(&old), 0, "a remove answers when all is gone");
 }
 
-/// A progressive file layout as `lfs setstripe -E 1M -c 1 -E -1 -c 2` makes it, before it has objects.
+/// A progressive file layout before it has objects.
 fn composite() -> Vec<u8> {
-    let mut bytes = vec![0u8; 32 + 2 * 48 + 2 * 32];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, &0x0bd6_0bd0u32.to_le_bytes());
-    put(4, &192u32.to_le_bytes());
-    put(14, &2u16.to_le_bytes());
-    for (entry, (start, end, count)) in [(0u64, 1u64 << 20, 1u16), (1 << 20, u64::MAX, 2)].iter().enumerate() {
-        let (at, blob) = (32 + 48 * entry, 128 + 32 * entry);
-        put(at, &u32::try_from(entry + 1).unwrap().to_le_bytes());
-        put(at + 8, &start.to_le_bytes());
-        put(at + 16, &end.to_le_bytes());
-        put(at + 24, &u32::try_from(blob).unwrap().to_le_bytes());
-        put(at + 28, &32u32.to_le_bytes());
-        put(blob, &0x0bd1_0bd0u32.to_le_bytes());
-        put(blob + 4, &1u32.to_le_bytes());
-        put(blob + 24, &(1u32 << 20).to_le_bytes());
-        put(blob + 28, &count.to_le_bytes());
-        put(blob + 30, &u16::MAX.to_le_bytes());
-    }
-    bytes
+    let arguments = ["-E", "1M", "-c", "1", "-E", "-1", "-c", "2", "file"].map(str::to_owned);
+    lhsm_sandbox::stripes::Stripes::parse(&arguments).unwrap().0.to_bytes()
 }

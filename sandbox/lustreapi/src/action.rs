@@ -63,6 +63,7 @@ impl CopyAction {
         copytool: *const Copytool,
         ct: &Copytool,
         item: Item,
+        restore_mdt: c_int,
         open_flags: c_int,
         is_error: bool,
     ) -> Result<Self, i32> {
@@ -94,7 +95,18 @@ impl CopyAction {
                 // As the real one: the file must be there, and its path tells where the volatile goes.
                 tell(&ct.mount, &Request::State(action.item.fid), None)?;
                 let file = volatile(&ct.mount, open_flags)?;
-                let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile(0), None)? else {
+                let Reply::Ok(mdt) = ask(&ct.mount, &Request::MdtOf(action.item.fid), None)? else {
+                    return Err(libc::EPROTO);
+                };
+                let mdt = u32::try_from(mdt).unwrap_or(0);
+                // -1: in the directory of the file, and so beside it.
+                if restore_mdt >= 0 && restore_mdt.cast_unsigned() != mdt {
+                    police::violation(&format!(
+                        "it restores {} of MDT {mdt} by a volatile file on MDT {restore_mdt}; layouts are swapped within one",
+                        action.item.fid
+                    ));
+                }
+                let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile(mdt), None)? else {
                     return Err(libc::EPROTO);
                 };
                 action.item.dfid = dfid;
@@ -283,7 +295,7 @@ pub unsafe extern "C" fn llapi_hsm_action_begin(
     out: *mut *mut CopyAction,
     ct: *const Copytool,
     hai: *const HsmActionItem,
-    _restore_mdt_index: c_int,
+    restore_mdt_index: c_int,
     restore_open_flags: c_int,
     is_error: bool,
 ) -> c_int {
@@ -296,7 +308,14 @@ pub unsafe extern "C" fn llapi_hsm_action_begin(
     };
     // SAFETY: not NULL; packed, so any alignment will do.
     let item = unsafe { hai.read_unaligned() };
-    match CopyAction::begin(ct, copytool, item.into(), restore_open_flags, is_error) {
+    match CopyAction::begin(
+        ct,
+        copytool,
+        item.into(),
+        restore_mdt_index,
+        restore_open_flags,
+        is_error,
+    ) {
         Ok(action) => {
             let cookie = action.item.cookie;
             let handle = Box::into_raw(Box::new(action));

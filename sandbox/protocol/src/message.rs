@@ -362,6 +362,8 @@ pub enum Request {
     PathOf(Fid, u32),
     /// The FID of a path below the mount point; makes one.
     FidOf(String),
+    /// Makes a directory, relative, on that MDT; ENODEV when there is none.
+    MakeDir(String, u32),
     /// The FID of an inode, if it has one.
     FidOfInode {
         /// Device.

@@ -53,7 +53,7 @@ impl State {
         fids: &[Fid],
         data: &[u8],
     ) -> Result<(), i32> {
-        if self.control == Control::Stopped {
+        if fids.iter().any(|fid| self.control_of(*fid) == Control::Stopped) {
             return Err(libc::EAGAIN);
         }
         if 24 + 32 * fids.len() + data.len() > LARGEST_REQUEST {
@@ -116,8 +116,8 @@ impl State {
             .is_ok()
     }
 
-    fn started(&mut self, cookie: u64) -> Result<(u64, &mut Record), i32> {
-        if self.control == Control::Stopped {
+    fn started(&mut self, fid: Fid, cookie: u64) -> Result<(u64, &mut Record), i32> {
+        if self.control_of(fid) == Control::Stopped {
             return Err(libc::EAGAIN);
         }
         let number = *self.by_cookie.get(&cookie).ok_or(libc::ENOENT)?;
@@ -131,7 +131,7 @@ impl State {
     /// `LL_IOC_HSM_PROGRESS`
     pub(super) fn progress(&mut self, fid: Fid, cookie: u64) -> Result<(), i32> {
         self.counters.progress += 1;
-        let (_, record) = self.started(cookie)?;
+        let (_, record) = self.started(fid, cookie)?;
         record.check_fid(fid)?;
         record.last_progress = Instant::now();
         record.progress += 1;
@@ -151,7 +151,7 @@ impl State {
             _ => 0,
         };
         self.progress(item.fid, item.cookie)?;
-        if let Ok((_, record)) = self.started(item.cookie) {
+        if let Ok((_, record)) = self.started(item.fid, item.cookie) {
             record.begun = true;
         }
         Ok(version)
@@ -162,7 +162,7 @@ impl State {
         if let Some(errno) = strike(&mut self.faults.end_errno) {
             return Err(errno);
         }
-        let (number, record) = self.started(item.cookie)?;
+        let (number, record) = self.started(item.fid, item.cookie)?;
         let fid = match record.action {
             Action::Restore => item.dfid,
             _ => item.fid,

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::Shared;
-use super::state::{Control, Pipe, State};
+use super::state::{Control, Pipe, State, mdt_of};
 use super::wire::{LARGEST, WireItem, item_size, message, overhead};
 
 /// One message on its way.
@@ -155,7 +155,8 @@ impl State {
                 });
             }
         }
-        if self.control != Control::Enabled {
+        let controls = [self.control].into_iter().chain(self.others.iter().copied());
+        if !controls.into_iter().any(|control| control == Control::Enabled) {
             return letters;
         }
         let mut passed = Vec::new();
@@ -168,17 +169,19 @@ impl State {
             if !self.may_start(number) {
                 continue;
             }
-            let id = self.actions.get(&number).map_or(0, |record| record.archive_id);
-            if self.best_agent(id).is_none() {
+            let Some(record) = self.actions.get(&number) else {
+                continue;
+            };
+            let (id, fid, size) = (record.archive_id, record.fid, item_size(&record.data));
+            if self.control_of(fid) != Control::Enabled || self.best_agent(id).is_none() {
                 passed.push(number);
                 continue;
             }
-            // One archive id and 5 KiB for each message.
+            // One MDT, one archive id and 5 KiB for each message.
             let room = batch.iter().try_fold(overhead(&self.fsname), |size, other| {
                 let record = self.actions.get(other)?;
-                (record.archive_id == id).then(|| size + item_size(&record.data))
+                (record.archive_id == id && mdt_of(record.fid) == mdt_of(fid)).then(|| size + item_size(&record.data))
             });
-            let size = self.actions.get(&number).map_or(0, |record| item_size(&record.data));
             if room.is_none_or(|room| room + size > LARGEST) {
                 letters.extend(self.post(&std::mem::take(&mut batch)));
             }

@@ -37,7 +37,7 @@ pub struct Options {
     pub tick: Duration,
     /// Whether reading a released file restores it (needs root). `None`: where possible.
     pub restore_on_read: Option<bool>,
-    /// MDTs; all files are on the first, the others have a coordinator that can be stopped.
+    /// MDTs, each with a coordinator that can be stopped; files are on the first but below `lfs mkdir -i`.
     pub mdts: u32,
     /// As a client of 2.10: archive ids are bits, 1 to 32.
     pub archive_bits: bool,

@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::Whence;
 use walkdir::WalkDir;
 
-use super::state::{Inode, State};
+use super::state::{Inode, State, mdt_of};
 
 const RELEASED_PATTERN: u32 = 0x8000_0001;
 const PLAIN_PATTERN: u32 = 1;
@@ -41,10 +41,38 @@ impl State {
             }
             return Ok(fid);
         }
-        let fid = self.new_fid();
+        let fid = self.new_fid_on(self.mdt_for(relative))?;
         if stat.is_file() {
             std::fs::hard_link(&path, self.link(fid)).map_err(|error| errno(&error))?;
         }
+        self.know(fid, &stat, relative);
+        Ok(fid)
+    }
+
+    /// Where a new file goes: to its directory's MDT.
+    fn mdt_for(&self, relative: &Path) -> u32 {
+        if self.others.is_empty() {
+            return 0;
+        }
+        let known = relative.ancestors().skip(1).find_map(|dir| {
+            let stat = std::fs::symlink_metadata(self.mount.join(dir)).ok()?;
+            self.by_inode.get(&(stat.dev(), stat.ino()))
+        });
+        known.map_or(0, |dir| mdt_of(*dir))
+    }
+
+    /// `lfs mkdir -i`: a directory whose files are on that MDT.
+    pub(super) fn make_dir(&mut self, relative: &Path, mdt: u32) -> Result<Fid, i32> {
+        let fid = self.new_fid_on(mdt)?;
+        let path = self.mount.join(relative);
+        std::fs::create_dir(&path).map_err(|error| errno(&error))?;
+        let stat = std::fs::symlink_metadata(&path).map_err(|error| errno(&error))?;
+        self.know(fid, &stat, relative);
+        Ok(fid)
+    }
+
+    fn know(&mut self, fid: Fid, stat: &Metadata, relative: &Path) {
+        let inode = (stat.dev(), stat.ino());
         self.by_inode.insert(inode, fid);
         self.files.insert(
             fid,
@@ -58,7 +86,6 @@ impl State {
                 xattrs: HashMap::from([("lustre.lov".to_owned(), plain_layout(PLAIN_PATTERN))]),
             },
         );
-        Ok(fid)
     }
 
     /// The file's attributes; ENOENT when its last name is gone.

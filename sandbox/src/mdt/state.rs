@@ -190,9 +190,10 @@ impl State {
         Ok(Fid { seq, ..self.new_fid() })
     }
 
-    /// The coordinator that a FID belongs to, if it is not the first MDT's.
-    pub(super) fn other_of(&self, fid: Fid) -> Option<Control> {
-        self.others.get(mdt_of(fid).checked_sub(1)? as usize).copied()
+    /// Of the coordinator that a FID belongs to.
+    pub(super) fn control_of(&self, fid: Fid) -> Control {
+        let other = mdt_of(fid).checked_sub(1).and_then(|n| self.others.get(n as usize));
+        other.copied().unwrap_or(self.control)
     }
 
     /// Whether a copytool reads the file for an archive.

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use lhsm_sandbox::client::Client;
-use lhsm_sandbox_protocol::{HsmControl, Tunable};
+use lhsm_sandbox_protocol::{Fault, HsmControl, Tunable};
 
-use crate::world::{Result, Skip, World};
+use crate::world::{Result, Skip, World, must};
 
 /// hsm_control's values.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +33,25 @@ impl World {
                 Control::Shutdown => HsmControl::Shutdown,
                 Control::Purge => HsmControl::Purge,
             };
-            return Ok(Client::new(&self.mount)?.control(control)?);
+            let mut client = Client::new(&self.mount)?;
+            for mdt in 0..2 {
+                client.control_mdt(mdt, control)?;
+            }
+            return Ok(());
         }
         lctl(&["set_param", &format!("mdt.*.hsm_control={}", control.word())]).map(drop)
+    }
+
+    /// Unmounts an MDT and mounts it again.
+    pub(crate) fn restart_mdt(&mut self) -> Result<()> {
+        if self.is_sandbox() {
+            return Ok(Client::new(&self.mount)?.inject(Fault::Restart)?);
+        }
+        let Some(command) = &self.restart_mdt else {
+            return Err(Skip("it needs --restart-mdt COMMAND, on an MDS").into());
+        };
+        let status = Command::new("sh").arg("-c").arg(command).status()?;
+        must(status.success(), &format!("'{command}': {status}"))
     }
 
     /// Seconds without progress until the coordinator gives an action up.

@@ -40,7 +40,9 @@ pub(crate) struct World {
     endpoint: String,
     pub(crate) bucket: String,
     pub(crate) prefix: String,
-    keys: (String, String),
+    pub(crate) keys: (String, String),
+    /// Unmounts an MDT and mounts it again.
+    pub(crate) restart_mdt: Option<String>,
     /// Tunables of the MDTs, to be put back.
     pub(crate) before: Vec<(String, String)>,
     /// Devices and readers of their changelogs, to be taken away.
@@ -59,6 +61,7 @@ impl World {
         if cli.sandbox {
             mount = local.path().join("lustre");
             let mdt = Mdt::start(Options {
+                mdts: 2,
                 tick: Duration::from_millis(2),
                 ..Options::new(&mount)
             })?;
@@ -97,6 +100,7 @@ impl World {
             bucket,
             prefix: format!("{name}/"),
             keys,
+            restart_mdt: cli.restart_mdt.clone(),
             before: Vec::new(),
             readers: Vec::new(),
             workers: String::new(),
@@ -149,10 +153,31 @@ impl World {
     /// Starts the copytool and waits until it is registered.
     pub(crate) fn start(&mut self) -> Result<()> {
         let before = self.log().matches("registered; serving").count();
-        self.daemon = Some(self.spawn()?.start()?);
+        let mut daemon = self.spawn()?.start()?;
         self.until("the copytool registers", |world| {
+            must(daemon.is_running(), "the copytool ended before it was registered")?;
             Ok(world.log().matches("registered; serving").count() > before)
-        })
+        })?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Runs the copytool by way of the command `by`, for as long as it is patient; what it said if it refused to serve.
+    pub(crate) fn refusal(&self, by: &[&str], arguments: &[&str]) -> Result<String> {
+        let direct = self.spawn()?.command(arguments);
+        let output = Command::new("timeout")
+            .arg(PATIENCE.as_secs().to_string())
+            .args(by)
+            .arg(direct.get_program())
+            .args(direct.get_args())
+            .envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        must(
+            output.status.code() == Some(1),
+            &format!("{}; it said: {said}", output.status),
+        )?;
+        Ok(said)
     }
 
     /// As by SIGKILL.
@@ -178,7 +203,9 @@ impl World {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             format!("{arguments:?} printed '{text}' and '{said}'")
         })?;
-        Ok(value[of].as_u64().unwrap_or(0))
+        value[of]
+            .as_u64()
+            .ok_or_else(|| format!("no number '{of}' in {line}").into())
     }
 
     /// `lfs`, of Lustre or the stand-in's.

@@ -1,10 +1,9 @@
 //! The cases.
 
 use std::path::Path;
-use std::process::Command;
 
-use crate::trouble;
 use crate::world::{Result, Skip, World, must};
+use crate::{kills, refusals, trouble};
 
 /// One promise.
 pub(crate) struct Case {
@@ -13,7 +12,7 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut World) -> Result<()>,
 }
 
-pub(crate) const ALL: [Case; 21] = [
+pub(crate) const ALL: [Case; 29] = [
     Case {
         name: "round-trip",
         proves: "a file that is archived, released and restored by name has its bytes",
@@ -62,12 +61,32 @@ pub(crate) const ALL: [Case; 21] = [
     Case {
         name: "killed-in-archive",
         proves: "a copytool that is killed in mid-archive goes on when it is started again",
-        run: killed_in_archive,
+        run: kills::in_archive,
     },
     Case {
         name: "killed-in-restore",
         proves: "a copytool that is killed in mid-restore does it when it is started again",
-        run: killed_in_restore,
+        run: kills::in_restore,
+    },
+    Case {
+        name: "killed-in-remove",
+        proves: "a copytool that is killed amid removes leaves no file that counts as archived without its object",
+        run: kills::in_remove,
+    },
+    Case {
+        name: "killed-again-and-again",
+        proves: "whenever a copytool is killed, what was asked for is done in the end, with every byte",
+        run: kills::again_and_again,
+    },
+    Case {
+        name: "batches",
+        proves: "thousands of files asked for by lfs in batches are all archived",
+        run: batches,
+    },
+    Case {
+        name: "several-mdts",
+        proves: "files on another MDT than the first are archived, released and restored",
+        run: several_mdts,
     },
     Case {
         name: "cancel-waiting",
@@ -102,7 +121,7 @@ pub(crate) const ALL: [Case; 21] = [
     Case {
         name: "second-copytool",
         proves: "a second copytool on the same mount is refused",
-        run: second_copytool,
+        run: refusals::second_copytool,
     },
     Case {
         name: "import",
@@ -115,9 +134,29 @@ pub(crate) const ALL: [Case; 21] = [
         run: stripes,
     },
     Case {
+        name: "mdt-restart",
+        proves: "after an MDT's restart restores come back and new actions are served, without a restart of the copytool",
+        run: trouble::mdt_restart,
+    },
+    Case {
+        name: "wrong-keys",
+        proves: "a copytool whose keys the store refuses says so and does not register",
+        run: refusals::wrong_keys,
+    },
+    Case {
+        name: "no-bucket",
+        proves: "a copytool whose bucket is not there says which and does not register",
+        run: refusals::no_bucket,
+    },
+    Case {
+        name: "no-privileges",
+        proves: "a copytool without CAP_SYS_ADMIN says what it needs",
+        run: refusals::no_privileges,
+    },
+    Case {
         name: "not-a-lustre",
         proves: "a directory that is on no Lustre is refused with what to do",
-        run: not_a_lustre,
+        run: refusals::not_a_lustre,
     },
 ];
 
@@ -126,7 +165,7 @@ pub(crate) fn archived(world: &World, path: &Path) -> Result<()> {
     world.until_state(path, "archived", true)
 }
 
-fn released(world: &World, path: &Path) -> Result<()> {
+pub(crate) fn released(world: &World, path: &Path) -> Result<()> {
     archived(world, path)?;
     release(world, path)
 }
@@ -244,6 +283,44 @@ fn thousand(world: &mut World) -> Result<()> {
     files.iter().try_for_each(|(path, content)| same(path, content))
 }
 
+fn batches(world: &mut World) -> Result<()> {
+    const FILES: u64 = 3000;
+    world.start()?;
+    let list = world.dir.join(".list");
+    let mut names = String::new();
+    for n in 0..FILES {
+        let (path, _) = world.file(&format!("b{n:04}"), 100)?;
+        names += &format!("{}\n", path.display());
+    }
+    std::fs::write(&list, names)?;
+    world.lfs(&["hsm_archive", "--filelist", &list.display().to_string()])?;
+    world.until("all have an object", |world| Ok(world.objects("**/b????")? == FILES))?;
+    let dir = world.dir.display().to_string();
+    world.until("all count as archived", |world| {
+        // Only what is archived and clean can be.
+        let released = world.count(&["release", &dir, "--json", "--include", "b????"], "failed")?;
+        Ok(released == 0)
+    })
+}
+
+fn several_mdts(world: &mut World) -> Result<()> {
+    let mount = world.mount.display().to_string();
+    if world.lfs(&["mdts", &mount])?.matches("-MDT").count() < 2 {
+        return Err(Skip("this file system has one MDT").into());
+    }
+    world.start()?;
+    let dir = world.dir.join("second");
+    world.lfs(&["mkdir", "-i", "1", &dir.display().to_string()])?;
+    let files: Vec<_> = (0..4)
+        .map(|n| world.file(&format!("second/f{n}"), 10_000 + n))
+        .collect::<Result<_>>()?;
+    for (path, content) in &files {
+        released(world, path)?;
+        returns(world, path, content)?;
+    }
+    must(world.objects("**/second/f?")? == 4, "not all have an object")
+}
+
 fn two_ids(world: &mut World) -> Result<()> {
     let endpoint = world.endpoint().to_owned();
     world.archive = format!(
@@ -260,48 +337,6 @@ fn two_ids(world: &mut World) -> Result<()> {
     must(world.objects("second/**")? == 1, "it is not at its archive's prefix")?;
     release(world, &two)?;
     returns(world, &two, &content)
-}
-
-fn killed_in_archive(world: &mut World) -> Result<()> {
-    world.archive = "upload_bandwidth = '8MiB'\n".into();
-    world.start()?;
-    let (path, content) = world.file("large", 48 << 20)?;
-    world.hsm("hsm_archive", &path)?;
-    world.until_action(&path, "archive running", true)?;
-    // The journal is written some times a second.
-    std::thread::park_timeout(std::time::Duration::from_secs(2));
-    world.kill();
-    world.archive.clear();
-    world.start()?;
-    world.until_state(&path, "archived", true)?;
-    release(world, &path)?;
-    returns(world, &path, &content)
-}
-
-fn killed_in_restore(world: &mut World) -> Result<()> {
-    world.archive = "download_bandwidth = '8MiB'\n".into();
-    world.start()?;
-    let (path, content) = world.file("large", 48 << 20)?;
-    released(world, &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_action(&path, "restore running", true)?;
-    std::thread::park_timeout(std::time::Duration::from_secs(2));
-    world.kill();
-    world.archive.clear();
-    world.start()?;
-    world.until_state(&path, "released", false)?;
-    same(&path, &content)
-}
-
-fn second_copytool(world: &mut World) -> Result<()> {
-    world.start()?;
-    let output = world.ours(&[])?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    must(!output.status.success(), "a second one runs")?;
-    must(
-        said.contains("already") || said.contains("another"),
-        &format!("it said: {said}"),
-    )
 }
 
 fn import(world: &mut World) -> Result<()> {
@@ -323,9 +358,6 @@ fn import(world: &mut World) -> Result<()> {
 }
 
 fn stripes(world: &mut World) -> Result<()> {
-    if world.is_sandbox() {
-        return Err(Skip("the stand-in has no lfs setstripe; its tests set layouts directly").into());
-    }
     world.start()?;
     for (name, setstripe) in [
         ("plain", &["-c", "1", "-S", "2M"][..]),
@@ -333,12 +365,13 @@ fn stripes(world: &mut World) -> Result<()> {
     ] {
         let path = world.dir.join(name);
         let shown = path.display().to_string();
-        let set = Command::new("lfs")
-            .arg("setstripe")
-            .args(setstripe)
-            .arg(&shown)
-            .status()?;
-        must(set.success(), "lfs setstripe")?;
+        let arguments: Vec<&str> = ["setstripe"]
+            .iter()
+            .chain(setstripe)
+            .copied()
+            .chain([shown.as_str()])
+            .collect();
+        world.lfs(&arguments)?;
         let (_, content) = world.file(name, 10 << 20)?;
         let components = |world: &World| -> Result<Vec<String>> {
             let text = world.lfs(&["getstripe", "-v", &shown])?;
@@ -355,13 +388,4 @@ fn stripes(world: &mut World) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn not_a_lustre(world: &mut World) -> Result<()> {
-    let output = world.ours(&["/proc"])?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    must(
-        !output.status.success() && said.contains("/proc"),
-        &format!("it said: {said}"),
-    )
 }

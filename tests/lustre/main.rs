@@ -4,7 +4,9 @@
 //! end. It formats nothing, changes no tunable without putting it back, and refuses a mount that is no Lustre.
 
 mod cases;
+mod kills;
 mod mds;
+mod refusals;
 mod trouble;
 mod world;
 
@@ -31,6 +33,9 @@ pub(crate) struct Cli {
     /// liblustreapi of this node
     #[arg(long, default_value = "liblustreapi.so.1")]
     library: PathBuf,
+    /// On an MDS: what unmounts an MDT and mounts it again, such as 'umount /mnt/mdt && mount -t lustre DEVICE /mnt/mdt'
+    #[arg(long, value_name = "COMMAND", conflicts_with = "sandbox")]
+    restart_mdt: Option<String>,
     /// Cases whose names have this in them
     #[arg(long)]
     only: Option<String>,

@@ -1,6 +1,6 @@
 //! Cases of a coordinator that is stopped, purged or impatient, and of what nobody asked for.
 
-use crate::cases::{archived, release, returns, same};
+use crate::cases::{archived, release, released, returns, same};
 use crate::mds::Control;
 use crate::world::{Result, World, must};
 
@@ -28,6 +28,21 @@ pub(crate) fn stopped_coordinator(world: &mut World) -> Result<()> {
     let (after, content) = world.file("after", 4096)?;
     archived(world, &after)?;
     release(world, &after)?;
+    returns(world, &after, &content)
+}
+
+pub(crate) fn mdt_restart(world: &mut World) -> Result<()> {
+    world.archive = "download_bandwidth = '8MiB'\n".into();
+    world.start()?;
+    let (path, content) = world.file("before", 24 << 20)?;
+    released(world, &path)?;
+    world.hsm("hsm_restore", &path)?;
+    world.until_action(&path, "restore running", true)?;
+    world.restart_mdt()?;
+    world.until_state(&path, "released", false)?;
+    same(&path, &content)?;
+    let (after, content) = world.file("after", 4096)?;
+    released(world, &after)?;
     returns(world, &after, &content)
 }
 
