@@ -40,9 +40,9 @@ impl Spawn {
     pub fn between(dir: &Path, mount: &Path, store: &Server, bucket: &str, settings: &str) -> io::Result<Self> {
         let library = artifact(LIBRARY)?;
         let config = dir.join("config.toml");
-        std::fs::write(
+        replace(
             &config,
-            format!(
+            &format!(
                 "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{settings}[[archive]]\nid = 1\n\
                  bucket = '{bucket}'\nendpoint_url = '{}'\n",
                 mount.display(),
@@ -203,6 +203,17 @@ fn pidfd(pid: u32) -> io::Result<std::os::fd::OwnedFd> {
     // SAFETY: just made, ours alone.
     let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
     Ok(fd)
+}
+
+/// Writes a file that a process may be reading: it sees the former or this one, never a part.
+///
+/// # Errors
+/// The directory takes no file.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// A file that the workspace's build made: the daemon, the sandbox's library.

@@ -5,7 +5,7 @@ use lhsm_sandbox::protocol::Tunable;
 
 use crate::import::{count, json};
 use crate::metrics::address;
-use crate::rig::{PATIENCE, Rig, Setup};
+use crate::rig::{PATIENCE, Rig, Setup, until};
 
 const METRICS: &str = "[metrics]\nlisten = '127.0.0.1:0'\n";
 
@@ -30,7 +30,7 @@ fn another(rig: &mut Rig) -> (Daemon, String) {
     std::fs::write(&config, text).unwrap();
     let log = dir.join("second.log");
     let mut environment = first.environment;
-    environment.push(("LHSM_SANDBOX_CLIENT".into(), "second".into()));
+    environment.push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
     let daemon = Spawn {
         config,
         log: Some(log.clone()),
@@ -66,9 +66,7 @@ fn two_movers_are_one_sum_and_of_one_that_is_killed_it_is_said() {
     let line = json(&rig.run(&["archive", &mount, "--json"]));
     assert_eq!(count(&line, "done"), 120, "{line}");
     // The coordinator hears of an end before it is counted.
-    while done(&fleet(&rig, &movers)) < 120 {
-        std::thread::yield_now();
-    }
+    until(|| (done(&fleet(&rig, &movers)) >= 120).then_some(()));
     let now = fleet(&rig, &movers);
     let of = |n: usize| count(&now["movers"][n]["now"]["sums"][0], "done");
     assert_eq!(of(0) + of(1), 120, "{now}");
@@ -86,13 +84,10 @@ fn two_movers_are_one_sum_and_of_one_that_is_killed_it_is_said() {
         let now = &fleet["movers"][n]["now"];
         count(&now["running"], "archive") + count(&now["waiting"], "archive")
     };
-    loop {
+    until(|| {
         let now = fleet(&rig, &movers);
-        if in_hand(&now, 0) > 0 && in_hand(&now, 1) > 0 {
-            break;
-        }
-        std::thread::yield_now();
-    }
+        (in_hand(&now, 0) > 0 && in_hand(&now, 1) > 0).then_some(())
+    });
     drop(second);
     let now = fleet(&rig, &movers);
     assert_eq!(

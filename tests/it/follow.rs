@@ -383,7 +383,7 @@ fn under_a_stream_of_changes_and_kills_the_bucket_is_the_tree_in_the_end() {
         let some = |rig: &Rig| rig.keys().iter().any(|key| key.contains(&format!("/f{round}-")));
         let until = std::time::Instant::now() + PATIENCE;
         while !some(&rig) && std::time::Instant::now() < until {
-            std::thread::yield_now();
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
         }
         child.kill().unwrap();
         child.wait().unwrap();

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use lhsm_sandbox::protocol::{Action, Request, states};
 
-use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
+use crate::rig::{BUCKET, Rig, Setup, noise, until};
 
 impl Rig {
     /// A command of ours, as a person gives it.
@@ -617,11 +617,8 @@ fn a_nasty_tree_comes_back_as_it_was_from_archive_and_export() {
     fs::write(root.join("dir/~tilde~"), b"changed").unwrap();
     old.archive(fid);
     // The former copy's goes after the answer.
-    let until = std::time::Instant::now() + PATIENCE;
-    while sidecars(&old) != 1 && std::time::Instant::now() < until {
-        std::thread::yield_now();
-    }
-    assert_eq!(sidecars(&old), 1, "the new copy's, and no longer the old one's");
+    // The new copy's, and no longer the old one's.
+    until(|| (sidecars(&old) == 1).then_some(()));
     old.client.request(Action::Remove, 1, &[fid]).unwrap();
     old.settle(fid);
     assert_eq!(sidecars(&old), 0, "a remove answers when all is gone");

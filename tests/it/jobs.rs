@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use lhsm_sandbox::protocol::{Action, states};
 
 use crate::import::{count, json};
-use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 const ARCHIVED: u32 = states::EXISTS | states::ARCHIVED;
 
@@ -224,9 +224,7 @@ fn a_coordinator_that_is_stopped_is_waited_for() {
         let text = fs::read_to_string(path).ok()?;
         text.contains("the coordinator").then_some(())
     };
-    while waits().is_none() {
-        std::thread::yield_now();
-    }
+    until(waits);
     let status = rig.run(&["status"]);
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, HsmControl, Tunable, states};
 use nix::sys::signal::Signal;
 
-use crate::rig::{PATIENCE, Rig, Setup, noise};
+use crate::rig::{PATIENCE, Rig, Setup, noise, until};
 
 fn quick() -> Setup {
     let usual = Setup::default();
@@ -70,7 +70,7 @@ fn a_client_of_2_10_that_knows_only_bits_keeps_our_archive_ids() {
 fn two_movers_share_the_work_and_the_second_goes_on_when_the_first_stops() {
     let mut rig = Rig::with(quick());
     let mut spawn = rig.spawn();
-    spawn.environment.push(("LHSM_SANDBOX_CLIENT".into(), "second".into()));
+    spawn.environment.push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
     let second = spawn.start().unwrap();
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", rig.log());
     let gate = rig.store.faults().hold("PutObject");
@@ -252,10 +252,10 @@ fn a_second_signal_stops_what_runs_and_leaves_no_upload() {
     let mut daemon = rig.daemon.take().unwrap();
     daemon.signal(Signal::SIGTERM).unwrap();
     // The second one must not be merged with the first.
-    while !rig.log().contains("stopping; running actions may finish") {
+    until(|| {
         assert!(daemon.is_running());
-        std::thread::yield_now();
-    }
+        rig.log().contains("stopping; running actions may finish").then_some(())
+    });
     daemon.signal(Signal::SIGTERM).unwrap();
     assert_eq!(daemon.wait(PATIENCE).unwrap().code(), Some(0), "{}", rig.log());
     gate.release();

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use lhsm_sandbox::protocol::Action;
 
-use crate::rig::{PATIENCE, Rig, Setup};
+use crate::rig::{PATIENCE, Rig, Setup, until};
 
 fn rig() -> Rig {
     let setup = Setup::default();
@@ -14,9 +14,7 @@ fn rig() -> Rig {
         ..setup
     });
     // The coordinator knows of the registration before the daemon does.
-    while get(&rig, "/readyz").0 != 200 {
-        std::thread::yield_now();
-    }
+    until(|| (get(&rig, "/readyz").0 == 200).then_some(()));
     rig
 }
 
@@ -43,13 +41,10 @@ const DONE: &str = "lhsmtool_s3_actions_total{archive=\"1\",class=\"archive\",ou
 
 /// The coordinator hears of an end before it is counted.
 fn done(rig: &Rig, count: u64) -> String {
-    loop {
+    until(|| {
         let (_, text) = get(rig, "/metrics");
-        if value(&text, DONE) == count {
-            return text;
-        }
-        std::thread::yield_now();
-    }
+        (value(&text, DONE) == count).then_some(text)
+    })
 }
 
 /// 0 before there is one.

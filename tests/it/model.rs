@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, HsmControl, Tunable, states};
 use nix::sys::signal::Signal;
 
-use crate::rig::{BUCKET, PATIENCE, Rig, Setup};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, until};
 
 const SCRIPTS: u64 = 2000;
 const WORLDS: u64 = 4;
@@ -157,13 +157,8 @@ pub(crate) fn idle(rig: &Rig) -> bool {
     (0..100).any(|_| {
         let before = statuses().len();
         rig.daemon.as_ref().unwrap().signal(Signal::SIGUSR1).unwrap();
-        loop {
-            let now = statuses();
-            if now.len() > before {
-                return now.last().is_some_and(|line| line.contains(" waiting=0 running=0 "));
-            }
-            std::thread::yield_now();
-        }
+        let now = until(|| Some(statuses()).filter(|now| now.len() > before));
+        now.last().is_some_and(|line| line.contains(" waiting=0 running=0 "))
     })
 }
 

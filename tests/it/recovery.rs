@@ -9,18 +9,13 @@ use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 /// Until all that the daemon knows is on disk.
 fn journal_is_written(rig: &Rig) {
-    let asked = Instant::now();
-    loop {
+    until(|| {
         let seen = rig.log().matches("unwritten=").count();
         rig.daemon.as_ref().unwrap().signal(Signal::SIGUSR1).unwrap();
-        while rig.log().matches("unwritten=").count() == seen {
-            assert!(asked.elapsed() < PATIENCE, "{}", rig.log());
-            std::thread::yield_now();
-        }
-        if rig.log().rsplit("unwritten=").next().unwrap().starts_with("0 ") {
-            return;
-        }
-    }
+        until(|| (rig.log().matches("unwritten=").count() > seen).then_some(()));
+        let log = rig.log();
+        log.rsplit("unwritten=").next()?.starts_with("0 ").then_some(())
+    });
 }
 
 fn kill(rig: &mut Rig) {
@@ -221,10 +216,7 @@ fn uploads_that_nobody_knows_are_aborted_once_they_are_old() {
         std::thread::yield_now();
     }
     rig.start();
-    while !rig.store.uploads(BUCKET).is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "{}", rig.log());
-        std::thread::yield_now();
-    }
+    until(|| rig.store.uploads(BUCKET).is_empty().then_some(()));
     // The action itself is lost to us; its file is not.
     assert_eq!(rig.read("large").len(), 12 << 20);
     assert_eq!(rig.client.actions().unwrap()[0].state, ActionState::Started);

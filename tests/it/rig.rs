@@ -10,6 +10,8 @@ use lhsm_sandbox_s3::{Config, Server};
 use tempfile::TempDir;
 
 /// Ends a test that hangs; no test is timed by it.
+/// Between two looks at what comes soon.
+const LOOK: Duration = Duration::from_millis(2);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const BUCKET: &str = "lhsm-sandbox";
 
@@ -100,6 +102,11 @@ impl Rig {
         self.dir.path().join("lustre")
     }
 
+    /// The name of a second client on this node: no other test's, for the daemons of a node know each other by it.
+    pub(crate) fn second_client(&self) -> String {
+        format!("{}/second", self.dir.path().display())
+    }
+
     /// Writes the configuration; how the daemon would be started with it.
     pub(crate) fn spawn(&self) -> Spawn {
         let library = process::artifact(process::LIBRARY).unwrap();
@@ -119,7 +126,7 @@ impl Rig {
             .replaced
             .iter()
             .fold(settings, |text, (old, new)| text.replace(old, new));
-        std::fs::write(&config, settings).unwrap();
+        process::replace(&config, &settings).unwrap();
         let keys = Config::default();
         Spawn {
             program: process::artifact("lhsmtool-s3").unwrap(),
@@ -262,7 +269,8 @@ pub(crate) fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(start.elapsed() < PATIENCE, "it did not come");
-        std::thread::yield_now();
+        // Whatever it waits for needs the processor more than this does.
+        std::thread::park_timeout(LOOK);
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use lhsm_sandbox::protocol::states;
 
 use crate::import::{count, json};
-use crate::rig::{BUCKET, Rig, noise};
+use crate::rig::{BUCKET, Rig, noise, until};
 
 impl Rig {
     fn scrub(&self, options: &[&str]) -> serde_json::Value {
@@ -179,9 +179,7 @@ fn a_scrub_that_was_killed_goes_on_where_it_was() {
             .filter(|path| path.extension().is_some_and(|extension| extension == "checkpoint"))
             .find_map(|path| fs::read_to_string(path).ok())
     };
-    while !checkpoint().is_some_and(|text| text.contains("f19")) {
-        std::thread::yield_now();
-    }
+    until(|| checkpoint().filter(|text| text.contains("f19")));
     child.kill().unwrap();
     child.wait().unwrap();
     gate.release();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lhsm_sandbox::protocol::{Action, ActionState, states};
 use nix::sys::signal::Signal;
 
-use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
+use crate::rig::{BUCKET, Rig, Setup, noise, until};
 
 fn with_archive(keys: &str) -> Rig {
     let usual = Setup::default();
@@ -82,11 +82,7 @@ fn a_frozen_object_is_thawed_and_the_restore_goes_on_without_holding_a_thread() 
         .faults()
         .fail("GetObject", 403, "InvalidObjectState", 1_000_000);
     rig.client.request(Action::Restore, 1, &[frozen]).unwrap();
-    let asked = std::time::Instant::now();
-    while rig.store.stats().count("RestoreObject") < 3 {
-        assert!(asked.elapsed() < PATIENCE, "{}", rig.log());
-        std::thread::yield_now();
-    }
+    until(|| (rig.store.stats().count("RestoreObject") >= 3).then_some(()));
     rig.store.faults().clear();
     assert_eq!(rig.restore("warm", warm), noise(6000));
     assert_eq!(
@@ -115,9 +111,7 @@ fn a_restore_that_waits_for_a_thaw_can_be_cancelled_and_is_answered_at_a_stop() 
         .faults()
         .fail("GetObject", 403, "InvalidObjectState", 1_000_000);
     rig.client.request(Action::Restore, 1, &fids).unwrap();
-    while rig.store.stats().count("RestoreObject") < 2 {
-        std::thread::yield_now();
-    }
+    until(|| (rig.store.stats().count("RestoreObject") >= 2).then_some(()));
     rig.client.request(Action::Cancel, 1, &fids[..1]).unwrap();
     assert_ne!(rig.settle(fids[0]).states & states::RELEASED, 0);
     assert_eq!(rig.stop(), Some(0));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox::process::{Daemon, LIBRARY, Spawn, artifact};
+use lhsm_sandbox::process::{Daemon, LIBRARY, Spawn, artifact, replace};
 use lhsm_sandbox::{Mdt, Options};
 use lhsm_sandbox_s3::{Config, Server};
 use tempfile::TempDir;
@@ -118,9 +118,9 @@ impl World {
 
     fn spawn(&self) -> Result<Spawn> {
         let config = self.local.path().join("config.toml");
-        std::fs::write(
+        replace(
             &config,
-            format!(
+            &format!(
                 "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\nkeepalive = '2s'\nheartbeat = '1s'\n\
                  progress = '1s'\n[workers]\nthreads = 16\n{}[transfer]\nmultipart_threshold = '8MiB'\npart_size = '8MiB'\n\
                  [[archive]]\nid = 1\nbucket = '{}'\nprefix = '{}'\nendpoint_url = '{}'\nregion = 'us-east-1'\n{}",

@@ -75,7 +75,7 @@ impl World {
             self.endpoint,
             self.more
         );
-        std::fs::write(&config, text).unwrap();
+        process::replace(&config, &text).unwrap();
         Spawn {
             program: process::artifact("lhsmtool-s3").unwrap(),
             library,

@@ -6,13 +6,11 @@ mod lies;
 mod lustre;
 mod store;
 
-use std::time::Instant;
-
 use lhsm_sandbox::protocol::{Action, Fault, Fid, Tunable};
 
 use self::case::Case;
 use crate::model::idle;
-use crate::rig::{PATIENCE, Rig, Setup};
+use crate::rig::{Rig, Setup, until};
 
 /// One request.
 const SMALL: usize = 10_000;
@@ -119,10 +117,7 @@ fn rig(settings: &str) -> Rig {
 
 /// Until the daemon has nothing in hand: it cleans up after its answer.
 fn quiet(rig: &Rig) {
-    let asked = Instant::now();
-    while !idle(rig) {
-        assert!(asked.elapsed() < PATIENCE, "{}", rig.log());
-    }
+    until(|| idle(rig).then_some(()));
 }
 
 fn no_more_faults(rig: &mut Rig) {

@@ -1,9 +1,7 @@
 //! A store that does not answer, does not want to, or not to the end.
 
-use std::time::Instant;
-
 use super::{BOTH, Case, FOR_EVER, IMPATIENT, PLAIN, Row, SMALL, Told, Verb, rig};
-use crate::rig::{PATIENCE, Rig};
+use crate::rig::{PATIENCE, Rig, until};
 
 /// Every operation that a verb needs fails once or twice. `HeadObject` only when told to: its answer has no body.
 fn burst(rig: &Rig, status: u16, code: &str, heads: u32) {
@@ -31,11 +29,7 @@ fn a_store_that_does_not_answer_is_cut_off_and_asked_again() {
             let gate = case.request_held(rig, op);
             let parts = if case.is_large() && op != "HeadObject" { 3 } else { 1 };
             // More than it has parts: one of them is asked for again.
-            let asked = Instant::now();
-            while rig.store.stats().count(op) <= before + parts {
-                assert!(asked.elapsed() < PATIENCE, "{}", rig.log());
-                std::thread::yield_now();
-            }
+            until(|| (rig.store.stats().count(op) > before + parts).then_some(()));
             gate.release();
         },
         ..PLAIN
