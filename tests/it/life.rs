@@ -70,7 +70,9 @@ fn a_client_of_2_10_that_knows_only_bits_keeps_our_archive_ids() {
 fn two_movers_share_the_work_and_the_second_goes_on_when_the_first_stops() {
     let mut rig = Rig::with(quick());
     let mut spawn = rig.spawn();
-    spawn.environment.push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
+    spawn
+        .environment
+        .push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
     let second = spawn.start().unwrap();
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", rig.log());
     let gate = rig.store.faults().hold("PutObject");

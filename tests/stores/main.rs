@@ -10,5 +10,6 @@
 
 mod cases;
 mod proxy;
+mod report;
 mod store;
 mod world;

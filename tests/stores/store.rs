@@ -96,6 +96,20 @@ impl Store {
         store
     }
 
+    /// With its version, where it tells it; another one's is told by `LHSM_STORE_NAME`.
+    pub(crate) fn name(&self) -> String {
+        match (&self.runs, minio()) {
+            (Runs::Embedded(_), _) => "embedded".into(),
+            (Runs::Minio(..), Some(program)) => {
+                let output = Command::new(program).arg("--version").output().unwrap();
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let version = text.split_whitespace().nth(2).unwrap_or_default();
+                format!("MinIO {version}")
+            }
+            _ => std::env::var("LHSM_STORE_NAME").unwrap_or_else(|_| self.endpoint.clone()),
+        }
+    }
+
     /// Objects below this test's prefix: key without it, and size.
     pub(crate) fn objects(&self) -> BTreeMap<String, i64> {
         let mut pages = self

@@ -10,10 +10,14 @@
 //! `cargo xtask lustre-suite --mount DIR --s3 URL`: the copytool's promises on a mounted Lustre (`--sandbox`: on the
 //! stand-in).
 //!
+//! `cargo xtask stores-table REPORT…`: docs/stores.md's table, from what the tests of stores found.
+//!
 //! `cargo xtask packages`: a .deb and a .rpm in target/dist, by cargo-deb and cargo-generate-rpm.
 //!
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
+
+mod stores;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -37,9 +41,10 @@ fn main() -> ExitCode {
         Some("jobs") => run("jobs", arguments),
         Some("lustre-suite") => run("suite", arguments),
         Some("packages") => packages(),
+        Some("stores-table") => stores::write(&root(), &arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask packages{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask packages | cargo xtask stores-table REPORT…{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()
@@ -55,7 +60,7 @@ mod bindings;
 
 #[cfg(feature = "bindgen")]
 fn check_bindings(write: bool) -> ExitCode {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = root();
     let fresh = bindings::generate(&root.join("wrapper.h").display().to_string());
     let committed = root.join("src/lustre/bindings.rs");
     if write {
@@ -78,7 +83,7 @@ fn check_bindings(write: bool) -> ExitCode {
 
 fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = root();
     eprintln!("building (the first time takes some minutes) …");
     let built = Command::new(cargo)
         .current_dir(&root)
@@ -101,6 +106,11 @@ fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
     }
 }
 
+/// Of the workspace.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 fn succeeded(what: &str, status: std::io::Result<ExitStatus>) -> bool {
     match status {
         Ok(status) => status.success(),
@@ -114,7 +124,7 @@ fn succeeded(what: &str, status: std::io::Result<ExitStatus>) -> bool {
 /// Binary, man pages and completions first; then the two tools, which must be installed.
 fn packages() -> ExitCode {
     const DIST: &str = "target/dist";
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = root();
     let steps: [(&str, &[&str]); 4] = [
         ("cargo", &["build", "--release", "--locked", "--package", "lhsmtool-s3"]),
         ("target/release/lhsmtool-s3", &["generate", DIST]),
