@@ -137,16 +137,17 @@ fn a_damaged_stream_is_left_behind() {
 #[test]
 fn messages_in_pieces_and_twice_are_the_same_actions() {
     let mut rig = Rig::new();
-    for fragment in [1, 7, 100, 4096] {
+    // Behind each piece the coordinator gives its processor away.
+    for (fragment, files) in [(1, 8), (7, 50), (100, 100), (4096, 100)] {
         rig.client.inject(Fault::Fragment(fragment)).unwrap();
         rig.client.inject(Fault::Duplicate(3)).unwrap();
-        let fids: Vec<_> = (0..100).map(|n| rig.file(&format!("{fragment}/{n}"), b"x")).collect();
+        let fids: Vec<_> = (0..files).map(|n| rig.file(&format!("{fragment}/{n}"), b"x")).collect();
         for batch in fids.chunks(50) {
             rig.client.request(Action::Archive, 1, batch).unwrap();
         }
         assert!(rig.client.wait(&fids, PATIENCE).unwrap(), "{}", rig.log());
     }
-    assert_eq!(rig.client.counters().unwrap().ended["ARCHIVE SUCCEED"], 400);
+    assert_eq!(rig.client.counters().unwrap().ended["ARCHIVE SUCCEED"], 258);
     rig.assert_settled();
 }
 
