@@ -24,6 +24,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lhsmtool_s3::action::Verb;
@@ -179,6 +180,7 @@ struct Bench {
     only: Option<String>,
     dir: tempfile::TempDir,
     results: BTreeMap<String, Cost>,
+    runs: AtomicUsize,
 }
 
 impl Bench {
@@ -194,6 +196,7 @@ impl Bench {
             only,
             dir: dir.unwrap(),
             results: BTreeMap::new(),
+            runs: AtomicUsize::new(0),
         }
     }
 
@@ -332,7 +335,9 @@ impl Bench {
         std::fs::write(
             &settings,
             format!(
-                "[lustre]\nmount = '/'\n[[archive]]\nid = 1\nbucket = 'bench'\nendpoint_url = '{}'\n{ca}",
+                "[lustre]\nmount = '/'\n[[archive]]\nid = 1\nbucket = 'bench'\nprefix = '{}/'\nendpoint_url = '{}'\n{ca}",
+                // No key is taken.
+                self.runs.fetch_add(1, Ordering::Relaxed),
                 sink.url
             ),
         )

@@ -190,8 +190,10 @@ pub(crate) fn run(task: &Task) {
     let queue = Arc::new(Queue::default());
     let tally = Arc::new(Tally::default());
     let settler = Arc::new(Settler::start(1, &tally).unwrap());
+    // A new one for each run: what a former run had in hand is not gone on with.
+    let state = tempfile::tempdir_in(task.settings.parent().unwrap()).unwrap();
     let site = Site {
-        journal: Arc::new(Journal::open(&task.dir.join("state"), "bench", &task.dir)),
+        journal: Arc::new(Journal::open(state.path(), "bench", &task.dir)),
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
         witnesses: Witnesses::default(),

@@ -6,18 +6,23 @@
 //! threads serve nothing but restores, and within a class the archive ids take turns.
 
 mod fair;
+mod processors;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::fair::Fair;
+use self::processors::Processors;
 use crate::action::{ActionKey, Debt, Item, Kind, Verb};
 use crate::transfer::{Control, Helpers, Parts, Stop};
 use crate::types::{ArchiveId, Fid};
 
 /// Of actions that no longer wait, before they are swept out.
 const FORGOTTEN_ARRIVALS: usize = 1024;
+
+/// Between two looks of a thread that could help, at whether there are processors for it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// In the order of precedence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -188,6 +193,8 @@ struct State {
     /// In the order in which they came; those that no longer wait go when they are met.
     arrived: VecDeque<(Instant, ActionKey)>,
     offers: [VecDeque<Arc<dyn Parts>>; 2],
+    /// Threads at work on what was offered.
+    helping: usize,
     /// Waiting actions by when they must next be reported alive.
     beats: VecDeque<(Instant, ActionKey)>,
     /// When those that wait for a time are to be reported: their other entries in `beats` are of before.
@@ -214,6 +221,7 @@ pub struct Depth {
 #[derive(Default)]
 pub struct Queue {
     state: Mutex<State>,
+    processors: Processors,
     /// For threads that serve everything.
     work: Condvar,
     /// For threads that serve restores: work for the others must not wake, and be lost on, one of these.
@@ -299,9 +307,20 @@ impl Queue {
             if state.closed {
                 return Work::Closed;
             }
-            let sleep = state.line_up_due(Instant::now());
-            if let Some(work) = state.pick(lanes) {
+            let now = Instant::now();
+            if state.has_offers() && self.processors.is_due(now) {
+                drop(state);
+                self.processors.look(now);
+                state = self.lock();
+                continue;
+            }
+            let mut sleep = state.line_up_due(now);
+            if let Some(work) = state.pick(lanes, &self.processors) {
                 return work;
+            }
+            if state.has_offers() {
+                // Nobody tells when there are processors to spare.
+                sleep = Some(sleep.map_or(LOOK, |sleep| sleep.min(LOOK)));
             }
             let condition = match lanes {
                 Lanes::All => &self.work,
@@ -504,10 +523,14 @@ impl Queue {
         self.restores.notify_all();
     }
 
-    /// Work that has nothing left to take.
-    pub fn retract(&self, parts: &Arc<dyn Parts>) {
-        for offers in &mut self.lock().offers {
-            offers.retain(|offer| !Arc::ptr_eq(offer, parts));
+    /// A thread that helped with these is free again. `more`: they have something left to take.
+    pub fn helped(&self, parts: &Arc<dyn Parts>, more: bool) {
+        let mut state = self.lock();
+        state.helping = state.helping.saturating_sub(1);
+        if !more {
+            for offers in &mut state.offers {
+                offers.retain(|offer| !Arc::ptr_eq(offer, parts));
+            }
         }
     }
 
@@ -651,7 +674,11 @@ impl State {
         Some(class)
     }
 
-    fn pick(&mut self, lanes: Lanes) -> Option<Work> {
+    fn has_offers(&self) -> bool {
+        self.offers.iter().any(|offers| !offers.is_empty())
+    }
+
+    fn pick(&mut self, lanes: Lanes, processors: &Processors) -> Option<Work> {
         self.parts_turn = !self.parts_turn;
         let parts_first = self.parts_turn;
         let restores = [Class::BlockingRestore, Class::Restore];
@@ -663,9 +690,9 @@ impl State {
         for (offers, classes) in groups {
             // Taking turns, neither many small files nor the parts of a large one wait for the other.
             let work = if parts_first {
-                self.pick_parts(*offers).or_else(|| self.pick_job(classes))
+                self.pick_parts(*offers, processors).or_else(|| self.pick_job(classes))
             } else {
-                self.pick_job(classes).or_else(|| self.pick_parts(*offers))
+                self.pick_job(classes).or_else(|| self.pick_parts(*offers, processors))
             };
             if work.is_some() {
                 return work;
@@ -674,10 +701,19 @@ impl State {
         None
     }
 
-    fn pick_parts(&mut self, offers: usize) -> Option<Work> {
+    fn pick_parts(&mut self, offers: usize, processors: &Processors) -> Option<Work> {
+        let busy = self.running.values().sum::<usize>() + self.helping;
         let offers = self.offers.get_mut(offers)?;
-        let parts = offers.pop_front()?;
+        let spare = processors.are_to_spare();
+        let wanted = |parts: &&Arc<dyn Parts>| spare && !parts.is_crowded();
+        let n = if busy < processors.count() {
+            0
+        } else {
+            offers.iter().position(|parts| wanted(&parts))?
+        };
+        let parts = offers.remove(n)?;
         offers.push_back(Arc::clone(&parts));
+        self.helping += 1;
         Some(Work::Parts(parts))
     }
 

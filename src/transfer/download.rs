@@ -119,8 +119,12 @@ fn ranges(
     from: &Location,
 ) -> Result<Vec<Checksum>, TransferError> {
     let (control, file, from) = (Arc::clone(control), Arc::clone(file), from.clone());
-    let turns = Turns::new();
-    parts::run(lane, helpers, true, plan.count(), move |lane, index| {
+    let turns = Arc::new(Turns::new());
+    let crowded = {
+        let turns = Arc::clone(&turns);
+        Box::new(move || turns.are_short())
+    };
+    parts::run(lane, helpers, true, plan.count(), crowded, move |lane, index| {
         let store = lane.store(from.archive_id)?;
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.

@@ -9,6 +9,9 @@ use super::{Lane, TransferError};
 pub trait Parts: Send + Sync {
     /// Does one piece on `lane`. `false`: there is none left to take.
     fn work_one(&self, lane: &Lane) -> bool;
+
+    /// Those at work are in each other's way: one more would only wait.
+    fn is_crowded(&self) -> bool;
 }
 
 /// Where work is offered to idle threads.
@@ -27,8 +30,12 @@ impl Helpers for Alone {
 
 type Work<R> = Arc<dyn Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync>;
 
+/// Whether those at work are in each other's way.
+pub(super) type Crowded = Box<dyn Fn() -> bool + Send + Sync>;
+
 struct Pool<R> {
     count: usize,
+    crowded: Crowded,
     state: Mutex<State<R>>,
     changed: Condvar,
 }
@@ -86,6 +93,10 @@ impl<R: Send> Parts for Pool<R> {
         self.changed.notify_all();
         true
     }
+
+    fn is_crowded(&self) -> bool {
+        (self.crowded)()
+    }
 }
 
 /// Runs `work` for each index below `count`, on this lane and on those of `helpers`, and returns when
@@ -98,10 +109,12 @@ pub(super) fn run<R: Send + 'static>(
     helpers: &dyn Helpers,
     urgent: bool,
     count: usize,
+    crowded: Crowded,
     work: impl Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync + 'static,
 ) -> Result<Vec<R>, TransferError> {
     let pool = Arc::new(Pool {
         count,
+        crowded,
         state: Mutex::new(State {
             work: Some(Arc::new(work)),
             next: 0,

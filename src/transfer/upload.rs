@@ -306,7 +306,8 @@ fn send_parts(
     let log = Arc::clone(&to.log);
     let (control, source, upload) = (Arc::clone(control), Source::new(file), upload.clone());
     let (archive_id, key) = (to.archive_id, to.key.clone());
-    parts::run(lane, helpers, false, plan.count(), move |lane, index| {
+    let never = Box::new(|| false);
+    parts::run(lane, helpers, false, plan.count(), never, move |lane, index| {
         let store = lane.store(archive_id)?;
         let part = plan.part(index);
         let index32 = u32::try_from(index).map_err(|_| TransferError::Changed)?;

@@ -76,9 +76,8 @@ impl Worker {
             match self.queue.next(lanes) {
                 Work::Closed => return,
                 Work::Parts(parts) => {
-                    if !parts.work_one(&self.lane) {
-                        self.queue.retract(&parts);
-                    }
+                    let more = parts.work_one(&self.lane);
+                    self.queue.helped(&parts, more);
                 }
                 Work::Job(job) => self.job(job),
             }
