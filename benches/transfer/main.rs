@@ -366,9 +366,12 @@ impl Bench {
     }
 
     fn print_json(&self) {
-        let cpu = |name: &str| self.results.get(name).map_or(f64::NAN, |cost| cost.cpu);
+        // What was not run is null.
+        let told = |value: Option<f64>, digits: usize| value.map_or("null".into(), |value| format!("{value:.digits$}"));
+        let cpu = |name: &str| self.results.get(name).map(|cost| cost.cpu);
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let per_file = |name: &str| cpu(name) * 1e6 / SMALL_FILES as f64;
+        let per_file = |name: &str| told(cpu(name).map(|cpu| cpu * 1e6 / SMALL_FILES as f64), 1);
+        let per_gib = |name: &str| told(cpu(name), 3);
         #[expect(clippy::cast_precision_loss, reason = "MiB")]
         let rss = self.results.values().map(|cost| cost.rss).max().unwrap_or(0) as f64 / f64::from(1 << 20);
         let rivals: BTreeMap<_, _> = self
@@ -378,13 +381,13 @@ impl Bench {
             .map(|(name, cost)| (name.as_str(), (cost.cpu * 1000.0).round() / 1000.0))
             .collect();
         println!(
-            "{{\"archive_cpu_s_per_gib\":{:.3},\"curl_put_cpu_s_per_gib\":{:.3},\"restore_cpu_s_per_gib\":{:.3},\
-             \"curl_get_cpu_s_per_gib\":{:.3},\"small_archive_us\":{:.1},\"small_restore_us\":{:.1},\
+            "{{\"archive_cpu_s_per_gib\":{},\"curl_put_cpu_s_per_gib\":{},\"restore_cpu_s_per_gib\":{},\
+             \"curl_get_cpu_s_per_gib\":{},\"small_archive_us\":{},\"small_restore_us\":{},\
              \"peak_rss_mib\":{rss:.1},\"budget_mib\":{BUDGET_MIB},\"rivals\":{}}}",
-            cpu("large archive ours"),
-            cpu("large archive curl"),
-            cpu("large restore ours"),
-            cpu("large restore curl"),
+            per_gib("large archive ours"),
+            per_gib("large archive curl"),
+            per_gib("large restore ours"),
+            per_gib("large restore curl"),
             per_file("small 4k archive ours"),
             per_file("small 4k restore ours"),
             serde_json::to_string(&rivals).unwrap()
