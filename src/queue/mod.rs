@@ -213,6 +213,8 @@ pub struct Depth {
     pub waiting: HashMap<Class, usize>,
     /// Running actions by class.
     pub running: HashMap<Class, usize>,
+    /// Threads that help with the parts of another's action.
+    pub helping: usize,
     /// How long the oldest waiting action has waited.
     pub oldest: Option<Duration>,
 }
@@ -457,6 +459,7 @@ impl Queue {
             oldest: state.oldest_arrival().map(|arrived| arrived.elapsed()),
             waiting: state.waiting.clone(),
             running: state.running.clone(),
+            helping: state.helping,
         }
     }
 

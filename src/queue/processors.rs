@@ -37,6 +37,15 @@ impl Default for Processors {
 }
 
 impl Processors {
+    #[cfg(test)]
+    pub(super) fn of(count: usize, spare: bool) -> Self {
+        Self {
+            count,
+            spare: spare.into(),
+            seen: Mutex::default(),
+        }
+    }
+
     /// At least two: one computes while the other waits.
     pub(super) const fn count(&self) -> usize {
         self.count

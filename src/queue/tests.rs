@@ -51,6 +51,21 @@ fn admit(queue: &Queue, debt: Box<dyn Debt>) -> &'static str {
     }
 }
 
+/// Parts without end.
+#[derive(Default)]
+struct Endless {
+    crowded: std::sync::atomic::AtomicBool,
+}
+
+impl Parts for Endless {
+    fn work_one(&self, _: &crate::transfer::Lane) -> bool {
+        true
+    }
+    fn is_crowded(&self) -> bool {
+        self.crowded.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
 fn take(queue: &Queue, lanes: Lanes) -> Job {
     match queue.next(lanes) {
         Work::Job(job) => job,
@@ -239,4 +254,24 @@ fn an_action_sent_again_while_it_is_being_answered_runs_again() {
     assert_eq!(cookie(&again), 7);
     queue.ended(again.debt.item(), true);
     assert!(queue.wait_idle(Instant::now()));
+}
+
+#[test]
+fn help_beyond_the_processors_is_given_where_some_are_to_spare_and_nobody_is_in_the_way() {
+    let queue = Queue::default();
+    let parts = Arc::new(Endless::default());
+    let offer: Arc<dyn Parts> = Arc::clone(&parts) as _;
+    queue.offer(Arc::clone(&offer), false);
+    let helps = |processors: &Processors| matches!(queue.lock().pick(Lanes::All, processors), Some(Work::Parts(_)));
+    let (busy, idle) = (Processors::of(2, false), Processors::of(2, true));
+    assert!(helps(&busy) && helps(&busy), "a thread for each processor");
+    assert!(!helps(&busy) && helps(&idle));
+    parts.crowded.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(!helps(&idle), "one more would only wait");
+    (0..2).for_each(|_| queue.helped(&offer, true));
+    assert_eq!(queue.depth().helping, 1);
+    assert!(helps(&busy) && !helps(&busy));
+    (0..2).for_each(|_| queue.helped(&offer, false));
+    assert_eq!(queue.depth().helping, 0);
+    assert!(!helps(&idle), "nothing is offered any more");
 }

@@ -57,6 +57,11 @@ impl Sources {
             count(restores),
         )?;
         to.gauge("workers_busy", "Worker threads that have an action", count(busy))?;
+        to.gauge(
+            "workers_helping",
+            "Worker threads that help with the parts of another's action",
+            count(depth.helping),
+        )?;
         let sums = self.site.tally.sums();
         let share = |(archive, class): &(u32, Class)| {
             vec![("archive", archive.to_string()), ("class", class.word().to_owned())]
