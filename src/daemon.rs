@@ -184,7 +184,7 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
             () = signals.wait() => break Ok(()),
             Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
             _ = status.recv() => stages.log_status(&registration),
-            _ = hup.recv() => apply(settings, &reload(), &targets),
+            _ = hup.recv() => apply(settings, &reload(), &targets).await,
         }
     };
     telemetry::stopping();
@@ -198,7 +198,7 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
 }
 
 /// What can change while it runs changes; what can't is said.
-fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Arc<Target>]) {
+async fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Arc<Target>]) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -224,6 +224,14 @@ fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Ar
         let changed = telemetry::set_level(&rest.log_level);
         tracing::info!(level = rest.log_level, changed, "log level");
         rest.log_level.clone_from(&running.log_level);
+    }
+    for target in targets {
+        let archive = target.options().archive_id.get();
+        match target.reload_credentials(CHECK).await {
+            Ok(true) => tracing::info!(archive, "new credentials"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(archive, %error, "credentials not reloaded; going on with those before"),
+        }
     }
     if rest != *running {
         tracing::warn!("the configuration has other changes, too: they hold after a restart");

@@ -6,6 +6,7 @@ mod choices;
 mod client;
 mod connection;
 mod copy;
+mod credentials;
 mod error;
 mod key;
 mod limits;

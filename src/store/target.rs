@@ -1,26 +1,25 @@
 //! One archive's bucket, and connections to it.
 //!
 //! Each worker thread has its own runtime and therefore its own connections: an HTTP connection lives on
-//! the runtime that opened it. Credentials are fetched on the control runtime, for the same reason.
+//! the runtime that opened it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::connection::Security;
+use super::credentials::Keeper;
 use super::error::chain;
 use super::requests::Meter;
 use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, Requests, StartError, Store, StoreError};
 use crate::types::ArchiveId;
 use aws_config::BehaviorVersion;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::future::ProvideCredentials as ProvideFuture;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    StalledStreamProtectionConfig,
+    IdentityCache, ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedCredentialsProvider, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 
@@ -75,7 +74,7 @@ impl TargetOptions {
 #[derive(Clone, Debug)]
 pub struct Target {
     options: Arc<TargetOptions>,
-    credentials: SharedCredentialsProvider,
+    credentials: Arc<Keeper>,
     region: Region,
     unconditional: Arc<AtomicBool>,
     limits: Arc<Limits>,
@@ -88,32 +87,7 @@ impl Target {
     /// # Errors
     /// What is missing, and where to put it.
     pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
-        let archive = options.archive_id.get();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(Connections::default().to(&Security::System, None));
-        if let Some(profile) = &options.profile {
-            loader = loader.profile_name(profile);
-        }
-        if let Some(region) = options.region.clone().or_else(|| region_beside_aws(&options)) {
-            loader = loader.region(Region::new(region));
-        }
-        let shared = loader.load().await;
-        let region = shared.region().cloned().ok_or(StartError::NoRegion { archive })?;
-        let provider = shared.credentials_provider().ok_or_else(|| StartError::NoCredentials {
-            archive,
-            cause: "the provider chain is empty".into(),
-        })?;
-        provider
-            .provide_credentials()
-            .await
-            .map_err(|error| StartError::NoCredentials {
-                archive,
-                cause: chain(&error),
-            })?;
-        let credentials = SharedCredentialsProvider::new(OnControlRuntime {
-            runtime: tokio::runtime::Handle::current(),
-            provider,
-        });
+        let (region, credentials) = find(&options).await?;
         let limits = Limits::default();
         limits.upload.set(options.upload_bandwidth);
         limits.download.set(options.download_bandwidth);
@@ -125,6 +99,21 @@ impl Target {
             limits: Arc::new(limits),
             requests: Arc::default(),
         })
+    }
+
+    /// Finds credentials anew, and takes them where the store does not refuse them. `false`: they are the same. Must run
+    /// on the control runtime.
+    ///
+    /// # Errors
+    /// There are none, or the store refuses them: those before are still used.
+    pub async fn reload_credentials(&self, deadline: Duration) -> Result<bool, StartError> {
+        let (_, credentials) = find(&self.options).await?;
+        let trial = Self {
+            credentials,
+            ..self.clone()
+        };
+        trial.check(deadline).await?;
+        Ok(self.credentials.take_over(&trial.credentials).await)
     }
 
     /// As configured.
@@ -151,7 +140,11 @@ impl Target {
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(self.region.clone())
-            .credentials_provider(self.credentials.clone())
+            .credentials_provider(SharedCredentialsProvider::from(
+                Arc::clone(&self.credentials) as Arc<dyn ProvideCredentials>
+            ))
+            // The keeper is one, for all threads.
+            .identity_cache(IdentityCache::no_cache())
             .force_path_style(self.options.path_style)
             .interceptor(Meter(Arc::clone(&self.requests)))
             .http_client(connections.to(&self.options.security(), self.options.proxy.as_deref()))
@@ -262,6 +255,33 @@ impl Store {
     }
 }
 
+/// Region and credentials by the standard chain.
+async fn find(options: &TargetOptions) -> Result<(Region, Arc<Keeper>), StartError> {
+    let archive = options.archive_id.get();
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(Connections::default().to(&Security::System, None));
+    if let Some(profile) = &options.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(region) = options.region.clone().or_else(|| region_beside_aws(options)) {
+        loader = loader.region(Region::new(region));
+    }
+    let shared = loader.load().await;
+    let region = shared.region().cloned().ok_or(StartError::NoRegion { archive })?;
+    let provider = shared.credentials_provider().ok_or_else(|| StartError::NoCredentials {
+        archive,
+        cause: "the provider chain is empty".into(),
+    })?;
+    let first = provider
+        .provide_credentials()
+        .await
+        .map_err(|error| StartError::NoCredentials {
+            archive,
+            cause: chain(&error),
+        })?;
+    Ok((region, Keeper::new(provider, first)))
+}
+
 /// Stores beside AWS hardly ever care, but a signature needs a region, and the chain's last resort is to
 /// ask an instance service that is not there.
 fn region_beside_aws(options: &TargetOptions) -> Option<String> {
@@ -272,22 +292,4 @@ fn region_beside_aws(options: &TargetOptions) -> Option<String> {
             .or_else(|| from("AWS_DEFAULT_REGION"))
             .unwrap_or_else(|| "us-east-1".into()),
     )
-}
-
-/// Asks the chain on the runtime that owns the chain's connections.
-#[derive(Debug)]
-struct OnControlRuntime {
-    runtime: tokio::runtime::Handle,
-    provider: SharedCredentialsProvider,
-}
-
-impl ProvideCredentials for OnControlRuntime {
-    fn provide_credentials<'a>(&'a self) -> ProvideFuture<'a>
-    where
-        Self: 'a,
-    {
-        let provider = self.provider.clone();
-        let fetch = self.runtime.spawn(async move { provider.provide_credentials().await });
-        ProvideFuture::new(async move { fetch.await.map_err(CredentialsError::unhandled)? })
-    }
 }

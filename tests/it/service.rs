@@ -6,7 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
+use lhsm_sandbox::process;
 use lhsm_sandbox::protocol::Action;
+use lhsm_sandbox_s3::Config;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -273,6 +275,36 @@ fn an_import_as_the_reference_copytool_has_it_is_ours() {
     let output = rig.run(&["--archive", "1", "--import", "lab", &target.display().to_string()]);
     assert!(output.status.success(), "{output:?}");
     assert!(target.join("a").exists() && !target.join("other").exists());
+}
+
+#[test]
+fn a_reload_takes_new_keys_and_leaves_those_that_the_store_refuses() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let file = rig.dir.path().join("credentials");
+    let write = |key: &str, secret: &str| {
+        let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
+        process::replace(&file, &text).unwrap();
+    };
+    let usual = Config::default();
+    write(&usual.access_key, &usual.secret_key);
+    let mut spawn = rig.spawn();
+    spawn.environment = vec![("AWS_SHARED_CREDENTIALS_FILE".into(), file.display().to_string())];
+    rig.daemon = Some(spawn.start().unwrap());
+    until(|| rig.log().contains("registered; serving").then_some(()));
+    let reload = |rig: &Rig, says: &str| {
+        rig.daemon.as_ref().unwrap().signal(Signal::SIGHUP).unwrap();
+        until(|| rig.log().contains(says).then_some(()));
+    };
+    // The store does not know them yet.
+    write("new-key", "new-secret");
+    reload(&rig, "credentials not reloaded");
+    let fid = rig.file("before", b"data");
+    rig.archive(fid);
+    rig.store.set_keys("new-key", "new-secret");
+    reload(&rig, "new credentials");
+    let fid = rig.file("after", b"data");
+    rig.archive(fid);
+    assert!(!rig.log().contains("new-secret"));
 }
 
 #[test]
