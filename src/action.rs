@@ -195,6 +195,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when no name is left.
     fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError>;
 
+    /// Files may have been imported whose objects were last written before then, in seconds since 1970; `None`: none were.
+    ///
+    /// # Errors
+    /// The failed call.
+    fn imported_until(&self) -> Result<Option<i64>, HsmError>;
+
     /// The file's record of where its copy is (`trusted.lhsm_s3`), `None` when it has none.
     ///
     /// # Errors

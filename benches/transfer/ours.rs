@@ -57,6 +57,9 @@ impl FileSystem for Directory {
     fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
         Ok(name(fid.oid as usize).into())
     }
+    fn imported_until(&self) -> Result<Option<i64>, HsmError> {
+        Ok(None)
+    }
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
         if self.archive == Verb::Restore {
             return Ok(Some(self.record.clone()));

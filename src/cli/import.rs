@@ -317,6 +317,7 @@ impl Plan<'_> {
                 .as_ref()
                 .map_or_else(|| Timestamp::now().seconds, |former| former.began),
         };
+        note_import(&shared)?;
         let mut progress = Progress::new(self.run.json, lines);
         let pruner = if self.delete {
             site.targets
@@ -337,6 +338,7 @@ impl Plan<'_> {
         let imported = namespace::run(&shared, import, &mut |counts| {
             progress.show(counts, shared.report.expected());
         });
+        note_import(&shared)?;
         if let Err(error) = imported {
             progress.end();
             return Err(error.into());
@@ -460,6 +462,16 @@ impl Progress {
     fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Before the first file and after the last: whatever was listed was written before that, also by a clock that is ahead.
+fn note_import(shared: &Shared) -> Result<(), String> {
+    const AHEAD: i64 = 3600;
+    if shared.dry_run {
+        return Ok(());
+    }
+    let noted = shared.mount.note_import(Timestamp::now().seconds + AHEAD);
+    noted.map_err(|error| format!("the root directory can't be marked: {error}; it takes root to import"))
 }
 
 fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {

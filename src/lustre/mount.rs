@@ -16,6 +16,8 @@ use crate::types::{Extent, Extras, Fid};
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
 /// On the root directory: what tells a file system from a later one of the same name, whose FIDs begin anew.
 const INCARNATION_XATTR: &CStr = c"trusted.lhsm_s3_fs";
+/// On the root directory: [`FileSystem::imported_until`].
+const IMPORTED_XATTR: &CStr = c"trusted.lhsm_s3_imported";
 const LAYOUT_XATTR: &CStr = c"lustre.lov";
 /// More would not fit into an object's metadata.
 const MOST_LINKS: usize = 64;
@@ -206,6 +208,14 @@ impl Mount {
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
     }
 
+    /// Objects that were last written before `until` (seconds since 1970) may be those of imported files from now on.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn note_import(&self, until: i64) -> Result<(), HsmError> {
+        xattr::set(&self.path, IMPORTED_XATTR, until.to_string().as_bytes())
+    }
+
     /// Sets a layout on a volatile file that was opened without one.
     pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
         xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
@@ -256,6 +266,17 @@ impl FileSystem for Mount {
 
     fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
         self.library.fid2path(&self.path, fid)
+    }
+
+    fn imported_until(&self) -> Result<Option<i64>, HsmError> {
+        let Some(value) = xattr::get(&self.path, IMPORTED_XATTR)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&value);
+        text.trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| HsmError::new("lgetxattr", libc::EINVAL))
     }
 
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {

@@ -274,11 +274,22 @@ fn may_replace(site: &Site, owner: &Owner, found: &ObjectInfo) -> bool {
         Some(other) if other == *owner => true,
         Some(other) if other.fs == owner.fs => {
             let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
-            if dead {
+            if dead && !may_be_imported(site, found) {
                 tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
+                return true;
             }
-            dead
+            false
         }
         _ => false,
+    }
+}
+
+/// An import makes files of whatever objects there are: the object of a dead file may have become another file's copy,
+/// whose present path nobody knows here.
+fn may_be_imported(site: &Site, found: &ObjectInfo) -> bool {
+    match (site.fs.imported_until(), found.modified) {
+        (Ok(None), _) => false,
+        (Ok(Some(until)), Some(modified)) => modified <= until,
+        (Err(_), _) | (_, None) => true,
     }
 }

@@ -226,6 +226,28 @@ fn a_file_written_anew_under_the_name_of_a_dead_one_takes_its_key() {
 }
 
 #[test]
+fn the_object_of_a_dead_file_stays_when_an_import_has_made_another_file_of_it() {
+    let mut rig = Rig::new();
+    let mount = rig.mount();
+    let old = rig.file("result", b"run 1");
+    rig.archive(old);
+    // A daemon that has just archived a file removes the object of one that is gone.
+    assert_eq!(rig.stop(), Some(0));
+    fs::remove_file(mount.join("result")).unwrap();
+    let imported = rig.run(&["import", "s3://lhsm-sandbox", &mount.display().to_string()]);
+    assert!(imported.status.success(), "{imported:?}");
+    fs::rename(mount.join("result"), mount.join("kept")).unwrap();
+    rig.start();
+    let new = rig.file("result", b"run 2");
+    rig.archive(new);
+    assert_eq!(rig.keys().len(), 2, "{:?}", rig.keys());
+    let kept = rig.client.fid(&mount.join("kept")).unwrap();
+    assert_eq!(rig.restore("kept", kept), b"run 1");
+    rig.client.release(new).unwrap();
+    assert_eq!(rig.restore("result", new), b"run 2");
+}
+
+#[test]
 fn a_store_without_conditional_writes_or_checksums_serves_too() {
     let mut rig = Rig::with(Setup {
         store: lhsm_sandbox_s3::Config {
