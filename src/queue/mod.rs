@@ -531,9 +531,7 @@ impl Queue {
         let mut state = self.lock();
         state.helping = state.helping.saturating_sub(1);
         if !more {
-            for offers in &mut state.offers {
-                offers.retain(|offer| !Arc::ptr_eq(offer, parts));
-            }
+            state.withdraw(parts);
         }
     }
 
@@ -562,6 +560,10 @@ impl Helpers for Queue {
         if urgent {
             self.restores.notify_all();
         }
+    }
+
+    fn withdraw(&self, parts: &Arc<dyn Parts>) {
+        self.lock().withdraw(parts);
     }
 }
 
@@ -675,6 +677,12 @@ impl State {
         let (class, archive_id) = (Class::of(debt.item())?, debt.item().archive_id);
         self.lines.entry(class).or_default().push(archive_id, next);
         Some(class)
+    }
+
+    fn withdraw(&mut self, parts: &Arc<dyn Parts>) {
+        for offers in &mut self.offers {
+            offers.retain(|offer| !Arc::ptr_eq(offer, parts));
+        }
     }
 
     fn has_offers(&self) -> bool {

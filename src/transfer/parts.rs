@@ -18,6 +18,9 @@ pub trait Parts: Send + Sync {
 pub trait Helpers: Send + Sync {
     /// Offers `parts` until its `work_one` says that there are none left. `urgent`: a reader waits.
     fn offer(&self, parts: Arc<dyn Parts>, urgent: bool);
+
+    /// Ends the offer: nobody may have asked for more since the last piece was taken.
+    fn withdraw(&self, parts: &Arc<dyn Parts>);
 }
 
 /// Nobody helps: the thread does all parts itself.
@@ -26,6 +29,7 @@ pub struct Alone;
 
 impl Helpers for Alone {
     fn offer(&self, _: Arc<dyn Parts>, _: bool) {}
+    fn withdraw(&self, _: &Arc<dyn Parts>) {}
 }
 
 type Work<R> = Arc<dyn Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync>;
@@ -124,10 +128,12 @@ pub(super) fn run<R: Send + 'static>(
         }),
         changed: Condvar::new(),
     });
+    let offered: Arc<dyn Parts> = Arc::clone(&pool) as _;
     if count > 1 {
-        helpers.offer(Arc::clone(&pool) as Arc<dyn Parts>, urgent);
+        helpers.offer(Arc::clone(&offered), urgent);
     }
     while pool.work_one(lane) {}
+    helpers.withdraw(&offered);
     let mut state = pool.lock();
     while state.running > 0 {
         state = pool.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -136,5 +142,59 @@ pub(super) fn run<R: Send + 'static>(
     match state.error.take() {
         Some(error) => Err(error),
         None => Ok(state.results.drain(..).flatten().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Board(Mutex<Vec<Arc<dyn Parts>>>);
+
+    impl Helpers for Board {
+        fn offer(&self, parts: Arc<dyn Parts>, _: bool) {
+            self.0.lock().unwrap().push(parts);
+        }
+        fn withdraw(&self, parts: &Arc<dyn Parts>) {
+            self.0.lock().unwrap().retain(|offer| !Arc::ptr_eq(offer, parts));
+        }
+    }
+
+    #[test]
+    fn an_offer_ends_with_the_work_also_when_nobody_helped_or_it_failed() {
+        let second = Duration::from_secs(1);
+        let options = TransferOptions {
+            plan: PlanOptions {
+                threshold: 1,
+                part_size: 1,
+            },
+            retry: RetryOptions {
+                stall: second,
+                give_up_after: second,
+                first_pause: second,
+                longest_pause: second,
+            },
+            thaw_poll: second,
+            chunk: 1,
+        };
+        let lane = Lane::new(&[], options).unwrap();
+        let board = Arc::new(Board::default());
+        for failing in [9, 2] {
+            let seen = Arc::clone(&board);
+            let work = move |_: &Lane, index| {
+                assert_eq!(seen.0.lock().unwrap().len(), 1, "it is offered");
+                if index == failing {
+                    Err(TransferError::Changed)
+                } else {
+                    Ok(index)
+                }
+            };
+            let result = run(&lane, board.as_ref(), false, 4, Box::new(|| false), work);
+            assert_eq!(result.ok(), (failing > 4).then(|| vec![0, 1, 2, 3]));
+            assert!(board.0.lock().unwrap().is_empty());
+        }
     }
 }
