@@ -184,7 +184,7 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
             () = signals.wait() => break Ok(()),
             Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
             _ = status.recv() => stages.log_status(&registration),
-            _ = hup.recv() => apply(settings, &reload(), &targets).await,
+            _ = hup.recv() => apply(settings, &reload(), &targets),
         }
     };
     telemetry::stopping();
@@ -198,7 +198,7 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
 }
 
 /// What can change while it runs changes; what can't is said.
-async fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Arc<Target>]) {
+fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets: &[Arc<Target>]) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -225,6 +225,14 @@ async fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets
         tracing::info!(level = rest.log_level, changed, "log level");
         rest.log_level.clone_from(&running.log_level);
     }
+    // It takes as long as their source and the store do; nobody waits for it.
+    drop(tokio::spawn(reload_credentials(targets.to_vec())));
+    if rest != *running {
+        tracing::warn!("the configuration has other changes, too: they hold after a restart");
+    }
+}
+
+async fn reload_credentials(targets: Vec<Arc<Target>>) {
     for target in targets {
         let archive = target.options().archive_id.get();
         match target.reload_credentials(CHECK).await {
@@ -232,9 +240,6 @@ async fn apply(running: &Settings, read: &Result<Settings, ConfigError>, targets
             Ok(false) => {}
             Err(error) => tracing::error!(archive, %error, "credentials not reloaded; going on with those before"),
         }
-    }
-    if rest != *running {
-        tracing::warn!("the configuration has other changes, too: they hold after a restart");
     }
 }
 

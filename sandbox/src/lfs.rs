@@ -13,9 +13,6 @@ use crate::stripes::Stripes;
 
 const LAYOUT: &str = "lustre.lov";
 
-/// Data of one request and its files; the ioctl takes 1,706 bytes.
-const LARGEST: usize = 1706;
-
 /// One command of `lfs`.
 #[derive(Debug, Subcommand)]
 #[command(rename_all = "snake_case")]
@@ -59,6 +56,9 @@ pub enum Lfs {
         /// With all of it, as it is without
         #[arg(short)]
         verbose: bool,
+        /// The MDT's index alone
+        #[arg(short = 'm', conflicts_with = "verbose")]
+        mdt: bool,
         /// Files
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -182,8 +182,14 @@ pub fn run(command: &Lfs) -> io::Result<String> {
                 Ok(String::new())
             })
         }
-        Lfs::GetStripe { files, .. } => each(files, |client, path| {
+        Lfs::GetStripe { files, mdt, .. } => each(files, |client, path| {
             let fid = client.fid(path)?;
+            if *mdt {
+                return match client.ask(&Request::MdtOf(fid))? {
+                    Reply::Ok(index) => Ok(format!("{index}\n")),
+                    _ => Err(io::Error::other("unexpected reply of the sandbox")),
+                };
+            }
             let stripes = Stripes::from_bytes(&client.xattr(fid, LAYOUT)?);
             let stripes = stripes.ok_or_else(|| io::Error::other("its layout is of another kind"))?;
             Ok(format!("{}\n{stripes}", path.display()))
@@ -239,16 +245,14 @@ fn request(action: Action, files: &Files) -> io::Result<String> {
     for path in &paths {
         fids.push(client.fid(path).map_err(|error| named(path, &error))?);
     }
-    let room = LARGEST.saturating_sub(24 + files.data.len()) / 32;
-    for batch in fids.chunks(room.max(1)) {
-        client.ask(&Request::Hsm {
-            action,
-            archive_id: files.archive,
-            flags: 0,
-            fids: batch.to_vec(),
-            data: files.data.clone().into_bytes(),
-        })?;
-    }
+    // One ioctl, as lfs makes it: with too many files it is refused as a whole (E2BIG).
+    client.ask(&Request::Hsm {
+        action,
+        archive_id: files.archive,
+        flags: 0,
+        fids,
+        data: files.data.clone().into_bytes(),
+    })?;
     Ok(String::new())
 }
 

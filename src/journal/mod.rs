@@ -22,6 +22,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
@@ -77,8 +78,8 @@ enum Upload {
     Live,
     /// A former daemon made it, and nobody has looked at it yet.
     Inherited,
-    /// The same, and its action is over.
-    Orphan,
+    /// The same, and its action is over since then.
+    Orphan(Instant),
     /// It outlives its action for a moment, while a copy is replaced.
     Replacing,
 }
@@ -202,7 +203,7 @@ impl Journal {
             let change = Change::New(Box::new(item.clone()));
             state.pending.actions.insert(item.key(), change);
             // Sent again under its cookie: what a former run left is its own again.
-            if let Some(upload @ Upload::Orphan) = state.uploads.get_mut(&item.key()) {
+            if let Some(upload @ Upload::Orphan(_)) = state.uploads.get_mut(&item.key()) {
                 *upload = Upload::Inherited;
                 state.on_disk.insert(item.key());
             }
@@ -224,9 +225,9 @@ impl Journal {
                 _ => drop(state.pending.actions.insert(key, Change::Gone)),
             }
             match state.uploads.get_mut(&key) {
-                None | Some(Upload::Orphan | Upload::Replacing) => return,
+                None | Some(Upload::Orphan(_) | Upload::Replacing) => return,
                 Some(upload @ Upload::Inherited) => {
-                    *upload = Upload::Orphan;
+                    *upload = Upload::Orphan(Instant::now());
                     return;
                 }
                 Some(Upload::Live) => {}
@@ -303,20 +304,25 @@ impl Journal {
     /// Whether an orphan still is one.
     #[must_use]
     pub fn is_orphan(&self, key: ActionKey) -> bool {
-        self.shared.lock().uploads.get(&key) == Some(&Upload::Orphan)
+        matches!(self.shared.lock().uploads.get(&key), Some(Upload::Orphan(_)))
     }
 
-    /// Uploads of actions that are over: [`Journal::upload_of`] tells what they are, [`Journal::cleaned`] ends them.
+    /// Uploads of actions that have been over for so long: [`Journal::upload_of`] tells what they are,
+    /// [`Journal::cleaned`] ends them.
     #[must_use]
-    pub fn orphans(&self) -> Vec<ActionKey> {
+    pub fn orphans(&self, age: Duration) -> Vec<ActionKey> {
         let state = self.shared.lock();
-        let orphans = state.uploads.iter().filter(|(_, upload)| **upload == Upload::Orphan);
+        let is_old = |upload: &Upload| matches!(upload, Upload::Orphan(since) if since.elapsed() >= age);
+        let orphans = state.uploads.iter().filter(|(_, upload)| is_old(upload));
         orphans.map(|(key, _)| *key).collect()
     }
 
-    /// Nothing is left of an orphan.
+    /// Nothing is left of what was [`Journal::replacing`], or of an orphan. One that was sent again meanwhile stays.
     pub fn cleaned(&self, key: ActionKey) {
         self.shared.change(|state| {
+            if let Some(Upload::Live | Upload::Inherited) = state.uploads.get(&key) {
+                return;
+            }
             state.uploads.remove(&key);
             state.pending.uploads.insert(key, None);
         });
@@ -378,7 +384,10 @@ impl Journal {
             .extend(items.iter().map(|item| (item.key(), Upload::Live)));
         for key in uploads.unwrap_or_default() {
             let action = state.uploads.contains_key(&key);
-            let upload = if action { Upload::Inherited } else { Upload::Orphan };
+            let upload = match action {
+                true => Upload::Inherited,
+                false => Upload::Orphan(Instant::now()),
+            };
             state.uploads.insert(key, upload);
         }
         state.on_disk.extend(items.iter().map(Item::key));

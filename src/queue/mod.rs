@@ -310,7 +310,7 @@ impl Queue {
                 return Work::Closed;
             }
             let now = Instant::now();
-            if state.has_offers() && self.processors.is_due(now) {
+            if state.has_offers(lanes) && self.processors.is_due(now) {
                 drop(state);
                 self.processors.look(now);
                 state = self.lock();
@@ -320,7 +320,7 @@ impl Queue {
             if let Some(work) = state.pick(lanes, &self.processors) {
                 return work;
             }
-            if state.has_offers() {
+            if state.has_offers(lanes) {
                 // Nobody tells when there are processors to spare.
                 sleep = Some(sleep.map_or(LOOK, |sleep| sleep.min(LOOK)));
             }
@@ -685,8 +685,12 @@ impl State {
         }
     }
 
-    fn has_offers(&self) -> bool {
-        self.offers.iter().any(|offers| !offers.is_empty())
+    fn has_offers(&self, lanes: Lanes) -> bool {
+        let offers = match lanes {
+            Lanes::All => &self.offers[..],
+            Lanes::Restores => &self.offers[..1],
+        };
+        offers.iter().any(|offers| !offers.is_empty())
     }
 
     fn pick(&mut self, lanes: Lanes, processors: &Processors) -> Option<Work> {

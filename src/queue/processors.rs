@@ -1,8 +1,8 @@
 //! Whether this node has processors to spare. Threads that help with a file's parts hide the waiting for a store; where
 //! all processors are busy there is none to hide, and more connections only push each other out of the caches.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What one look tells is about so long.
@@ -58,13 +58,22 @@ impl Processors {
 
     /// Whether it is time to [`Processors::look`].
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.lock().is_none_or(|(at, _)| now.duration_since(at) >= WINDOW)
+        // Held by who looks already.
+        let Ok(seen) = self.seen.try_lock() else {
+            return false;
+        };
+        seen.is_none_or(|(at, _)| now.saturating_duration_since(at) >= WINDOW)
     }
 
-    /// Reads `/proc/stat`, which takes a millisecond on a large node.
+    /// Reads `/proc/stat`, which takes a millisecond on a large node. One looks for all: who comes meanwhile goes on.
     pub(super) fn look(&self, now: Instant) {
+        let Ok(mut seen) = self.seen.try_lock() else {
+            return;
+        };
+        if seen.is_some_and(|(at, _)| now.saturating_duration_since(at) < WINDOW) {
+            return;
+        }
         let times = std::fs::read_to_string("/proc/stat").ok().and_then(|text| parse(&text));
-        let mut seen = self.lock();
         let before = seen.filter(|(at, _)| now.duration_since(*at) < STALE);
         let spare = match (before, times) {
             (Some((_, before)), Some(now)) => now.has_spare_since(before),
@@ -74,10 +83,6 @@ impl Processors {
         };
         self.spare.store(spare, Ordering::Relaxed);
         *seen = Some((now, times.unwrap_or(Times { idle: 0, all: 0 })));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<(Instant, Times)>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

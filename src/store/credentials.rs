@@ -13,6 +13,16 @@ use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
 const EARLY: Duration = Duration::from_secs(60);
 /// Those that say nothing of their end are asked for again after so long: their source may have others by then.
 const ENDLESS: Duration = Duration::from_secs(900);
+/// For one question.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// After a question in vain, while the old ones hold.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// Asks a source, and not for ever.
+pub(super) async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, CredentialsError> {
+    let asked = tokio::time::timeout(PATIENCE, provider.provide_credentials()).await;
+    asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(PATIENCE)))
+}
 
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -27,6 +37,8 @@ struct Kept {
     provider: SharedCredentialsProvider,
     credentials: Credentials,
     since: Instant,
+    /// The source has failed: it is not asked before then.
+    pause: Option<Instant>,
 }
 
 impl Keeper {
@@ -65,7 +77,7 @@ impl Keeper {
         let provider = kept.provider.clone();
         let fetched = self
             .runtime
-            .spawn(async move { provider.provide_credentials().await })
+            .spawn(async move { ask(&provider).await })
             .await
             .map_err(CredentialsError::unhandled)?;
         match fetched {
@@ -76,7 +88,12 @@ impl Keeper {
             // They still hold for a moment, and their source may be back by then.
             Err(error) if kept.hold() => {
                 tracing::warn!(%error, "no new credentials; using the ones before until they expire");
-                Ok(kept.credentials)
+                let credentials = kept.credentials.clone();
+                self.keep(Kept {
+                    pause: Some(Instant::now() + PAUSE),
+                    ..kept
+                });
+                Ok(credentials)
             }
             Err(error) => Err(error),
         }
@@ -89,10 +106,14 @@ impl Kept {
             provider,
             credentials,
             since: Instant::now(),
+            pause: None,
         }
     }
 
     fn are_fresh(&self) -> bool {
+        if self.pause.is_some_and(|until| Instant::now() < until) {
+            return self.hold();
+        }
         match self.credentials.expiry() {
             Some(expiry) => expiry > SystemTime::now() + EARLY,
             None => self.since.elapsed() < ENDLESS,
@@ -185,6 +206,7 @@ mod tests {
     async fn a_source_that_fails_is_bridged_until_they_expire() {
         let held = keeper(Some(EARLY / 2), 1).await;
         assert_eq!(key(&held).await.unwrap(), "1");
+        assert!(held.kept().are_fresh(), "and is not asked by each request");
         let over = keeper(Some(Duration::ZERO), 1).await;
         assert!(key(&over).await.is_err());
     }

@@ -234,6 +234,12 @@ pub enum StartError {
         /// The archive id.
         archive: u32,
     },
+    /// New credentials could not be tried.
+    #[error("archive {archive}: the store does not answer, so they can't be tried. Reload again when it does")]
+    Untried {
+        /// The archive id.
+        archive: u32,
+    },
     /// The bucket is not there.
     #[error(
         "archive {archive}: bucket '{bucket}' does not exist{at}. Create it (aws s3 mb s3://{bucket}) or \

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::connection::Security;
-use super::credentials::Keeper;
+use super::credentials::{Keeper, ask};
 use super::error::chain;
 use super::requests::Meter;
 use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, Requests, StartError, Store, StoreError};
@@ -112,7 +112,11 @@ impl Target {
             credentials,
             ..self.clone()
         };
-        trial.check(deadline).await?;
+        if !trial.answers(deadline).await? {
+            return Err(StartError::Untried {
+                archive: self.options.archive_id.get(),
+            });
+        }
         Ok(self.credentials.take_over(&trial.credentials).await)
     }
 
@@ -181,6 +185,11 @@ impl Target {
     /// A missing bucket or refused credentials, with the fix. A store that can't be reached is no error:
     /// actions wait for it.
     pub async fn check(&self, deadline: Duration) -> Result<(), StartError> {
+        self.answers(deadline).await.map(drop)
+    }
+
+    /// `false`: nothing was heard of the store.
+    async fn answers(&self, deadline: Duration) -> Result<bool, StartError> {
         let archive = self.options.archive_id.get();
         let bucket = self.options.bucket.clone();
         let store = self.connect(&mut Connections::default());
@@ -192,7 +201,7 @@ impl Target {
             }),
         };
         match result {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(StoreError::NoSuchBucket { .. } | StoreError::NotFound { .. }) => {
                 let at = self.options.endpoint_url.as_ref();
                 Err(StartError::NoSuchBucket {
@@ -209,11 +218,11 @@ impl Target {
             }),
             Err(error @ StoreError::Denied { .. }) => {
                 tracing::warn!(archive, bucket, %error, "may not list the bucket; going on, archive and restore don't need it");
-                Ok(())
+                Ok(true)
             }
             Err(error) if error.is_transient() => {
                 tracing::warn!(archive, bucket, %error, "the store does not answer; going on, actions will wait for it");
-                Ok(())
+                Ok(false)
             }
             Err(source) => Err(StartError::Unusable {
                 archive,
@@ -272,13 +281,10 @@ async fn find(options: &TargetOptions) -> Result<(Region, Arc<Keeper>), StartErr
         archive,
         cause: "the provider chain is empty".into(),
     })?;
-    let first = provider
-        .provide_credentials()
-        .await
-        .map_err(|error| StartError::NoCredentials {
-            archive,
-            cause: chain(&error),
-        })?;
+    let first = ask(&provider).await.map_err(|error| StartError::NoCredentials {
+        archive,
+        cause: chain(&error),
+    })?;
     Ok((region, Keeper::new(provider, first)))
 }
 

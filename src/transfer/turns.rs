@@ -22,7 +22,7 @@ const SHORT: u32 = 500;
 pub(super) struct Turns {
     free: Mutex<usize>,
     freed: Condvar,
-    /// Of a thousand, lately. Two that change it at once lose one's share, which does not matter.
+    /// Of a thousand, lately; changed under `free`'s lock.
     waited: AtomicU32,
 }
 

@@ -14,7 +14,9 @@ use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
 
 /// Between two looks at actions that ended without having begun; a look without any costs nothing.
 const EVERY: Duration = Duration::from_secs(1);
-/// Until one is tried again that could not be cleaned up.
+/// Of what is cleaned up: before that its action may be sent again, under its cookie and with the same upload.
+const AGE: Duration = Duration::from_secs(10);
+/// Between two tries of those that could not be cleaned up.
 const AGAIN: Duration = Duration::from_secs(60);
 /// For the last look, at the end.
 const LAST_LOOK: Duration = Duration::from_secs(10);
@@ -56,7 +58,11 @@ impl Sweeper {
                     failed.clear();
                     forgiven = begun;
                 }
-                for action in site.journal.orphans() {
+                for action in site.journal.orphans(if sweeping.stopped().is_some() {
+                    Duration::ZERO
+                } else {
+                    AGE
+                }) {
                     let stopping = sweeping.stopped().is_some();
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
@@ -76,7 +82,9 @@ impl Sweeper {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) => return,
                     // The last look.
-                    Err(RecvTimeoutError::Disconnected) if !all || looked || site.journal.orphans().is_empty() => {
+                    Err(RecvTimeoutError::Disconnected)
+                        if !all || looked || site.journal.orphans(Duration::ZERO).is_empty() =>
+                    {
                         return;
                     }
                     Err(RecvTimeoutError::Disconnected) => looked = true,

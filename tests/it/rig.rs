@@ -9,9 +9,9 @@ use lhsm_sandbox::{Client, Mdt, Options};
 use lhsm_sandbox_s3::{Config, Server};
 use tempfile::TempDir;
 
-/// Ends a test that hangs; no test is timed by it.
 /// Between two looks at what comes soon.
 const LOOK: Duration = Duration::from_millis(2);
+/// Ends a test that hangs; no test is timed by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const BUCKET: &str = "lhsm-sandbox";
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::world::{Result, Skip, World, must};
+use crate::world::{PATIENCE, Result, Skip, World, must};
 use crate::{kills, refusals, trouble};
 
 /// One promise.
@@ -70,7 +70,7 @@ pub(crate) const ALL: [Case; 29] = [
     },
     Case {
         name: "killed-in-remove",
-        proves: "a copytool that is killed amid removes leaves no file that counts as archived without its object",
+        proves: "a copytool that is killed when removes were asked for leaves no file that counts as archived without its object",
         run: kills::in_remove,
     },
     Case {
@@ -284,22 +284,25 @@ fn thousand(world: &mut World) -> Result<()> {
 }
 
 fn batches(world: &mut World) -> Result<()> {
-    const FILES: u64 = 3000;
+    const FILES: u64 = 2000;
+    /// One request of lfs is one ioctl, which takes 52 files.
+    const EACH: usize = 50;
     world.start()?;
+    let paths: Vec<_> = (0..FILES)
+        .map(|n| Ok(world.file(&format!("b{n:04}"), 100)?.0.display().to_string()))
+        .collect::<Result<_>>()?;
     let list = world.dir.join(".list");
-    let mut names = String::new();
-    for n in 0..FILES {
-        let (path, _) = world.file(&format!("b{n:04}"), 100)?;
-        names += &format!("{}\n", path.display());
+    for paths in paths.chunks(EACH) {
+        std::fs::write(&list, paths.join("\n") + "\n")?;
+        world.lfs(&["hsm_archive", "--filelist", &list.display().to_string()])?;
     }
-    std::fs::write(&list, names)?;
-    world.lfs(&["hsm_archive", "--filelist", &list.display().to_string()])?;
-    world.until("all have an object", |world| Ok(world.objects("**/b????")? == FILES))?;
+    let what = "all have an object";
+    world.until_within(PATIENCE * 8, what, |world| Ok(world.objects("**/b????")? == FILES))?;
     let dir = world.dir.display().to_string();
     world.until("all count as archived", |world| {
-        // Only what is archived and clean can be.
-        let released = world.count(&["release", &dir, "--json", "--include", "b????"], "failed")?;
-        Ok(released == 0)
+        // Only what is archived and clean can be released.
+        let failed = world.count(&["release", &dir, "--json", "--include", "b????"], "failed")?;
+        Ok(failed == 0)
     })
 }
 
@@ -315,6 +318,8 @@ fn several_mdts(world: &mut World) -> Result<()> {
         .map(|n| world.file(&format!("second/f{n}"), 10_000 + n))
         .collect::<Result<_>>()?;
     for (path, content) in &files {
+        let mdt = world.lfs(&["getstripe", "-m", &path.display().to_string()])?;
+        must(mdt.trim() == "1", &format!("it is on MDT {mdt}"))?;
         released(world, path)?;
         returns(world, path, content)?;
     }
@@ -360,7 +365,7 @@ fn import(world: &mut World) -> Result<()> {
 fn stripes(world: &mut World) -> Result<()> {
     world.start()?;
     for (name, setstripe) in [
-        ("plain", &["-c", "1", "-S", "2M"][..]),
+        ("plain", &["-c", "-1", "-S", "2M"][..]),
         ("composite", &["-E", "4M", "-c", "1", "-E", "-1", "-c", "-1"][..]),
     ] {
         let path = world.dir.join(name);
@@ -375,11 +380,12 @@ fn stripes(world: &mut World) -> Result<()> {
         let (_, content) = world.file(name, 10 << 20)?;
         let components = |world: &World| -> Result<Vec<String>> {
             let text = world.lfs(&["getstripe", "-v", &shown])?;
-            let kept = ["stripe_size", "lcme_extent", "lcm_entry_count"];
+            let kept = ["stripe_count", "stripe_size", "lcme_extent", "lcm_entry_count"];
             let lines = text.lines().filter(|line| kept.iter().any(|kept| line.contains(kept)));
             Ok(lines.map(|line| line.trim().to_owned()).collect())
         };
         let before = components(world)?;
+        must(!before.is_empty(), "lfs getstripe tells nothing")?;
         released(world, &path)?;
         returns(world, &path, &content)?;
         must(

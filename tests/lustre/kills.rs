@@ -18,6 +18,10 @@ pub(crate) fn in_archive(world: &mut World) -> Result<()> {
     world.archive.clear();
     world.start()?;
     world.until_state(&path, "archived", true)?;
+    must(
+        world.log().contains("going on with the upload"),
+        "the upload was begun anew",
+    )?;
     release(world, &path)?;
     returns(world, &path, &content)
 }

@@ -1,7 +1,7 @@
 //! What the copytool promises, tried on a mounted Lustre (or on the stand-in): each case says what it proves.
 //!
 //! It works in one directory that it makes on the mount and below one prefix of the bucket, and takes both away at the
-//! end. It formats nothing, changes no tunable without putting it back, and refuses a mount that is no Lustre.
+//! end. It formats nothing, changes no tunable unless told to, puts it back then, and refuses a mount that is no Lustre.
 
 mod cases;
 mod kills;
@@ -33,7 +33,10 @@ pub(crate) struct Cli {
     /// liblustreapi of this node
     #[arg(long, default_value = "liblustreapi.so.1")]
     library: PathBuf,
-    /// On an MDS: what unmounts an MDT and mounts it again, such as 'umount /mnt/mdt && mount -t lustre DEVICE /mnt/mdt'
+    /// On an MDS without other users: also cases that stop, purge or hurry the coordinator for all of them
+    #[arg(long)]
+    whole_file_system: bool,
+    /// With --whole-file-system: what unmounts an MDT and mounts it again, such as 'umount /mnt/mdt && mount -t lustre DEVICE /mnt/mdt'
     #[arg(long, value_name = "COMMAND", conflicts_with = "sandbox")]
     restart_mdt: Option<String>,
     /// Cases whose names have this in them
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
             let cleaned = world.clean_up();
             if result.as_ref().is_err_and(|error| !error.is::<Skip>()) {
                 eprintln!("# the daemon's log of {}:\n{}", case.name, world.log());
+            }
+            if let Err(error) = &cleaned {
+                eprintln!("# {} left something behind: {error}", case.name);
             }
             result.and(cleaned)
         });

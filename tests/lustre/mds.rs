@@ -39,6 +39,7 @@ impl World {
             }
             return Ok(());
         }
+        self.remember("mdt.*.hsm_control")?;
         lctl(&["set_param", &format!("mdt.*.hsm_control={}", control.word())]).map(drop)
     }
 
@@ -47,11 +48,14 @@ impl World {
         if self.is_sandbox() {
             return Ok(Client::new(&self.mount)?.inject(Fault::Restart)?);
         }
-        let Some(command) = &self.restart_mdt else {
+        let Some(command) = self.restart_mdt.clone() else {
             return Err(Skip("it needs --restart-mdt COMMAND, on an MDS").into());
         };
-        let status = Command::new("sh").arg("-c").arg(command).status()?;
-        must(status.success(), &format!("'{command}': {status}"))
+        self.remember("mdt.*.hsm_control")?;
+        let status = Command::new("sh").arg("-c").arg(&command).status()?;
+        must(status.success(), &format!("'{command}': {status}"))?;
+        // Unless it was set for good, it is off now.
+        lctl(&["set_param", "mdt.*.hsm_control=enabled"]).map(drop)
     }
 
     /// Seconds without progress until the coordinator gives an action up.
@@ -89,24 +93,41 @@ impl World {
     }
 
     fn set(&mut self, name: &str, value: u64) -> Result<()> {
-        // Each MDT's own, to be put back.
-        for line in lctl(&["get_param", name])?.lines() {
-            if let Some(before) = line.split_once('=') {
-                self.before.push((before.0.to_owned(), before.1.to_owned()));
-            }
-        }
+        self.remember(name)?;
         lctl(&["set_param", &format!("{name}={value}")]).map(drop)
     }
 
-    /// Tunables as they were, and no reader left behind.
-    pub(crate) fn put_back(&mut self) -> Result<()> {
-        for (name, value) in self.before.drain(..) {
-            lctl(&["set_param", &format!("{name}={value}")])?;
+    /// What each MDT has of it, to be put back.
+    fn remember(&mut self, name: &str) -> Result<()> {
+        if !self.whole_file_system {
+            return Err(Skip("it changes what all users of the file system have: --whole-file-system").into());
         }
-        for (device, user) in self.readers.drain(..) {
-            lctl(&["--device", &device, "changelog_deregister", &user])?;
+        for line in lctl(&["get_param", name])?.lines() {
+            if let Some((name, value)) = line.split_once('=')
+                && !self.before.iter().any(|(known, _)| known == name)
+            {
+                self.before.push((name.to_owned(), value.to_owned()));
+            }
         }
         Ok(())
+    }
+
+    /// Tunables as they were, and no reader left behind; tries all, and tells the first that failed.
+    pub(crate) fn put_back(&mut self) -> Result<()> {
+        let mut done = Ok(());
+        for (name, value) in self.before.drain(..) {
+            // What `stopped` is read as is written so.
+            let value = if value == "stopped" {
+                "shutdown".to_owned()
+            } else {
+                value
+            };
+            done = done.and(lctl(&["set_param", &format!("{name}={value}")]).map(drop));
+        }
+        for (device, user) in self.readers.drain(..) {
+            done = done.and(lctl(&["--device", &device, "changelog_deregister", &user]).map(drop));
+        }
+        done
     }
 }
 

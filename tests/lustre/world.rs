@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) keys: (String, String),
     /// Unmounts an MDT and mounts it again.
     pub(crate) restart_mdt: Option<String>,
+    /// Whether a case may change what all users of the file system have.
+    pub(crate) whole_file_system: bool,
     /// Tunables of the MDTs, to be put back.
     pub(crate) before: Vec<(String, String)>,
     /// Devices and readers of their changelogs, to be taken away.
@@ -101,6 +103,7 @@ impl World {
             prefix: format!("{name}/"),
             keys,
             restart_mdt: cli.restart_mdt.clone(),
+            whole_file_system: cli.whole_file_system,
             before: Vec::new(),
             readers: Vec::new(),
             workers: String::new(),
@@ -162,16 +165,20 @@ impl World {
         Ok(())
     }
 
-    /// Runs the copytool by way of the command `by`, for as long as it is patient; what it said if it refused to serve.
-    pub(crate) fn refusal(&self, by: &[&str], arguments: &[&str]) -> Result<String> {
+    fn under_timeout(&self, by: &[&str], arguments: &[&str]) -> Result<Output> {
         let direct = self.spawn()?.command(arguments);
-        let output = Command::new("timeout")
+        Ok(Command::new("timeout")
             .arg(PATIENCE.as_secs().to_string())
             .args(by)
             .arg(direct.get_program())
             .args(direct.get_args())
             .envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .output()?;
+            .output()?)
+    }
+
+    /// Runs the copytool by way of the command `by`, for as long as it is patient; what it said if it refused to serve.
+    pub(crate) fn refusal(&self, by: &[&str], arguments: &[&str]) -> Result<String> {
+        let output = self.under_timeout(by, arguments)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         must(
             output.status.code() == Some(1),
@@ -241,10 +248,19 @@ impl World {
         Ok(said.strip_prefix(&shown).unwrap_or(&said).to_lowercase())
     }
 
-    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+    pub(crate) fn until(&self, what: &str, is_so: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+        self.until_within(PATIENCE, what, is_so)
+    }
+
+    pub(crate) fn until_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut is_so: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
         let began = Instant::now();
         while !is_so(self)? {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > limit {
                 return Err(format!("waited in vain: {what}").into());
             }
             std::thread::park_timeout(POLL);
@@ -295,22 +311,43 @@ impl World {
         )
     }
 
-    /// Takes away what the case made.
+    /// Takes away what the case made, all that can be; the first thing that could not is told.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
-        self.put_back()?;
+        let mut done = Ok(());
         if self.daemon.is_some() && !self.is_sandbox() {
-            // The copies first; what can't be removed is told by the bucket.
-            let dir = self.dir.display().to_string();
-            self.ours(&["restore", &dir, "--json"])?;
-            self.ours(&["remove", &dir, "--json"])?;
+            // The copies first, while the tunables are still the case's.
+            for verb in ["restore", "remove"] {
+                done = done.and(self.bounded(verb));
+            }
         }
         if let Some(daemon) = self.daemon.take() {
-            daemon.stop(PATIENCE)?;
+            done = done.and(daemon.stop(PATIENCE).map(drop).map_err(Into::into));
         }
+        done = done.and(self.put_back());
         if !self.is_sandbox() {
-            std::fs::remove_dir_all(&self.dir)?;
+            done = done.and(std::fs::remove_dir_all(&self.dir).map_err(Into::into));
         }
-        Ok(())
+        done
+    }
+
+    /// A command over all files of the case, which may wait for one that nobody does any more.
+    fn bounded(&self, verb: &str) -> Result<()> {
+        let dir = self.dir.display().to_string();
+        let output = self.under_timeout(&[], &[verb, &dir, "--json"])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        must(
+            output.status.success(),
+            &format!("{verb} of '{dir}': {}; {said}", output.status),
+        )
+    }
+}
+
+impl Drop for World {
+    /// Of a case that panicked.
+    fn drop(&mut self) {
+        if let Err(error) = self.put_back() {
+            eprintln!("# {error}");
+        }
     }
 }
 
