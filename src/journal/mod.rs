@@ -384,9 +384,10 @@ impl Journal {
             .extend(items.iter().map(|item| (item.key(), Upload::Live)));
         for key in uploads.unwrap_or_default() {
             let action = state.uploads.contains_key(&key);
-            let upload = match action {
-                true => Upload::Inherited,
-                false => Upload::Orphan(Instant::now()),
+            let upload = if action {
+                Upload::Inherited
+            } else {
+                Upload::Orphan(Instant::now())
             };
             state.uploads.insert(key, upload);
         }

@@ -719,12 +719,12 @@ impl State {
     fn pick_parts(&mut self, offers: usize, processors: &Processors) -> Option<Work> {
         let busy = self.running.values().sum::<usize>() + self.helping;
         let offers = self.offers.get_mut(offers)?;
-        let spare = processors.are_to_spare();
-        let wanted = |parts: &&Arc<dyn Parts>| spare && !parts.is_crowded();
         let n = if busy < processors.count() {
             0
+        } else if processors.are_to_spare() {
+            offers.iter().position(|parts| !parts.is_crowded())?
         } else {
-            offers.iter().position(|parts| wanted(&parts))?
+            return None;
         };
         let parts = offers.remove(n)?;
         offers.push_back(Arc::clone(&parts));

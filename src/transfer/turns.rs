@@ -100,6 +100,7 @@ mod tests {
         assert!(matches!(inner, Ok(Err(TransferError::Stopped(Stop::Cancelled)))));
         assert_eq!(*turns.free.lock().unwrap(), 1);
     }
+
     #[test]
     fn turns_are_short_when_most_had_to_wait_and_not_for_ever() {
         let turns = Turns::of(1);

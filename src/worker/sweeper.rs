@@ -58,11 +58,8 @@ impl Sweeper {
                     failed.clear();
                     forgiven = begun;
                 }
-                for action in site.journal.orphans(if sweeping.stopped().is_some() {
-                    Duration::ZERO
-                } else {
-                    AGE
-                }) {
+                let age = sweeping.stopped().map_or(AGE, |_| Duration::ZERO);
+                for action in site.journal.orphans(age) {
                     let stopping = sweeping.stopped().is_some();
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;

@@ -242,8 +242,7 @@ fn modify_during(world: &mut World) -> Result<()> {
     world.archive = "upload_bandwidth = '8MiB'\n".into();
     world.start()?;
     let (path, _) = world.file("file", 24 << 20)?;
-    world.hsm("hsm_archive", &path)?;
-    world.until_action(&path, "archive running", true)?;
+    world.hsm_running("hsm_archive", &path)?;
     let (_, anew) = world.file("file", 9 << 20)?;
     world.until_action(&path, "archive", false)?;
     // Whatever is released now is what was written last.
@@ -260,8 +259,7 @@ fn cancel_running(world: &mut World) -> Result<()> {
     world.archive = "upload_bandwidth = '2MiB'\n".into();
     world.start()?;
     let (path, _) = world.file("cancelled", 40 << 20)?;
-    world.hsm("hsm_archive", &path)?;
-    world.until_action(&path, "archive running", true)?;
+    world.hsm_running("hsm_archive", &path)?;
     world.hsm("hsm_cancel", &path)?;
     world.until_action(&path, "archive", false)?;
     must(!world.state(&path)?.contains("archived"), "it is archived")?;

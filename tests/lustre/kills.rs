@@ -1,6 +1,5 @@
 //! Cases of a copytool that is killed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::cases::{archived, release, released, returns, same};
@@ -10,8 +9,7 @@ pub(crate) fn in_archive(world: &mut World) -> Result<()> {
     world.archive = "upload_bandwidth = '8MiB'\n".into();
     world.start()?;
     let (path, content) = world.file("large", 48 << 20)?;
-    world.hsm("hsm_archive", &path)?;
-    world.until_action(&path, "archive running", true)?;
+    world.hsm_running("hsm_archive", &path)?;
     // The journal is written some times a second.
     std::thread::park_timeout(Duration::from_secs(2));
     world.kill();
@@ -31,8 +29,7 @@ pub(crate) fn in_restore(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, content) = world.file("large", 48 << 20)?;
     released(world, &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_action(&path, "restore running", true)?;
+    world.hsm_running("hsm_restore", &path)?;
     std::thread::park_timeout(Duration::from_secs(2));
     world.kill();
     world.archive.clear();
@@ -61,8 +58,7 @@ pub(crate) fn in_remove(world: &mut World) -> Result<()> {
     for (path, content) in &files {
         world.until_action(path, "remove", false)?;
         // One that still counts as archived has its object.
-        archived(world, path)?;
-        release(world, path)?;
+        released(world, path)?;
         returns(world, path, content)?;
         world.hsm("hsm_remove", path)?;
         world.until_state(path, "archived", false)?;
@@ -86,7 +82,7 @@ pub(crate) fn again_and_again(world: &mut World) -> Result<()> {
     }
     kill_some_times(world)?;
     for (path, _) in &files {
-        until_done(world, path, "hsm_archive", "archived", true)?;
+        world.until_done(path, "hsm_archive", "archived", true)?;
         release(world, path)?;
     }
     for (path, _) in &files {
@@ -94,7 +90,7 @@ pub(crate) fn again_and_again(world: &mut World) -> Result<()> {
     }
     kill_some_times(world)?;
     for (path, content) in &files {
-        until_done(world, path, "hsm_restore", "released", false)?;
+        world.until_done(path, "hsm_restore", "released", false)?;
         same(path, content)?;
     }
     let objects = world.objects("**/k??")?;
@@ -112,16 +108,4 @@ fn kill_some_times(world: &mut World) -> Result<()> {
         world.start()?;
     }
     Ok(())
-}
-
-/// Until the file's state has the word, or has it no more; asks again when nothing is under way.
-fn until_done(world: &World, path: &Path, verb: &str, word: &str, has: bool) -> Result<()> {
-    world.until(&format!("{verb} of '{}'", path.display()), |world| {
-        let is_idle = world.action(path)?.contains("noop");
-        let is_done = world.state(path)?.contains(word) == has;
-        if is_idle && !is_done {
-            world.hsm(verb, path)?;
-        }
-        Ok(is_done)
-    })
 }

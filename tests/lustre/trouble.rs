@@ -26,8 +26,7 @@ pub(crate) fn stopped_coordinator(world: &mut World) -> Result<()> {
     world.control(Control::Shutdown)?;
     world.control(Control::Enabled)?;
     let (after, content) = world.file("after", 4096)?;
-    archived(world, &after)?;
-    release(world, &after)?;
+    released(world, &after)?;
     returns(world, &after, &content)
 }
 
@@ -36,8 +35,7 @@ pub(crate) fn mdt_restart(world: &mut World) -> Result<()> {
     world.start()?;
     let (path, content) = world.file("before", 24 << 20)?;
     released(world, &path)?;
-    world.hsm("hsm_restore", &path)?;
-    world.until_action(&path, "restore running", true)?;
+    world.hsm_running("hsm_restore", &path)?;
     world.restart_mdt()?;
     world.until_state(&path, "released", false)?;
     same(&path, &content)?;
@@ -50,18 +48,13 @@ pub(crate) fn purge(world: &mut World) -> Result<()> {
     world.archive = "upload_bandwidth = '4MiB'\n".into();
     world.start()?;
     let (path, content) = world.file("purged", 24 << 20)?;
-    world.hsm("hsm_archive", &path)?;
-    world.until_action(&path, "archive running", true)?;
+    world.hsm_running("hsm_archive", &path)?;
     world.control(Control::Purge)?;
     world.until_action(&path, "archive", false)?;
     world.control(Control::Enabled)?;
     // Whatever the copytool made of it: the next one counts.
-    world.until("it is archived anew", |world| {
-        if !world.action(&path)?.contains("archive") && !world.state(&path)?.contains("archived") {
-            world.hsm("hsm_archive", &path)?;
-        }
-        Ok(world.state(&path)?.contains("archived"))
-    })?;
+    world.until_done(&path, "hsm_archive", "archived", true)?;
+
     release(world, &path)?;
     returns(world, &path, &content)
 }
@@ -72,8 +65,7 @@ pub(crate) fn short_timeout(world: &mut World) -> Result<()> {
     world.start()?;
     // Ten seconds of work: only heartbeats keep it alive.
     let (path, _) = world.file("slow", 40 << 20)?;
-    world.hsm("hsm_archive", &path)?;
-    world.until_action(&path, "archive running", true)?;
+    world.hsm_running("hsm_archive", &path)?;
     world.until_action(&path, "archive", false)?;
     must(world.state(&path)?.contains("archived"), "the coordinator gave it up")
 }

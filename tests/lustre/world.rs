@@ -284,6 +284,25 @@ impl World {
         self.lfs(&[verb, &path.display().to_string()]).map(drop)
     }
 
+    /// Asks for an archive or a restore and waits until a copytool is at it.
+    pub(crate) fn hsm_running(&self, verb: &str, path: &Path) -> Result<()> {
+        self.hsm(verb, path)?;
+        let action = verb.strip_prefix("hsm_").unwrap_or(verb);
+        self.until_action(path, &format!("{action} running"), true)
+    }
+
+    /// Until the file's state has the word, or has it no more; asks again when nothing is under way.
+    pub(crate) fn until_done(&self, path: &Path, verb: &str, word: &str, has: bool) -> Result<()> {
+        self.until(&format!("{verb} of '{}'", path.display()), |world| {
+            let is_idle = world.action(path)?.contains("noop");
+            let is_done = world.state(path)?.contains(word) == has;
+            if is_idle && !is_done {
+                world.hsm(verb, path)?;
+            }
+            Ok(is_done)
+        })
+    }
+
     pub(crate) fn file(&self, name: &str, size: usize) -> Result<(PathBuf, Vec<u8>)> {
         let path = self.dir.join(name);
         let mut seed = 0x1234_5678_9abc_def1u64 ^ size as u64;
