@@ -243,6 +243,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn size_of(&self, fid: Fid) -> Result<u64, HsmError>;
 
+    /// Whether the file has no name any more; somebody may have it open.
+    ///
+    /// # Errors
+    /// What tells neither.
+    fn is_unlinked(&self, fid: Fid) -> Result<bool, HsmError>;
+
     /// The data version of an open file: it changes with every write. `None` where it can't be told.
     fn data_version(&self, file: &File) -> Option<u64>;
 

@@ -88,6 +88,10 @@ impl FileSystem for Directory {
         Err(HsmError::new("lstat", libc::ENOENT))
     }
 
+    fn is_unlinked(&self, _: Fid) -> Result<bool, HsmError> {
+        Ok(false)
+    }
+
     fn data_version(&self, _: &File) -> Option<u64> {
         None
     }

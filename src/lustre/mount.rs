@@ -326,6 +326,15 @@ impl FileSystem for Mount {
         Ok(stat.map_err(|error| HsmError::io("lstat", &error))?.len())
     }
 
+    fn is_unlinked(&self, fid: Fid) -> Result<bool, HsmError> {
+        use std::os::unix::fs::MetadataExt as _;
+        match std::fs::symlink_metadata(self.by_fid(fid)) {
+            Ok(stat) => Ok(stat.nlink() == 0),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(true),
+            Err(error) => Err(HsmError::io("lstat", &error)),
+        }
+    }
+
     fn data_version(&self, file: &File) -> Option<u64> {
         self.library.data_version(file.as_fd())
     }

@@ -1,7 +1,5 @@
 //! Archive: begin > place > map > finish; on an objection of the coordinator, undo.
 
-use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use super::place::{Placed, place, sweep};
@@ -27,11 +25,11 @@ pub(super) fn archive(
         if site.fs.is_released(debt.item().fid)? {
             return Err(JobError::Released);
         }
-        let placed = place(site, lane, helpers, control, debt.item(), &file)?;
-        Ok((file, placed))
+        // The file is closed before the action ends: while somebody has it open nobody can release it.
+        place(site, lane, helpers, control, debt.item(), &file)
     });
     match copied {
-        Ok((file, placed)) => commit(site, lane, control, debt, &file, &placed),
+        Ok(placed) => commit(site, lane, control, debt, &placed),
         Err(error) => {
             // What a request made whose answer was not waited for, or not believed.
             let stopped = matches!(
@@ -52,7 +50,7 @@ pub(super) fn archive(
     }
 }
 
-fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file: &File, placed: &Placed) -> Ended {
+fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, placed: &Placed) -> Ended {
     let item = debt.item().clone();
     let size = placed.location.size;
     // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
@@ -73,7 +71,7 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, file
         // The copy before is not to go.
         site.journal.cleaned(item.key());
     }
-    let ended = settle_copy(site, lane, &item, file, placed, replaced, finished);
+    let ended = settle_copy(site, lane, &item, placed, replaced, finished);
     if replaced.is_some() {
         site.journal.cleaned(item.key());
     }
@@ -85,7 +83,6 @@ fn settle_copy(
     site: &Site,
     lane: &Lane,
     item: &Item,
-    file: &File,
     placed: &Placed,
     replaced: Option<&Location>,
     finished: Result<(), HsmError>,
@@ -93,7 +90,7 @@ fn settle_copy(
     let size = placed.location.size;
     match finished {
         Ok(()) => {
-            if is_unlinked(file) {
+            if site.fs.is_unlinked(item.fid).unwrap_or(false) {
                 tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, &placed.location, None);
             } else {
@@ -157,13 +154,6 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => tracing::warn!(%error, "the file's record of its copy could not be put back"),
-    }
-}
-
-fn is_unlinked(file: &File) -> bool {
-    match file.metadata() {
-        Ok(stat) => stat.nlink() == 0,
-        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
     }
 }
 

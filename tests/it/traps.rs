@@ -4,7 +4,7 @@ use std::fs;
 
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, Request, Tunable, states};
 
-use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 #[test]
 fn a_file_that_changes_while_it_is_archived_is_not_archived_and_leaves_no_object() {
@@ -304,13 +304,8 @@ fn a_restore_whose_fsync_fails_is_not_called_done() {
     assert_eq!(rig.restore("file", fid), noise(10_000));
 }
 
-#[test]
-fn a_file_that_is_being_archived_can_not_be_released() {
-    let mut rig = Rig::new();
-    let fid = rig.file("file", &noise(10_000));
-    rig.archive(fid);
-    // Two requests at once: the second comes while the first is not done, and is not refused.
-    let gate = rig.store.faults().hold("PutObject");
+/// A second archive of a file that is archived: two requests at once, of which the second is not refused.
+fn archive_again(rig: &mut Rig, fid: Fid) {
     let forced = Request::Hsm {
         action: Action::Archive,
         archive_id: 1,
@@ -319,11 +314,37 @@ fn a_file_that_is_being_archived_can_not_be_released() {
         data: Vec::new(),
     };
     rig.client.ask(&forced).unwrap();
+}
+
+#[test]
+fn a_file_that_is_being_archived_can_not_be_released() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    let gate = rig.store.faults().hold("PutObject");
+    archive_again(&mut rig, fid);
     assert!(gate.wait_held_blocking(1, PATIENCE));
-    let error = rig.client.release(fid).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    let refused = |rig: &mut Rig| rig.client.release(fid).unwrap_err().raw_os_error();
+    assert_eq!(refused(&mut rig), Some(libc::EBUSY));
+    // Also when the coordinator knows nothing of the archive any more.
+    rig.client.inject(Fault::Restart).unwrap();
+    assert_eq!(refused(&mut rig), Some(libc::EBUSY));
     gate.release();
-    rig.settle(fid);
+    until(|| rig.client.release(fid).ok());
+    assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), noise(10_000));
+}
+
+#[test]
+fn a_file_can_be_released_as_soon_as_its_archive_has_ended() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    // The next copy is at another key, and the one before it is deleted after the end.
+    fs::rename(rig.mount().join("file"), rig.mount().join("moved")).unwrap();
+    let gate = rig.store.faults().hold("DeleteObject");
+    archive_again(&mut rig, fid);
+    assert!(gate.wait_held_blocking(1, PATIENCE));
     rig.client.release(fid).unwrap();
-    assert_eq!(rig.restore("file", fid), noise(10_000));
+    gate.release();
+    assert_eq!(rig.restore("moved", fid), noise(10_000));
 }

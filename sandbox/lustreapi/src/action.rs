@@ -147,8 +147,10 @@ impl CopyAction {
                 errval = error;
             }
         }
-        if let Some((_, watch)) = &self.source {
+        if let Some((file, watch)) = self.source.take() {
             watch.check("an archive's source file");
+            // The real one closes it right behind the ioctl; here nobody is to see the moment between.
+            drop(file);
         }
         let mut item = self.item.clone();
         if matches!(item.action, Action::Archive) {

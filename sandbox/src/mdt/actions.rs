@@ -151,9 +151,6 @@ impl State {
             _ => 0,
         };
         self.progress(item.fid, item.cookie)?;
-        if let Ok((_, record)) = self.started(item.fid, item.cookie) {
-            record.begun = true;
-        }
         Ok(version)
     }
 

@@ -20,6 +20,8 @@ use super::state::{Inode, State, mdt_of};
 
 const RELEASED_PATTERN: u32 = 0x8000_0001;
 const PLAIN_PATTERN: u32 = 1;
+/// fcntl(2); not in the libc crate.
+const F_SETSIG: i32 = 10;
 
 pub(super) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
@@ -218,11 +220,8 @@ impl State {
         {
             return Err(libc::EPERM);
         }
-        // The lease that Lustre takes: a copytool that archives the file has it open.
-        if self.is_being_read(fid) {
-            return Err(libc::EBUSY);
-        }
         let file = open_for_writing(&self.link(fid))?;
+        take_lease(&file)?;
         file.set_len(0)
             .and_then(|()| file.set_len(stat.len()))
             .map_err(|error| errno(&error))?;
@@ -369,6 +368,23 @@ fn open_for_writing(path: &Path) -> Result<File, i32> {
         other => other,
     }
     .map_err(|error| errno(&error))
+}
+
+/// As Lustre's of a release: EBUSY while anybody else has the file open, and it goes when `file` is closed.
+fn take_lease(file: &File) -> Result<(), i32> {
+    use std::os::fd::AsRawFd as _;
+    let control = |command, argument: i32| {
+        #[expect(unsafe_code, reason = "no wrapper for leases")]
+        // SAFETY: both commands take an int, and touch no memory of ours.
+        let rc = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
+        nix::errno::Errno::result(rc).map_err(|error| error as i32)
+    };
+    // Who opens it meanwhile waits; the signal that says so would end us if it were SIGIO.
+    control(F_SETSIG, libc::SIGURG)?;
+    match control(libc::F_SETLEASE, libc::F_WRLCK.into()) {
+        Err(libc::EAGAIN) => Err(libc::EBUSY),
+        other => other.map(drop),
+    }
 }
 
 fn set_times(file: &File, stat: &Metadata) -> Result<(), i32> {

@@ -103,8 +103,6 @@ pub(super) struct Record {
     /// In the coordinator's memory; an action that is STARTED only in the log is not.
     pub(super) in_memory: bool,
     pub(super) cancelled: bool,
-    /// Between COPY_START and COPY_END.
-    pub(super) begun: bool,
     pub(super) last_progress: Instant,
     /// The first data FID that a restore reported is final.
     pub(super) data_fid: Option<Fid>,
@@ -196,14 +194,6 @@ impl State {
         other.copied().unwrap_or(self.control)
     }
 
-    /// Whether a copytool reads the file for an archive.
-    pub(super) fn is_being_read(&self, fid: Fid) -> bool {
-        let pending = self.pending.get(&fid).into_iter().flatten();
-        pending
-            .filter_map(|number| self.actions.get(number))
-            .any(|record| record.action == Action::Archive && record.begun && record.in_memory)
-    }
-
     /// The file's action that is not over, the cancels left out.
     pub(super) fn pending_of(&self, fid: Fid) -> Option<&Record> {
         self.actions.get(self.pending.get(&fid)?.last()?)
@@ -227,7 +217,6 @@ impl Record {
             agent: None,
             in_memory: false,
             cancelled: false,
-            begun: false,
             last_progress: Instant::now(),
             data_fid: None,
         }
