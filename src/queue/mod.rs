@@ -5,219 +5,27 @@
 //! time; the next for the same file waits behind it. Restores go before removes and archives, some
 //! threads serve nothing but restores, and within a class the archive ids take turns.
 
+mod class;
 mod fair;
+mod offers;
 mod processors;
+mod state;
+mod work;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::fair::Fair;
-use self::processors::Processors;
-use crate::action::{ActionKey, Debt, Item, Kind, Verb};
-use crate::transfer::{Control, Helpers, Parts, Stop};
-use crate::types::{ArchiveId, Fid};
+pub use class::{Class, Lanes};
+pub use work::{Admission, AtWork, Cancelled, Depth, Job, Work};
 
-/// Of actions that no longer wait, before they are swept out.
-const FORGOTTEN_ARRIVALS: usize = 1024;
+use self::processors::Processors;
+use self::state::{Entry, Follower, State, Track};
+use crate::action::{ActionKey, Debt, Item, Verb};
+use crate::transfer::{Helpers, Parts, Stop};
+use crate::types::Fid;
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// In the order of precedence.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Class {
-    /// A restore that somebody's read waits for.
-    BlockingRestore,
-    /// A restore asked for by name.
-    Restore,
-    /// A remove.
-    Remove,
-    /// An archive.
-    Archive,
-}
-
-impl Class {
-    /// All, in the order of precedence.
-    pub const ALL: [Self; 4] = [Self::BlockingRestore, Self::Restore, Self::Remove, Self::Archive];
-
-    /// As metrics and reports say it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::BlockingRestore => "blocking_restore",
-            Self::Restore => "restore",
-            Self::Remove => "remove",
-            Self::Archive => "archive",
-        }
-    }
-
-    /// The class of an action; `None` for what is no job.
-    #[must_use]
-    pub const fn of(item: &Item) -> Option<Self> {
-        match item.kind {
-            Kind::Do(Verb::Restore) if item.blocking => Some(Self::BlockingRestore),
-            Kind::Do(Verb::Restore) => Some(Self::Restore),
-            Kind::Do(Verb::Remove) => Some(Self::Remove),
-            Kind::Do(Verb::Archive) => Some(Self::Archive),
-            Kind::Cancel | Kind::Unknown(_) => None,
-        }
-    }
-}
-
-/// What a worker thread serves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lanes {
-    /// Everything.
-    All,
-    /// Restores only, so that a flood of archives never delays an `open()`.
-    Restores,
-}
-
-/// One action to be done.
-#[derive(Debug)]
-pub struct Job {
-    /// The answer that is owed.
-    pub debt: Box<dyn Debt>,
-    /// Its strings.
-    pub control: Arc<Control>,
-}
-
-/// What a worker thread does next.
-pub enum Work {
-    /// A whole action.
-    Job(Job),
-    /// A piece of a running one.
-    Parts(Arc<dyn Parts>),
-    /// Go home.
-    Closed,
-}
-
-impl std::fmt::Debug for Work {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Job(_) => "Job",
-            Self::Parts(_) => "Parts",
-            Self::Closed => "Closed",
-        })
-    }
-}
-
-/// What became of a new action.
-#[derive(Debug)]
-pub enum Admission {
-    /// It waits for its turn.
-    Queued,
-    /// It is in hand already (delivered twice).
-    Duplicate(Box<dyn Debt>),
-    /// The same is being done for this file already.
-    Declined(Box<dyn Debt>),
-}
-
-/// What a cancel found.
-#[derive(Debug)]
-pub enum Cancelled {
-    /// It waited; it is now the caller's to end.
-    Waiting(Box<dyn Debt>),
-    /// It runs; its control was stopped and its worker will end it.
-    Running,
-    /// Nothing (it ended meanwhile, or never came).
-    Unknown,
-}
-
-enum Entry {
-    /// In a class's line, or behind another action of its file.
-    Waiting(Box<dyn Debt>),
-    Running(Verb, Arc<Control>),
-}
-
-/// An action that a worker has.
-#[derive(Clone, Debug)]
-pub struct AtWork {
-    /// Which.
-    pub key: ActionKey,
-    /// What is done.
-    pub verb: Verb,
-    /// The archive that it is about.
-    pub archive_id: Option<ArchiveId>,
-    /// Since when.
-    pub since: Instant,
-    control: Arc<Control>,
-}
-
-impl AtWork {
-    /// Bytes that it has moved so far.
-    #[must_use]
-    pub fn moved(&self) -> u64 {
-        self.control.moved()
-    }
-}
-
-/// What goes one at a time: a file's restores, and apart from them its archives and removes. A restore
-/// waits for neither of those, for an archive of a released file may itself wait for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Track {
-    fid: Fid,
-    restore: bool,
-}
-
-impl Track {
-    fn of(key: ActionKey, class: Class) -> Self {
-        Self {
-            fid: key.fid,
-            restore: matches!(class, Class::BlockingRestore | Class::Restore),
-        }
-    }
-}
-
-/// An action behind another one of its file.
-#[derive(Clone, Copy)]
-struct Follower {
-    key: ActionKey,
-    /// It came when the first one was being answered: it asks for what comes after.
-    ending: bool,
-}
-
-#[derive(Default)]
-struct State {
-    live: HashMap<ActionKey, Entry>,
-    /// The action of each file that runs or is in line; others of the same file are in `behind`.
-    first: HashMap<Track, ActionKey>,
-    behind: HashMap<Track, VecDeque<Follower>>,
-    /// Sent again while the first delivery is being answered: new work once that is over.
-    again: HashMap<ActionKey, Box<dyn Debt>>,
-    lines: HashMap<Class, Fair<ActionKey>>,
-    waiting: HashMap<Class, usize>,
-    running: HashMap<Class, usize>,
-    at_work: HashMap<ActionKey, AtWork>,
-    /// In the order in which they came; those that no longer wait go when they are met.
-    arrived: VecDeque<(Instant, ActionKey)>,
-    offers: [VecDeque<Arc<dyn Parts>>; 2],
-    /// Threads at work on what was offered.
-    helping: usize,
-    /// Waiting actions by when they must next be reported alive.
-    beats: VecDeque<(Instant, ActionKey)>,
-    /// When those that wait for a time are to be reported: their other entries in `beats` are of before.
-    late_beats: HashMap<ActionKey, Instant>,
-    /// Waiting for a time, not for a thread.
-    deferred: BTreeSet<(Instant, ActionKey)>,
-    parts_turn: bool,
-    parked: bool,
-    closed: bool,
-}
-
-/// How much there is of what.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Depth {
-    /// Waiting actions by class.
-    pub waiting: HashMap<Class, usize>,
-    /// Running actions by class.
-    pub running: HashMap<Class, usize>,
-    /// Threads that help with the parts of another's action.
-    pub helping: usize,
-    /// How long the oldest waiting action has waited.
-    pub oldest: Option<Duration>,
-}
 
 /// The table and its lines.
 #[derive(Default)]
@@ -310,7 +118,7 @@ impl Queue {
                 return Work::Closed;
             }
             let now = Instant::now();
-            if state.has_offers(lanes) && self.processors.is_due(now) {
+            if state.offers.are_there(lanes) && self.processors.is_due(now) {
                 drop(state);
                 self.processors.look(now);
                 state = self.lock();
@@ -320,7 +128,7 @@ impl Queue {
             if let Some(work) = state.pick(lanes, &self.processors) {
                 return work;
             }
-            if state.has_offers(lanes) {
+            if state.offers.are_there(lanes) {
                 // Nobody tells when there are processors to spare.
                 sleep = Some(sleep.map_or(LOOK, |sleep| sleep.min(LOOK)));
             }
@@ -459,7 +267,7 @@ impl Queue {
             oldest: state.oldest_arrival().map(|arrived| arrived.elapsed()),
             waiting: state.waiting.clone(),
             running: state.running.clone(),
-            helping: state.helping,
+            helping: state.offers.helping(),
         }
     }
 
@@ -529,9 +337,9 @@ impl Queue {
     /// A thread that helped with these is free again. `more`: they have something left to take.
     pub fn helped(&self, parts: &Arc<dyn Parts>, more: bool) {
         let mut state = self.lock();
-        state.helping = state.helping.saturating_sub(1);
+        state.offers.helped();
         if !more {
-            state.withdraw(parts);
+            state.offers.withdraw(parts);
         }
     }
 
@@ -553,9 +361,7 @@ impl Queue {
 
 impl Helpers for Queue {
     fn offer(&self, parts: Arc<dyn Parts>, urgent: bool) {
-        if let Some(offers) = self.lock().offers.get_mut(usize::from(!urgent)) {
-            offers.push_back(parts);
-        }
+        self.lock().offers.add(parts, urgent);
         self.work.notify_all();
         if urgent {
             self.restores.notify_all();
@@ -563,203 +369,7 @@ impl Helpers for Queue {
     }
 
     fn withdraw(&self, parts: &Arc<dyn Parts>) {
-        self.lock().withdraw(parts);
-    }
-}
-
-impl State {
-    fn verb(&self, key: ActionKey) -> Option<Verb> {
-        match self.live.get(&key)? {
-            Entry::Running(verb, _) => Some(*verb),
-            Entry::Waiting(debt) => match debt.item().kind {
-                Kind::Do(verb) => Some(verb),
-                Kind::Cancel | Kind::Unknown(_) => None,
-            },
-        }
-    }
-
-    fn note_arrival(&mut self, key: ActionKey) {
-        // One that waits for long must not hold all that came after it.
-        if self.arrived.len() > 2 * self.live.len() + FORGOTTEN_ARRIVALS {
-            let live = &self.live;
-            self.arrived
-                .retain(|(_, key)| matches!(live.get(key), Some(Entry::Waiting(_))));
-        }
-        self.arrived.push_back((Instant::now(), key));
-    }
-
-    fn oldest_arrival(&mut self) -> Option<Instant> {
-        while let Some((arrived, key)) = self.arrived.front() {
-            if let Some(Entry::Waiting(_)) = self.live.get(key) {
-                return Some(*arrived);
-            }
-            self.arrived.pop_front();
-        }
-        None
-    }
-
-    /// Puts those whose time has come into their lines; how long until the next.
-    fn line_up_due(&mut self, now: Instant) -> Option<Duration> {
-        while let Some((at, key)) = self.deferred.first().copied() {
-            if at > now {
-                return Some(at - now);
-            }
-            self.deferred.pop_first();
-            // A cancelled one is gone.
-            let Some(Entry::Waiting(debt)) = self.live.get(&key) else {
-                continue;
-            };
-            let (Some(class), archive_id) = (Class::of(debt.item()), debt.item().archive_id) else {
-                continue;
-            };
-            self.lines.entry(class).or_default().push(archive_id, key);
-        }
-        None
-    }
-
-    fn is_ending(&self, key: ActionKey) -> bool {
-        matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
-    }
-
-    fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
-        self.lines.entry(class).or_default().push(debt.item().archive_id, key);
-    }
-
-    fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
-        match self.live.remove(&key)? {
-            Entry::Waiting(debt) => {
-                if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
-                    *waiting = waiting.saturating_sub(1);
-                }
-                Some(debt)
-            }
-            running @ Entry::Running(..) => {
-                self.live.insert(key, running);
-                None
-            }
-        }
-    }
-
-    /// Restores behind one that worked, and that were asked for before its answer.
-    fn take_served(&mut self, key: ActionKey, class: Class) -> Vec<Box<dyn Debt>> {
-        let track = Track::of(key, class);
-        if !track.restore {
-            return Vec::new();
-        }
-        let behind = self.behind.get(&track).cloned().unwrap_or_default();
-        behind
-            .into_iter()
-            .filter(|follower| !follower.ending)
-            .filter_map(|follower| self.take_waiting(follower.key))
-            .collect()
-    }
-
-    /// Lets the next action of the track into its line, after `key` is gone; its class.
-    fn advance(&mut self, key: ActionKey, class: Class) -> Option<Class> {
-        let track = Track::of(key, class);
-        if self.first.get(&track) != Some(&key) {
-            return None;
-        }
-        self.first.remove(&track);
-        let behind = self.behind.get_mut(&track)?;
-        // Cancelled ones are still in the line, and no longer alive.
-        let next = std::iter::from_fn(|| behind.pop_front())
-            .map(|follower| follower.key)
-            .find(|next| self.live.contains_key(next));
-        if behind.is_empty() {
-            self.behind.remove(&track);
-        }
-        let next = next?;
-        self.first.insert(track, next);
-        let Some(Entry::Waiting(debt)) = self.live.get(&next) else {
-            return None;
-        };
-        let (class, archive_id) = (Class::of(debt.item())?, debt.item().archive_id);
-        self.lines.entry(class).or_default().push(archive_id, next);
-        Some(class)
-    }
-
-    fn withdraw(&mut self, parts: &Arc<dyn Parts>) {
-        for offers in &mut self.offers {
-            offers.retain(|offer| !Arc::ptr_eq(offer, parts));
-        }
-    }
-
-    fn has_offers(&self, lanes: Lanes) -> bool {
-        let offers = match lanes {
-            Lanes::All => &self.offers[..],
-            Lanes::Restores => &self.offers[..1],
-        };
-        offers.iter().any(|offers| !offers.is_empty())
-    }
-
-    fn pick(&mut self, lanes: Lanes, processors: &Processors) -> Option<Work> {
-        self.parts_turn = !self.parts_turn;
-        let parts_first = self.parts_turn;
-        let restores = [Class::BlockingRestore, Class::Restore];
-        let others = [Class::Remove, Class::Archive];
-        let groups: &[(usize, &[Class])] = match lanes {
-            Lanes::All => &[(0, &restores), (1, &others)],
-            Lanes::Restores => &[(0, &restores)],
-        };
-        for (offers, classes) in groups {
-            // Taking turns, neither many small files nor the parts of a large one wait for the other.
-            let work = if parts_first {
-                self.pick_parts(*offers, processors).or_else(|| self.pick_job(classes))
-            } else {
-                self.pick_job(classes).or_else(|| self.pick_parts(*offers, processors))
-            };
-            if work.is_some() {
-                return work;
-            }
-        }
-        None
-    }
-
-    fn pick_parts(&mut self, offers: usize, processors: &Processors) -> Option<Work> {
-        let busy = self.running.values().sum::<usize>() + self.helping;
-        let offers = self.offers.get_mut(offers)?;
-        let n = if busy < processors.count() {
-            0
-        } else if processors.are_to_spare() {
-            offers.iter().position(|parts| !parts.is_crowded())?
-        } else {
-            return None;
-        };
-        let parts = offers.remove(n)?;
-        offers.push_back(Arc::clone(&parts));
-        self.helping += 1;
-        Some(Work::Parts(parts))
-    }
-
-    fn pick_job(&mut self, classes: &[Class]) -> Option<Work> {
-        if self.parked {
-            return None;
-        }
-        for class in classes {
-            while let Some(key) = self.lines.get_mut(class).and_then(Fair::pop) {
-                // A cancelled action's place in the line is empty.
-                let Some(debt) = self.take_waiting(key) else {
-                    continue;
-                };
-                let Kind::Do(verb) = debt.item().kind else {
-                    continue;
-                };
-                let control = Arc::new(Control::default());
-                self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
-                let at_work = AtWork {
-                    key,
-                    verb,
-                    archive_id: debt.item().archive_id,
-                    since: Instant::now(),
-                    control: Arc::clone(&control),
-                };
-                self.at_work.insert(key, at_work);
-                *self.running.entry(*class).or_default() += 1;
-                return Some(Work::Job(Job { debt, control }));
-            }
-        }
-        None
+        self.lock().offers.withdraw(parts);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whether this node has processors to spare. Threads that help with a file's parts hide the waiting for a store; where
-//! all processors are busy there is none to hide, and more connections only push each other out of the caches.
+//! we keep all processors busy there is none to hide, and more connections only push each other out of the caches. Where
+//! others keep them busy, a job's computing say, we take what the kernel gives us.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +12,18 @@ const WINDOW: Duration = Duration::from_millis(100);
 const STALE: Duration = Duration::from_millis(500);
 /// Free processors among a hundred that are to spare.
 const SPARE: u64 = 15;
+/// Processors among a hundred that we must use ourselves for their being busy to be our doing.
+const OURS: u64 = 25;
 
-/// Jiffies of all processors since the start of the node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Jiffies since the start of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Times {
-    idle: u64,
+    /// Of all processors.
     all: u64,
+    /// Of those, without work.
+    idle: u64,
+    /// Of those, spent by this process.
+    own: u64,
 }
 
 #[derive(Debug)]
@@ -73,7 +80,7 @@ impl Processors {
         if seen.is_some_and(|(at, _)| now.saturating_duration_since(at) < WINDOW) {
             return;
         }
-        let times = std::fs::read_to_string("/proc/stat").ok().and_then(|text| parse(&text));
+        let times = read();
         let before = seen.filter(|(at, _)| now.duration_since(*at) < STALE);
         let spare = match (before, times) {
             (Some((_, before)), Some(now)) => now.has_spare_since(before),
@@ -82,32 +89,40 @@ impl Processors {
             (_, None) => true,
         };
         self.spare.store(spare, Ordering::Relaxed);
-        *seen = Some((now, times.unwrap_or(Times { idle: 0, all: 0 })));
+        *seen = Some((now, times.unwrap_or_default()));
     }
 }
 
 impl Times {
     const fn has_spare_since(self, before: Self) -> bool {
-        let (idle, all) = (
-            self.idle.saturating_sub(before.idle),
-            self.all.saturating_sub(before.all),
-        );
-        idle * 100 >= all * SPARE && all > 0
+        let all = self.all.saturating_sub(before.all);
+        let idle = self.idle.saturating_sub(before.idle);
+        let own = self.own.saturating_sub(before.own);
+        all > 0 && (idle * 100 >= all * SPARE || own * 100 < all * OURS)
     }
 }
 
-/// The first line: user, nice, system, idle, iowait, and what else they are busy with (proc(5)); guests' time is in
-/// user's and nice's already.
-fn parse(stat: &str) -> Option<Times> {
+fn read() -> Option<Times> {
+    let read = std::fs::read_to_string;
+    parse(&read("/proc/stat").ok()?, &read("/proc/self/stat").ok()?)
+}
+
+/// Of `stat` the first line: user, nice, system, idle, iowait, and what else they are busy with; guests' time is in
+/// user's and nice's already. Of `own` user and system time, the 14th and 15th words (proc(5)).
+fn parse(stat: &str, own: &str) -> Option<Times> {
     let mut words = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
     let mut times = [0u64; 8];
     for time in &mut times {
         *time = words.next()?.parse().ok()?;
     }
     let [_, _, _, idle, waiting, ..] = times;
+    // The second word is our name in parentheses, whatever that may be; the third comes after the last of them.
+    let (_, own) = own.rsplit_once(')')?;
+    let mut own = own.split_whitespace().skip(11).map(str::parse::<u64>);
     Some(Times {
-        idle: idle + waiting,
         all: times.iter().sum(),
+        idle: idle + waiting,
+        own: own.next()?.ok()? + own.next()?.ok()?,
     })
 }
 
@@ -115,22 +130,44 @@ fn parse(stat: &str) -> Option<Times> {
 mod tests {
     use super::*;
 
+    const OWN: &str = "7 (a) b) S 1 7 7 0 -1 4194304 900 0 0 0 31 12 5 6 20 0 9 0 100";
+
     #[test]
-    fn a_line_of_the_kernels_is_understood_and_damage_is_not_guessed_at() {
+    fn lines_of_the_kernels_are_understood_and_damage_is_not_guessed_at() {
         let text = "cpu  10 20 30 400 5 1 2 3 7 8\ncpu0 1 2 3 4\n";
-        assert_eq!(parse(text), Some(Times { idle: 405, all: 471 }));
+        let times = Times {
+            all: 471,
+            idle: 405,
+            own: 43,
+        };
+        assert_eq!(parse(text, OWN), Some(times));
         for damaged in ["", "cpu  1 2", "cpu  1 2 3 x 5 6 7 8", "intr 1"] {
-            assert_eq!(parse(damaged), None, "{damaged}");
+            assert_eq!(parse(damaged, OWN), None, "{damaged}");
         }
+        for damaged in ["", "7 (a", "7 (a) S 1 2 3", "7 (a) S 1 7 7 0 -1 4194304 900 0 0 0 x 12"] {
+            assert_eq!(parse(text, damaged), None, "{damaged}");
+        }
+        assert!(read().is_some_and(|times| times.all > times.idle));
     }
 
     #[test]
-    fn idle_processors_are_to_spare_and_a_first_look_tells_nothing() {
-        let before = Times { idle: 100, all: 200 };
-        let later = |idle, all| Times { idle, all }.has_spare_since(before);
-        assert!(later(115, 300) && later(200, 300));
-        assert!(!later(114, 300) && !later(100, 300) && !later(100, 200));
+    fn processors_are_to_spare_that_idle_or_that_others_keep_busy() {
+        let before = Times {
+            all: 200,
+            idle: 100,
+            own: 10,
+        };
+        let later = |all, idle, own| Times { all, idle, own }.has_spare_since(before);
+        // Busy with us: it is what is idle that counts.
+        assert!(later(300, 115, 60) && later(300, 200, 60));
+        assert!(!later(300, 114, 60) && !later(300, 100, 35));
+        // Busy with others.
+        assert!(later(300, 100, 34) && later(300, 100, 10));
+        assert!(!later(200, 100, 10), "no time has passed");
+    }
 
+    #[test]
+    fn a_first_look_tells_nothing() {
         let processors = Processors::default();
         let now = Instant::now();
         assert!(processors.is_due(now));

@@ -1,7 +1,7 @@
 use std::fs::File;
 
 use super::*;
-use crate::action::{HsmError, Verdict};
+use crate::action::{HsmError, Kind, Verdict};
 use crate::types::{ArchiveId, Cookie, Extent};
 
 #[derive(Debug)]

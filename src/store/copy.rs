@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::types::MetadataDirective;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::client::{etag, exact_version, headers, with_choices, with_customer_key};
+use super::client::{etag, exact_version, with_choices, with_customer_key};
 use super::{Checksum, Condition, Location, ObjectKey, Store, StoreError, Stored};
 
 /// In a copy's source, which is a header.
@@ -43,7 +43,7 @@ impl Store {
             source.push_str("?versionId=");
             source.extend(utf8_percent_encode(version, IN_SOURCE));
         }
-        let (if_match, if_none_match) = headers(condition);
+        let (if_match, if_none_match) = condition.headers();
         let (algorithm, key, md5) = target.choices.customer();
         let request = self
             .client()

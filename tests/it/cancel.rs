@@ -40,7 +40,7 @@ fn a_running_restore_is_cancelled_and_can_be_asked_for_again() {
     let mut rig = Rig::new();
     let fid = rig.file("file", &noise(100_000));
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     let gate = rig.store.faults().hold("GetObject");
     rig.client.request(Action::Restore, 1, &[fid]).unwrap();
     assert!(gate.wait_held_blocking(1, PATIENCE));

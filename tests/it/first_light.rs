@@ -18,7 +18,7 @@ fn files_of_every_size_come_back_as_they_were() {
         rig.archive(fid);
         let path = rig.mount().join(&name);
         let before = fs::metadata(&path).unwrap();
-        rig.client.release(fid).unwrap();
+        rig.release(fid);
         assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
         assert_eq!(fs::metadata(&path).unwrap().len(), size as u64);
 
@@ -71,7 +71,7 @@ fn holes_stay_holes_both_ways() {
     let content = fs::read(&path).unwrap();
     let fid = rig.client.fid(&path).unwrap();
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("sparse", fid), content);
     assert!(fs::metadata(&path).unwrap().blocks() <= 64);
     assert_eq!(rig.store.object_body(BUCKET, "sparse").unwrap(), content);
@@ -101,7 +101,7 @@ fn keys_follow_fids_where_that_is_the_layout() {
     let key = format!("fs/{}", fid.to_string().trim_matches(['[', ']']));
     assert_eq!(rig.keys(), [key]);
     fs::rename(rig.mount().join("a"), rig.mount().join("b")).unwrap();
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("b", fid), b"one");
 }
 
@@ -125,7 +125,7 @@ fn each_archive_id_has_its_bucket_and_prefix() {
     assert_eq!(rig.settle(seven).archive_id, 7);
     assert_eq!(rig.keys(), ["one"]);
     assert_eq!(rig.store.object_body("second", "seven/deep/seven").unwrap(), b"7");
-    rig.client.release(seven).unwrap();
+    rig.release(seven);
     assert_eq!(rig.restore("deep/seven", seven), b"7");
 }
 
@@ -157,7 +157,7 @@ fn a_file_without_a_record_is_restored_by_its_path() {
     rig.client
         .ask(&Request::RemoveXattr(fid, "trusted.lhsm_s3".into()))
         .unwrap();
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("file", fid), b"content");
     assert!(rig.log().contains("no record of its copy"));
 }
@@ -174,7 +174,7 @@ fn a_changed_file_is_archived_again_under_its_key() {
     );
     rig.archive(fid);
     assert_eq!(rig.keys(), ["file"]);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("file", fid), b"second, longer");
 }
 
@@ -183,12 +183,12 @@ fn a_new_file_never_overwrites_the_only_copy_of_a_released_one() {
     let mut rig = Rig::new();
     let old = rig.file("name", b"old data");
     rig.archive(old);
-    rig.client.release(old).unwrap();
+    rig.release(old);
     fs::rename(rig.mount().join("name"), rig.mount().join("moved")).unwrap();
     let new = rig.file("name", b"new data");
     rig.archive(new);
     assert_eq!(rig.keys().len(), 2);
-    rig.client.release(new).unwrap();
+    rig.release(new);
     assert_eq!(rig.restore("moved", old), b"old data");
     assert_eq!(rig.restore("name", new), b"new data");
 }
@@ -207,7 +207,7 @@ fn swapped_names_keep_their_data() {
     fs::write(path("a"), b"new data of b").unwrap();
     for fid in [a, b] {
         rig.archive(fid);
-        rig.client.release(fid).unwrap();
+        rig.release(fid);
     }
     assert_eq!(rig.restore("b", a), b"new data of a");
     assert_eq!(rig.restore("a", b), b"new data of b");
@@ -243,7 +243,7 @@ fn the_object_of_a_dead_file_stays_when_an_import_has_made_another_file_of_it() 
     assert_eq!(rig.keys().len(), 2, "{:?}", rig.keys());
     let kept = rig.client.fid(&mount.join("kept")).unwrap();
     assert_eq!(rig.restore("kept", kept), b"run 1");
-    rig.client.release(new).unwrap();
+    rig.release(new);
     assert_eq!(rig.restore("result", new), b"run 2");
 }
 
@@ -259,7 +259,7 @@ fn a_store_without_conditional_writes_or_checksums_serves_too() {
     });
     let old = rig.file("name", &noise(11 << 20));
     rig.archive(old);
-    rig.client.release(old).unwrap();
+    rig.release(old);
     fs::rename(rig.mount().join("name"), rig.mount().join("moved")).unwrap();
     let new = rig.file("name", b"small");
     rig.archive(new);

@@ -139,7 +139,7 @@ fn what_is_made_written_renamed_and_removed_is_so_in_the_bucket() {
     // What was moved is restored from where it is now.
     let fid = rig.client.fid(&rig.mount().join("moved/b")).unwrap();
     assert_eq!(rig.client.state(fid).unwrap().states, states::EXISTS | states::ARCHIVED);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("moved/b", fid), noise(6_000_000));
     rig.assert_settled();
 }
@@ -157,7 +157,7 @@ fn without_being_asked_nothing_is_moved_or_deleted() {
     assert_eq!(rig.keys(), ["a", "b"], "{line}");
     // The renamed one is the same file, and its copy is found.
     let fid = rig.client.fid(&rig.mount().join("c")).unwrap();
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("c", fid), b"a");
 }
 
@@ -183,7 +183,7 @@ fn two_files_that_change_places_change_keys_too() {
     for name in ["one", "two", "three"] {
         let fid = rig.client.fid(&rig.mount().join(name)).unwrap();
         let content = rig.read(name);
-        rig.client.release(fid).unwrap();
+        rig.release(fid);
         assert_eq!(rig.restore(name, fid), content);
     }
 }
@@ -266,7 +266,7 @@ fn further_names_and_large_attributes_move_along() {
     for n in 0..20 {
         let name = format!("moved/f{n}");
         let fid = rig.client.fid(&rig.mount().join(&name)).unwrap();
-        rig.client.release(fid).unwrap();
+        rig.release(fid);
         assert_eq!(rig.restore(&name, fid), format!("dir/f{n}").as_bytes());
     }
 }

@@ -60,7 +60,7 @@ fn a_restore_is_served_while_every_other_thread_waits_for_the_store() {
     let mut rig = Rig::new();
     let wanted = rig.file("wanted", b"here it is");
     rig.archive(wanted);
-    rig.client.release(wanted).unwrap();
+    rig.release(wanted);
     let gate = rig.store.faults().hold("PutObject");
     let fids: Vec<_> = (0..500).map(|n| rig.file(&format!("f{n}"), b"x")).collect();
     for batch in fids.chunks(50) {

@@ -192,7 +192,7 @@ fn a_failed_action_is_a_failed_file_with_a_reason_and_is_tried_again_when_asked(
     rig.file("good", b"1");
     let bad = rig.file("bad", b"2");
     rig.archive(bad);
-    rig.client.release(bad).unwrap();
+    rig.release(bad);
     let kept = rig.store.object_body(BUCKET, "bad").unwrap();
     let metadata = rig.store.objects(BUCKET).remove(0).metadata;
     rig.store.delete(BUCKET, "bad");

@@ -176,7 +176,7 @@ fn a_restart_of_the_coordinator_ends_restores_well_and_forgets_archives() {
     let mut rig = Rig::with(quick());
     let (one, two) = (rig.file("one", &noise(50_000)), rig.file("two", b"two"));
     rig.archive(one);
-    rig.client.release(one).unwrap();
+    rig.release(one);
     let gets = rig.store.faults().hold("GetObject");
     let puts = rig.store.faults().hold("PutObject");
     rig.client.request(Action::Restore, 1, &[one]).unwrap();

@@ -52,7 +52,7 @@ fn what_a_killed_daemon_had_in_hand_is_done_by_its_successor() {
     let released: Vec<_> = (0..4).map(|n| rig.file(&format!("r{n}"), &noise(7000 + n))).collect();
     for fid in &released {
         rig.archive(*fid);
-        rig.client.release(*fid).unwrap();
+        rig.release(*fid);
     }
     let gone = rig.file("gone", b"x");
     rig.archive(gone);

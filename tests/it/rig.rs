@@ -224,6 +224,15 @@ impl Rig {
             .code()
     }
 
+    /// Releases a file. A copytool that was told to stop may have it open for a moment still.
+    pub(crate) fn release(&mut self, fid: Fid) {
+        let released = until(|| match self.client.release(fid) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => None,
+            released => Some(released),
+        });
+        released.unwrap();
+    }
+
     /// Restores by reading where the sandbox can hold a reader, else by name; the content.
     pub(crate) fn restore(&mut self, name: &str, fid: Fid) -> Vec<u8> {
         if !self.mdt.restores_on_read() {

@@ -56,7 +56,7 @@ fn a_missing_object_makes_a_file_dirty_or_lost_only_when_asked() {
     let mut rig = Rig::new();
     let here = archived(&mut rig, "here", b"data");
     let gone = archived(&mut rig, "gone", b"data too");
-    rig.client.release(gone).unwrap();
+    rig.release(gone);
     for key in ["here", "gone"] {
         rig.store.delete(BUCKET, key);
     }
@@ -81,7 +81,7 @@ fn a_missing_object_makes_a_file_dirty_or_lost_only_when_asked() {
 fn a_store_that_denies_or_fails_makes_no_file_lost() {
     let mut rig = Rig::new();
     let fid = archived(&mut rig, "file", b"data");
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     rig.store.faults().fail("HeadObject", 403, "AccessDenied", 9);
     let mount = rig.mount().display().to_string();
     let output = rig.run(&["scrub", &mount, "--repair", "--json"]);
@@ -153,7 +153,7 @@ fn objects_that_are_no_files_copy_are_listed_and_deleted_only_when_asked() {
     let report = fs::read_to_string(&report).unwrap();
     assert!(report.contains(&gone.to_string()), "{report}");
     rig.start();
-    rig.client.release(kept).unwrap();
+    rig.release(kept);
     assert_eq!(rig.restore("kept", kept), b"1");
 }
 
@@ -193,7 +193,7 @@ fn a_scrub_that_was_killed_goes_on_where_it_was() {
 fn what_the_configuration_does_not_know_is_never_called_lost() {
     let mut rig = Rig::new();
     let fid = archived(&mut rig, "file", b"data");
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     let report = rig.dir.path().join("report");
     // As another mover's archive, which this configuration lacks.
     let record = String::from_utf8(rig.client.xattr(fid, "trusted.lhsm_s3").unwrap()).unwrap();
@@ -214,7 +214,7 @@ fn what_the_configuration_does_not_know_is_never_called_lost() {
 fn a_bucket_that_is_not_there_makes_no_file_lost() {
     let mut rig = Rig::new();
     let fid = archived(&mut rig, "file", b"data");
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     rig.store.faults().fail("ListObjectsV2", 404, "NoSuchBucket", 9);
     rig.store.faults().fail("HeadObject", 404, "NoSuchBucket", 9);
     let mount = rig.mount().display().to_string();

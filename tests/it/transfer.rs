@@ -29,7 +29,7 @@ fn every_checksum_proves_small_and_large_files_both_ways() {
                     content,
                     "{kind} {sign} {name}"
                 );
-                rig.client.release(fid).unwrap();
+                rig.release(fid);
                 assert_eq!(rig.restore(name, fid), content, "{kind} {sign} {name}");
             }
             rig.assert_settled();
@@ -76,7 +76,7 @@ fn a_frozen_object_is_thawed_and_the_restore_goes_on_without_holding_a_thread() 
     let warm = rig.file("warm", &noise(6000));
     for fid in [frozen, warm] {
         rig.archive(fid);
-        rig.client.release(fid).unwrap();
+        rig.release(fid);
     }
     rig.store
         .faults()
@@ -105,7 +105,7 @@ fn a_restore_that_waits_for_a_thaw_can_be_cancelled_and_is_answered_at_a_stop() 
     let fids: Vec<_> = (0..2).map(|n| rig.file(&format!("f{n}"), b"data")).collect();
     for fid in &fids {
         rig.archive(*fid);
-        rig.client.release(*fid).unwrap();
+        rig.release(*fid);
     }
     rig.store
         .faults()

@@ -81,12 +81,12 @@ fn a_short_or_damaged_object_is_never_called_a_restored_file() {
     let content = noise(300_000);
     let fid = rig.file("file", &content);
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
 
     // Connections that break are resumed.
     rig.store.faults().truncate_body("GetObject", 100_000, 2);
     assert_eq!(rig.restore("file", fid), content);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
 
     // Wrong bytes of the right length are an error, and the file stays released.
     rig.store.faults().corrupt_body(1000);
@@ -103,7 +103,7 @@ fn an_object_that_was_replaced_is_not_restored() {
     let mut rig = Rig::new();
     let fid = rig.file("file", b"mine");
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     rig.store
         .put(BUCKET, "file", &b"else"[..], std::collections::BTreeMap::new());
     rig.client.request(Action::Restore, 1, &[fid]).unwrap();
@@ -116,7 +116,7 @@ fn a_missing_object_is_enoent() {
     let mut rig = Rig::new();
     let fid = rig.file("file", b"mine");
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     rig.store.delete(BUCKET, "file");
     rig.client.request(Action::Restore, 1, &[fid]).unwrap();
     rig.settle(fid);
@@ -129,7 +129,7 @@ fn the_stripes_of_a_released_file_are_those_of_the_restored_one() {
     let fid = rig.file("file", &noise(10_000));
     let layout = rig.client.xattr(fid, "lustre.lov").unwrap();
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_ne!(
         rig.client.xattr(fid, "lustre.lov").unwrap(),
         layout,
@@ -144,7 +144,7 @@ fn data_on_the_mdt_is_restored_with_the_default_layout() {
     let mut rig = Rig::new();
     let fid = rig.file("file", &noise(10_000));
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     let mut layout = rig.client.xattr(fid, "lustre.lov").unwrap();
     layout[4..8].copy_from_slice(&0x8000_0100u32.to_le_bytes());
     rig.client
@@ -174,7 +174,7 @@ fn a_store_that_fails_for_a_while_is_waited_out() {
     rig.store.faults().fail("GetObject", 500, "InternalError", 2);
     let fid = rig.file("file", &content);
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     assert_eq!(rig.restore("file", fid), content);
     rig.assert_settled();
 }
@@ -240,7 +240,7 @@ fn a_layout_that_can_not_be_set_fails_the_restore_and_loses_nothing() {
     let mut rig = Rig::new();
     let fid = rig.file("file", &noise(10_000));
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     let good = rig.client.xattr(fid, "lustre.lov").unwrap();
     // V3 needs 48 bytes: the kernel refuses this one, and a volatile without layout would read as zeros.
     let mut bad = good[..40].to_vec();
@@ -283,7 +283,7 @@ fn a_remove_never_takes_the_copy_of_a_file_that_was_released_meanwhile() {
     // Sent while the file was here, begun when it no longer is.
     rig.client.request(Action::Remove, 1, &[fid]).unwrap();
     assert!(rig.client.wait_started(7, PATIENCE).unwrap());
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     gate.release();
     assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
     assert_eq!(rig.restore("file", fid), noise(10_000));
@@ -294,7 +294,7 @@ fn a_restore_whose_fsync_fails_is_not_called_done() {
     let mut rig = Rig::new();
     let fid = rig.file("file", &noise(10_000));
     rig.archive(fid);
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     let errno = libc::EIO;
     rig.client.inject(Fault::SyncErrno { errno, times: 1 }).unwrap();
     rig.client.request(Action::Restore, 1, &[fid]).unwrap();

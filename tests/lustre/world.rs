@@ -224,7 +224,7 @@ impl World {
         } else {
             Command::new("lfs")
         };
-        let output = command.args(arguments).output()?;
+        let output = command.args(arguments).env("LC_ALL", "C").output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("lfs {arguments:?}: {said}").into());

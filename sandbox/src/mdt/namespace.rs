@@ -381,7 +381,7 @@ fn take_lease(file: &File) -> Result<(), i32> {
     };
     // Who opens it meanwhile waits; the signal that says so would end us if it were SIGIO.
     control(F_SETSIG, libc::SIGURG)?;
-    match control(libc::F_SETLEASE, libc::F_WRLCK.into()) {
+    match control(libc::F_SETLEASE, libc::F_WRLCK) {
         Err(libc::EAGAIN) => Err(libc::EBUSY),
         other => other.map(drop),
     }

@@ -32,7 +32,7 @@ impl Case {
         }
         match verb {
             Verb::Archive | Verb::Remove => {}
-            Verb::Restore => rig.client.release(fid).unwrap(),
+            Verb::Restore => rig.release(fid),
             Verb::Rearchive => {
                 content.push(0);
                 content.reverse();
@@ -179,7 +179,7 @@ impl Case {
                 }
                 let body = rig.store.object_body(BUCKET, &self.key);
                 assert!(body.as_ref() == Some(&self.content), "{}", rig.log());
-                rig.client.release(self.fid).unwrap();
+                rig.release(self.fid);
                 assert!(rig.restore(&self.name, self.fid) == self.content, "{}", rig.log());
             }
             Verb::Restore if !done => {

@@ -193,7 +193,7 @@ fn a_store_whose_name_is_not_known_is_given_up_with_etimedout_and_nothing_is_los
     let [archive, restore, rearchive, remove] = &cases;
     for case in [archive, rearchive] {
         rig.archive(case.fid);
-        rig.client.release(case.fid).unwrap();
+        rig.release(case.fid);
     }
     for case in [archive, restore, rearchive] {
         assert!(rig.restore(&case.name, case.fid) == case.content, "{}", rig.log());

@@ -1,0 +1,61 @@
+//! Parts of running actions that other threads may help with.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::processors::Processors;
+use super::{Lanes, Work};
+use crate::transfer::Parts;
+
+/// Of restores, and of all else.
+#[derive(Default)]
+pub(super) struct Offers {
+    open: [VecDeque<Arc<dyn Parts>>; 2],
+    /// Threads at work on what was offered.
+    helping: usize,
+}
+
+impl Offers {
+    pub(super) fn add(&mut self, parts: Arc<dyn Parts>, urgent: bool) {
+        let [restores, others] = &mut self.open;
+        if urgent { restores } else { others }.push_back(parts);
+    }
+
+    pub(super) fn withdraw(&mut self, parts: &Arc<dyn Parts>) {
+        for offers in &mut self.open {
+            offers.retain(|offer| !Arc::ptr_eq(offer, parts));
+        }
+    }
+
+    /// Threads at work on what was offered.
+    pub(super) const fn helping(&self) -> usize {
+        self.helping
+    }
+
+    /// A thread that helped is free again.
+    pub(super) const fn helped(&mut self) {
+        self.helping = self.helping.saturating_sub(1);
+    }
+
+    pub(super) fn are_there(&self, lanes: Lanes) -> bool {
+        let [restores, others] = &self.open;
+        !restores.is_empty() || lanes == Lanes::All && !others.is_empty()
+    }
+
+    /// Something to help with, if there are processors to spare beside `running` actions.
+    pub(super) fn pick(&mut self, urgent: bool, running: usize, processors: &Processors) -> Option<Work> {
+        let [restores, others] = &mut self.open;
+        let offers = if urgent { restores } else { others };
+        let n = if running + self.helping < processors.count() {
+            0
+        } else if processors.are_to_spare() {
+            offers.iter().position(|parts| !parts.is_crowded())?
+        } else {
+            return None;
+        };
+        let parts = offers.remove(n)?;
+        offers.push_back(Arc::clone(&parts));
+        self.helping += 1;
+        Some(Work::Parts(parts))
+    }
+}

@@ -1,0 +1,244 @@
+//! The table of live actions and the lines in which they wait, under the queue's lock.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::fair::Fair;
+use super::offers::Offers;
+use super::processors::Processors;
+use super::{AtWork, Class, Job, Lanes, Work};
+use crate::action::{ActionKey, Debt, Kind, Verb};
+use crate::transfer::Control;
+use crate::types::Fid;
+
+/// Of actions that no longer wait, before they are swept out.
+const FORGOTTEN_ARRIVALS: usize = 1024;
+
+pub(super) enum Entry {
+    /// In a class's line, or behind another action of its file.
+    Waiting(Box<dyn Debt>),
+    Running(Verb, Arc<Control>),
+}
+
+/// What goes one at a time: a file's restores, and apart from them its archives and removes. A restore
+/// waits for neither of those, for an archive of a released file may itself wait for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Track {
+    pub(super) fid: Fid,
+    pub(super) restore: bool,
+}
+
+impl Track {
+    pub(super) fn of(key: ActionKey, class: Class) -> Self {
+        Self {
+            fid: key.fid,
+            restore: matches!(class, Class::BlockingRestore | Class::Restore),
+        }
+    }
+}
+
+/// An action behind another one of its file.
+#[derive(Clone, Copy)]
+pub(super) struct Follower {
+    pub(super) key: ActionKey,
+    /// It came when the first one was being answered: it asks for what comes after.
+    pub(super) ending: bool,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) live: HashMap<ActionKey, Entry>,
+    /// The action of each file that runs or is in line; others of the same file are in `behind`.
+    pub(super) first: HashMap<Track, ActionKey>,
+    pub(super) behind: HashMap<Track, VecDeque<Follower>>,
+    /// Sent again while the first delivery is being answered: new work once that is over.
+    pub(super) again: HashMap<ActionKey, Box<dyn Debt>>,
+    pub(super) lines: HashMap<Class, Fair<ActionKey>>,
+    pub(super) waiting: HashMap<Class, usize>,
+    pub(super) running: HashMap<Class, usize>,
+    pub(super) at_work: HashMap<ActionKey, AtWork>,
+    /// In the order in which they came; those that no longer wait go when they are met.
+    pub(super) arrived: VecDeque<(Instant, ActionKey)>,
+    pub(super) offers: Offers,
+    /// Waiting actions by when they must next be reported alive.
+    pub(super) beats: VecDeque<(Instant, ActionKey)>,
+    /// When those that wait for a time are to be reported: their other entries in `beats` are of before.
+    pub(super) late_beats: HashMap<ActionKey, Instant>,
+    /// Waiting for a time, not for a thread.
+    pub(super) deferred: BTreeSet<(Instant, ActionKey)>,
+    pub(super) parts_turn: bool,
+    pub(super) parked: bool,
+    pub(super) closed: bool,
+}
+
+impl State {
+    pub(super) fn verb(&self, key: ActionKey) -> Option<Verb> {
+        match self.live.get(&key)? {
+            Entry::Running(verb, _) => Some(*verb),
+            Entry::Waiting(debt) => match debt.item().kind {
+                Kind::Do(verb) => Some(verb),
+                Kind::Cancel | Kind::Unknown(_) => None,
+            },
+        }
+    }
+
+    pub(super) fn note_arrival(&mut self, key: ActionKey) {
+        // One that waits for long must not hold all that came after it.
+        if self.arrived.len() > 2 * self.live.len() + FORGOTTEN_ARRIVALS {
+            let live = &self.live;
+            self.arrived
+                .retain(|(_, key)| matches!(live.get(key), Some(Entry::Waiting(_))));
+        }
+        self.arrived.push_back((Instant::now(), key));
+    }
+
+    pub(super) fn oldest_arrival(&mut self) -> Option<Instant> {
+        while let Some((arrived, key)) = self.arrived.front() {
+            if let Some(Entry::Waiting(_)) = self.live.get(key) {
+                return Some(*arrived);
+            }
+            self.arrived.pop_front();
+        }
+        None
+    }
+
+    /// Puts those whose time has come into their lines; how long until the next.
+    pub(super) fn line_up_due(&mut self, now: Instant) -> Option<Duration> {
+        while let Some((at, key)) = self.deferred.first().copied() {
+            if at > now {
+                return Some(at - now);
+            }
+            self.deferred.pop_first();
+            // A cancelled one is gone.
+            let Some(Entry::Waiting(debt)) = self.live.get(&key) else {
+                continue;
+            };
+            let (Some(class), archive_id) = (Class::of(debt.item()), debt.item().archive_id) else {
+                continue;
+            };
+            self.lines.entry(class).or_default().push(archive_id, key);
+        }
+        None
+    }
+
+    pub(super) fn is_ending(&self, key: ActionKey) -> bool {
+        matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
+    }
+
+    pub(super) fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
+        self.lines.entry(class).or_default().push(debt.item().archive_id, key);
+    }
+
+    pub(super) fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
+        match self.live.remove(&key)? {
+            Entry::Waiting(debt) => {
+                if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
+                    *waiting = waiting.saturating_sub(1);
+                }
+                Some(debt)
+            }
+            running @ Entry::Running(..) => {
+                self.live.insert(key, running);
+                None
+            }
+        }
+    }
+
+    /// Restores behind one that worked, and that were asked for before its answer.
+    pub(super) fn take_served(&mut self, key: ActionKey, class: Class) -> Vec<Box<dyn Debt>> {
+        let track = Track::of(key, class);
+        if !track.restore {
+            return Vec::new();
+        }
+        let behind = self.behind.get(&track).cloned().unwrap_or_default();
+        behind
+            .into_iter()
+            .filter(|follower| !follower.ending)
+            .filter_map(|follower| self.take_waiting(follower.key))
+            .collect()
+    }
+
+    /// Lets the next action of the track into its line, after `key` is gone; its class.
+    pub(super) fn advance(&mut self, key: ActionKey, class: Class) -> Option<Class> {
+        let track = Track::of(key, class);
+        if self.first.get(&track) != Some(&key) {
+            return None;
+        }
+        self.first.remove(&track);
+        let behind = self.behind.get_mut(&track)?;
+        // Cancelled ones are still in the line, and no longer alive.
+        let next = std::iter::from_fn(|| behind.pop_front())
+            .map(|follower| follower.key)
+            .find(|next| self.live.contains_key(next));
+        if behind.is_empty() {
+            self.behind.remove(&track);
+        }
+        let next = next?;
+        self.first.insert(track, next);
+        let Some(Entry::Waiting(debt)) = self.live.get(&next) else {
+            return None;
+        };
+        let (class, archive_id) = (Class::of(debt.item())?, debt.item().archive_id);
+        self.lines.entry(class).or_default().push(archive_id, next);
+        Some(class)
+    }
+
+    pub(super) fn pick(&mut self, lanes: Lanes, processors: &Processors) -> Option<Work> {
+        self.parts_turn = !self.parts_turn;
+        let parts_first = self.parts_turn;
+        let restores = [Class::BlockingRestore, Class::Restore];
+        let others = [Class::Remove, Class::Archive];
+        let groups: &[(bool, &[Class])] = match lanes {
+            Lanes::All => &[(true, &restores), (false, &others)],
+            Lanes::Restores => &[(true, &restores)],
+        };
+        for (urgent, classes) in groups {
+            // Taking turns, neither many small files nor the parts of a large one wait for the other.
+            let work = if parts_first {
+                self.pick_parts(*urgent, processors).or_else(|| self.pick_job(classes))
+            } else {
+                self.pick_job(classes).or_else(|| self.pick_parts(*urgent, processors))
+            };
+            if work.is_some() {
+                return work;
+            }
+        }
+        None
+    }
+
+    fn pick_parts(&mut self, urgent: bool, processors: &Processors) -> Option<Work> {
+        let running = self.running.values().sum();
+        self.offers.pick(urgent, running, processors)
+    }
+
+    fn pick_job(&mut self, classes: &[Class]) -> Option<Work> {
+        if self.parked {
+            return None;
+        }
+        for class in classes {
+            while let Some(key) = self.lines.get_mut(class).and_then(Fair::pop) {
+                // A cancelled action's place in the line is empty.
+                let Some(debt) = self.take_waiting(key) else {
+                    continue;
+                };
+                let Kind::Do(verb) = debt.item().kind else {
+                    continue;
+                };
+                let control = Arc::new(Control::default());
+                self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
+                let at_work = AtWork {
+                    key,
+                    verb,
+                    archive_id: debt.item().archive_id,
+                    since: Instant::now(),
+                    control: Arc::clone(&control),
+                };
+                self.at_work.insert(key, at_work);
+                *self.running.entry(*class).or_default() += 1;
+                return Some(Work::Job(Job { debt, control }));
+            }
+        }
+        None
+    }
+}

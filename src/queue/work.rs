@@ -1,0 +1,96 @@
+//! What the queue gives and takes: jobs for worker threads, answers to the intake, figures for reports.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Class;
+use crate::action::{ActionKey, Debt, Verb};
+use crate::transfer::{Control, Parts};
+use crate::types::ArchiveId;
+
+/// One action to be done.
+#[derive(Debug)]
+pub struct Job {
+    /// The answer that is owed.
+    pub debt: Box<dyn Debt>,
+    /// Its strings.
+    pub control: Arc<Control>,
+}
+
+/// What a worker thread does next.
+pub enum Work {
+    /// A whole action.
+    Job(Job),
+    /// A piece of a running one.
+    Parts(Arc<dyn Parts>),
+    /// Go home.
+    Closed,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Job(_) => "Job",
+            Self::Parts(_) => "Parts",
+            Self::Closed => "Closed",
+        })
+    }
+}
+
+/// What became of a new action.
+#[derive(Debug)]
+pub enum Admission {
+    /// It waits for its turn.
+    Queued,
+    /// It is in hand already (delivered twice).
+    Duplicate(Box<dyn Debt>),
+    /// The same is being done for this file already.
+    Declined(Box<dyn Debt>),
+}
+
+/// What a cancel found.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// It waited; it is now the caller's to end.
+    Waiting(Box<dyn Debt>),
+    /// It runs; its control was stopped and its worker will end it.
+    Running,
+    /// Nothing (it ended meanwhile, or never came).
+    Unknown,
+}
+
+/// An action that a worker has.
+#[derive(Clone, Debug)]
+pub struct AtWork {
+    /// Which.
+    pub key: ActionKey,
+    /// What is done.
+    pub verb: Verb,
+    /// The archive that it is about.
+    pub archive_id: Option<ArchiveId>,
+    /// Since when.
+    pub since: Instant,
+    pub(super) control: Arc<Control>,
+}
+
+impl AtWork {
+    /// Bytes that it has moved so far.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.control.moved()
+    }
+}
+
+/// How much there is of what.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Depth {
+    /// Waiting actions by class.
+    pub waiting: HashMap<Class, usize>,
+    /// Running actions by class.
+    pub running: HashMap<Class, usize>,
+    /// Threads that help with the parts of another's action.
+    pub helping: usize,
+    /// How long the oldest waiting action has waited.
+    pub oldest: Option<Duration>,
+}
