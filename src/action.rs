@@ -175,6 +175,9 @@ pub trait Debt: Send + fmt::Debug {
     /// action up), ECANCELED. What was copied is then not the file's copy.
     fn finish(self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError>;
 
+    /// Lets go of what was begun: the next [`Debt::begin`] begins anew. For an action that the coordinator sent again.
+    fn renew(&mut self);
+
     /// Lets go of a second copy of an action that is already in hand: the first one answers.
     fn disown(self: Box<Self>);
 

@@ -12,7 +12,7 @@ use lhsmtool_s3::action::{ActionKey, Debt, FileSystem, HsmError, Item, Kind, Ver
 
 use lhsmtool_s3::journal::Journal;
 use lhsmtool_s3::queue::Queue;
-use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target};
+use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::transfer::Stop;
 use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
 use lhsmtool_s3::worker::{Crew, Settler, Site, Tally, Witnesses};
@@ -131,6 +131,7 @@ impl Debt for Owed {
         self.verdict = Some(verdict);
         Ok(())
     }
+    fn renew(&mut self) {}
     fn disown(self: Box<Self>) {}
 }
 
@@ -211,7 +212,7 @@ pub(crate) fn run(task: &Task) {
         &queue,
         &settler,
         &site,
-        &[Arc::new(target)],
+        &Targets::new(vec![Arc::new(target)]),
         settings.transfer,
     )
     .unwrap();

@@ -91,7 +91,7 @@ impl Intake {
                 tracing::debug!(fid = %debt.item().fid, cookie = %debt.item().cookie, "delivered twice; already in hand");
                 debt.disown();
             }
-            Admission::Declined(debt) => self.settler.settle(debt, Verdict::failed(HsmErrno::EALREADY)),
+            Admission::Declined(debt) => self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL)),
         }
     }
 }

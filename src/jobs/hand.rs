@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Need, Spec, need};
 use crate::action::HsmError;
 use crate::lustre::{HsmStates, Mount, UserAction};
 use crate::transfer::Control;
 use crate::types::Fid;
+
+/// For a file that somebody has open to be closed, and between two looks.
+const BUSY: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file of the source, before it is looked at.
 pub(super) struct Known {
@@ -53,11 +58,24 @@ pub(super) fn hand(
                 Answer::Looked(known, looked)
             }
             Ok(Task::Check(id, fid, deep)) => Answer::Checked(id, check(mount, spec, fid, deep)),
-            Ok(Task::Release(id, fid)) => Answer::Released(id, mount.request(UserAction::Release, None, &[fid])),
+            Ok(Task::Release(id, fid)) => Answer::Released(id, release(mount, control, fid)),
         };
         if answers.send(answer).is_err() {
             return;
         }
+    }
+}
+
+/// A copytool closes the file right behind the end of its archive: what is busy may not be so in a moment.
+fn release(mount: &Mount, control: &Control, fid: Fid) -> Result<(), HsmError> {
+    let until = Instant::now() + BUSY;
+    loop {
+        let released = mount.request(UserAction::Release, None, &[fid]);
+        let is_busy = released.as_ref().is_err_and(|error| error.errno == libc::EBUSY);
+        if !is_busy || Instant::now() >= until || control.stopped().is_some() {
+            return released;
+        }
+        std::thread::park_timeout(PAUSE);
     }
 }
 

@@ -45,6 +45,12 @@ impl Debt for Recorded {
         }
     }
 
+    fn renew(&mut self) {
+        if let Some(debt) = &mut self.debt {
+            debt.renew();
+        }
+    }
+
     fn finish(mut self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
         let Some(debt) = self.debt.take() else {
             return Ok(());

@@ -7,8 +7,8 @@
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
@@ -105,7 +105,7 @@ fn hint(error: &HsmError) -> &'static str {
 pub struct Agent {
     mount: Arc<Mount>,
     ct: CopytoolPtr,
-    archives: Vec<ArchiveId>,
+    archives: RwLock<Vec<ArchiveId>>,
     /// 0: the library's registration; else the uid of our own pipe.
     generation: AtomicU32,
     _lock: UnixListener,
@@ -152,6 +152,11 @@ impl Agent {
         if let Coordinator::Stopped { mdt } = Self::probe(&mount)? {
             return Err(AgentError::Stopped { mdt });
         }
+        // Where a copytool was killed the MDT still has its agent, and with it the list of archives: of a second
+        // registration it takes nothing (mdt_hsm_cdt_agent.c).
+        if let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(0)) {
+            tracing::debug!(%error, "there was no agent to forget");
+        }
         let mut ids = archives
             .iter()
             .map(|id| i32::try_from(id.get()))
@@ -162,7 +167,7 @@ impl Agent {
         let agent = Self {
             mount,
             ct: CopytoolPtr(ct),
-            archives,
+            archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
             _lock: lock,
         };
@@ -194,7 +199,7 @@ impl Agent {
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| AgentError::Pipe(e.into()))?;
         blocking(&write).map_err(AgentError::Pipe)?;
         widen(&read);
-        ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives)?;
+        ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives())?;
         self.generation.store(generation, Ordering::Relaxed);
         Ok(Pipe::Own(read))
     }
@@ -215,7 +220,7 @@ impl Agent {
             self.mount.descriptor(),
             &write,
             uid(self.generation.load(Ordering::Relaxed)),
-            &self.archives,
+            &self.archives(),
         );
         drop((read, write));
         match result {
@@ -262,10 +267,32 @@ impl Agent {
         &self.mount
     }
 
-    /// The archive ids that it is registered for.
+    /// The archive ids that it is registered for, or is with the next registration.
     #[must_use]
-    pub fn archives(&self) -> &[ArchiveId] {
-        &self.archives
+    pub fn archives(&self) -> Vec<ArchiveId> {
+        self.archives.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether an action of that archive is ours.
+    #[must_use]
+    pub fn serves(&self, id: ArchiveId) -> bool {
+        let archives = self.archives.read().unwrap_or_else(PoisonError::into_inner);
+        archives.contains(&id)
+    }
+
+    /// For one archive more from the next registration on: the MDT has no call that changes the list of one
+    /// (mdt_hsm_cdt_agent.c).
+    pub(super) fn add(&self, id: ArchiveId) {
+        let mut archives = self.archives.write().unwrap_or_else(PoisonError::into_inner);
+        if !archives.contains(&id) {
+            archives.push(id);
+        }
+    }
+
+    /// Takes that back.
+    pub(super) fn remove(&self, id: ArchiveId) {
+        let mut archives = self.archives.write().unwrap_or_else(PoisonError::into_inner);
+        archives.retain(|known| *known != id);
     }
 
     pub(super) const fn pointer(&self) -> *const hsm_copytool_private {

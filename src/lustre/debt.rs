@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
@@ -21,12 +22,19 @@ const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
 
 const ANY_MDT: i32 = -1;
 
+/// Between two tries to be heard, doubled each time: half a minute in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
 /// One action of one agent.
 #[derive(Debug)]
 pub(super) struct Action {
     agent: Arc<Agent>,
     item: Item,
     handle: Handle,
+    /// Of what was begun before the coordinator sent the action again. To end one tells the MDT about the action, by
+    /// its cookie: only once that is over.
+    stale: Vec<HandlePtr>,
 }
 
 #[derive(Debug)]
@@ -50,10 +58,11 @@ impl Action {
             agent,
             item,
             handle: Handle::None,
+            stale: Vec::new(),
         }
     }
 
-    fn start(&mut self, open_flags: i32, is_error: bool) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
+    fn start(&self, open_flags: i32, is_error: bool) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
         let hai = c_item(&self.item);
         let mount = self.agent.mount();
         // A volatile file must be on the MDT of its file, or their layouts can't be swapped.
@@ -81,6 +90,29 @@ impl Action {
         Ok(fd.into())
     }
 
+    /// Has an action end whose handle is gone with an answer that was not heard: somebody may wait for it. That it failed
+    /// is all that can be said then.
+    fn insist(&self) {
+        let mut pause = FIRST_PAUSE;
+        while pause <= LONGEST_PAUSE {
+            std::thread::park_timeout(pause);
+            pause *= 2;
+            let library = self.agent.mount().library();
+            let ended = self
+                .start(0, true)
+                .and_then(|handle| library.end(handle.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO));
+            match ended {
+                Ok(()) => return,
+                Err(error) if !is_unheard(error.errno) => return,
+                Err(error) => tracing::debug!(%error, "nor did this one"),
+            }
+        }
+        tracing::error!(
+            fid = %self.item.fid, cookie = %self.item.cookie,
+            "the coordinator can't be told how the action ended; it waits for its own time-out"
+        );
+    }
+
     fn end(&mut self, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
         let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
             Handle::Begun(handle) => (true, handle.0),
@@ -102,11 +134,20 @@ impl Action {
             offset: 0,
             length: copied,
         });
-        let result = self
-            .agent
-            .mount()
-            .library()
-            .end(handle.as_ptr(), &extent, flags, errval);
+        let library = self.agent.mount().library();
+        let result = library.end(handle.as_ptr(), &extent, flags, errval);
+        for HandlePtr(stale) in self.stale.drain(..) {
+            // ENOENT, of an action that is over; the handle and its file go.
+            if let Err(error) = library.end(stale.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO) {
+                tracing::debug!(%error, "an earlier run's handle is freed");
+            }
+        }
+        if let Err(error) = &result
+            && is_unheard(error.errno)
+        {
+            tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
+            self.insist();
+        }
         match result {
             // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.
             Err(error) if error.is_not_found() && errval != 0 => {
@@ -138,7 +179,7 @@ impl Debt for Action {
             Kind::Do(Verb::Restore) => {
                 let own = self.agent.mount().restore_layout(self.item.fid)?;
                 let flags = match &own {
-                    RestoreLayout::Kept(_) => O_LOV_DELAY_CREATE,
+                    RestoreLayout::Kept(_) | RestoreLayout::Plain(_) => O_LOV_DELAY_CREATE,
                     RestoreLayout::Default(reason) => {
                         tracing::debug!(reason, "restoring with the default layout");
                         0
@@ -146,7 +187,7 @@ impl Debt for Action {
                 };
                 self.handle = Handle::Begun(HandlePtr(self.start(flags, false)?));
                 let file = self.file()?;
-                if let RestoreLayout::Kept(own) = own
+                if let RestoreLayout::Kept(own) | RestoreLayout::Plain(own) = own
                     && !layout.is_some_and(|wanted| set_imported(&file, wanted, &own))
                 {
                     // Going on without one would lose the data: the file would read as zeros (2.17).
@@ -164,6 +205,12 @@ impl Debt for Action {
 
     fn finish(mut self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
         self.end(verdict, copied)
+    }
+
+    fn renew(&mut self) {
+        if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::None) {
+            self.stale.push(handle);
+        }
     }
 
     fn disown(mut self: Box<Self>) {
@@ -185,6 +232,15 @@ impl Drop for Action {
             tracing::error!(%error, "and the coordinator did not take it");
         }
     }
+}
+
+/// Whether the coordinator may still wait after an end that failed so. What else there is are its own words: it forgot
+/// the action or was cancelled, the file changed, layouts can't be swapped, it is off (and sends restores again).
+const fn is_unheard(errno: i32) -> bool {
+    !matches!(
+        errno,
+        libc::ENOENT | libc::ECANCELED | libc::EBUSY | libc::ENOTSUP | libc::EAGAIN
+    )
 }
 
 /// The composite layout that an imported file had where it was archived. Its bytes come from a bucket, and this file

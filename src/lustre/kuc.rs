@@ -184,9 +184,7 @@ impl Source {
     fn message(&mut self, message: Message) {
         self.stats.messages.fetch_add(1, Ordering::Relaxed);
         match message {
-            Message::Actions { archive_id, items, .. }
-                if archive_id.is_none_or(|id| self.agent.archives().contains(&id)) =>
-            {
+            Message::Actions { archive_id, items, .. } if archive_id.is_none_or(|id| self.agent.serves(id)) => {
                 self.stats.items.fetch_add(items.len() as u64, Ordering::Relaxed);
                 let arrivals = items
                     .into_iter()

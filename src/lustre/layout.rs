@@ -12,6 +12,9 @@ const STRIPE_SIZE: usize = 24;
 const STRIPE_COUNT: usize = 28;
 const STRIPE_OFFSET: usize = 30;
 const ANY_OST: u16 = 0xffff;
+/// Bytes of a plain layout before its objects (`struct lov_user_md_v1`).
+const HEADER: usize = 32;
+const PATTERN_STRIPED: u32 = 1;
 const PATTERN_RELEASED: u32 = 0x8000_0000;
 const PATTERN_MDT: u32 = 0x100;
 const ENTRY_COUNT: usize = 14;
@@ -25,6 +28,9 @@ const ENTRY_BLOB: usize = 24;
 pub enum RestoreLayout {
     /// These bytes as its `lustre.lov`, before the first write.
     Kept(Vec<u8>),
+    /// The same, for a layout that can't be had again: a plain one with the stripes of its last component. The MDT
+    /// refuses to swap data that it keeps itself (ENOTSUP at end), and a directory's default may ask for just that.
+    Plain(Vec<u8>),
     /// The directory's default, for the reason given.
     Default(&'static str),
 }
@@ -44,15 +50,17 @@ pub fn for_restore(mut layout: Vec<u8>) -> RestoreLayout {
     let Some(blobs) = blobs else {
         return DAMAGED;
     };
-    for blob in blobs {
+    let patterns: Option<Vec<u32>> = blobs.iter().map(|blob| word(&layout, blob + PATTERN)).collect();
+    let Some(patterns) = patterns else {
+        return DAMAGED;
+    };
+    if patterns.iter().any(|pattern| pattern & PATTERN_MDT != 0) {
+        let on_osts = patterns.iter().rposition(|pattern| pattern & PATTERN_MDT == 0);
+        let stripes = on_osts.and_then(|n| layout.get(*blobs.get(n)? + STRIPE_SIZE..)?.first_chunk());
+        return RestoreLayout::Plain(plain(stripes.copied().unwrap_or_default()));
+    }
+    for (blob, pattern) in blobs.into_iter().zip(patterns) {
         let at = blob + PATTERN;
-        let Some(pattern) = word(&layout, at) else {
-            return DAMAGED;
-        };
-        if pattern & PATTERN_MDT != 0 {
-            // The MDT refuses to swap such a layout (ENOTSUP at end): data on MDT is restored as default.
-            return RestoreLayout::Default("it keeps data on the MDT");
-        }
         if let Some(bytes) = layout.get_mut(at..at + 4) {
             bytes.copy_from_slice(&(pattern & !PATTERN_RELEASED).to_le_bytes());
         }
@@ -86,6 +94,17 @@ pub fn is_portable_composite(layout: &[u8]) -> bool {
     word(layout, 0) == Some(MAGIC_COMPOSITE)
         && mirrors == Some(0)
         && matches!(for_restore(layout.to_vec()), RestoreLayout::Kept(_))
+}
+
+/// Of that stripe size and count; 0 is the file system's default.
+fn plain(stripes: [u8; STRIPE_OFFSET - STRIPE_SIZE]) -> Vec<u8> {
+    let mut layout = Vec::with_capacity(HEADER);
+    layout.extend(MAGIC_V1.to_le_bytes());
+    layout.extend(PATTERN_STRIPED.to_le_bytes());
+    layout.resize(STRIPE_SIZE, 0);
+    layout.extend(stripes);
+    layout.extend(ANY_OST.to_le_bytes());
+    layout
 }
 
 fn component_blobs(layout: &[u8]) -> Option<Vec<usize>> {
@@ -141,11 +160,21 @@ mod tests {
     }
 
     #[test]
-    fn data_on_the_mdt_is_restored_with_the_default() {
-        assert!(matches!(
-            for_restore(composite(&[0x8000_0100, 0x8000_0001])),
-            RestoreLayout::Default(_)
-        ));
+    fn data_on_the_mdt_is_restored_into_the_stripes_behind_it() {
+        let mut layout = composite(&[0x8000_0100, 0x8000_0001]);
+        let behind = component_blobs(&layout).unwrap()[1];
+        layout[behind + STRIPE_SIZE..behind + STRIPE_SIZE + 4].copy_from_slice(&(1u32 << 20).to_le_bytes());
+        layout[behind + STRIPE_COUNT] = 2;
+        let RestoreLayout::Plain(made) = for_restore(layout) else {
+            panic!("plain");
+        };
+        assert_eq!((made.len(), plain_stripes(&made)), (HEADER, Some((1 << 20, 2))));
+        assert_eq!(made[STRIPE_OFFSET..], ANY_OST.to_le_bytes());
+        // Nothing but data on the MDT.
+        let RestoreLayout::Plain(made) = for_restore(plain(0x8000_0100)) else {
+            panic!("plain");
+        };
+        assert_eq!(plain_stripes(&made), Some((0, 0)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator};
 use crate::intake::Arrival;
+use crate::types::ArchiveId;
 
 /// Between tries to register, doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -24,8 +25,10 @@ const LAST_MESSAGES: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) enum Notice {
-    Lost(Lost),
+    /// The pipe of that number, counted from 1.
+    Lost(u64, Lost),
     Nudge,
+    Add(ArchiveId),
     Stop,
 }
 
@@ -36,7 +39,7 @@ pub struct Registrar {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Asks for a keepalive now.
+/// Asks for a keepalive now, or for another registration.
 #[derive(Clone, Debug)]
 pub struct Nudge(Sender<Notice>);
 
@@ -45,6 +48,11 @@ impl Nudge {
     pub fn nudge(&self) {
         // A registrar that is gone needs none.
         let _gone = self.0.send(Notice::Nudge);
+    }
+
+    /// Has the mount registered for one archive more; does not wait. Actions that run go on.
+    pub fn add(&self, id: ArchiveId) {
+        let _gone = self.0.send(Notice::Add(id));
     }
 }
 
@@ -71,6 +79,8 @@ impl Registrar {
             keepalive,
             mounted_anew: Some(Box::new(mounted_anew)),
             reader: None,
+            pipes: 0,
+            added: Vec::new(),
             stopped: false,
         };
         watch.read(pipe)?;
@@ -110,6 +120,10 @@ struct Watch {
     keepalive: Duration,
     mounted_anew: Option<Box<dyn FnOnce() + Send>>,
     reader: Option<Reader>,
+    /// How many there were: the number of the one that is read.
+    pipes: u64,
+    /// Archive ids that no registration had yet.
+    added: Vec<ArchiveId>,
     /// The coordinator, when last seen.
     stopped: bool,
 }
@@ -117,6 +131,8 @@ struct Watch {
 impl Watch {
     fn read(&mut self, pipe: Pipe) -> std::io::Result<()> {
         let notices = self.notices.clone();
+        self.pipes += 1;
+        let number = self.pipes;
         self.stats.registrations.fetch_add(1, Ordering::Relaxed);
         self.reader = Some(Reader::start(
             Arc::clone(&self.agent),
@@ -124,7 +140,7 @@ impl Watch {
             Arc::clone(&self.stats),
             self.arrivals.clone(),
             move |lost| {
-                let _gone = notices.send(Notice::Lost(lost));
+                let _gone = notices.send(Notice::Lost(number, lost));
             },
         )?);
         Ok(())
@@ -151,7 +167,16 @@ impl Watch {
                     }
                     due = Instant::now() + self.keepalive;
                 }
-                Ok(Notice::Lost(lost)) => {
+                Ok(Notice::Add(id)) => {
+                    self.add(id);
+                    if !self.register_again(inbox) {
+                        return;
+                    }
+                    due = Instant::now() + self.keepalive;
+                }
+                // It was given up for a new one.
+                Ok(Notice::Lost(number, _)) if number != self.pipes => {}
+                Ok(Notice::Lost(_, lost)) => {
                     tracing::warn!(%lost, "the message pipe is lost; registering again");
                     if !self.register_again(inbox) {
                         return;
@@ -170,8 +195,8 @@ impl Watch {
         let until = Instant::now() + LAST_MESSAGES;
         loop {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Notice::Lost(_)) => return,
-                Ok(Notice::Stop | Notice::Nudge) => {}
+                Ok(Notice::Lost(number, _)) if number == self.pipes => return,
+                Ok(Notice::Stop | Notice::Nudge | Notice::Add(_) | Notice::Lost(..)) => {}
                 Err(_) => {
                     tracing::warn!("the message pipe was not closed by the kernel");
                     return;
@@ -203,6 +228,12 @@ impl Watch {
         true
     }
 
+    fn add(&mut self, id: ArchiveId) {
+        tracing::info!(archive = id.get(), "registering for it, too");
+        self.agent.add(id);
+        self.added.push(id);
+    }
+
     fn give_way(&mut self) {
         if let Some(tell) = self.mounted_anew.take() {
             tell();
@@ -219,7 +250,8 @@ impl Watch {
                     self.reader = None;
                     match self.read(pipe) {
                         Ok(()) => {
-                            tracing::info!("registered again");
+                            self.added.clear();
+                            tracing::info!(archives = ?self.agent.archives(), "registered again");
                             return true;
                         }
                         Err(error) => AgentError::Pipe(error),
@@ -230,12 +262,19 @@ impl Watch {
             if matches!(error, AgentError::MountedAnew) {
                 self.give_way();
             }
+            // One that this Lustre does not take must not keep us from those that it knows.
+            if !error.is_transient() && !self.added.is_empty() {
+                tracing::error!(archives = ?self.added, %error, "can't register for what was added; going on without");
+                self.added.drain(..).for_each(|id| self.agent.remove(id));
+                continue;
+            }
             tracing::warn!(%error, retry_s = pause.as_secs_f64(), "can't register again");
             let until = Instant::now() + pause;
             loop {
                 match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                     Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                    Ok(Notice::Nudge | Notice::Lost(_)) => {}
+                    Ok(Notice::Add(id)) => self.add(id),
+                    Ok(Notice::Nudge | Notice::Lost(..)) => {}
                     Err(RecvTimeoutError::Timeout) => break,
                 }
             }

@@ -56,6 +56,9 @@ impl Queue {
         let mut state = self.lock();
         if state.live.contains_key(&key) {
             if !state.is_ending(key) || state.again.contains_key(&key) {
+                if let Some(Entry::Running(Verb::Restore, control)) = state.live.get(&key) {
+                    control.stop(Stop::SentAgain);
+                }
                 return Admission::Duplicate(debt);
             }
             state.again.insert(key, debt);
@@ -65,9 +68,6 @@ impl Queue {
         match state.first.get(&track).copied() {
             Some(first) => {
                 let ending = state.is_ending(first);
-                if class == Class::Archive && state.verb(first) == Some(Verb::Archive) && !ending {
-                    return Admission::Declined(debt);
-                }
                 state
                     .behind
                     .entry(track)
@@ -158,7 +158,7 @@ impl Queue {
         };
         let mut state = self.lock();
         let stopped = match state.live.get(&key) {
-            Some(Entry::Running(_, control)) => control.stopped(),
+            Some(Entry::Running(_, control)) => control.stopped().filter(|stop| *stop != Stop::SentAgain),
             _ => None,
         };
         // What waits is not looked at any more after this.

@@ -145,17 +145,23 @@ impl State {
         }
     }
 
-    /// Restores behind one that worked, and that were asked for before its answer.
+    /// What waits behind one that worked for the same, and was asked for before its answer.
     pub(super) fn take_served(&mut self, key: ActionKey, class: Class) -> Vec<Box<dyn Debt>> {
         let track = Track::of(key, class);
-        if !track.restore {
+        if class == Class::Remove {
             return Vec::new();
         }
         let behind = self.behind.get(&track).cloned().unwrap_or_default();
         behind
             .into_iter()
+            .filter(|follower| self.live.contains_key(&follower.key))
+            // An archive behind a remove is to be made anew.
+            .take_while(|follower| self.verb(follower.key) != Some(Verb::Remove))
             .filter(|follower| !follower.ending)
-            .filter_map(|follower| self.take_waiting(follower.key))
+            .map(|follower| follower.key)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .filter_map(|key| self.take_waiting(key))
             .collect()
     }
 

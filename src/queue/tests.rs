@@ -17,6 +17,8 @@ impl Debt for Owed {
     fn finish(self: Box<Self>, _: Verdict, _: u64) -> Result<(), HsmError> {
         Ok(())
     }
+    fn renew(&mut self) {}
+
     fn disown(self: Box<Self>) {}
 }
 
@@ -112,10 +114,9 @@ fn equal_cookies_of_two_mdts_are_two_actions() {
 }
 
 #[test]
-fn a_second_archive_of_a_file_is_declined_and_other_verbs_wait_their_turn() {
+fn actions_of_a_file_wait_their_turn() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Archive, 1, 1));
-    assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "declined");
     assert_eq!(admit(&queue, debt(Verb::Remove, 3, 1)), "queued");
     admit(&queue, debt(Verb::Archive, 4, 2));
 
@@ -125,6 +126,58 @@ fn a_second_archive_of_a_file_is_declined_and_other_verbs_wait_their_turn() {
     assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
     assert!(queue.ended(first.debt.item(), true).is_empty());
     assert_eq!(cookie(&take(&queue, Lanes::All)), 3);
+}
+
+#[test]
+fn an_archive_behind_one_that_worked_is_served_unless_a_remove_comes_between() {
+    let queue = Queue::default();
+    for (verb, cookie) in [
+        (Verb::Archive, 1),
+        (Verb::Archive, 2),
+        (Verb::Remove, 3),
+        (Verb::Archive, 4),
+    ] {
+        assert_eq!(admit(&queue, debt(verb, cookie, 1)), "queued");
+    }
+    let job = take(&queue, Lanes::All);
+    let served: Vec<_> = queue.ended(job.debt.item(), true);
+    assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [2]);
+    for next in [3, 4] {
+        let job = take(&queue, Lanes::All);
+        assert_eq!(cookie(&job), next);
+        queue.ended(job.debt.item(), true);
+    }
+    assert_eq!(queue.depth().waiting[&Class::Archive], 0);
+}
+
+#[test]
+fn an_archive_behind_one_that_was_stopped_or_failed_gets_its_own_try() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Archive, 1, 1));
+    let job = take(&queue, Lanes::All);
+    // The coordinator gave the first one up, and is asked again before that one noticed.
+    assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
+    job.control.stop(Stop::Forgotten);
+    assert!(queue.ended(job.debt.item(), false).is_empty());
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+}
+
+#[test]
+fn a_restore_that_is_sent_again_while_it_runs_is_stopped_and_waits_again() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Restore, 7, 1));
+    let job = take(&queue, Lanes::All);
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    assert_eq!(job.control.stopped(), Some(Stop::SentAgain));
+    let key = job.debt.item().key();
+    assert!(queue.defer(job.debt, Instant::now()).is_ok());
+    let again = take(&queue, Lanes::All);
+    assert_eq!((again.debt.item().key(), again.control.stopped()), (key, None));
+    // A cancel is more than that.
+    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Running));
+    let refused = queue.defer(again.debt, Instant::now());
+    assert!(matches!(refused, Err((_, Stop::Cancelled))));
 }
 
 #[test]

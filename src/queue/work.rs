@@ -45,7 +45,7 @@ pub enum Admission {
     Queued,
     /// It is in hand already (delivered twice).
     Duplicate(Box<dyn Debt>),
-    /// The same is being done for this file already.
+    /// It is nothing that a worker does.
     Declined(Box<dyn Debt>),
 }
 

@@ -19,6 +19,7 @@ mod payload;
 mod proof;
 mod requests;
 mod target;
+mod targets;
 mod told;
 
 pub use ca::{CaBundle, InvalidCaBundle};
@@ -37,4 +38,5 @@ pub use payload::Payload;
 pub use proof::{ChecksumKind, Proof, Prover};
 pub use requests::{Operation, Requests};
 pub use target::{Target, TargetOptions};
+pub use targets::Targets;
 pub use told::Told;

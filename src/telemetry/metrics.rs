@@ -101,8 +101,8 @@ impl Sources {
 
     fn stores(&self, to: &mut Sink<'_>) -> fmt::Result {
         let archive = |target: &Target| vec![("archive", target.options().archive_id.to_string())];
-        let operations: Vec<_> = self
-            .targets
+        let targets = self.targets.all();
+        let operations: Vec<_> = targets
             .iter()
             .map(|target| (archive(target), target.requests().so_far()))
             .collect();
@@ -135,7 +135,7 @@ impl Sources {
         to.counters(
             "s3_bytes",
             "Bytes of objects to and from the store, second tries included",
-            self.targets.iter().flat_map(|target| {
+            targets.iter().flat_map(|target| {
                 let limits = target.limits();
                 let directions = [("upload", &limits.upload), ("download", &limits.download)];
                 directions.map(|(direction, bandwidth)| {
@@ -146,7 +146,7 @@ impl Sources {
             }),
         )?;
         let trouble = |of: fn(&crate::store::Trouble) -> &AtomicU64| {
-            let each = self.targets.iter();
+            let each = targets.iter();
             each.map(move |target| (archive(target), get(of(&target.limits().trouble))))
         };
         to.counters(
@@ -172,14 +172,14 @@ impl Sources {
         to.gauges(
             "s3_pace_seconds",
             "Least time between two requests, as the store's complaints have it; 0: no limit",
-            self.targets
+            targets
                 .iter()
                 .map(|target| (archive(target), target.limits().pace.interval().as_secs_f64())),
         )?;
         to.gauges(
             "s3_clock_offset_seconds",
             "By which the store's clock is ahead of this node's; S3 refuses requests from 900 on",
-            self.targets.iter().filter_map(|target| {
+            targets.iter().filter_map(|target| {
                 #[expect(clippy::cast_precision_loss, reason = "seconds")]
                 let ahead = target.requests().clock_offset()? as f64;
                 Some((archive(target), ahead))

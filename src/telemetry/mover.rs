@@ -104,10 +104,11 @@ impl Mover {
         let mut at_work = sources.queue.running();
         at_work.sort_by_key(|running| running.since);
         let tally = &sources.site.tally;
-        let limits = sources.targets.iter().map(|target| target.limits());
+        let targets = sources.targets.all();
+        let limits = targets.iter().map(|target| target.limits());
         let bytes_per_second = limits.map(|limits| limits.upload.moved().rate() + limits.download.moved().rate());
         let trouble = |of: fn(&crate::store::Trouble) -> &std::sync::atomic::AtomicU64| {
-            let counts = sources.targets.iter().map(|target| of(&target.limits().trouble));
+            let counts = targets.iter().map(|target| of(&target.limits().trouble));
             counts
                 .map(|count| count.load(std::sync::atomic::Ordering::Relaxed))
                 .sum()

@@ -122,7 +122,7 @@ impl Pulse {
             }
         }
         let busy: usize = self.sources.queue.depth().running.values().sum();
-        let stores = self.sources.targets.iter().map(|target| {
+        let stores = self.sources.targets.all().into_iter().map(|target| {
             let limits = target.limits();
             let moved = limits.upload.moved().total() + limits.download.moved().total();
             moved + limits.trouble.retries.load(Ordering::Relaxed)

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::lustre::ReaderStats;
 use crate::queue::Queue;
-use crate::store::Target;
+use crate::store::Targets;
 use crate::worker::Site;
 
 /// What there is once the daemon is registered.
@@ -31,7 +31,7 @@ pub struct Sources {
     /// Counters and journal.
     pub site: Site,
     /// The stores.
-    pub targets: Vec<Arc<Target>>,
+    pub targets: Targets,
     /// Set once the daemon is registered.
     pub link: Arc<OnceLock<Link>>,
 }

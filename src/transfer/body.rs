@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::store::{Checksum, ChecksumKind, Limits, Payload, Proof, Prover};
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The file that is archived.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Source {
     file: Arc<File>,
     /// Fewer blocks than bytes: to look for holes in any other file would cost a scan of it for each part.
@@ -78,7 +78,10 @@ impl Meter {
 /// The body. Reading blocks, which is what this thread is for.
 #[derive(Debug)]
 pub(super) struct FileBody {
-    source: Source,
+    /// Not kept open by it: a request that was dropped lives on in its connection until that is used again, which may
+    /// be hours, and a file that is open can't be released.
+    file: Weak<File>,
+    sparse: bool,
     at: u64,
     end: u64,
     segments: Segments,
@@ -121,7 +124,8 @@ pub(super) fn payload(
         return Ok((meter, Payload::Whole(bytes, proof)));
     }
     let body = FileBody {
-        source: source.clone(),
+        file: Arc::downgrade(&source.file),
+        sparse: source.sparse,
         at: part.offset,
         end: part.offset + part.length,
         segments: Segments::default(),
@@ -152,9 +156,12 @@ impl FileBody {
 
     /// `None`: the chunks are all on their way.
     fn read(&mut self, waker: &Waker) -> Result<Option<Bytes>, TransferError> {
+        let Some(file) = self.file.upgrade() else {
+            return Err(TransferError::Read(io::Error::other("nobody sends it any more")));
+        };
         let left = self.end - self.at;
-        let segment = match self.source.sparse {
-            true => self.segments.at(&self.source.file, self.at, self.end),
+        let segment = match self.sparse {
+            true => self.segments.at(&file, self.at, self.end),
             false => Segment::Data(left),
         };
         let clip = |length: u64, most: usize| usize::try_from(length).unwrap_or(usize::MAX).min(most);
@@ -169,7 +176,7 @@ impl FileBody {
                 };
                 let n = clip(length, self.chunk);
                 loop {
-                    match self.source.file.read_at(chunk.room(n), self.at) {
+                    match file.read_at(chunk.room(n), self.at) {
                         Ok(0) => return Err(TransferError::Changed),
                         Ok(n) => return Ok(Some(chunk.into_bytes(n))),
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

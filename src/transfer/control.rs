@@ -1,7 +1,7 @@
 //! The strings by which a running transfer is held: stop it, see how far it is.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Stop {
     /// The coordinator sent a CANCEL.
     Cancelled,
+    /// The coordinator sent it again: after a restart of the MDT what is open of it is lost, so it begins anew.
+    SentAgain,
     /// The coordinator no longer knows the action.
     Forgotten,
     /// This daemon goes away.
@@ -20,23 +22,26 @@ pub enum Stop {
 #[derive(Debug, Default)]
 pub struct Control {
     token: CancellationToken,
-    stop: OnceLock<Stop>,
+    stop: Mutex<Option<Stop>>,
     moved: AtomicU64,
     ending: AtomicBool,
 }
 
 impl Control {
-    /// Stops the transfer at its next wait. The first reason stays.
+    /// Stops the transfer at its next wait. The first reason stays, unless it would have the action begin anew.
     pub fn stop(&self, reason: Stop) {
-        // Whoever comes second finds the transfer stopping already.
-        let _first = self.stop.set(reason);
+        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*stop, None | Some(Stop::SentAgain)) {
+            *stop = Some(reason);
+        }
+        drop(stop);
         self.token.cancel();
     }
 
     /// Why it was stopped, if it was.
     #[must_use]
     pub fn stopped(&self) -> Option<Stop> {
-        self.stop.get().copied()
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when it is stopped.

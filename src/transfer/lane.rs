@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::chunk::Chunks;
 use super::{TransferError, TransferOptions};
-use crate::store::{Connections, Store, Target};
+use crate::store::{Connections, Store, Target, Targets};
 use crate::types::ArchiveId;
 
 /// A worker thread's own runtime and stores. One request is under way on it at a time; what waits in a
@@ -15,6 +15,7 @@ use crate::types::ArchiveId;
 pub struct Lane {
     runtime: tokio::runtime::Runtime,
     stores: HashMap<ArchiveId, Store>,
+    connections: Connections,
     chunks: Chunks,
     options: TransferOptions,
     targets: Vec<Arc<Target>>,
@@ -31,21 +32,31 @@ impl Lane {
             // Name look-ups are its only use of them.
             .max_blocking_threads(1)
             .build()?;
-        let stores = {
-            let _on_it = runtime.enter();
-            let mut connections = Connections::default();
-            targets
-                .iter()
-                .map(|target| (target.options().archive_id, target.connect(&mut connections)))
-                .collect()
-        };
-        Ok(Self {
+        let mut lane = Self {
             runtime,
-            stores,
+            stores: HashMap::new(),
+            connections: Connections::default(),
             chunks: Chunks::new(options.chunk),
             options,
-            targets: targets.to_vec(),
-        })
+            targets: Vec::new(),
+        };
+        targets.iter().for_each(|target| lane.add(Arc::clone(target)));
+        Ok(lane)
+    }
+
+    /// Leads also to what was added to `targets` since it was made of them, or since the last call.
+    pub fn follow(&mut self, targets: &Targets) {
+        if targets.count() > self.targets.len() {
+            let added = targets.since(self.targets.len());
+            added.into_iter().for_each(|target| self.add(target));
+        }
+    }
+
+    fn add(&mut self, target: Arc<Target>) {
+        let _on_it = self.runtime.enter();
+        let store = target.connect(&mut self.connections);
+        self.stores.insert(target.options().archive_id, store);
+        self.targets.push(target);
     }
 
     /// A second lane to the same stores, for another thread.

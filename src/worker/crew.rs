@@ -11,7 +11,7 @@ use super::restore::restore;
 use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Lanes, Queue, Work};
-use crate::store::{ObjectKey, Target};
+use crate::store::{ObjectKey, Targets};
 use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
@@ -32,17 +32,18 @@ impl Crew {
         queue: &Arc<Queue>,
         settler: &Arc<Settler>,
         site: &Site,
-        targets: &[Arc<Target>],
+        targets: &Targets,
         options: TransferOptions,
     ) -> std::io::Result<Self> {
         let threads = (0..threads)
             .map(|n| {
                 let lanes = if n < restores { Lanes::Restores } else { Lanes::All };
-                let lane = Lane::new(targets, options)?;
-                let worker = Worker {
+                let lane = Lane::new(&targets.all(), options)?;
+                let mut worker = Worker {
                     queue: Arc::clone(queue),
                     settler: Arc::clone(settler),
                     site: site.clone(),
+                    targets: targets.clone(),
                     lane,
                 };
                 std::thread::Builder::new()
@@ -67,13 +68,17 @@ struct Worker {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
     site: Site,
+    targets: Targets,
     lane: Lane,
 }
 
 impl Worker {
-    fn run(&self, lanes: Lanes) {
+    fn run(&mut self, lanes: Lanes) {
         loop {
-            match self.queue.next(lanes) {
+            let work = self.queue.next(lanes);
+            // What is to be done may be of an archive that was added while this thread waited.
+            self.lane.follow(&self.targets);
+            match work {
                 Work::Closed => return,
                 Work::Parts(parts) => {
                     let more = parts.work_one(&self.lane);

@@ -7,7 +7,7 @@ use super::place::natural_key;
 use super::{JobError, Outcome, Site};
 use crate::action::{Debt, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, download, head, thaw};
+use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head, thaw};
 
 pub(super) fn restore(
     site: &Site,
@@ -17,6 +17,11 @@ pub(super) fn restore(
     mut debt: Box<dyn Debt>,
 ) -> Outcome {
     let received = receive(site, lane, helpers, control, debt.as_mut());
+    if control.stopped() == Some(Stop::SentAgain) {
+        tracing::info!("the coordinator sent the restore again; it begins anew");
+        debt.renew();
+        return Outcome::Later(debt, Instant::now());
+    }
     // After the last byte a cancel is still owed its ECANCELED.
     let received = match (received, control.stopped()) {
         (Ok(_), Some(stop)) => Err(TransferError::Stopped(stop).into()),

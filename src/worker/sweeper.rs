@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Site;
 use super::log::clean_up;
 use crate::queue::Queue;
-use crate::store::Target;
+use crate::store::{Target, Targets};
 use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
 
 /// Between two looks at actions that ended without having begun; a look without any costs nothing.
@@ -37,21 +37,22 @@ impl Sweeper {
     pub fn start(
         queue: &Arc<Queue>,
         site: &Site,
-        targets: &[Arc<Target>],
+        targets: &Targets,
         options: TransferOptions,
         age: Duration,
     ) -> std::io::Result<Self> {
-        let lane = Lane::new(targets, options)?;
+        let mut lane = Lane::new(&targets.all(), options)?;
         let (stop, stopped) = channel::<()>();
-        let (queue, site, targets) = (Arc::clone(queue), site.clone(), targets.to_vec());
+        let (queue, site, targets) = (Arc::clone(queue), site.clone(), targets.clone());
         let control = Arc::new(Control::default());
         let sweeping = Arc::clone(&control);
         let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-            abandoned(&site, &lane, &targets, age, &sweeping);
+            abandoned(&site, &lane, &targets.all(), age, &sweeping);
             let mut looked = false;
             let mut failed = HashSet::new();
             let mut forgiven = Instant::now();
             loop {
+                lane.follow(&targets);
                 let mut all = true;
                 let begun = Instant::now();
                 if forgiven.elapsed() >= AGAIN {

@@ -47,7 +47,9 @@ fn transfer(error: &TransferError) -> Verdict {
         TransferError::Store(error) => store(error),
         TransferError::GaveUp { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
         TransferError::Stopped(Stop::Cancelled) => Verdict::Cancelled,
-        TransferError::Stopped(Stop::Forgotten | Stop::Shutdown) => Verdict::try_again(HsmErrno::ESHUTDOWN),
+        TransferError::Stopped(Stop::SentAgain | Stop::Forgotten | Stop::Shutdown) => {
+            Verdict::try_again(HsmErrno::ESHUTDOWN)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, HsmControl, Tunable, states};
 use nix::sys::signal::Signal;
 
-use crate::rig::{PATIENCE, Rig, Setup, noise, until};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 fn quick() -> Setup {
     let usual = Setup::default();
@@ -188,20 +188,17 @@ fn a_restart_of_the_coordinator_ends_restores_well_and_forgets_archives() {
         rig.client.wait_started(1, PATIENCE).unwrap(),
         "the restore is sent again"
     );
+    // The archive stays STARTED in the log; a new request is served, also while the first one runs here still.
+    rig.client.request(Action::Archive, 1, &[two]).unwrap();
+    assert!(rig.client.wait_started(2, PATIENCE).unwrap());
     gets.release();
     puts.release();
+    // What it had written was into a file that went with the MDT.
     assert_eq!(rig.settle(one).states, states::EXISTS | states::ARCHIVED);
+    assert!(rig.log().contains("it begins anew"), "{}", rig.log());
     assert_eq!(rig.read("one"), noise(50_000));
-    // The archive stays STARTED in the log; a new request is served.
-    rig.client
-        .ask(&lhsm_sandbox::protocol::Request::Hsm {
-            action: Action::Archive,
-            archive_id: 1,
-            flags: 0,
-            fids: vec![two],
-            data: Vec::new(),
-        })
-        .unwrap();
+    until(|| (rig.client.state(two).unwrap().states == states::EXISTS | states::ARCHIVED).then_some(()));
+    assert_eq!(rig.store.object_body(BUCKET, "two").unwrap(), b"two");
     assert_eq!(rig.stop(), Some(0));
     assert_eq!(rig.store.uploads("lhsm-sandbox"), []);
 }

@@ -107,6 +107,26 @@ fn a_large_archive_goes_on_behind_the_last_part_that_was_confirmed() {
 }
 
 #[test]
+fn a_daemon_that_was_killed_may_start_again_with_other_archives() {
+    let mut rig = Rig::new();
+    kill(&mut rig);
+    let more = format!("\n[[archive]]\nid = 5\nbucket = '{BUCKET}'\nprefix = 'five/'\n");
+    let more = more.replace(
+        "[[archive]]",
+        &format!("[[archive]]\nendpoint_url = '{}'", rig.store.endpoint()),
+    );
+    let first = "bucket = 'lhsm-sandbox'\n";
+    rig.replace_settings(first, &format!("{first}{more}"));
+    rig.start();
+    // The MDT takes no second list from an agent that it knows, and it knew the dead one's.
+    until(|| (rig.client.agents().unwrap()[0].archives == [1, 5]).then_some(()));
+    let fid = rig.file("file", b"data");
+    rig.client.request(Action::Archive, 5, &[fid]).unwrap();
+    rig.settle(fid);
+    assert_eq!(rig.store.object_body(BUCKET, "five/file").unwrap(), b"data");
+}
+
+#[test]
 fn of_two_gibibytes_only_the_parts_that_were_missing_are_sent_again() {
     const SIZE: u64 = 2 << 30;
     const PART: u64 = 5 << 20;
@@ -132,7 +152,12 @@ fn of_two_gibibytes_only_the_parts_that_were_missing_are_sent_again() {
     let after = rig.store.stats();
     let parts = after.count("UploadPart") - before.count("UploadPart");
     assert_eq!(parts, SIZE.div_ceil(PART) - SENT, "{}", rig.log());
-    assert_eq!(after.bytes_in - before.bytes_in, SIZE - SENT * PART);
+    // Of the six that were held when the daemon died the store may have read a piece since.
+    let (sent, missing) = (after.bytes_in - before.bytes_in, SIZE - SENT * PART);
+    assert!(
+        (missing..missing + 6 * PART).contains(&sent),
+        "{sent} bytes for {missing}"
+    );
     assert_eq!(after.count("CreateMultipartUpload"), 1);
     // Byte for byte.
     let path = rig.mount().join("large").display().to_string();

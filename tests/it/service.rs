@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::rig::{PATIENCE, Rig, Setup, until};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, until};
 
 impl Rig {
     /// The daemon with more arguments than the usual ones.
@@ -305,6 +305,49 @@ fn a_reload_takes_new_keys_and_leaves_those_that_the_store_refuses() {
     let fid = rig.file("after", b"data");
     rig.archive(fid);
     assert!(!rig.log().contains("new-secret"));
+}
+
+#[test]
+fn a_reload_adds_an_archive_while_files_of_another_one_are_in_hand() {
+    let mut rig = Rig::new();
+    let gate = rig.store.faults().hold("PutObject");
+    let first = rig.file("first", b"of archive 1");
+    rig.client.request(Action::Archive, 1, &[first]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    let config = rig.spawn().config;
+    let usual = fs::read_to_string(&config).unwrap();
+    let add = |rig: &Rig, id: u32, bucket: &str| {
+        let more = format!(
+            "\n[[archive]]\nid = {id}\nbucket = '{bucket}'\nprefix = 'more/'\nendpoint_url = '{}'\n",
+            rig.store.endpoint()
+        );
+        process::replace(&config, &format!("{usual}{more}")).unwrap();
+        rig.daemon.as_ref().unwrap().signal(Signal::SIGHUP).unwrap();
+    };
+    // One that can't be used is said, and changes nothing.
+    add(&rig, 7, "no-such-bucket");
+    until(|| rig.log().contains("an archive is not added").then_some(()));
+    add(&rig, 2, BUCKET);
+    until(|| rig.log().contains("registered again").then_some(()));
+    let agents = rig.client.agents().unwrap();
+    assert_eq!(
+        (agents.len(), &agents[0].archives, agents[0].pipes),
+        (1, &vec![1, 2], 1)
+    );
+    gate.release();
+    rig.settle(first);
+    let second = rig.file("second", b"of archive 2");
+    rig.client.request(Action::Archive, 2, &[second]).unwrap();
+    assert_eq!(rig.settle(second).archive_id, 2);
+    rig.release(first);
+    rig.release(second);
+    assert_eq!(rig.restore("first", first), b"of archive 1");
+    assert_eq!(rig.restore("second", second), b"of archive 2");
+    assert_eq!(rig.store.object_body(BUCKET, "more/second").unwrap(), b"of archive 2");
+    // And the one registration was enough: a pipe that is given up is no lost one.
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.log().matches("registered again").count(), 1, "{}", rig.log());
+    rig.assert_settled();
 }
 
 #[test]

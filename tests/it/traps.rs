@@ -140,7 +140,7 @@ fn the_stripes_of_a_released_file_are_those_of_the_restored_one() {
 }
 
 #[test]
-fn data_on_the_mdt_is_restored_with_the_default_layout() {
+fn data_on_the_mdt_is_restored_into_a_plain_layout() {
     let mut rig = Rig::new();
     let fid = rig.file("file", &noise(10_000));
     rig.archive(fid);
@@ -151,6 +151,9 @@ fn data_on_the_mdt_is_restored_with_the_default_layout() {
         .ask(&Request::SetXattr(fid, "lustre.lov".into(), layout))
         .unwrap();
     assert_eq!(rig.restore("file", fid), noise(10_000));
+    // Not left to the directory, whose default may ask for data on the MDT again.
+    let restored = rig.client.xattr(fid, "lustre.lov").unwrap();
+    assert_eq!((restored.len(), &restored[4..8]), (32, &1u32.to_le_bytes()[..]));
 }
 
 #[test]
@@ -317,6 +320,22 @@ fn archive_again(rig: &mut Rig, fid: Fid) {
 }
 
 #[test]
+fn an_answer_that_was_not_heard_is_given_again() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", &noise(10_000));
+    rig.archive(fid);
+    rig.release(fid);
+    let errno = libc::ENOTCONN;
+    rig.client.inject(Fault::EndErrno { errno, times: 2 }).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    // Else the coordinator, and whoever reads the file, would wait for an hour.
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    let failed = rig.client.actions().unwrap().pop().unwrap();
+    assert_eq!((failed.errval, failed.ends), (libc::EIO, 1));
+    assert_eq!(rig.restore("file", fid), noise(10_000));
+}
+
+#[test]
 fn a_file_that_is_being_archived_can_not_be_released() {
     let mut rig = Rig::new();
     let fid = rig.file("file", &noise(10_000));
@@ -344,7 +363,7 @@ fn a_file_can_be_released_as_soon_as_its_archive_has_ended() {
     let gate = rig.store.faults().hold("DeleteObject");
     archive_again(&mut rig, fid);
     assert!(gate.wait_held_blocking(1, PATIENCE));
-    rig.client.release(fid).unwrap();
+    rig.release(fid);
     gate.release();
     assert_eq!(rig.restore("moved", fid), noise(10_000));
 }

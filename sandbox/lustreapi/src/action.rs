@@ -35,12 +35,18 @@ pub(crate) enum Layout {
     Set(Vec<u8>),
 }
 
+#[derive(Debug)]
+struct Volatile {
+    fid: Fid,
+    layout: Layout,
+}
+
 /// Volatile files by inode: a layout is set through a descriptor.
-static VOLATILES: Mutex<Option<HashMap<(u64, u64), Layout>>> = Mutex::new(None);
+static VOLATILES: Mutex<Option<HashMap<(u64, u64), Volatile>>> = Mutex::new(None);
 /// Files that are or were read by inode: they have a name more than a user sees.
 static SOURCES: Mutex<Option<HashMap<(u64, u64), ()>>> = Mutex::new(None);
 
-fn volatiles() -> MutexGuard<'static, Option<HashMap<(u64, u64), Layout>>> {
+fn volatiles() -> MutexGuard<'static, Option<HashMap<(u64, u64), Volatile>>> {
     VOLATILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -94,7 +100,6 @@ impl CopyAction {
             Action::Restore => {
                 // As the real one: the file must be there, and its path tells where the volatile goes.
                 tell(&ct.mount, &Request::State(action.item.fid), None)?;
-                let file = volatile(&ct.mount, open_flags)?;
                 let Reply::Ok(mdt) = ask(&ct.mount, &Request::MdtOf(action.item.fid), None)? else {
                     return Err(libc::EPROTO);
                 };
@@ -109,6 +114,7 @@ impl CopyAction {
                 let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile(mdt), None)? else {
                     return Err(libc::EPROTO);
                 };
+                let file = volatile(&ct.mount, dfid, open_flags)?;
                 action.item.dfid = dfid;
                 action.data = Some(watched(file));
             }
@@ -135,22 +141,21 @@ impl CopyAction {
                     self.item.fid
                 ));
             }
-            match volatiles().get_or_insert_default().remove(&inode(file)?) {
+            let volatile = volatiles().get_or_insert_default().remove(&inode(file)?);
+            match volatile.map(|volatile| volatile.layout) {
                 Some(Layout::Missing) => no_layout = true,
                 Some(Layout::Set(bytes)) => layout = Some(bytes),
                 Some(Layout::Default) | None => {}
             }
             if errval == 0
-                && let Err(error) = sync(&ct.mount, file)
+                && let Err(error) = sync(&ct.mount, file, self.item.dfid)
             {
                 // As the real one: the MDT hears of it, the caller does not.
                 errval = error;
             }
         }
-        if let Some((file, watch)) = self.source.take() {
+        if let Some((_, watch)) = &self.source {
             watch.check("an archive's source file");
-            // The real one closes it right behind the ioctl; here nobody is to see the moment between.
-            drop(file);
         }
         let mut item = self.item.clone();
         if matches!(item.action, Action::Archive) {
@@ -173,8 +178,8 @@ pub(crate) fn is_volatile(inode: (u64, u64)) -> bool {
 }
 
 /// fsync of a restore's file, which the MDT's faults can make fail.
-fn sync(mount: &Path, file: &File) -> Result<(), i32> {
-    tell(mount, &Request::Sync, None)?;
+fn sync(mount: &Path, file: &File, fid: Fid) -> Result<(), i32> {
+    tell(mount, &Request::Sync(fid), None)?;
     nix::unistd::fsync(file).map_err(|error| error as i32)
 }
 
@@ -183,13 +188,18 @@ pub(crate) fn sync_fault(fd: RawFd) -> Result<(), i32> {
     let Ok(stat) = std::fs::metadata(format!("/proc/self/fd/{fd}")) else {
         return Ok(());
     };
-    if !is_volatile((stat.dev(), stat.ino())) {
+    let inode = (stat.dev(), stat.ino());
+    let Some(fid) = volatiles()
+        .get_or_insert_default()
+        .get(&inode)
+        .map(|volatile| volatile.fid)
+    else {
         return Ok(());
-    }
+    };
     let mount = std::fs::read_link(format!("/proc/self/fd/{fd}"))
         .ok()
         .and_then(|path| crate::client::mount_of(&path));
-    mount.map_or(Ok(()), |mount| tell(&mount, &Request::Sync, None))
+    mount.map_or(Ok(()), |mount| tell(&mount, &Request::Sync(fid), None))
 }
 
 fn watched(file: File) -> (File, Watched) {
@@ -211,7 +221,7 @@ fn open_by_fid(mount: &Path, fid: Fid) -> Result<File, i32> {
 }
 
 /// A file that goes with its last descriptor. Without a layout it can't be written to (EBADF).
-fn volatile(mount: &Path, open_flags: c_int) -> Result<File, i32> {
+fn volatile(mount: &Path, fid: Fid, open_flags: c_int) -> Result<File, i32> {
     let dir = mount.join(".lustre/volatile");
     let name = format!("{}-{:?}", std::process::id(), std::thread::current().id());
     let path = dir.join(name);
@@ -225,7 +235,8 @@ fn volatile(mount: &Path, open_flags: c_int) -> Result<File, i32> {
     std::fs::remove_file(&path).map_err(|error| errno(&error))?;
     let delayed = open_flags & O_LOV_DELAY_CREATE == O_LOV_DELAY_CREATE;
     let layout = if delayed { Layout::Missing } else { Layout::Default };
-    volatiles().get_or_insert_default().insert(inode(&file)?, layout);
+    let volatile = Volatile { fid, layout };
+    volatiles().get_or_insert_default().insert(inode(&file)?, volatile);
     if delayed {
         File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| errno(&error))
     } else {
@@ -236,7 +247,7 @@ fn volatile(mount: &Path, open_flags: c_int) -> Result<File, i32> {
 /// `fsetxattr(fd, "lustre.lov")`: the volatile gets its objects. `None`: not one of ours.
 pub(crate) fn set_layout(fd: RawFd, inode: (u64, u64), layout: &[u8]) -> Option<Result<(), i32>> {
     let mut volatiles = volatiles();
-    let entry = volatiles.get_or_insert_default().get_mut(&inode)?;
+    let entry = &mut volatiles.get_or_insert_default().get_mut(&inode)?.layout;
     if !matches!(entry, Layout::Missing) {
         return Some(Err(libc::EEXIST));
     }

@@ -346,8 +346,8 @@ pub enum Request {
     NewVolatile(u32),
     /// A file's data version.
     DataVersion(Fid),
-    /// Whether a restore's file may be synced; an errno when not.
-    Sync,
+    /// Whether a restore's file (by its own FID) may be synced; an errno when not.
+    Sync(Fid),
     /// Whether an archive's file may be read; an errno when not. Asked only while there are [`IO_FAULTS`].
     ///
     /// [`IO_FAULTS`]: crate::IO_FAULTS

@@ -199,8 +199,8 @@ impl State {
             };
             if let Err(errno) = applied {
                 errval = errno;
-                // Only a data version that moved is the caller's to know; the rest the MDT keeps to itself.
-                if ending.action == Action::Archive {
+                // A data version that moved and a swap that is refused are the caller's to know.
+                if ending.action == Action::Archive || errno == libc::ENOTSUP {
                     answer = Err(errno);
                 }
             }

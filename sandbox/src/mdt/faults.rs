@@ -57,7 +57,10 @@ impl State {
                 self.faults.raw.push(message);
             }
             Fault::ForgetChanges => self.changelog.forget(),
-            Fault::Restart => self.forget_started(),
+            Fault::Restart => {
+                self.lost_volatiles = self.next_oid;
+                self.forget_started();
+            }
             Fault::Flood(count) => self.counters.flood_left = count,
             Fault::UnknownAction(fid) => {
                 self.log(Action::Other(77), fid, 1, 0, Vec::new());

@@ -264,6 +264,9 @@ impl State {
 
     /// A restore has put the data in place.
     pub(super) fn restored(&mut self, fid: Fid, layout: Option<Vec<u8>>) -> Result<(), i32> {
+        if layout.as_ref().is_some_and(|layout| keeps_data_on_mdt(layout)) {
+            return Err(libc::ENOTSUP);
+        }
         let now = self.data_version(fid)?;
         let link = self.link(fid);
         if let Some(entry) = self.files.get_mut(&fid) {
@@ -418,11 +421,26 @@ fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The released bit in the pattern of each component; a composite layout has a table of 48-byte entries from byte 32,
-/// each with its component's offset at +24.
+/// The released bit in the pattern of each component.
 fn mark_released(layout: &mut [u8]) {
+    for component in components(layout) {
+        if let Some(bits) = layout.get_mut(component + 7) {
+            *bits |= 0x80;
+        }
+    }
+}
+
+/// Whether a component's data is on the MDT: 0x100 in its pattern.
+fn keeps_data_on_mdt(layout: &[u8]) -> bool {
+    let is_there = |component: usize| layout.get(component + 5).is_some_and(|bits| bits & 1 != 0);
+    components(layout).into_iter().any(is_there)
+}
+
+/// Where components begin; a composite layout has a table of 48-byte entries from byte 32, each with its component's
+/// offset at +24.
+fn components(layout: &[u8]) -> Vec<usize> {
     let word = |layout: &[u8], at: usize| Some(u32::from_le_bytes(*layout.get(at..)?.first_chunk()?));
-    let components = match word(layout, 0) {
+    match word(layout, 0) {
         Some(0x0bd6_0bd0) => {
             let count = layout.get(14).copied().map_or(0, usize::from);
             (0..count)
@@ -430,11 +448,6 @@ fn mark_released(layout: &mut [u8]) {
                 .collect()
         }
         _ => vec![0],
-    };
-    for component in components {
-        if let Some(bits) = layout.get_mut(component + 7) {
-            *bits |= 0x80;
-        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) files: HashMap<Fid, Inode>,
     pub(super) by_inode: HashMap<(u64, u64), Fid>,
     pub(super) next_oid: u32,
+    /// Volatile files with a lower one went with an MDT's restart.
+    pub(super) lost_volatiles: u32,
     pub(super) next_cookie: u64,
     /// The log, by record number: a cancel has a record of its own and the cookie of its target.
     pub(super) actions: BTreeMap<u64, Record>,
@@ -134,6 +136,7 @@ impl State {
             files: HashMap::new(),
             by_inode: HashMap::new(),
             next_oid: 1,
+            lost_volatiles: 0,
             // The wall clock's seconds on a real MDT; any number will do.
             next_cookie: 0x6b00_0000,
             actions: BTreeMap::new(),
