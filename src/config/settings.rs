@@ -94,7 +94,7 @@ impl Settings {
         let ms = Duration::from_millis;
         let keepalive = lustre.duration("keepalive", ms(100)..=DAY).unwrap_or(30 * SECOND);
         let heartbeat = HeartbeatOptions {
-            waiting: lustre.duration("heartbeat", ms(100)..=DAY).unwrap_or(600 * SECOND),
+            waiting: lustre.duration("heartbeat", ms(100)..=DAY).unwrap_or(120 * SECOND),
             running: lustre.duration("progress", ms(100)..=DAY).unwrap_or(15 * SECOND),
             per_second: lustre.number("heartbeats_per_second", 1..=1_000_000).unwrap_or(2000),
         };

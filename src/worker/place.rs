@@ -286,7 +286,7 @@ fn may_replace(site: &Site, owner: &Owner, found: &ObjectInfo) -> bool {
 
 /// An import makes files of whatever objects there are: the object of a dead file may have become another file's copy,
 /// whose present path nobody knows here.
-fn may_be_imported(site: &Site, found: &ObjectInfo) -> bool {
+pub(super) fn may_be_imported(site: &Site, found: &ObjectInfo) -> bool {
     match (site.fs.imported_until(), found.modified) {
         (Ok(None), _) => false,
         (Ok(Some(until)), Some(modified)) => modified <= until,

@@ -1,7 +1,9 @@
 //! Remove: the copy's object goes, whether the file is still there or not.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use super::place::may_be_imported;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
@@ -51,8 +53,18 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         }
         Err(error) => return Err(error.into()),
     }
-    match delete(lane, control, &location, |found| is_copy_of(site, item, found)) {
+    let shared = Cell::new(false);
+    let is_ours = |found: &ObjectInfo| {
+        let owner = Owner::of(&found.metadata);
+        shared.set(owner.is_some() && may_be_imported(site, found));
+        !shared.get() && owner.is_none_or(|owner| is_of(site, item, &owner))
+    };
+    match delete(lane, control, &location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), None),
+        Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
+            tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
+                 'scrub --delete-orphans' tells whether anybody has it");
+        }
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone");
         }
@@ -68,9 +80,8 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
     Ok(Some(location.key))
 }
 
-/// An object that says so, or one that says nothing (an imported one).
-fn is_copy_of(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
-    Owner::of(&found.metadata).is_none_or(|owner| owner.fs == site.fs.name() && owner.fid == item.fid)
+fn is_of(site: &Site, item: &Item, owner: &Owner) -> bool {
+    owner.fs == site.fs.name() && owner.fid == item.fid
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file.
@@ -81,9 +92,7 @@ fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Op
     let target = lane.store(archive_id)?.target();
     let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
     match find(lane, control, archive_id, &key)? {
-        Some(found)
-            if Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid) =>
-        {
+        Some(found) if Owner::of(&found.metadata).is_some_and(|owner| is_of(site, item, &owner)) => {
             Ok(Some(found.at(archive_id, &key)))
         }
         Some(_) => {

@@ -230,6 +230,22 @@ fn the_copy_of_a_file_goes_with_its_last_name_also_after_a_restart_of_the_daemon
     rig.assert_settled();
 }
 
+#[test]
+fn the_copy_that_an_import_gave_to_another_file_outlives_the_one_that_wrote_it() {
+    let mut rig = Rig::new();
+    rig.client.set(Tunable::RemoveArchiveOnLastUnlink, 1).unwrap();
+    rig.client.set(Tunable::LoopPeriodMs, 20).unwrap();
+    let first = rig.file("file", &noise(10_000));
+    rig.archive(first);
+    fs::create_dir(rig.mount().join("lab")).unwrap();
+    let lab = rig.mount().join("lab");
+    assert_eq!(crate::import::count(&rig.import(&lab, &[]), "imported"), 1);
+    fs::remove_file(rig.mount().join("file")).unwrap();
+    wait_for_remove(&mut rig, first);
+    let second = rig.client.fid(&lab.join("file")).unwrap();
+    assert_eq!(rig.restore("lab/file", second), noise(10_000));
+}
+
 fn wait_for_remove(rig: &mut Rig, fid: Fid) {
     assert!(
         rig.client.wait_ended(Action::Remove, fid, PATIENCE).unwrap(),

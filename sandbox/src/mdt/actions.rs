@@ -360,6 +360,7 @@ impl State {
                 let item = WireItem {
                     action: Action::Cancel,
                     fid: record.fid,
+                    dfid: record.fid,
                     cookie: record.cookie,
                     data: &[],
                 };

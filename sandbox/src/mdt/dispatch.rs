@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox_protocol::{Action, ActionState, states};
+use lhsm_sandbox_protocol::{Action, ActionState, Fid, states};
 use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::Shared;
 use super::state::{Control, Pipe, State, mdt_of};
 use super::wire::{LARGEST, WireItem, item_size, message, overhead};
+
+/// What a REMOVE after the last unlink has for the data's FID.
+const NO_FID: Fid = Fid { seq: 0, oid: 0, ver: 0 };
 
 /// One message on its way.
 struct Letter {
@@ -205,11 +208,15 @@ impl State {
             };
             let (client, pipes) = (agent.client.clone(), agent.pipes.clone());
             let items: Vec<_> = (0..count)
-                .map(|_| WireItem {
-                    action: Action::Archive,
-                    fid: self.new_fid(),
-                    cookie: self.new_cookie(),
-                    data: &[],
+                .map(|_| {
+                    let fid = self.new_fid();
+                    WireItem {
+                        action: Action::Archive,
+                        fid,
+                        dfid: fid,
+                        cookie: self.new_cookie(),
+                        data: &[],
+                    }
                 })
                 .collect();
             letters.push(Letter {
@@ -272,6 +279,10 @@ impl State {
             .map(|record| WireItem {
                 action: record.action,
                 fid: record.fid,
+                dfid: match record.action {
+                    Action::Remove if !self.files.contains_key(&record.fid) => NO_FID,
+                    _ => record.fid,
+                },
                 cookie: record.cookie,
                 data: &record.data,
             })

@@ -50,6 +50,7 @@ impl State {
                     &[super::wire::WireItem {
                         action: Action::Cancel,
                         fid,
+                        dfid: fid,
                         cookie,
                         data: &[],
                     }],

@@ -12,6 +12,8 @@ const ITEM: usize = 72;
 pub(super) struct WireItem<'a> {
     pub(super) action: Action,
     pub(super) fid: Fid,
+    /// The same, but for a file that is gone.
+    pub(super) dfid: Fid,
     pub(super) cookie: u64,
     pub(super) data: &'a [u8],
 }
@@ -41,10 +43,10 @@ pub(super) fn message(fsname: &str, archive_id: u32, flags: u64, items: &[WireIt
         let length = u32::try_from(ITEM + item.data.len()).unwrap_or(u32::MAX);
         list.extend(length.to_le_bytes());
         list.extend(item.action.number().to_le_bytes());
-        for _fid_and_dfid in 0..2 {
-            list.extend(item.fid.seq.to_le_bytes());
-            list.extend(item.fid.oid.to_le_bytes());
-            list.extend(item.fid.ver.to_le_bytes());
+        for fid in [item.fid, item.dfid] {
+            list.extend(fid.seq.to_le_bytes());
+            list.extend(fid.oid.to_le_bytes());
+            list.extend(fid.ver.to_le_bytes());
         }
         list.extend(0u64.to_le_bytes());
         list.extend(u64::MAX.to_le_bytes());
@@ -79,6 +81,7 @@ mod tests {
         WireItem {
             action,
             fid: fid.parse().unwrap(),
+            dfid: fid.parse().unwrap(),
             cookie,
             data,
         }
