@@ -183,12 +183,20 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes an ended action out. Gives back those that waited behind it for nothing: `done` says that
-    /// the file now is as they want it.
-    pub fn ended(&self, item: &Item, done: bool) -> Vec<Box<dyn Debt>> {
+    /// What waited for nothing behind an action that is done and not yet taken out: the file is now as it wants it. The
+    /// caller answers it.
+    pub fn take_served(&self, item: &Item) -> Vec<Box<dyn Debt>> {
+        match Class::of(item) {
+            Some(class) => self.lock().take_served(item.key(), class),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes an ended action out.
+    pub fn ended(&self, item: &Item) {
         let key = item.key();
         let Some(class) = Class::of(item) else {
-            return Vec::new();
+            return;
         };
         let mut state = self.lock();
         state.live.remove(&key);
@@ -197,11 +205,6 @@ impl Queue {
         if let Some(running) = state.running.get_mut(&class) {
             *running = running.saturating_sub(1);
         }
-        let served = if done {
-            state.take_served(key, class)
-        } else {
-            Vec::new()
-        };
         let next = state.advance(key, class);
         let again = state.again.remove(&key);
         drop(state);
@@ -213,7 +216,6 @@ impl Queue {
             debt.disown();
         }
         self.idle.notify_all();
-        served
     }
 
     /// Waiting actions whose heartbeat is due by `now`, at most `limit` of them; each is due again at

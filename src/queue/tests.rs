@@ -45,6 +45,13 @@ fn blocking(verb: Verb, cookie: u64, oid: u32, blocking: bool) -> Box<dyn Debt> 
     }))
 }
 
+/// As a worker ends it; what was served by it.
+fn ended(queue: &Queue, item: &Item, done: bool) -> Vec<Box<dyn Debt>> {
+    let served = if done { queue.take_served(item) } else { Vec::new() };
+    queue.ended(item);
+    served
+}
+
 fn admit(queue: &Queue, debt: Box<dyn Debt>) -> &'static str {
     match queue.admit(debt, Instant::now()) {
         Admission::Queued => "queued",
@@ -101,7 +108,7 @@ fn the_same_action_delivered_twice_runs_once_while_it_lives() {
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
     let job = take(&queue, Lanes::Restores);
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
-    queue.ended(job.debt.item(), false);
+    ended(&queue, job.debt.item(), false);
     // After a coordinator's restart the same cookie comes again and is new work.
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
 }
@@ -124,7 +131,7 @@ fn actions_of_a_file_wait_their_turn() {
     assert_eq!(cookie(&first), 1);
     // The remove is not given out beside the archive of its file.
     assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
-    assert!(queue.ended(first.debt.item(), true).is_empty());
+    assert!(ended(&queue, first.debt.item(), true).is_empty());
     assert_eq!(cookie(&take(&queue, Lanes::All)), 3);
 }
 
@@ -140,12 +147,12 @@ fn an_archive_behind_one_that_worked_is_served_unless_a_remove_comes_between() {
         assert_eq!(admit(&queue, debt(verb, cookie, 1)), "queued");
     }
     let job = take(&queue, Lanes::All);
-    let served: Vec<_> = queue.ended(job.debt.item(), true);
+    let served: Vec<_> = ended(&queue, job.debt.item(), true);
     assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [2]);
     for next in [3, 4] {
         let job = take(&queue, Lanes::All);
         assert_eq!(cookie(&job), next);
-        queue.ended(job.debt.item(), true);
+        ended(&queue, job.debt.item(), true);
     }
     assert_eq!(queue.depth().waiting[&Class::Archive], 0);
 }
@@ -158,7 +165,7 @@ fn an_archive_behind_one_that_was_stopped_or_failed_gets_its_own_try() {
     // The coordinator gave the first one up, and is asked again before that one noticed.
     assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
     job.control.stop(Stop::Forgotten);
-    assert!(queue.ended(job.debt.item(), false).is_empty());
+    assert!(ended(&queue, job.debt.item(), false).is_empty());
     assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
 }
 
@@ -186,7 +193,7 @@ fn a_restore_behind_one_that_worked_is_given_back_as_served() {
     admit(&queue, debt(Verb::Restore, 1, 1));
     admit(&queue, debt(Verb::Restore, 2, 1));
     let job = take(&queue, Lanes::All);
-    let served = queue.ended(job.debt.item(), true);
+    let served = ended(&queue, job.debt.item(), true);
     assert_eq!(served.len(), 1);
     assert_eq!(served[0].item().cookie, Cookie(2));
     assert_eq!(queue.depth().waiting[&Class::Restore], 0);
@@ -198,7 +205,7 @@ fn a_restore_behind_one_that_failed_gets_its_own_try() {
     admit(&queue, debt(Verb::Restore, 1, 1));
     admit(&queue, debt(Verb::Restore, 2, 1));
     let job = take(&queue, Lanes::All);
-    assert!(queue.ended(job.debt.item(), false).is_empty());
+    assert!(ended(&queue, job.debt.item(), false).is_empty());
     assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
 }
 
@@ -252,7 +259,7 @@ fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     }
     assert_eq!(queue.take_all_waiting().len(), 98);
     assert!(!queue.wait_idle(Instant::now()));
-    queue.ended(running.debt.item(), true);
+    ended(&queue, running.debt.item(), true);
     assert!(queue.wait_idle(Instant::now()));
     queue.close();
     assert!(matches!(queue.next(Lanes::All), Work::Closed));
@@ -265,7 +272,7 @@ fn what_comes_while_an_action_is_being_answered_is_new_work() {
     let job = take(&queue, Lanes::All);
     job.control.set_ending();
     assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
-    assert!(queue.ended(job.debt.item(), true).is_empty());
+    assert!(ended(&queue, job.debt.item(), true).is_empty());
     assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
 
     admit(&queue, debt(Verb::Restore, 3, 5));
@@ -273,7 +280,7 @@ fn what_comes_while_an_action_is_being_answered_is_new_work() {
     job.control.set_ending();
     admit(&queue, debt(Verb::Restore, 4, 5));
     assert!(
-        queue.ended(job.debt.item(), true).is_empty(),
+        ended(&queue, job.debt.item(), true).is_empty(),
         "released again meanwhile"
     );
     assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
@@ -289,8 +296,8 @@ fn a_restore_waits_for_no_archive_of_its_file() {
     admit(&queue, blocking(Verb::Restore, 3, 1, true));
     let restore = take(&queue, Lanes::Restores);
     assert_eq!(cookie(&restore), 3);
-    queue.ended(restore.debt.item(), true);
-    queue.ended(archive.debt.item(), true);
+    ended(&queue, restore.debt.item(), true);
+    ended(&queue, archive.debt.item(), true);
     assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
 }
 
@@ -302,10 +309,10 @@ fn an_action_sent_again_while_it_is_being_answered_runs_again() {
     job.control.set_ending();
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
-    assert!(queue.ended(job.debt.item(), false).is_empty());
+    assert!(ended(&queue, job.debt.item(), false).is_empty());
     let again = take(&queue, Lanes::All);
     assert_eq!(cookie(&again), 7);
-    queue.ended(again.debt.item(), true);
+    ended(&queue, again.debt.item(), true);
     assert!(queue.wait_idle(Instant::now()));
 }
 

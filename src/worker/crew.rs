@@ -117,9 +117,13 @@ impl Worker {
             },
         };
         self.report(&item, &ended, start);
-        for served in self.queue.ended(&item, ended.verdict == Verdict::Done) {
-            self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
+        // Before this one is taken out: once nothing runs the daemon may end, and with it who answers.
+        if ended.verdict == Verdict::Done {
+            for served in self.queue.take_served(&item) {
+                self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
+            }
         }
+        self.queue.ended(&item);
     }
 
     fn perform(&self, item: &Item, job: Job) -> Outcome {
