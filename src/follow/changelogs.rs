@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::pending::Name;
-use super::{FollowError, State, is_passing};
+use super::state::State;
+use super::{FollowError, is_passing};
 use crate::lustre::{Change, ChangeRecord};
 use crate::types::Fid;
 

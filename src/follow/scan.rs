@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Counts, FollowError, State, is_passing};
+use super::state::State;
+use super::{Counts, FollowError, is_passing};
 use crate::action::FileSystem as _;
 use crate::types::Fid;
 

@@ -1,0 +1,372 @@
+//! One pass after the other: what is due is looked at, archived where it must be, and settled.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::book::{Book, BookError, Known};
+use super::look::{Handled, LookError, Looker};
+use super::pending::{Name, Pending};
+use super::{Counts, Follow, FollowError};
+use crate::jobs::{self, Ledger, Select, Spec};
+use crate::lustre::UserAction;
+use crate::transfer::{Control, Stop};
+use crate::types::{Fid, Timestamp};
+
+/// Dealt with at once.
+const BATCH: usize = 2000;
+/// Between two looks at changelogs that had nothing new.
+const POLL: Duration = Duration::from_secs(1);
+/// Where something is about to come.
+const GLANCE: Duration = Duration::from_millis(50);
+/// Between two looks at what was tried in vain.
+const OWED: Duration = Duration::from_secs(3600);
+/// For archives of one batch; what is not done by then is looked at again.
+const LONGEST_JOB: Duration = Duration::from_secs(300);
+/// How often one file is tried.
+const TRIES: u32 = 5;
+/// After the first try; three times as long after each further one.
+const PAUSE: Duration = Duration::from_secs(1);
+const CALLS: usize = 8;
+
+pub(super) struct State<'a> {
+    pub(super) follow: &'a Follow<'a>,
+    pub(super) mdts: Vec<(u32, String)>,
+    pub(super) seen_mdts: Option<Instant>,
+    pub(super) book: Book,
+    pub(super) pending: Pending,
+    pub(super) counts: Counts,
+    /// A former process may have seen these records and was killed before it could write down what it did.
+    pub(super) catching_up: bool,
+    /// The last record of each MDT when its end was first read.
+    pub(super) newest: HashMap<u32, u64>,
+    /// Since when a record of an MDT is missing.
+    pub(super) gaps: HashMap<u32, Instant>,
+    /// Passes in a row in which a changelog could not be read.
+    pub(super) troubles: u32,
+    /// How often something was put back.
+    pub(super) put_back: u64,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn new(follow: &'a Follow<'a>, book: Book) -> Self {
+        Self {
+            follow,
+            mdts: Vec::new(),
+            seen_mdts: None,
+            book,
+            pending: Pending::default(),
+            counts: Counts::default(),
+            catching_up: true,
+            newest: HashMap::new(),
+            gaps: HashMap::new(),
+            troubles: 0,
+            put_back: 0,
+        }
+    }
+}
+
+impl State<'_> {
+    pub(super) fn run(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
+        let mut owed_at = None::<Instant>;
+        while !self.follow.stopped() {
+            self.find_mdts()?;
+            // A scan comes first: what happens during it is in the records behind.
+            if self.book.is_scan_owed()? {
+                self.scan(tick)?;
+                continue;
+            }
+            let now = Instant::now();
+            if owed_at.is_none_or(|at| now - at >= OWED) {
+                owed_at = Some(now);
+                for fid in self.book.take_owed()? {
+                    self.pending.reopen(fid, now);
+                }
+            }
+            let read = self.read()?;
+            if self.book.is_scan_owed()? {
+                continue;
+            }
+            let due = self.pending.due(Instant::now(), BATCH);
+            let ends = self.pending.ends(BATCH);
+            let idle = due.is_empty() && ends.is_empty() && read.records == 0;
+            self.deal_with(due)?;
+            self.end(ends)?;
+            self.forget_done()?;
+            self.catching_up &= !self.has_caught_up();
+            self.counts.pending = self.pending.len() as u64;
+            tick(&self.counts);
+            if idle && !read.waits && self.follow.once && self.pending.len() == 0 {
+                return Ok(());
+            }
+            if idle {
+                let now = Instant::now();
+                let next = self.pending.next_due().unwrap_or(now + POLL).min(now + POLL);
+                let pause = next.saturating_duration_since(now);
+                let soon = read.waits || self.pending.has_ends();
+                std::thread::park_timeout(if soon { pause.min(GLANCE) } else { pause });
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at each, has archived what needs it, and looks at that again.
+    pub(super) fn deal_with(&mut self, fids: Vec<Fid>) -> Result<(), FollowError> {
+        let mut to_archive = Vec::new();
+        let mut todo = self.look(fids, &mut to_archive, true)?;
+        // A directory that was moved brings all that is below it.
+        while let Some(Move { fid, known, path }) = todo.pop()
+            && !self.follow.stopped()
+        {
+            let put_back = self.put_back;
+            self.walk(&path, &mut |state, fids| {
+                // Directories below are walked to anyhow.
+                for Move { fid, known, .. } in state.look(fids, &mut to_archive, true)? {
+                    state.book.put(&[(fid, Some(known))])?;
+                    state.pending.settle(fid);
+                }
+                Ok(())
+            })?;
+            if self.follow.stopped() {
+                break;
+            }
+            if self.put_back > put_back {
+                // Those have no record of their own: the directory's stays open.
+                self.try_again(
+                    fid,
+                    &path.display().to_string(),
+                    "some files below it could not be moved",
+                )?;
+            } else {
+                self.book.put(&[(fid, Some(known))])?;
+                self.pending.settle(fid);
+            }
+        }
+        self.archive(to_archive)
+    }
+
+    pub(super) fn archive(&mut self, files: Vec<(Fid, PathBuf)>) -> Result<(), FollowError> {
+        if files.is_empty() || self.follow.stopped() {
+            return Ok(());
+        }
+        let done = self.have_archived(&files)?;
+        self.counts.archived += done;
+        let mut again = Vec::new();
+        let fids = files.into_iter().map(|(fid, _)| fid).collect();
+        drop(self.look(fids, &mut again, false)?);
+        for (fid, path) in again {
+            let goes_on = self.follow.mount.has_action(fid).unwrap_or(true);
+            if goes_on || self.follow.stopped() {
+                self.later(fid)?;
+            } else {
+                self.try_again(fid, &path.display().to_string(), "it is not archived")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Files that are gone, and that everything older than that was dealt with.
+    fn end(&mut self, fids: Vec<Fid>) -> Result<(), FollowError> {
+        let handled = self.each(fids, |looker, fid, names| looker.end(fid, names));
+        drop(self.take(handled, &mut Vec::new(), false)?);
+        Ok(())
+    }
+
+    /// Directories whose whole content was moved come back. `first`: what is not archived may be asked for.
+    pub(super) fn look(
+        &mut self,
+        mut fids: Vec<Fid>,
+        to_archive: &mut Vec<(Fid, PathBuf)>,
+        first: bool,
+    ) -> Result<Vec<Move>, FollowError> {
+        // One of several names is met more than once.
+        fids.sort_unstable();
+        fids.dedup();
+        let handled = self.each(fids, |looker, fid, names| looker.look(fid, names));
+        self.take(handled, to_archive, first)
+    }
+
+    fn each(&self, fids: Vec<Fid>, what: impl Fn(&Looker<'_>, Fid, &[Name]) -> Looked + Sync) -> Vec<(Fid, Looked)> {
+        let follow = self.follow;
+        let fids: Vec<_> = fids.into_iter().map(|fid| (fid, self.pending.names(fid))).collect();
+        let catching_up = self.catching_up;
+        let results = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for lane in follow.lanes.iter().take(CALLS) {
+                let (book, next, fids, results, what) = (&self.book, &next, &fids, &results, &what);
+                scope.spawn(move || {
+                    let looker = Looker {
+                        follow,
+                        lane,
+                        book,
+                        catching_up,
+                    };
+                    while let Some((fid, names)) = fids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let handled = if follow.stopped() {
+                            Err(LookError::Passing("stopped".into()))
+                        } else {
+                            what(&looker, *fid, names)
+                        };
+                        results
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((*fid, handled));
+                    }
+                });
+            }
+        });
+        results.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(
+        &mut self,
+        results: Vec<(Fid, Looked)>,
+        to_archive: &mut Vec<(Fid, PathBuf)>,
+        first: bool,
+    ) -> Result<Vec<Move>, FollowError> {
+        let mut changes = Vec::new();
+        let mut moved = Vec::new();
+        let mut settled = Vec::new();
+        for (fid, handled) in results {
+            match handled {
+                Ok(Handled::Done { known, counts }) => {
+                    add(&mut self.counts, counts);
+                    changes.extend(known.map(|known| (fid, known)));
+                    settled.push(fid);
+                }
+                Ok(Handled::Moved { known, counts, path }) => {
+                    add(&mut self.counts, counts);
+                    moved.push(Move { fid, known, path });
+                }
+                Ok(Handled::Archive { known, path }) => {
+                    if first {
+                        changes.push((fid, Some(known)));
+                    }
+                    to_archive.push((fid, path));
+                }
+                Ok(Handled::Gone) => self.pending.doom(fid),
+                Ok(Handled::Later { known, why }) => {
+                    changes.extend(known.map(|known| (fid, Some(known))));
+                    tracing::debug!(%fid, why, "later");
+                    self.later(fid)?;
+                }
+                Err(LookError::Passing(why)) => {
+                    tracing::debug!(%fid, why, "later");
+                    self.later(fid)?;
+                }
+                Ok(Handled::Again(why)) | Err(LookError::This(why)) => {
+                    self.try_again(fid, &fid.to_string(), &why)?;
+                }
+                Err(LookError::Book(error)) => return Err(error.into()),
+                Err(LookError::Store(error)) => return Err(error.into()),
+            }
+        }
+        self.book.put(&changes)?;
+        for fid in settled {
+            self.pending.settle(fid);
+        }
+        Ok(moved)
+    }
+
+    /// What no record is about would be forgotten with this process.
+    pub(super) fn keep(&mut self, fid: Fid) -> Result<(), BookError> {
+        self.put_back += 1;
+        if !self.pending.has_record(fid) {
+            self.book.owe(fid)?;
+        }
+        Ok(())
+    }
+
+    /// What is not its fault is not counted.
+    pub(super) fn later(&mut self, fid: Fid) -> Result<(), FollowError> {
+        self.keep(fid)?;
+        let now = Instant::now();
+        self.pending.reopen(fid, now);
+        self.pending.postpone(fid, now + PAUSE);
+        Ok(())
+    }
+
+    pub(super) fn try_again(&mut self, fid: Fid, name: &str, why: &str) -> Result<(), FollowError> {
+        self.keep(fid)?;
+        let tries = self.pending.put_back(fid, Instant::now());
+        if tries >= TRIES {
+            tracing::warn!(
+                file = name,
+                why,
+                "given up for an hour, or until something happens to it"
+            );
+            self.counts.failed += 1;
+            self.book.owe(fid)?;
+            self.pending.give_up(fid);
+            return Ok(());
+        }
+        tracing::debug!(file = name, why, tries, "tried again later");
+        let pause = PAUSE * 3u32.pow(tries.saturating_sub(1));
+        self.pending.postpone(fid, Instant::now() + pause);
+        Ok(())
+    }
+
+    /// A job without a name: its list and its ledger go with it.
+    fn have_archived(&self, files: &[(Fid, PathBuf)]) -> Result<u64, FollowError> {
+        let follow = self.follow;
+        let local = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FollowError::Local { path, source }
+        };
+        let scratch = tempfile::tempdir_in(follow.state_dir).map_err(local(follow.state_dir))?;
+        let list = scratch.path().join("list");
+        let mut names = Vec::new();
+        for (_, path) in files {
+            use std::os::unix::ffi::OsStrExt as _;
+            names.extend_from_slice(path.as_os_str().as_bytes());
+            names.push(0);
+        }
+        std::fs::write(&list, names).map_err(local(&list))?;
+        let spec = Spec {
+            id: jobs::new_id(UserAction::Archive),
+            action: UserAction::Archive,
+            archive_id: Some(follow.archive_id),
+            mount: follow.mount.path().to_owned(),
+            roots: Vec::new(),
+            list: Some(list),
+            nul: true,
+            select: Select::default(),
+            window: follow.window,
+            threads: CALLS,
+            dry_run: false,
+            created: Timestamp::now().seconds,
+        };
+        let ledger = Ledger::create(scratch.path(), &spec)?;
+        // One huge file, or an archive that no mover serves, must not hold up all that follows.
+        let (control, began) = (Control::default(), Instant::now());
+        let result = jobs::run(follow.mount, &spec, &ledger, &control, follow.fleet, &mut |_| {
+            if follow.stopped() || began.elapsed() > LONGEST_JOB {
+                control.stop(Stop::Shutdown);
+            }
+        });
+        match result {
+            Ok(summary) => Ok(summary.counts.done),
+            Err(jobs::JobError::Stopped(_)) => Ok(ledger.counts()?.done),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A directory that was moved.
+pub(super) struct Move {
+    pub(super) fid: Fid,
+    pub(super) known: Known,
+    pub(super) path: PathBuf,
+}
+
+pub(super) type Looked = Result<Handled, LookError>;
+
+const fn add(to: &mut Counts, more: Counts) {
+    to.nodes += more.nodes;
+    to.moved += more.moved;
+    to.restated += more.restated;
+    to.deleted += more.deleted;
+}
