@@ -33,7 +33,11 @@ impl Reloader<'_> {
             let options = target.options();
             let found = new.targets.iter().position(|new| new.archive_id == options.archive_id);
             rest |= match found {
-                Some(n) => adjust(target, new.targets.swap_remove(n)),
+                Some(n) => {
+                    // Where an earlier reload's registration for it was refused.
+                    self.nudge.add(options.archive_id);
+                    adjust(target, new.targets.swap_remove(n))
+                }
                 None => true,
             };
         }

@@ -12,7 +12,7 @@ use crate::transfer::Control;
 use crate::types::Fid;
 
 /// For a file that somebody has open to be closed, and between two looks.
-const BUSY: Duration = Duration::from_secs(2);
+const BUSY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file of the source, before it is looked at.

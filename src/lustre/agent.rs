@@ -7,7 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
@@ -108,6 +108,8 @@ pub struct Agent {
     archives: RwLock<Vec<ArchiveId>>,
     /// 0: the library's registration; else the uid of our own pipe.
     generation: AtomicU32,
+    /// Whether answers reached the coordinator, as of the last one.
+    heard: AtomicBool,
     _lock: UnixListener,
 }
 
@@ -169,6 +171,7 @@ impl Agent {
             ct: CopytoolPtr(ct),
             archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
+            heard: AtomicBool::new(true),
             _lock: lock,
         };
         let pipe = agent.library_pipe()?;
@@ -278,6 +281,14 @@ impl Agent {
     pub fn serves(&self, id: ArchiveId) -> bool {
         let archives = self.archives.read().unwrap_or_else(PoisonError::into_inner);
         archives.contains(&id)
+    }
+
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_heard(&self, heard: bool) {
+        self.heard.store(heard, Ordering::Relaxed);
     }
 
     /// For one archive more from the next registration on: the MDT has no call that changes the list of one

@@ -22,9 +22,10 @@ const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
 
 const ANY_MDT: i32 = -1;
 
-/// Between two tries to be heard, doubled each time: half a minute in all.
+/// Between two tries to be heard, doubled each time: three seconds in all. An MDT that was restarted needs longer to send
+/// its restores again, and that is then no longer the action that was answered.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// One action of one agent.
 #[derive(Debug)]
@@ -94,7 +95,8 @@ impl Action {
     /// is all that can be said then.
     fn insist(&self) {
         let mut pause = FIRST_PAUSE;
-        while pause <= LONGEST_PAUSE {
+        // Where the one before was not heard either nobody waits for each of a thousand.
+        while self.agent.is_heard() && pause <= LONGEST_PAUSE {
             std::thread::park_timeout(pause);
             pause *= 2;
             let library = self.agent.mount().library();
@@ -102,11 +104,11 @@ impl Action {
                 .start(0, true)
                 .and_then(|handle| library.end(handle.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO));
             match ended {
-                Ok(()) => return,
-                Err(error) if !is_unheard(error.errno) => return,
-                Err(error) => tracing::debug!(%error, "nor did this one"),
+                Err(error) if is_unheard(error.errno) => tracing::debug!(%error, "nor did this one"),
+                _ => return,
             }
         }
+        self.agent.set_heard(false);
         tracing::error!(
             fid = %self.item.fid, cookie = %self.item.cookie,
             "the coordinator can't be told how the action ended; it waits for its own time-out"
@@ -136,17 +138,18 @@ impl Action {
         });
         let library = self.agent.mount().library();
         let result = library.end(handle.as_ptr(), &extent, flags, errval);
+        match &result {
+            Err(error) if is_unheard(error.errno) => {
+                tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
+                self.insist();
+            }
+            _ => self.agent.set_heard(true),
+        }
         for HandlePtr(stale) in self.stale.drain(..) {
             // ENOENT, of an action that is over; the handle and its file go.
             if let Err(error) = library.end(stale.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO) {
                 tracing::debug!(%error, "an earlier run's handle is freed");
             }
-        }
-        if let Err(error) = &result
-            && is_unheard(error.errno)
-        {
-            tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
-            self.insist();
         }
         match result {
             // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.

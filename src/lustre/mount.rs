@@ -158,6 +158,19 @@ impl Mount {
         self.place() == Place::Same && std::fs::metadata(&self.by_fid).is_ok()
     }
 
+    fn states(&self, fid: Fid) -> Result<u32, HsmError> {
+        let states = self.library.hsm_states(&self.by_fid(fid));
+        states.map_err(|error| self.unless_unmounted(error))
+    }
+
+    /// A file that is not found below what is not the file system any more may well be there.
+    fn unless_unmounted(&self, error: HsmError) -> HsmError {
+        if error.is_not_found() && !self.is_there() {
+            return HsmError::new(error.call, libc::ENODEV);
+        }
+        error
+    }
+
     /// Whether the mount point still is what was opened: not unmounted, and not mounted anew.
     pub(super) fn place(&self) -> Place {
         let now = OpenOptions::new()
@@ -280,23 +293,23 @@ impl FileSystem for Mount {
     }
 
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
-        xattr::get(&self.by_fid(fid), MAP_XATTR)
+        xattr::get(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
     }
 
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
-        xattr::set(&self.by_fid(fid), MAP_XATTR, record)
+        xattr::set(&self.by_fid(fid), MAP_XATTR, record).map_err(|error| self.unless_unmounted(error))
     }
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
-        xattr::remove(&self.by_fid(fid), MAP_XATTR)
+        xattr::remove(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
     }
 
     fn is_released(&self, fid: Fid) -> Result<bool, HsmError> {
-        Ok(self.library.hsm_states(&self.by_fid(fid))? & HS_RELEASED != 0)
+        Ok(self.states(fid)? & HS_RELEASED != 0)
     }
 
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError> {
-        let states = self.library.hsm_states(&self.by_fid(fid))?;
+        let states = self.states(fid)?;
         Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
     }
 
@@ -330,8 +343,13 @@ impl FileSystem for Mount {
         use std::os::unix::fs::MetadataExt as _;
         match std::fs::symlink_metadata(self.by_fid(fid)) {
             Ok(stat) => Ok(stat.nlink() == 0),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(true),
-            Err(error) => Err(HsmError::io("lstat", &error)),
+            Err(error) => match self.unless_unmounted(HsmError::io("lstat", &error)) {
+                HsmError {
+                    errno: libc::ENOENT | libc::ESTALE,
+                    ..
+                } => Ok(true),
+                error => Err(error),
+            },
         }
     }
 

@@ -168,8 +168,12 @@ impl Watch {
                     due = Instant::now() + self.keepalive;
                 }
                 Ok(Notice::Add(id)) => {
-                    self.add(id);
+                    if !self.add(id) {
+                        continue;
+                    }
                     if !self.register_again(inbox) {
+                        // The pipe was in use until now.
+                        self.read_to_the_end(inbox);
                         return;
                     }
                     due = Instant::now() + self.keepalive;
@@ -228,10 +232,15 @@ impl Watch {
         true
     }
 
-    fn add(&mut self, id: ArchiveId) {
+    /// `false`: it is registered for that already.
+    fn add(&mut self, id: ArchiveId) -> bool {
+        if self.agent.serves(id) {
+            return false;
+        }
         tracing::info!(archive = id.get(), "registering for it, too");
         self.agent.add(id);
         self.added.push(id);
+        true
     }
 
     fn give_way(&mut self) {
@@ -263,7 +272,7 @@ impl Watch {
                 self.give_way();
             }
             // One that this Lustre does not take must not keep us from those that it knows.
-            if !error.is_transient() && !self.added.is_empty() {
+            if matches!(error, AgentError::Call(_)) && !error.is_transient() && !self.added.is_empty() {
                 tracing::error!(archives = ?self.added, %error, "can't register for what was added; going on without");
                 self.added.drain(..).for_each(|id| self.agent.remove(id));
                 continue;
@@ -273,7 +282,7 @@ impl Watch {
             loop {
                 match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                     Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                    Ok(Notice::Add(id)) => self.add(id),
+                    Ok(Notice::Add(id)) => _ = self.add(id),
                     Ok(Notice::Nudge | Notice::Lost(..)) => {}
                     Err(RecvTimeoutError::Timeout) => break,
                 }

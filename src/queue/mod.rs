@@ -56,8 +56,11 @@ impl Queue {
         let mut state = self.lock();
         if state.live.contains_key(&key) {
             if !state.is_ending(key) || state.again.contains_key(&key) {
-                if let Some(Entry::Running(Verb::Restore, control)) = state.live.get(&key) {
-                    control.stop(Stop::SentAgain);
+                match state.live.get_mut(&key) {
+                    Some(Entry::Running(Verb::Restore, control)) => control.stop(Stop::SentAgain),
+                    // It may have begun, and wait for a thaw.
+                    Some(Entry::Waiting(waiting)) => waiting.renew(),
+                    _ => {}
                 }
                 return Admission::Duplicate(debt);
             }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::place::{Placed, place, sweep};
+use super::place::{Placed, may_be_shared, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
-use crate::store::{Location, StoreError};
+use crate::store::{Location, ObjectInfo, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
 
 pub(super) fn archive(
@@ -92,12 +92,14 @@ fn settle_copy(
         Ok(()) => {
             if site.fs.is_unlinked(item.fid).unwrap_or(false) {
                 tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, &placed.location, None);
+                discard(lane, &placed.location, None, |_| false);
             } else {
                 site.journal.remember(item.fid, &placed.location);
             }
             match (&placed.previous, replaced) {
-                (_, Some(previous)) => discard(lane, previous, Some(&placed.location)),
+                (_, Some(previous)) => discard(lane, previous, Some(&placed.location), |found| {
+                    may_be_shared(site, found)
+                }),
                 (Some(previous), None) => discard_sidecar_of(lane, previous, Some(&placed.location)),
                 (None, None) => {}
             }
@@ -132,7 +134,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
             let mapped = site.fs.set_map(item.fid, &location.to_bytes());
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location, None);
+                discard(lane, location, None, |_| false);
             } else {
                 tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
                      the file's data is in Lustre and is archived again with the next request");
@@ -141,12 +143,12 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
         }
         Some(previous) => {
             let restored = site.fs.set_map(item.fid, &previous.to_bytes());
-            discard(lane, location, Some(previous));
+            discard(lane, location, Some(previous), |_| false);
             restored
         }
         None => {
             let cleared = site.fs.clear_map(item.fid);
-            discard(lane, location, None);
+            discard(lane, location, None, |_| false);
             cleared
         }
     };
@@ -161,9 +163,9 @@ fn discard_sidecar_of(lane: &Lane, location: &Location, kept: Option<&Location>)
     discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), kept);
 }
 
-/// Deletes exactly that object, and its sidecar, unless that is the one of `kept`, too. One that can't be deleted is an
-/// orphan in the log, not a failure.
-fn discard(lane: &Lane, location: &Location, kept: Option<&Location>) {
+/// Deletes exactly that object, unless it is `spared`, and its sidecar, unless that is the one of `kept`, too. One that
+/// can't be deleted is an orphan in the log, not a failure.
+fn discard(lane: &Lane, location: &Location, kept: Option<&Location>, spared: impl Fn(&ObjectInfo) -> bool) {
     discard_sidecar_of(lane, location, kept);
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
@@ -171,7 +173,7 @@ fn discard(lane: &Lane, location: &Location, kept: Option<&Location>) {
         location.archive_id,
         &location.key,
         location.version.as_deref(),
-        |found| found.etag == location.etag && found.size == location.size,
+        |found| found.etag == location.etag && found.size == location.size && !spared(found),
     ) {
         Ok(()) => {}
         Err(error) => {

@@ -53,9 +53,6 @@ pub enum JobError {
     /// Reading it would ask for a restore, and removing its copy would lose it.
     #[error("the file is released: its only copy is the archived one")]
     Released,
-    /// The same is being done already.
-    #[error("another action does this for the file already")]
-    Already,
     /// The worker panicked.
     #[error("internal error: {0}")]
     Panic(String),

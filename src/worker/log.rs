@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Site;
+use super::place::may_be_shared;
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
 use crate::store::{COOKIE, Location, ObjectInfo, ObjectKey, Owner, SentPart, StoreError, UploadId};
@@ -103,7 +104,9 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
     let written = |found: &ObjectInfo| is_own(found) && found.metadata.get(COOKIE) == Some(&cookie);
     let mut done = is_mapped(&key) || swept(lane, archive_id, &key, written);
     if let Some((archive_id, key, etag)) = record.previous().filter(|(_, key, _)| !is_mapped(key)) {
-        done &= swept(lane, archive_id, &key, |found| is_own(found) && found.etag == etag);
+        done &= swept(lane, archive_id, &key, |found| {
+            is_own(found) && found.etag == etag && !may_be_shared(site, found)
+        });
     }
     done
 }

@@ -284,9 +284,14 @@ fn may_replace(site: &Site, owner: &Owner, found: &ObjectInfo) -> bool {
     }
 }
 
+/// An object of a file of this file system that may be another one's copy, too.
+pub(super) fn may_be_shared(site: &Site, found: &ObjectInfo) -> bool {
+    Owner::of(&found.metadata).is_some() && may_be_imported(site, found)
+}
+
 /// An import makes files of whatever objects there are: the object of a dead file may have become another file's copy,
 /// whose present path nobody knows here.
-pub(super) fn may_be_imported(site: &Site, found: &ObjectInfo) -> bool {
+fn may_be_imported(site: &Site, found: &ObjectInfo) -> bool {
     match (site.fs.imported_until(), found.modified) {
         (Ok(None), _) => false,
         (Ok(Some(until)), Some(modified)) => modified <= until,

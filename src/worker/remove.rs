@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::place::may_be_imported;
+use super::place::may_be_shared;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
@@ -55,9 +55,8 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
     }
     let shared = Cell::new(false);
     let is_ours = |found: &ObjectInfo| {
-        let owner = Owner::of(&found.metadata);
-        shared.set(owner.is_some() && may_be_imported(site, found));
-        !shared.get() && owner.is_none_or(|owner| is_of(site, item, &owner))
+        shared.set(may_be_shared(site, found));
+        !shared.get() && Owner::of(&found.metadata).is_none_or(|owner| is_of(site, item, &owner))
     };
     match delete(lane, control, &location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), None),

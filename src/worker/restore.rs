@@ -16,26 +16,25 @@ pub(super) fn restore(
     control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
 ) -> Outcome {
-    let received = receive(site, lane, helpers, control, debt.as_mut());
-    if control.stopped() == Some(Stop::SentAgain) {
-        tracing::info!("the coordinator sent the restore again; it begins anew");
-        debt.renew();
-        return Outcome::Later(debt, Instant::now());
-    }
-    // After the last byte a cancel is still owed its ECANCELED.
-    let received = match (received, control.stopped()) {
-        (Ok(_), Some(stop)) => Err(TransferError::Stopped(stop).into()),
-        (received, _) => received,
-    };
-    match received {
-        Ok((size, key)) => super::settle::complete(control, debt, size).about(&key).into(),
+    let received = match receive(site, lane, helpers, control, debt.as_mut()) {
         Err(JobError::Transfer(TransferError::Store(StoreError::Frozen { .. }))) => {
-            match ask_for_thaw(site, lane, control, debt.item()) {
-                Ok(()) => Outcome::Later(debt, Instant::now() + lane.options().thaw_poll),
-                Err(error) => super::settle::refuse(control, debt, error).into(),
-            }
+            ask_for_thaw(site, lane, control, debt.item()).map(|()| None)
         }
-        Err(error) => super::settle::refuse(control, debt, error).into(),
+        received => received.map(Some),
+    };
+    // After the last byte a cancel is still owed its ECANCELED.
+    match (received, control.stopped()) {
+        (_, Some(Stop::SentAgain)) => {
+            tracing::info!("the coordinator sent the restore again; it begins anew");
+            debt.renew();
+            Outcome::Later(debt, Instant::now())
+        }
+        (Ok(_) | Err(JobError::Transfer(TransferError::Stopped(_))), Some(stop)) => {
+            super::settle::refuse(control, debt, TransferError::Stopped(stop).into()).into()
+        }
+        (Ok(Some((size, key))), None) => super::settle::complete(control, debt, size).about(&key).into(),
+        (Ok(None), None) => Outcome::Later(debt, Instant::now() + lane.options().thaw_poll),
+        (Err(error), _) => super::settle::refuse(control, debt, error).into(),
     }
 }
 

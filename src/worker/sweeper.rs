@@ -47,12 +47,17 @@ impl Sweeper {
         let control = Arc::new(Control::default());
         let sweeping = Arc::clone(&control);
         let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-            abandoned(&site, &lane, &targets.all(), age, &sweeping);
+            let mut swept = 0;
             let mut looked = false;
             let mut failed = HashSet::new();
             let mut forgiven = Instant::now();
             loop {
                 lane.follow(&targets);
+                let added = targets.since(swept);
+                if !added.is_empty() {
+                    abandoned(&site, &lane, &added, age, &sweeping);
+                    swept += added.len();
+                }
                 let mut all = true;
                 let begun = Instant::now();
                 if forgiven.elapsed() >= AGAIN {

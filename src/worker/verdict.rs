@@ -21,7 +21,7 @@ pub fn verdict(error: &JobError) -> Verdict {
         JobError::NoCopy { .. } => Verdict::failed(HsmErrno::ENOENT),
         JobError::NoFreeKey(_) => Verdict::failed(HsmErrno::EEXIST),
         JobError::StillOpen | JobError::Panic(_) => Verdict::failed(HsmErrno::EIO),
-        JobError::Already | JobError::Released => Verdict::failed(HsmErrno::EALREADY),
+        JobError::Released => Verdict::failed(HsmErrno::EALREADY),
     }
 }
 
@@ -119,7 +119,6 @@ mod tests {
             (JobError::NoFreeKey(text()), "failed (EEXIST)", false),
             (JobError::StillOpen, "failed (EIO)", false),
             (JobError::Panic(text()), "failed (EIO)", false),
-            (JobError::Already, "failed (EALREADY)", false),
             (
                 JobError::Transfer(TransferError::Read(errno(libc::EIO))),
                 "failed (EIO)",

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lhsm_sandbox::protocol::{Action, ActionState, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, states};
 use nix::sys::signal::Signal;
 
-use crate::rig::{BUCKET, Rig, Setup, noise, until};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 fn with_archive(keys: &str) -> Rig {
     let usual = Setup::default();
@@ -83,6 +83,11 @@ fn a_frozen_object_is_thawed_and_the_restore_goes_on_without_holding_a_thread() 
         .fail("GetObject", 403, "InvalidObjectState", 1_000_000);
     rig.client.request(Action::Restore, 1, &[frozen]).unwrap();
     until(|| (rig.store.stats().count("RestoreObject") >= 3).then_some(()));
+    // Meanwhile the MDT restarts, and with it goes what was begun.
+    rig.client.inject(Fault::Restart).unwrap();
+    assert!(rig.client.wait_started(1, PATIENCE).unwrap());
+    let asked = rig.store.stats().count("RestoreObject");
+    until(|| (rig.store.stats().count("RestoreObject") >= asked + 2).then_some(()));
     rig.store.faults().clear();
     assert_eq!(rig.restore("warm", warm), noise(6000));
     assert_eq!(
