@@ -158,7 +158,7 @@ mod tests {
         };
         let good = look("1000\n", "3600\n");
         assert!(good.iter().all(|row| row.mark == Mark::Pass), "{good:?}");
-        let bad = look("3", "600");
+        let bad = look("3", "200");
         assert_eq!((bad[0].mark, bad[1].mark), (Mark::Warn, Mark::Fail), "{bad:?}");
         assert!(bad[0].fix.contains("mdt.fs-MDT0000.hsm.max_requests=1000"));
         assert!(bad[1].fix.contains("heartbeat"));
