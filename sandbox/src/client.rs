@@ -3,12 +3,15 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{
     Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, Reply, Request, RequestInfo, SOCKET,
     Tunable, UserChange, connect,
 };
+
+/// Between two looks at a file that is open.
+const BUSY: Duration = Duration::from_millis(2);
 
 /// A conversation with one sandbox.
 #[derive(Debug)]
@@ -111,6 +114,23 @@ impl Client {
     /// The file can't be released.
     pub fn release(&mut self, fid: Fid) -> io::Result<()> {
         self.ask(&Request::Release(fid)).map(drop)
+    }
+
+    /// The same, for a file that its copytool may have open for a moment still: closed it is right behind the end of an
+    /// archive, and some time after a stop.
+    ///
+    /// # Errors
+    /// The file can't be released, or is open for longer than `limit` (EBUSY).
+    pub fn release_closed(&mut self, fid: Fid, limit: Duration) -> io::Result<()> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.release(fid) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
+                    std::thread::park_timeout(BUSY);
+                }
+                released => return released,
+            }
+        }
     }
 
     /// `lfs hsm_state`

@@ -226,11 +226,7 @@ impl Rig {
 
     /// Releases a file. A copytool that was told to stop may have it open for a moment still.
     pub(crate) fn release(&mut self, fid: Fid) {
-        let released = until(|| match self.client.release(fid) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => None,
-            released => Some(released),
-        });
-        released.unwrap();
+        self.client.release_closed(fid, PATIENCE).unwrap();
     }
 
     /// Restores by reading where the sandbox can hold a reader, else by name; the content.

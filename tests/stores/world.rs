@@ -130,7 +130,7 @@ impl World {
     /// Gives the data up and gets it back.
     #[track_caller]
     pub(crate) fn assert_comes_back(&mut self, name: &str, fid: Fid, content: &[u8]) {
-        self.client.release(fid).unwrap();
+        self.client.release_closed(fid, PATIENCE).unwrap();
         let state = self.act(Action::Restore, fid);
         assert_eq!(state & states::RELEASED, 0, "the log:\n{}", self.log());
         assert!(
