@@ -21,6 +21,7 @@ use crate::worker::{Crew, Settler, Site, Tally, Witnesses};
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 const SETTLERS: usize = 4;
+
 /// Everything behind the intake; it can run without a registration.
 pub(super) struct Stages {
     pub(super) queue: Arc<Queue>,

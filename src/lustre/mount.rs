@@ -158,6 +158,11 @@ impl Mount {
         self.place() == Place::Same && std::fs::metadata(&self.by_fid).is_ok()
     }
 
+    fn attributes(&self, fid: Fid) -> Result<std::fs::Metadata, HsmError> {
+        let stat = std::fs::symlink_metadata(self.by_fid(fid));
+        stat.map_err(|error| self.unless_unmounted(HsmError::io("lstat", &error)))
+    }
+
     fn states(&self, fid: Fid) -> Result<u32, HsmError> {
         let states = self.library.hsm_states(&self.by_fid(fid));
         states.map_err(|error| self.unless_unmounted(error))
@@ -335,21 +340,15 @@ impl FileSystem for Mount {
     }
 
     fn size_of(&self, fid: Fid) -> Result<u64, HsmError> {
-        let stat = std::fs::symlink_metadata(self.by_fid(fid));
-        Ok(stat.map_err(|error| HsmError::io("lstat", &error))?.len())
+        Ok(self.attributes(fid)?.len())
     }
 
     fn is_unlinked(&self, fid: Fid) -> Result<bool, HsmError> {
         use std::os::unix::fs::MetadataExt as _;
-        match std::fs::symlink_metadata(self.by_fid(fid)) {
+        match self.attributes(fid) {
             Ok(stat) => Ok(stat.nlink() == 0),
-            Err(error) => match self.unless_unmounted(HsmError::io("lstat", &error)) {
-                HsmError {
-                    errno: libc::ENOENT | libc::ESTALE,
-                    ..
-                } => Ok(true),
-                error => Err(error),
-            },
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::ESTALE) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 

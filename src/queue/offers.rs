@@ -17,8 +17,12 @@ pub(super) struct Offers {
 
 impl Offers {
     pub(super) fn add(&mut self, parts: Arc<dyn Parts>, urgent: bool) {
+        self.line(urgent).push_back(parts);
+    }
+
+    const fn line(&mut self, urgent: bool) -> &mut VecDeque<Arc<dyn Parts>> {
         let [restores, others] = &mut self.open;
-        if urgent { restores } else { others }.push_back(parts);
+        if urgent { restores } else { others }
     }
 
     pub(super) fn withdraw(&mut self, parts: &Arc<dyn Parts>) {
@@ -44,9 +48,9 @@ impl Offers {
 
     /// Something to help with, if there are processors to spare beside `running` actions.
     pub(super) fn pick(&mut self, urgent: bool, running: usize, processors: &Processors) -> Option<Work> {
-        let [restores, others] = &mut self.open;
-        let offers = if urgent { restores } else { others };
-        let n = if running + self.helping < processors.count() {
+        let busy = running + self.helping;
+        let offers = self.line(urgent);
+        let n = if busy < processors.count() {
             0
         } else if processors.are_to_spare() {
             offers.iter().position(|parts| !parts.is_crowded())?

@@ -151,18 +151,15 @@ impl State {
         if class == Class::Remove {
             return Vec::new();
         }
-        let behind = self.behind.get(&track).cloned().unwrap_or_default();
-        behind
-            .into_iter()
+        let behind = self.behind.get(&track).into_iter().flatten();
+        let served: Vec<_> = behind
             .filter(|follower| self.live.contains_key(&follower.key))
             // An archive behind a remove is to be made anew.
             .take_while(|follower| self.verb(follower.key) != Some(Verb::Remove))
             .filter(|follower| !follower.ending)
             .map(|follower| follower.key)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .filter_map(|key| self.take_waiting(key))
-            .collect()
+            .collect();
+        served.into_iter().filter_map(|key| self.take_waiting(key)).collect()
     }
 
     /// Lets the next action of the track into its line, after `key` is gone; its class.
