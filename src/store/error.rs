@@ -3,6 +3,8 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::answer::{NotAnAnswer, told};
+
 /// An operation that did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -92,6 +94,28 @@ pub enum StoreError {
         /// How long it was waited.
         seconds: u64,
     },
+    /// Somebody else's answer, or none to this request.
+    #[error("{operation}: an answer that is not S3's: {what}")]
+    NotS3 {
+        /// The S3 operation.
+        operation: &'static str,
+        /// Status and type, or what does not fit.
+        what: String,
+    },
+    /// The store sends whole objects only.
+    #[error("{operation}: the store ignores Range and sends the whole object")]
+    RangeIgnored {
+        /// The S3 operation.
+        operation: &'static str,
+    },
+    /// The store wants the request in another form, which is known now: the next try has it.
+    #[error("{operation}: {what}")]
+    Learned {
+        /// The S3 operation.
+        operation: &'static str,
+        /// What was learned.
+        what: String,
+    },
 }
 
 impl StoreError {
@@ -99,13 +123,19 @@ impl StoreError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Stalled { .. } | Self::Corrupt { .. } => true,
+            Self::Throttled { .. }
+            | Self::Unavailable { .. }
+            | Self::Stalled { .. }
+            | Self::Corrupt { .. }
+            | Self::NotS3 { .. }
+            | Self::Learned { .. } => true,
             Self::NotFound { .. }
             | Self::NoSuchBucket { .. }
             | Self::Precondition { .. }
             | Self::Denied { .. }
             | Self::Frozen { .. }
             | Self::Unsupported { .. }
+            | Self::RangeIgnored { .. }
             | Self::Refused { .. } => false,
         }
     }
@@ -115,7 +145,28 @@ impl StoreError {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
+        match find::<NotAnAnswer>(error) {
+            Some(NotAnAnswer::RangeIgnored) => return Self::RangeIgnored { operation },
+            Some(NotAnAnswer::NotS3(what)) => {
+                let what = what.clone();
+                return Self::NotS3 { operation, what };
+            }
+            None => {}
+        }
         match error {
+            // Understood in no way: an error without one.
+            SdkError::ServiceError(service)
+                if service.raw().status().is_success() && service.err().code().is_none() =>
+            {
+                Self::NotS3 {
+                    operation,
+                    what: format!(
+                        "{}: {}",
+                        told(service.raw().status().as_u16(), service.raw().headers()),
+                        chain(error)
+                    ),
+                }
+            }
             SdkError::ServiceError(service) => Self::from_answer(
                 operation,
                 service.raw().status().as_u16(),
@@ -133,9 +184,9 @@ impl StoreError {
                 if status >= 400 {
                     Self::from_answer(operation, status, "", "")
                 } else {
-                    Self::Unavailable {
+                    Self::NotS3 {
                         operation,
-                        what: chain(error),
+                        what: format!("{}: {}", told(status, response.raw().headers()), chain(error)),
                     }
                 }
             }
@@ -191,7 +242,8 @@ impl StoreError {
                 operation,
                 code: named("404"),
             },
-            ("PreconditionFailed", _) | (_, 412) => Self::Precondition { operation },
+            // Shorter than what was asked for: it is another object, too.
+            ("PreconditionFailed" | "InvalidRange", _) | (_, 412 | 416) => Self::Precondition { operation },
             ("AccessDenied", _) | (_, 401 | 403) => {
                 let (_, message) = owned();
                 Self::Denied {
@@ -280,6 +332,18 @@ pub enum StartError {
         /// The answer.
         source: StoreError,
     },
+}
+
+/// The first cause of that type.
+fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Every cause in one line: the SDK's own text is only "dispatch failure".

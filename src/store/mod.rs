@@ -1,13 +1,17 @@
 //! The border to S3. What comes in: keys, bodies, conditions. What goes out: what was stored, bytes,
 //! errors by class. SDK types stay in here.
 
+mod answer;
 mod ca;
 mod choices;
 mod client;
 mod connection;
 mod copy;
 mod credentials;
+mod dialect;
 mod error;
+mod etag;
+mod evidence;
 mod key;
 mod limits;
 mod list;
@@ -18,6 +22,7 @@ mod object;
 mod payload;
 mod proof;
 mod requests;
+mod spelling;
 mod target;
 mod targets;
 mod told;
@@ -26,7 +31,9 @@ pub use ca::{CaBundle, InvalidCaBundle};
 pub use choices::{Choices, CustomerKey, Encryption, Thaw, ThawTier};
 pub use client::Store;
 pub use connection::{Connections, check_proxy};
+pub use dialect::{Dialect, Habit};
 pub use error::{StartError, StoreError};
+pub use evidence::{Algorithm, Evidence, Judge};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};
 pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use list::{Entry, From as ListFrom, Page, Query};

@@ -4,14 +4,16 @@
 //! the runtime that opened it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::answer::Answers;
 use super::connection::Security;
 use super::credentials::{Keeper, ask};
 use super::error::chain;
 use super::requests::Meter;
-use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, Requests, StartError, Store, StoreError};
+use super::{
+    CaBundle, ChecksumKind, Choices, Connections, Dialect, KeyLayout, Limits, Requests, StartError, Store, StoreError,
+};
 use crate::types::ArchiveId;
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
@@ -76,7 +78,7 @@ pub struct Target {
     options: Arc<TargetOptions>,
     credentials: Arc<Keeper>,
     region: Region,
-    unconditional: Arc<AtomicBool>,
+    dialect: Arc<Dialect>,
     limits: Arc<Limits>,
     requests: Arc<Requests>,
 }
@@ -95,7 +97,7 @@ impl Target {
             options: Arc::new(options),
             credentials,
             region,
-            unconditional: Arc::default(),
+            dialect: Arc::default(),
             limits: Arc::new(limits),
             requests: Arc::default(),
         })
@@ -132,6 +134,12 @@ impl Target {
         &self.limits
     }
 
+    /// What the store does otherwise than S3.
+    #[must_use]
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
     /// What was asked of the store so far.
     #[must_use]
     pub fn requests(&self) -> &Requests {
@@ -151,6 +159,7 @@ impl Target {
             .identity_cache(IdentityCache::no_cache())
             .force_path_style(self.options.path_style)
             .interceptor(Meter(Arc::clone(&self.requests)))
+            .interceptor(Answers)
             .http_client(connections.to(&self.options.security(), self.options.proxy.as_deref()))
             // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
             .retry_config(RetryConfig::disabled())
@@ -174,7 +183,7 @@ impl Target {
         Store::new(
             Client::from_conf(config.build()),
             Arc::clone(&self.options),
-            Arc::clone(&self.unconditional),
+            Arc::clone(&self.dialect),
             Arc::clone(&self.limits),
         )
     }
