@@ -12,7 +12,8 @@ use super::credentials::{Keeper, ask};
 use super::error::chain;
 use super::requests::Meter;
 use super::{
-    CaBundle, ChecksumKind, Choices, Connections, Dialect, KeyLayout, Limits, Requests, StartError, Store, StoreError,
+    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, KeyLayout, Limits, Requests, StartError, Store,
+    StoreError, VerifyImported,
 };
 use crate::types::ArchiveId;
 use aws_config::BehaviorVersion;
@@ -56,6 +57,18 @@ pub struct TargetOptions {
     pub proxy: Option<String>,
     /// What is asked for each object.
     pub choices: Choices,
+    /// Say with each request that its price is ours, as buckets want whose owner does not pay.
+    pub requester_pays: bool,
+    /// What is done about conditional writes.
+    pub conditions: Conditions,
+    /// When an imported object is proved.
+    pub verify_imported: VerifyImported,
+    /// AWS's endpoints with FIPS 140 modules.
+    pub use_fips_endpoint: bool,
+    /// AWS's endpoints with IPv6 and IPv4.
+    pub use_dualstack_endpoint: bool,
+    /// AWS's accelerated endpoints.
+    pub use_accelerate_endpoint: bool,
     /// Bytes a second to the store.
     pub upload_bandwidth: Option<u64>,
     /// Bytes a second from the store.
