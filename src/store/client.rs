@@ -274,10 +274,13 @@ impl Store {
             .set_version_id(version.map(str::to_owned))
             .set_part_number(part)
             .set_checksum_mode(mode);
-        with_customer_key!(request, self.target.choices)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("HeadObject", &error))
+        match with_customer_key!(request, self.target.choices).send().await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let refusal = StoreError::from_sdk("HeadObject", &error);
+                Err(Box::pin(self.explained(refusal)).await)
+            }
+        }
     }
 
     /// Asks for a readable copy of an object in an archive class. One that is asked for already is fine.

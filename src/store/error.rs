@@ -1,9 +1,11 @@
 //! What a store can answer, by what can be done about it.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::answer::{NotAnAnswer, told};
+use super::doubt::AskedAnew;
 
 /// An operation that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -167,12 +169,27 @@ impl StoreError {
                     ),
                 }
             }
+            // The next request goes with credentials that were asked for anew.
+            _ if error
+                .raw_response()
+                .and_then(HttpResponse::extension::<AskedAnew>)
+                .is_some() =>
+            {
+                Self::Unavailable {
+                    operation,
+                    what: format!("credentials are asked for anew after {}", refusal(error)),
+                }
+            }
             SdkError::ServiceError(service) => Self::from_answer(
                 operation,
                 service.raw().status().as_u16(),
                 service.err().code().unwrap_or_default(),
                 service.err().message().unwrap_or_default(),
             ),
+            SdkError::ConstructionFailure(_) if lacks_credentials(error) => Self::Unavailable {
+                operation,
+                what: format!("no credentials: {}", chain(error)),
+            },
             SdkError::ConstructionFailure(_) => Self::Refused {
                 operation,
                 status: 0,
@@ -229,11 +246,14 @@ impl StoreError {
                 | "RequestTimeout"
                 | "InternalError"
                 | "ExpiredToken"
+                | "ExpiredTokenException"
+                | "TokenRefreshRequired"
                 | "RequestExpired"
+                | "TemporaryRedirect"
                 | "RequestTimeTooSkewed",
                 _,
             )
-            | (_, 408 | 500..=599) => Self::Unavailable {
+            | (_, 307 | 408 | 500..=599) => Self::Unavailable {
                 operation,
                 what: format!("{status} {code}"),
             },
@@ -305,6 +325,21 @@ pub enum StartError {
         /// " at ENDPOINT" where one is configured.
         at: String,
     },
+    /// The bucket is elsewhere.
+    #[error(
+        "archive {archive}: bucket '{bucket}' is in region '{region}', and was asked for in '{asked}'. Set \
+         `region = \"{region}\"` in the [[archive]] section"
+    )]
+    OtherRegion {
+        /// The archive id.
+        archive: u32,
+        /// As configured.
+        bucket: String,
+        /// Where it was looked for.
+        asked: String,
+        /// Where it is.
+        region: String,
+    },
     /// The store doesn't know the key or the signature.
     #[error(
         "archive {archive}: the store refuses our credentials for bucket '{bucket}' ({code}: {message}). \
@@ -346,6 +381,21 @@ fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 
     None
 }
 
+/// Status and code of an answer.
+fn refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
+    let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
+    let code = match error {
+        SdkError::ServiceError(service) => service.err().code(),
+        _ => None,
+    };
+    format!("{status} {}", code.unwrap_or_default()).trim_end().to_owned()
+}
+
+/// Whether it came to no request because nobody gave credentials.
+fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    find::<CredentialsError>(error).is_some()
+}
+
 /// Every cause in one line: the SDK's own text is only "dispatch failure".
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts = vec![error.to_string()];
@@ -378,6 +428,8 @@ mod tests {
             (400, "BadDigest"),
             (403, "ExpiredToken"),
             (403, "RequestTimeTooSkewed"),
+            (400, "ExpiredToken"),
+            (307, "TemporaryRedirect"),
         ] {
             assert!(class(status, code).is_transient(), "{status} {code}");
         }
