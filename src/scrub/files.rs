@@ -236,7 +236,7 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
             .bytes
             .fetch_add(location.size, std::sync::atomic::Ordering::Relaxed);
         match verify(lane, &scrub.control, &from) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(TransferError::Checksum { what }) => return Ok(Copy::Other(what)),
             Err(TransferError::Store(StoreError::Frozen { .. })) => {}
             Err(error) => return Err(error.into()),

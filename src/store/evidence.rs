@@ -260,7 +260,7 @@ mod tests {
             assert!(agrees(&evidence, None, &[b"1234", b"", b"56789"]), "{algorithm}");
             assert!(!agrees(&evidence, None, &[b"123456780"]), "{algorithm}");
         }
-        let etag: String = md5::Md5::digest(BYTES)
+        let etag: String = Md5::digest(BYTES)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn a_sum_of_parts_is_proved_where_the_parts_are_known() {
         let of = |parts: &[&[u8]]| {
-            let sums: Vec<u8> = parts.iter().flat_map(|part| md5::Md5::digest(part)).collect();
-            let whole: String = md5::Md5::digest(sums)
+            let sums: Vec<u8> = parts.iter().flat_map(|part| Md5::digest(part)).collect();
+            let whole: String = Md5::digest(sums)
                 .iter()
                 .map(|byte| format!("{byte:02x}"))
                 .collect();

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Answers;
-use super::connection::Security;
-use super::credentials::{Keeper, ask};
 use super::connection::{Security, to_credentials};
 use super::credentials::{Chain, ChainFuture, Keeper, ask};
 use super::doubt::Doubter;

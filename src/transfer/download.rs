@@ -92,7 +92,7 @@ pub fn verify(lane: &Lane, control: &Control, from: &Location) -> Result<bool, T
         judges.iter_mut().for_each(|judge| judge.update(chunk));
         Ok(())
     })?;
-    expected.judge(lane, control, from, found, judges)
+    expected.judge(lane, from, found, judges)
 }
 
 /// The bytes of a small object.

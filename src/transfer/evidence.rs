@@ -98,14 +98,13 @@ impl Expected {
         if !judges.is_empty() {
             read(control, file, &mut judges)?;
         }
-        self.judge(lane, control, from, found, judges).map(drop)
+        self.judge(lane, from, found, judges).map(drop)
     }
 
     /// `found`: of all bytes; `judges` have seen them. `false`: nothing proves them.
     pub(super) fn judge(
         &self,
         lane: &Lane,
-        control: &Control,
         from: &Location,
         found: Checksum,
         judges: Vec<Judge>,
@@ -118,7 +117,7 @@ impl Expected {
             Self::Evidence(evidence, sizes) => {
                 // The parts were guessed, or the ETag may be no sum of bytes at all: then it proves nothing.
                 let guessed = sizes.len() > 1;
-                if guessed || (evidence.is_etag && !lane.store(from.archive_id)?.etags_are_md5(control)) {
+                if guessed || (evidence.is_etag && !lane.store(from.archive_id)?.etags_are_md5()) {
                     unproven(lane, from)?;
                     return Ok(false);
                 }

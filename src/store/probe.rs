@@ -1,0 +1,312 @@
+//! Whether a store keeps its word on conditions. Some take `If-Match` and `If-None-Match` and ignore them, some heed
+//! them when an object is put and not when an upload is completed: what guards somebody's only copy is believed once it
+//! was seen to refuse. Tried with objects of our own, which are removed.
+
+use std::collections::HashMap;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::{
+    COOKIE, Checksum, Condition, Conditions, Habit, ObjectKey, Payload, Proof, Prover, Store, StoreError, StoredPart,
+};
+
+/// What is written.
+const BODY: &[u8] = b"lhsmtool-s3 tries what the store does";
+/// Of no object.
+const OTHER: &str = "\"00000000000000000000000000000000\"";
+
+/// What was found of one condition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heed {
+    /// It was refused when it did not hold, and taken when it did.
+    Heeded,
+    /// The write was made although the condition did not hold.
+    Ignored,
+    /// The store refuses the condition itself, or a write that meets it.
+    Refused(String),
+}
+
+/// A condition that refuses everything guards nothing that can be used.
+fn taken(result: Result<(), StoreError>) -> Result<Heed, StoreError> {
+    match result {
+        Ok(()) => Ok(Heed::Heeded),
+        Err(error @ StoreError::Precondition { .. }) => {
+            Ok(Heed::Refused(format!("the object's own ETag is refused: {error}")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Heed {
+    fn of(result: Result<(), StoreError>) -> Result<Self, StoreError> {
+        match result {
+            Ok(()) => Ok(Self::Ignored),
+            Err(StoreError::Precondition { .. }) => Ok(Self::Heeded),
+            Err(error @ (StoreError::Unsupported { .. } | StoreError::Refused { .. })) => {
+                Ok(Self::Refused(error.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a write may rely on it.
+    #[must_use]
+    pub fn is_heeded(&self) -> bool {
+        *self == Self::Heeded
+    }
+}
+
+/// All conditions that are used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heeds {
+    /// PutObject, If-None-Match.
+    pub put_absent: Heed,
+    /// PutObject, If-Match.
+    pub put_match: Heed,
+    /// CompleteMultipartUpload, If-None-Match.
+    pub complete_absent: Heed,
+    /// CompleteMultipartUpload, If-Match.
+    pub complete_match: Heed,
+    /// DeleteObject, If-Match.
+    pub delete_match: Heed,
+}
+
+impl Heeds {
+    /// What guards writes; a delete is looked at before anyhow.
+    #[must_use]
+    pub fn writes_are_guarded(&self) -> bool {
+        [
+            &self.put_absent,
+            &self.put_match,
+            &self.complete_absent,
+            &self.complete_match,
+        ]
+        .iter()
+        .all(|heed| heed.is_heeded())
+    }
+
+    /// Each with its name, as `check` has them.
+    #[must_use]
+    pub const fn rows(&self) -> [(&'static str, &Heed); 5] {
+        [
+            ("If-None-Match on PutObject", &self.put_absent),
+            ("If-Match on PutObject", &self.put_match),
+            ("If-None-Match on CompleteMultipartUpload", &self.complete_absent),
+            ("If-Match on CompleteMultipartUpload", &self.complete_match),
+            ("If-Match on DeleteObject", &self.delete_match),
+        ]
+    }
+}
+
+/// The body of what is in memory: there is none that comes as it is read.
+#[derive(Debug)]
+enum Nothing {}
+
+impl http_body::Body for Nothing {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        match *self.get_mut() {}
+    }
+}
+
+fn sums(store: &Store) -> (Checksum, Option<Proof>) {
+    let mut prover = Prover::new(store.target().checksum);
+    prover.update(BODY);
+    (prover.checksum(), prover.proof())
+}
+
+fn body(store: &Store) -> Payload<Nothing> {
+    Payload::Whole(Bytes::from_static(BODY), sums(store).1)
+}
+
+/// Ours, of no file.
+fn mark() -> HashMap<String, String> {
+    HashMap::from([(COOKIE.to_owned(), "probe".to_owned())])
+}
+
+impl Store {
+    /// Whether conditions were tried, or need not be.
+    #[must_use]
+    pub fn conditions_are_known(&self) -> bool {
+        self.target().conditions == Conditions::Look
+            || self.dialect().has(Habit::Conditions)
+            || self.dialect().has(Habit::NoConditions)
+    }
+
+    /// Tries all conditions, and remembers for all threads what came of it.
+    ///
+    /// # Errors
+    /// The store does not answer, or an object can't be written.
+    pub async fn try_conditions(&self) -> Result<Heeds, StoreError> {
+        let name = format!("{}.lhsm-s3-probe/{:016x}", self.target().prefix, fastrand::u64(..));
+        let key = ObjectKey::new(name).map_err(|error| StoreError::Refused {
+            operation: "PutObject",
+            status: 0,
+            code: "the prefix leaves no room for a key".into(),
+            message: error.to_string(),
+        })?;
+        let mut versions = Vec::new();
+        let found = self.tried(&key, &mut versions).await;
+        // Where versions are kept, each by its own: a marker over them would stay.
+        let made: Vec<_> = match versions.is_empty() {
+            true => vec![None],
+            false => versions.iter().map(|version| Some(version.as_str())).collect(),
+        };
+        for version in made {
+            if let Err(error) = self.delete(&key, version, None).await {
+                tracing::warn!(%key, %error, "an object that was made to try the store could not be deleted");
+            }
+        }
+        let found = found?;
+        self.remember(&found);
+        Ok(found)
+    }
+
+    fn remember(&self, found: &Heeds) {
+        let bucket = &self.target().bucket;
+        if found.writes_are_guarded() {
+            self.dialect().learn(Habit::Conditions);
+        } else {
+            for (what, heed) in found.rows().into_iter().take(4).filter(|(_, heed)| !heed.is_heeded()) {
+                tracing::warn!(
+                    bucket,
+                    condition = what,
+                    ?heed,
+                    "a condition that the store does not keep"
+                );
+            }
+            self.lacks_conditions();
+        }
+        if !found.delete_match.is_heeded() {
+            self.dialect().learn(Habit::NoDeleteConditions);
+        }
+    }
+
+    async fn tried(&self, key: &ObjectKey, versions: &mut Vec<String>) -> Result<Heeds, StoreError> {
+        let put_absent = match self.put_probe(key, &Condition::Absent, versions).await {
+            Ok(()) => Heed::of(self.put_probe(key, &Condition::Absent, versions).await)?,
+            Err(error @ (StoreError::Unsupported { .. } | StoreError::Refused { .. })) => {
+                self.put_probe(key, &Condition::None, versions).await?;
+                Heed::Refused(error.to_string())
+            }
+            Err(error) => return Err(error),
+        };
+        self.note_md5(key).await?;
+        let wrong = Condition::Match(OTHER.into());
+        let put_match = match Heed::of(self.put_probe(key, &wrong, versions).await)? {
+            Heed::Heeded => taken(self.put_again(key, versions).await)?,
+            other => other,
+        };
+        let (complete_absent, complete_match) = self.tried_uploads(key, versions).await?;
+        let delete_match = Heed::of(self.delete(key, None, Some(OTHER)).await)?;
+        Ok(Heeds {
+            put_absent,
+            put_match,
+            complete_absent,
+            complete_match,
+            delete_match,
+        })
+    }
+
+    /// With the ETag that is there; in whatever spelling the store takes.
+    async fn put_again(&self, key: &ObjectKey, versions: &mut Vec<String>) -> Result<(), StoreError> {
+        let mut tries = 0;
+        loop {
+            let current = Condition::Match(self.head(key, None).await?.etag);
+            tries += 1;
+            match self.put_probe(key, &current, versions).await {
+                Err(StoreError::Learned { .. }) if tries < 3 => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn put_probe(
+        &self,
+        key: &ObjectKey,
+        condition: &Condition,
+        versions: &mut Vec<String>,
+    ) -> Result<(), StoreError> {
+        let stored = self.put(key, body(self), condition, mark()).await?;
+        versions.extend(stored.version);
+        Ok(())
+    }
+
+    async fn tried_uploads(&self, key: &ObjectKey, versions: &mut Vec<String>) -> Result<(Heed, Heed), StoreError> {
+        let absent = Heed::of(self.completed(key, &Condition::Absent, versions).await)?;
+        let wrong = Condition::Match(OTHER.into());
+        let matched = match Heed::of(self.completed(key, &wrong, versions).await)? {
+            Heed::Heeded => {
+                let current = Condition::Match(self.head(key, None).await?.etag);
+                taken(self.completed(key, &current, versions).await)?
+            }
+            other => other,
+        };
+        Ok((absent, matched))
+    }
+
+    /// An upload of one part, completed on that condition or aborted.
+    async fn completed(
+        &self,
+        key: &ObjectKey,
+        condition: &Condition,
+        versions: &mut Vec<String>,
+    ) -> Result<(), StoreError> {
+        let upload = self.create_upload(key, mark()).await?;
+        let part = self.upload_part(key, &upload, 1, body(self)).await;
+        let completed = match part {
+            Ok(part) => {
+                let (whole, proof) = sums(self);
+                let parts: [StoredPart; 1] = [part.proven(proof)];
+                let size = BODY.len() as u64;
+                let completed = self.complete_upload(key, &upload, &parts, size, whole, condition).await;
+                completed.map(|stored| versions.extend(stored.version))
+            }
+            Err(error) => Err(error),
+        };
+        if completed.is_err()
+            && let Err(error) = self.abort_upload(key, &upload).await
+        {
+            tracing::debug!(%key, %error, "an upload that was begun to try the store could not be aborted");
+        }
+        completed
+    }
+
+    /// Whether ETags are MD5s here: then they prove what others wrote.
+    async fn note_md5(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let found = self.head(key, None).await?;
+        // One that is encrypted with a key of KMS or ours says nothing of those that are not.
+        let of_etag = found.evidence.iter().find(|evidence| evidence.is_etag);
+        if let Some(evidence) = of_etag {
+            let mut judge = evidence.judge(None);
+            judge.update(BODY);
+            let habit = match judge.agrees() {
+                true => Habit::Md5ETags,
+                false => Habit::OpaqueETags,
+            };
+            self.dialect().learn(habit);
+        }
+        Ok(())
+    }
+
+    /// Whether an ETag that has the form of an MD5 is one. AWS says so; of others it is known once they were tried.
+    #[must_use]
+    pub fn etags_are_md5(&self) -> bool {
+        self.dialect().has(Habit::Md5ETags)
+            || (self.target().endpoint_url.is_none() && !self.dialect().has(Habit::OpaqueETags))
+    }
+
+    /// `true` once: that objects of others can't be proved is to be said now.
+    #[must_use]
+    pub fn said_unproven(&self) -> bool {
+        self.dialect().learn(Habit::UnprovenSaid)
+    }
+}
