@@ -208,10 +208,7 @@ fn find(rebind: &Rebind<'_>, lane: &Lane, path: &Path, old: &Location, key: &Obj
         .and_then(|found| judge(rebind, lane, path, old, key, found));
     match current {
         // Something else lies over the version that was recorded.
-        Err(Unproven::This(why)) if *key == old.key => match is_as_recorded(rebind, lane, old)? {
-            true => Ok(Found::Same),
-            false => Err(Unproven::This(why)),
-        },
+        Err(Unproven::This(_)) if *key == old.key && is_as_recorded(rebind, lane, old)? => Ok(Found::Same),
         current => current,
     }
 }

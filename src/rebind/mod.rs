@@ -184,6 +184,8 @@ impl<'a> Rebind<'a> {
         let receiver = Mutex::new(receiver);
         let (lines, told) = sync_channel(LINES);
         std::thread::scope(|scope| {
+            // It goes with whoever takes the lines, so that nobody waits for one who is gone.
+            let told = told;
             let to = lines.clone();
             scope.spawn(move || walk::walk(self, paths, &sender, &to));
             for lane in lanes {
