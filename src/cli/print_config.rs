@@ -67,9 +67,8 @@ fn text(lookups: &[Lookup], origin: bool) -> Result<String, Failure> {
             let (line, from) = match (&lookup.found, default(lookup)) {
                 (Some((value, origin, line)), _) => {
                     let origin = origin.display().to_string();
-                    // A variable is one line.
-                    let is_variable = origin.starts_with('$');
-                    let from = if is_variable {
+                    // A variable is one line, and so is what the surroundings say.
+                    let from = if origin.starts_with('$') || *line == 0 {
                         origin
                     } else {
                         format!("{origin}:{line}")

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
+use crate::store::Around;
 
 /// A text and where it is from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +35,8 @@ pub struct Lookup {
     pub section: (String, usize),
     /// The key.
     pub key: &'static str,
-    /// As written, and where; `None`: it is not written.
+    /// As written, and where; `None`: it is not written. Line 0: it is from the process's surroundings, which its
+    /// "file" names.
     pub found: Option<(String, PathBuf, usize)>,
 }
 
@@ -184,6 +186,52 @@ impl<'a> Section<'a> {
 
     pub(super) fn bool(&self, key: &'static str) -> Option<bool> {
         self.value(key, "true or false", DeValue::as_bool)
+    }
+
+    /// A text, or where none is written what the surroundings say.
+    pub(super) fn string_or(&self, key: &'static str, around: Option<Around>) -> Option<String> {
+        match around {
+            Some((value, origin)) if self.find(key).is_none() => {
+                self.take(key, toml::Value::String(value.clone()).to_string(), origin);
+                Some(value)
+            }
+            _ => self.string(key),
+        }
+    }
+
+    /// The same for what is true or false.
+    pub(super) fn bool_or(&self, key: &'static str, around: Option<Around>) -> Option<bool> {
+        match around {
+            Some((value, origin)) if self.find(key).is_none() => {
+                let parsed = value.to_ascii_lowercase().parse::<bool>().ok();
+                match parsed {
+                    Some(parsed) => self.take(key, bool::to_string(&parsed), origin),
+                    None => {
+                        self.asked.borrow_mut().push(key);
+                        self.complain(key, &format!("{origin} = \"{value}\": expected true or false"));
+                    }
+                }
+                parsed
+            }
+            _ => self.bool(key),
+        }
+    }
+
+    /// Where a key's value is from, in words. `around`: what the surroundings say of it.
+    pub(super) fn origin_of(&self, key: &str, around: Option<&Around>) -> String {
+        match (self.find(key), around) {
+            (None, Some((_, origin))) => format!("{key}, from {origin}"),
+            _ => key.to_owned(),
+        }
+    }
+
+    fn take(&self, key: &'static str, written: String, origin: String) {
+        self.asked.borrow_mut().push(key);
+        self.document.lookups.borrow_mut().push(Lookup {
+            section: (self.name.clone(), self.ordinal),
+            key,
+            found: Some((written, PathBuf::from(origin), 0)),
+        });
     }
 
     /// A whole number within bounds.

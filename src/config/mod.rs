@@ -3,8 +3,10 @@
 
 mod document;
 mod layers;
+mod reach;
 mod settings;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use document::{Layer, Lookup};
@@ -82,7 +84,7 @@ pub fn load(path: &Path, mount: Option<&Path>) -> Result<Settings, ConfigError> 
 /// All that is wrong with it.
 pub fn load_with_origins(path: &Path, mount: Option<&Path>) -> Result<(Settings, Vec<Lookup>), ConfigError> {
     let layers = layers::read(path, variables()).map_err(|(path, source)| ConfigError::Read { path, source })?;
-    parse_layers(&layers, mount).map_err(|problems| ConfigError::Invalid {
+    parse_layers(&layers, mount, &variables().collect()).map_err(|problems| ConfigError::Invalid {
         path: path.to_owned(),
         problems,
     })
@@ -93,7 +95,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// The same from a text.
+/// The same from a text alone: nothing of the environment or the AWS files.
 ///
 /// # Errors
 /// All that is wrong with it, in the order of its lines.
@@ -102,12 +104,16 @@ pub fn parse(text: &str, mount: Option<&Path>) -> Result<Settings, Vec<Problem>>
         origin: PathBuf::new(),
         text: text.to_owned(),
     };
-    parse_layers(&[layer], mount).map(|(settings, _)| settings)
+    parse_layers(&[layer], mount, &HashMap::new()).map(|(settings, _)| settings)
 }
 
-fn parse_layers(layers: &[Layer], mount: Option<&Path>) -> Result<(Settings, Vec<Lookup>), Vec<Problem>> {
+fn parse_layers(
+    layers: &[Layer],
+    mount: Option<&Path>,
+    variables: &HashMap<String, String>,
+) -> Result<(Settings, Vec<Lookup>), Vec<Problem>> {
     let document = document::Document::new(layers);
-    let settings = Settings::from_document(&document, mount);
+    let settings = Settings::from_document(&document, mount, variables);
     let mut problems = document.problems();
     let order = |origin: &Option<PathBuf>| {
         let of = layers.iter().position(|layer| Some(&layer.origin) == origin.as_ref());

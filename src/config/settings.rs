@@ -1,14 +1,16 @@
 //! What the daemon runs by.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Document, Section};
+use super::reach::Reach;
 use crate::intake::HeartbeatOptions;
 use crate::store::{
-    CaBundle, ChecksumKind, Choices, CustomerKey, Encryption, KeyLayout, TargetOptions, Thaw, ThawTier, check_proxy,
+    ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, TargetOptions, Thaw, ThawTier,
+    VerifyImported, check_proxy,
 };
 use crate::telemetry::CompletionOptions;
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
@@ -75,7 +77,11 @@ pub struct Settings {
 
 impl Settings {
     /// `None`, or something half valid, when the document has had problems reported.
-    pub(super) fn from_document(document: &Document<'_>, mount: Option<&Path>) -> Option<Self> {
+    pub(super) fn from_document(
+        document: &Document<'_>,
+        mount: Option<&Path>,
+        variables: &HashMap<String, String>,
+    ) -> Option<Self> {
         let root = document.root();
 
         let lustre = root.section("lustre");
@@ -120,7 +126,7 @@ impl Settings {
 
         let (transfer, abort_uploads_after) = transfer(&root).unzip();
         let connect_timeout = 10 * SECOND;
-        let targets = targets(document, &root, connect_timeout);
+        let targets = targets(document, &root, connect_timeout, variables);
 
         let log = root.section("log");
         let log_level = log.string("level").unwrap_or_else(|| "info".into());
@@ -306,7 +312,12 @@ fn choices(section: &Section<'_>) -> Choices {
     }
 }
 
-fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duration) -> Vec<TargetOptions> {
+fn targets(
+    document: &Document<'_>,
+    root: &Section<'_>,
+    connect_timeout: Duration,
+    variables: &HashMap<String, String>,
+) -> Vec<TargetOptions> {
     let sections = root.sections("archive");
     if sections.is_empty() && document.problems().is_empty() {
         document.report(
@@ -334,15 +345,17 @@ fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duratio
                     &format!("id = {id} stands in another [[archive]] section already"),
                 );
             }
-            let endpoint_url = section.string("endpoint_url");
-            if let Some(url) = &endpoint_url
-                && !(url.starts_with("http://") || url.starts_with("https://"))
-            {
-                section.complain(
-                    "endpoint_url",
-                    &format!("endpoint_url = \"{url}\" must start with http:// or https://"),
-                );
-            }
+            let Reach {
+                endpoint_url,
+                region,
+                profile,
+                path_style,
+                sign_payload,
+                ca_bundle,
+                use_fips_endpoint,
+                use_dualstack_endpoint,
+                use_accelerate_endpoint,
+            } = Reach::read(&section, bucket.as_deref().unwrap_or_default(), variables);
             let target = TargetOptions {
                 archive_id: ArchiveId::new(id.unwrap_or(1))?,
                 bucket: bucket.clone().unwrap_or_default(),
@@ -350,11 +363,10 @@ fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duratio
                 layout: section
                     .choice("layout", &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)])
                     .unwrap_or_default(),
-                // Only AWS resolves a host name for each bucket.
-                path_style: section.bool("path_style").unwrap_or(endpoint_url.is_some()),
+                path_style,
                 endpoint_url,
-                region: section.string("region"),
-                profile: section.string("profile"),
+                region,
+                profile,
                 checksum: section
                     .choice(
                         "checksum",
@@ -366,19 +378,39 @@ fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duratio
                         ],
                     )
                     .unwrap_or_default(),
-                sign_payload: section.bool("sign_payload").unwrap_or(false),
+                sign_payload,
                 connect_timeout,
-                ca_bundle: section.string("ca_bundle").and_then(|path| {
-                    CaBundle::read(Path::new(&path))
-                        .inspect_err(|error| section.complain("ca_bundle", &format!("ca_bundle: {error}")))
-                        .ok()
-                }),
+                ca_bundle,
                 proxy: section.string("proxy").filter(|url| {
                     check_proxy(url)
                         .inspect_err(|error| section.complain("proxy", &format!("proxy = \"{url}\": {error}")))
                         .is_ok()
                 }),
                 choices: choices(&section),
+                requester_pays: section.bool("requester_pays").unwrap_or(false),
+                conditions: section
+                    .choice(
+                        "conditions",
+                        &[
+                            ("auto", Conditions::Auto),
+                            ("require", Conditions::Require),
+                            ("look", Conditions::Look),
+                        ],
+                    )
+                    .unwrap_or_default(),
+                verify_imported: section
+                    .choice(
+                        "verify_imported",
+                        &[
+                            ("always", VerifyImported::Always),
+                            ("if-free", VerifyImported::IfFree),
+                            ("never", VerifyImported::Never),
+                        ],
+                    )
+                    .unwrap_or_default(),
+                use_fips_endpoint,
+                use_dualstack_endpoint,
+                use_accelerate_endpoint,
                 upload_bandwidth: section.size("upload_bandwidth", MIN_RATE..=MAX_RATE),
                 download_bandwidth: section.size("download_bandwidth", MIN_RATE..=MAX_RATE),
             };

@@ -139,3 +139,92 @@ fn what_is_asked_of_the_store_is_checked_when_it_is_read() {
     assert!(matches!(choices.encryption, crate::store::Encryption::Customer(_)));
     assert_eq!(choices.tags.len(), 2);
 }
+
+#[test]
+fn what_is_asked_of_a_store_has_safe_defaults_and_words() {
+    use crate::store::{Conditions, VerifyImported};
+    let target = |more: &str| parse(&format!("{MINIMAL}{more}"), None).unwrap().targets.remove(0);
+    let usual = target("");
+    assert_eq!(
+        (usual.requester_pays, usual.conditions, usual.verify_imported),
+        (false, Conditions::Auto, VerifyImported::Always)
+    );
+    let other = target("requester_pays = true\nconditions = 'require'\nverify_imported = 'if-free'\n");
+    assert_eq!(
+        (other.requester_pays, other.conditions, other.verify_imported),
+        (true, Conditions::Require, VerifyImported::IfFree)
+    );
+    assert!(problems(&format!("{MINIMAL}conditions = 'maybe'\n"))[0].contains("expected one of \"auto\""));
+}
+
+/// As `load` does it, with these variables.
+fn among(text: &str, variables: &[(&str, &str)]) -> Result<(Settings, Vec<Lookup>), Vec<String>> {
+    let layer = Layer {
+        origin: "x.toml".into(),
+        text: text.to_owned(),
+    };
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    parse_layers(&[layer], None, &variables.collect())
+        .map_err(|problems| problems.into_iter().map(|problem| problem.what).collect())
+}
+
+#[test]
+fn the_surroundings_say_what_a_section_leaves_open_and_where_it_is_from() {
+    let variables = [
+        ("AWS_ENDPOINT_URL", "http://all:1"),
+        ("AWS_ENDPOINT_URL_S3", "http://s3:2"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_CONFIG_FILE", "/nonexistent"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
+    ];
+    let (settings, lookups) = among(MINIMAL, &variables).unwrap();
+    let target = &settings.targets[0];
+    assert_eq!(target.endpoint_url.as_deref(), Some("http://s3:2"));
+    assert_eq!(target.region.as_deref(), Some("eu-west-1"));
+    assert!(target.path_style, "as with an endpoint of the section's own");
+    let found = lookups.iter().find(|lookup| lookup.key == "endpoint_url").unwrap();
+    let (written, origin, line) = found.found.clone().unwrap();
+    assert_eq!(
+        (written.as_str(), origin.as_path(), line),
+        ("\"http://s3:2\"", Path::new("$AWS_ENDPOINT_URL_S3"), 0)
+    );
+    let (settings, _) = among(&format!("{MINIMAL}endpoint_url = 'http://own:3'\n"), &variables).unwrap();
+    assert_eq!(settings.targets[0].endpoint_url.as_deref(), Some("http://own:3"));
+    let (settings, _) = among(MINIMAL, &[("AWS_USE_FIPS_ENDPOINT", "TRUE")]).unwrap();
+    assert!(settings.targets[0].use_fips_endpoint);
+}
+
+#[test]
+fn endpoints_that_only_aws_has_are_refused_beside_another_one() {
+    let fips = [("AWS_USE_FIPS_ENDPOINT", "true")];
+    let own = format!("{MINIMAL}endpoint_url = 'http://own:3'\n");
+    let said = among(&own, &fips).unwrap_err().concat();
+    assert!(
+        said.contains("use_fips_endpoint = true (from $AWS_USE_FIPS_ENDPOINT) and endpoint_url exclude each other"),
+        "{said}"
+    );
+    assert!(among(&format!("{own}use_fips_endpoint = false\n"), &fips).is_ok());
+    let said = among(MINIMAL, &[("AWS_USE_DUALSTACK_ENDPOINT", "perhaps")])
+        .unwrap_err()
+        .concat();
+    assert!(said.contains("expected true or false"), "{said}");
+}
+
+#[test]
+fn a_bucket_that_can_not_be_reached_so_is_refused_when_it_is_read() {
+    let with = |bucket: &str, more: &str| {
+        let text = format!("[lustre]\nmount = '/mnt/lustre'\n[[archive]]\nid = 1\nbucket = '{bucket}'\n{more}");
+        problems(&text).concat()
+    };
+    let arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/lab";
+    assert_eq!(with(arn, ""), "");
+    assert!(
+        with(arn, "endpoint_url = 'http://minio:9000'\n").contains("is an ARN, which only AWS's own endpoints know")
+    );
+    assert!(with(arn, "path_style = true\n").contains("leave `path_style` out"));
+    assert!(with("arn:aws:s3::123456789012:accesspoint/m.mrap", "").contains("SigV4A"));
+    assert!(with("lab--use1-az4--x-s3", "").contains("is a directory bucket"));
+    assert!(with("arn:aws:s3", "").contains("no complete ARN"));
+}

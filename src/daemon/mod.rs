@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::outputs::Outputs;
-use self::reload::Reloader;
+use self::reload::{Missing, Reloader};
 use self::stages::{Registration, Stages};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
@@ -104,14 +104,11 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
     let mut hup = signal(SignalKind::hangup())?;
     let library = Library::open(&settings.library)?;
     let mount = Arc::new(Mount::open(library, &settings.mount)?);
-    let targets = Targets::default();
-    for options in &settings.targets {
-        targets.add(reload::find(options.clone()).await?);
-    }
+    let (targets, missing) = find_targets(settings, how).await?;
     tracing::info!(
         mount = %settings.mount.display(),
         fsname = mount.name(),
-        archives = ?settings.targets.iter().map(|t| t.archive_id.get()).collect::<Vec<_>>(),
+        archives = ?ids(&targets).iter().map(|id| id.get()).collect::<Vec<_>>(),
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
@@ -139,12 +136,12 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
         .metrics
         .map(|listen| MetricsServer::start(listen, sources).map_err(|source| DaemonError::Metrics { listen, source }));
     let _metrics = metrics.transpose()?;
-    let Some(agent) = register(settings, &mount, &mut signals).await? else {
+    let Some(agent) = register(settings, &mount, &targets, &mut signals).await? else {
         stages.stop(None, settings.drain_timeout, &mut signals).await;
         return Ok(());
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    stages.inherit(&agent)?;
+    stages.inherit(&agent, &ids(&targets))?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     // Set once, here.
     let _first = link.set(Link {
@@ -173,7 +170,9 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
         read: reload,
         targets,
         nudge: registration.nudge(),
+        missing,
     };
+    drop(tokio::spawn(reloader.look_again()));
     let mut beat = tokio::time::interval(pulse.every());
     let result = loop {
         tokio::select! {
@@ -198,13 +197,44 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
     result
 }
 
+/// The archives' buckets. One that can't be used is no reason not to serve the others, as long as there are any.
+async fn find_targets(settings: &Settings, how: How) -> Result<(Targets, Missing), DaemonError> {
+    let (targets, missing) = (Targets::default(), Missing::default());
+    let mut refused = Vec::new();
+    for options in &settings.targets {
+        match reload::find(options.clone()).await {
+            Ok(target) => {
+                targets.add(target);
+            }
+            // A dry run is there to be told.
+            Err(error) if how.dry_run => return Err(error.into()),
+            Err(error) => refused.push((options.clone(), error)),
+        }
+    }
+    if targets.count() > 0 {
+        for (options, error) in refused {
+            missing.tell(options, &error);
+        }
+        return Ok((targets, missing));
+    }
+    match refused.into_iter().next() {
+        Some((_, error)) => Err(error.into()),
+        None => Ok((targets, missing)),
+    }
+}
+
+fn ids(targets: &Targets) -> Vec<ArchiveId> {
+    targets.all().iter().map(|target| target.options().archive_id).collect()
+}
+
 /// Registers; waits for a coordinator that is stopped. `None`: told to end meanwhile.
 async fn register(
     settings: &Settings,
     mount: &Arc<Mount>,
+    targets: &Targets,
     signals: &mut Signals,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
-    let archives: Vec<ArchiveId> = settings.targets.iter().map(|target| target.archive_id).collect();
+    let archives = ids(targets);
     let mut pause = REGISTER_PAUSE;
     loop {
         let (mount, archives) = (Arc::clone(mount), archives.clone());

@@ -1,12 +1,98 @@
-//! SIGHUP: what can change while it runs changes; what can't is said.
+//! SIGHUP: what can change while it runs changes; what can't is said. And archives that could not be used are looked at
+//! again.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{CHECK, Reload};
 use crate::config::Settings;
 use crate::lustre::Nudge;
 use crate::store::{StartError, Target, TargetOptions, Targets};
 use crate::telemetry;
+use crate::types::ArchiveId;
+
+/// Between two looks at archives that could not be used: at first, and in the end.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+const LOOK_LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Archives of the configuration that can't be used yet. The coordinator is not told of them, so their actions wait
+/// there, or go to other movers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Missing(Arc<Mutex<BTreeMap<ArchiveId, Absent>>>);
+
+#[derive(Debug)]
+struct Absent {
+    options: TargetOptions,
+    /// Why, as it was last said.
+    why: String,
+}
+
+impl Missing {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ArchiveId, Absent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are looked at from now on.
+    fn insert(&self, options: TargetOptions) {
+        let why = String::new();
+        self.lock().insert(options.archive_id, Absent { options, why });
+    }
+
+    /// Says why one can't be used, unless it was said before.
+    pub(super) fn tell(&self, options: TargetOptions, error: &StartError) {
+        let why = error.to_string();
+        let id = options.archive_id;
+        let former = self.lock().insert(
+            id,
+            Absent {
+                options,
+                why: why.clone(),
+            },
+        );
+        if former.is_none_or(|former| former.why != why) {
+            tracing::error!(
+                archive = id.get(),
+                error = why,
+                "an archive is not added; going on without it and trying again"
+            );
+        }
+    }
+
+    /// Those that the configuration has no more are forgotten.
+    fn only(&self, all: &[TargetOptions]) {
+        self.lock()
+            .retain(|id, _| all.iter().any(|options| options.archive_id == *id));
+    }
+
+    /// `false`: the configuration wants it otherwise by now, or not at all.
+    fn is_wanted(&self, options: &TargetOptions) -> bool {
+        let missing = self.lock();
+        missing
+            .get(&options.archive_id)
+            .is_some_and(|absent| absent.options == *options)
+    }
+
+    fn found(&self, id: ArchiveId) {
+        self.lock().remove(&id);
+    }
+
+    fn all(&self) -> Vec<TargetOptions> {
+        self.lock().values().map(|absent| absent.options.clone()).collect()
+    }
+}
+
+/// Looks again at those that could not be used, as long as the daemon runs.
+async fn look_again(missing: Missing, targets: Targets, nudge: Nudge) {
+    let mut pause = LOOK_PAUSE;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_LONGEST_PAUSE);
+        for options in missing.all() {
+            add(options, missing.clone(), targets.clone(), nudge.clone()).await;
+        }
+    }
+}
 
 /// What a reload reaches.
 pub(super) struct Reloader<'a> {
@@ -14,9 +100,15 @@ pub(super) struct Reloader<'a> {
     pub(super) read: Reload<'a>,
     pub(super) targets: Targets,
     pub(super) nudge: Nudge,
+    pub(super) missing: Missing,
 }
 
 impl Reloader<'_> {
+    /// What looks again at the archives that could not be used, as long as the daemon runs.
+    pub(super) fn look_again(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        look_again(self.missing.clone(), self.targets.clone(), self.nudge.clone())
+    }
+
     /// Reads the configuration again. Nobody waits for what asks a store: it goes on behind.
     pub(super) fn reload(&self) {
         let mut new = match (self.read)() {
@@ -41,8 +133,11 @@ impl Reloader<'_> {
                 None => true,
             };
         }
+        self.missing.only(&new.targets);
         for options in std::mem::take(&mut new.targets) {
-            drop(tokio::spawn(add(options, self.targets.clone(), self.nudge.clone())));
+            self.missing.insert(options.clone());
+            let (missing, targets, nudge) = (self.missing.clone(), self.targets.clone(), self.nudge.clone());
+            drop(tokio::spawn(add(options, missing, targets, nudge)));
         }
         let running = self.running;
         if new.log_level != running.log_level {
@@ -74,17 +169,23 @@ fn adjust(target: &Target, mut new: TargetOptions) -> bool {
     new != *options
 }
 
-/// An archive that was not there when the daemon started.
-async fn add(options: TargetOptions, targets: Targets, nudge: Nudge) {
+/// An archive that was not there when the daemon started, or could not be used then.
+async fn add(options: TargetOptions, missing: Missing, targets: Targets, nudge: Nudge) {
     let id = options.archive_id;
-    match find(options).await {
+    let found = find(options.clone()).await;
+    if !missing.is_wanted(&options) {
+        return;
+    }
+    match found {
         // Another reload may have been faster.
         Ok(target) => {
+            missing.found(id);
             if targets.add(target) {
+                tracing::info!(archive = id.get(), "an archive is added");
                 nudge.add(id);
             }
         }
-        Err(error) => tracing::error!(archive = id.get(), %error, "an archive is not added; going on without it"),
+        Err(error) => missing.tell(options, &error),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::lustre::{Agent, Nudge, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::Targets;
 use crate::transfer::Stop;
-use crate::types::{Extent, HsmErrno};
+use crate::types::{ArchiveId, Extent, HsmErrno};
 use crate::worker::{Crew, Settler, Site, Tally, Witnesses};
 
 /// For running actions that were told to stop: an abort of an upload each.
@@ -126,8 +126,15 @@ impl Stages {
 
     /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
-    pub(super) fn inherit(&self, agent: &Arc<Agent>) -> std::io::Result<()> {
+    /// `served`: what is of another archive stays in the journal, for a daemon that can use it.
+    pub(super) fn inherit(&self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<()> {
         let mut items = self.site.journal.unfinished();
+        let all = items.len();
+        items.retain(|item| item.archive_id.is_none_or(|id| served.contains(&id)));
+        if items.len() < all {
+            let actions = all - items.len();
+            tracing::warn!(actions, "left in the journal: their archive can't be used now");
+        }
         if items.is_empty() {
             return Ok(());
         }

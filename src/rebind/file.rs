@@ -267,7 +267,9 @@ fn judge(
         // The store keeps none: the bytes themselves are the proof.
         (Some(_), None) => {
             rebind.count(|counts| counts.bytes += new.size);
-            verify(lane, &rebind.control, &new)?;
+            if !verify(lane, &rebind.control, &new)? {
+                return this("can't be proved: nothing tells what its bytes are".into());
+            }
         }
         (None, _) if new.etag == old.etag => {}
         (None, _) => {

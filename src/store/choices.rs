@@ -151,6 +151,30 @@ impl Ask {
     }
 }
 
+/// What is done about writes that demand something of their key (`If-Match`, `If-None-Match`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Conditions {
+    /// The store must heed them; one that ignores them is refused.
+    Require,
+    /// They are not relied on: keys are looked at before they are written.
+    Look,
+    /// As the store was found to be.
+    #[default]
+    Auto,
+}
+
+/// When an object that others wrote is proved by what the store knows of it, before its file is restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum VerifyImported {
+    /// Wherever there is any proof, also one that costs a request or a sum over the bytes.
+    #[default]
+    Always,
+    /// By what comes with the answers that are needed anyway.
+    IfFree,
+    /// By size and ETag alone.
+    Never,
+}
+
 /// The three headers of a customer's key: algorithm, key, MD5 of the key.
 pub(super) type CustomerHeaders = (Option<String>, Option<String>, Option<String>);
 

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, ServerSideEncryption};
 use bytes::Bytes;
 
 use super::choices::Ask;
 use super::{
-    Checksum, ChecksumKind, Condition, Download, Limits, ObjectInfo, ObjectKey, Payload, StoreError, Stored,
-    TargetOptions, Thawing,
+    Algorithm, Checksum, ChecksumKind, Condition, Dialect, Download, Evidence, Habit, Limits, Location, ObjectInfo,
+    ObjectKey, Payload, StoreError, Stored, TargetOptions, Thawing,
 };
 
 // The SDK's request builders have the same setters and no trait in common.
@@ -60,7 +60,7 @@ pub(super) use {send_payload, with_choices, with_customer_key};
 pub struct Store {
     client: Client,
     target: Arc<TargetOptions>,
-    unconditional: Arc<AtomicBool>,
+    dialect: Arc<Dialect>,
     limits: Arc<Limits>,
 }
 
@@ -68,15 +68,21 @@ impl Store {
     pub(super) const fn new(
         client: Client,
         target: Arc<TargetOptions>,
-        unconditional: Arc<AtomicBool>,
+        dialect: Arc<Dialect>,
         limits: Arc<Limits>,
     ) -> Self {
         Self {
             client,
             target,
-            unconditional,
+            dialect,
             limits,
         }
+    }
+
+    /// What the store does otherwise than S3, as far as it is known.
+    #[must_use]
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
     }
 
     /// How fast it may be used.
@@ -88,12 +94,12 @@ impl Store {
     /// Whether writes can demand something of the key. `false` once the store has said that it can't.
     #[must_use]
     pub fn has_conditions(&self) -> bool {
-        !self.unconditional.load(Ordering::Relaxed)
+        !self.dialect.has(Habit::NoConditions)
     }
 
     /// Remembers, for all threads, that the store knows no conditional writes.
     pub fn lacks_conditions(&self) {
-        if !self.unconditional.swap(true, Ordering::Relaxed) {
+        if self.dialect.learn(Habit::NoConditions) {
             tracing::warn!(
                 bucket = self.target.bucket,
                 "the store knows no conditional writes: keys are looked at before they are written, which leaves a \
@@ -135,7 +141,8 @@ impl Store {
     where
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
-        let (if_match, if_none_match) = condition.headers();
+        let (if_match, if_none_match) = self.demands(condition);
+        let framing = self.framing(&payload);
         let request = self
             .client
             .put_object()
@@ -145,41 +152,80 @@ impl Store {
             .set_if_none_match(if_none_match)
             .set_metadata(Some(metadata));
         let request = with_choices!(request, self.target.choices);
-        let answer =
-            send_payload!(self, request, payload).map_err(|error| StoreError::from_sdk("PutObject", &error))?;
+        let answer = match send_payload!(self, request, payload) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = StoreError::from_sdk("PutObject", &error);
+                return Err(self.objection(error, framing, key, condition).await);
+            }
+        };
+        self.took(framing);
         Ok(Stored {
-            etag: etag("PutObject", answer.e_tag)?,
+            etag: self.etag("PutObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })
     }
 
-    /// Reads `length` bytes from `offset` of exactly the object with `etag`.
+    /// Reads `length` bytes from `offset` of exactly that object.
     ///
     /// # Errors
-    /// [`StoreError::Precondition`] when it is another object now.
-    pub async fn get(
-        &self,
-        key: &ObjectKey,
-        version: Option<&str>,
-        etag: &str,
-        offset: u64,
-        length: u64,
-    ) -> Result<Download, StoreError> {
+    /// [`StoreError::Precondition`] when it is another object now, [`StoreError::RangeIgnored`] where the store sends
+    /// nothing but whole objects.
+    pub async fn get(&self, from: &Location, offset: u64, length: u64) -> Result<Download, StoreError> {
+        const OPERATION: &str = "GetObject";
+        // A store that knows no ranges can be asked for this one.
+        let whole = offset == 0 && length == from.size;
+        if !whole && self.dialect.has(Habit::RangesIgnored) {
+            return Err(StoreError::RangeIgnored { operation: OPERATION });
+        }
         let last = offset + length.saturating_sub(1);
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.target.bucket)
-            .key(key.as_str())
-            .set_version_id(version.map(str::to_owned))
-            .if_match(etag)
-            .range(format!("bytes={offset}-{last}"));
-        let answer = with_customer_key!(request, self.target.choices)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("GetObject", &error))?;
-        Ok(Download::new(answer.body))
+        let mut respelled = false;
+        let answer = loop {
+            let request = self
+                .client
+                .get_object()
+                .bucket(&self.target.bucket)
+                .key(from.key.as_str())
+                .set_version_id(from.version.clone())
+                .if_match(self.spelled(&from.etag))
+                .set_range((!whole).then(|| format!("bytes={offset}-{last}")));
+            let answer = with_customer_key!(request, self.target.choices).send().await;
+            match answer.map_err(|error| StoreError::from_sdk(OPERATION, &error)) {
+                Ok(answer) => break answer,
+                Err(StoreError::Precondition { .. })
+                    if !respelled && self.respell(&from.key, from.version.as_deref(), &from.etag).await =>
+                {
+                    respelled = true;
+                }
+                Err(error @ StoreError::RangeIgnored { .. }) => {
+                    if self.dialect.learn(Habit::RangesIgnored) {
+                        tracing::warn!(
+                            bucket = self.target.bucket,
+                            "the store ignores Range: objects are read whole, from their beginning, each on one connection"
+                        );
+                    }
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if self.etag(OPERATION, answer.e_tag)? != from.etag {
+            // If-Match was ignored, or the answer's own ETag is wrong: what is there now tells.
+            return match self.head(&from.key, from.version.as_deref()).await? {
+                found if found.etag == from.etag => Err(StoreError::NotS3 {
+                    operation: OPERATION,
+                    what: "its ETag is not the object's".into(),
+                }),
+                _ => Err(StoreError::Precondition { operation: OPERATION }),
+            };
+        }
+        let encoding = answer.content_encoding.filter(|encoding| encoding != "identity");
+        let body = Download::new(answer.body, encoding);
+        match answer.content_length.map(u64::try_from) {
+            Some(Ok(sent)) if sent != length => Err(body.other_length(&format!("{sent} bytes"), length)),
+            _ => Ok(body),
+        }
     }
 
     /// What is at the key (or that version of it), without its body.
@@ -187,33 +233,58 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when nothing is.
     pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
-        let request = self
-            .client
-            .head_object()
-            .bucket(&self.target.bucket)
-            .key(key.as_str())
-            .set_version_id(version.map(str::to_owned))
-            .checksum_mode(ChecksumMode::Enabled);
-        let answer = with_customer_key!(request, self.target.choices)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("HeadObject", &error))?;
+        let answer = self.head_part(key, version, None).await?;
+        let evidence = evidence(&answer);
         let class = answer.storage_class.as_ref().map(|class| class.as_str().to_owned());
         let archive_tier = answer.archive_status.as_ref().map(|tier| tier.as_str().to_owned());
         Ok(ObjectInfo {
-            size: answer
-                .content_length
-                .and_then(|n| u64::try_from(n).ok())
-                .ok_or_else(|| missing("HeadObject", "a length"))?,
-            etag: etag("HeadObject", answer.e_tag)?,
+            size: length_of(&answer)?,
+            etag: self.etag("HeadObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
-            checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
+            checksum: evidence.iter().find_map(Evidence::as_checksum),
+            evidence,
             modified: answer.last_modified.map(|time| time.secs()),
             thawing: Thawing::of(class.as_deref(), archive_tier.as_deref(), answer.restore.as_deref()),
             class,
             archive_tier,
             metadata: answer.metadata.unwrap_or_default(),
         })
+    }
+
+    /// Bytes of the first of the parts that an object was uploaded in. `None`: the store does not tell.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn part_size(&self, from: &Location) -> Result<Option<u64>, StoreError> {
+        let answer = self.head_part(&from.key, from.version.as_deref(), Some(1)).await?;
+        // One that does not know the question tells of the whole.
+        let size = length_of(&answer)?;
+        Ok((size < from.size || answer.parts_count == Some(1)).then_some(size))
+    }
+
+    async fn head_part(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+        part: Option<i32>,
+    ) -> Result<HeadObjectOutput, StoreError> {
+        // Stores without checksums refuse the question, too.
+        let mode = (self.target.checksum != ChecksumKind::None).then_some(ChecksumMode::Enabled);
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.target.bucket)
+            .key(key.as_str())
+            .set_version_id(version.map(str::to_owned))
+            .set_part_number(part)
+            .set_checksum_mode(mode);
+        match with_customer_key!(request, self.target.choices).send().await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let refusal = StoreError::from_sdk("HeadObject", &error);
+                Err(Box::pin(self.explained(refusal)).await)
+            }
+        }
     }
 
     /// Asks for a readable copy of an object in an archive class, in the way that the class of what was `found` there
@@ -250,34 +321,73 @@ impl Store {
     /// # Errors
     /// [`StoreError::Precondition`] when another object has taken the key.
     pub async fn delete(&self, key: &ObjectKey, version: Option<&str>, etag: Option<&str>) -> Result<(), StoreError> {
-        let result = self
-            .client
-            .delete_object()
-            .bucket(&self.target.bucket)
-            .key(key.as_str())
-            .set_version_id(version.map(str::to_owned))
-            .set_if_match(if version.is_some() {
-                None
-            } else {
-                etag.map(str::to_owned)
-            })
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("DeleteObject", &error));
-        match result {
-            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let mut respelled = false;
+        loop {
+            let etag = etag.filter(|_| version.is_none());
+            let result = self
+                .client
+                .delete_object()
+                .bucket(&self.target.bucket)
+                .key(key.as_str())
+                .set_version_id(version.map(str::to_owned))
+                .set_if_match(etag.map(|etag| self.spelled(etag)))
+                .send()
+                .await
+                .map_err(|error| StoreError::from_sdk("DeleteObject", &error));
+            return match (result, etag) {
+                (Ok(_) | Err(StoreError::NotFound { .. }), _) => Ok(()),
+                (Err(StoreError::Precondition { .. }), Some(etag))
+                    if !respelled && self.respell(key, None, etag).await =>
+                {
+                    respelled = true;
+                    continue;
+                }
+                (Err(error), _) => Err(error),
+            };
         }
     }
+}
+
+/// Asked for with checksum mode.
+fn length_of(answer: &HeadObjectOutput) -> Result<u64, StoreError> {
+    let length = answer.content_length.and_then(|n| u64::try_from(n).ok());
+    length.ok_or_else(|| missing("HeadObject", "a length"))
+}
+
+/// All that an answer says of the object's bytes, the best first: what costs nothing, what is of all bytes at once.
+fn evidence(answer: &HeadObjectOutput) -> Vec<Evidence> {
+    let composite = answer.checksum_type == Some(ChecksumType::Composite);
+    let told = [
+        (Algorithm::Crc64Nvme, &answer.checksum_crc64_nvme),
+        (Algorithm::Crc32c, &answer.checksum_crc32_c),
+        (Algorithm::Crc32, &answer.checksum_crc32),
+        (Algorithm::Sha256, &answer.checksum_sha256),
+        (Algorithm::Sha512, &answer.checksum_sha512),
+        (Algorithm::Sha1, &answer.checksum_sha1),
+        (Algorithm::Md5, &answer.checksum_md5),
+    ];
+    let sums = told.into_iter().filter_map(|(algorithm, text)| {
+        let text = text.as_deref()?;
+        Evidence::from_header(algorithm, text, composite)
+    });
+    let mut all: Vec<_> = sums.collect();
+    // With a key of KMS or the customer's an ETag is no MD5.
+    let sealed = answer.sse_customer_algorithm.is_some()
+        || !matches!(answer.server_side_encryption, None | Some(ServerSideEncryption::Aes256));
+    all.extend(
+        answer
+            .e_tag
+            .as_deref()
+            .filter(|_| !sealed)
+            .and_then(Evidence::from_etag),
+    );
+    all.sort_by_key(|evidence| evidence.parts.is_some());
+    all
 }
 
 /// "null" is whatever is there while versioning is suspended: no name for one version.
 pub(super) fn exact_version(id: Option<String>) -> Option<String> {
     id.filter(|id| id != "null")
-}
-
-pub(super) fn etag(operation: &'static str, etag: Option<String>) -> Result<String, StoreError> {
-    etag.ok_or_else(|| missing(operation, "an ETag"))
 }
 
 pub(super) fn missing(operation: &'static str, what: &str) -> StoreError {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::types::MetadataDirective;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::client::{etag, exact_version, with_choices, with_customer_key};
+use super::client::{exact_version, with_choices, with_customer_key};
 use super::{Checksum, Condition, Location, ObjectKey, Store, StoreError, Stored};
 
 /// In a copy's source, which is a header.
@@ -43,7 +43,7 @@ impl Store {
             source.push_str("?versionId=");
             source.extend(utf8_percent_encode(version, IN_SOURCE));
         }
-        let (if_match, if_none_match) = condition.headers();
+        let (if_match, if_none_match) = self.demands(condition);
         let (algorithm, key, md5) = target.choices.customer();
         let request = self
             .client()
@@ -51,7 +51,7 @@ impl Store {
             .bucket(&target.bucket)
             .key(to.as_str())
             .copy_source(source)
-            .copy_source_if_match(&from.etag)
+            .copy_source_if_match(self.spelled(&from.etag))
             .set_copy_source_sse_customer_algorithm(algorithm)
             .set_copy_source_sse_customer_key(key)
             .set_copy_source_sse_customer_key_md5(md5)
@@ -68,7 +68,7 @@ impl Store {
             .copy_object_result
             .unwrap_or_else(|| aws_sdk_s3::types::CopyObjectResult::builder().build());
         Ok(Stored {
-            etag: etag(OPERATION, result.e_tag)?,
+            etag: self.etag(OPERATION, result.e_tag)?,
             version: exact_version(answer.version_id),
             checksum: result.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
         })

@@ -1,6 +1,9 @@
 //! An archive's credentials, for all threads: fetched on the control runtime (the chain's connections live there), kept
-//! until they are about to expire, replaced at a reload. The SDK's own cache is for each client and knows no reload.
+//! until they are about to expire or the store does not take them, replaced at a reload. The SDK's own cache is for each
+//! client, and knows neither a reload nor a store's refusal.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,6 +11,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as ProvideFuture;
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
+
+use super::error::chain;
 
 /// New ones are fetched so long before the old ones expire.
 const EARLY: Duration = Duration::from_secs(60);
@@ -17,6 +22,12 @@ const ENDLESS: Duration = Duration::from_secs(900);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After a question in vain, while the old ones hold.
 const PAUSE: Duration = Duration::from_secs(30);
+/// After a question in vain when none hold: whoever waited for it has its answer, too.
+const SHORT_PAUSE: Duration = Duration::from_secs(2);
+/// The store says that they are expired: their source is not asked more often than this.
+const AGAIN: Duration = Duration::from_secs(2);
+/// The store refuses them, and the source gave the same ones at the last such question.
+const RARELY: Duration = Duration::from_secs(20);
 
 /// Asks a source, and not for ever.
 pub(super) async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, CredentialsError> {
@@ -24,12 +35,45 @@ pub(super) async fn ask(provider: &SharedCredentialsProvider) -> Result<Credenti
     asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(PATIENCE)))
 }
 
-#[derive(Debug)]
+/// Makes the chain of sources anew: one that was asked keeps what it read of the shared files for ever. `None`: the one
+/// that is there will do.
+pub(super) type Chain = Box<dyn Fn() -> ChainFuture + Send + Sync>;
+/// What comes of it.
+pub(super) type ChainFuture = Pin<Box<dyn Future<Output = Option<SharedCredentialsProvider>> + Send>>;
+
 pub(super) struct Keeper {
     runtime: tokio::runtime::Handle,
+    chain: Chain,
     kept: RwLock<Kept>,
     /// One asks, the others wait for what it gets.
     fetching: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Keeper").field(&self.kept).finish()
+    }
+}
+
+/// How sure it is that the store does not take credentials for what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Doubt {
+    /// It says that they are expired.
+    Expired,
+    /// It does not know them, or refuses without a word.
+    Refused,
+}
+
+/// Tells credentials apart without showing them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mark(u64);
+
+impl Mark {
+    pub(super) fn new(key: &str, token: Option<&str>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (key, token).hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -39,13 +83,20 @@ struct Kept {
     since: Instant,
     /// The source has failed: it is not asked before then.
     pause: Option<Instant>,
+    /// Why it failed, where none hold.
+    failure: Option<String>,
+    /// The store did not take them: the source is asked before they are used again.
+    doubted: bool,
+    /// When the source was last asked for such a reason, and gave the same or none.
+    examined: Option<Instant>,
 }
 
 impl Keeper {
     /// Must be made on the control runtime.
-    pub(super) fn new(provider: SharedCredentialsProvider, credentials: Credentials) -> Arc<Self> {
+    pub(super) fn new(chain: Chain, provider: SharedCredentialsProvider, credentials: Credentials) -> Arc<Self> {
         Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
+            chain,
             kept: RwLock::new(Kept::new(provider, credentials)),
             fetching: tokio::sync::Mutex::default(),
         })
@@ -58,6 +109,25 @@ impl Keeper {
         let differ = key_of(&self.kept().credentials) != key_of(&new.credentials);
         self.keep(new);
         differ
+    }
+
+    /// The store did not take credentials. `true`: the next request may go with other ones, since the source is asked
+    /// before it, or has given others meanwhile; so the same request is worth another try. `false`: the source was asked
+    /// just now and has nothing else.
+    pub(super) fn doubt(&self, used: Mark, doubt: Doubt) -> bool {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.doubted || kept.mark() != used {
+            return true;
+        }
+        let pause = match doubt {
+            Doubt::Expired => AGAIN,
+            Doubt::Refused => RARELY,
+        };
+        if kept.examined.is_some_and(|at| at.elapsed() < pause) {
+            return false;
+        }
+        kept.doubted = true;
+        true
     }
 
     fn kept(&self) -> Kept {
@@ -74,28 +144,62 @@ impl Keeper {
         if kept.are_fresh() {
             return Ok(kept.credentials);
         }
-        let provider = kept.provider.clone();
+        if let Some(failure) = kept.failed_just_now() {
+            return Err(CredentialsError::provider_error(failure));
+        }
+        // Of a file, it would give the same again.
+        let anew = (kept.doubted || kept.credentials.expiry().is_none()).then(|| (self.chain)());
+        let former = kept.provider.clone();
         let fetched = self
             .runtime
-            .spawn(async move { ask(&provider).await })
+            .spawn(async move {
+                let provider = match anew {
+                    Some(chain) => chain.await.unwrap_or(former),
+                    None => former,
+                };
+                let credentials = ask(&provider).await?;
+                Ok::<_, CredentialsError>((provider, credentials))
+            })
             .await
             .map_err(CredentialsError::unhandled)?;
         match fetched {
-            Ok(credentials) => {
-                self.keep(Kept::new(kept.provider, credentials.clone()));
+            Ok((provider, credentials)) => {
+                let mut new = Kept::new(provider, credentials.clone());
+                if kept.doubted {
+                    if new.mark() == kept.mark() {
+                        new.examined = Some(Instant::now());
+                    } else {
+                        tracing::info!("the store did not take the credentials; their source has new ones");
+                    }
+                }
+                self.keep(new);
                 Ok(credentials)
             }
             // They still hold for a moment, and their source may be back by then.
             Err(error) if kept.hold() => {
-                tracing::warn!(%error, "no new credentials; using the ones before until they expire");
+                tracing::warn!(
+                    error = chain(&error),
+                    "no new credentials; using the ones before until they expire"
+                );
                 let credentials = kept.credentials.clone();
                 self.keep(Kept {
                     pause: Some(Instant::now() + PAUSE),
+                    examined: kept.doubted.then(Instant::now),
+                    doubted: false,
                     ..kept
                 });
                 Ok(credentials)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                let failure = chain(&error);
+                tracing::warn!(error = failure, "no credentials; requests wait for them");
+                self.keep(Kept {
+                    pause: Some(Instant::now() + SHORT_PAUSE),
+                    failure: Some(failure),
+                    ..kept
+                });
+                Err(error)
+            }
         }
     }
 }
@@ -107,17 +211,35 @@ impl Kept {
             credentials,
             since: Instant::now(),
             pause: None,
+            failure: None,
+            doubted: false,
+            examined: None,
         }
     }
 
+    fn mark(&self) -> Mark {
+        Mark::new(self.credentials.access_key_id(), self.credentials.session_token())
+    }
+
     fn are_fresh(&self) -> bool {
-        if self.pause.is_some_and(|until| Instant::now() < until) {
+        if self.doubted {
+            return false;
+        }
+        if self.pauses() {
             return self.hold();
         }
         match self.credentials.expiry() {
             Some(expiry) => expiry > SystemTime::now() + EARLY,
             None => self.since.elapsed() < ENDLESS,
         }
+    }
+
+    fn failed_just_now(&self) -> Option<String> {
+        self.failure.clone().filter(|_| self.pauses())
+    }
+
+    fn pauses(&self) -> bool {
+        self.pause.is_some_and(|until| Instant::now() < until)
     }
 
     fn hold(&self) -> bool {
@@ -181,8 +303,24 @@ mod tests {
             given: AtomicU32::new(0),
             last,
         });
+        of(provider).await
+    }
+
+    async fn of(provider: SharedCredentialsProvider) -> Arc<Keeper> {
         let first = provider.provide_credentials().await.unwrap();
-        Keeper::new(provider, first)
+        Keeper::new(
+            Box::new(|| -> ChainFuture { Box::pin(async { None }) }),
+            provider,
+            first,
+        )
+    }
+
+    fn fixed(key: &str) -> Credentials {
+        Credentials::new(key, "secret", None, None, "test")
+    }
+
+    fn mark(key: &str) -> Mark {
+        Mark::new(key, None)
     }
 
     async fn key(keeper: &Keeper) -> Result<String, CredentialsError> {
@@ -217,5 +355,41 @@ mod tests {
         assert!(!keeper.take_over(&other).await, "the same keys");
         assert_eq!(key(&keeper).await.unwrap(), "2", "by the new source");
         assert!(keeper.take_over(&other).await);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_does_not_take_is_asked_for_at_once() {
+        let keeper = keeper(None, 9).await;
+        assert!(keeper.doubt(mark("1"), Doubt::Expired));
+        assert!(keeper.doubt(mark("1"), Doubt::Expired), "by all who used them");
+        assert_eq!(key(&keeper).await.unwrap(), "2");
+        assert!(keeper.doubt(mark("1"), Doubt::Refused), "there are others already");
+        assert_eq!(key(&keeper).await.unwrap(), "2", "which nobody has doubted");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final_once_the_source_has_nothing_else() {
+        let keeper = of(SharedCredentialsProvider::new(fixed("1"))).await;
+        assert!(keeper.doubt(mark("1"), Doubt::Refused));
+        assert_eq!(key(&keeper).await.unwrap(), "1");
+        assert!(!keeper.doubt(mark("1"), Doubt::Refused));
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_remembers_its_files_is_made_anew() {
+        let chain =
+            || -> ChainFuture { Box::pin(async { Some(SharedCredentialsProvider::new(fixed("of the new file"))) }) };
+        let old = SharedCredentialsProvider::new(fixed("of the old file"));
+        let keeper = Keeper::new(Box::new(chain), old, fixed("of the old file"));
+        assert_eq!(key(&keeper).await.unwrap(), "of the old file");
+        assert!(keeper.doubt(mark("of the old file"), Doubt::Expired));
+        assert_eq!(key(&keeper).await.unwrap(), "of the new file");
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_away_is_asked_by_one_for_all() {
+        let keeper = keeper(Some(Duration::ZERO), 1).await;
+        assert!(key(&keeper).await.is_err());
+        assert!(keeper.kept().failed_just_now().is_some());
     }
 }

@@ -1,7 +1,11 @@
 //! What a store can answer, by what can be done about it.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::answer::{NotAnAnswer, told};
+use super::doubt::AskedAnew;
 
 /// An operation that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +96,28 @@ pub enum StoreError {
         /// How long it was waited.
         seconds: u64,
     },
+    /// Somebody else's answer, or none to this request.
+    #[error("{operation}: an answer that is not S3's: {what}")]
+    NotS3 {
+        /// The S3 operation.
+        operation: &'static str,
+        /// Status and type, or what does not fit.
+        what: String,
+    },
+    /// The store sends whole objects only.
+    #[error("{operation}: the store ignores Range and sends the whole object")]
+    RangeIgnored {
+        /// The S3 operation.
+        operation: &'static str,
+    },
+    /// The store wants the request in another form, which is known now: the next try has it.
+    #[error("{operation}: {what}")]
+    Learned {
+        /// The S3 operation.
+        operation: &'static str,
+        /// What was learned.
+        what: String,
+    },
 }
 
 impl StoreError {
@@ -99,13 +125,19 @@ impl StoreError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Stalled { .. } | Self::Corrupt { .. } => true,
+            Self::Throttled { .. }
+            | Self::Unavailable { .. }
+            | Self::Stalled { .. }
+            | Self::Corrupt { .. }
+            | Self::NotS3 { .. }
+            | Self::Learned { .. } => true,
             Self::NotFound { .. }
             | Self::NoSuchBucket { .. }
             | Self::Precondition { .. }
             | Self::Denied { .. }
             | Self::Frozen { .. }
             | Self::Unsupported { .. }
+            | Self::RangeIgnored { .. }
             | Self::Refused { .. } => false,
         }
     }
@@ -115,13 +147,49 @@ impl StoreError {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
+        match find::<NotAnAnswer>(error) {
+            Some(NotAnAnswer::RangeIgnored) => return Self::RangeIgnored { operation },
+            Some(NotAnAnswer::NotS3(what)) => {
+                let what = what.clone();
+                return Self::NotS3 { operation, what };
+            }
+            None => {}
+        }
         match error {
+            // Understood in no way: an error without one.
+            SdkError::ServiceError(service)
+                if service.raw().status().is_success() && service.err().code().is_none() =>
+            {
+                Self::NotS3 {
+                    operation,
+                    what: format!(
+                        "{}: {}",
+                        told(service.raw().status().as_u16(), service.raw().headers()),
+                        chain(error)
+                    ),
+                }
+            }
+            // The next request goes with credentials that were asked for anew.
+            _ if error
+                .raw_response()
+                .and_then(HttpResponse::extension::<AskedAnew>)
+                .is_some() =>
+            {
+                Self::Unavailable {
+                    operation,
+                    what: format!("credentials are asked for anew after {}", refusal(error)),
+                }
+            }
             SdkError::ServiceError(service) => Self::from_answer(
                 operation,
                 service.raw().status().as_u16(),
                 service.err().code().unwrap_or_default(),
                 service.err().message().unwrap_or_default(),
             ),
+            SdkError::ConstructionFailure(_) if lacks_credentials(error) => Self::Unavailable {
+                operation,
+                what: format!("no credentials: {}", chain(error)),
+            },
             SdkError::ConstructionFailure(_) => Self::Refused {
                 operation,
                 status: 0,
@@ -133,9 +201,9 @@ impl StoreError {
                 if status >= 400 {
                     Self::from_answer(operation, status, "", "")
                 } else {
-                    Self::Unavailable {
+                    Self::NotS3 {
                         operation,
-                        what: chain(error),
+                        what: format!("{}: {}", told(status, response.raw().headers()), chain(error)),
                     }
                 }
             }
@@ -178,11 +246,14 @@ impl StoreError {
                 | "RequestTimeout"
                 | "InternalError"
                 | "ExpiredToken"
+                | "ExpiredTokenException"
+                | "TokenRefreshRequired"
                 | "RequestExpired"
+                | "TemporaryRedirect"
                 | "RequestTimeTooSkewed",
                 _,
             )
-            | (_, 408 | 500..=599) => Self::Unavailable {
+            | (_, 307 | 408 | 500..=599) => Self::Unavailable {
                 operation,
                 what: format!("{status} {code}"),
             },
@@ -191,7 +262,8 @@ impl StoreError {
                 operation,
                 code: named("404"),
             },
-            ("PreconditionFailed", _) | (_, 412) => Self::Precondition { operation },
+            // Shorter than what was asked for: it is another object, too.
+            ("PreconditionFailed" | "InvalidRange", _) | (_, 412 | 416) => Self::Precondition { operation },
             ("AccessDenied", _) | (_, 401 | 403) => {
                 let (_, message) = owned();
                 Self::Denied {
@@ -253,6 +325,21 @@ pub enum StartError {
         /// " at ENDPOINT" where one is configured.
         at: String,
     },
+    /// The bucket is elsewhere.
+    #[error(
+        "archive {archive}: bucket '{bucket}' is in region '{region}', and was asked for in '{asked}'. Set \
+         `region = \"{region}\"` in the [[archive]] section"
+    )]
+    OtherRegion {
+        /// The archive id.
+        archive: u32,
+        /// As configured.
+        bucket: String,
+        /// Where it was looked for.
+        asked: String,
+        /// Where it is.
+        region: String,
+    },
     /// The store doesn't know the key or the signature.
     #[error(
         "archive {archive}: the store refuses our credentials for bucket '{bucket}' ({code}: {message}). \
@@ -280,6 +367,33 @@ pub enum StartError {
         /// The answer.
         source: StoreError,
     },
+}
+
+/// The first cause of that type.
+fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Status and code of an answer.
+fn refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> String {
+    let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
+    let code = match error {
+        SdkError::ServiceError(service) => service.err().code(),
+        _ => None,
+    };
+    format!("{status} {}", code.unwrap_or_default()).trim_end().to_owned()
+}
+
+/// Whether it came to no request because nobody gave credentials.
+fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    find::<CredentialsError>(error).is_some()
 }
 
 /// Every cause in one line: the SDK's own text is only "dispatch failure".
@@ -314,6 +428,8 @@ mod tests {
             (400, "BadDigest"),
             (403, "ExpiredToken"),
             (403, "RequestTimeTooSkewed"),
+            (400, "ExpiredToken"),
+            (307, "TemporaryRedirect"),
         ] {
             assert!(class(status, code).is_transient(), "{status} {code}");
         }

@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::types::EncodingType;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, etag};
 
 /// One object, as a listing or an inventory tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,7 +110,7 @@ impl Store {
                 Some(Entry {
                     key: decode(object.key?, encoded),
                     size: u64::try_from(object.size.unwrap_or(0)).unwrap_or(0),
-                    etag: object.e_tag,
+                    etag: object.e_tag.as_deref().map(etag::canonical),
                     modified: object.last_modified.map(|time| time.secs()),
                     class: object.storage_class.map(|class| class.as_str().to_owned()),
                 })

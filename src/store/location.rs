@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectInfo, ObjectKey};
+use super::{ObjectInfo, ObjectKey, etag};
 use crate::types::ArchiveId;
 
 const FORMAT: u32 = 1;
@@ -137,7 +137,7 @@ impl Location {
             archive_id: ArchiveId::new(record.archive).ok_or(InvalidLocation::Field("archive"))?,
             key: ObjectKey::new(record.key).map_err(|_| InvalidLocation::Field("key"))?,
             size: record.size,
-            etag: record.etag.into_owned(),
+            etag: etag::canonical(&record.etag),
             version: record.version,
             checksum,
             pinned: record.pinned,

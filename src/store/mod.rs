@@ -1,13 +1,19 @@
 //! The border to S3. What comes in: keys, bodies, conditions. What goes out: what was stored, bytes,
 //! errors by class. SDK types stay in here.
 
+mod answer;
 mod ca;
 mod choices;
 mod client;
 mod connection;
 mod copy;
 mod credentials;
+mod dialect;
+mod etag;
+mod evidence;
+mod doubt;
 mod error;
+mod headers;
 mod key;
 mod limits;
 mod list;
@@ -18,15 +24,19 @@ mod object;
 mod payload;
 mod proof;
 mod requests;
+mod spelling;
+mod surroundings;
 mod target;
 mod targets;
 mod told;
 
 pub use ca::{CaBundle, InvalidCaBundle};
-pub use choices::{Choices, CustomerKey, Encryption, Thaw, ThawTier};
+pub use choices::{Choices, Conditions, CustomerKey, Encryption, Thaw, ThawTier, VerifyImported};
 pub use client::Store;
 pub use connection::{Connections, check_proxy};
+pub use dialect::{Dialect, Habit};
 pub use error::{StartError, StoreError};
+pub use evidence::{Algorithm, Evidence, Judge};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};
 pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use list::{Entry, From as ListFrom, Page, Query};
@@ -37,6 +47,7 @@ pub use object::{Condition, Download, ObjectInfo, Stored, Thawing};
 pub use payload::Payload;
 pub use proof::{ChecksumKind, Proof, Prover};
 pub use requests::{Operation, Requests};
+pub use surroundings::{Around, Surroundings};
 pub use target::{Target, TargetOptions};
 pub use targets::Targets;
 pub use told::Told;

@@ -6,7 +6,8 @@ use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::client::{etag, exact_version, missing, send_payload, with_choices, with_customer_key};
+use super::client::{exact_version, missing, send_payload, with_choices, with_customer_key};
+use super::spelling::Framing;
 use super::{Checksum, ChecksumKind, Condition, ObjectKey, Payload, Proof, Store, StoreError, Stored};
 
 /// One part as the store confirmed it.
@@ -118,11 +119,18 @@ impl Store {
             .upload_id(&upload.0)
             .part_number(number);
         let request = with_customer_key!(request, self.target().choices);
-        let answer =
-            send_payload!(self, request, payload).map_err(|error| StoreError::from_sdk("UploadPart", &error))?;
+        let framing = self.framing(&payload);
+        let answer = match send_payload!(self, request, payload) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = StoreError::from_sdk("UploadPart", &error);
+                return Err(self.objection(error, framing, key, &Condition::None).await);
+            }
+        };
+        self.took(framing);
         Ok(StoredPart {
             number,
-            etag: etag("UploadPart", answer.e_tag)?,
+            etag: self.etag("UploadPart", answer.e_tag)?,
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
             proof: None,
         })
@@ -142,14 +150,14 @@ impl Store {
         whole: Checksum,
         condition: &Condition,
     ) -> Result<Stored, StoreError> {
-        let (if_match, if_none_match) = condition.headers();
+        let (if_match, if_none_match) = self.demands(condition);
         let full_object = self.target().checksum == ChecksumKind::Crc64Nvme;
         let parts = parts
             .iter()
             .map(|part| {
                 CompletedPart::builder()
                     .part_number(part.number)
-                    .e_tag(&part.etag)
+                    .e_tag(self.spelled_in_body(&part.etag))
                     .set_checksum_crc64_nvme(part.proof_of(ChecksumKind::Crc64Nvme))
                     .set_checksum_crc32_c(part.proof_of(ChecksumKind::Crc32c))
                     .set_checksum_sha256(part.proof_of(ChecksumKind::Sha256))
@@ -168,12 +176,15 @@ impl Store {
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build());
-        let answer = with_customer_key!(request, self.target().choices)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("CompleteMultipartUpload", &error))?;
+        let answer = match with_customer_key!(request, self.target().choices).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = StoreError::from_sdk("CompleteMultipartUpload", &error);
+                return Err(self.objection(error, Framing::None, key, condition).await);
+            }
+        };
         Ok(Stored {
-            etag: etag("CompleteMultipartUpload", answer.e_tag)?,
+            etag: self.etag("CompleteMultipartUpload", answer.e_tag)?,
             version: exact_version(answer.version_id),
             // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
@@ -201,7 +212,8 @@ impl Store {
                 .map_err(|error| StoreError::from_sdk("ListParts", &error))?;
             for part in answer.parts() {
                 if let (Some(number), Some(etag), Some(size)) = (part.part_number(), part.e_tag(), part.size()) {
-                    parts.push((number, etag.to_owned(), u64::try_from(size).unwrap_or(0)));
+                    let etag = self.etag("ListParts", Some(etag.to_owned()))?;
+                    parts.push((number, etag, u64::try_from(size).unwrap_or(0)));
                 }
             }
             let next = answer.next_part_number_marker().map(str::to_owned);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::{Checksum, Location, ObjectKey, StoreError, sidecar_of};
+use super::{Checksum, Evidence, Location, ObjectKey, StoreError, sidecar_of};
 use crate::types::ArchiveId;
 
 /// What a write demands of the key.
@@ -17,17 +17,6 @@ pub enum Condition {
     Absent,
     /// This object is there.
     Match(String),
-}
-
-impl Condition {
-    /// As If-Match and If-None-Match.
-    pub(super) fn headers(&self) -> (Option<String>, Option<String>) {
-        match self {
-            Self::None => (None, None),
-            Self::Absent => (None, Some("*".to_owned())),
-            Self::Match(etag) => (Some(etag.clone()), None),
-        }
-    }
 }
 
 /// An object as the store confirmed it.
@@ -52,6 +41,8 @@ pub struct ObjectInfo {
     pub version: Option<String>,
     /// Of the whole object, where the store has one.
     pub checksum: Option<Checksum>,
+    /// All that the store says of its bytes, the best first.
+    pub evidence: Vec<Evidence>,
     /// Last write, seconds since 1970.
     pub modified: Option<i64>,
     /// Storage class; not told of the standard one.
@@ -135,11 +126,33 @@ impl ObjectInfo {
 
 /// A body being received.
 #[derive(Debug)]
-pub struct Download(ByteStream);
+pub struct Download {
+    body: ByteStream,
+    /// As the answer has it, where there is one.
+    encoding: Option<String>,
+}
 
 impl Download {
-    pub(super) const fn new(body: ByteStream) -> Self {
-        Self(body)
+    pub(super) const fn new(body: ByteStream, encoding: Option<String>) -> Self {
+        Self { body, encoding }
+    }
+
+    /// The error for a body that is longer or shorter than it must be.
+    #[must_use]
+    pub fn other_length(&self, found: &str, expected: u64) -> StoreError {
+        let remedy = match &self.encoding {
+            Some(encoding) => format!(
+                "the object has Content-Encoding {encoding}, and the store or something before it unpacks it: turn \
+                 that off there, or store the object without Content-Encoding"
+            ),
+            None => "something between here and the store changes bodies (an object with Content-Encoding that is \
+                     unpacked on the way, a proxy): turn that off there"
+                .into(),
+        };
+        StoreError::Corrupt {
+            operation: "GetObject",
+            what: format!("{found} came where {expected} were asked for; {remedy}"),
+        }
     }
 
     /// The next bytes, `None` at the end.
@@ -147,7 +160,7 @@ impl Download {
     /// # Errors
     /// The connection broke.
     pub async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
-        let chunk = self.0.next().await?;
+        let chunk = self.body.next().await?;
         Some(chunk.map_err(|error| StoreError::Unavailable {
             operation: "GetObject",
             what: super::error::chain(&error),

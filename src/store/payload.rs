@@ -3,6 +3,9 @@
 //! The bytes are read once: what is sent is summed up as it goes and the sum follows in a trailer. The payload
 //! is not signed (`UNSIGNED-PAYLOAD`, or its form with a trailer): a SHA-256 of everything costs more than the
 //! rest of the request, and over TLS it proves nothing that the checksum does not.
+//!
+//! Stores limit the chunks: MinIO takes 16 MiB at most, AWS 8 KiB at least but for the last one. All of ours but the last
+//! have [`CHUNK`] bytes, whatever the pieces are in which the file is read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,6 +22,9 @@ use super::{ChecksumKind, Proof};
 
 type ProofAtEnd = Box<dyn Fn() -> Option<Proof> + Send + Sync>;
 
+/// Bytes of a chunk on the wire.
+const CHUNK: u64 = 8 << 20;
+
 /// What a PUT carries.
 pub enum Payload<B> {
     /// All of it, in memory.
@@ -32,13 +38,24 @@ pub enum Payload<B> {
         /// Asked for after the last one.
         proof: ProofAtEnd,
     },
+    /// The same, with the checksum of bytes that were read before: for stores that take no trailer.
+    Proven {
+        /// The bytes.
+        body: B,
+        /// How many.
+        length: u64,
+        /// Of all of them.
+        proof: Option<Proof>,
+    },
 }
 
 impl<B> std::fmt::Debug for Payload<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Whole(bytes, _) => write!(f, "Payload({} bytes)", bytes.len()),
-            Self::Stream { length, .. } => write!(f, "Payload({length} bytes as they come)"),
+            Self::Stream { length, .. } | Self::Proven { length, .. } => {
+                write!(f, "Payload({length} bytes as they come)")
+            }
         }
     }
 }
@@ -51,23 +68,24 @@ where
     pub(super) fn bare(self) -> ByteStream {
         match self {
             Self::Whole(bytes, _) => ByteStream::from(bytes),
-            Self::Stream { body, .. } => ByteStream::new(SdkBody::from_body_1_x(body)),
+            Self::Stream { body, .. } | Self::Proven { body, .. } => ByteStream::new(SdkBody::from_body_1_x(body)),
         }
     }
 
     /// With its checksum, and what must be done to the request.
     pub(super) fn sealed(self, kind: ChecksumKind) -> (ByteStream, Seal) {
+        let in_header =
+            |proof: Option<Proof>| Seal::Header(proof.and_then(|proof| Some((proof.kind.header()?, proof.value))));
         match (self, kind.header()) {
-            (Self::Whole(bytes, proof), _) => {
-                let header = proof.and_then(|proof| Some((proof.kind.header()?, proof.value)));
-                (ByteStream::from(bytes), Seal::Header(header))
-            }
+            (Self::Whole(bytes, proof), _) => (ByteStream::from(bytes), in_header(proof)),
+            (Self::Proven { body, proof, .. }, _) => (ByteStream::new(SdkBody::from_body_1_x(body)), in_header(proof)),
             (Self::Stream { body, .. }, None) => (ByteStream::new(SdkBody::from_body_1_x(body)), Seal::Header(None)),
             (Self::Stream { body, length, proof }, Some(name)) => {
                 let body = Chunked {
-                    state: State::Head(length),
+                    state: State::Head,
                     body,
-                    length,
+                    piece: Bytes::new(),
+                    left: length,
                     name,
                     value_length: kind.encoded_length(),
                     proof,
@@ -122,11 +140,14 @@ impl Intercept for Seal {
     }
 }
 
-/// One chunk that holds everything, then the trailer.
+/// The bytes in chunks, then the trailer.
 struct Chunked<B> {
     state: State,
     body: B,
-    length: u64,
+    /// Read and not yet sent.
+    piece: Bytes,
+    /// Bytes that no chunk was begun for.
+    left: u64,
     name: &'static str,
     value_length: u64,
     proof: ProofAtEnd,
@@ -134,25 +155,37 @@ struct Chunked<B> {
 
 #[derive(Clone, Copy)]
 enum State {
-    Head(u64),
-    Body,
+    Head,
+    /// So many bytes of the chunk are still to come.
+    Body(u64),
     Tail,
     End,
 }
 
-impl<B> Chunked<B> {
-    fn head(&self) -> String {
-        format!("{:x}\r\n", self.length)
-    }
+/// Of a chunk; the line end of the one before is its own business.
+fn head(length: u64) -> String {
+    format!("{length:x}\r\n")
+}
 
+impl<B> Chunked<B> {
     fn tail(&self) -> String {
         let value = (self.proof)().map(|proof| proof.value).unwrap_or_default();
-        format!("\r\n0\r\n{}:{value}\r\n\r\n", self.name)
+        format!("0\r\n{}:{value}\r\n\r\n", self.name)
     }
 
-    /// CR LF `0` CR LF name `:` value CR LF CR LF.
+    /// `0` CR LF name `:` value CR LF CR LF.
     const fn tail_length(&self) -> u64 {
-        5 + self.name.len() as u64 + 1 + self.value_length + 4
+        3 + self.name.len() as u64 + 1 + self.value_length + 4
+    }
+
+    /// On the wire, of the chunks that were not begun.
+    fn chunks_length(&self) -> u64 {
+        let framed = |length: u64| head(length).len() as u64 + length + 2;
+        let last = match self.left % CHUNK {
+            0 => 0,
+            last => framed(last),
+        };
+        self.left / CHUNK * framed(CHUNK) + last
     }
 }
 
@@ -169,22 +202,37 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         loop {
             match self.state {
-                State::Head(_) => {
-                    self.state = if self.length == 0 { State::Tail } else { State::Body };
-                    // An empty body has no chunk but the last, whose CR LF is the tail's first.
-                    if self.length > 0 {
-                        return Poll::Ready(Some(Ok(Frame::data(self.head().into()))));
-                    }
+                State::Head if self.left == 0 => self.state = State::Tail,
+                State::Head => {
+                    let length = self.left.min(CHUNK);
+                    self.left -= length;
+                    self.state = State::Body(length);
+                    return Poll::Ready(Some(Ok(Frame::data(head(length).into()))));
                 }
-                State::Body => match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                    Some(frame) => return Poll::Ready(Some(frame)),
-                    None => self.state = State::Tail,
+                State::Body(0) => {
+                    self.state = State::Head;
+                    return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"\r\n")))));
+                }
+                State::Body(open) if !self.piece.is_empty() => {
+                    let n = usize::try_from(open).unwrap_or(usize::MAX).min(self.piece.len());
+                    self.state = State::Body(open - n as u64);
+                    return Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(n)))));
+                }
+                State::Body(_) => match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(bytes) => self.piece = bytes,
+                        Err(_) => continue,
+                    },
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    None => {
+                        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                        self.state = State::End;
+                        return Poll::Ready(Some(Err(short)));
+                    }
                 },
                 State::Tail => {
                     self.state = State::End;
-                    let tail = self.tail();
-                    let tail = if self.length == 0 { tail[2..].to_owned() } else { tail };
-                    return Poll::Ready(Some(Ok(Frame::data(tail.into()))));
+                    return Poll::Ready(Some(Ok(Frame::data(self.tail().into()))));
                 }
                 State::End => return Poll::Ready(None),
             }
@@ -196,14 +244,13 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = match self.state {
-            State::Head(0) => self.tail_length() - 2,
-            State::Head(_) => self.head().len() as u64 + self.length + self.tail_length(),
-            State::Body => self.body.size_hint().exact().unwrap_or_default() + self.tail_length(),
-            State::Tail => self.tail_length(),
-            State::End => 0,
+        let begun = match self.state {
+            State::Head | State::Tail => 0,
+            // What is open of the chunk, and its line end.
+            State::Body(open) => open + 2,
+            State::End => return SizeHint::with_exact(0),
         };
-        SizeHint::with_exact(left)
+        SizeHint::with_exact(begun + self.chunks_length() + self.tail_length())
     }
 }
 
@@ -258,6 +305,57 @@ mod tests {
             assert_eq!(promised, bytes.len() as u64, "{kind:?}");
             assert!(bytes.starts_with(b"0\r\nx-amz-checksum-"), "{kind:?}");
         }
+    }
+
+    /// The sizes of the chunks of a body that is framed as it must be.
+    fn chunks(mut wire: &[u8]) -> Vec<u64> {
+        let mut sizes = Vec::new();
+        loop {
+            let end = wire.windows(2).position(|pair| pair == b"\r\n").unwrap();
+            let size = u64::from_str_radix(std::str::from_utf8(&wire[..end]).unwrap(), 16).unwrap();
+            wire = &wire[end + 2..];
+            if size == 0 {
+                return sizes;
+            }
+            sizes.push(size);
+            let size = usize::try_from(size).unwrap();
+            assert_eq!(&wire[size..size + 2], b"\r\n");
+            wire = &wire[size + 2..];
+        }
+    }
+
+    #[tokio::test]
+    async fn no_chunk_is_larger_than_what_stores_take_nor_smaller_but_for_the_last() {
+        static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+        for (pieces, rest, expected) in [
+            (8, 0, vec![CHUNK]),
+            (8, 1, vec![CHUNK, 1]),
+            (7, 1 << 19, vec![CHUNK - (1 << 19)]),
+            (32, 3, vec![CHUNK, CHUNK, CHUNK, CHUNK, 3]),
+        ] {
+            let mut all = vec![&ZEROS[..]; pieces];
+            all.insert(pieces / 2, &ZEROS[..rest]);
+            let (bytes, promised) = sent(all, ChecksumKind::Crc64Nvme).await;
+            assert_eq!(promised, bytes.len() as u64);
+            assert_eq!(chunks(&bytes), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_without_trailers_gets_the_checksum_in_a_header_and_the_bytes_as_they_are() {
+        let mut prover = Prover::new(ChecksumKind::Crc64Nvme);
+        prover.update(b"123456789");
+        let payload = Payload::Proven {
+            body: Pieces(vec![b"1234", b"56789"]),
+            length: 9,
+            proof: prover.proof(),
+        };
+        let (stream, seal) = payload.sealed(ChecksumKind::Crc64Nvme);
+        assert_eq!(stream.collect().await.unwrap().to_vec(), b"123456789");
+        let Seal::Header(Some((name, value))) = seal else {
+            panic!("no header");
+        };
+        assert_eq!((name, value.as_str()), ("x-amz-checksum-crc64nvme", "rosUhgp5mIg="));
     }
 
     #[tokio::test]

@@ -4,24 +4,32 @@
 //! the runtime that opened it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::answer::Answers;
 use super::connection::Security;
 use super::credentials::{Keeper, ask};
+use super::connection::{Security, to_credentials};
+use super::credentials::{Chain, ChainFuture, Keeper, ask};
+use super::doubt::Doubter;
 use super::error::chain;
+use super::headers::Headers;
 use super::requests::Meter;
-use super::{CaBundle, ChecksumKind, Choices, Connections, KeyLayout, Limits, Requests, StartError, Store, StoreError};
+use super::{
+    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, KeyLayout, Limits, Requests, StartError, Store,
+    StoreError, VerifyImported,
+};
 use crate::types::ArchiveId;
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     IdentityCache, ProvideCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    SharedCredentialsProvider, StalledStreamProtectionConfig,
+    SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 /// How an archive is stored, as configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +62,18 @@ pub struct TargetOptions {
     pub proxy: Option<String>,
     /// What is asked for each object.
     pub choices: Choices,
+    /// Say with each request that its price is ours, as buckets want whose owner does not pay.
+    pub requester_pays: bool,
+    /// What is done about conditional writes.
+    pub conditions: Conditions,
+    /// When an imported object is proved.
+    pub verify_imported: VerifyImported,
+    /// AWS's endpoints with FIPS 140 modules.
+    pub use_fips_endpoint: bool,
+    /// AWS's endpoints with IPv6 and IPv4.
+    pub use_dualstack_endpoint: bool,
+    /// AWS's accelerated endpoints.
+    pub use_accelerate_endpoint: bool,
     /// Bytes a second to the store.
     pub upload_bandwidth: Option<u64>,
     /// Bytes a second from the store.
@@ -68,6 +88,14 @@ impl TargetOptions {
             (_, None) => Security::System,
         }
     }
+
+    /// Of whoever gives credentials: AWS as a rule, also where the store has a certificate of its own.
+    fn security_of_credentials(&self) -> Security {
+        match &self.ca_bundle {
+            Some(ca) => Security::Both(ca.clone()),
+            None => Security::System,
+        }
+    }
 }
 
 /// A target with its credentials found, ready to connect from any thread.
@@ -76,7 +104,7 @@ pub struct Target {
     options: Arc<TargetOptions>,
     credentials: Arc<Keeper>,
     region: Region,
-    unconditional: Arc<AtomicBool>,
+    dialect: Arc<Dialect>,
     limits: Arc<Limits>,
     requests: Arc<Requests>,
 }
@@ -95,7 +123,7 @@ impl Target {
             options: Arc::new(options),
             credentials,
             region,
-            unconditional: Arc::default(),
+            dialect: Arc::default(),
             limits: Arc::new(limits),
             requests: Arc::default(),
         })
@@ -132,6 +160,12 @@ impl Target {
         &self.limits
     }
 
+    /// What the store does otherwise than S3.
+    #[must_use]
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
     /// What was asked of the store so far.
     #[must_use]
     pub fn requests(&self) -> &Requests {
@@ -150,7 +184,15 @@ impl Target {
             // The keeper is one, for all threads.
             .identity_cache(IdentityCache::no_cache())
             .force_path_style(self.options.path_style)
+            .interceptor(Headers {
+                requester_pays: self.options.requester_pays,
+            })
+            .interceptor(Doubter(Arc::clone(&self.credentials)))
             .interceptor(Meter(Arc::clone(&self.requests)))
+            .interceptor(Answers)
+            .use_fips(self.options.use_fips_endpoint)
+            .use_dual_stack(self.options.use_dualstack_endpoint)
+            .accelerate(self.options.use_accelerate_endpoint)
             .http_client(connections.to(&self.options.security(), self.options.proxy.as_deref()))
             // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
             .retry_config(RetryConfig::disabled())
@@ -174,7 +216,7 @@ impl Target {
         Store::new(
             Client::from_conf(config.build()),
             Arc::clone(&self.options),
-            Arc::clone(&self.unconditional),
+            Arc::clone(&self.dialect),
             Arc::clone(&self.limits),
         )
     }
@@ -192,17 +234,32 @@ impl Target {
     async fn answers(&self, deadline: Duration) -> Result<bool, StartError> {
         let archive = self.options.archive_id.get();
         let bucket = self.options.bucket.clone();
+        let asked = self.region.to_string();
         let store = self.connect(&mut Connections::default());
         let result = match tokio::time::timeout(deadline, store.list_one()).await {
             Ok(result) => result,
-            Err(_) => Err(StoreError::Unavailable {
-                operation: "ListObjectsV2",
-                what: format!("no answer in {} s", deadline.as_secs()),
-            }),
+            Err(_) => Err((
+                StoreError::Unavailable {
+                    operation: "ListObjectsV2",
+                    what: format!("no answer in {} s", deadline.as_secs()),
+                },
+                None,
+            )),
         };
-        match result {
-            Ok(()) => Ok(true),
-            Err(StoreError::NoSuchBucket { .. } | StoreError::NotFound { .. }) => {
+        let error = match result {
+            Ok(()) => return Ok(true),
+            Err((_, Some(region))) if region != asked => {
+                return Err(StartError::OtherRegion {
+                    archive,
+                    bucket,
+                    asked,
+                    region,
+                });
+            }
+            Err((error, _)) => error,
+        };
+        match error {
+            StoreError::NoSuchBucket { .. } | StoreError::NotFound { .. } => {
                 let at = self.options.endpoint_url.as_ref();
                 Err(StartError::NoSuchBucket {
                     archive,
@@ -210,21 +267,21 @@ impl Target {
                     at: at.map(|url| format!(" at {url}")).unwrap_or_default(),
                 })
             }
-            Err(StoreError::Denied { code, message, .. }) if code != "AccessDenied" => Err(StartError::Credentials {
+            StoreError::Denied { code, message, .. } if code != "AccessDenied" => Err(StartError::Credentials {
                 archive,
                 bucket,
                 code,
                 message,
             }),
-            Err(error @ StoreError::Denied { .. }) => {
+            error @ StoreError::Denied { .. } => {
                 tracing::warn!(archive, bucket, %error, "may not list the bucket; going on, archive and restore don't need it");
                 Ok(true)
             }
-            Err(error) if error.is_transient() => {
+            error if error.is_transient() => {
                 tracing::warn!(archive, bucket, %error, "the store does not answer; going on, actions will wait for it");
                 Ok(false)
             }
-            Err(source) => Err(StartError::Unusable {
+            source => Err(StartError::Unusable {
                 archive,
                 bucket,
                 source,
@@ -234,7 +291,9 @@ impl Target {
 }
 
 impl Store {
-    async fn list_one(&self) -> Result<(), StoreError> {
+    /// With the error, the region that the store wants instead of ours.
+    async fn list_one(&self) -> Result<(), (StoreError, Option<String>)> {
+        const OPERATION: &str = "ListObjectsV2";
         self.client()
             .list_objects_v2()
             .bucket(&self.target().bucket)
@@ -244,8 +303,9 @@ impl Store {
             .await
             .map(drop)
             .map_err(|error| {
+                let region = error.raw_response().and_then(region_of);
                 // A wrong key comes as 403 from AWS and as 400, 401 or 501 from others: the code tells.
-                match error.code() {
+                let class = match error.code() {
                     Some(
                         code @ ("InvalidAccessKeyId"
                         | "SignatureDoesNotMatch"
@@ -254,28 +314,45 @@ impl Store {
                         | "InvalidClientTokenId"
                         | "AuthorizationHeaderMalformed"),
                     ) => StoreError::Denied {
-                        operation: "ListObjectsV2",
+                        operation: OPERATION,
                         code: code.to_owned(),
                         message: error.message().unwrap_or_default().to_owned(),
                     },
-                    _ => StoreError::from_sdk("ListObjectsV2", &error),
-                }
+                    _ => StoreError::from_sdk(OPERATION, &error),
+                };
+                (class, region)
             })
     }
+
+    /// What a refusal without a word was for, as far as a request tells whose answer has words: a HEAD with credentials
+    /// that have expired is 400 and nothing else.
+    pub(super) async fn explained(&self, refusal: StoreError) -> StoreError {
+        match &refusal {
+            StoreError::Refused { status: 400, code, .. } if code.is_empty() => {}
+            _ => return refusal,
+        }
+        match self.list_one().await {
+            Err((told, _)) if told.is_transient() => told,
+            _ => refusal,
+        }
+    }
+}
+
+/// Where a bucket is, by an answer that says that it is not here.
+fn region_of(answer: &HttpResponse) -> Option<String> {
+    if let Some(region) = answer.headers().get("x-amz-bucket-region") {
+        return Some(region.to_owned());
+    }
+    let body = String::from_utf8_lossy(answer.body().bytes()?);
+    let (_, rest) = body.split_once("<Region>")?;
+    Some(rest.split_once("</Region>")?.0.trim().to_owned())
 }
 
 /// Region and credentials by the standard chain.
 async fn find(options: &TargetOptions) -> Result<(Region, Arc<Keeper>), StartError> {
     let archive = options.archive_id.get();
-    let mut loader =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(Connections::default().to(&Security::System, None));
-    if let Some(profile) = &options.profile {
-        loader = loader.profile_name(profile);
-    }
-    if let Some(region) = options.region.clone().or_else(|| region_beside_aws(options)) {
-        loader = loader.region(Region::new(region));
-    }
-    let shared = loader.load().await;
+    let client = to_credentials(&options.security_of_credentials(), options.proxy.as_deref());
+    let shared = load(options, client.clone()).await;
     let region = shared.region().cloned().ok_or(StartError::NoRegion { archive })?;
     let provider = shared.credentials_provider().ok_or_else(|| StartError::NoCredentials {
         archive,
@@ -285,17 +362,45 @@ async fn find(options: &TargetOptions) -> Result<(Region, Arc<Keeper>), StartErr
         archive,
         cause: chain(&error),
     })?;
-    Ok((region, Keeper::new(provider, first)))
+    let options = options.clone();
+    let anew: Chain = Box::new(move || -> ChainFuture {
+        let (options, client) = (options.clone(), client.clone());
+        Box::pin(async move { load(&options, client).await.credentials_provider() })
+    });
+    Ok((region, Keeper::new(anew, provider, first)))
 }
 
-/// Stores beside AWS hardly ever care, but a signature needs a region, and the chain's last resort is to
-/// ask an instance service that is not there.
-fn region_beside_aws(options: &TargetOptions) -> Option<String> {
-    options.endpoint_url.as_ref()?;
-    let from = |name| std::env::var(name).ok();
-    Some(
-        from("AWS_REGION")
-            .or_else(|| from("AWS_DEFAULT_REGION"))
-            .unwrap_or_else(|| "us-east-1".into()),
-    )
+/// What the standard chain finds for an archive.
+async fn load(options: &TargetOptions, client: SharedHttpClient) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(client)
+        .use_fips(options.use_fips_endpoint)
+        .use_dual_stack(options.use_dualstack_endpoint);
+    if let Some(profile) = &options.profile {
+        loader = loader.profile_name(profile);
+    }
+    // Stores beside AWS hardly ever care, but a signature needs a region, and the chain's last resort is to ask an
+    // instance service that is not there.
+    let beside_aws = options.endpoint_url.as_ref().map(|_| "us-east-1".to_owned());
+    if let Some(region) = options.region.clone().or(beside_aws) {
+        loader = loader.region(Region::new(region));
+    }
+    loader.load().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_s3::primitives::SdkBody;
+
+    #[test]
+    fn the_region_of_a_bucket_is_told_by_a_header_or_by_the_body() {
+        let answer = |body: &str| HttpResponse::new(301.try_into().unwrap(), SdkBody::from(body));
+        let mut redirect = answer("");
+        redirect.headers_mut().insert("x-amz-bucket-region", "eu-west-1");
+        assert_eq!(region_of(&redirect).as_deref(), Some("eu-west-1"));
+        let malformed = answer("<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-2</Region></Error>");
+        assert_eq!(region_of(&malformed).as_deref(), Some("eu-west-2"));
+        assert_eq!(region_of(&answer("<Error><Code>AccessDenied</Code></Error>")), None);
+    }
 }

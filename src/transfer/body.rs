@@ -94,14 +94,23 @@ pub(super) struct FileBody {
     activity: Arc<Activity>,
 }
 
+/// How a store wants a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// What it compares.
+    pub(super) kind: ChecksumKind,
+    /// It takes the checksum behind the bytes.
+    pub(super) chunked: bool,
+}
+
 /// A part of `source` to be sent, and what will be known of it.
 ///
 /// # Errors
-/// A part that fits into one chunk is read here.
+/// A part that fits into one chunk is read here, and one whose checksum must be known before.
 pub(super) fn payload(
     source: &Source,
     part: Part,
-    kind: ChecksumKind,
+    Form { kind, chunked }: Form,
     chunks: &Chunks,
     limits: &Arc<Limits>,
     activity: &Arc<Activity>,
@@ -136,6 +145,14 @@ pub(super) fn payload(
         meter: meter.clone(),
         activity: Arc::clone(activity),
     };
+    if !chunked && kind != ChecksumKind::None {
+        let payload = Payload::Proven {
+            proof: proof_of(&body, kind, activity)?,
+            body,
+            length: part.length,
+        };
+        return Ok((meter, payload));
+    }
     let at_end = meter.clone();
     let payload = Payload::Stream {
         body,
@@ -143,6 +160,33 @@ pub(super) fn payload(
         proof: Box::new(move || at_end.proof()),
     };
     Ok((meter, payload))
+}
+
+/// Of the bytes that a body is about to send, which are then in the page cache.
+fn proof_of(body: &FileBody, kind: ChecksumKind, activity: &Activity) -> Result<Option<Proof>, TransferError> {
+    let file = body.file.upgrade().ok_or_else(nobody)?;
+    let mut prover = Prover::new(kind);
+    let mut buffer = vec![0; body.chunk];
+    let mut at = body.at;
+    while at < body.end {
+        let most = usize::try_from(body.end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let room = buffer.get_mut(..most).unwrap_or_default();
+        match file.read_at(room, at) {
+            Ok(0) => return Err(TransferError::Changed),
+            Ok(n) => {
+                prover.update(room.get(..n).unwrap_or_default());
+                at += n as u64;
+                activity.note();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(TransferError::Read(error)),
+        }
+    }
+    Ok(prover.proof())
+}
+
+fn nobody() -> TransferError {
+    TransferError::Read(io::Error::other("nobody sends it any more"))
 }
 
 impl FileBody {
@@ -156,9 +200,7 @@ impl FileBody {
 
     /// `None`: the chunks are all on their way.
     fn read(&mut self, waker: &Waker) -> Result<Option<Bytes>, TransferError> {
-        let Some(file) = self.file.upgrade() else {
-            return Err(TransferError::Read(io::Error::other("nobody sends it any more")));
-        };
+        let file = self.file.upgrade().ok_or_else(nobody)?;
         let left = self.end - self.at;
         let segment = match self.sparse {
             true => self.segments.at(&file, self.at, self.end),

@@ -12,6 +12,7 @@ mod chunk;
 mod control;
 mod download;
 mod error;
+mod evidence;
 mod lane;
 mod parts;
 mod plan;

@@ -25,6 +25,9 @@ pub struct RetryOptions {
 /// Damage on the way is repaired by sending again; damage that stays is not.
 const DAMAGED_TRIES: u32 = 3;
 
+/// What a store wants otherwise is learned once; one that goes on objecting is tried no sooner than any other.
+const LESSONS: u32 = 4;
+
 /// Counts whatever moves in one try; the stall watch looks at it.
 #[derive(Debug, Default)]
 pub(super) struct Activity(AtomicU64);
@@ -87,7 +90,7 @@ pub(super) async fn retry<T>(
     let Limits { pace, trouble, .. } = limits;
     let mut trouble_since: Option<Instant> = None;
     let mut pause = options.first_pause;
-    let mut damaged = 0;
+    let (mut damaged, mut learned) = (0, 0);
     loop {
         if let Some(stop) = control.stopped() {
             return Err(TransferError::Stopped(stop));
@@ -115,6 +118,12 @@ pub(super) async fn retry<T>(
                 return other;
             }
         };
+        if let StoreError::Learned { .. } = last {
+            learned += 1;
+            if learned <= LESSONS {
+                continue;
+            }
+        }
         if let StoreError::Throttled { .. } = last {
             pace.complained();
             trouble.throttled.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::{FileBody, Meter, Source, payload};
+use super::body::{FileBody, Form, Meter, Source, payload};
 use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
 use crate::store::{
@@ -103,12 +103,21 @@ pub fn upload(
     to: &Upload,
 ) -> Result<Uploaded, TransferError> {
     match Plan::new(size, lane.options().plan)? {
-        Plan::Single { size } => single(lane, control, file, size, to),
+        Plan::Single { size } => match single(lane, control, file, size, to) {
+            Err(TransferError::Store(StoreError::Learned { operation, what })) => {
+                tracing::info!(key = %to.key, operation, what, "sending it again");
+                single(lane, control, file, size, to)
+            }
+            result => result,
+        },
         plan @ Plan::Multipart { .. } => {
             for _ in 0..UPLOADS {
                 match multipart(lane, helpers, control, file, size, plan, to) {
                     Err(TransferError::Store(StoreError::NotFound { operation, code })) if code == GONE => {
                         tracing::warn!(key = %to.key, operation, "the upload is gone at the store; beginning anew");
+                    }
+                    Err(TransferError::Store(StoreError::Learned { operation, what })) => {
+                        tracing::info!(key = %to.key, operation, what, "beginning anew");
                     }
                     result => return result,
                 }
@@ -423,7 +432,11 @@ async fn body(
     if part.length <= lane.chunks().size() as u64 {
         activity.wait_for(&limits.upload, part.length).await;
     }
-    payload(source, part, store.target().checksum, lane.chunks(), limits, activity)
+    let form = Form {
+        kind: store.target().checksum,
+        chunked: store.takes_chunked(),
+    };
+    payload(source, part, form, lane.chunks(), limits, activity)
 }
 
 /// A file that can't be read looks like a broken request to the client; the meter knows better.
@@ -464,6 +477,13 @@ async fn confirm_size(
     .await?;
     if found.size == size {
         return Ok(());
+    }
+    // The framing of the body, kept as if it were the file's.
+    if found.size > size
+        && store.takes_chunked()
+        && let Some(learned) = store.chunked_is_spoiled("HeadObject")
+    {
+        return Err(learned.into());
     }
     Err(TransferError::Checksum {
         what: format!("the object has {} bytes, the file {size}", found.size),

@@ -60,10 +60,12 @@ fn store(error: &StoreError) -> Verdict {
         StoreError::Denied { .. } => Verdict::failed(HsmErrno::EACCES),
         StoreError::Frozen { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
         StoreError::Unsupported { .. } | StoreError::Refused { .. } => Verdict::failed(HsmErrno::EINVAL),
-        StoreError::Corrupt { .. } => Verdict::failed(HsmErrno::EIO),
-        StoreError::Throttled { .. } | StoreError::Unavailable { .. } | StoreError::Stalled { .. } => {
-            Verdict::try_again(HsmErrno::ETIMEDOUT)
-        }
+        StoreError::Corrupt { .. } | StoreError::RangeIgnored { .. } => Verdict::failed(HsmErrno::EIO),
+        StoreError::Throttled { .. }
+        | StoreError::Unavailable { .. }
+        | StoreError::Stalled { .. }
+        | StoreError::NotS3 { .. }
+        | StoreError::Learned { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
     }
 }
 
@@ -227,6 +229,23 @@ mod tests {
                 true,
             ),
             (store(StoreError::Stalled { seconds: 1 }), "failed (ETIMEDOUT)", true),
+            (
+                store(StoreError::NotS3 {
+                    operation: op,
+                    what: text(),
+                }),
+                "failed (ETIMEDOUT)",
+                true,
+            ),
+            (store(StoreError::RangeIgnored { operation: op }), "failed (EIO)", false),
+            (
+                store(StoreError::Learned {
+                    operation: op,
+                    what: text(),
+                }),
+                "failed (ETIMEDOUT)",
+                true,
+            ),
         ];
         for (error, text, retry) in table {
             let verdict = verdict(&error);

@@ -1,0 +1,124 @@
+//! What a store always does otherwise than S3: learned once, for all threads, and kept as long as the daemon lives.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// One thing that a store does otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Habit {
+    /// Conditional writes are refused or ignored, on one of the paths at least: keys are looked at before.
+    NoConditions = 1,
+    /// Conditional writes were tried, and work.
+    Conditions = 1 << 1,
+    /// `If-Match` holds only without quotes.
+    BareETags = 1 << 2,
+    /// ETags are in capitals.
+    UpperETags = 1 << 3,
+    /// Bodies in `aws-chunked` form are refused, limited or kept as they come: they go plain.
+    Unchunked = 1 << 4,
+    /// Nor did a plain body help: the form was not what was refused.
+    ChunkedIsFine = 1 << 5,
+    /// A range is answered by the whole object.
+    RangesIgnored = 1 << 6,
+    /// The ETag of a single PUT is the MD5 of its bytes.
+    Md5ETags = 1 << 7,
+    /// It is not.
+    OpaqueETags = 1 << 8,
+    /// It was said that objects of others can't be proved.
+    UnprovenSaid = 1 << 9,
+    /// Deletes heed no condition.
+    NoDeleteConditions = 1 << 10,
+    /// ETags without quotes were tried once.
+    BareTried = 1 << 11,
+    /// A body that would have gone in chunks was taken plain.
+    PlainIsTaken = 1 << 12,
+}
+
+impl Habit {
+    const ALL: [Self; 13] = [
+        Self::NoConditions,
+        Self::Conditions,
+        Self::BareETags,
+        Self::UpperETags,
+        Self::Unchunked,
+        Self::ChunkedIsFine,
+        Self::RangesIgnored,
+        Self::Md5ETags,
+        Self::OpaqueETags,
+        Self::UnprovenSaid,
+        Self::NoDeleteConditions,
+        Self::BareTried,
+        Self::PlainIsTaken,
+    ];
+
+    /// For `status` and metrics; `None`: as S3, or nothing that anybody needs to know.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::NoConditions => Some("no-conditional-writes"),
+            Self::BareETags => Some("if-match-without-quotes"),
+            Self::UpperETags => Some("etags-in-capitals"),
+            Self::Unchunked => Some("no-aws-chunked"),
+            Self::RangesIgnored => Some("ranges-ignored"),
+            Self::OpaqueETags => Some("etags-are-no-md5"),
+            Self::NoDeleteConditions => Some("no-conditional-deletes"),
+            Self::Conditions
+            | Self::ChunkedIsFine
+            | Self::Md5ETags
+            | Self::UnprovenSaid
+            | Self::BareTried
+            | Self::PlainIsTaken => None,
+        }
+    }
+}
+
+/// What is known of one store.
+#[derive(Debug, Default)]
+pub struct Dialect(AtomicU32);
+
+impl Dialect {
+    /// Whether the store was found to do that.
+    #[must_use]
+    pub fn has(&self, habit: Habit) -> bool {
+        self.0.load(Ordering::Relaxed) & habit as u32 != 0
+    }
+
+    /// `true`: it was not known before.
+    pub(super) fn learn(&self, habit: Habit) -> bool {
+        self.0.fetch_or(habit as u32, Ordering::Relaxed) & habit as u32 == 0
+    }
+
+    pub(super) fn unlearn(&self, habit: Habit) {
+        self.0.fetch_and(!(habit as u32), Ordering::Relaxed);
+    }
+
+    /// The names of all that it does otherwise.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        let known = Habit::ALL.into_iter().filter(|habit| self.has(*habit));
+        known.filter_map(Habit::name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_is_told_until_it_is_unlearned() {
+        let dialect = Dialect::default();
+        assert!(dialect.names().is_empty());
+        assert!(dialect.learn(Habit::Unchunked));
+        assert!(!dialect.learn(Habit::Unchunked), "it is known");
+        assert!(dialect.learn(Habit::Conditions));
+        assert_eq!(dialect.names(), ["no-aws-chunked"]);
+        dialect.unlearn(Habit::Unchunked);
+        assert!(!dialect.has(Habit::Unchunked) && dialect.has(Habit::Conditions));
+    }
+
+    #[test]
+    fn habits_share_no_bit() {
+        let bits = Habit::ALL.iter().fold(0, |bits, habit| bits | *habit as u32);
+        assert_eq!(bits.count_ones() as usize, Habit::ALL.len());
+    }
+}

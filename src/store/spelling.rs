@@ -1,0 +1,176 @@
+//! What a store's objections teach: how it wants its ETags spelled, and its bodies framed.
+
+use super::client::missing;
+use super::{ChecksumKind, Condition, Habit, ObjectKey, Payload, Store, StoreError, etag};
+
+impl Store {
+    /// An answer's ETag, in the one form that is kept.
+    pub(super) fn etag(&self, operation: &'static str, told: Option<String>) -> Result<String, StoreError> {
+        let told = told.ok_or_else(|| missing(operation, "an ETag"))?;
+        if etag::is_upper(&told) {
+            self.dialect().learn(Habit::UpperETags);
+        }
+        Ok(etag::canonical(&told))
+    }
+
+    /// As the store wants it.
+    pub(super) fn spelled(&self, etag: &str) -> String {
+        let etag = self.spelled_in_body(etag);
+        match self.dialect().has(Habit::BareETags) {
+            true => etag::bare(&etag).to_owned(),
+            false => etag,
+        }
+    }
+
+    /// As the list of parts has it: there the quotes belong to it for all stores.
+    pub(super) fn spelled_in_body(&self, etag: &str) -> String {
+        match self.dialect().has(Habit::UpperETags) {
+            true => etag.to_ascii_uppercase(),
+            false => etag.to_owned(),
+        }
+    }
+
+    /// As If-Match and If-None-Match.
+    pub(super) fn demands(&self, condition: &Condition) -> (Option<String>, Option<String>) {
+        match condition {
+            Condition::None => (None, None),
+            Condition::Absent => (None, Some("*".to_owned())),
+            Condition::Match(etag) => (Some(self.spelled(etag)), None),
+        }
+    }
+
+    /// After a 412: whether the object is the expected one all the same, and its ETag is worth another try in another
+    /// spelling.
+    pub(super) async fn respell(&self, key: &ObjectKey, version: Option<&str>, etag: &str) -> bool {
+        let same = self.head(key, version).await.is_ok_and(|found| found.etag == etag);
+        if !same {
+            return false;
+        }
+        if self.dialect().has(Habit::BareETags) {
+            // That was not it, or it is not so for all operations.
+            self.dialect().unlearn(Habit::BareETags);
+            return false;
+        }
+        let first = self.dialect().learn(Habit::BareTried);
+        if first {
+            tracing::info!(
+                bucket = self.target().bucket,
+                "the store refuses a quoted ETag in If-Match; trying it without quotes"
+            );
+            self.dialect().learn(Habit::BareETags);
+        }
+        first
+    }
+
+    /// How this payload will go.
+    pub(super) fn framing<B>(&self, payload: &Payload<B>) -> Framing {
+        match payload {
+            Payload::Stream { .. } if !self.target().sign_payload && self.target().checksum != ChecksumKind::None => {
+                Framing::Chunked
+            }
+            Payload::Proven { .. } => Framing::Plain,
+            Payload::Stream { .. } | Payload::Whole(..) => Framing::None,
+        }
+    }
+
+    /// Whether bodies may go in chunks, with their checksum behind them.
+    #[must_use]
+    pub fn takes_chunked(&self) -> bool {
+        !self.dialect().has(Habit::Unchunked)
+    }
+
+    /// What a store keeps of the framing, or refuses of it: from now on bodies go plain, and this one is sent again.
+    #[must_use]
+    pub fn chunked_is_spoiled(&self, operation: &'static str) -> Option<StoreError> {
+        if self.target().sign_payload || self.dialect().has(Habit::ChunkedIsFine) {
+            return None;
+        }
+        let what = "the store takes no aws-chunked bodies; files are read twice, and their checksums go in headers";
+        if self.dialect().learn(Habit::Unchunked) {
+            tracing::warn!(bucket = self.target().bucket, "{what}");
+        }
+        Some(StoreError::Learned {
+            operation,
+            what: what.into(),
+        })
+    }
+
+    /// A body was taken.
+    pub(super) fn took(&self, framing: Framing) {
+        if framing == Framing::Plain {
+            self.dialect().learn(Habit::PlainIsTaken);
+        }
+    }
+
+    /// What a refused write teaches: the error as it is, or that the next try will be another.
+    pub(super) async fn objection(
+        &self,
+        error: StoreError,
+        framing: Framing,
+        key: &ObjectKey,
+        condition: &Condition,
+    ) -> StoreError {
+        if let (StoreError::Precondition { operation }, Condition::Match(etag)) = (&error, condition) {
+            let operation = *operation;
+            return match self.respell(key, None, etag).await {
+                true => StoreError::Learned {
+                    operation,
+                    what: "If-Match goes without quotes".into(),
+                },
+                false => error,
+            };
+        }
+        let Some(operation) = error.may_be_framing() else {
+            return error;
+        };
+        match framing {
+            Framing::Chunked => self.chunked_is_spoiled(operation).unwrap_or(error),
+            // Plain bodies are refused as well: it was something else.
+            Framing::Plain if !self.dialect().has(Habit::PlainIsTaken) => {
+                self.dialect().learn(Habit::ChunkedIsFine);
+                self.dialect().unlearn(Habit::Unchunked);
+                error
+            }
+            Framing::Plain | Framing::None => error,
+        }
+    }
+}
+
+/// How a body goes over the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Framing {
+    /// In `aws-chunked` form.
+    Chunked,
+    /// As it is, where it would go in chunks else.
+    Plain,
+    /// As it always would.
+    None,
+}
+
+impl StoreError {
+    /// The operation, where the form of the body may be what was refused.
+    fn may_be_framing(&self) -> Option<&'static str> {
+        match self {
+            Self::Unsupported { operation, .. } => Some(operation),
+            Self::Refused {
+                operation,
+                status: 400,
+                code,
+                ..
+            } => matches!(
+                code.as_str(),
+                "" | "InvalidRequest"
+                    | "InvalidArgument"
+                    | "InvalidChunkSizeError"
+                    | "MalformedTrailerError"
+                    | "XAmzContentSHA256Mismatch"
+                    | "MissingContentLength"
+                    | "UnsupportedArgument"
+                    | "NotImplemented"
+            )
+            .then_some(*operation),
+            Self::Denied { operation, code, .. } if code == "SignatureDoesNotMatch" => Some(operation),
+            _ => None,
+        }
+    }
+}
