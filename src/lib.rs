@@ -16,6 +16,7 @@ pub mod journal;
 pub mod lustre;
 pub mod namespace;
 pub mod queue;
+pub mod rebind;
 pub mod recent;
 pub mod scrub;
 pub mod store;

@@ -17,6 +17,7 @@ mod import;
 mod jobs;
 mod mds;
 mod print_config;
+mod rebind;
 mod reference;
 mod scrub;
 mod site;
@@ -31,6 +32,7 @@ pub use generate::GenerateArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
 pub use print_config::PrintConfigArgs;
+pub use rebind::RebindArgs;
 pub use reference::ReferenceArgs;
 pub use scrub::ScrubArgs;
 use site::{Site, SitePlan};
@@ -97,6 +99,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Compare what files say of their copies with what the bucket has; find what is lost and what is nobody's
     Scrub(ScrubArgs),
+    /// After objects were copied to another bucket, prefix or store by other tools: renew what files say of their copies
+    Rebind(RebindArgs),
 }
 
 /// An end with an exit code of its own: 1 some files failed, 2 the command is wrong, 3 stopped before the end.
@@ -144,6 +148,7 @@ impl Command {
             Self::Rebuild(args) => import::rebuild(args, settings),
             Self::Export(args) => export::run(args, settings),
             Self::Scrub(args) => scrub::run(args, settings),
+            Self::Rebind(args) => rebind::run(args, settings),
         }
     }
 }

@@ -103,6 +103,7 @@ impl Queue {
             Some(Entry::Waiting(_)) => match state.take_waiting(key) {
                 Some(debt) => {
                     state.late_beats.remove(&key);
+                    state.deferrals.remove(&key);
                     let next = Class::of(debt.item()).and_then(|class| state.advance(key, class));
                     drop(state);
                     next.into_iter().for_each(|class| self.wake_one(class));
@@ -178,6 +179,8 @@ impl Queue {
         state.late_beats.insert(key, now);
         state.beats.push_front((now, key));
         state.deferred.insert((until, key));
+        let deferrals = state.deferrals.entry(key).or_default();
+        *deferrals = deferrals.saturating_add(1);
         drop(state);
         // Some sleep without an end: they must learn when to wake.
         self.work.notify_all();
@@ -205,6 +208,7 @@ impl Queue {
         state.live.remove(&key);
         state.at_work.remove(&key);
         state.late_beats.remove(&key);
+        state.deferrals.remove(&key);
         if let Some(running) = state.running.get_mut(&class) {
             *running = running.saturating_sub(1);
         }
@@ -301,6 +305,7 @@ impl Queue {
         state.beats.clear();
         state.deferred.clear();
         state.late_beats.clear();
+        state.deferrals.clear();
         let State { live, first, .. } = &mut *state;
         first.retain(|_, key| live.contains_key(key));
         debts

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) late_beats: HashMap<ActionKey, Instant>,
     /// Waiting for a time, not for a thread.
     pub(super) deferred: BTreeSet<(Instant, ActionKey)>,
+    /// How often each of those that ever were has been.
+    pub(super) deferrals: HashMap<ActionKey, u32>,
     pub(super) parts_turn: bool,
     pub(super) parked: bool,
     pub(super) closed: bool,
@@ -239,7 +241,12 @@ impl State {
                 };
                 self.at_work.insert(key, at_work);
                 *self.running.entry(*class).or_default() += 1;
-                return Some(Work::Job(Job { debt, control }));
+                let deferrals = self.deferrals.get(&key).copied().unwrap_or(0);
+                return Some(Work::Job(Job {
+                    debt,
+                    control,
+                    deferrals,
+                }));
             }
         }
         None

@@ -180,6 +180,7 @@ fn a_restore_that_is_sent_again_while_it_runs_is_stopped_and_waits_again() {
     assert!(queue.defer(job.debt, Instant::now()).is_ok());
     let again = take(&queue, Lanes::All);
     assert_eq!((again.debt.item().key(), again.control.stopped()), (key, None));
+    assert_eq!((job.deferrals, again.deferrals), (0, 1));
     // A cancel is more than that.
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Running));

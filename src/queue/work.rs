@@ -16,6 +16,8 @@ pub struct Job {
     pub debt: Box<dyn Debt>,
     /// Its strings.
     pub control: Arc<Control>,
+    /// How often it was put off until something could be done.
+    pub deferrals: u32,
 }
 
 /// What a worker thread does next.

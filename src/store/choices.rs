@@ -1,9 +1,13 @@
 //! What an archive asks of the store for its objects.
 
-use aws_sdk_s3::types::{ObjectCannedAcl, ServerSideEncryption, StorageClass, Tier};
+use aws_sdk_s3::types::{
+    GlacierJobParameters, ObjectCannedAcl, RestoreRequest, ServerSideEncryption, StorageClass, Tier,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
+
+use super::ObjectInfo;
 
 /// As configured; the default leaves all to the bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -95,6 +99,58 @@ impl ThawTier {
     }
 }
 
+/// A thaw as one object's class wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ask {
+    tier: ThawTier,
+    /// `None`: it comes back for good.
+    days: Option<u32>,
+}
+
+impl Ask {
+    /// What INTELLIGENT_TIERING has put away comes back for good, and a request that names days is refused. From the
+    /// deepest class nothing comes in minutes.
+    pub(super) fn new(thaw: Thaw, found: &ObjectInfo) -> Self {
+        let class = found.class.as_deref().unwrap_or_default();
+        let is_tiered = class == "INTELLIGENT_TIERING" || found.archive_tier.is_some();
+        let is_deepest = class == "DEEP_ARCHIVE"
+            || found
+                .archive_tier
+                .as_deref()
+                .is_some_and(|tier| tier.starts_with("DEEP"));
+        Self {
+            tier: match thaw.tier {
+                ThawTier::Expedited if is_deepest => ThawTier::Standard,
+                tier => tier,
+            },
+            days: (!is_tiered).then_some(thaw.days),
+        }
+    }
+
+    pub(super) fn request(self) -> RestoreRequest {
+        let days = self.days.map(|days| i32::try_from(days).unwrap_or(i32::MAX));
+        let job = GlacierJobParameters::builder().tier(self.tier.sdk()).build();
+        RestoreRequest::builder()
+            .set_days(days)
+            .set_glacier_job_parameters(job.ok())
+            .build()
+    }
+
+    /// What to ask for where the store refused this with that code; `None`: there is nothing else.
+    pub(super) fn instead(self, code: &str) -> Option<Self> {
+        match (code, self.tier, self.days) {
+            // Nobody has room for minutes at this moment.
+            ("GlacierExpeditedRetrievalNotAvailable", ThawTier::Expedited, _) => Some(Self {
+                tier: ThawTier::Standard,
+                ..self
+            }),
+            // A class that wants no days, and a store that does not tell which class it is.
+            ("InvalidArgument" | "InvalidRequest" | "MalformedXML", _, Some(_)) => Some(Self { days: None, ..self }),
+            _ => None,
+        }
+    }
+}
+
 /// What is done about writes that demand something of their key (`If-Match`, `If-None-Match`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Conditions {
@@ -180,6 +236,49 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn found(class: Option<&str>, tier: Option<&str>) -> ObjectInfo {
+        ObjectInfo {
+            class: class.map(str::to_owned),
+            archive_tier: tier.map(str::to_owned),
+            ..ObjectInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_thaw_names_days_only_where_the_class_wants_them() {
+        let thaw = Thaw {
+            tier: ThawTier::Expedited,
+            days: 3,
+        };
+        let asked = |class, tier| {
+            let request = Ask::new(thaw, &found(class, tier)).request();
+            let job = request.glacier_job_parameters().map(|job| job.tier().clone());
+            (request.days(), job.unwrap())
+        };
+        assert_eq!(asked(Some("GLACIER"), None), (Some(3), Tier::Expedited));
+        assert_eq!(asked(None, None), (Some(3), Tier::Expedited));
+        assert_eq!(asked(Some("DEEP_ARCHIVE"), None), (Some(3), Tier::Standard));
+        let tiering = Some("INTELLIGENT_TIERING");
+        assert_eq!(asked(tiering, Some("ARCHIVE_ACCESS")), (None, Tier::Expedited));
+        assert_eq!(asked(tiering, Some("DEEP_ARCHIVE_ACCESS")), (None, Tier::Standard));
+    }
+
+    #[test]
+    fn a_thaw_that_is_refused_is_asked_for_in_the_other_way_and_then_given_up() {
+        let thaw = Thaw {
+            tier: ThawTier::Expedited,
+            days: 3,
+        };
+        let first = Ask::new(thaw, &found(None, None));
+        let slower = first.instead("GlacierExpeditedRetrievalNotAvailable").unwrap();
+        assert_eq!((slower.tier, slower.days), (ThawTier::Standard, Some(3)));
+        assert_eq!(slower.instead("GlacierExpeditedRetrievalNotAvailable"), None);
+        let for_good = slower.instead("InvalidArgument").unwrap();
+        assert_eq!(for_good.days, None);
+        assert_eq!(for_good.instead("InvalidArgument"), None);
+        assert_eq!(first.instead("AccessDenied"), None);
+    }
 
     #[test]
     fn tags_are_a_query_string() {

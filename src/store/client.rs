@@ -6,14 +6,13 @@ use std::sync::Arc;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, GlacierJobParameters, RestoreRequest, ServerSideEncryption,
-};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, ServerSideEncryption};
 use bytes::Bytes;
 
+use super::choices::Ask;
 use super::{
     Algorithm, Checksum, ChecksumKind, Condition, Dialect, Download, Evidence, Habit, Limits, Location, ObjectInfo,
-    ObjectKey, Payload, StoreError, Stored, TargetOptions, Thaw,
+    ObjectKey, Payload, StoreError, Stored, TargetOptions, Thawing,
 };
 
 // The SDK's request builders have the same setters and no trait in common.
@@ -236,6 +235,8 @@ impl Store {
     pub async fn head(&self, key: &ObjectKey, version: Option<&str>) -> Result<ObjectInfo, StoreError> {
         let answer = self.head_part(key, version, None).await?;
         let evidence = evidence(&answer);
+        let class = answer.storage_class.as_ref().map(|class| class.as_str().to_owned());
+        let archive_tier = answer.archive_status.as_ref().map(|tier| tier.as_str().to_owned());
         Ok(ObjectInfo {
             size: length_of(&answer)?,
             etag: self.etag("HeadObject", answer.e_tag)?,
@@ -243,6 +244,9 @@ impl Store {
             checksum: evidence.iter().find_map(Evidence::as_checksum),
             evidence,
             modified: answer.last_modified.map(|time| time.secs()),
+            thawing: Thawing::of(class.as_deref(), archive_tier.as_deref(), answer.restore.as_deref()),
+            class,
+            archive_tier,
             metadata: answer.metadata.unwrap_or_default(),
         })
     }
@@ -283,30 +287,31 @@ impl Store {
         }
     }
 
-    /// Asks for a readable copy of an object in an archive class. One that is asked for already is fine.
+    /// Asks for a readable copy of an object in an archive class, in the way that the class of what was `found` there
+    /// wants it. One that is asked for already is fine.
     ///
     /// # Errors
     /// The store's refusal.
-    pub async fn thaw(&self, key: &ObjectKey, version: Option<&str>) -> Result<(), StoreError> {
-        let Thaw { tier, days } = self.target.choices.thaw;
-        let job = GlacierJobParameters::builder().tier(tier.sdk()).build();
-        let request = RestoreRequest::builder()
-            .days(i32::try_from(days).unwrap_or(i32::MAX))
-            .set_glacier_job_parameters(job.ok())
-            .build();
-        let result = self
-            .client
-            .restore_object()
-            .bucket(&self.target.bucket)
-            .key(key.as_str())
-            .set_version_id(version.map(str::to_owned))
-            .restore_request(request)
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(()),
-            Err(error) if error.code() == Some("RestoreAlreadyInProgress") => Ok(()),
-            Err(error) => Err(StoreError::from_sdk("RestoreObject", &error)),
+    pub async fn thaw(&self, key: &ObjectKey, version: Option<&str>, found: &ObjectInfo) -> Result<(), StoreError> {
+        let mut ask = Ask::new(self.target.choices.thaw, found);
+        loop {
+            let result = self
+                .client
+                .restore_object()
+                .bucket(&self.target.bucket)
+                .key(key.as_str())
+                .set_version_id(version.map(str::to_owned))
+                .restore_request(ask.request())
+                .send()
+                .await;
+            match result {
+                Ok(_) => return Ok(()),
+                Err(error) if error.code() == Some("RestoreAlreadyInProgress") => return Ok(()),
+                Err(error) => match ask.instead(error.code().unwrap_or_default()) {
+                    Some(other) => ask = other,
+                    None => return Err(StoreError::from_sdk("RestoreObject", &error)),
+                },
+            }
         }
     }
 

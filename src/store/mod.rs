@@ -44,7 +44,7 @@ pub use list::{Entry, From as ListFrom, Page, Query};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{COOKIE, FileMetadata, Owner, sidecar_of};
 pub use multipart::{ListedUpload, SentPart, StoredPart, UploadId};
-pub use object::{Condition, Download, ObjectInfo, Stored};
+pub use object::{Condition, Download, ObjectInfo, Stored, Thawing};
 pub use payload::Payload;
 pub use probe::{Heed, Heeds};
 pub use proof::{ChecksumKind, Proof, Prover};

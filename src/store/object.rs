@@ -31,7 +31,7 @@ pub struct Stored {
 }
 
 /// What a HEAD tells.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ObjectInfo {
     /// Bytes.
     pub size: u64,
@@ -45,8 +45,55 @@ pub struct ObjectInfo {
     pub evidence: Vec<Evidence>,
     /// Last write, seconds since 1970.
     pub modified: Option<i64>,
+    /// Storage class; not told of the standard one.
+    pub class: Option<String>,
+    /// The archive tier of INTELLIGENT_TIERING that it was moved to.
+    pub archive_tier: Option<String>,
+    /// Whether it can be read, as far as that is told.
+    pub thawing: Thawing,
     /// User metadata.
     pub metadata: HashMap<String, String>,
+}
+
+/// What a HEAD tells of an object in an archive class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Thawing {
+    /// Nothing: it is in no such class, or the store does not say so.
+    #[default]
+    Untold,
+    /// It can't be read, and nobody has asked for it.
+    Frozen,
+    /// It was asked for and can't be read yet.
+    Asked,
+    /// It can be read for some days.
+    Thawed,
+}
+
+impl Thawing {
+    /// By the storage class, the archive tier and what `x-amz-restore` says, where they are told.
+    pub(super) fn of(class: Option<&str>, tier: Option<&str>, restore: Option<&str>) -> Self {
+        match (restore.and_then(is_ongoing), tier, class) {
+            (Some(true), ..) => Self::Asked,
+            // One that has come back is in no archive tier any more.
+            (_, Some(_), _) => Self::Frozen,
+            (Some(false), ..) => Self::Thawed,
+            (None, None, Some("GLACIER" | "DEEP_ARCHIVE")) => Self::Frozen,
+            (None, None, _) => Self::Untold,
+        }
+    }
+}
+
+/// As in `ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"`.
+fn is_ongoing(restore: &str) -> Option<bool> {
+    let (_, value) = restore
+        .split(',')
+        .filter_map(|part| part.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("ongoing-request"))?;
+    match value.trim().trim_matches('"') {
+        value if value.eq_ignore_ascii_case("true") => Some(true),
+        value if value.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
 }
 
 impl ObjectInfo {
@@ -118,5 +165,40 @@ impl Download {
             operation: "GetObject",
             what: super::error::chain(&error),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_tells_whether_an_object_can_be_read() {
+        let asked = Some("ongoing-request=\"true\"");
+        let done = Some("ongoing-request=\"false\", expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\"");
+        let (glacier, tiering) = (Some("GLACIER"), Some("INTELLIGENT_TIERING"));
+        for (class, tier, restore, expected) in [
+            (None, None, None, Thawing::Untold),
+            (Some("STANDARD_IA"), None, None, Thawing::Untold),
+            (Some("GLACIER_IR"), None, None, Thawing::Untold),
+            (tiering, None, None, Thawing::Untold),
+            (glacier, None, None, Thawing::Frozen),
+            (Some("DEEP_ARCHIVE"), None, None, Thawing::Frozen),
+            (tiering, Some("ARCHIVE_ACCESS"), None, Thawing::Frozen),
+            (glacier, None, asked, Thawing::Asked),
+            (tiering, Some("DEEP_ARCHIVE_ACCESS"), asked, Thawing::Asked),
+            (glacier, None, done, Thawing::Thawed),
+            (tiering, None, done, Thawing::Thawed),
+            // Other stores' classes and ways to write it.
+            (Some("COLD"), None, Some("Ongoing-Request = TRUE"), Thawing::Asked),
+            (glacier, None, Some("ongoing-request=false"), Thawing::Thawed),
+            (glacier, None, Some("nonsense"), Thawing::Frozen),
+        ] {
+            assert_eq!(
+                Thawing::of(class, tier, restore),
+                expected,
+                "{class:?} {tier:?} {restore:?}"
+            );
+        }
     }
 }

@@ -31,7 +31,7 @@ pub use error::TransferError;
 pub use lane::Lane;
 pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
-pub use request::{copy, delete, fetch_file, find, head, list, pages, sweep_key, thaw};
+pub use request::{copy, delete, fetch_file, find, head, list, pages, sweep_key, thaw, thaw_found};
 pub use retry::RetryOptions;
 pub use sidecar::{Described, describe, discard_sidecar};
 pub use sweeper::{sweep_uploads, uploads};
@@ -44,7 +44,7 @@ pub struct TransferOptions {
     pub plan: PlanOptions,
     /// When and how often to try again.
     pub retry: RetryOptions,
-    /// Between two looks at an object that thaws.
+    /// Between the first two looks at an object that thaws; the pauses grow.
     pub thaw_poll: std::time::Duration,
     /// Bytes read or written at a time.
     pub chunk: usize,

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
-use crate::store::{Condition, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, Store, StoreError};
+use crate::store::{
+    Condition, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, Store, StoreError, Thawing,
+};
 use crate::types::ArchiveId;
 
 const SWEEP: Duration = Duration::from_secs(5);
@@ -104,14 +106,32 @@ pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<
     }))
 }
 
-/// Asks for a readable copy of an object in an archive class.
+/// Asks for a readable copy of an object in an archive class, unless it was asked for already.
 ///
 /// # Errors
 /// The store's refusal.
 pub fn thaw(lane: &Lane, control: &Control, location: &Location) -> Result<(), TransferError> {
+    let version = location.version.as_deref();
+    let found = head(lane, control, location.archive_id, &location.key, version)?;
+    match found.thawing {
+        Thawing::Asked => Ok(()),
+        _ => thaw_found(lane, control, location, &found),
+    }
+}
+
+/// The same for one whose HEAD is known; asks in any case.
+///
+/// # Errors
+/// The store's refusal.
+pub fn thaw_found(
+    lane: &Lane,
+    control: &Control,
+    location: &Location,
+    found: &ObjectInfo,
+) -> Result<(), TransferError> {
     let store = lane.store(location.archive_id)?;
     lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-        Ok(store.thaw(&location.key, location.version.as_deref()).await?)
+        Ok(store.thaw(&location.key, location.version.as_deref(), found).await?)
     }))
 }
 

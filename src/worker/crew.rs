@@ -127,7 +127,11 @@ impl Worker {
     }
 
     fn perform(&self, item: &Item, job: Job) -> Outcome {
-        let Job { debt, control } = job;
+        let Job {
+            debt,
+            control,
+            deferrals,
+        } = job;
         let helpers: &dyn Helpers = self.queue.as_ref();
         if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
             let error = JobError::PartialExtent {
@@ -138,7 +142,7 @@ impl Worker {
         }
         match item.kind {
             Kind::Do(Verb::Archive) => archive(&self.site, &self.lane, helpers, &control, debt).into(),
-            Kind::Do(Verb::Restore) => restore(&self.site, &self.lane, helpers, &control, debt),
+            Kind::Do(Verb::Restore) => restore(&self.site, &self.lane, helpers, &control, debt, deferrals),
             Kind::Do(Verb::Remove) => remove(&self.site, &self.lane, &control, debt).into(),
             Kind::Cancel => settle::refuse(&control, debt, JobError::UnknownAction(23)).into(),
             Kind::Unknown(number) => settle::refuse(&control, debt, JobError::UnknownAction(number)).into(),

@@ -15,6 +15,7 @@ mod restore;
 mod settle;
 mod sweeper;
 mod tally;
+mod thaw;
 mod verdict;
 mod witness;
 

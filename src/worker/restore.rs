@@ -4,23 +4,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::place::natural_key;
+use super::thaw::{Frozen, ask, pause, still_thaws};
 use super::{JobError, Outcome, Site};
 use crate::action::{Debt, Item};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head, thaw};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError, Thawing};
+use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head};
 
+/// What came of one round.
+enum Received {
+    /// All bytes of the object under that key.
+    Whole(u64, ObjectKey),
+    Frozen(Box<Frozen>),
+}
+
+/// `rounds`: how often it was put off before, because its object could not be read yet.
 pub(super) fn restore(
     site: &Site,
     lane: &Lane,
     helpers: &dyn Helpers,
     control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
+    rounds: u32,
 ) -> Outcome {
-    let received = match receive(site, lane, helpers, control, debt.as_mut()) {
-        Err(JobError::Transfer(TransferError::Store(StoreError::Frozen { .. }))) => {
-            ask_for_thaw(site, lane, control, debt.item()).map(|()| None)
-        }
-        received => received.map(Some),
+    let received = match receive(site, lane, helpers, control, debt.as_mut(), rounds) {
+        Ok(Received::Whole(size, key)) => Ok(Some((size, key))),
+        Ok(Received::Frozen(frozen)) => ask(lane, control, *frozen, rounds).map(|()| None),
+        Err(error) => Err(error),
     };
     // After the last byte a cancel is still owed its ECANCELED.
     match (received, control.stopped()) {
@@ -33,17 +42,9 @@ pub(super) fn restore(
             super::settle::refuse(control, debt, TransferError::Stopped(stop).into()).into()
         }
         (Ok(Some((size, key))), None) => super::settle::complete(control, debt, size).about(&key).into(),
-        (Ok(None), None) => Outcome::Later(debt, Instant::now() + lane.options().thaw_poll),
+        (Ok(None), None) => Outcome::Later(debt, Instant::now() + pause(lane.options().thaw_poll, rounds)),
         (Err(error), _) => super::settle::refuse(control, debt, error).into(),
     }
-}
-
-/// Asking once more while it thaws changes nothing; hours later the object can be read.
-fn ask_for_thaw(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(), JobError> {
-    let from = locate(site, lane, control, item)?;
-    thaw(lane, control, &from)?;
-    tracing::info!(key = %from.key, "the object is in an archive class; waiting until it is thawed");
-    Ok(())
 }
 
 fn receive(
@@ -52,8 +53,12 @@ fn receive(
     helpers: &dyn Helpers,
     control: &Arc<Control>,
     debt: &mut dyn Debt,
-) -> Result<(u64, ObjectKey), JobError> {
+    rounds: u32,
+) -> Result<Received, JobError> {
     let mut from = locate(site, lane, control, debt.item())?;
+    if let Some(frozen) = still_thaws(lane, control, &from, rounds)? {
+        return Ok(Received::Frozen(Box::new(frozen)));
+    }
     let file = Arc::new(debt.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
     let mut received = download(lane, helpers, control, &file, &from);
     if matches!(received, Err(TransferError::Store(StoreError::Precondition { .. })))
@@ -73,11 +78,59 @@ fn receive(
         from = now;
         received = download(lane, helpers, control, &file, &from);
     }
+    let mut looked_at = None;
+    if lacks_version(&received, &from)
+        && let Some(found) = the_same_at_the_key(site, lane, control, debt.item(), &from)
+    {
+        tracing::warn!(key = %from.key, recorded = ?from.version, taken = ?found.version, "the recorded version is not \
+            there; the object at its key has the same checksum and is this file's: it is taken. 'lhsmtool-s3 rebind' \
+            renews the record");
+        from.etag.clone_from(&found.etag);
+        from.version.clone_from(&found.version);
+        received = match found.thawing {
+            Thawing::Asked => Err(StoreError::Frozen {
+                operation: "HeadObject",
+            }
+            .into()),
+            _ => download(lane, helpers, control, &file, &from),
+        };
+        looked_at = Some(found);
+    }
     // Every writer has stopped; that no descriptor is left is checked, for a late write hangs for ever.
     let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
     drop(file);
-    received?;
-    Ok((from.size, from.key))
+    match received {
+        Ok(()) => Ok(Received::Whole(from.size, from.key)),
+        Err(TransferError::Store(StoreError::Frozen { .. })) => Ok(Received::Frozen(Box::new(Frozen {
+            at: from,
+            found: looked_at,
+        }))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A version that is not there, or whose name is none to this store: the objects were copied from another one.
+fn lacks_version(received: &Result<(), TransferError>, from: &Location) -> bool {
+    from.version.is_some()
+        && matches!(
+            received,
+            Err(TransferError::Store(
+                StoreError::NotFound { .. } | StoreError::Refused { status: 400, .. }
+            ))
+        )
+}
+
+/// The object that is at the key now, if it has the bytes that were archived and says that it is this file's copy.
+fn the_same_at_the_key(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    item: &Item,
+    from: &Location,
+) -> Option<ObjectInfo> {
+    let found = head(lane, control, from.archive_id, &from.key, None).ok()?;
+    let is_ours = Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid);
+    (is_ours && from.has_bytes_of(&found)).then_some(found)
 }
 
 /// The ETag that an object has now whose bytes are still those that were archived.
