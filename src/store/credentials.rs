@@ -192,7 +192,10 @@ impl Keeper {
             }
             Err(error) => {
                 let failure = chain(&error);
-                tracing::warn!(error = failure, "no credentials; requests wait for them");
+                // Once, not at each of many questions.
+                if kept.failure.as_ref() != Some(&failure) {
+                    tracing::warn!(error = failure, "no credentials; requests wait for them");
+                }
                 self.keep(Kept {
                     pause: Some(Instant::now() + SHORT_PAUSE),
                     failure: Some(failure),

@@ -23,5 +23,6 @@ mod rig;
 mod scrub;
 mod service;
 mod thaw;
+mod surroundings;
 mod transfer;
 mod traps;
