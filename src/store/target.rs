@@ -202,11 +202,13 @@ impl Target {
                     .build(),
             )
             // We sum up what is sent ourselves, once, while it is read.
-            .request_checksum_calculation(if self.options.sign_payload {
-                RequestChecksumCalculation::WhenSupported
-            } else {
-                RequestChecksumCalculation::WhenRequired
-            })
+            .request_checksum_calculation(
+                if self.options.sign_payload && self.options.checksum != ChecksumKind::None {
+                    RequestChecksumCalculation::WhenSupported
+                } else {
+                    RequestChecksumCalculation::WhenRequired
+                },
+            )
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         if let Some(endpoint) = &self.options.endpoint_url {
             config = config.endpoint_url(endpoint);
