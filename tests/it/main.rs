@@ -17,6 +17,7 @@ mod life;
 mod matrix;
 mod metrics;
 mod model;
+mod owned;
 mod recovery;
 mod rig;
 mod scrub;
