@@ -188,6 +188,8 @@ pub(crate) fn run(task: &Task) {
         pinned: false,
         layout: None,
         sidecar: None,
+        written_for: None,
+        writer: None,
     };
     let fs = Arc::new(Directory {
         dir: task.dir.clone(),

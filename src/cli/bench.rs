@@ -239,6 +239,8 @@ impl Run {
             pinned: false,
             layout: None,
             sidecar: None,
+            written_for: None,
+            writer: None,
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.entry(size).or_default().push(location);
@@ -277,7 +279,7 @@ impl Run {
                             return;
                         }
                         // One that is gone is deleted, too.
-                        if delete(lane, &control, location, |_| true).is_ok() {
+                        if delete(lane, &control, location, |_, _| true).is_ok() {
                             gone.fetch_add(1, Ordering::Relaxed);
                         }
                     }

@@ -7,7 +7,7 @@ use super::pending::Name;
 use crate::action::FileSystem as _;
 use crate::lustre::Mount;
 use crate::namespace::{node_key, remove_node};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
+use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{TransferError, delete, discard_sidecar, find};
 use crate::types::Fid;
 
@@ -22,6 +22,14 @@ impl Looker<'_> {
             return Ok(());
         }
         Ok(remove_node(self.lane, follow.control, follow.archive_id, key)?)
+    }
+
+    /// A file as objects and records name it.
+    pub(super) fn owner(&self, fid: Fid) -> Owner {
+        Owner {
+            fs: self.follow.mount.name().to_owned(),
+            fid,
+        }
     }
 
     /// `false`: not now.
@@ -133,8 +141,7 @@ impl Looker<'_> {
                 let Some(found) = find(self.lane, follow.control, follow.archive_id, &key)? else {
                     continue;
                 };
-                let owner = Owner::of(&found.metadata);
-                if owner.is_some_and(|owner| owner.fs == follow.mount.name() && owner.fid == fid) {
+                if Origin::of(&found, &key).is_of(&self.owner(fid)) {
                     deleted |= self.delete_copy(fid, &found.at(follow.archive_id, &key))?;
                 }
             }
@@ -160,18 +167,25 @@ impl Looker<'_> {
         if now.as_ref().is_some_and(|now| now.is_at(location)) || self.is_anothers(fid, location)? {
             return Ok(false);
         }
-        let is_ours = |found: &ObjectInfo| {
-            // An imported one says nothing of a file.
-            Owner::of(&found.metadata).map_or(location.pinned, |owner| {
-                owner.fs == follow.mount.name() && owner.fid == fid
-            })
+        let owner = self.owner(fid);
+        // The file may have been archived to this key since: its record is asked for after the look at the object.
+        let is_ours = |found: &ObjectInfo, origin: &Origin| {
+            let means =
+                |now: Option<Location>| now.is_some_and(|now| now.means(location.archive_id, &location.key, found));
+            origin.yields_to(&owner, location) && self.copy_of(fid).is_ok_and(|now| !means(now))
         };
         match delete(self.lane, follow.control, location, is_ours) {
             Ok(()) => {}
             Err(TransferError::Store(StoreError::Precondition { .. })) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        discard_sidecar(self.lane, location.archive_id, location.sidecar.as_ref(), now.as_ref());
+        discard_sidecar(
+            self.lane,
+            location.archive_id,
+            location.sidecar.as_ref(),
+            &owner,
+            now.as_ref(),
+        );
         Ok(true)
     }
 }

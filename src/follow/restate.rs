@@ -7,8 +7,12 @@ use std::sync::Arc;
 use super::look::{LookError, Looker, Seen, read};
 use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
-use crate::store::{COOKIE, Condition, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Control, Described, Lane, TransferError, copy, describe, find, head, put_bytes, sweep_key};
+use crate::store::{
+    Author, COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, Writer, name_key,
+};
+use crate::transfer::{
+    Control, Described, Lane, TransferError, copy, describe, discard_sidecar, find, head, put_bytes, sweep_key,
+};
 use crate::types::{ArchiveId, Cookie, Fid};
 
 /// What came of it.
@@ -55,10 +59,10 @@ impl Looker<'_> {
                 from.key
             )));
         }
-        let is_strangers = |owner: Owner| owner.fs != mount.name() || owner.fid != fid;
-        if Owner::of(&found.metadata).is_some_and(is_strangers) {
+        let owner = self.owner(fid);
+        if !Origin::of(&found, &from.key).yields_to(&owner, from) {
             return Ok(Restated::Never(format!(
-                "'{}' says that it is another file's copy, too",
+                "'{}' may be another file's copy, too, or the file's record was not written for it",
                 from.key
             )));
         }
@@ -80,16 +84,27 @@ impl Looker<'_> {
             etag: found.etag.clone(),
             ..from.clone()
         };
-        let Described { metadata, sidecar } = self.describe(seen, from, &found)?;
+        let author = self.author(fid, &found);
+        let stat = (&seen.stat, seen.extras.clone());
+        let Described { mut metadata, sidecar } = describe(self.lane, control, from.archive_id, &author, stat)?;
+        name_key(&mut metadata, to);
+        let discard = |sidecar: Option<&ObjectKey>, kept: &Location| {
+            discard_sidecar(self.lane, from.archive_id, sidecar, &owner, Some(kept));
+        };
         let copied = copy(self.lane, control, &source, (to, &condition), &metadata);
-        let mut made = match copied {
+        let copied = match copied {
             Err(TransferError::Store(StoreError::Precondition { .. })) => {
+                discard(sidecar.as_ref(), from);
                 return Ok(Restated::Again(format!("another writer is at '{to}'")));
             }
             copied => copied?,
         };
-        // One that is not needed any more goes with the copy.
-        made.sidecar = sidecar.or_else(|| from.sidecar.clone());
+        let made = Location {
+            sidecar,
+            written_for: Some(owner.clone()),
+            writer: Some(author.writer),
+            ..copied
+        };
         // The file's record still means what was copied? Whatever can't be read has changed.
         let unchanged = mount.map(fid).is_ok_and(|now| now.as_deref() == Some(record))
             && mount.states_of(fid).is_ok_and(HsmStates::is_clean);
@@ -100,9 +115,12 @@ impl Looker<'_> {
         };
         if let Err(why) = set {
             if !in_place {
-                self.undo(fid, &made, &metadata);
+                self.undo(fid, &made, &author);
             }
             return Ok(Restated::Again(why));
+        }
+        if in_place {
+            discard(from.sidecar.as_ref(), &made);
         }
         Ok(Restated::At(made))
     }
@@ -113,7 +131,8 @@ impl Looker<'_> {
             return Ok(Key::Free(Condition::Absent));
         };
         let taken = || Key::Taken(format!("'{to}' holds what may be another file's only copy"));
-        let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == mount.name()) else {
+        let origin = Origin::of(&found, to);
+        let Some(owner) = origin.owner().filter(|owner| owner.fs == mount.name()) else {
             return Ok(taken());
         };
         let there = found.at(from.archive_id, to);
@@ -165,31 +184,33 @@ impl Looker<'_> {
         }
     }
 
-    fn describe(&self, seen: &Seen, from: &Location, found: &ObjectInfo) -> Result<Described, LookError> {
-        let owner = Owner {
-            fs: self.follow.mount.name().to_owned(),
-            fid: seen.fid,
-        };
+    /// As whom a copy is made again: for the same action, in an attempt of its own.
+    fn author(&self, fid: Fid, found: &ObjectInfo) -> Author {
         let cookie = found.metadata.get(COOKIE);
         let number = cookie.and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
-        Ok(describe(
-            self.lane,
-            self.follow.control,
-            from.archive_id,
-            (&owner, Cookie(number.unwrap_or(0))),
-            (&seen.stat, seen.extras.clone()),
-        )?)
+        Author {
+            owner: self.owner(fid),
+            cookie: Cookie(number.unwrap_or(0)),
+            writer: Writer::random(),
+        }
     }
 
     /// The object that was made, if it is nobody's: neither another writer's, nor by now the file's copy.
-    fn undo(&self, fid: Fid, made: &Location, metadata: &HashMap<String, String>) {
-        let is_ours = |found: &ObjectInfo| {
+    fn undo(&self, fid: Fid, made: &Location, author: &Author) {
+        let is_ours = |found: &ObjectInfo, origin: &Origin| {
             let named = self.copy_of(fid).map(|now| now.is_some_and(|now| now.is_at(made)));
-            matches!(named, Ok(false)) && found.etag == made.etag && found.metadata.get(COOKIE) == metadata.get(COOKIE)
+            matches!(named, Ok(false)) && found.etag == made.etag && origin.is_by(author)
         };
         let swept = sweep_key(self.lane, made.archive_id, &made.key, made.version.as_deref(), is_ours);
         if let Err(error) = swept {
             tracing::warn!(key = %made.key, %error, "an object that is no file's copy could not be deleted: an orphan");
+            return;
+        }
+        if self
+            .copy_of(fid)
+            .is_ok_and(|now| now.is_none_or(|now| now.sidecar != made.sidecar))
+        {
+            discard_sidecar(self.lane, made.archive_id, made.sidecar.as_ref(), &author.owner, None);
         }
     }
 }
@@ -203,7 +224,7 @@ pub(super) fn heeds_conditions(
     let prefix = &lane.store(archive_id)?.target().prefix;
     // Always the same, among the sidecars: what a killed process leaves goes with the next one, and nobody imports it.
     let nobody = Fid { seq: 0, oid: 0, ver: 0 };
-    let key = ObjectKey::sidecar(prefix, nobody, Cookie(0))?;
+    let key = ObjectKey::sidecar(prefix, nobody, Writer(0))?;
     let metadata = HashMap::from([(COOKIE.to_owned(), "probe".to_owned())]);
     put_bytes(
         lane,
@@ -219,6 +240,6 @@ pub(super) fn heeds_conditions(
         Ok(_) | Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Refused { .. })) => Ok(false),
         Err(error) => Err(error),
     };
-    sweep_key(lane, archive_id, &key, None, |_| true)?;
+    sweep_key(lane, archive_id, &key, None, |_, _| true)?;
     heeded
 }

@@ -258,6 +258,12 @@ impl Journal {
             .change(|state| drop(state.pending.parts.insert((key, index), part.clone())));
     }
 
+    /// Whether [`Journal::upload_of`] may know something of an action: costs no look at the disk.
+    #[must_use]
+    pub fn may_have_upload(&self, key: ActionKey) -> bool {
+        self.shared.lock().uploads.contains_key(&key)
+    }
+
     /// Where the archive that is `key` was writing to when a former daemon died, and the parts that are there.
     #[must_use]
     pub fn upload_of(&self, key: ActionKey) -> Option<(UploadRecord, HashMap<u32, SentPart>)> {
@@ -500,6 +506,8 @@ mod tests {
             pinned: false,
             layout: None,
             sidecar: None,
+            written_for: None,
+            writer: None,
         }
     }
 

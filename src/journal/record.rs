@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ActionId;
 use crate::action::{Item, Kind, Verb};
-use crate::store::{Location, ObjectKey, SentPart, UploadId};
+use crate::store::{Location, ObjectKey, SentPart, UploadId, Writer};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 const FORMAT: u32 = 1;
@@ -39,6 +39,9 @@ pub struct UploadRecord {
     pub(super) v: u32,
     archive: u32,
     key: String,
+    /// The attempt, as the object's metadata names it; `None`: an older release's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
     /// Of the copy that goes once this one is committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<(u32, String, String)>,
@@ -55,11 +58,12 @@ pub struct UploadRecord {
 impl UploadRecord {
     /// A single PUT.
     #[must_use]
-    pub fn single(archive_id: ArchiveId, key: &ObjectKey) -> Self {
+    pub fn single(archive_id: ArchiveId, key: &ObjectKey, writer: Writer) -> Self {
         Self {
             v: FORMAT,
             archive: archive_id.get(),
             key: key.as_str().to_owned(),
+            writer: Some(writer.to_string()),
             previous: None,
             upload: None,
             size: 0,
@@ -68,22 +72,15 @@ impl UploadRecord {
         }
     }
 
-    /// A multipart upload.
+    /// A multipart upload, of what [`UploadRecord::single`] says.
     #[must_use]
-    pub fn multipart(
-        archive_id: ArchiveId,
-        key: &ObjectKey,
-        upload: &UploadId,
-        size: u64,
-        part_size: u64,
-        data_version: Option<u64>,
-    ) -> Self {
+    pub fn multipart(self, upload: &UploadId, size: u64, part_size: u64, data_version: Option<u64>) -> Self {
         Self {
             upload: Some(upload.clone()),
             size,
             part_size,
             data_version,
-            ..Self::single(archive_id, key)
+            ..self
         }
     }
 
@@ -96,8 +93,21 @@ impl UploadRecord {
                 previous.key.as_str().to_owned(),
                 previous.etag.clone(),
             )),
-            ..Self::single(location.archive_id, &location.key)
+            writer: location.writer.map(|writer| writer.to_string()),
+            v: FORMAT,
+            archive: location.archive_id.get(),
+            key: location.key.as_str().to_owned(),
+            upload: None,
+            size: 0,
+            part_size: 0,
+            data_version: None,
         }
+    }
+
+    /// The attempt that it is the record of; `None`: an older release's.
+    #[must_use]
+    pub fn writer(&self) -> Option<Writer> {
+        Writer::parse(self.writer.as_ref()?)
     }
 
     /// The copy before, and its ETag; `None` when there is none.

@@ -86,7 +86,7 @@ pub fn remove_node(
         return Ok(());
     };
     let location = found.at(archive_id, key);
-    match delete(lane, control, &location, |found| {
+    match delete(lane, control, &location, |found, _| {
         is_node(key, &found.metadata, found.size)
     }) {
         Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(()),

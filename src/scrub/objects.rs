@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Feed, Scrub, ScrubError, What};
 use crate::action::{ActionKey, FileSystem as _};
 use crate::namespace::location_at;
-use crate::store::{COOKIE, Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
+use crate::store::{Entry, Identity, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Query, StoreError};
 use crate::transfer::{
     Lane, TransferError, delete, find, list as list_page, pages, sweep_uploads, uploads as list_uploads,
 };
@@ -86,11 +86,15 @@ pub(super) fn check(
         // Gone meanwhile.
         return Ok(());
     };
-    let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == scrub.mount.name()) else {
-        scrub.count(|counts| counts.foreign += 1);
-        return Ok(());
+    // Somebody's copy of an object of ours within the bucket carries our metadata along, and names another key.
+    let identity = match Origin::of(&found, &key) {
+        Origin::Written(identity) if identity.owner.fs == scrub.mount.name() => identity,
+        _ => {
+            scrub.count(|counts| counts.foreign += 1);
+            return Ok(());
+        }
     };
-    let Some(_) = why_orphan(scrub, archive_id, &key, &owner) else {
+    let Some(_) = why_orphan(scrub, archive_id, &key, &identity) else {
         return Ok(());
     };
     let grace = i64::try_from(scrub.options.grace.as_secs()).unwrap_or(i64::MAX);
@@ -101,26 +105,26 @@ pub(super) fn check(
     }
     // A multipart upload's object is as old as the beginning of the upload. While its action runs, its file's record
     // may be about to be written; when the coordinator no longer knows the action, the record says all.
-    if may_be_running(scrub, &found, &owner) {
+    if may_be_running(scrub, &identity) {
         scrub.count(|counts| counts.young += 1);
         return Ok(());
     }
-    let Some(why) = why_orphan(scrub, archive_id, &key, &owner) else {
+    let Some(why) = why_orphan(scrub, archive_id, &key, &identity) else {
         return Ok(());
     };
     // Below a mount point that is gone no file is to be found.
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
-    if scrub.options.delete_orphans {
+    if scrub.options.delete_orphans && why.certain {
         scrub.suspect(Suspect {
             archive_id,
             key,
             found,
-            owner,
+            identity,
         });
     } else {
-        scrub.find(What::Orphan, key.to_string(), why, false);
+        scrub.find(What::Orphan, key.to_string(), why.text, false);
     }
     Ok(())
 }
@@ -132,7 +136,7 @@ pub(super) struct Suspect {
     archive_id: ArchiveId,
     key: ObjectKey,
     found: ObjectInfo,
-    owner: Owner,
+    identity: Identity,
 }
 
 pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Result<(), ScrubError> {
@@ -140,21 +144,30 @@ pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Resu
         archive_id,
         key,
         found,
-        owner,
+        identity,
     } = suspect;
-    let Some(why) = why_orphan(scrub, *archive_id, key, owner) else {
+    let Some(why) = why_orphan(scrub, *archive_id, key, identity).filter(|why| why.certain) else {
         return Ok(());
     };
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
-    let mended = remove(scrub, lane, *archive_id, key, found, owner)?;
-    scrub.find(What::Orphan, key.to_string(), why, mended);
+    let mended = remove(scrub, lane, suspect, &found.at(*archive_id, key))?;
+    scrub.find(What::Orphan, key.to_string(), why.text, mended);
     Ok(())
 }
 
+/// Why an object is no file's copy.
+struct Why {
+    text: String,
+    /// It is ours to delete.
+    certain: bool,
+}
+
 /// Why an object of this file system is no file's copy; `None`: it is one, or that can't be told.
-fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, owner: &Owner) -> Option<String> {
+fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, identity: &Identity) -> Option<Why> {
+    let owner = &identity.owner;
+    let certain = |text| Some(Why { text, certain: true });
     // Another file's: after an import elsewhere, by another archive id, or of a file system made anew.
     if scrub.known.may_have(key) {
         return None;
@@ -167,12 +180,22 @@ fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, owner: 
             {
                 None
             }
-            Ok(location) => Some(format!("the copy of its file {} is '{}'", owner.fid, location.key)),
+            Ok(location) => {
+                let text = format!("the copy of its file {} is '{}'", owner.fid, location.key);
+                // An older release's does not name its key: a copy that somebody made of it looks just so.
+                if identity.names_key || ObjectKey::is_sidecar(key.as_str().as_bytes()) {
+                    return certain(text);
+                }
+                Some(Why {
+                    text: format!("{text}, and this may be anybody's copy of it: it is left, delete it by hand"),
+                    certain: false,
+                })
+            }
             // It may mean any object.
             Err(_) => None,
         },
-        Ok(None) => Some(format!("its file {} has no record of a copy", owner.fid)),
-        Err(error) if error.is_not_found() => Some(format!("its file {} is gone", owner.fid)),
+        Ok(None) => certain(format!("its file {} has no record of a copy", owner.fid)),
+        Err(error) if error.is_not_found() => certain(format!("its file {} is gone", owner.fid)),
         Err(error) => {
             scrub.find(What::Unknown, key.to_string(), error.to_string(), false);
             None
@@ -181,14 +204,14 @@ fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, owner: 
 }
 
 /// Whether the action that wrote an object may still be under way.
-fn may_be_running(scrub: &Scrub<'_>, found: &ObjectInfo, owner: &Owner) -> bool {
-    let cookie = found.metadata.get(COOKIE).and_then(|text| text.strip_prefix("0x"));
+fn may_be_running(scrub: &Scrub<'_>, identity: &Identity) -> bool {
+    let cookie = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
     let Some(cookie) = cookie.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
         return false;
     };
     let key = ActionKey {
         cookie: Cookie(cookie),
-        fid: owner.fid,
+        fid: identity.owner.fid,
     };
     !matches!(scrub.mount.progress(key, Extent::EMPTY), Err(error) if error.is_not_found())
 }
@@ -197,18 +220,19 @@ fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
     location_at(path).is_some_and(|location| location.archive_id == archive_id && location.key == *key)
 }
 
-/// Just the one that was looked at.
-fn remove(
-    scrub: &Scrub<'_>,
-    lane: &Lane,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-    found: &ObjectInfo,
-    owner: &Owner,
-) -> Result<bool, ScrubError> {
-    let location = found.at(archive_id, key);
-    let result = delete(lane, &scrub.control, &location, |info| {
-        Owner::of(&info.metadata).as_ref() == Some(owner)
+/// Just the one that was looked at. Its file's record and whether an action goes on are asked after one more look: it may
+/// have been archived again since, with equal bytes.
+fn remove(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect, location: &Location) -> Result<bool, ScrubError> {
+    let Suspect {
+        archive_id,
+        key,
+        identity,
+        ..
+    } = suspect;
+    let result = delete(lane, &scrub.control, location, |_, origin| {
+        matches!(origin, Origin::Written(now) if now == identity)
+            && !may_be_running(scrub, identity)
+            && why_orphan(scrub, *archive_id, key, identity).is_some_and(|why| why.certain)
     });
     match result {
         Ok(()) => Ok(true),

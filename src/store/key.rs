@@ -5,7 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crate::types::{Cookie, Fid};
+use super::Writer;
+use crate::types::Fid;
 
 /// S3's limit, in bytes of UTF-8.
 const MAX: usize = 1024;
@@ -83,12 +84,12 @@ impl ObjectKey {
         Self::new(format!("{prefix}{text}"))
     }
 
-    /// Where an action puts what its file's object has no room for.
+    /// Where an attempt puts what its file's object has no room for: another's is never overwritten.
     ///
     /// # Errors
     /// The prefix leaves no room.
-    pub fn sidecar(prefix: &str, fid: Fid, cookie: Cookie) -> Result<Self, InvalidKey> {
-        Self::new(format!("{prefix}{SIDECARS}/{}.{:x}", fid.bare(), cookie.0))
+    pub fn sidecar(prefix: &str, fid: Fid, writer: Writer) -> Result<Self, InvalidKey> {
+        Self::new(format!("{prefix}{SIDECARS}/{}.{writer}", fid.bare()))
     }
 
     /// Whether a listed key is one of those.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectInfo, ObjectKey, etag};
+use super::{ObjectInfo, ObjectKey, Owner, Writer, etag};
 use crate::types::ArchiveId;
 
 const FORMAT: u32 = 1;
@@ -49,6 +49,10 @@ pub struct Location {
     pub layout: Option<Vec<u8>>,
     /// The object with what the copy's own metadata has no room for.
     pub sidecar: Option<ObjectKey>,
+    /// The file that this was written for: a record is copied along with a file's content. `None`: by an older release.
+    pub written_for: Option<Owner>,
+    /// The attempt that wrote the object; `None` for one that we did not write, or of an older release.
+    pub writer: Option<Writer>,
 }
 
 /// A record that can't be used.
@@ -85,6 +89,12 @@ struct Record<'a> {
     layout: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sidecar: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fs: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
 }
 
 impl Location {
@@ -114,6 +124,9 @@ impl Location {
             pinned: self.pinned,
             layout: self.layout.as_deref().map(|layout| BASE64_STANDARD.encode(layout)),
             sidecar: self.sidecar.as_ref().map(|key| key.as_str().to_owned()),
+            fs: self.written_for.as_ref().map(|owner| owner.fs.clone()),
+            fid: self.written_for.as_ref().map(|owner| owner.fid.bare()),
+            writer: self.writer.map(|writer| writer.to_string()),
         };
         serde_json::to_vec(&record).unwrap_or_default()
     }
@@ -133,6 +146,13 @@ impl Location {
         };
         let layout = record.layout.map(|text| BASE64_STANDARD.decode(text)).transpose();
         let sidecar = record.sidecar.map(ObjectKey::new).transpose();
+        let written_for = match (record.fs, record.fid) {
+            (Some(fs), Some(fid)) => Some(Owner {
+                fs,
+                fid: fid.parse().map_err(|_| InvalidLocation::Field("fid"))?,
+            }),
+            _ => None,
+        };
         Ok(Self {
             archive_id: ArchiveId::new(record.archive).ok_or(InvalidLocation::Field("archive"))?,
             key: ObjectKey::new(record.key).map_err(|_| InvalidLocation::Field("key"))?,
@@ -143,6 +163,8 @@ impl Location {
             pinned: record.pinned,
             layout: layout.map_err(|_| InvalidLocation::Field("layout"))?,
             sidecar: sidecar.map_err(|_| InvalidLocation::Field("sidecar"))?,
+            written_for,
+            writer: record.writer.and_then(|text| Writer::parse(&text)),
         })
     }
 }
@@ -150,13 +172,15 @@ impl Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Fid;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_location_survives_its_bytes(
             id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>(),
-            pinned: bool, layout in any::<Option<Vec<u8>>>(), sidecar in "[a-z]{0,9}"
+            pinned: bool, layout in any::<Option<Vec<u8>>>(), sidecar in "[a-z]{0,9}",
+            fid in any::<Option<(u64, u32, u32)>>(), writer in any::<Option<u64>>()
         ) {
             let location = Location {
                 archive_id: ArchiveId::new(id).unwrap(),
@@ -168,6 +192,8 @@ mod tests {
                 pinned,
                 layout,
                 sidecar: ObjectKey::new(sidecar).ok(),
+                written_for: fid.map(|(seq, oid, ver)| Owner { fs: "lustre:1".into(), fid: Fid { seq, oid, ver } }),
+                writer: writer.map(Writer),
             };
             prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
         }
@@ -176,5 +202,15 @@ mod tests {
         fn other_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             prop_assert!(Location::from_bytes(&bytes).is_err());
         }
+    }
+
+    #[test]
+    fn a_record_of_an_older_release_says_nothing_of_its_file() {
+        let old =
+            br#"{"v":1,"archive":1,"key":"a/b","size":7,"etag":"\"e\"","crc64nvme":"AAAAAAAAAAA=","pinned":true}"#;
+        let location = Location::from_bytes(old).unwrap();
+        assert_eq!((location.written_for.as_ref(), location.writer), (None, None));
+        assert!(location.pinned);
+        assert_eq!(location.to_bytes(), old);
     }
 }

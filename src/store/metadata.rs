@@ -10,18 +10,14 @@ use base64::prelude::BASE64_STANDARD;
 
 use percent_encoding::percent_decode_str;
 
-use super::ObjectKey;
 use super::told::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
-use crate::types::{Extras, Fid, Timestamp};
+use super::{ObjectKey, Owner};
+use crate::types::{Extras, Timestamp};
 
-/// The action that wrote an object, as metadata.
-pub const COOKIE: &str = "lhsm-cookie";
-const OWNER_FID: &str = "lhsm-fid";
-const OWNER_FS: &str = "lhsm-fs";
 /// The object that has the rest.
 const SIDECAR: &str = "lhsm-sidecar";
-/// S3's limit for all user metadata is 2 KiB, names included; an action's cookie is added later.
-const ROOM: usize = 2048 - 64;
+/// S3's limit for all user metadata is 2 KiB, names included; action, attempt and key are added later.
+const ROOM: usize = 2048 - 96;
 
 /// What an object remembers of its file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,35 +36,6 @@ pub struct FileMetadata {
     pub owner: Option<Owner>,
     /// What else there is to say.
     pub more: Extras,
-}
-
-/// The file that an object is the copy of.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Owner {
-    /// Name of its file system.
-    pub fs: String,
-    /// Its FID there.
-    pub fid: Fid,
-}
-
-impl Owner {
-    /// As an object's metadata says; `None` for one that we did not write.
-    #[must_use]
-    pub fn of(metadata: &HashMap<String, String>) -> Option<Self> {
-        Some(Self {
-            fs: metadata.get(OWNER_FS)?.clone(),
-            fid: metadata.get(OWNER_FID)?.parse().ok()?,
-        })
-    }
-
-    /// As [`Owner::of`] reads it.
-    #[must_use]
-    pub fn to_map(&self) -> HashMap<String, String> {
-        HashMap::from([
-            (OWNER_FID.to_owned(), self.fid.bare()),
-            (OWNER_FS.to_owned(), self.fs.clone()),
-        ])
-    }
 }
 
 impl FileMetadata {
@@ -172,7 +139,8 @@ pub fn sidecar_of(metadata: &HashMap<String, String>) -> Option<ObjectKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Cookie;
+    use crate::store::Writer;
+    use crate::types::Fid;
 
     #[test]
     fn attributes_are_written_as_datasync_reads_them() {
@@ -229,7 +197,7 @@ mod tests {
                 links: Vec::new(),
             },
         };
-        let sidecar = ObjectKey::sidecar("fs/", Fid { seq: 1, oid: 2, ver: 0 }, Cookie(15)).unwrap();
+        let sidecar = ObjectKey::sidecar("fs/", Fid { seq: 1, oid: 2, ver: 0 }, Writer(15)).unwrap();
         assert!(ObjectKey::is_sidecar(sidecar.as_str().as_bytes()));
         assert_eq!(metadata.to_map().1, [XATTRS]);
         let (map, rest) = metadata.to_maps(&sidecar);

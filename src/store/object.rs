@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::{Checksum, Evidence, Location, ObjectKey, StoreError, sidecar_of};
+use super::{Checksum, Evidence, Location, ObjectKey, Origin, Owner, StoreError, sidecar_of};
 use crate::types::ArchiveId;
 
 /// What a write demands of the key.
@@ -101,6 +101,8 @@ impl ObjectInfo {
     #[must_use]
     pub fn at(&self, archive_id: ArchiveId, key: &ObjectKey) -> Location {
         Location {
+            written_for: Owner::of(&self.metadata),
+            writer: Origin::writer_of(self, key),
             archive_id,
             key: key.clone(),
             size: self.size,

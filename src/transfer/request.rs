@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{
-    Condition, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Page, Query, Store, StoreError, Thawing,
+    Condition, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError, Thawing,
 };
 use crate::types::ArchiveId;
 
@@ -174,13 +174,16 @@ pub fn copy(
         key: to.clone(),
         etag: stored.etag,
         version: stored.version,
+        // Another object than the one that it was copied from.
+        writer: Origin::writer_of(&found, to),
         ..from.clone()
     })
 }
 
 /// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
-/// not every store heeds the condition of a delete. `is_ours` tells whether it is the one that is meant. Where versions
-/// are kept, it gets a delete marker: to delete the version would bring the one before back.
+/// not every store heeds the condition of a delete. `is_ours` tells, after that look, whether it is the one that is
+/// meant, and still nobody's copy. Where versions are kept, it gets a delete marker: to delete the version would bring
+/// the one before back.
 ///
 /// # Errors
 /// [`StoreError::Precondition`] when another object has taken the key.
@@ -188,14 +191,14 @@ pub fn delete(
     lane: &Lane,
     control: &Control,
     location: &Location,
-    is_ours: impl Fn(&ObjectInfo) -> bool,
+    is_ours: impl Fn(&ObjectInfo, &Origin) -> bool,
 ) -> Result<(), TransferError> {
     let store = lane.store(location.archive_id)?;
     let (key, version) = (&location.key, location.version.as_deref());
     let other = || StoreError::Precondition {
         operation: "DeleteObject",
     };
-    let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found);
+    let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found, &Origin::of(found, key));
     lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         if version.is_some() {
             match store.head(key, None).await {
@@ -232,7 +235,8 @@ fn is_copy(location: &Location, found: &ObjectInfo) -> bool {
     found.etag == location.etag || (location.has_bytes_of(found) && Owner::of(&found.metadata).is_some())
 }
 
-/// Deletes what is at a key if `is_garbage` says so. One try and a short time: for after an answer.
+/// Deletes what is at a key if `is_garbage` says so, which is asked after the look. One try and a short time: for after an
+/// answer.
 ///
 /// # Errors
 /// The store did not help; the object, if there is one, stays.
@@ -241,12 +245,14 @@ pub fn sweep_key(
     archive_id: ArchiveId,
     key: &ObjectKey,
     version: Option<&str>,
-    is_garbage: impl Fn(&ObjectInfo) -> bool,
+    is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
 ) -> Result<(), TransferError> {
     let store = lane.store(archive_id)?;
     let sweep = async {
         match store.head(key, version).await {
-            Ok(found) if is_garbage(&found) => store.delete(key, found.version.as_deref(), Some(&found.etag)).await,
+            Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => {
+                store.delete(key, found.version.as_deref(), Some(&found.etag)).await
+            }
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -6,20 +6,20 @@ use std::fs::Metadata;
 use std::sync::Arc;
 
 use super::{Control, Lane, TransferError, put_bytes, sweep_key};
-use crate::store::{COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Owner};
-use crate::types::{ArchiveId, Cookie, Extras};
+use crate::store::{Author, COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Origin, Owner, name_key};
+use crate::types::{ArchiveId, Extras};
 
 /// An object's metadata, and where the rest of it is.
 #[derive(Debug)]
 pub struct Described {
-    /// With the cookie.
+    /// With who wrote it, and without its key ([`name_key`]).
     pub metadata: HashMap<String, String>,
     /// It is stored.
     pub sidecar: Option<ObjectKey>,
 }
 
-/// Everything, and which action wrote the object: one that is cleaned up must be that action's, not a later one's of
-/// the same file. The sidecar is stored before the object that names it.
+/// Everything, and who wrote the object: one that is cleaned up must be that attempt's, not a later one's of the same
+/// file. The sidecar is stored before the object that names it.
 ///
 /// # Errors
 /// The sidecar can't be stored.
@@ -27,12 +27,16 @@ pub fn describe(
     lane: &Lane,
     control: &Arc<Control>,
     archive_id: ArchiveId,
-    (owner, cookie): (&Owner, Cookie),
+    author: &Author,
     (stat, extras): (&Metadata, Extras),
 ) -> Result<Described, TransferError> {
-    let key = ObjectKey::sidecar(&lane.store(archive_id)?.target().prefix, owner.fid, cookie)?;
-    let (mut metadata, rest) = FileMetadata::new(Some(owner.clone()), stat, extras).to_maps(&key);
-    metadata.insert(COOKIE.to_owned(), cookie.to_string());
+    let key = ObjectKey::sidecar(
+        &lane.store(archive_id)?.target().prefix,
+        author.owner.fid,
+        author.writer,
+    )?;
+    let (mut metadata, rest) = FileMetadata::new(Some(author.owner.clone()), stat, extras).to_maps(&key);
+    author.sign(&mut metadata);
     if rest.is_empty() {
         return Ok(Described {
             metadata,
@@ -40,8 +44,9 @@ pub fn describe(
         });
     }
     let body = serde_json::to_vec(&rest).map_err(|error| TransferError::Write(error.into()))?;
-    let mut of_sidecar = owner.to_map();
-    of_sidecar.insert(COOKIE.to_owned(), cookie.to_string());
+    let mut of_sidecar = HashMap::new();
+    author.sign(&mut of_sidecar);
+    name_key(&mut of_sidecar, &key);
     put_bytes(lane, control, archive_id, (&key, Condition::None), &body, of_sidecar)?;
     Ok(Described {
         metadata,
@@ -49,14 +54,20 @@ pub fn describe(
     })
 }
 
-/// Deletes the sidecar of a copy that is no more, unless it is that of `kept`, too: an action that another daemon went
-/// on with has named both alike. One that can't be deleted is found by a scrub.
-pub fn discard_sidecar(lane: &Lane, archive_id: ArchiveId, sidecar: Option<&ObjectKey>, kept: Option<&Location>) {
+/// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too: an action that another
+/// daemon went on with has named both alike. One that can't be deleted is found by a scrub; another file's stays.
+pub fn discard_sidecar(
+    lane: &Lane,
+    archive_id: ArchiveId,
+    sidecar: Option<&ObjectKey>,
+    owner: &Owner,
+    kept: Option<&Location>,
+) {
     let is_kept = |key: &ObjectKey| kept.is_some_and(|kept| kept.sidecar.as_ref() == Some(key));
     let Some(key) = sidecar.filter(|key| !is_kept(key)) else {
         return;
     };
-    let is_ours = |found: &ObjectInfo| found.metadata.contains_key(COOKIE);
+    let is_ours = |found: &ObjectInfo, origin: &Origin| origin.is_of(owner) && found.metadata.contains_key(COOKIE);
     if let Err(error) = sweep_key(lane, archive_id, key, None, is_ours) {
         tracing::warn!(%key, %error, "metadata of no object could not be deleted: an orphan");
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::place::{Placed, may_be_shared, place, sweep};
+use super::log::author;
+use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
-use crate::store::{Location, ObjectInfo, StoreError};
+use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
 
 pub(super) fn archive(
@@ -15,6 +16,7 @@ pub(super) fn archive(
     control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
 ) -> Ended {
+    let author = author(site, debt.item());
     let begun = debt.begin(None);
     if begun.is_err() && super::log::clean_up(site, lane, debt.item().key()) {
         site.journal.taken(debt.item().key());
@@ -26,10 +28,10 @@ pub(super) fn archive(
             return Err(JobError::Released);
         }
         // The file is closed before the action ends: while somebody has it open nobody can release it.
-        place(site, lane, helpers, control, debt.item(), &file)
+        place(site, lane, helpers, control, debt.item(), (&author, &file))
     });
     match copied {
-        Ok(placed) => commit(site, lane, control, debt, &placed),
+        Ok(placed) => commit(site, lane, control, debt, (&author, &placed)),
         Err(error) => {
             // What a request made whose answer was not waited for, or not believed.
             let stopped = matches!(
@@ -43,23 +45,29 @@ pub(super) fn archive(
             let item = debt.item().clone();
             let ended = super::settle::refuse(control, debt, error);
             if stopped {
-                sweep(site, lane, &item);
+                sweep(site, lane, &item, &author);
             }
             ended
         }
     }
 }
 
-fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, placed: &Placed) -> Ended {
+fn commit(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    debt: Box<dyn Debt>,
+    (author, placed): (&Author, &Placed),
+) -> Ended {
     let item = debt.item().clone();
     let size = placed.location.size;
     // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
     if let Some(stop) = control.stopped() {
-        undo(site, lane, &item, placed);
+        undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
     }
     if let Err(error) = site.fs.set_map(item.fid, &placed.location.to_bytes()) {
-        undo(site, lane, &item, placed);
+        undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, error.into());
     }
     let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
@@ -71,7 +79,7 @@ fn commit(site: &Site, lane: &Lane, control: &Control, debt: Box<dyn Debt>, plac
         // The copy before is not to go.
         site.journal.cleaned(item.key());
     }
-    let ended = settle_copy(site, lane, &item, placed, replaced, finished);
+    let ended = settle_copy(site, lane, &item, (author, placed), replaced, finished);
     if replaced.is_some() {
         site.journal.cleaned(item.key());
     }
@@ -83,27 +91,30 @@ fn settle_copy(
     site: &Site,
     lane: &Lane,
     item: &Item,
-    placed: &Placed,
+    (author, placed): (&Author, &Placed),
     replaced: Option<&Location>,
     finished: Result<(), HsmError>,
 ) -> Ended {
     let size = placed.location.size;
+    let (location, owner) = (&placed.location, &author.owner);
     match finished {
         Ok(()) => {
             if site.fs.is_unlinked(item.fid).unwrap_or(false) {
-                tracing::info!(key = %placed.location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, &placed.location, None, |_| false);
+                tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
+                discard(lane, location, owner, None, |_, origin| origin.is_by(author));
             } else {
-                site.journal.remember(item.fid, &placed.location);
+                site.journal.remember(item.fid, location);
             }
             match (&placed.previous, replaced) {
-                (_, Some(previous)) => discard(lane, previous, Some(&placed.location), |found| {
-                    may_be_shared(site, found)
+                (_, Some(previous)) => discard(lane, previous, owner, Some(location), |found, origin| {
+                    origin.is_of(owner)
+                        && !may_be_shared(site, found)
+                        && !is_mapped(site, item.fid, (previous.archive_id, &previous.key), found)
                 }),
-                (Some(previous), None) => discard_sidecar_of(lane, previous, Some(&placed.location)),
+                (Some(previous), None) => discard_sidecar_of(lane, previous, owner, Some(location)),
                 (None, None) => {}
             }
-            Ended::done(size).about(&placed.location.key)
+            Ended::done(size).about(&location.key)
         }
         Err(error) => {
             // The MDT may have taken the copy all the same, and its answer got lost or says something else:
@@ -115,7 +126,7 @@ fn settle_copy(
                 Err(unknown) if !unknown.is_not_found() => {
                     tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
                 }
-                Ok(false) | Err(_) => undo(site, lane, item, placed),
+                Ok(false) | Err(_) => undo(site, lane, item, author, placed),
             }
             Ended::failed(error.into())
         }
@@ -123,33 +134,43 @@ fn settle_copy(
 }
 
 /// The coordinator does not take the copy: it is garbage, and the file's record is what it was.
-fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
-    let location = &placed.location;
+fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) {
+    let (location, owner) = (&placed.location, &author.owner);
+    let own = location.to_bytes();
+    // Ours in the key: it goes, unless the file's record means it.
+    let is_garbage = |found: &ObjectInfo, origin: &Origin| {
+        origin.is_by(author) && !is_mapped(site, item.fid, (location.archive_id, &location.key), found)
+    };
+    // Another mover may have archived the file since, who learned of the end of this one before we did.
+    let is_anothers = |now: Option<Vec<u8>>| now != placed.record && now.as_ref() != Some(&own);
+    if site.fs.map(item.fid).is_ok_and(is_anothers) {
+        tracing::info!(key = %location.key, "the file was archived anew meanwhile; that record stays");
+        discard(lane, location, owner, None, is_garbage);
+        return;
+    }
     // The record first: it must never point at what is gone.
     let restored = match &placed.previous {
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(previous) if placed.in_place() && location.version.is_none() => {
-            discard_sidecar_of(lane, previous, Some(location));
-            let mapped = site.fs.set_map(item.fid, &location.to_bytes());
+            discard_sidecar_of(lane, previous, owner, Some(location));
+            let mapped = site.fs.set_map(item.fid, &own);
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location, None, |_| false);
+                discard(lane, location, owner, None, is_garbage);
             } else {
                 tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
                      the file's data is in Lustre and is archived again with the next request");
             }
             mapped
         }
-        Some(previous) => {
-            let restored = site.fs.set_map(item.fid, &previous.to_bytes());
-            discard(lane, location, Some(previous), |_| false);
+        previous => {
+            let restored = match &placed.record {
+                Some(record) => site.fs.set_map(item.fid, record),
+                None => site.fs.clear_map(item.fid),
+            };
+            discard(lane, location, owner, previous.as_ref(), is_garbage);
             restored
-        }
-        None => {
-            let cleared = site.fs.clear_map(item.fid);
-            discard(lane, location, None, |_| false);
-            cleared
         }
     };
     match restored {
@@ -159,21 +180,27 @@ fn undo(site: &Site, lane: &Lane, item: &Item, placed: &Placed) {
     }
 }
 
-fn discard_sidecar_of(lane: &Lane, location: &Location, kept: Option<&Location>) {
-    discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), kept);
+fn discard_sidecar_of(lane: &Lane, location: &Location, owner: &Owner, kept: Option<&Location>) {
+    discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, kept);
 }
 
-/// Deletes exactly that object, unless it is `spared`, and its sidecar, unless that is the one of `kept`, too. One that
-/// can't be deleted is an orphan in the log, not a failure.
-fn discard(lane: &Lane, location: &Location, kept: Option<&Location>, spared: impl Fn(&ObjectInfo) -> bool) {
-    discard_sidecar_of(lane, location, kept);
+/// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
+/// deleted is an orphan in the log, not a failure.
+fn discard(
+    lane: &Lane,
+    location: &Location,
+    owner: &Owner,
+    kept: Option<&Location>,
+    may_go: impl Fn(&ObjectInfo, &Origin) -> bool,
+) {
+    discard_sidecar_of(lane, location, owner, kept);
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
         lane,
         location.archive_id,
         &location.key,
         location.version.as_deref(),
-        |found| found.etag == location.etag && found.size == location.size && !spared(found),
+        |found, origin| found.etag == location.etag && found.size == location.size && may_go(found, origin),
     ) {
         Ok(()) => {}
         Err(error) => {

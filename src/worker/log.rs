@@ -4,10 +4,10 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Site;
-use super::place::may_be_shared;
+use super::place::{is_mapped, may_be_shared};
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{COOKIE, Location, ObjectInfo, ObjectKey, Owner, SentPart, StoreError, UploadId};
+use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, SentPart, StoreError, UploadId, Writer};
 use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
 use crate::types::ArchiveId;
 
@@ -15,12 +15,30 @@ use crate::types::ArchiveId;
 pub(super) struct Log {
     journal: Arc<Journal>,
     key: ActionKey,
+    writer: Writer,
     data_version: Option<u64>,
     unfinished: Mutex<Option<Unfinished>>,
 }
 
+/// Who an archive writes as. A successor goes on as the one that it takes the action over from: what that one's requests
+/// still make is its own.
+pub(super) fn author(site: &Site, item: &Item) -> Author {
+    let key = item.key();
+    let inherited = site.journal.may_have_upload(key).then(|| site.journal.upload_of(key));
+    let inherited = inherited.flatten().map(|(record, _)| record);
+    // A copy that was committed is another attempt's.
+    let inherited = inherited.filter(|record| record.previous().is_none());
+    Author {
+        owner: site.owner(item.fid),
+        cookie: item.cookie,
+        writer: inherited
+            .and_then(|record| record.writer())
+            .unwrap_or_else(Writer::random),
+    }
+}
+
 impl Log {
-    pub(super) fn new(site: &Site, lane: &Lane, item: &Item, file: &File, size: u64) -> Self {
+    pub(super) fn new(site: &Site, lane: &Lane, item: &Item, writer: Writer, file: &File, size: u64) -> Self {
         // Asked for what will be sent in parts; anything else begins anew.
         let large = size > lane.options().plan.threshold;
         let data_version = large.then(|| site.fs.data_version(file)).flatten();
@@ -34,13 +52,17 @@ impl Log {
                     upload: record.upload()?.clone(),
                     size: record.size,
                     part_size: record.part_size,
-                    same_data: data_version.is_some() && record.data_version == data_version,
+                    // An object's metadata is fixed when its upload begins: it must name this attempt.
+                    same_data: data_version.is_some()
+                        && record.data_version == data_version
+                        && record.writer() == Some(writer),
                     parts,
                 })
             });
         Self {
             journal: Arc::clone(&site.journal),
             key: item.key(),
+            writer,
             data_version,
             unfinished: Mutex::new(unfinished),
         }
@@ -55,12 +77,13 @@ impl UploadLog for Log {
     }
 
     fn single(&self, to: &Upload) {
-        self.journal
-            .uploading(self.key, &UploadRecord::single(to.archive_id, &to.key));
+        let record = UploadRecord::single(to.archive_id, &to.key, self.writer);
+        self.journal.uploading(self.key, &record);
     }
 
     fn begun(&self, to: &Upload, upload: &UploadId, size: u64, part_size: u64) {
-        let record = UploadRecord::multipart(to.archive_id, &to.key, upload, size, part_size, self.data_version);
+        let single = UploadRecord::single(to.archive_id, &to.key, self.writer);
+        let record = single.multipart(upload, size, part_size, self.data_version);
         self.journal.uploading(self.key, &record);
     }
 
@@ -85,33 +108,39 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
         return false;
     }
-    let mapped = match site.fs.map(fid) {
-        Ok(None) => None,
-        Ok(Some(bytes)) => match Location::from_bytes(&bytes) {
-            Ok(location) => Some(location),
-            // It may mean any object: all stay.
-            Err(_) => return true,
-        },
-        Err(error) if error.is_not_found() => None,
+    match site.fs.map(fid) {
+        // It may mean any object: all stay.
+        Ok(Some(bytes)) if Location::from_bytes(&bytes).is_err() => return true,
         // Whether it is the file's copy can't be told: it stays.
-        Err(_) => return false,
+        Err(error) if !error.is_not_found() => return false,
+        _ => {}
+    }
+    let author = Author {
+        owner: site.owner(fid),
+        cookie: action.cookie,
+        // An older release's objects name none, and are told by their action.
+        writer: record.writer().unwrap_or_else(Writer::random),
     };
-    let is_own = |found: &ObjectInfo| {
-        Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == fid)
-    };
-    let is_mapped = |key: &ObjectKey| mapped.as_ref().is_some_and(|mapped| mapped.key == *key);
-    let cookie = action.cookie.to_string();
-    let written = |found: &ObjectInfo| is_own(found) && found.metadata.get(COOKIE) == Some(&cookie);
-    let mut done = is_mapped(&key) || swept(lane, archive_id, &key, written);
-    if let Some((archive_id, key, etag)) = record.previous().filter(|(_, key, _)| !is_mapped(key)) {
-        done &= swept(lane, archive_id, &key, |found| {
-            is_own(found) && found.etag == etag && !may_be_shared(site, found)
+    let mut done = swept(lane, archive_id, &key, |found, origin| {
+        origin.is_by(&author) && !is_mapped(site, fid, (archive_id, &key), found)
+    });
+    if let Some((archive_id, key, etag)) = record.previous() {
+        done &= swept(lane, archive_id, &key, |found, origin| {
+            origin.is_of(&author.owner)
+                && found.etag == etag
+                && !may_be_shared(site, found)
+                && !is_mapped(site, fid, (archive_id, &key), found)
         });
     }
     done
 }
 
-fn swept(lane: &Lane, archive_id: ArchiveId, key: &ObjectKey, is_garbage: impl Fn(&ObjectInfo) -> bool) -> bool {
+fn swept(
+    lane: &Lane,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+    is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
+) -> bool {
     match sweep_key(lane, archive_id, key, None, is_garbage) {
         Ok(()) => true,
         // Without s3:ListBucket a key with no object is "denied".

@@ -32,7 +32,8 @@ pub use witness::{Witness, Witnesses};
 
 use crate::action::{Debt, FileSystem, Verdict};
 use crate::journal::Journal;
-use crate::store::ObjectKey;
+use crate::store::{ObjectKey, Owner};
+use crate::types::Fid;
 
 /// What every job needs besides its thread's lane.
 #[derive(Clone, Debug)]
@@ -45,6 +46,16 @@ pub struct Site {
     pub tally: Arc<Tally>,
     /// Who is told.
     pub witnesses: Witnesses,
+}
+
+impl Site {
+    /// A file as objects and records name it.
+    fn owner(&self, fid: Fid) -> Owner {
+        Owner {
+            fs: self.fs.name().to_owned(),
+            fid,
+        }
+    }
 }
 
 /// How one job ended, for the log.

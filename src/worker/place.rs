@@ -3,7 +3,8 @@
 //! Keys follow paths, and paths move: a new file can take the path of an old one whose data lives only
 //! under that key. So a first archive demands that the key is free, and a re-archive that the key still
 //! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
-//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it.
+//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. A record that was
+//! written for another file names nothing that this one may replace: its archive is a first one.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt as _;
@@ -13,21 +14,28 @@ use std::sync::Arc;
 use super::log::Log;
 use super::{JobError, Site};
 use crate::action::Item;
-use crate::store::{Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError, TargetOptions};
+use crate::store::{
+    Author, Claim, Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, TargetOptions,
+    name_key,
+};
 use crate::transfer::{
-    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, sweep_key, upload,
+    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, head, sweep_key, upload,
 };
 use crate::types::{ArchiveId, Fid};
 
 /// Enough for any honest race; each round answers something that another writer just did.
 const ROUNDS: usize = 8;
+/// Names beside a key that can be others', too: file systems that share a bucket have equal FIDs.
+const BESIDE: usize = 4;
 
 /// A copy that is stored and verified, not yet the file's.
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) location: Location,
-    /// What the file was mapped to before.
+    /// The copy that it takes the place of: the file's own.
     pub(super) previous: Option<Location>,
+    /// The file's record before, whatever it says: that is put back when the archive fails.
+    pub(super) record: Option<Vec<u8>>,
 }
 
 impl Placed {
@@ -88,28 +96,26 @@ pub(super) fn place(
     helpers: &dyn Helpers,
     control: &Arc<Control>,
     item: &Item,
-    file: &Arc<File>,
+    (author, file): (&Author, &Arc<File>),
 ) -> Result<Placed, JobError> {
     let stat = file.metadata().map_err(JobError::Attributes)?;
     if !stat.is_file() {
         return Err(JobError::NotRegular);
     }
-    let previous = previous(site, item.fid)?;
+    let record = site.fs.map(item.fid)?;
+    let previous = previous(lane, control, &author.owner, record.as_deref())?;
     let (archive_id, natural, path) = natural_key_and_path(site, lane, item)?;
-    let owner = Owner {
-        fs: site.fs.name().to_owned(),
-        fid: item.fid,
-    };
     let mut extras = site.fs.extras(item.fid, file)?;
     extras.path = path.map(|path| path.into_os_string().into_vec());
-    let Described { metadata, sidecar } = describe(lane, control, archive_id, (&owner, item.cookie), (&stat, extras))?;
-    let to = Upload {
+    let Described { metadata, sidecar } = describe(lane, control, archive_id, author, (&stat, extras))?;
+    let mut to = Upload {
         archive_id,
         key: natural.clone(),
         condition: Condition::Absent,
         metadata,
-        log: Arc::new(Log::new(site, lane, item, file, stat.len())),
+        log: Arc::new(Log::new(site, lane, item, author.writer, file, stat.len())),
     };
+    go_to(&mut to, natural);
     let stored = store(
         site,
         lane,
@@ -117,19 +123,26 @@ pub(super) fn place(
         control,
         (file, stat.len()),
         to,
-        &owner,
+        author,
         previous.as_ref(),
     );
     match stored {
         Ok(location) => Ok(Placed {
             location: Location { sidecar, ..location },
             previous,
+            record,
         }),
         Err(error) => {
-            discard_sidecar(lane, archive_id, sidecar.as_ref(), previous.as_ref());
+            discard_sidecar(lane, archive_id, sidecar.as_ref(), &author.owner, previous.as_ref());
             Err(error)
         }
     }
+}
+
+/// The key of an upload, which its object names.
+fn go_to(to: &mut Upload, key: ObjectKey) {
+    name_key(&mut to.metadata, &key);
+    to.key = key;
 }
 
 /// Writes the object to its key, or to the one beside it.
@@ -141,12 +154,14 @@ fn store(
     control: &Arc<Control>,
     (file, size): (&Arc<File>, u64),
     mut to: Upload,
-    owner: &Owner,
+    author: &Author,
     previous: Option<&Location>,
 ) -> Result<Location, JobError> {
     let (archive_id, natural) = (to.archive_id, to.key.clone());
+    let owner = &author.owner;
     let beside = natural.beside(owner.fid);
     let mut pinned = false;
+    let mut unproven = false;
     if let Some(previous) = previous.filter(|previous| {
         previous.archive_id == archive_id
             && (previous.pinned
@@ -154,16 +169,23 @@ fn store(
                 || beside.as_ref().is_ok_and(|beside| *beside == previous.key))
     }) {
         pinned = previous.pinned;
-        to.key = previous.key.clone();
+        go_to(&mut to, previous.key.clone());
         to.condition = Condition::Match(previous.etag.clone());
+        // An import knows where an object is, and not whose it is, too.
+        unproven = previous.writer.is_none();
     }
     let store = lane.store(archive_id)?;
     // Before the data of a large file is sent in vain; the condition still guards the moment itself.
     let large = size > lane.options().plan.threshold;
-    if (large && to.condition == Condition::Absent) || !store.has_conditions() {
+    if unproven || (large && to.condition == Condition::Absent) || !store.has_conditions() {
         match look(site, lane, control, owner, &mut to) {
             // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
-            Err(JobError::Transfer(TransferError::Store(StoreError::Denied { .. }))) if store.has_conditions() => {}
+            Err(JobError::Transfer(TransferError::Store(StoreError::Denied { .. }))) if store.has_conditions() => {
+                // What can't be looked at is not replaced.
+                if unproven {
+                    to.condition = Condition::Absent;
+                }
+            }
             looked => looked?,
         }
     }
@@ -180,6 +202,8 @@ fn store(
                     pinned,
                     layout: None,
                     sidecar: None,
+                    written_for: Some(owner.clone()),
+                    writer: Some(author.writer),
                 });
             }
             Err(error) => error,
@@ -206,19 +230,12 @@ fn store(
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made
 /// is nobody's copy. One that arrives even later is found by the next archive of the file, which takes its
 /// key. Called after the answer: nobody waits.
-pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item) {
-    let (Ok((archive_id, key)), Ok(previous)) = (natural_key(site, lane, item), previous(site, item.fid)) else {
+pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item, author: &Author) {
+    let Ok((archive_id, key)) = natural_key(site, lane, item) else {
         return;
     };
-    let owner = Owner {
-        fs: site.fs.name().to_owned(),
-        fid: item.fid,
-    };
-    let is_garbage = |found: &ObjectInfo| {
-        let mapped = previous
-            .as_ref()
-            .is_some_and(|previous| previous.etag == found.etag || previous.has_bytes_of(found));
-        !mapped && Owner::of(&found.metadata).as_ref() == Some(&owner)
+    let is_garbage = |found: &ObjectInfo, origin: &Origin| {
+        origin.is_by(author) && !is_mapped(site, item.fid, (archive_id, &key), found)
     };
     match sweep_key(lane, archive_id, &key, None, is_garbage) {
         Ok(()) => {}
@@ -226,15 +243,56 @@ pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item) {
     }
 }
 
-fn previous(site: &Site, fid: Fid) -> Result<Option<Location>, JobError> {
-    match site.fs.map(fid)?.map(|record| Location::from_bytes(&record)) {
-        None => Ok(None),
-        Some(Ok(location)) => Ok(Some(location)),
+/// Whether a file's record, as it is now, means what was found at a key. What can't be read may mean anything.
+pub(super) fn is_mapped(site: &Site, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+    match site.fs.map(fid) {
+        Ok(None) => false,
+        Ok(Some(record)) => {
+            Location::from_bytes(&record).map_or(true, |location| location.means(archive_id, key, found))
+        }
+        Err(error) => !error.is_not_found(),
+    }
+}
+
+/// The file's own copy by its record, if it has one that can be told to be its own.
+fn previous(
+    lane: &Lane,
+    control: &Control,
+    owner: &Owner,
+    record: Option<&[u8]>,
+) -> Result<Option<Location>, JobError> {
+    let location = match record.map(Location::from_bytes) {
+        None => return Ok(None),
+        Some(Ok(location)) => location,
         Some(Err(error)) => {
             // The copy it meant can't be found, and the file is here: it gets a new copy and a new record.
             tracing::warn!(%error, "archiving anew");
-            Ok(None)
+            return Ok(None);
         }
+    };
+    let key = &location.key;
+    let own = match location.claim(owner) {
+        Claim::Own => true,
+        Claim::Unsaid => says_so(lane, control, owner, &location)?,
+        Claim::Anothers => false,
+    };
+    if !own {
+        tracing::info!(%key, "the file's record was not written for it, or nothing tells that it was: what it names stays, and \
+             this is a first copy");
+    }
+    Ok(own.then_some(location))
+}
+
+/// Whether an object says that it is that file's copy, where the file's record says nothing of it.
+fn says_so(lane: &Lane, control: &Control, owner: &Owner, location: &Location) -> Result<bool, JobError> {
+    let version = location.version.as_deref();
+    match head(lane, control, location.archive_id, &location.key, version) {
+        Ok(found) => Ok(Origin::of(&found, &location.key).is_of(owner)),
+        Err(
+            TransferError::NoTarget(_)
+            | TransferError::Store(StoreError::NotFound { .. } | StoreError::Denied { .. } | StoreError::Refused { .. }),
+        ) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -248,30 +306,41 @@ fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upl
 }
 
 fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
-    match find(lane, control, to.archive_id, &to.key)? {
-        None => to.condition = Condition::Absent,
-        // An imported one that nobody changed.
-        Some(found) if Owner::of(&found.metadata).is_none() && to.condition == Condition::Match(found.etag.clone()) => {
+    let Some(found) = find(lane, control, to.archive_id, &to.key)? else {
+        to.condition = Condition::Absent;
+        return Ok(());
+    };
+    match Origin::of(&found, &to.key) {
+        // An imported one that nobody changed: the condition is that of the file's own record.
+        Origin::Strangers if to.condition == Condition::Match(found.etag.clone()) => return Ok(()),
+        origin if may_replace(site, owner, &origin, &found) => {
+            to.condition = Condition::Match(found.etag);
+            return Ok(());
         }
-        Some(found) if may_replace(site, owner, &found) => to.condition = Condition::Match(found.etag),
-        Some(_) => {
-            let taken = to.key.clone();
-            to.key = taken.beside(owner.fid)?;
-            to.condition = match find(lane, control, to.archive_id, &to.key)? {
-                Some(found) => Condition::Match(found.etag),
-                None => Condition::Absent,
-            };
-            site.tally.count_conflict();
-            tracing::warn!(%taken, key = %to.key, "the key holds what may be another file's only copy; archiving beside it");
-        }
+        _ => {}
     }
-    Ok(())
+    let taken = to.key.clone();
+    let mut beside = taken.clone();
+    for _ in 0..BESIDE {
+        beside = beside.beside(owner.fid)?;
+        let condition = match find(lane, control, to.archive_id, &beside)? {
+            None => Condition::Absent,
+            Some(found) if Origin::of(&found, &beside).is_of(owner) => Condition::Match(found.etag),
+            Some(_) => continue,
+        };
+        site.tally.count_conflict();
+        tracing::warn!(%taken, key = %beside, "the key holds what may be another file's only copy; archiving beside it");
+        go_to(to, beside);
+        to.condition = condition;
+        return Ok(());
+    }
+    Err(JobError::NoFreeKey(taken.to_string()))
 }
 
 /// An object of this file, or of a file of this file system that exists no more.
-fn may_replace(site: &Site, owner: &Owner, found: &ObjectInfo) -> bool {
-    match Owner::of(&found.metadata) {
-        Some(other) if other == *owner => true,
+fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
+    match origin.owner() {
+        Some(other) if other == owner => true,
         Some(other) if other.fs == owner.fs => {
             let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
             if dead && !may_be_imported(site, found) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::place::may_be_shared;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
+use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
@@ -22,7 +22,8 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
 }
 
 fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
-    let location = match site.fs.map(item.fid) {
+    let owner = site.owner(item.fid);
+    let record = match site.fs.map(item.fid) {
         Ok(Some(record)) => Some(Location::from_bytes(&record)?),
         Ok(None) => None,
         // The last name is gone, and the file with it.
@@ -31,6 +32,10 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         }) => None,
         Err(error) => return Err(error.into()),
     };
+    let (location, anothers) = match record {
+        Some(record) if record.claim(&owner) == Claim::Anothers => (None, Some(record)),
+        record => (record, None),
+    };
     let location = match location {
         Some(location) => Some(location),
         None => match site.journal.find(item.fid) {
@@ -38,11 +43,11 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
             None => by_fid(site, lane, control, item)?,
         },
     };
-    let Some(location) = location else {
+    if location.is_none() && anothers.is_none() {
         // A remove with archive id 0 goes to every archive: most of them never had a copy.
         tracing::info!("no copy of the file is known; nothing to remove");
         return Ok(None);
-    };
+    }
     // From here on nobody can release the file; one that is released already keeps its copy.
     match site.fs.revoke(item.fid) {
         Ok(()) => {}
@@ -53,13 +58,43 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         }
         Err(error) => return Err(error.into()),
     }
+    if let Some(Location {
+        key,
+        written_for: Some(of),
+        ..
+    }) = &anothers
+    {
+        tracing::warn!(%key, of = %of.fid, "the file's record was written for another file: that one's copy stays, and the \
+             record is cleared");
+    }
+    if let Some(location) = &location {
+        delete_copy(site, lane, control, &owner, location)?;
+    }
+    site.journal.forget(item.fid);
+    match site.fs.clear_map(item.fid) {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        // The object is gone and the file is not archived: the record only misleads.
+        Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
+    }
+    Ok(location.map(|location| location.key))
+}
+
+/// The object that the file's own record means, if it still is the file's.
+fn delete_copy(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    owner: &Owner,
+    location: &Location,
+) -> Result<(), JobError> {
     let shared = Cell::new(false);
-    let is_ours = |found: &ObjectInfo| {
+    let is_ours = |found: &ObjectInfo, origin: &Origin| {
         shared.set(may_be_shared(site, found));
-        !shared.get() && Owner::of(&found.metadata).is_none_or(|owner| is_of(site, item, &owner))
+        !shared.get() && origin.yields_to(owner, location)
     };
-    match delete(lane, control, &location, is_ours) {
-        Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), None),
+    match delete(lane, control, location, is_ours) {
+        Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
         Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
                  'scrub --delete-orphans' tells whether anybody has it");
@@ -69,18 +104,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         }
         Err(error) => return Err(error.into()),
     }
-    site.journal.forget(item.fid);
-    match site.fs.clear_map(item.fid) {
-        Ok(()) => {}
-        Err(error) if error.is_not_found() => {}
-        // The object is gone and the file is not archived: the record only misleads.
-        Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
-    }
-    Ok(Some(location.key))
-}
-
-fn is_of(site: &Site, item: &Item, owner: &Owner) -> bool {
-    owner.fs == site.fs.name() && owner.fid == item.fid
+    Ok(())
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file.
@@ -91,9 +115,7 @@ fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Op
     let target = lane.store(archive_id)?.target();
     let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
     match find(lane, control, archive_id, &key)? {
-        Some(found) if Owner::of(&found.metadata).is_some_and(|owner| is_of(site, item, &owner)) => {
-            Ok(Some(found.at(archive_id, &key)))
-        }
+        Some(found) if Origin::of(&found, &key).is_of(&site.owner(item.fid)) => Ok(Some(found.at(archive_id, &key))),
         Some(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");
             Ok(None)

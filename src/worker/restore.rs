@@ -148,7 +148,8 @@ fn is_anothers(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
     })
 }
 
-/// By the file's record, else by the keys that an archive would have used.
+/// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Else by
+/// the keys that an archive would have used.
 pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Location, JobError> {
     if let Some(record) = site.fs.map(item.fid)? {
         return Ok(Location::from_bytes(&record)?);

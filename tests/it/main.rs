@@ -18,6 +18,7 @@ mod matrix;
 mod metrics;
 mod model;
 mod rebind;
+mod owned;
 mod recovery;
 mod rig;
 mod scrub;

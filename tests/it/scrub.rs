@@ -129,8 +129,9 @@ fn objects_that_are_no_files_copy_are_listed_and_deleted_only_when_asked() {
     rig.put("foreign", b"3", &[]);
     let owner = format!("{kept}").replace(['[', ']'], "");
     // A second object that says it is a copy of a file whose copy is another.
-    let own = rig.file_system();
-    rig.put("old-place", b"1", &[("lhsm-fid", &owner), ("lhsm-fs", &own)]);
+    let own = crate::owned::written(&mut rig, kept, "old-place");
+    rig.store
+        .put(BUCKET, "old-place", b"1".to_vec(), own.into_iter().collect());
     // Of another file system.
     rig.put("other-fs", b"1", &[("lhsm-fid", &owner), ("lhsm-fs", "other")]);
     let line = rig.scrub(&[]);

@@ -11,6 +11,7 @@ mod readers;
 mod serve;
 mod state;
 mod wire;
+mod xattr;
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -28,7 +28,7 @@ pub(super) fn errno(error: &io::Error) -> i32 {
 }
 
 impl State {
-    fn link(&self, fid: Fid) -> PathBuf {
+    pub(super) fn link(&self, fid: Fid) -> PathBuf {
         self.mount.join(".lustre/fid").join(fid.to_string())
     }
 

@@ -262,28 +262,13 @@ impl State {
                 let fid = self.by_inode.get(&(dev, ino)).copied();
                 fid.map(Reply::Fid).ok_or(libc::ENODATA)
             }
-            Request::GetXattr(fid, name) => {
-                self.stat(fid)?;
-                let value = self.files.get(&fid).and_then(|file| file.xattrs.get(&name));
-                value.cloned().map(Reply::Bytes).ok_or(libc::ENODATA)
-            }
+            Request::GetXattr(fid, name) => self.xattr(fid, &name).map(Reply::Bytes),
             Request::SetXattr(fid, name, value) => {
-                self.stat(fid)?;
-                self.refuse_xattr(&name)?;
-                if value.len() > 65536 {
-                    return Err(libc::E2BIG);
-                }
-                let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
-                file.xattrs.insert(name, value);
+                self.set_xattr(fid, name, value)?;
                 self.note(kind::XATTR, 0, fid);
                 Ok(Reply::Ok(0))
             }
-            Request::RemoveXattr(fid, name) => {
-                self.stat(fid)?;
-                self.refuse_xattr(&name)?;
-                let file = self.files.get_mut(&fid).ok_or(libc::ENOENT)?;
-                file.xattrs.remove(&name).map(|_| Reply::Ok(0)).ok_or(libc::ENODATA)
-            }
+            Request::RemoveXattr(fid, name) => self.remove_xattr(fid, &name).map(done),
             Request::Hsm {
                 action,
                 archive_id,

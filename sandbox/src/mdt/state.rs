@@ -50,6 +50,8 @@ pub(super) struct State {
     /// Of the other MDTs, by index from 1.
     pub(super) others: Vec<Control>,
     pub(super) archive_bits: bool,
+    /// `trusted.*` attributes are the files' own.
+    pub(super) keeps_trusted: bool,
     pub(super) max_requests: usize,
     pub(super) timeout: Duration,
     pub(super) loop_period: Duration,
@@ -83,6 +85,7 @@ pub(super) struct Inode {
     pub(super) archived_version: u64,
     /// Since EXISTS is set: a change makes the file dirty.
     pub(super) clean_version: u64,
+    /// Those that are kept here.
     pub(super) xattrs: HashMap<String, Vec<u8>>,
 }
 
@@ -150,6 +153,7 @@ impl State {
             control: Control::Enabled,
             others: (1..options.mdts).map(|_| Control::Enabled).collect(),
             archive_bits: options.archive_bits,
+            keeps_trusted: super::xattr::are_kept(&options.mount),
             max_requests: options.max_requests,
             timeout: Duration::from_secs(3600),
             loop_period: Duration::from_secs(10),

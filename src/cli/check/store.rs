@@ -244,7 +244,7 @@ impl Probe<'_> {
             Ok(found) => found.at(self.archive_id, key),
             Err(_) => return,
         };
-        match delete(&self.lane, &self.control, &location, |_| true) {
+        match delete(&self.lane, &self.control, &location, |_, _| true) {
             Ok(()) => rows.pass(what, "DeleteObject"),
             Err(error) => rows.fail(
                 what,

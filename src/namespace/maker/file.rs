@@ -7,11 +7,13 @@ use std::path::Path;
 
 use super::existing::{Existing, Seen};
 use super::{Known, Made, Maker, Trouble, lock, spare_name};
-use crate::action::HsmError;
+use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{Imported, Mount, is_users_xattr, layout};
 use crate::namespace::path::TreePath;
 use crate::namespace::report::Outcome;
 use crate::namespace::tree::Dir;
+use crate::store::{Location, Owner};
+use crate::types::Fid;
 
 /// One file's attributes are limited: 4 KiB without `ea_inode`, which the MDT says with ENOSPC.
 const fn is_too_much(error: &HsmError) -> bool {
@@ -72,7 +74,9 @@ impl Maker<'_> {
             Existing::Leave => Ok(()),
             Existing::Complete => {
                 // A former run died between the two.
-                self.complete(&dir, path.name(), known)?;
+                let fid = self.shared.mount.fid_at(&dir.at(path.name()).path());
+                let fid = fid.map_err(|error| self.hsm_error(path, &error))?;
+                self.complete(&dir, path.name(), fid, known)?;
                 self.count_file(known);
                 self.make_further_names(&dir, known)
             }
@@ -141,14 +145,14 @@ impl Maker<'_> {
             mtime: attributes.mtime,
             stripes: known.told.layout.as_deref().and_then(layout::plain_stripes),
         };
-        match self.shared.mount.import(dir.at(&name), &file) {
-            Ok(_) => {}
+        let fid = match self.shared.mount.import(dir.at(&name), &file) {
+            Ok(fid) => fid,
             Err(error) if matches!(error.errno, libc::EEXIST | libc::ENOTTY | libc::EISDIR) => {
                 return Err(Importing::Exists);
             }
             Err(error) => return Err(Importing::Trouble(self.hsm_error(path, &error))),
-        }
-        let completed = self.complete(dir, &name, known).map_err(Importing::Trouble);
+        };
+        let completed = self.complete(dir, &name, fid, known).map_err(Importing::Trouble);
         let completed = completed.and_then(|()| {
             if in_place {
                 return Ok(());
@@ -171,7 +175,7 @@ impl Maker<'_> {
     }
 
     /// All that an import does not set, the record of the copy last.
-    fn complete(&self, dir: &Dir, name: &OsStr, known: &Known) -> Made {
+    fn complete(&self, dir: &Dir, name: &OsStr, fid: Fid, known: &Known) -> Made {
         let path = &known.path;
         let attributes = self.attributes(known, self.shared.defaults.file_mode);
         // Owner and nine bits are set; setuid went with the change of owner.
@@ -205,7 +209,13 @@ impl Maker<'_> {
             dir.set_times(name, attributes.atime, attributes.mtime)
                 .map_err(|error| self.error(path, "set the times of", error))?;
         }
-        let mut location = self.location(known);
+        let mut location = Location {
+            written_for: Some(Owner {
+                fs: self.shared.mount.name().to_owned(),
+                fid,
+            }),
+            ..self.location(known)
+        };
         let mut set = Mount::set_map_at(&at, &location.to_bytes());
         if location.layout.is_some() && set.as_ref().is_err_and(is_too_much) {
             self.warn(

@@ -417,6 +417,9 @@ impl<'a> Maker<'a> {
                 .clone()
                 .filter(|layout| layout.len() <= MOST_LAYOUT && is_portable_composite(layout)),
             sidecar: info.and_then(|info| sidecar_of(&info.metadata)),
+            // Known once the file is made.
+            written_for: None,
+            writer: None,
         }
     }
 }
