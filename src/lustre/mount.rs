@@ -25,7 +25,13 @@ const MOST_LINKS: usize = 64;
 /// Whether an extended attribute is the users' own, not the file system's or the copytool's.
 #[must_use]
 pub fn is_users_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
+    name.starts_with(b"user.") || is_acl(name)
+}
+
+/// Whether an extended attribute is an ACL: who may do what, or what new files get in a directory.
+#[must_use]
+pub fn is_acl(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
 }
 
 /// A path that can't be used as the mount point.
