@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::document::{Document, Section};
 use crate::intake::HeartbeatOptions;
 use crate::store::{
-    CaBundle, ChecksumKind, Choices, CustomerKey, Encryption, KeyLayout, TargetOptions, Thaw, ThawTier, check_proxy,
+    CaBundle, ChecksumKind, Choices, CustomerKey, Encryption, KeyLayout, ObjectKey, TargetOptions, Thaw, ThawTier,
+    check_proxy,
 };
 use crate::telemetry::CompletionOptions;
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
@@ -343,10 +344,14 @@ fn targets(document: &Document<'_>, root: &Section<'_>, connect_timeout: Duratio
                     &format!("endpoint_url = \"{url}\" must start with http:// or https://"),
                 );
             }
+            let prefix = section.string("prefix").unwrap_or_default();
+            if let Err(error) = ObjectKey::check_prefix(&prefix) {
+                section.complain("prefix", &format!("`prefix` leaves no room for keys: {error}"));
+            }
             let target = TargetOptions {
                 archive_id: ArchiveId::new(id.unwrap_or(1))?,
                 bucket: bucket.clone().unwrap_or_default(),
-                prefix: section.string("prefix").unwrap_or_default(),
+                prefix,
                 layout: section
                     .choice("layout", &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)])
                     .unwrap_or_default(),

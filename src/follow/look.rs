@@ -246,7 +246,7 @@ impl Looker<'_> {
         drop(file);
         // Where the key does not tell it.
         let target = self.lane.store(follow.archive_id)?.target();
-        let told_by_key = target.layout == KeyLayout::Path && ObjectKey::from_path(&target.prefix, &below).is_ok();
+        let told_by_key = target.layout == KeyLayout::Path && ObjectKey::of_file(&target.prefix, &below, fid).is_ok();
         extras.path = (!told_by_key).then(|| below.as_os_str().as_bytes().to_vec());
         let states = mount.states_at(&by_fid)?;
         let seen = Seen {
@@ -283,7 +283,7 @@ impl Looker<'_> {
         }
         let natural = match target.layout {
             KeyLayout::Path if follow.propagate.rename && !location.pinned => {
-                ObjectKey::from_path(&target.prefix, &seen.path).ok()
+                ObjectKey::of_file(&target.prefix, &seen.path, fid).ok()
             }
             _ => None,
         };

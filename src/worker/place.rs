@@ -73,7 +73,7 @@ fn target_of<'a>(lane: &'a Lane, item: &Item) -> Result<(ArchiveId, &'a TargetOp
 
 /// A file's key by its path, and whether it tells the path.
 fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<(ObjectKey, bool), JobError> {
-    match ObjectKey::from_path(&target.prefix, path) {
+    match ObjectKey::of_file(&target.prefix, path, fid) {
         Ok(key) => Ok((key, true)),
         Err(reason) => {
             tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
@@ -256,7 +256,11 @@ fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &
         Some(found) if may_replace(site, owner, &found) => to.condition = Condition::Match(found.etag),
         Some(_) => {
             let taken = to.key.clone();
-            to.key = taken.beside(owner.fid)?;
+            // An imported file's key may leave no room beside it.
+            let prefix = &lane.store(to.archive_id)?.target().prefix;
+            to.key = taken
+                .beside(owner.fid)
+                .or_else(|_| ObjectKey::from_fid(prefix, owner.fid))?;
             to.condition = match find(lane, control, to.archive_id, &to.key)? {
                 Some(found) => Condition::Match(found.etag),
                 None => Condition::Absent,
