@@ -108,6 +108,7 @@ pub(super) fn place(
         key: natural.clone(),
         condition: Condition::Absent,
         metadata,
+        is_data: true,
         log: Arc::new(Log::new(site, lane, item, file, stat.len())),
     };
     let stored = store(
