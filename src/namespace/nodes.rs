@@ -30,14 +30,30 @@ fn this(error: &dyn std::fmt::Display) -> NodeError {
 /// The key of a directory or symlink by its path below the mount point.
 ///
 /// # Errors
-/// A path that no key can mirror.
+/// A path that no key can mirror; such a directory or symlink goes by its FID, as a file does.
 pub fn node_key(prefix: &str, below: &Path, is_dir: bool) -> Result<ObjectKey, InvalidKey> {
-    let key = ObjectKey::from_path(prefix, below)?;
+    of_kind(ObjectKey::from_path(prefix, below)?, is_dir)
+}
+
+fn of_kind(key: ObjectKey, is_dir: bool) -> Result<ObjectKey, InvalidKey> {
     if is_dir {
         ObjectKey::new(format!("{key}/"))
     } else {
         Ok(key)
     }
+}
+
+/// The key that a directory or symlink has, and whether it tells its path.
+///
+/// # Errors
+/// Its FID can't be had.
+pub fn node_key_at(prefix: &str, mount: &Mount, below: &Path, is_dir: bool) -> Result<(ObjectKey, bool), NodeError> {
+    if let Ok(key) = node_key(prefix, below, is_dir) {
+        return Ok((key, true));
+    }
+    let fid = mount.fid_at(&mount.path().join(below)).map_err(|error| this(&error))?;
+    let key = ObjectKey::from_fid(prefix, fid).and_then(|key| of_kind(key, is_dir));
+    Ok((key.map_err(|error| this(&error))?, false))
 }
 
 /// Writes the object of a directory or symlink; its key.
@@ -48,13 +64,13 @@ pub fn write_node(
     lane: &Lane,
     control: &Arc<Control>,
     target: &TargetOptions,
-    mount: &Path,
+    mount: &Mount,
     path: &Path,
     stat: &Metadata,
 ) -> Result<ObjectKey, NodeError> {
-    let below = path.strip_prefix(mount).map_err(|error| this(&error))?;
-    let key = node_key(&target.prefix, below, stat.is_dir()).map_err(|error| this(&error))?;
-    let (body, extras) = if stat.is_dir() {
+    let below = path.strip_prefix(mount.path()).map_err(|error| this(&error))?;
+    let (key, tells_path) = node_key_at(&target.prefix, mount, below, stat.is_dir())?;
+    let (body, mut extras) = if stat.is_dir() {
         let directory = File::open(path).map_err(|error| this(&error))?;
         let extras = Extras {
             xattrs: Mount::xattrs_of(&directory).map_err(|error| this(&error))?,
@@ -65,7 +81,14 @@ pub fn write_node(
         let target = std::fs::read_link(path).map_err(|error| this(&error))?;
         (target.as_os_str().as_bytes().to_vec(), Extras::default())
     };
+    let told_path = (!tells_path).then(|| below.as_os_str().as_bytes().to_vec());
+    extras.path.clone_from(&told_path);
     let (metadata, left_out) = fitting(FileMetadata::new(None, stat, extras));
+    if told_path.is_some() && Told::of(&metadata).path != told_path {
+        return Err(this(
+            &"its path is no object's key, and an object's metadata has no room for it",
+        ));
+    }
     if !left_out.is_empty() {
         tracing::warn!(path = %path.display(), ?left_out, "an object's metadata is 2 KiB at most");
     }

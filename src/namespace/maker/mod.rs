@@ -249,7 +249,11 @@ impl<'a> Maker<'a> {
                     told = Told::of(&found.metadata);
                     // An ACL comes with the extended attributes, and no copy has them in two places.
                     told.partial |= missing.is_some() && told.xattrs.is_empty();
-                    told.bad.extend(missing);
+                    let partial = told.partial;
+                    told.bad.extend(missing.map(|why| match partial {
+                        true => format!("{why}; an ACL may be part of it: its group gets no access"),
+                        false => why,
+                    }));
                     entry.size = found.size;
                     entry.modified = entry.modified.or(found.modified);
                     info = Some(found);
