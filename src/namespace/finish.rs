@@ -143,8 +143,10 @@ fn set(tree: &Tree, path: &TreePath, line: &Line) -> io::Result<Option<io::Error
     for (name, value) in &line.xattrs {
         let (name, value) = (decode(name)?, decode(value)?);
         // A bucket's word is not root's: only what users may set themselves.
-        if is_users_xattr(&name) {
-            xattrs.push((CString::new(name).map_err(io::Error::other)?, value));
+        if is_users_xattr(&name)
+            && let Ok(name) = CString::new(name)
+        {
+            xattrs.push((name, value));
         }
     }
     let has = |acl: fn(&[u8]) -> bool| xattrs.iter().any(|(name, _)| acl(name.to_bytes()));
