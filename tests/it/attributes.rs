@@ -132,7 +132,7 @@ fn a_directory_and_a_file_come_back_with_their_acls_or_without_their_groups_acce
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     // Of two entries that only root has: it tells the two ACLs apart.
     let inherited = acl(&[(0x01, 7, u32::MAX), (0x04, 5, u32::MAX), (0x20, 0, u32::MAX)]);
-    let new = Rig::new();
+    let new = Rig::without_daemon(Setup::default());
     let set = |path: &Path, name: &str, value: &[u8]| xattr::set(path, name, value).is_ok();
     let has_acls =
         set(&shared, ACCESS, &protecting()) && set(&shared, DEFAULT, &inherited) && set(&file, ACCESS, &protecting());
