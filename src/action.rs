@@ -222,6 +222,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The failed call.
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError>;
 
+    /// Notes that a file's data came back just now. Its times are those of before, and a release that asks for files
+    /// that nobody used lately must not take it away again: the note changes its ctime.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn note_restored(&self, fid: Fid) -> Result<(), HsmError>;
+
     /// Whether the file's data is only in its archive.
     ///
     /// # Errors

@@ -74,6 +74,9 @@ impl FileSystem for Directory {
         self.maps.lock().unwrap().remove(&fid);
         Ok(())
     }
+    fn note_restored(&self, _: Fid) -> Result<(), HsmError> {
+        Ok(())
+    }
     fn is_released(&self, _: Fid) -> Result<bool, HsmError> {
         Ok(false)
     }

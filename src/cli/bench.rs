@@ -226,6 +226,7 @@ impl Run {
             key: ObjectKey::new(format!("{}{name}", self.prefix))?,
             condition: Condition::None,
             metadata: HashMap::new(),
+            is_data: true,
             log: Arc::new(NoLog),
         };
         let done = upload(lane, &Alone, &self.control, file, size, &to)?;

@@ -11,6 +11,7 @@ use super::ExitWith;
 use super::follow::FollowArgs;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals, target_of};
 use crate::config::Settings;
+use crate::lustre::Mount;
 use crate::namespace::{NodeError, write_node};
 use crate::store::{Target, TargetOptions};
 use crate::transfer::{Control, Lane, TransferError};
@@ -73,7 +74,7 @@ struct Counts {
 
 struct Export<'a> {
     target: &'a TargetOptions,
-    mount: &'a Path,
+    mount: &'a Mount,
     control: Arc<Control>,
     counts: Mutex<Counts>,
     failure: Mutex<Option<TransferError>>,
@@ -95,7 +96,7 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
     let threads = args.threads(settings);
     let export = Export {
         target: options,
-        mount: mount.path(),
+        mount: &mount,
         control: stopped_by_signals(&runtime),
         counts: Mutex::default(),
         failure: Mutex::default(),
@@ -163,7 +164,7 @@ fn walk(
         } else if !stat.is_symlink() {
             continue;
         }
-        if path != export.mount && !each(path, stat) {
+        if path != export.mount.path() && !each(path, stat) {
             break;
         }
     }

@@ -11,8 +11,8 @@ use super::bucket::Bucket;
 use super::{Site, SitePlan};
 use crate::config::Settings;
 use crate::namespace::{
-    self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Paths, Report,
-    Shared, Tree,
+    self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
+    Report, Shared, Tree,
 };
 use crate::types::Timestamp;
 
@@ -346,10 +346,17 @@ impl Plan<'_> {
         if let Some(lane) = pruner {
             namespace::prune(&shared, &lane)?;
         }
-        shared.finishing.finish(&shared.tree, |path, error| {
+        let failed = |path: &Path, error: &std::io::Error| {
             shared.report.count(|counts| counts.failed += 1);
             tracing::warn!(path = %path.display(), %error, "a directory's attributes could not be set");
-        })?;
+        };
+        let without_acl = |path: &Path, error: &std::io::Error| {
+            shared.report.count(|counts| counts.warnings += 1);
+            let reason = format!("its ACL can't be set ({error}): its group gets no access");
+            let key = format!("{}{}/", shared.prefix, path.display());
+            shared.report.say(Outcome::Warning, key.as_bytes(), &reason);
+        };
+        shared.finishing.finish(&shared.tree, failed, without_acl)?;
         let counts = shared.report.counts();
         shared.report.flush();
         shared.finishing.remove();

@@ -53,7 +53,7 @@ pub struct JobArgs {
     /// Only files that were changed since then (1d)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     newer_than: Option<Duration>,
-    /// Only files that were not read for that long
+    /// Only files that were neither read nor changed, copied here or brought back for that long
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     unread_for: Option<Duration>,
     /// Only this user's files (name or number)

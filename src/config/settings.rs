@@ -9,7 +9,7 @@ use super::document::{Document, Section};
 use super::reach::Reach;
 use crate::intake::HeartbeatOptions;
 use crate::store::{
-    ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, TargetOptions, Thaw, ThawTier,
+    ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, TargetOptions, Thaw, ThawTier,
     VerifyImported, check_proxy,
 };
 use crate::telemetry::CompletionOptions;
@@ -356,10 +356,14 @@ fn targets(
                 use_dualstack_endpoint,
                 use_accelerate_endpoint,
             } = Reach::read(&section, bucket.as_deref().unwrap_or_default(), variables);
+            let prefix = section.string("prefix").unwrap_or_default();
+            if let Err(error) = ObjectKey::check_prefix(&prefix) {
+                section.complain("prefix", &format!("`prefix` leaves no room for keys: {error}"));
+            }
             let target = TargetOptions {
                 archive_id: ArchiveId::new(id.unwrap_or(1))?,
                 bucket: bucket.clone().unwrap_or_default(),
-                prefix: section.string("prefix").unwrap_or_default(),
+                prefix,
                 layout: section
                     .choice("layout", &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)])
                     .unwrap_or_default(),

@@ -125,6 +125,10 @@ fn what_is_asked_of_the_store_is_checked_when_it_is_read() {
         ("thaw_days = 0".into(), "from 1 to 365"),
         ("upload_bandwidth = '1KiB'".into(), "expected a size from \"64.0 KiB\""),
         ("proxy = 'not a url'".into(), "proxy = \"not a url\""),
+        (
+            format!("prefix = '{}/'", "p".repeat(1000)),
+            "`prefix` leaves no room for keys: the object key would be",
+        ),
     ] {
         let found = problems(&format!("{MINIMAL}{line}\n"));
         assert!(

@@ -13,7 +13,7 @@ use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::Mount;
-use crate::namespace::{NodeError, node_key, write_node};
+use crate::namespace::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store, StoreError};
 use crate::transfer::{Lane, TransferError};
 use crate::types::{Extras, Fid};
@@ -195,10 +195,13 @@ impl Looker<'_> {
             let directory = File::open(path)?;
             extras.xattrs = Mount::xattrs_of(&directory)?;
         }
-        let print = print_of(stat, &extras);
-        let Ok(key) = node_key(&target.prefix, below, stat.is_dir()) else {
-            return Ok(nothing());
+        let (key, tells_path) = match node_key_at(&target.prefix, follow.mount, below, stat.is_dir()) {
+            Ok(key) => key,
+            Err(NodeError::This(why)) => return Err(LookError::This(why)),
+            Err(NodeError::All(error)) => return Err(error.into()),
         };
+        extras.path = (!tells_path).then(|| below.as_os_str().as_bytes().to_vec());
+        let print = print_of(stat, &extras);
         let before = match self.book.get(fid)? {
             Some(Known::Node { key, print }) => Some((key, print)),
             _ => None,
@@ -206,7 +209,7 @@ impl Looker<'_> {
         if before.as_ref().is_some_and(|(was, of)| *was == key && *of == print) {
             return Ok(nothing());
         }
-        let written = write_node(self.lane, follow.control, target, follow.mount.path(), path, stat);
+        let written = write_node(self.lane, follow.control, target, follow.mount, path, stat);
         match written {
             Ok(_) => {}
             Err(NodeError::This(why)) => return Err(LookError::This(why)),
@@ -246,7 +249,7 @@ impl Looker<'_> {
         drop(file);
         // Where the key does not tell it.
         let target = self.lane.store(follow.archive_id)?.target();
-        let told_by_key = target.layout == KeyLayout::Path && ObjectKey::from_path(&target.prefix, &below).is_ok();
+        let told_by_key = target.layout == KeyLayout::Path && ObjectKey::of_file(&target.prefix, &below, fid).is_ok();
         extras.path = (!told_by_key).then(|| below.as_os_str().as_bytes().to_vec());
         let states = mount.states_at(&by_fid)?;
         let seen = Seen {
@@ -283,7 +286,7 @@ impl Looker<'_> {
         }
         let natural = match target.layout {
             KeyLayout::Path if follow.propagate.rename && !location.pinned => {
-                ObjectKey::from_path(&target.prefix, &seen.path).ok()
+                ObjectKey::of_file(&target.prefix, &seen.path, fid).ok()
             }
             _ => None,
         };

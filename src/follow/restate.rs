@@ -155,7 +155,7 @@ impl Looker<'_> {
             return Ok(false);
         };
         let prefix = &self.lane.store(there.archive_id)?.target().prefix;
-        let own = ObjectKey::from_path(prefix, &mount.path_of(fid)?).ok();
+        let own = ObjectKey::of_file(prefix, &mount.path_of(fid)?, fid).ok();
         let stays = now.pinned || now.size > Store::LARGEST_COPY || own.is_none_or(|own| own == there.key);
         Ok(!stays)
     }

@@ -25,7 +25,8 @@ pub struct Select {
     pub modified_before: Option<i64>,
     /// Last changed since.
     pub modified_since: Option<i64>,
-    /// Last read before.
+    /// Last read, changed, made or brought back before: a restore puts the times of before back, and notes itself by
+    /// the ctime, which nobody can set. So does who copies files with their old times.
     pub accessed_before: Option<i64>,
     /// Owner.
     pub uid: Option<u32>,
@@ -111,10 +112,14 @@ impl Selector<'_> {
             && select.max_size.is_none_or(|most| size <= most)
             && select.modified_before.is_none_or(|time| stat.mtime() < time)
             && select.modified_since.is_none_or(|time| stat.mtime() >= time)
-            && select.accessed_before.is_none_or(|time| stat.atime() < time)
+            && select.accessed_before.is_none_or(|time| last_used(stat) < time)
             && select.uid.is_none_or(|uid| stat.uid() == uid)
             && select.gid.is_none_or(|gid| stat.gid() == gid)
     }
+}
+
+fn last_used(stat: &Metadata) -> i64 {
+    stat.atime().max(stat.mtime()).max(stat.ctime())
 }
 
 /// A glob without a slash is of names, one with a slash of paths below the mount point.
@@ -168,6 +173,30 @@ mod tests {
     fn wants(select: &Select, path: &str) -> bool {
         let stat = std::fs::metadata(".").unwrap();
         select.selector().unwrap().wants(Path::new(path), &stat)
+    }
+
+    #[test]
+    fn the_latest_of_all_times_tells_how_long_a_file_was_not_used() {
+        let file = tempfile::tempfile().unwrap();
+        let january = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_704_067_200);
+        let old = std::fs::FileTimes::new().set_accessed(january).set_modified(january);
+        file.set_times(old).unwrap();
+        let stat = file.metadata().unwrap();
+        let unread_since = |time| {
+            let select = Select {
+                accessed_before: Some(time),
+                ..Select::default()
+            };
+            select.selector().unwrap().wants(Path::new("file"), &stat)
+        };
+        // It was copied here just now, with its old times.
+        assert!(!unread_since(1_704_067_201));
+        assert!(!unread_since(stat.ctime()));
+        assert!(unread_since(stat.ctime() + 1));
+        let later = january + std::time::Duration::from_secs(4_000_000_000);
+        file.set_times(old.set_accessed(later)).unwrap();
+        let stat = file.metadata().unwrap();
+        assert_eq!(last_used(&stat), stat.atime());
     }
 
     #[test]

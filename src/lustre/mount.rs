@@ -10,7 +10,7 @@ use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
 use super::mdts::Mdts;
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
-use crate::types::{Extent, Extras, Fid};
+use crate::types::{Extent, Extras, Fid, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
@@ -18,6 +18,8 @@ pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
 const INCARNATION_XATTR: &CStr = c"trusted.lhsm_s3_fs";
 /// On the root directory: [`FileSystem::imported_until`].
 const IMPORTED_XATTR: &CStr = c"trusted.lhsm_s3_imported";
+/// When a file was restored last, in seconds since 1970: [`FileSystem::note_restored`].
+const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
 const LAYOUT_XATTR: &CStr = c"lustre.lov";
 /// More would not fit into an object's metadata.
 const MOST_LINKS: usize = 64;
@@ -25,7 +27,13 @@ const MOST_LINKS: usize = 64;
 /// Whether an extended attribute is the users' own, not the file system's or the copytool's.
 #[must_use]
 pub fn is_users_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
+    name.starts_with(b"user.") || is_acl(name)
+}
+
+/// Whether an extended attribute is an ACL: who may do what, or what new files get in a directory.
+#[must_use]
+pub fn is_acl(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
 }
 
 /// A path that can't be used as the mount point.
@@ -307,6 +315,11 @@ impl FileSystem for Mount {
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         xattr::remove(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
+    }
+
+    fn note_restored(&self, fid: Fid) -> Result<(), HsmError> {
+        let now = Timestamp::now().seconds.to_string();
+        xattr::set(&self.by_fid(fid), RESTORED_XATTR, now.as_bytes()).map_err(|error| self.unless_unmounted(error))
     }
 
     fn is_released(&self, fid: Fid) -> Result<bool, HsmError> {

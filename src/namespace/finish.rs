@@ -1,7 +1,7 @@
 //! Directories' attributes wait for the end: making files in a directory changes its times, and until then nobody but
 //! root may write in it. They wait in a file, for there may be many.
 
-use std::ffi::OsStr;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,10 +12,14 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::maker::GROUP_BITS;
 use super::path::TreePath;
 use super::tree::{Attributes, Dir, Tree};
-use crate::lustre::Mount;
+use crate::lustre::{Mount, is_acl, is_users_xattr};
 use crate::types::Xattr;
+
+/// Who may do what; the other ACL of a directory is what new files get.
+const ACCESS: &[u8] = b"system.posix_acl_access";
 
 /// The directories of one import.
 #[derive(Debug)]
@@ -74,11 +78,16 @@ impl Finishing {
         self.lock().flush()
     }
 
-    /// Sets all of them; calls `failed` for each that can't be.
+    /// Sets all of them; calls `failed` for each that can't be, and `without_acl` for each whose ACL can't be.
     ///
     /// # Errors
     /// The lines can't be read.
-    pub fn finish(&self, tree: &Tree, mut failed: impl FnMut(&Path, &io::Error)) -> io::Result<()> {
+    pub fn finish(
+        &self,
+        tree: &Tree,
+        mut failed: impl FnMut(&Path, &io::Error),
+        mut without_acl: impl FnMut(&Path, &io::Error),
+    ) -> io::Result<()> {
         use std::io::Seek as _;
         let mut file = {
             let mut lines = self.lock();
@@ -95,8 +104,10 @@ impl Finishing {
             let Ok(path) = TreePath::recorded(&path) else {
                 continue;
             };
-            if let Err(error) = set(tree, &path, &line) {
-                failed(path.as_path(), &error);
+            match set(tree, &path, &line) {
+                Ok(None) => {}
+                Ok(Some(error)) => without_acl(path.as_path(), &error),
+                Err(error) => failed(path.as_path(), &error),
             }
         }
         Ok(())
@@ -125,17 +136,50 @@ fn end_line(file: &mut File) -> io::Result<()> {
     file.write_all(b"\n")
 }
 
-fn set(tree: &Tree, path: &TreePath, line: &Line) -> io::Result<()> {
-    // By its descriptor from here on, whatever gets its name.
-    let dir = Dir::existing(tree, path.as_path())?;
+/// Why an ACL could not be set, if one could not: the group gets no access then, for its bits were the ACL's mask.
+fn set(tree: &Tree, path: &TreePath, line: &Line) -> io::Result<Option<io::Error>> {
+    let decode = |text: &String| BASE64_STANDARD.decode(text).map_err(io::Error::other);
+    let mut xattrs = Vec::new();
     for (name, value) in &line.xattrs {
-        let name = BASE64_STANDARD.decode(name).map_err(io::Error::other)?;
-        let value = BASE64_STANDARD.decode(value).map_err(io::Error::other)?;
-        if OsStr::from_bytes(&name).to_string_lossy().starts_with("user.") {
-            let name = std::ffi::CString::new(name).map_err(io::Error::other)?;
-            Mount::set_xattr_at(&dir.own_path(), &name, &value)
-                .map_err(|error| io::Error::from_raw_os_error(error.errno))?;
+        let (name, value) = (decode(name)?, decode(value)?);
+        // A bucket's word is not root's: only what users may set themselves.
+        if is_users_xattr(&name)
+            && let Ok(name) = CString::new(name)
+        {
+            xattrs.push((name, value));
         }
     }
-    dir.set_own_attributes(&line.attributes)
+    let has = |acl: fn(&[u8]) -> bool| xattrs.iter().any(|(name, _)| acl(name.to_bytes()));
+    let has_acl = has(is_acl);
+    // By its descriptor from here on, whatever gets its name.
+    let dir = Dir::existing(tree, path.as_path())?;
+    let mut guarded = line.attributes;
+    if has_acl {
+        guarded.mode &= !GROUP_BITS;
+    }
+    dir.set_own_attributes(&guarded)?;
+    let (mut refused, mut failed) = (None, None);
+    for (name, value) in &xattrs {
+        let Err(error) = Mount::set_xattr_at(&dir.own_path(), name, value) else {
+            continue;
+        };
+        let first = if is_acl(name.to_bytes()) {
+            &mut refused
+        } else {
+            &mut failed
+        };
+        first.get_or_insert(io::Error::from_raw_os_error(error.errno));
+    }
+    if refused.is_some() {
+        // The other one may be set, and has brought a mask along.
+        dir.set_own_attributes(&guarded)?;
+    } else if has_acl && !has(|name| name == ACCESS) {
+        // New files' ACL says nothing of the directory's own group.
+        dir.set_own_attributes(&line.attributes)?;
+    }
+    match (refused, failed) {
+        (refused, None) => Ok(refused),
+        (None, Some(error)) => Err(error),
+        (Some(refused), Some(error)) => Err(io::Error::other(format!("{error}; and its ACL: {refused}"))),
+    }
 }

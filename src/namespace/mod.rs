@@ -25,7 +25,7 @@ pub use filter::Filter;
 pub use finish::Finishing;
 pub use import::{Import, ImportError, Input, Inventory, run};
 pub use maker::{Defaults, Fatal, Maker, Shared, location_at};
-pub use nodes::{NodeError, node_key, remove_node, write_node};
+pub use nodes::{NodeError, node_key, node_key_at, remove_node, write_node};
 pub use path::{Refusal, TreePath};
 pub use prune::prune;
 pub use ranges::{Batch, Open, Ranges, Ticket, Work};

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::lustre::Mount;
+use super::maker::GROUP_BITS;
+use crate::lustre::{Mount, is_acl};
 use crate::store::{Condition, FileMetadata, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
 use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes};
 use crate::types::{ArchiveId, Extras};
@@ -29,14 +30,30 @@ fn this(error: &dyn std::fmt::Display) -> NodeError {
 /// The key of a directory or symlink by its path below the mount point.
 ///
 /// # Errors
-/// A path that no key can mirror.
+/// A path that no key can mirror; such a directory or symlink goes by its FID, as a file does.
 pub fn node_key(prefix: &str, below: &Path, is_dir: bool) -> Result<ObjectKey, InvalidKey> {
-    let key = ObjectKey::from_path(prefix, below)?;
+    of_kind(ObjectKey::from_path(prefix, below)?, is_dir)
+}
+
+fn of_kind(key: ObjectKey, is_dir: bool) -> Result<ObjectKey, InvalidKey> {
     if is_dir {
         ObjectKey::new(format!("{key}/"))
     } else {
         Ok(key)
     }
+}
+
+/// The key that a directory or symlink has, and whether it tells its path.
+///
+/// # Errors
+/// Its FID can't be had.
+pub fn node_key_at(prefix: &str, mount: &Mount, below: &Path, is_dir: bool) -> Result<(ObjectKey, bool), NodeError> {
+    if let Ok(key) = node_key(prefix, below, is_dir) {
+        return Ok((key, true));
+    }
+    let fid = mount.fid_at(&mount.path().join(below)).map_err(|error| this(&error))?;
+    let key = ObjectKey::from_fid(prefix, fid).and_then(|key| of_kind(key, is_dir));
+    Ok((key.map_err(|error| this(&error))?, false))
 }
 
 /// Writes the object of a directory or symlink; its key.
@@ -47,13 +64,13 @@ pub fn write_node(
     lane: &Lane,
     control: &Arc<Control>,
     target: &TargetOptions,
-    mount: &Path,
+    mount: &Mount,
     path: &Path,
     stat: &Metadata,
 ) -> Result<ObjectKey, NodeError> {
-    let below = path.strip_prefix(mount).map_err(|error| this(&error))?;
-    let key = node_key(&target.prefix, below, stat.is_dir()).map_err(|error| this(&error))?;
-    let (body, extras) = if stat.is_dir() {
+    let below = path.strip_prefix(mount.path()).map_err(|error| this(&error))?;
+    let (key, tells_path) = node_key_at(&target.prefix, mount, below, stat.is_dir())?;
+    let (body, mut extras) = if stat.is_dir() {
         let directory = File::open(path).map_err(|error| this(&error))?;
         let extras = Extras {
             xattrs: Mount::xattrs_of(&directory).map_err(|error| this(&error))?,
@@ -64,12 +81,41 @@ pub fn write_node(
         let target = std::fs::read_link(path).map_err(|error| this(&error))?;
         (target.as_os_str().as_bytes().to_vec(), Extras::default())
     };
-    let (metadata, left_out) = FileMetadata::new(None, stat, extras).to_map();
+    let told_path = (!tells_path).then(|| below.as_os_str().as_bytes().to_vec());
+    extras.path.clone_from(&told_path);
+    let (metadata, left_out) = fitting(FileMetadata::new(None, stat, extras));
+    if told_path.is_some() && Told::of(&metadata).path != told_path {
+        return Err(this(
+            &"its path is no object's key, and an object's metadata has no room for it",
+        ));
+    }
     if !left_out.is_empty() {
         tracing::warn!(path = %path.display(), ?left_out, "an object's metadata is 2 KiB at most");
     }
     put(lane, control, target.archive_id, &key, &body, &metadata)?;
     Ok(key)
+}
+
+/// As user metadata, and what there was no room for: of the attributes the largest, ACLs last. Without its ACL the
+/// group's bits, which are its mask, would be the group's own rights.
+fn fitting(mut told: FileMetadata) -> (HashMap<String, String>, Vec<String>) {
+    let xattrs = &mut told.more.xattrs;
+    xattrs.sort_by_key(|(name, value)| (!is_acl(name), name.len() + value.len()));
+    let mut left_out = Vec::new();
+    loop {
+        let (metadata, rest) = told.to_map();
+        if rest.is_empty() {
+            return (metadata, left_out);
+        }
+        let Some((name, _)) = told.more.xattrs.pop() else {
+            left_out.extend(rest);
+            return (metadata, left_out);
+        };
+        if is_acl(&name) {
+            told.mode &= !GROUP_BITS;
+        }
+        left_out.push(String::from_utf8_lossy(&name).into_owned());
+    }
 }
 
 /// Removes the object of a directory or symlink that is no more. Anything else at the key stays.
@@ -144,4 +190,38 @@ fn put(
         }
     }
     Err(NodeError::This("other writers are at its key".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Timestamp;
+
+    fn directory(xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> FileMetadata {
+        FileMetadata {
+            mode: 0o042_770,
+            uid: 0,
+            gid: 0,
+            atime: Timestamp::default(),
+            mtime: Timestamp::default(),
+            owner: None,
+            more: Extras {
+                xattrs,
+                ..Extras::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_directorys_acl_has_room_before_all_other_attributes_or_its_group_has_no_access() {
+        let acl = |len| (b"system.posix_acl_access".to_vec(), vec![7; len]);
+        let other = |len| (b"user.other".to_vec(), vec![8; len]);
+        let (metadata, left_out) = fitting(directory(vec![other(1800), acl(600)]));
+        assert_eq!(left_out, ["user.other"]);
+        let told = Told::of(&metadata);
+        assert_eq!((told.mode, told.xattrs), (Some(0o042_770), vec![acl(600)]));
+        let (metadata, left_out) = fitting(directory(vec![acl(2000), other(9)]));
+        assert_eq!(left_out, ["user.other", "system.posix_acl_access"]);
+        assert_eq!(Told::of(&metadata).mode, Some(0o042_700));
+    }
 }

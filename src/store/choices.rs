@@ -14,7 +14,7 @@ use super::ObjectInfo;
 pub struct Choices {
     /// Encryption at rest.
     pub encryption: Encryption,
-    /// Such as `STANDARD_IA` or `DEEP_ARCHIVE`.
+    /// Of files' data, such as `STANDARD_IA` or `DEEP_ARCHIVE`.
     pub storage_class: Option<String>,
     /// Names and values.
     pub tags: Vec<(String, String)>,

@@ -108,6 +108,18 @@ impl Store {
         }
     }
 
+    /// The same for what is no file's data: it stays in the bucket's own class, for it is read at once when it is
+    /// wanted, and is too small to be worth another.
+    #[must_use]
+    pub fn without_class(&self) -> Self {
+        let mut target = TargetOptions::clone(&self.target);
+        target.choices.storage_class = None;
+        Self {
+            target: Arc::new(target),
+            ..self.clone()
+        }
+    }
+
     pub(super) const fn client(&self) -> &Client {
         &self.client
     }

@@ -6,10 +6,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::Writer;
+use super::told::plain;
 use crate::types::Fid;
 
 /// S3's limit, in bytes of UTF-8.
 const MAX: usize = 1024;
+
+/// Of a prefix in metadata, which S3 limits to 2 KiB in all.
+const LONGEST_TOLD: usize = 1536;
 
 /// An object's whole key, prefix included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +34,9 @@ pub enum InvalidKey {
     /// Would not come back from a listing as it went in.
     #[error("the path has a control character, which an object key should not have")]
     Control,
+    /// Where metadata names a key, it is escaped.
+    #[error("the prefix takes {0} bytes where metadata names a key, which has room for {LONGEST_TOLD}")]
+    Untold(usize),
     /// A directory of our own in the bucket.
     #[error("the path goes through '{SIDECARS}', which is kept for metadata")]
     Reserved,
@@ -68,10 +75,37 @@ impl ObjectKey {
         Ok(Self(text))
     }
 
-    /// The key of a file by its path below the mount point.
+    /// Whether a prefix leaves room for each key that is made of a FID.
+    ///
+    /// # Errors
+    /// Why it can't be one.
+    pub fn check_prefix(prefix: &str) -> Result<(), InvalidKey> {
+        let fid = Fid {
+            seq: u64::MAX,
+            oid: u32::MAX,
+            ver: u32::MAX,
+        };
+        Self::sidecar(prefix, fid, Cookie(u64::MAX))?;
+        match plain(prefix.as_bytes()).len() {
+            told if told > LONGEST_TOLD => Err(InvalidKey::Untold(told)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key of a file by its path below the mount point. There is room beside it: a copy whose key holds another's
+    /// goes there.
     ///
     /// # Errors
     /// A path that no key can mirror; such a file goes by its FID.
+    pub fn of_file(prefix: &str, path: &Path, fid: Fid) -> Result<Self, InvalidKey> {
+        let key = Self::from_path(prefix, path)?;
+        key.beside(fid).map(|_| key)
+    }
+
+    /// The key that mirrors a path below the mount point, whatever has it.
+    ///
+    /// # Errors
+    /// A path that no key can mirror.
     pub fn from_path(prefix: &str, path: &Path) -> Result<Self, InvalidKey> {
         let path: &OsStr = path.as_os_str();
         let text = std::str::from_utf8(path.as_bytes()).map_err(|_| InvalidKey::NotText)?;
@@ -155,6 +189,48 @@ mod tests {
             ObjectKey::from_fid("p/", FID).unwrap().as_str(),
             "p/0x200000401:0x9:0x0"
         );
+    }
+
+    #[test]
+    fn a_key_has_room_beside_it_or_the_file_goes_by_its_fid() {
+        let beside = "~0x200000401:0x9:0x0".len();
+        for len in 1000..=1030 {
+            let path = "x".repeat(len - "lab/".len());
+            let path = Path::new(&path);
+            let key = ObjectKey::of_file("lab/", path, FID);
+            if len + beside <= MAX {
+                let key = key.unwrap();
+                assert_eq!(key.as_str().len(), len);
+                assert_eq!(key.beside(FID).unwrap().as_str().len(), len + beside);
+            } else if len <= MAX {
+                assert_eq!(key, Err(InvalidKey::TooLong(len + beside)));
+                assert!(ObjectKey::from_path("lab/", path).is_ok());
+            } else {
+                assert_eq!(key, Err(InvalidKey::TooLong(len)));
+            }
+            assert!(ObjectKey::from_fid("lab/", FID).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_prefix_leaves_room_for_the_longest_fid_and_its_metadata() {
+        let longest = MAX - ".lhsm-s3-metadata/0xffffffffffffffff:0xffffffff:0xffffffff.ffffffffffffffff".len();
+        for len in 900..=MAX {
+            let prefix = "p".repeat(len);
+            assert_eq!(ObjectKey::check_prefix(&prefix).is_ok(), len <= longest, "{len}");
+            if len <= longest {
+                let fid = Fid {
+                    seq: u64::MAX,
+                    oid: u32::MAX,
+                    ver: u32::MAX,
+                };
+                assert!(ObjectKey::from_fid(&prefix, fid).is_ok());
+                assert!(ObjectKey::sidecar(&prefix, fid, Cookie(u64::MAX)).is_ok());
+            }
+        }
+        assert_eq!(ObjectKey::check_prefix(&"é".repeat(300)), Err(InvalidKey::Untold(1800)));
+        assert_eq!(ObjectKey::check_prefix("a\nb"), Err(InvalidKey::Control));
+        assert!(ObjectKey::check_prefix("").is_ok());
     }
 
     #[test]

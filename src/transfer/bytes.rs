@@ -14,7 +14,7 @@ use crate::types::ArchiveId;
 /// What is read at most; a sidecar holds extended attributes, which Linux limits to 64 KiB each.
 const MOST: u64 = 16 << 20;
 
-/// Writes an object.
+/// Writes an object, in the bucket's own storage class: it is not a file's data.
 ///
 /// # Errors
 /// What an archive fails with.
@@ -37,6 +37,7 @@ pub fn put_bytes(
         key: key.clone(),
         condition,
         metadata,
+        is_data: false,
         log: Arc::new(NoLog),
     };
     upload(lane, &Alone, control, &file, body.len() as u64, &to).map(drop)

@@ -25,6 +25,10 @@ pub fn download(
     from: &Location,
 ) -> Result<(), TransferError> {
     let expected = Expected::of(lane, control, from)?;
+    // What another try left: holes are made where there are zeros already.
+    if file.metadata().map_err(TransferError::Write)?.len() > 0 {
+        file.set_len(0).map_err(TransferError::Write)?;
+    }
     let mut again = false;
     loop {
         file.set_len(from.size).map_err(TransferError::Write)?;

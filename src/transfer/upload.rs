@@ -86,8 +86,21 @@ pub struct Upload {
     pub condition: Condition,
     /// User metadata of the object.
     pub metadata: HashMap<String, String>,
+    /// Whether it is a file's data, which alone goes into the archive's storage class.
+    pub is_data: bool,
     /// Who is told how far it is.
     pub log: Arc<dyn UploadLog>,
+}
+
+/// The store that makes the object.
+fn store_of(lane: &Lane, to: &Upload) -> Result<Store, TransferError> {
+    let store = lane.store(to.archive_id)?;
+    let has_class = store.target().choices.storage_class.is_some();
+    Ok(if has_class && !to.is_data {
+        store.without_class()
+    } else {
+        store.clone()
+    })
 }
 
 /// Writes the first `size` bytes of `file` as the object `to.key`. A failed multipart upload is aborted.
@@ -132,7 +145,7 @@ pub fn upload(
 }
 
 fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Upload) -> Result<Uploaded, TransferError> {
-    let store = lane.store(to.archive_id)?;
+    let store = &store_of(lane, to)?;
     to.log.single(to);
     let part = Part {
         offset: 0,
@@ -168,7 +181,7 @@ fn multipart(
     plan: Plan,
     to: &Upload,
 ) -> Result<Uploaded, TransferError> {
-    let store = lane.store(to.archive_id)?;
+    let store = &store_of(lane, to)?;
     let mut resumed = true;
     let (upload, known) = match go_on(lane, control, store, to, size, plan) {
         Left::Upload(upload, parts) => (upload, parts),

@@ -81,7 +81,7 @@ fn target_of<'a>(lane: &'a Lane, item: &Item) -> Result<(ArchiveId, &'a TargetOp
 
 /// A file's key by its path, and whether it tells the path.
 fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<(ObjectKey, bool), JobError> {
-    match ObjectKey::from_path(&target.prefix, path) {
+    match ObjectKey::of_file(&target.prefix, path, fid) {
         Ok(key) => Ok((key, true)),
         Err(reason) => {
             tracing::warn!(path = %path.display(), %reason, "the path can't be an object's key; the FID is");
@@ -113,6 +113,7 @@ pub(super) fn place(
         key: natural.clone(),
         condition: Condition::Absent,
         metadata,
+        is_data: true,
         log: Arc::new(Log::new(site, lane, item, author.writer, file, stat.len())),
     };
     go_to(&mut to, natural);
@@ -321,8 +322,13 @@ fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &
     }
     let taken = to.key.clone();
     let mut beside = taken.clone();
+    let prefix = &lane.store(to.archive_id)?.target().prefix;
     for _ in 0..BESIDE {
-        beside = beside.beside(owner.fid)?;
+        // An imported file's key may leave no room beside it.
+        beside = match beside.beside(owner.fid) {
+            Ok(beside) => beside,
+            Err(_) => ObjectKey::from_fid(prefix, owner.fid)?,
+        };
         let condition = match find(lane, control, to.archive_id, &beside)? {
             None => Condition::Absent,
             Some(found) if Origin::of(&found, &beside).is_of(owner) => Condition::Match(found.etag),

@@ -9,6 +9,7 @@ use super::{JobError, Outcome, Site};
 use crate::action::{Debt, Item};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError, Thawing};
 use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head};
+use crate::types::Fid;
 
 /// What came of one round.
 enum Received {
@@ -41,9 +42,26 @@ pub(super) fn restore(
         (Ok(_) | Err(JobError::Transfer(TransferError::Stopped(_))), Some(stop)) => {
             super::settle::refuse(control, debt, TransferError::Stopped(stop).into()).into()
         }
-        (Ok(Some((size, key))), None) => super::settle::complete(control, debt, size).about(&key).into(),
+        (Ok(Some((size, key))), None) => {
+            let fid = debt.item().fid;
+            let ended = super::settle::complete(control, debt, size);
+            if ended.error.is_none() {
+                note(site, fid);
+            }
+            ended.about(&key).into()
+        }
         (Ok(None), None) => Outcome::Later(debt, Instant::now() + pause(lane.options().thaw_poll, rounds)),
         (Err(error), _) => super::settle::refuse(control, debt, error).into(),
+    }
+}
+
+/// After the answer, for which readers wait. llapi's end puts atime, mtime and ctime back to those of before.
+fn note(site: &Site, fid: Fid) {
+    match site.fs.note_restored(fid) {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => tracing::warn!(%fid, %error, "the time of the restore could not be noted: release --unread-for \
+            goes by the file's other times"),
     }
 }
 

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::existing::{Existing, Seen};
-use super::{Known, Made, Maker, Trouble, lock, spare_name};
+use super::{GROUP_BITS, Known, Made, Maker, Trouble, lock, spare_name};
 use crate::action::{FileSystem as _, HsmError};
-use crate::lustre::{Imported, Mount, is_users_xattr, layout};
+use crate::lustre::{Imported, Mount, is_acl, is_users_xattr, layout};
 use crate::namespace::path::TreePath;
 use crate::namespace::report::Outcome;
 use crate::namespace::tree::Dir;
@@ -18,6 +18,21 @@ use crate::types::Fid;
 /// One file's attributes are limited: 4 KiB without `ea_inode`, which the MDT says with ENOSPC.
 const fn is_too_much(error: &HsmError) -> bool {
     matches!(error.errno, libc::ENOSPC | libc::E2BIG)
+}
+
+/// What this file system does not take as an ACL, whatever is tried.
+const fn is_no_acl(error: &HsmError) -> bool {
+    is_too_much(error)
+        || matches!(
+            error.errno,
+            libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EPERM | libc::EACCES | libc::ERANGE
+        )
+}
+
+/// Permissions of a file until its ACL is set, which brings the group's own along.
+fn before_acl(known: &Known, mode: u32) -> u32 {
+    let has_acl = known.told.xattrs.iter().any(|(name, _)| is_acl(name));
+    if has_acl { mode & !GROUP_BITS } else { mode }
 }
 
 /// Why a file is not made.
@@ -137,7 +152,7 @@ impl Maker<'_> {
         let attributes = self.attributes(known, self.shared.defaults.file_mode);
         let file = Imported {
             archive_id: self.shared.archive_id,
-            mode: attributes.mode,
+            mode: before_acl(known, attributes.mode),
             uid: attributes.uid,
             gid: attributes.gid,
             size: known.entry.size,
@@ -180,15 +195,24 @@ impl Maker<'_> {
         let attributes = self.attributes(known, self.shared.defaults.file_mode);
         // Owner and nine bits are set; setuid went with the change of owner.
         if attributes.mode & 0o7000 != 0 {
-            dir.chmod(name, attributes.mode)
+            dir.chmod(name, before_acl(known, attributes.mode))
                 .map_err(|error| self.error(path, "set the permissions of", error))?;
         }
         let at = dir.at(name).path();
         for (xattr, value) in &known.told.xattrs {
             // A bucket's word is not root's: only what users may set themselves.
-            let name = std::ffi::CString::new(xattr.as_slice());
-            match name.ok().filter(|name| is_users_xattr(name.to_bytes())) {
-                Some(name) => match Mount::set_xattr_at(&at, &name, value) {
+            let c_name = std::ffi::CString::new(xattr.as_slice());
+            match c_name.ok().filter(|name| is_users_xattr(name.to_bytes())) {
+                Some(c_name) => match Mount::set_xattr_at(&at, &c_name, value) {
+                    Err(error) if is_acl(xattr) && is_no_acl(&error) => {
+                        dir.chmod(name, attributes.mode & !GROUP_BITS)
+                            .map_err(|error| self.error(path, "set the permissions of", error))?;
+                        let shown = String::from_utf8_lossy(xattr);
+                        self.warn(
+                            known,
+                            &format!("its ACL '{shown}' can't be set ({error}): its group gets no access"),
+                        );
+                    }
                     // More than this file system keeps for one file.
                     Err(error) if is_too_much(&error) => {
                         let shown = String::from_utf8_lossy(xattr);

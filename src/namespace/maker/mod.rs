@@ -29,6 +29,9 @@ use crate::types::{ArchiveId, Timestamp};
 /// Bytes; a component takes 80 and 24 for each of its stripes, and the record has to fit an attribute.
 const MOST_LAYOUT: usize = 16 << 10;
 
+/// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
+pub(super) const GROUP_BITS: u32 = 0o070;
+
 /// What files get that objects don't tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Defaults {
@@ -221,6 +224,9 @@ impl<'a> Maker<'a> {
             self.count(|counts| counts.filtered += 1);
             return Ok(());
         }
+        if known.path.is_dir() {
+            known.told.is_of_directory();
+        }
         for bad in &known.told.bad {
             self.warn(&known, &format!("metadata is left out that can't be true: {bad}"));
         }
@@ -241,7 +247,13 @@ impl<'a> Maker<'a> {
                 Ok(mut found) => {
                     let missing = self.add_sidecar(&mut found)?;
                     told = Told::of(&found.metadata);
-                    told.bad.extend(missing);
+                    // An ACL comes with the extended attributes, and no copy has them in two places.
+                    told.partial |= missing.is_some() && told.xattrs.is_empty();
+                    let partial = told.partial;
+                    told.bad.extend(missing.map(|why| match partial {
+                        true => format!("{why}; an ACL may be part of it: its group gets no access"),
+                        false => why,
+                    }));
                     entry.size = found.size;
                     entry.modified = entry.modified.or(found.modified);
                     info = Some(found);
@@ -337,9 +349,17 @@ impl<'a> Maker<'a> {
             nanos: 0,
         };
         let mtime = told.mtime.unwrap_or(written);
-        let bits = if self.shared.allow_setid { 0o7777 } else { 0o777 };
+        let mut bits = if self.shared.allow_setid { 0o7777 } else { 0o777 };
+        if told.partial {
+            bits &= !GROUP_BITS;
+        }
+        let private = match mode & libc::S_IFMT {
+            _ if !told.private => !0,
+            libc::S_IFDIR => 0o700,
+            _ => 0o600,
+        };
         Attributes {
-            mode: told.mode.unwrap_or(mode) & bits,
+            mode: told.mode.unwrap_or(mode & private) & bits,
             uid: told.uid.unwrap_or(defaults.uid),
             gid: told.gid.unwrap_or(defaults.gid),
             atime: told.atime.unwrap_or(mtime),
