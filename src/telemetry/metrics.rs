@@ -238,6 +238,11 @@ impl Collector for Sources {
         self.actions(&mut to)?;
         self.stores(&mut to)?;
         self.coordinator(&mut to)?;
+        to.counter(
+            "log_lines_lost",
+            "Lines of the log that stderr did not take",
+            super::stderr::lost(),
+        )?;
         let process = procfs_numbers();
         to.gauge("resident_bytes", "Memory of the process", process.resident)?;
         to.gauge("open_files", "Open descriptors of the process", process.files)?;
