@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod fleet;
 pub mod follow;
+pub mod guard;
 pub mod histogram;
 pub mod intake;
 pub mod jobs;
