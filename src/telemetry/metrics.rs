@@ -243,6 +243,11 @@ impl Collector for Sources {
             "Lines of the log that stderr did not take",
             super::stderr::lost(),
         )?;
+        to.counter(
+            "completions_lost",
+            "Lines that the completion log lacks: it could not be written",
+            super::completions::lost(),
+        )?;
         let process = procfs_numbers();
         to.gauge("resident_bytes", "Memory of the process", process.resident)?;
         to.gauge("open_files", "Open descriptors of the process", process.files)?;
