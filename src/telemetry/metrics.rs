@@ -223,6 +223,12 @@ impl Sources {
             "Changes that wait to be written to the journal",
             count(self.site.journal.unwritten()),
         )?;
+        let broken = if self.site.journal.is_broken() { 1.0 } else { 0.0 };
+        to.gauge(
+            "journal_broken",
+            "1 while changes can't be written to the journal: a crash would leave actions to the time-out",
+            broken,
+        )?;
         to.gauge("journal_bytes", "Size of the journal", self.site.journal.size() as f64)
     }
 }
