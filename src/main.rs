@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use lhsmtool_s3::cli::{Cli, Command, ExitWith};
+use lhsmtool_s3::cli::{Cli, Command, ExitWith, told};
 use lhsmtool_s3::daemon::How;
 use lhsmtool_s3::{config, daemon, telemetry};
 
@@ -23,8 +23,11 @@ fn main() -> ExitCode {
     let code = match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The one place where an error meets a person.
-            telemetry::say(format!("lhsmtool-s3: {error}\n").as_bytes());
+            // The one place where an error meets a person. Without words where nobody reads what the command tells.
+            let words = error.to_string();
+            if !words.is_empty() {
+                telemetry::say(format!("lhsmtool-s3: {words}\n").as_bytes());
+            }
             error
                 .downcast_ref::<ExitWith>()
                 .map_or(ExitCode::FAILURE, |with| ExitCode::from(with.code))
@@ -47,12 +50,12 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             return args.run();
         }
         if let Command::PrintConfig(args) = command {
-            return args.run(&cli.config);
+            return told(args.run(&cli.config));
         }
         // What is wrong with the configuration is among what it tells.
         if let Command::Check(args) = command {
             telemetry::init("error", config::LogFormat::Text);
-            return args.run(&cli.config);
+            return told(args.run(&cli.config));
         }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
