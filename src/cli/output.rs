@@ -62,11 +62,11 @@ pub fn told(result: Result<(), Failure>) -> Result<(), Failure> {
     let is_unheard = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     match (result, FAILED.get()) {
         (Err(error), _) if error.downcast_ref::<io::Error>().is_some_and(is_unheard) => {
-            let code = READER_GONE;
-            Err(Box::new(ExitWith {
-                code,
+            let quiet = ExitWith {
+                code: READER_GONE,
                 message: String::new(),
-            }))
+            };
+            Err(quiet.into())
         }
         (Err(error), _) => Err(error),
         (Ok(()), Some(error)) => Err(ExitWith::failed(format!("stdout can't be written: {error}")).into()),

@@ -17,6 +17,7 @@ mod life;
 mod matrix;
 mod metrics;
 mod model;
+mod outputs;
 mod recovery;
 mod rig;
 mod scrub;
