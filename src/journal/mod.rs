@@ -563,6 +563,8 @@ fn aside(path: &Path) -> PathBuf {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use redb::StorageBackend;
+
     use super::*;
     use crate::store::ObjectKey;
     use crate::types::ArchiveId;
@@ -634,7 +636,7 @@ mod tests {
         }
     }
 
-    impl redb::StorageBackend for Disk {
+    impl StorageBackend for Disk {
         fn len(&self) -> std::io::Result<u64> {
             self.file.len()
         }
