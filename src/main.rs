@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
-use lhsmtool_s3::cli::{Cli, Command, ExitWith};
+use lhsmtool_s3::cli::{Cli, Command, ExitWith, told};
 use lhsmtool_s3::daemon::How;
 use lhsmtool_s3::{config, daemon, telemetry};
 
@@ -13,18 +14,27 @@ use lhsmtool_s3::{config, daemon, telemetry};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// For the last lines of the log, at the end: whoever reads them may have stopped.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
+    telemetry::log_panics();
     let cli = Cli::parse();
-    match run(&cli) {
+    let code = match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The one place where an error meets a person.
-            eprintln!("lhsmtool-s3: {error}");
+            // The one place where an error meets a person. Without words where nobody reads what the command tells.
+            let words = error.to_string();
+            if !words.is_empty() {
+                telemetry::say(format!("lhsmtool-s3: {words}\n").as_bytes());
+            }
             error
                 .downcast_ref::<ExitWith>()
                 .map_or(ExitCode::FAILURE, |with| ExitCode::from(with.code))
         }
-    }
+    };
+    telemetry::flush(LAST_LINES);
+    code
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
@@ -40,12 +50,12 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             return args.run();
         }
         if let Command::PrintConfig(args) = command {
-            return args.run(&cli.config);
+            return told(args.run(&cli.config));
         }
         // What is wrong with the configuration is among what it tells.
         if let Command::Check(args) = command {
             telemetry::init("error", config::LogFormat::Text);
-            return args.run(&cli.config);
+            return told(args.run(&cli.config));
         }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
@@ -68,6 +78,9 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         nix::unistd::daemon(true, true)?;
     }
     telemetry::init(&settings.log_level, settings.log_format);
+    if let Err(error) = telemetry::write_by_thread() {
+        tracing::warn!(%error, "the log has no thread: whoever logs waits for it");
+    }
     for flag in cli.reference.without_meaning() {
         tracing::warn!(flag, "has no meaning here");
     }

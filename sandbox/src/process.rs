@@ -92,8 +92,16 @@ impl Spawn {
             Some(path) => File::options().create(true).append(true).open(path)?.into(),
             None => Stdio::null(),
         };
+        self.start_to(log)
+    }
+
+    /// Starts it with its log going elsewhere.
+    ///
+    /// # Errors
+    /// The binary can't be run.
+    pub fn start_to(&self, stderr: Stdio) -> io::Result<Daemon> {
         let mut command = self.command(&[]);
-        command.stdout(Stdio::null()).stderr(log);
+        command.stdout(Stdio::null()).stderr(stderr);
         Ok(Daemon {
             child: command.spawn()?,
         })

@@ -327,12 +327,18 @@ fn report(args: &BenchArgs, threads: usize, steps: &[Step]) {
                 (step.name.replace(' ', "_"), figures)
             })
             .collect();
-        println!("{}", serde_json::json!({ "threads": threads, "steps": steps }));
+        outln!("{}", serde_json::json!({ "threads": threads, "steps": steps }));
         return;
     }
-    println!(
+    outln!(
         "{:<10} {:>10} {:>12} {:>14} {:>10} {:>10} {:>10}",
-        "step", "requests", "requests/s", "throughput", "p50", "p95", "p99"
+        "step",
+        "requests",
+        "requests/s",
+        "throughput",
+        "p50",
+        "p95",
+        "p99"
     );
     for step in steps {
         #[expect(
@@ -341,7 +347,7 @@ fn report(args: &BenchArgs, threads: usize, steps: &[Step]) {
             reason = "bytes a second are positive and fit"
         )]
         let rate = bytesize::ByteSize::b((step.bytes as f64 / step.seconds) as u64);
-        println!(
+        outln!(
             "{:<10} {:>10} {:>12.1} {:>12}/s {:>7.1} ms {:>7.1} ms {:>7.1} ms",
             step.name,
             step.requests,
@@ -352,5 +358,5 @@ fn report(args: &BenchArgs, threads: usize, steps: &[Step]) {
             percentile(&step.latencies, 99),
         );
     }
-    println!("{threads} requests at a time; each was checked by size and checksum");
+    outln!("{threads} requests at a time; each was checked by size and checksum");
 }

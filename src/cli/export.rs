@@ -121,11 +121,13 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
     }
     let counts = *export.counts.lock().unwrap_or_else(PoisonError::into_inner);
     if args.json {
-        println!("{}", serde_json::json!(counts));
+        outln!("{}", serde_json::json!(counts));
     } else {
-        println!(
+        outln!(
             "{} directories and {} symlinks written, {} failed",
-            counts.directories, counts.links, counts.failed
+            counts.directories,
+            counts.links,
+            counts.failed
         );
     }
     match counts.failed {

@@ -109,9 +109,9 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
         }
     })?;
     if export.json() {
-        println!("{}", serde_json::json!(counts));
+        outln!("{}", serde_json::json!(counts));
     } else {
-        println!(
+        outln!(
             "{} records: {} files archived, {} directories and symlinks written, {} objects moved, {} restated, {} deleted; \
              {} failed, {} not dealt with",
             counts.records,

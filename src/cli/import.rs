@@ -461,7 +461,7 @@ impl Progress {
                     indicatif::HumanDuration(Duration::from_secs(left))
                 )
             });
-            eprintln!("{} objects{left} {text}", counts.objects());
+            errln!("{} objects{left} {text}", counts.objects());
         }
         self.bar.set_message(text);
     }
@@ -489,10 +489,10 @@ fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {
             line.insert("seconds".into(), took.as_secs_f64().into());
             line.insert("dry_run".into(), dry_run.into());
         }
-        println!("{line}");
+        outln!("{line}");
         return;
     }
-    println!(
+    outln!(
         "{}{} objects in {:.1} s: {} files imported ({}), {} directories, {} symlinks, {} replaced, {} there already, \
          {} left as they are, {} not asked for, {} deleted, {} refused, {} failed, {} warnings",
         if dry_run { "dry run, nothing was made: " } else { "" },

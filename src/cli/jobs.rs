@@ -300,7 +300,7 @@ fn detach(id: &str, config: &Path) -> Result<(), Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // Signals of this terminal are not its own.
     command.process_group(0).spawn()?;
-    println!("{id}");
+    outln!("{id}");
     Ok(())
 }
 
@@ -327,9 +327,9 @@ fn work(spec: &Spec, ledger: &Ledger, settings: &Settings, directory: &Path, jso
         Err(error) => return Err(error.into()),
     };
     if json {
-        println!("{}", serde_json::to_string(&summary)?);
+        outln!("{}", serde_json::to_string(&summary)?);
     } else {
-        println!("{}", last_line(&summary, spec.dry_run));
+        outln!("{}", last_line(&summary, spec.dry_run));
     }
     match summary.counts.failed {
         0 => Ok(()),
@@ -394,7 +394,7 @@ impl Progress {
         self.bar.set_position(summary.counts.ended());
         if self.bar.is_hidden() && !self.quiet && self.said.elapsed() >= Duration::from_secs(10) {
             self.said = Instant::now();
-            eprintln!("{text}");
+            errln!("{text}");
         }
         self.bar.set_message(text);
         self.bar.tick();
@@ -456,9 +456,9 @@ pub(super) fn command(command: &JobsCommand, settings: &Settings) -> Result<(), 
 fn list(directory: &Path, json: bool) -> Result<(), Failure> {
     for summary in Summary::all(directory)? {
         if json {
-            println!("{}", serde_json::to_string(&summary)?);
+            outln!("{}", serde_json::to_string(&summary)?);
         } else {
-            println!("{:<36} {:<8} {}", summary.id, summary.phase.word(), line(&summary));
+            outln!("{:<36} {:<8} {}", summary.id, summary.phase.word(), line(&summary));
         }
     }
     Ok(())
@@ -467,7 +467,7 @@ fn list(directory: &Path, json: bool) -> Result<(), Failure> {
 fn show(directory: &Path, job: &str) -> Result<(), Failure> {
     const MOST: usize = 20;
     let summary = Summary::find(directory, job)?;
-    println!("{}", serde_json::to_string_pretty(&summary)?);
+    outln!("{}", serde_json::to_string_pretty(&summary)?);
     if summary.phase == Phase::Running || summary.counts.failed == 0 {
         return Ok(());
     }
@@ -476,7 +476,7 @@ fn show(directory: &Path, job: &str) -> Result<(), Failure> {
     ledger.rows::<Failure>(|path, row| {
         if row.outcome == Outcome::Failed && said < MOST {
             said += 1;
-            println!("{}: {}", String::from_utf8_lossy(path), row.reason);
+            outln!("{}: {}", String::from_utf8_lossy(path), row.reason);
         }
         Ok(())
     })
@@ -504,7 +504,7 @@ fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failur
         }
         Ok(())
     })?;
-    println!("{job}: stopped; {asked} actions were asked to be cancelled");
+    outln!("{job}: stopped; {asked} actions were asked to be cancelled");
     Ok(())
 }
 
@@ -524,7 +524,7 @@ fn opened(directory: &Path, job: &str) -> Result<(Ledger, Spec), LedgerError> {
 fn report(ledger: &Ledger, format: Format, only_failed: bool, output: Option<&Path>) -> Result<(), Failure> {
     let output: Box<dyn std::io::Write> = match output {
         Some(path) => Box::new(std::fs::File::create(path)?),
-        None => Box::new(std::io::stdout().lock()),
+        None => Box::new(super::output::Stdout),
     };
     let mut output = BufWriter::new(output);
     let mut lines = csv::Writer::from_writer(Vec::new());

@@ -7,6 +7,9 @@ use clap::{Parser, Subcommand};
 use crate::config::Settings;
 use crate::lustre::UserAction;
 
+#[macro_use]
+mod output;
+
 mod bench;
 mod bucket;
 mod check;
@@ -31,6 +34,7 @@ pub use follow::FollowArgs;
 pub use generate::GenerateArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
+pub use output::told;
 pub use print_config::PrintConfigArgs;
 pub use rebind::RebindArgs;
 pub use reference::ReferenceArgs;
@@ -132,6 +136,11 @@ impl Command {
     /// # Errors
     /// What went wrong, for a person.
     pub fn run(&self, settings: &Settings, config: &Path) -> Result<(), Box<dyn std::error::Error>> {
+        output::begin(matches!(self, Self::Scrub(args) if args.only_tells()));
+        told(self.perform(settings, config))
+    }
+
+    fn perform(&self, settings: &Settings, config: &Path) -> Result<(), Box<dyn std::error::Error>> {
         match self {
             Self::Archive(args) => jobs::run(args, UserAction::Archive, settings, config),
             Self::Restore(args) => jobs::run(args, UserAction::Restore, settings, config),

@@ -27,7 +27,7 @@ impl PrintConfigArgs {
     /// What is wrong with it.
     pub fn run(&self, config: &Path) -> Result<(), Failure> {
         let (_, lookups) = config::load_with_origins(config, Some(Path::new("/")))?;
-        print!("{}", text(&lookups, self.origin)?);
+        super::output::print(&text(&lookups, self.origin)?);
         Ok(())
     }
 }

@@ -51,6 +51,13 @@ pub struct ScrubArgs {
     json: bool,
 }
 
+impl ScrubArgs {
+    /// It changes nothing and writes no report.
+    pub(super) const fn only_tells(&self) -> bool {
+        !self.repair && !self.delete_orphans && self.report.is_none()
+    }
+}
+
 type Failure = Box<dyn std::error::Error>;
 
 pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> {
@@ -239,7 +246,7 @@ impl Output {
                     finding.name,
                     finding.detail
                 );
-                self.bar.suspend(|| println!("{line}"));
+                self.bar.suspend(|| outln!("{line}"));
             }
         }
         let counts = scrub.counts();
@@ -251,7 +258,7 @@ impl Output {
         );
         if self.bar.is_hidden() && !self.json && self.said.elapsed() >= Duration::from_secs(10) {
             self.said = Instant::now();
-            eprintln!("{text}");
+            errln!("{text}");
         }
         self.bar.set_message(text);
         self.bar.tick();
@@ -264,10 +271,10 @@ impl Output {
             if let Some(line) = line.as_object_mut() {
                 line.insert("seconds".into(), seconds.into());
             }
-            println!("{line}");
+            outln!("{line}");
             return;
         }
-        println!(
+        outln!(
             "{} files in {seconds:.1} s: {} good, {} never archived; {} objects, {} of others, {} too young to tell; \
              {} missing, {} changed, {} unmapped, {} found again, {} orphans, {} uploads, {} unknown; {} mended",
             counts.files,

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::action::{ActionKey, FileSystem, HsmError, Verb, Verdict};
+use crate::guard::guarded;
 use crate::queue::{Cancelled, Queue};
 use crate::transfer::Stop;
 use crate::types::Extent;
@@ -120,12 +121,15 @@ impl Beat {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
-            for key in self.queue.due_waiting(now, now + self.options.waiting, per_tick) {
-                self.report(key, Extent::EMPTY);
-            }
+            // Without the next one all actions would be given up by the coordinator.
+            drop(guarded(|| {
+                for key in self.queue.due_waiting(now, now + self.options.waiting, per_tick) {
+                    self.report(key, Extent::EMPTY);
+                }
+            }));
             if now >= next_running {
                 next_running = now + self.options.running;
-                self.running();
+                drop(guarded(|| self.running()));
             }
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
 
 use crate::action::{ActionKey, Debt, Kind, Verdict};
+use crate::guard::guarded;
 use crate::journal::{Journal, Recorded};
 use crate::queue::{Admission, Cancelled, Queue};
 use crate::transfer::Stop;
@@ -54,7 +55,8 @@ impl Intake {
     pub fn run(&self, arrivals: &Receiver<Vec<Arrival>>) {
         while let Ok(message) = arrivals.recv() {
             for arrival in message {
-                self.take(arrival);
+                // A debt that is dropped on the way answers EIO; the others are taken in.
+                drop(guarded(|| self.take(arrival)));
             }
         }
     }

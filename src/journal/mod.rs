@@ -13,6 +13,9 @@
 //! that ends before that never reaches the disk. What a crash loses of the last moment costs an action that is
 //! not resumed, or an object or upload that nobody maps; never data, for "archived" is said by the file's own
 //! record and the coordinator alone.
+//!
+//! A disk that is full, or fails, holds up nobody: changes wait in memory, the database is opened anew, and they are
+//! written when that works. What waits is bounded by the actions that are alive, and for copies by `MOST_COPIES`.
 
 mod owed;
 mod record;
@@ -20,7 +23,7 @@ mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +46,9 @@ const UPLOADS: TableDefinition<'_, ActionId, &[u8]> = TableDefinition::new("uplo
 const PARTS: TableDefinition<'_, PartId, &[u8]> = TableDefinition::new("parts");
 /// Bytes of the database that stay in memory.
 const CACHE: usize = 8 << 20;
+/// Of copies that are not written yet, some hundred bytes each. When the disk takes none for so long, the copies of files
+/// that are unlinked later are left to `scrub --delete-orphans`.
+const MOST_COPIES: usize = 200_000;
 
 /// The open database, or none where there is no place for one.
 #[derive(Debug)]
@@ -52,9 +58,16 @@ pub struct Journal {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Debug)]
+/// Opens the database, or makes it.
+type Open = Box<dyn Fn() -> Result<Database, Failure> + Send + Sync>;
+type Failure = Box<dyn std::error::Error>;
+
 struct Shared {
-    database: Option<Database>,
+    open: Open,
+    /// There was a place for it at the start: else nothing is kept.
+    is_used: bool,
+    /// `None` while it can't be opened.
+    database: RwLock<Option<Database>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -68,6 +81,10 @@ struct State {
     uploads: HashMap<ActionKey, Upload>,
     /// Actions that may be on disk though they are pending as new.
     on_disk: HashSet<ActionKey>,
+    /// The last try to write failed.
+    broken: bool,
+    /// Copies that found no room in memory meanwhile.
+    unknown: u64,
     stopping: bool,
 }
 
@@ -107,13 +124,30 @@ impl Batch {
     }
 }
 
+impl State {
+    fn set_copy(&mut self, fid: Fid, change: Option<Vec<u8>>) {
+        let copies = &mut self.pending.copies;
+        if copies.len() < MOST_COPIES || copies.contains_key(&fid) {
+            copies.insert(fid, change);
+        } else {
+            self.unknown += 1;
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        if self.database.is_none() {
+        if !self.is_used {
             return;
         }
         let mut state = self.lock();
@@ -124,6 +158,20 @@ impl Shared {
             self.changed.notify_one();
         }
     }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Option<T> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.as_ref().map(work)
+    }
+
+    /// After an error of the disk a database takes nothing more. Who reads waits for this.
+    fn reopen(&self) -> Result<(), Failure> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // It has a lock on the file.
+        *database = None;
+        *database = Some((self.open)()?);
+        Ok(())
+    }
 }
 
 impl Journal {
@@ -131,11 +179,17 @@ impl Journal {
     /// what can't be made is done without; both are said, and the daemon serves.
     #[must_use]
     pub fn open(state_dir: &Path, name: &str, mount: &Path) -> Self {
-        let database = match open(state_dir, name, mount) {
+        let path = state_dir.join(file_name(name, mount));
+        let file = path.clone();
+        Self::start(path, Box::new(move || open(&file)))
+    }
+
+    fn start(path: PathBuf, open: Open) -> Self {
+        let database = match open() {
             Ok(database) => Some(database),
             Err(error) => {
                 tracing::error!(
-                    state_dir = %state_dir.display(), %error,
+                    path = %path.display(), %error,
                     "no journal: after a crash actions are left to the coordinator's time-out, and the copies of files \
                      that are unlinked stay in the bucket; set `state_dir` in section [lustre]"
                 );
@@ -143,7 +197,9 @@ impl Journal {
             }
         };
         let shared = Arc::new(Shared {
-            database,
+            open,
+            is_used: database.is_some(),
+            database: RwLock::new(database),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -155,7 +211,7 @@ impl Journal {
             .ok();
         Self {
             shared,
-            path: state_dir.join(file_name(name, mount)),
+            path,
             writer: Mutex::new(writer),
         }
     }
@@ -169,12 +225,12 @@ impl Journal {
     /// Remembers a file's copy.
     pub fn remember(&self, fid: Fid, location: &Location) {
         self.shared
-            .change(|state| drop(state.pending.copies.insert(fid, Some(location.to_bytes()))));
+            .change(|state| state.set_copy(fid, Some(location.to_bytes())));
     }
 
     /// Forgets it.
     pub fn forget(&self, fid: Fid) {
-        self.shared.change(|state| drop(state.pending.copies.insert(fid, None)));
+        self.shared.change(|state| state.set_copy(fid, None));
     }
 
     /// A file's copy, if it is known here.
@@ -355,6 +411,12 @@ impl Journal {
         ids
     }
 
+    /// Whether the disk does not take changes: a crash now would leave what is in hand to the coordinator's time-out.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.shared.lock().broken
+    }
+
     /// Changes that are not on disk yet.
     #[must_use]
     pub fn unwritten(&self) -> usize {
@@ -403,7 +465,8 @@ impl Journal {
     }
 
     fn read<T>(&self, what: &str, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
-        read(self.shared.database.as_ref()?)
+        self.shared
+            .with(read)?
             .inspect_err(|error| tracing::error!(what, %error, "the journal can't be read"))
             .ok()
     }
@@ -437,27 +500,37 @@ const fn action_id(key: ActionKey) -> ActionId {
     (key.cookie.0, key.fid.seq, key.fid.oid, key.fid.ver)
 }
 
-fn open(state_dir: &Path, name: &str, mount: &Path) -> Result<Database, Box<dyn std::error::Error>> {
-    std::fs::create_dir_all(state_dir)?;
-    let path = state_dir.join(file_name(name, mount));
-    let error = match create(&path) {
+fn open(path: &Path) -> Result<Database, Failure> {
+    if let Some(state_dir) = path.parent() {
+        std::fs::create_dir_all(state_dir)?;
+    }
+    let error = match create(path) {
         Ok(database) => return Ok(database),
         Err(error) => error,
     };
     match &error {
-        redb::Error::DatabaseAlreadyOpen => return Err(error.into()),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo => return Err(error.into()),
         // No place, no permission, no space; a file that is no database is InvalidData.
         redb::Error::Io(io) if io.kind() != std::io::ErrorKind::InvalidData => return Err(error.into()),
         _ => {}
     }
-    let aside = aside(&path);
+    let aside = aside(path);
     tracing::error!(path = %path.display(), aside = %aside.display(), %error, "the journal is damaged; it is set aside and a new one begun");
-    std::fs::rename(&path, aside)?;
-    Ok(create(&path)?)
+    std::fs::rename(path, aside)?;
+    Ok(create(path)?)
 }
 
 fn create(path: &Path) -> Result<Database, redb::Error> {
-    let database = Database::builder().set_cache_size(CACHE).create(path)?;
+    with_tables(Database::builder().set_cache_size(CACHE).create(path)?)
+}
+
+/// Makes the tables where there are none: one that has them can be read on a full disk, too.
+fn with_tables(database: Database) -> Result<Database, redb::Error> {
+    match has_tables(&database) {
+        Ok(()) => return Ok(database),
+        Err(redb::Error::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error),
+    }
     let transaction = database.begin_write()?;
     transaction.open_table(COPIES)?;
     transaction.open_table(ACTIONS)?;
@@ -465,6 +538,15 @@ fn create(path: &Path) -> Result<Database, redb::Error> {
     transaction.open_table(PARTS)?;
     transaction.commit()?;
     Ok(database)
+}
+
+fn has_tables(database: &Database) -> Result<(), redb::Error> {
+    let read = database.begin_read()?;
+    read.open_table(COPIES)?;
+    read.open_table(ACTIONS)?;
+    read.open_table(UPLOADS)?;
+    read.open_table(PARTS)?;
+    Ok(())
 }
 
 /// One file for each mount: two daemons of one node may share the directory.
@@ -485,6 +567,10 @@ fn aside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+
     use super::*;
     use crate::store::ObjectKey;
     use crate::types::ArchiveId;
@@ -541,5 +627,100 @@ mod tests {
         let journal = open_in(Path::new("/proc/nonexistent"));
         journal.remember(FID, &location());
         assert_eq!(journal.find(FID), None);
+    }
+    /// A disk that can be full.
+    #[derive(Debug)]
+    struct Disk {
+        file: redb::backends::FileBackend,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn room(&self) -> std::io::Result<()> {
+            if self.full.load(Ordering::SeqCst) {
+                return Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> std::io::Result<u64> {
+            self.file.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+            self.file.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            self.room()?;
+            self.file.set_len(len)
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.file.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+            self.room()?;
+            self.file.write(offset, data)
+        }
+        fn close(&self) -> std::io::Result<()> {
+            self.file.close()
+        }
+    }
+
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(60), "it did not come");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_nothing_and_the_journal_is_written_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(file_name("lustre", Path::new("/mnt/lustre")));
+        let full = Arc::new(AtomicBool::new(false));
+        let (file, is_full) = (path.clone(), Arc::clone(&full));
+        let open = move || -> Result<Database, Failure> {
+            let mut options = std::fs::File::options();
+            let file = options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&file)?;
+            let file = redb::backends::FileBackend::new(file)?;
+            let full = Arc::clone(&is_full);
+            let database = Database::builder().create_with_backend(Disk { file, full })?;
+            Ok(with_tables(database)?)
+        };
+        let journal = Journal::start(path, Box::new(open));
+        journal.remember(FID, &location());
+        until(|| journal.unwritten() == 0);
+        full.store(true, Ordering::SeqCst);
+        let other = Fid { oid: 10, ..FID };
+        journal.remember(other, &location());
+        until(|| journal.is_broken());
+        // It waits in memory, for as long as that is.
+        assert_eq!(journal.find(other), Some(location()));
+        assert_eq!(journal.unwritten(), 1);
+        full.store(false, Ordering::SeqCst);
+        until(|| !journal.is_broken() && journal.unwritten() == 0);
+        journal.forget(FID);
+        drop(journal);
+        let journal = open_in(dir.path());
+        assert_eq!(journal.find(other), Some(location()));
+        assert_eq!(journal.find(FID), None);
+    }
+
+    #[test]
+    fn copies_that_can_not_be_written_for_long_have_an_end() {
+        let mut state = State::default();
+        for n in 0..MOST_COPIES as u64 + 5 {
+            let fid = Fid { seq: n, ..FID };
+            state.set_copy(fid, None);
+        }
+        state.set_copy(Fid { seq: 0, ..FID }, Some(Vec::new()));
+        assert_eq!((state.pending.copies.len(), state.unknown), (MOST_COPIES, 5));
     }
 }

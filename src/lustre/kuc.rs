@@ -15,6 +15,7 @@ use super::agent::Pipe;
 use super::debt::Action;
 use super::wire::{Framer, Message, WireError};
 use crate::action::Kind;
+use crate::guard::guarded;
 use crate::intake::Arrival;
 
 /// Why nothing more will come through a pipe.
@@ -149,7 +150,13 @@ impl Source {
                     self.lose(Lost::Closed);
                     return false;
                 }
-                Ok(n) => self.take(buffer.get(..n).unwrap_or_default()),
+                Ok(n) => {
+                    let bytes = buffer.get(..n).unwrap_or_default();
+                    // A full pipe would block the coordinator: it is read on, whatever was in it.
+                    if guarded(|| self.take(bytes)).is_err() {
+                        self.damage(WireError::Defect);
+                    }
+                }
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::EAGAIN) => return true,
                 Err(error) => {
@@ -172,13 +179,17 @@ impl Source {
                 Ok(Some(message)) => self.message(message),
                 Ok(None) => return,
                 Err(error) => {
-                    self.damaged = true;
-                    self.stats.damaged.fetch_add(1, Ordering::Relaxed);
-                    self.lose(Lost::Damaged(error));
+                    self.damage(error);
                     return;
                 }
             }
         }
+    }
+
+    fn damage(&mut self, error: WireError) {
+        self.damaged = true;
+        self.stats.damaged.fetch_add(1, Ordering::Relaxed);
+        self.lose(Lost::Damaged(error));
     }
 
     fn message(&mut self, message: Message) {

@@ -65,6 +65,9 @@ pub enum WireError {
     /// The name is not text.
     #[error("file system name is not UTF-8")]
     FsName,
+    /// The reader panicked over it.
+    #[error("a message that this reader can't take; please report it, with the log's words")]
+    Defect,
 }
 
 /// Cuts a stream of bytes into messages.

@@ -2,7 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -41,11 +43,26 @@ struct Line<'a> {
     reason: Option<&'a str>,
 }
 
-/// The file.
+/// Lines that this process could not write.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// The file. What can't be written is lost and counted; it is opened anew for each line until that works.
 #[derive(Debug)]
 pub struct Completions {
     options: CompletionOptions,
-    file: Mutex<(File, u64)>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// With its size; `None` after an error.
+    file: Option<(File, u64)>,
+    /// Lines, since it could be written.
+    lost: u64,
 }
 
 impl Completions {
@@ -54,23 +71,52 @@ impl Completions {
     /// # Errors
     /// It can't be written.
     pub fn open(options: CompletionOptions) -> io::Result<Self> {
-        let file = open(&options.path)?;
-        let size = file.metadata()?.len();
+        let held = Held {
+            file: Some(open(&options.path)?),
+            lost: 0,
+        };
         Ok(Self {
             options,
-            file: Mutex::new((file, size)),
+            held: Mutex::new(held),
         })
     }
 
-    fn write(&self, line: &[u8]) -> io::Result<()> {
-        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, size) = &mut *held;
-        if *size > 0 && *size + line.len() as u64 > self.options.size {
+    /// Writes a line, or counts it as lost: the first and the last are told.
+    fn write(&self, line: &[u8]) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.options.path.display();
+        match self.add(&mut held, line) {
+            Ok(()) => {
+                let lost = std::mem::take(&mut held.lost);
+                if lost > 0 {
+                    tracing::warn!(%path, lost, "the completion log is written again; it lacks the lines that were lost");
+                }
+            }
+            Err(error) => {
+                held.lost += 1;
+                LOST.fetch_add(1, Ordering::Relaxed);
+                if held.lost == 1 {
+                    tracing::error!(%path, %error, "the completion log can't be written; its lines are lost until it can");
+                }
+            }
+        }
+    }
+
+    fn add(&self, held: &mut Held, line: &[u8]) -> io::Result<()> {
+        let path = &self.options.path;
+        // Where this fails the next line finds none.
+        let (mut file, mut size) = match held.file.take() {
+            // Somebody may have removed it, or its directory.
+            Some((file, size)) if file.metadata()?.nlink() > 0 => (file, size),
+            _ => open(path)?,
+        };
+        let length = line.len() as u64;
+        if size > 0 && size + length > self.options.size {
             self.rotate()?;
-            (*file, *size) = (open(&self.options.path)?, 0);
+            (file, size) = open(path)?;
         }
         file.write_all(line)?;
-        *size += line.len() as u64;
+        held.file = Some((file, size + length));
         Ok(())
     }
 
@@ -89,8 +135,26 @@ impl Completions {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+/// The file and its size. A line that was written in part, by whomever, is ended.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let mut options = OpenOptions::new();
+    // Where it is no file nobody waits for its reader.
+    let mut file = options
+        .create(true)
+        .append(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let mut size = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if let Some(at) = size.checked_sub(1) {
+        // One that can't be read is taken as it is.
+        let _unread = File::open(path).and_then(|file| file.read_at(&mut last, at));
+    }
+    if last != *b"\n" {
+        file.write_all(b"\n")?;
+        size += 1;
+    }
+    Ok((file, size))
 }
 
 fn numbered(path: &Path, n: u32) -> PathBuf {
@@ -124,12 +188,12 @@ impl Witness for Completions {
             errno,
             reason: ending.reason,
         };
-        let written = serde_json::to_vec(&line).map_err(io::Error::from).and_then(|mut line| {
-            line.push(b'\n');
-            self.write(&line)
-        });
-        if let Err(error) = written {
-            tracing::error!(path = %self.options.path.display(), %error, "the completion log lacks a line");
+        match serde_json::to_vec(&line) {
+            Ok(mut line) => {
+                line.push(b'\n');
+                self.write(&line);
+            }
+            Err(error) => tracing::error!(fid = line.fid, %error, "the completion log lacks this action"),
         }
     }
 }
@@ -149,17 +213,62 @@ mod tests {
         };
         let log = Completions::open(options.clone()).unwrap();
         for line in ["one.\n", "two.\n", "three.\n", "four.\n"] {
-            log.write(line.as_bytes()).unwrap();
+            log.write(line.as_bytes());
         }
         drop(log);
         // What is there stays.
         let log = Completions::open(options).unwrap();
-        log.write(b"five.\n").unwrap();
-        log.write(b"longer than a file\n").unwrap();
+        log.write(b"five.\n");
+        log.write(b"longer than a file\n");
         let read = |n: u32| std::fs::read_to_string(if n == 0 { path.clone() } else { numbered(&path, n) });
         assert_eq!(read(0).unwrap(), "longer than a file\n");
         assert_eq!(read(1).unwrap(), "five.\n");
         assert_eq!(read(2).unwrap(), "four.\n");
         assert!(read(3).is_err());
+    }
+    fn log_of(path: &Path) -> Completions {
+        let options = CompletionOptions {
+            path: path.to_owned(),
+            size: 1000,
+            keep: 1,
+        };
+        Completions::open(options).unwrap()
+    }
+
+    fn lost(log: &Completions) -> u64 {
+        log.held.lock().unwrap().lost
+    }
+
+    #[test]
+    fn a_full_device_costs_the_lines_that_it_can_not_take_and_no_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("done.jsonl");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let log = log_of(&path);
+        log.write(b"lost\n");
+        log.write(b"lost, too\n");
+        assert_eq!(lost(&log), 2);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "first\nhal").unwrap();
+        log.write(b"second\n");
+        log.write(b"third\n");
+        assert_eq!(lost(&log), 0);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nhal\nsecond\nthird\n");
+    }
+
+    #[test]
+    fn a_directory_that_vanished_and_is_back_has_the_lines_since_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("there/done.jsonl");
+        let parent = path.parent().unwrap();
+        std::fs::create_dir(parent).unwrap();
+        let log = log_of(&path);
+        log.write(b"first\n");
+        std::fs::remove_dir_all(parent).unwrap();
+        log.write(b"lost\n");
+        assert_eq!(lost(&log), 1);
+        std::fs::create_dir(parent).unwrap();
+        log.write(b"second\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second\n");
     }
 }

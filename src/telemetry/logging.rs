@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
+use super::stderr::{self, Lines};
 use crate::config::LogFormat;
 
 type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
@@ -15,10 +16,17 @@ fn filter(level: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(level)
 }
 
+const fn lines() -> Lines {
+    Lines
+}
+
 /// Starts logging. `level` holds `tracing` directives, checked before.
 pub fn init(level: &str, format: LogFormat) {
+    stderr::set_format(format);
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
+        // It would tell of a line that can't be formatted by a macro that panics where stderr fails.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let level = filter(level);
     // Somebody else's subscriber (a test's) stays.

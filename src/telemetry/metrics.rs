@@ -223,6 +223,12 @@ impl Sources {
             "Changes that wait to be written to the journal",
             count(self.site.journal.unwritten()),
         )?;
+        let broken = if self.site.journal.is_broken() { 1.0 } else { 0.0 };
+        to.gauge(
+            "journal_broken",
+            "1 while changes can't be written to the journal: a crash would leave actions to the time-out",
+            broken,
+        )?;
         to.gauge("journal_bytes", "Size of the journal", self.site.journal.size() as f64)
     }
 }
@@ -238,6 +244,16 @@ impl Collector for Sources {
         self.actions(&mut to)?;
         self.stores(&mut to)?;
         self.coordinator(&mut to)?;
+        to.counter(
+            "log_lines_lost",
+            "Lines of the log that stderr did not take",
+            super::stderr::lost(),
+        )?;
+        to.counter(
+            "completions_lost",
+            "Lines that the completion log lacks: it could not be written",
+            super::completions::lost(),
+        )?;
         let process = procfs_numbers();
         to.gauge("resident_bytes", "Memory of the process", process.resident)?;
         to.gauge("open_files", "Open descriptors of the process", process.files)?;

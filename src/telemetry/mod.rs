@@ -7,7 +7,9 @@ mod metrics;
 mod mover;
 mod notify;
 mod server;
+mod sink;
 mod sources;
+mod stderr;
 
 pub use completions::{CompletionOptions, Completions};
 pub use event_fifo::{EventFifo, FifoUpdates, FifoWitness};
@@ -16,3 +18,4 @@ pub use mover::{Failures, Mover, Running, Sum};
 pub use notify::{Pulse, ready, stopping};
 pub use server::MetricsServer;
 pub use sources::{Link, Sources};
+pub use stderr::{flush, log_panics, say, write_by_thread};

@@ -1,24 +1,30 @@
-//! `/metrics`, `/status`, `/failures`, `/healthz` and `/readyz`, from a thread of its own: it answers while everything else is busy.
+//! `/metrics`, `/status`, `/failures`, `/healthz` and `/readyz`, from threads of their own: they answer while everything
+//! else is busy.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Failures, Mover, Sources};
+use crate::guard::guarded;
 
-/// For a client that is slow; there is one at a time.
+/// For a client, from its first byte to its last.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// One client each. Clients that send a byte a second hold up the others for [`PATIENCE`], all of these together.
+const THREADS: usize = 4;
+/// After a client that could not be taken.
+const REFUSED: Duration = Duration::from_millis(100);
 const LONGEST_REQUEST: usize = 8192;
 
-/// The running thread; dropping it ends it.
+/// The running threads; dropping it ends them.
 #[derive(Debug)]
 pub struct MetricsServer {
     address: SocketAddr,
     ending: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl MetricsServer {
@@ -31,51 +37,98 @@ impl MetricsServer {
         let address = listener.local_addr()?;
         tracing::info!(%address, "metrics");
         let ending = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&ending);
-        let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || {
-            for stream in listener.incoming() {
-                if until.load(Ordering::SeqCst) {
-                    return;
-                }
-                let answered = stream.and_then(|stream| answer(stream, &sources));
-                if let Err(error) = answered {
-                    tracing::debug!(%error, "a request for metrics was not answered");
-                }
-            }
-        })?;
-        Ok(Self {
+        let mut server = Self {
             address,
-            ending,
-            thread: Some(thread),
-        })
+            ending: Arc::clone(&ending),
+            threads: Vec::new(),
+        };
+        for n in 0..THREADS {
+            let (listener, sources, until) = (listener.try_clone()?, sources.clone(), Arc::clone(&ending));
+            let thread = std::thread::Builder::new().name(format!("metrics-{n}"));
+            let thread = thread.spawn(move || serve(&listener, &sources, &until))?;
+            server.threads.push(thread);
+        }
+        Ok(server)
+    }
+}
+
+fn serve(listener: &TcpListener, sources: &Sources, until: &AtomicBool) {
+    for stream in listener.incoming() {
+        if until.load(Ordering::SeqCst) {
+            return;
+        }
+        let answered = match stream {
+            Ok(stream) => guarded(|| answer(stream, sources)).unwrap_or_else(|panic| Err(io::Error::other(panic))),
+            Err(error) => {
+                // There may be no descriptor for it, and it waits.
+                std::thread::park_timeout(REFUSED);
+                Err(error)
+            }
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "a request for metrics was not answered");
+        }
     }
 }
 
 impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::SeqCst);
-        // It waits for a connection.
-        let woken = TcpStream::connect_timeout(&self.address, PATIENCE).is_ok();
-        if woken
-            && let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the metrics thread panicked");
+        // Each of them waits for a connection.
+        let woken: Vec<_> = self.threads.iter().map(|_| wake(self.address)).collect();
+        if woken.iter().any(Result::is_err) {
+            return;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a metrics thread panicked");
+            }
         }
     }
 }
 
-fn answer(mut stream: TcpStream, sources: &Sources) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn wake(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&address, PATIENCE)
+}
+
+/// # Errors
+/// Nothing is left.
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+/// What a client asks for, as far as it said so in time.
+fn request(stream: &mut TcpStream, until: Instant) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.windows(4).any(|window| window == b"\r\n\r\n") && request.len() < LONGEST_REQUEST {
+        stream.set_read_timeout(Some(left(until)?))?;
         match stream.read(&mut buffer)? {
             0 => break,
             n => request.extend_from_slice(buffer.get(..n).unwrap_or_default()),
         }
     }
+    Ok(request)
+}
+
+fn send(stream: &mut TcpStream, mut bytes: &[u8], until: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(left(until)?))?;
+        match stream.write(bytes)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => bytes = bytes.get(n..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+fn answer(mut stream: TcpStream, sources: &Sources) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    let request = request(&mut stream, until)?;
     let line = String::from_utf8_lossy(&request);
     let mut words = line.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -118,8 +171,8 @@ fn answer(mut stream: TcpStream, sources: &Sources) -> io::Result<()> {
     };
     let length = body.len();
     let body = if method == "HEAD" { String::new() } else { body };
-    write!(
-        stream,
+    let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
+    );
+    send(&mut stream, answer.as_bytes(), until)
 }

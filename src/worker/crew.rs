@@ -1,6 +1,5 @@
 //! The worker threads. Each has a lane of its own and serves the queue until it is closed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use super::remove::remove;
 use super::restore::restore;
 use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
+use crate::guard::guarded;
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::{ObjectKey, Targets};
 use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
@@ -72,25 +72,44 @@ struct Worker {
     lane: Lane,
 }
 
+/// What a worker leaves of an action.
+#[derive(PartialEq, Eq)]
+enum Left {
+    /// It was answered.
+    Nothing,
+    /// The queue has it again.
+    Waiting,
+}
+
 impl Worker {
+    /// Whatever panics in a piece of work, this thread goes on, and the queue hears that the piece is over.
     fn run(&mut self, lanes: Lanes) {
         loop {
-            let work = self.queue.next(lanes);
-            // What is to be done may be of an archive that was added while this thread waited.
-            self.lane.follow(&self.targets);
-            match work {
+            match self.queue.next(lanes) {
                 Work::Closed => return,
                 Work::Parts(parts) => {
-                    let more = parts.work_one(&self.lane);
-                    self.queue.helped(&parts, more);
+                    let more = guarded(|| {
+                        self.lane.follow(&self.targets);
+                        parts.work_one(&self.lane)
+                    });
+                    self.queue.helped(&parts, more.unwrap_or(false));
                 }
-                Work::Job(job) => self.job(job),
+                Work::Job(job) => {
+                    let item = job.debt.item().clone();
+                    let left = guarded(|| {
+                        // It may be of an archive that was added while this thread waited.
+                        self.lane.follow(&self.targets);
+                        self.job(&item, job)
+                    });
+                    if left != Ok(Left::Waiting) {
+                        self.queue.ended(&item);
+                    }
+                }
             }
         }
     }
 
-    fn job(&self, job: Job) {
-        let item = job.debt.item().clone();
+    fn job(&self, item: &Item, job: Job) -> Left {
         let span = tracing::info_span!(
             "action",
             fid = %item.fid,
@@ -99,31 +118,27 @@ impl Worker {
         );
         let _entered = span.enter();
         let start = Instant::now();
-        self.site.witnesses.started(self.site.fs.as_ref(), &item);
+        self.site.witnesses.started(self.site.fs.as_ref(), item);
         let control = Arc::clone(&job.control);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(&item, job))).unwrap_or_else(|panic| {
-            // The debt was dropped on the way and has answered EIO.
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Ended::failed(JobError::Panic(text.unwrap_or_default())).into()
-        });
+        // After a panic the debt was dropped on the way and has answered EIO.
+        let outcome =
+            guarded(|| self.perform(item, job)).unwrap_or_else(|words| Ended::failed(JobError::Panic(words)).into());
         let ended = match outcome {
             Outcome::Ended(ended) => ended,
             Outcome::Later(debt, until) => match self.queue.defer(debt, until) {
-                Ok(()) => return,
+                Ok(()) => return Left::Waiting,
                 Err((debt, stop)) => settle::refuse(&control, debt, TransferError::Stopped(stop).into()),
             },
         };
-        self.report(&item, &ended, start);
+        // Its answer is given: nobody else's depends on what is told of it.
+        drop(guarded(|| self.report(item, &ended, start)));
         // Before this one is taken out: once nothing runs the daemon may end, and with it who answers.
         if ended.verdict == Verdict::Done {
-            for served in self.queue.take_served(&item) {
+            for served in self.queue.take_served(item) {
                 self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
             }
         }
-        self.queue.ended(&item);
+        Left::Nothing
     }
 
     fn perform(&self, item: &Item, job: Job) -> Outcome {
@@ -173,5 +188,166 @@ impl Worker {
             }
             (Some(_), _) => tracing::info!(seconds, "{verb} {}", ended.verdict),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::{Path, PathBuf};
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::action::{Debt, FileSystem, HsmError};
+    use crate::journal::Journal;
+    use crate::queue::Admission;
+    use crate::transfer::{PlanOptions, RetryOptions};
+    use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
+    use crate::worker::{Tally, Witness, Witnesses};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Panics whatever is asked of it.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl FileSystem for Broken {
+        fn name(&self) -> &str {
+            panic!("as asked")
+        }
+        fn path_of(&self, _: Fid) -> Result<PathBuf, HsmError> {
+            panic!("as asked")
+        }
+        fn imported_until(&self) -> Result<Option<i64>, HsmError> {
+            panic!("as asked")
+        }
+        fn map(&self, _: Fid) -> Result<Option<Vec<u8>>, HsmError> {
+            panic!("as asked")
+        }
+        fn set_map(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn clear_map(&self, _: Fid) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn is_released(&self, _: Fid) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
+            panic!("as asked")
+        }
+        fn size_of(&self, _: Fid) -> Result<u64, HsmError> {
+            panic!("as asked")
+        }
+        fn is_unlinked(&self, _: Fid) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn data_version(&self, _: &File) -> Option<u64> {
+            panic!("as asked")
+        }
+        fn revoke(&self, _: Fid) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn progress(&self, _: crate::action::ActionKey, _: Extent) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+    }
+
+    impl Witness for Broken {
+        fn started(&self, _: &dyn FileSystem, _: &Item) {
+            panic!("as asked")
+        }
+        fn ended(&self, _: &dyn FileSystem, _: &Ending<'_>) {
+            panic!("as asked")
+        }
+    }
+
+    /// Dropped, it answers as the real one does.
+    #[derive(Debug)]
+    struct Owed {
+        item: Item,
+        answers: Sender<Verdict>,
+    }
+
+    impl Debt for Owed {
+        fn item(&self) -> &Item {
+            &self.item
+        }
+        fn begin(&mut self, _: Option<&[u8]>) -> Result<Option<File>, HsmError> {
+            panic!("as asked")
+        }
+        fn finish(self: Box<Self>, _: Verdict, _: u64) -> Result<(), HsmError> {
+            Ok(())
+        }
+        fn renew(&mut self) {}
+        fn disown(self: Box<Self>) {}
+    }
+
+    impl Drop for Owed {
+        fn drop(&mut self) {
+            self.answers.send(Verdict::failed(HsmErrno::EIO)).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_action_that_panics_wherever_it_can_is_answered_and_its_thread_takes_the_next_one() {
+        let second = Duration::from_secs(1);
+        let options = TransferOptions {
+            plan: PlanOptions {
+                threshold: 1,
+                part_size: 1,
+            },
+            retry: RetryOptions {
+                stall: second,
+                give_up_after: second,
+                first_pause: second,
+                longest_pause: second,
+            },
+            thaw_poll: second,
+            chunk: 1,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (queue, tally) = (Arc::new(Queue::default()), Arc::new(Tally::default()));
+        let settler = Arc::new(Settler::start(1, &tally).unwrap());
+        let site = Site {
+            fs: Arc::new(Broken),
+            journal: Arc::new(Journal::open(dir.path(), "lustre", Path::new("/mnt"))),
+            tally: Arc::clone(&tally),
+            witnesses: Witnesses::new(vec![Box::new(Broken)]),
+        };
+        let crew = Crew::start(1, 0, &queue, &settler, &site, &Targets::default(), options).unwrap();
+        let (answers, answered) = channel();
+        for oid in 1..=3 {
+            let fid = Fid {
+                seq: 0x2_0000_0401,
+                oid,
+                ver: 0,
+            };
+            let item = Item {
+                kind: Kind::Do([Verb::Archive, Verb::Restore, Verb::Remove][oid as usize - 1]),
+                fid,
+                dfid: fid,
+                cookie: Cookie(u64::from(oid)),
+                archive_id: ArchiveId::new(1),
+                extent: Extent::WHOLE,
+                gid: 0,
+                blocking: false,
+                data: Box::default(),
+            };
+            let answers = answers.clone();
+            let admission = queue.admit(Box::new(Owed { item, answers }), Instant::now());
+            assert!(matches!(admission, Admission::Queued));
+        }
+        for _ in 0..3 {
+            assert_eq!(answered.recv_timeout(PATIENCE), Ok(Verdict::failed(HsmErrno::EIO)));
+        }
+        assert!(queue.wait_idle(Instant::now() + PATIENCE), "the table let go of them");
+        assert_eq!(tally.sums().values().map(|sums| sums.failed).sum::<u64>(), 3);
+        queue.close();
+        crew.join();
     }
 }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use super::{Ended, Ending, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
+use crate::guard::guarded;
 use crate::transfer::Control;
 
 /// Gives the answer of an action that ran.
@@ -59,7 +60,7 @@ impl Settler {
                         let Ok((debt, verdict)) = next else {
                             return;
                         };
-                        answer(debt, verdict, &tally);
+                        drop(guarded(|| answer(debt, verdict, &tally)));
                     }
                 })
             })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Ending;
 use crate::action::{FileSystem, Item};
+use crate::guard::guarded;
 
 /// Told by worker threads; what it does holds them up.
 pub trait Witness: Send + Sync + fmt::Debug {
@@ -27,10 +28,17 @@ impl Witnesses {
     }
 
     pub(super) fn started(&self, fs: &dyn FileSystem, item: &Item) {
-        self.0.iter().for_each(|witness| witness.started(fs, item));
+        self.each(|witness| witness.started(fs, item));
     }
 
     pub(super) fn ended(&self, fs: &dyn FileSystem, ending: &Ending<'_>) {
-        self.0.iter().for_each(|witness| witness.ended(fs, ending));
+        self.each(|witness| witness.ended(fs, ending));
+    }
+
+    /// One that panics is nobody else's matter.
+    fn each(&self, tell: impl Fn(&dyn Witness)) {
+        for witness in self.0.iter() {
+            drop(guarded(|| tell(witness.as_ref())));
+        }
     }
 }

@@ -20,6 +20,7 @@ mod metrics;
 mod model;
 mod rebind;
 mod owned;
+mod outputs;
 mod recovery;
 mod rig;
 mod scrub;

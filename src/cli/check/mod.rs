@@ -152,15 +152,15 @@ fn read(config: &Path, mount: Option<&Path>, rows: &mut Rows) -> Option<Settings
 fn show(rows: &Rows, json: bool) -> Result<(), Failure> {
     if json {
         for row in &rows.0 {
-            println!("{}", serde_json::to_string(row)?);
+            outln!("{}", serde_json::to_string(row)?);
         }
         return Ok(());
     }
     let width = rows.0.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
     for row in &rows.0 {
-        println!("{}  {:width$}  {}", row.mark.word(), row.what, row.found);
+        outln!("{}  {:width$}  {}", row.mark.word(), row.what, row.found);
         if !row.fix.is_empty() {
-            println!("      {:width$}  > {}", "", row.fix);
+            outln!("      {:width$}  > {}", "", row.fix);
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ mod report;
 mod screen;
 mod text;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure>
     let pause = Duration::from_secs(if args.json { 1 } else { 10 });
     loop {
         let report = read()?;
-        let mut out = std::io::stdout().lock();
+        let mut out = BufWriter::new(super::output::Stdout);
         if args.json {
             text::json(&mut out, &report)?;
         } else {

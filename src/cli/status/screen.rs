@@ -33,7 +33,7 @@ pub(super) fn watch(read: &mut dyn FnMut() -> Result<Report, Failure>) -> Result
     ratatui::try_restore()?;
     // What was last seen stays in the terminal.
     if result.is_ok() {
-        super::text::plain(&mut std::io::stdout().lock(), &read()?)?;
+        super::text::plain(&mut crate::cli::output::Stdout, &read()?)?;
     }
     result
 }
