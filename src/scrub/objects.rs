@@ -8,7 +8,7 @@ use crate::action::{ActionKey, FileSystem as _};
 use crate::namespace::location_at;
 use crate::store::{COOKIE, Entry, ListFrom, Location, ObjectInfo, ObjectKey, Owner, Query, StoreError};
 use crate::transfer::{
-    Lane, TransferError, delete, find, list as list_page, pages, sweep_uploads, uploads as list_uploads,
+    Lane, TransferError, abort_upload, delete, find, list as list_page, pages, uploads as list_uploads,
 };
 use crate::types::{ArchiveId, Cookie, Extent, Timestamp};
 
@@ -19,15 +19,7 @@ pub(super) fn list(
     prefix: &str,
     feed: &Feed<'_, Entry>,
 ) -> Result<(), ScrubError> {
-    let Some(lane) = lanes
-        .first()
-        .map(Lane::another)
-        .transpose()
-        .map_err(|source| ScrubError::Walk {
-            path: Path::new("(runtime)").to_owned(),
-            source,
-        })?
-    else {
+    let Some(lane) = lanes.first().map(Lane::another).transpose().map_err(ScrubError::Lane)? else {
         return Ok(());
     };
     let from = feed.after.clone().map_or(ListFrom::Start, ListFrom::After);
@@ -47,14 +39,14 @@ pub(super) fn list(
 }
 
 /// Whether the bucket can be listed; an empty one can.
-pub(super) fn exists(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, prefix: &str) -> Result<(), ScrubError> {
+pub(super) fn exists(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, prefix: &str) -> Result<(), TransferError> {
     let query = Query {
         limit: 1,
         ..Query::below(prefix, &ListFrom::Start)
     };
     match list_page(lane, &scrub.control, archive_id, query) {
         Err(TransferError::Stopped(_)) => Ok(()),
-        listed => Ok(listed.map(drop)?),
+        listed => listed.map(drop),
     }
 }
 
@@ -82,9 +74,16 @@ pub(super) fn check(
     if !below.is_empty() && is_copy_of(&scrub.mount.path().join(below), archive_id, &key) {
         return Ok(());
     }
-    let Some(found) = find(lane, &scrub.control, archive_id, &key)? else {
+    let found = match find(lane, &scrub.control, archive_id, &key) {
+        Ok(Some(found)) => found,
         // Gone meanwhile.
-        return Ok(());
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            let why = scrub.of_one(lane, archive_id, error)?;
+            let detail = format!("the object can't be looked at: {why}");
+            scrub.find(What::Unknown, key.to_string(), detail, false);
+            return Ok(());
+        }
     };
     let Some(owner) = Owner::of(&found.metadata).filter(|owner| owner.fs == scrub.mount.name()) else {
         scrub.count(|counts| counts.foreign += 1);
@@ -148,7 +147,14 @@ pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Resu
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
-    let mended = remove(scrub, lane, *archive_id, key, found, owner)?;
+    let (why, mended) = match remove(scrub, lane, *archive_id, key, found, owner) {
+        Ok(removed) => (why, removed),
+        // Locked, or denied: others may go.
+        Err(error) => {
+            let reason = scrub.of_one(lane, *archive_id, error)?;
+            (format!("{why}; it can't be deleted: {reason}"), false)
+        }
+    };
     scrub.find(What::Orphan, key.to_string(), why, mended);
     Ok(())
 }
@@ -205,7 +211,7 @@ fn remove(
     key: &ObjectKey,
     found: &ObjectInfo,
     owner: &Owner,
-) -> Result<bool, ScrubError> {
+) -> Result<bool, TransferError> {
     let location = found.at(archive_id, key);
     let result = delete(lane, &scrub.control, &location, |info| {
         Owner::of(&info.metadata).as_ref() == Some(owner)
@@ -213,7 +219,7 @@ fn remove(
     match result {
         Ok(()) => Ok(true),
         Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -223,14 +229,31 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
     let old = match list_uploads(lane, &scrub.control, archive_id, age) {
         Ok(old) => old,
         Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Denied { .. })) => return Ok(()),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            let why = scrub.of_one(lane, archive_id, error)?;
+            let detail = format!("the uploads of archive {archive_id} can't be listed: {why}");
+            scrub.find(What::Unknown, "(uploads)".into(), detail, false);
+            return Ok(());
+        }
     };
-    let mended = scrub.options.delete_orphans && !old.is_empty();
-    if mended {
-        sweep_uploads(lane, &scrub.control, archive_id, age, &std::collections::HashSet::new())?;
-    }
     for upload in old {
-        let detail = format!("upload {} of long ago", upload.id.as_str());
+        if scrub.control.stopped().is_some() {
+            return Err(ScrubError::Stopped);
+        }
+        let mut detail = format!("upload {} of long ago", upload.id.as_str());
+        let aborted = scrub
+            .options
+            .delete_orphans
+            .then(|| abort_upload(lane, archive_id, &upload.key, &upload.id));
+        let mended = match aborted {
+            None => false,
+            Some(Ok(()) | Err(TransferError::Store(StoreError::NotFound { .. }))) => true,
+            // One try, and not the last word: the next scrub finds it again.
+            Some(Err(error)) => {
+                detail.push_str(&format!("; it can't be aborted: {error}"));
+                false
+            }
+        };
         scrub.find(What::Upload, upload.key.to_string(), detail, mended);
     }
     Ok(())

@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, GlacierJobParameters, R
 use bytes::Bytes;
 
 use super::{
-    Checksum, ChecksumKind, Condition, Download, Limits, ObjectInfo, ObjectKey, Payload, StoreError, Stored,
+    Checksum, ChecksumKind, Condition, Download, Expiry, Limits, ObjectInfo, ObjectKey, Payload, StoreError, Stored,
     TargetOptions, Thaw,
 };
 
@@ -206,6 +206,7 @@ impl Store {
             version: exact_version(answer.version_id),
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
             modified: answer.last_modified.map(|time| time.secs()),
+            expires: answer.expiration.as_deref().and_then(Expiry::parse),
             metadata: answer.metadata.unwrap_or_default(),
         })
     }

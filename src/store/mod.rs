@@ -33,7 +33,7 @@ pub use list::{Entry, From as ListFrom, Page, Query};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{COOKIE, FileMetadata, Owner, sidecar_of};
 pub use multipart::{ListedUpload, SentPart, StoredPart, UploadId};
-pub use object::{Condition, Download, ObjectInfo, Stored};
+pub use object::{Condition, Download, Expiry, ObjectInfo, Stored};
 pub use payload::Payload;
 pub use proof::{ChecksumKind, Proof, Prover};
 pub use requests::{Operation, Requests};

@@ -54,8 +54,43 @@ pub struct ObjectInfo {
     pub checksum: Option<Checksum>,
     /// Last write, seconds since 1970.
     pub modified: Option<i64>,
+    /// When a lifecycle rule is going to take it away.
+    pub expires: Option<Expiry>,
     /// User metadata.
     pub metadata: HashMap<String, String>,
+}
+
+/// The end of an object by a lifecycle rule, as a HEAD tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expiry {
+    /// The day, as the store writes it.
+    pub date: String,
+    /// The rule; empty where it has no name.
+    pub rule: String,
+}
+
+impl Expiry {
+    /// From `x-amz-expiration`; `None` for anything else than a date and a rule.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let value = |name: &str| {
+            let (_, rest) = text.split_once(name)?;
+            Some(rest.strip_prefix("=\"")?.split_once('"')?.0)
+        };
+        let rule = value("rule-id").unwrap_or_default();
+        Some(Self {
+            date: value("expiry-date")?.to_owned(),
+            rule: percent_encoding::percent_decode_str(rule)
+                .decode_utf8_lossy()
+                .into_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Expiry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "expires on {} by lifecycle rule '{}'", self.date, self.rule)
+    }
 }
 
 impl ObjectInfo {
@@ -105,5 +140,27 @@ impl Download {
             operation: "GetObject",
             what: super::error::chain(&error),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_read_in_any_order_and_nothing_else_is_one() {
+        let expected = Some(Expiry {
+            date: "Fri, 21 Dec 2012 00:00:00 GMT".into(),
+            rule: "after a year".into(),
+        });
+        for text in [
+            r#"expiry-date="Fri, 21 Dec 2012 00:00:00 GMT", rule-id="after%20a%20year""#,
+            r#"rule-id="after%20a%20year", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT""#,
+        ] {
+            assert_eq!(Expiry::parse(text), expected);
+        }
+        for text in ["", "NotImplemented", "expiry-date=", "expiry-date=\"x"] {
+            assert_eq!(Expiry::parse(text), None, "{text}");
+        }
     }
 }
