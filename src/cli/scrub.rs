@@ -114,10 +114,12 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
     result?;
     checkpoint.remove();
     let counts = scrub.counts();
-    output.note(&scrub.notes());
-    output.report(&counts, &scrub.notes());
+    let notes = scrub.notes();
+    output.note(&notes);
+    output.report(&counts, &notes);
     match counts.findings() - counts.mended {
-        0 => Ok(()),
+        0 if notes.is_empty() => Ok(()),
+        0 => Err(notes.join("; ").into()),
         n => Err(format!("{n} findings are not mended").into()),
     }
 }

@@ -367,15 +367,9 @@ impl<'a> Scrub<'a> {
                 objects::uploads(self, lane, *archive_id)?;
             }
         }
-        if self.known.is_blind() && !archives.is_empty() {
-            self.note(
-                "no object was called an orphan: some files or directories could not be read, and any object may be \
-                 the copy of one of these"
-                    .into(),
-            );
-        }
         let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(lane) = lanes.first().filter(|_| !suspects.is_empty()) else {
+            self.note_blind(archives);
             return Ok(());
         };
         // One that is killed from here on looks for them again.
@@ -385,10 +379,21 @@ impl<'a> Scrub<'a> {
             counts: self.counts(),
         };
         self.note_all(paths, lanes, &again, tick)?;
+        self.note_blind(archives);
         for suspect in &suspects {
             objects::condemn(self, lane, suspect)?;
         }
         Ok(())
+    }
+
+    fn note_blind(&self, archives: &[(ArchiveId, String)]) {
+        if self.known.is_blind() && !archives.is_empty() {
+            self.note(
+                "no object was called an orphan: some files or directories could not be read, and any object may be \
+                 the copy of one of these"
+                    .into(),
+            );
+        }
     }
 
     /// Reads every file's record, and nothing else.
