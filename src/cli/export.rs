@@ -157,18 +157,20 @@ fn walk(
             if path == export.mount.path().join(".lustre") {
                 continue;
             }
-            match node.read() {
-                Ok(entries) => {
-                    for entry in entries {
-                        match entry {
-                            // Files are told by their directory entry, without a stat.
-                            Ok((_, entry)) if entry.file_type().is_ok_and(|kind| kind.is_file()) => {}
-                            Ok((found, _)) => waiting.push(found),
-                            Err(error) => export.unread(path, &error)?,
-                        }
-                    }
+            let entries = match node.read() {
+                Ok(entries) => entries,
+                Err(error) => {
+                    export.unread(path, &error)?;
+                    continue;
                 }
-                Err(error) => export.unread(path, &error)?,
+            };
+            for entry in entries {
+                match entry {
+                    // Files are told by their directory entry, without a stat.
+                    Ok((_, entry)) if entry.file_type().is_ok_and(|kind| kind.is_file()) => {}
+                    Ok((found, _)) => waiting.push(found),
+                    Err(error) => export.unread(path, &error)?,
+                }
             }
         } else if !stat.is_symlink() {
             continue;
