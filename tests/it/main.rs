@@ -20,6 +20,7 @@ mod model;
 mod recovery;
 mod rig;
 mod scrub;
+mod scrub_many;
 mod service;
 mod transfer;
 mod traps;
