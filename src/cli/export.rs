@@ -12,7 +12,7 @@ use super::follow::FollowArgs;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals, target_of};
 use crate::config::Settings;
 use crate::lustre::Mount;
-use crate::namespace::{NodeError, write_node};
+use crate::namespace::{Node, NodeError, write_node};
 use crate::store::{Target, TargetOptions};
 use crate::transfer::{Control, Lane, TransferError};
 
@@ -136,37 +136,48 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
     }
 }
 
-/// Directories and symlinks, those above before those below.
+/// Directories and symlinks, those above before those below. What can't be read is told and counted, and the rest goes on.
 fn walk(
     export: &Export<'_>,
     directories: Vec<PathBuf>,
     mut each: impl FnMut(PathBuf, Metadata) -> bool,
 ) -> Result<(), Failure> {
-    let mut waiting = directories;
-    while let Some(path) = waiting.pop() {
+    let mut waiting: Vec<_> = directories.into_iter().map(Node::new).collect();
+    while let Some(node) = waiting.pop() {
         if export.control.stopped().is_some() {
             break;
         }
-        let failed = |error: std::io::Error| format!("can't read '{}': {error}", path.display());
-        let stat = match path.symlink_metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            stat => stat.map_err(failed)?,
-        };
-        if stat.is_dir() {
-            if path.file_name().is_some_and(|name| name == ".lustre") {
+        let path = node.path();
+        let stat = match node.stat() {
+            Ok(stat) => stat,
+            Err(error) => {
+                export.unread(path, &error)?;
                 continue;
             }
-            for entry in std::fs::read_dir(&path).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                // Files are told by their directory entry, without a stat.
-                if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                    waiting.push(entry.path());
+        };
+        if stat.is_dir() {
+            if path == export.mount.path().join(".lustre") {
+                continue;
+            }
+            let entries = match node.read() {
+                Ok(entries) => entries,
+                Err(error) => {
+                    export.unread(path, &error)?;
+                    continue;
+                }
+            };
+            for entry in entries {
+                match entry {
+                    // Files are told by their directory entry, without a stat.
+                    Ok((_, entry)) if entry.file_type().is_ok_and(|kind| kind.is_file()) => {}
+                    Ok((found, _)) => waiting.push(found),
+                    Err(error) => export.unread(path, &error)?,
                 }
             }
         } else if !stat.is_symlink() {
             continue;
         }
-        if path != export.mount.path() && !each(path, stat) {
+        if path != export.mount.path() && !each(path.to_owned(), stat) {
             break;
         }
     }
@@ -174,6 +185,22 @@ fn walk(
 }
 
 impl Export<'_> {
+    /// Without the file system nothing can be read; without one directory, the others can.
+    fn unread(&self, path: &Path, error: &std::io::Error) -> Result<(), Failure> {
+        if !self.mount.is_there() {
+            return Err(format!("'{}' is not mounted any more", self.mount.path().display()).into());
+        }
+        if error.kind() != std::io::ErrorKind::NotFound {
+            self.fail(path, &format!("it can't be read: {error}"));
+        }
+        Ok(())
+    }
+
+    fn fail(&self, path: &Path, why: &str) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).failed += 1;
+        tracing::warn!(path = %path.display(), why, "not written");
+    }
+
     fn work(&self, lane: &Lane, receiver: &Mutex<Receiver<(PathBuf, Metadata)>>) {
         loop {
             let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -183,15 +210,12 @@ impl Export<'_> {
             if self.control.stopped().is_some() {
                 continue;
             }
-            let result = write_node(lane, &self.control, self.target, self.mount, &path, &stat);
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = write_node(lane, &self.control, self.target, self.mount.path(), &path, &stat);
+            let counts = || self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
-                Ok(_) if stat.is_dir() => counts.directories += 1,
-                Ok(_) => counts.links += 1,
-                Err(NodeError::This(why)) => {
-                    counts.failed += 1;
-                    tracing::warn!(path = %path.display(), why, "not written");
-                }
+                Ok(_) if stat.is_dir() => counts().directories += 1,
+                Ok(_) => counts().links += 1,
+                Err(NodeError::This(why)) => self.fail(&path, &why),
                 Err(NodeError::All(error)) => {
                     self.failure
                         .lock()

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::namespace::{open_lines, replace};
-use crate::scrub::{Counts, Options, Place, Scrub};
+use crate::scrub::{Counts, MaxMissing, Options, Place, Scrub};
 use crate::store::{KeyLayout, Target};
 use crate::types::ArchiveId;
 
@@ -28,6 +28,10 @@ pub struct ScrubArgs {
     /// Mend what can be mended: files whose copy is gone are marked dirty (to be archived again) or lost
     #[arg(long)]
     repair: bool,
+    /// With more copies missing than that (a number of files, or a share of those that have a copy), --repair marks none
+    /// LOST and says why; 10 files may always be missing, whatever the share
+    #[arg(long, value_name = "N|SHARE%", default_value = "1%")]
+    max_missing: MaxMissing,
     /// Delete objects that are no file's copy, and old uploads
     #[arg(long)]
     delete_orphans: bool,
@@ -101,6 +105,7 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
     let options = Options {
         deep: args.deep,
         repair: args.repair,
+        max_missing: args.max_missing,
         delete_orphans: args.delete_orphans,
         grace: args.grace,
         upload_age: settings.abort_uploads_after,
@@ -116,9 +121,12 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
     result?;
     checkpoint.remove();
     let counts = scrub.counts();
-    output.report(&counts);
+    let notes = scrub.notes();
+    output.note(&notes);
+    output.report(&counts, &notes);
     match counts.findings() - counts.mended {
-        0 => Ok(()),
+        0 if notes.is_empty() => Ok(()),
+        0 => Err(notes.join("; ").into()),
         n => Err(format!("{n} findings are not mended").into()),
     }
 }
@@ -264,19 +272,34 @@ impl Output {
         self.bar.tick();
     }
 
-    fn report(&self, counts: &Counts) {
+    /// What is to be said of the whole: in the log, and in the report.
+    fn note(&mut self, notes: &[String]) {
+        for note in notes {
+            tracing::warn!("{note}");
+            let line = serde_json::json!({ "note": note });
+            if let Some(report) = &mut self.report
+                && let Err(error) = writeln!(report, "{line}").and_then(|()| report.flush())
+            {
+                tracing::error!(%error, "the report can't be written");
+            }
+        }
+    }
+
+    fn report(&self, counts: &Counts, notes: &[String]) {
         let seconds = self.began.elapsed().as_secs_f64();
         if self.json {
             let mut line = serde_json::json!(counts);
             if let Some(line) = line.as_object_mut() {
                 line.insert("seconds".into(), seconds.into());
+                line.insert("notes".into(), notes.into());
             }
             outln!("{line}");
             return;
         }
         outln!(
             "{} files in {seconds:.1} s: {} good, {} never archived; {} objects, {} of others, {} too young to tell; \
-             {} missing, {} changed, {} unmapped, {} found again, {} orphans, {} uploads, {} unknown; {} mended",
+             {} missing, {} changed, {} unmapped, {} found again, {} expiring, {} noncurrent, {} orphans, {} uploads, \
+             {} unknown; {} mended",
             counts.files,
             counts.good,
             counts.unarchived,
@@ -287,6 +310,8 @@ impl Output {
             counts.changed,
             counts.unmapped,
             counts.found,
+            counts.expiring,
+            counts.noncurrent,
             counts.orphans,
             counts.uploads,
             counts.unknown,

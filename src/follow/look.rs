@@ -14,7 +14,7 @@ use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::Mount;
 use crate::namespace::{NodeError, node_key_at, write_node};
-use crate::store::{KeyLayout, Location, ObjectKey, Store, StoreError};
+use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
 use crate::types::{Extras, Fid};
 
@@ -83,17 +83,7 @@ impl From<TransferError> for LookError {
         match error {
             TransferError::Stopped(_) => Self::Passing(error.to_string()),
             // An object of an archive class, or one that is locked, is this file's alone.
-            TransferError::Store(
-                StoreError::Frozen { .. }
-                | StoreError::Denied { .. }
-                | StoreError::NotFound { .. }
-                | StoreError::Precondition { .. }
-                | StoreError::Refused { .. }
-                | StoreError::Unsupported { .. },
-            )
-            | TransferError::TooLarge(_)
-            | TransferError::Checksum { .. }
-            | TransferError::Key(_) => Self::This(error.to_string()),
+            error if error.is_of_one_object() => Self::This(error.to_string()),
             other => Self::Store(other),
         }
     }

@@ -30,6 +30,10 @@ struct Entry {
     round: u64,
     /// It is gone, and no longer among those that others wait for.
     doomed: bool,
+    /// Since when something is in its way that is not its fault.
+    waits_since: Option<Instant>,
+    /// The changelogs, and those that others wait for, go on without it.
+    let_go: bool,
 }
 
 /// What waits.
@@ -60,6 +64,8 @@ impl Entry {
             tries: 0,
             round,
             doomed: false,
+            waits_since: None,
+            let_go: false,
         }
     }
 }
@@ -104,7 +110,9 @@ impl Pending {
             && !entry.doomed
         {
             entry.doomed = true;
-            Self::leave_round(&mut self.by_round, entry.round);
+            if !entry.let_go {
+                Self::leave_round(&mut self.by_round, entry.round);
+            }
         }
     }
 
@@ -202,7 +210,7 @@ impl Pending {
         for (mdt, index) in &entry.records {
             self.by_record.remove(&(*mdt, *index, fid));
         }
-        if !entry.doomed {
+        if !entry.doomed && !entry.let_go {
             Self::leave_round(&mut self.by_round, entry.round);
         }
         self.entries.remove(&fid);
@@ -225,6 +233,29 @@ impl Pending {
             entry.due = at;
             self.by_due.insert((at, fid));
         }
+    }
+
+    /// It could not be dealt with, by no fault of its own: for how long that has been so.
+    pub(super) fn wait(&mut self, fid: Fid, now: Instant) -> Duration {
+        let entry = Self::entry(&mut self.entries, &mut self.by_round, fid, now, self.round);
+        now.saturating_duration_since(*entry.waits_since.get_or_insert(now))
+    }
+
+    /// The changelogs need not wait for it any more. It is tried on; the caller has it written down elsewhere. `false`:
+    /// that was so already.
+    pub(super) fn let_go(&mut self, fid: Fid) -> bool {
+        let Some(entry) = self.entries.get_mut(&fid) else {
+            return false;
+        };
+        for (mdt, index) in entry.records.drain(..) {
+            self.by_record.remove(&(mdt, index, fid));
+        }
+        let first = !entry.let_go;
+        entry.let_go = true;
+        if first && !entry.doomed {
+            Self::leave_round(&mut self.by_round, entry.round);
+        }
+        first
     }
 
     /// Nobody looks at it any more until something happens to it.
@@ -317,5 +348,30 @@ mod tests {
             (pending.place(0), pending.place(1), pending.len()),
             (Some(13), Some(5), 0)
         );
+    }
+
+    #[test]
+    fn one_that_waits_for_long_holds_up_neither_the_changelog_nor_the_end_of_another() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        pending.note((0, 1), [(fid(1), Vec::new())], start, Duration::ZERO);
+        pending.note((0, 2), [(fid(2), Vec::new())], start, Duration::ZERO);
+        assert_eq!(pending.due(start, 9).len(), 2);
+        pending.doom(fid(2));
+        pending.next_round();
+        assert_eq!(pending.wait(fid(1), at(1)), Duration::ZERO);
+        assert_eq!(pending.wait(fid(1), at(601)), Duration::from_secs(600));
+        assert_eq!((pending.place(0), pending.ends(9)), (Some(0), Vec::new()));
+        assert!(pending.let_go(fid(1)));
+        assert!(!pending.let_go(fid(1)), "it is said once");
+        assert_eq!(pending.ends(9), [fid(2)]);
+        pending.settle(fid(2));
+        assert_eq!((pending.place(0), pending.len()), (Some(2), 1));
+        // What happens to it meanwhile is a record again.
+        pending.note((0, 3), [(fid(1), Vec::new())], at(602), Duration::ZERO);
+        assert_eq!(pending.place(0), Some(2));
+        assert_eq!(pending.due(at(602), 9), [fid(1)]);
+        pending.settle(fid(1));
+        assert_eq!((pending.place(0), pending.len()), (Some(3), 0));
     }
 }

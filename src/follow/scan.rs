@@ -1,10 +1,11 @@
 //! Everything is looked at once: at the beginning, and when records were lost.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::state::State;
-use super::{Counts, FollowError, is_passing};
+use super::{Counts, FollowError};
 use crate::action::FileSystem as _;
+use crate::namespace::Node;
 use crate::types::Fid;
 
 /// Looked at together.
@@ -56,66 +57,75 @@ impl State<'_> {
 
     /// Everything below a directory, some at a time.
     pub(super) fn walk(&mut self, root: &Path, each: &mut Each<'_, Self>) -> Result<(), FollowError> {
-        let mut directories = vec![root.to_owned()];
+        let mut directories = vec![Node::new(root.to_owned())];
         let mut lot = Vec::new();
         while let Some(directory) = directories.pop() {
             if self.follow.stopped() {
                 return Ok(());
             }
-            for entry in self.entries(&directory)? {
-                let Some(fid) = self.fid_of(&entry)? else {
-                    continue;
-                };
-                lot.push(fid);
+            for (found, is_dir) in self.entries(&directory)? {
+                lot.extend(self.fid_of(&found)?);
                 if lot.len() >= LOT {
                     each(self, std::mem::take(&mut lot))?;
                 }
-                if entry.symlink_metadata().is_ok_and(|stat| stat.is_dir()) {
-                    directories.push(entry);
+                if is_dir {
+                    directories.push(found);
                 }
             }
         }
         each(self, lot)
     }
 
-    /// One that can't be read is said, and is tried again with the next scan.
-    fn entries(&mut self, directory: &Path) -> Result<Vec<PathBuf>, FollowError> {
-        let is_root = directory == self.follow.mount.path();
-        let read = || -> std::io::Result<Vec<PathBuf>> {
+    /// And whether each is a directory. One that can't be read is said, and is tried again with the next scan.
+    fn entries(&mut self, directory: &Node) -> Result<Vec<(Node, bool)>, FollowError> {
+        let is_root = directory.path() == self.follow.mount.path();
+        let read = || -> std::io::Result<Vec<(Node, bool)>> {
             let mut found = Vec::new();
-            for entry in std::fs::read_dir(directory)? {
-                let entry = entry?;
+            for entry in directory.read()? {
+                let (node, entry) = entry?;
                 if !(is_root && entry.file_name() == ".lustre") {
-                    found.push(entry.path());
+                    found.push((node, entry.file_type().is_ok_and(|kind| kind.is_dir())));
                 }
             }
             Ok(found)
         };
         match read() {
             Ok(found) => Ok(found),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(Vec::new()),
-            // Without the file system, nothing would be found anywhere.
-            Err(source) if is_root || source.raw_os_error().is_some_and(is_passing) => Err(FollowError::Local {
-                path: directory.to_owned(),
-                source,
-            }),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) && !is_root => {
+                Ok(Vec::new())
+            }
             Err(error) => {
-                tracing::warn!(directory = %directory.display(), %error, "can't be read");
-                self.counts.failed += 1;
+                self.pass_over(directory.path(), error)?;
                 Ok(Vec::new())
             }
         }
     }
 
-    /// `None`: gone meanwhile.
-    fn fid_of(&self, path: &Path) -> Result<Option<Fid>, FollowError> {
-        match self.follow.mount.fid_at(path) {
+    /// `None`: gone meanwhile, or it can't be told.
+    fn fid_of(&mut self, node: &Node) -> Result<Option<Fid>, FollowError> {
+        match self.follow.mount.fid_at(&node.at()) {
             Ok(fid) => Ok(Some(fid)),
             Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => Ok(None),
-            Err(error) => Err(FollowError::Local {
-                path: path.to_owned(),
-                source: std::io::Error::from_raw_os_error(error.errno),
-            }),
+            Err(error) => {
+                self.pass_over(node.path(), std::io::Error::from_raw_os_error(error.errno))?;
+                Ok(None)
+            }
         }
+    }
+
+    /// Without the file system nothing would be found anywhere; without one name, all others are.
+    fn pass_over(&mut self, path: &Path, source: std::io::Error) -> Result<(), FollowError> {
+        let mount = self.follow.mount;
+        if path == mount.path() || !mount.is_there() {
+            return Err(FollowError::Local {
+                path: path.to_owned(),
+                source,
+            });
+        }
+        tracing::warn!(path = %path.display(), error = %source, "can't be read");
+        self.counts.failed += 1;
+        // Whoever has all of a directory dealt with learns that this was not all.
+        self.put_back += 1;
+        Ok(())
     }
 }

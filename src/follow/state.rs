@@ -29,6 +29,10 @@ const LONGEST_JOB: Duration = Duration::from_secs(300);
 const TRIES: u32 = 5;
 /// After the first try; three times as long after each further one.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at what waits for something else.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// What waits for longer holds up no changelog any more.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 const CALLS: usize = 8;
 
 pub(super) struct State<'a> {
@@ -159,7 +163,7 @@ impl State<'_> {
         for (fid, path) in again {
             let goes_on = self.follow.mount.has_action(fid).unwrap_or(true);
             if goes_on || self.follow.stopped() {
-                self.later(fid)?;
+                self.later(fid, "it is being archived")?;
             } else {
                 self.try_again(fid, &path.display().to_string(), "it is not archived")?;
             }
@@ -250,13 +254,13 @@ impl State<'_> {
                 Ok(Handled::Gone) => self.pending.doom(fid),
                 Ok(Handled::Later { known, why }) => {
                     changes.extend(known.map(|known| (fid, Some(known))));
-                    tracing::debug!(%fid, why, "later");
-                    self.later(fid)?;
+                    self.later(fid, &why)?;
                 }
-                Err(LookError::Passing(why)) => {
-                    tracing::debug!(%fid, why, "later");
-                    self.later(fid)?;
+                // Somebody waits for the end, and this file may have none.
+                Err(LookError::Passing(why)) if self.follow.once && self.has_waited(fid) => {
+                    self.give_up(fid, &fid.to_string(), &why)?;
                 }
+                Err(LookError::Passing(why)) => self.later(fid, &why)?,
                 Ok(Handled::Again(why)) | Err(LookError::This(why)) => {
                     self.try_again(fid, &fid.to_string(), &why)?;
                 }
@@ -280,12 +284,38 @@ impl State<'_> {
         Ok(())
     }
 
-    /// What is not its fault is not counted.
-    pub(super) fn later(&mut self, fid: Fid) -> Result<(), FollowError> {
+    /// What is not its fault is not counted. One that waits for long is written down, so that the changelogs need not
+    /// be kept for it.
+    pub(super) fn later(&mut self, fid: Fid, why: &str) -> Result<(), FollowError> {
+        tracing::debug!(%fid, why, "later");
         self.keep(fid)?;
         let now = Instant::now();
         self.pending.reopen(fid, now);
-        self.pending.postpone(fid, now + PAUSE);
+        let waited = self.pending.wait(fid, now);
+        if waited >= LONGEST_WAIT {
+            self.book.owe(fid)?;
+            if self.pending.let_go(fid) {
+                tracing::warn!(%fid, why, "waits for more than ten minutes; it is tried on, and the changelog goes on without it");
+            }
+        }
+        let pause = (waited / 8).clamp(PAUSE, LONGEST_PAUSE);
+        self.pending.postpone(fid, now + pause);
+        Ok(())
+    }
+
+    fn has_waited(&mut self, fid: Fid) -> bool {
+        self.pending.wait(fid, Instant::now()) >= LONGEST_WAIT
+    }
+
+    fn give_up(&mut self, fid: Fid, name: &str, why: &str) -> Result<(), FollowError> {
+        tracing::warn!(
+            file = name,
+            why,
+            "given up for an hour, or until something happens to it"
+        );
+        self.counts.failed += 1;
+        self.book.owe(fid)?;
+        self.pending.give_up(fid);
         Ok(())
     }
 
@@ -293,15 +323,7 @@ impl State<'_> {
         self.keep(fid)?;
         let tries = self.pending.put_back(fid, Instant::now());
         if tries >= TRIES {
-            tracing::warn!(
-                file = name,
-                why,
-                "given up for an hour, or until something happens to it"
-            );
-            self.counts.failed += 1;
-            self.book.owe(fid)?;
-            self.pending.give_up(fid);
-            return Ok(());
+            return self.give_up(fid, name, why);
         }
         tracing::debug!(file = name, why, tries, "tried again later");
         let pause = PAUSE * 3u32.pow(tries.saturating_sub(1));

@@ -1,6 +1,5 @@
 //! The calls of a job that take a while, in threads of their own.
 
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Need, Spec, need};
 use crate::action::HsmError;
 use crate::lustre::{HsmStates, Mount, UserAction};
+use crate::namespace::Named;
 use crate::transfer::Control;
 use crate::types::Fid;
 
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file of the source, before it is looked at.
 pub(super) struct Known {
-    pub(super) path: PathBuf,
+    pub(super) file: Named,
     pub(super) size: u64,
     /// A former run asked for it and did not see its end.
     pub(super) asked: bool,
@@ -80,7 +80,7 @@ fn release(mount: &Mount, control: &Control, fid: Fid) -> Result<(), HsmError> {
 }
 
 fn look(mount: &Mount, spec: &Spec, known: &Known) -> Result<(Fid, HsmStates, bool), HsmError> {
-    let (fid, states) = mount.look(&known.path)?;
+    let (fid, states) = mount.look(known.file.at())?;
     let matters = known.asked || spec.action == UserAction::Cancel;
     Ok((fid, states, matters && mount.has_action(fid)?))
 }

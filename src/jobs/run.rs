@@ -20,6 +20,7 @@ use super::{Need, Spec, meaning, need};
 use crate::action::HsmError;
 use crate::fleet::{Fleet, Reasons};
 use crate::lustre::{HsmStates, Mount, UserAction};
+use crate::namespace::Named;
 use crate::transfer::Control;
 use crate::types::{Fid, Timestamp};
 
@@ -74,7 +75,7 @@ pub fn run(
     std::thread::scope(|scope| {
         let source = scope.spawn(|| {
             let to_source = to_source;
-            source::send(spec, &selector, control, &to_source);
+            source::send(mount, spec, &selector, control, &to_source);
         });
         for _ in 0..spec.threads {
             let (tasks, to_us) = (&tasks, to_us.clone());
@@ -224,7 +225,7 @@ impl Job<'_> {
     fn fill(&mut self, found: &Receiver<Found>) -> Result<(), JobError> {
         while self.in_hand() < self.window.size() && !self.summary.complete {
             match found.try_recv() {
-                Ok(Found::File { path, size }) => self.begin(path, size)?,
+                Ok(Found::File { file, size }) => self.begin(file, size)?,
                 Ok(Found::Bad { path, errno, reason }) => {
                     if self.spec.list.is_some() && !self.names.insert(path.clone()) {
                         continue;
@@ -242,7 +243,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn begin(&mut self, path: PathBuf, size: u64) -> Result<(), JobError> {
+    fn begin(&mut self, file: Named, size: u64) -> Result<(), JobError> {
+        let path = &file.path;
         // Only a list can have a name twice.
         if self.spec.list.is_some() && !self.names.insert(path.clone()) {
             return Ok(());
@@ -250,15 +252,15 @@ impl Job<'_> {
         self.summary.found += 1;
         self.summary.found_bytes += size;
         // A former run's.
-        let asked = match self.ledger.row(&path)? {
+        let asked = match self.ledger.row(path)? {
             Some(row) if row.outcome != Outcome::Requested => {
-                self.names.remove(&path);
+                self.names.remove(path);
                 return Ok(());
             }
             row => row.is_some(),
         };
         self.looking += 1;
-        self.send(Task::Look(Known { path, size, asked }));
+        self.send(Task::Look(Known { file, size, asked }));
         Ok(())
     }
 
@@ -297,16 +299,24 @@ impl Job<'_> {
             }
             Err(error) => {
                 let reason = meaning(error.errno);
-                let Known { path, size, .. } = known;
-                return self.end(path, None, size, Duration::ZERO, Outcome::Failed, error.errno, reason);
+                let Known { file, size, .. } = known;
+                return self.end(
+                    file.path,
+                    None,
+                    size,
+                    Duration::ZERO,
+                    Outcome::Failed,
+                    error.errno,
+                    reason,
+                );
             }
         };
-        let Known { path, size, asked } = known;
+        let Known { file, size, asked } = known;
         // What was asked for has other states since.
         if !asked && !self.spec.select.wants_states(states) {
             self.summary.found -= 1;
             self.summary.found_bytes -= size;
-            self.names.remove(&path);
+            self.names.remove(&file.path);
             return;
         }
         let need = match self.spec.action {
@@ -316,11 +326,11 @@ impl Job<'_> {
         match need {
             Need::Nothing => {
                 let outcome = if asked { Outcome::Done } else { Outcome::Already };
-                self.end(path, Some(fid), size, Duration::ZERO, outcome, 0, String::new());
+                self.end(file.path, Some(fid), size, Duration::ZERO, outcome, 0, String::new());
             }
             Need::Impossible(errno, why) => {
                 self.end(
-                    path,
+                    file.path,
                     Some(fid),
                     size,
                     Duration::ZERO,
@@ -330,15 +340,23 @@ impl Job<'_> {
                 );
             }
             Need::Ask if self.spec.dry_run => {
-                self.end(path, Some(fid), size, Duration::ZERO, Outcome::Done, 0, String::new());
+                self.end(
+                    file.path,
+                    Some(fid),
+                    size,
+                    Duration::ZERO,
+                    Outcome::Done,
+                    0,
+                    String::new(),
+                );
             }
             // Another name of a file that is in hand: looked at again when that has ended.
             Need::Ask if !self.fids.insert(fid) => {
-                self.again.push((Instant::now() + AGAIN, Known { path, size, asked }));
+                self.again.push((Instant::now() + AGAIN, Known { file, size, asked }));
             }
             Need::Ask => {
                 let file = Active {
-                    path,
+                    path: file.path,
                     fid,
                     size,
                     since: Instant::now(),

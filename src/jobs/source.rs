@@ -9,13 +9,16 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::Spec;
 use super::select::Selector;
+use crate::action::HsmError;
+use crate::lustre::Mount;
+use crate::namespace::{Named, Node};
 use crate::transfer::Control;
 
 /// What a source comes across.
 #[derive(Debug)]
 pub(super) enum Found {
     File {
-        path: PathBuf,
+        file: Named,
         size: u64,
     },
     /// It could not be looked at: errno and why.
@@ -30,17 +33,54 @@ pub(super) enum Found {
 const WALKERS: usize = 4;
 
 /// Sends all until the end, or until nobody takes them or the job is stopped.
-pub(super) fn send(spec: &Spec, selector: &Selector<'_>, control: &Control, to: &SyncSender<Found>) {
+pub(super) fn send(mount: &Mount, spec: &Spec, selector: &Selector<'_>, control: &Control, to: &SyncSender<Found>) {
     match &spec.list {
         Some(list) => send_listed(spec, list, selector, control, to),
-        None => walk(spec, selector, control, to),
+        None => walk(
+            &Meant {
+                mount,
+                spec,
+                selector,
+                control,
+            },
+            to,
+        ),
     }
 }
 
-/// Of one path; `None`: not meant.
-fn found(spec: &Spec, selector: &Selector<'_>, path: PathBuf, stat: &Metadata) -> Option<Found> {
-    let below = path.strip_prefix(&spec.mount).unwrap_or(&path);
-    (stat.is_file() && selector.wants(below, stat)).then_some(Found::File { size: stat.len(), path })
+/// What a walk looks for, and where.
+struct Meant<'a> {
+    mount: &'a Mount,
+    spec: &'a Spec,
+    selector: &'a Selector<'a>,
+    control: &'a Control,
+}
+
+impl Meant<'_> {
+    /// Of one node; `None`: not meant.
+    fn found(&self, node: Node, stat: &Metadata) -> Option<Found> {
+        if !is_meant(self.spec, self.selector, node.path(), stat) {
+            return None;
+        }
+        let path = node.path().to_owned();
+        match node.into_named(self.mount) {
+            Ok(file) => Some(Found::File { file, size: stat.len() }),
+            Err(error) if error.is_not_found() => None,
+            Err(HsmError { call, errno }) => {
+                let reason = std::io::Error::from_raw_os_error(errno);
+                Some(Found::Bad {
+                    path,
+                    errno,
+                    reason: format!("{call}: {reason}"),
+                })
+            }
+        }
+    }
+}
+
+fn is_meant(spec: &Spec, selector: &Selector<'_>, path: &Path, stat: &Metadata) -> bool {
+    let below = path.strip_prefix(&spec.mount).unwrap_or(path);
+    stat.is_file() && selector.wants(below, stat)
 }
 
 fn bad(path: PathBuf, error: &std::io::Error) -> Found {
@@ -80,7 +120,10 @@ fn send_listed(spec: &Spec, list: &Path, selector: &Selector<'_>, control: &Cont
                 reason: "it is no regular file".into(),
             }),
             Ok(stat) => match below_mount(spec, name) {
-                Ok(name) => found(spec, selector, name, &stat),
+                Ok(name) => is_meant(spec, selector, &name, &stat).then(|| Found::File {
+                    file: Named::new(name),
+                    size: stat.len(),
+                }),
                 Err(name) => Some(Found::Bad {
                     path: name,
                     errno: libc::EXDEV,
@@ -112,43 +155,37 @@ fn below_mount(spec: &Spec, name: PathBuf) -> Result<PathBuf, PathBuf> {
 /// Directories that wait, and how many are being read.
 #[derive(Default)]
 struct Stack {
-    waiting: Vec<PathBuf>,
+    waiting: Vec<Node>,
     reading: usize,
 }
 
 /// Depth first, so that what waits stays short.
-fn walk(spec: &Spec, selector: &Selector<'_>, control: &Control, to: &SyncSender<Found>) {
+fn walk(meant: &Meant<'_>, to: &SyncSender<Found>) {
     let stack = Mutex::new(Stack {
-        waiting: spec.roots.iter().rev().cloned().collect(),
+        waiting: meant.spec.roots.iter().rev().cloned().map(Node::new).collect(),
         reading: 0,
     });
     let changed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..WALKERS {
-            scope.spawn(|| walker(spec, selector, control, &to.clone(), &stack, &changed));
+            let to = to.clone();
+            scope.spawn(|| walker(meant, to, &stack, &changed));
         }
     });
 }
 
-fn walker(
-    spec: &Spec,
-    selector: &Selector<'_>,
-    control: &Control,
-    to: &SyncSender<Found>,
-    stack: &Mutex<Stack>,
-    changed: &Condvar,
-) {
+fn walker(meant: &Meant<'_>, to: SyncSender<Found>, stack: &Mutex<Stack>, changed: &Condvar) {
     let lock = || stack.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ended = false;
     loop {
         let mut locked = lock();
-        let path = loop {
-            if ended || control.stopped().is_some() {
+        let node = loop {
+            if ended || meant.control.stopped().is_some() {
                 locked.waiting.clear();
             }
-            if let Some(path) = locked.waiting.pop() {
+            if let Some(node) = locked.waiting.pop() {
                 locked.reading += 1;
-                break path;
+                break node;
             }
             if locked.reading == 0 {
                 changed.notify_all();
@@ -158,9 +195,9 @@ fn walker(
         };
         drop(locked);
         let mut below = Vec::new();
-        ended = !visit(spec, selector, &path, to, &mut below);
+        ended = !visit(meant, node, &to, &mut below);
         // The stack gives the last one first.
-        below.sort_by(|a, b| b.cmp(a));
+        below.sort_by(|a: &Node, b| b.path().cmp(a.path()));
         let mut locked = lock();
         locked.waiting.extend(below);
         locked.reading -= 1;
@@ -170,42 +207,48 @@ fn walker(
 }
 
 /// `false`: nobody takes any more.
-fn visit(spec: &Spec, selector: &Selector<'_>, path: &Path, to: &SyncSender<Found>, below: &mut Vec<PathBuf>) -> bool {
-    let stat = match path.symlink_metadata() {
+fn visit(meant: &Meant<'_>, node: Node, to: &SyncSender<Found>, below: &mut Vec<Node>) -> bool {
+    let tell = |path: &Path, error: &std::io::Error| to.send(bad(path.to_owned(), error)).is_ok();
+    let is_root = meant.spec.roots.iter().any(|root| root == node.path());
+    let stat = match node.stat() {
         Ok(stat) => stat,
-        Err(error) => return to.send(bad(path.to_owned(), &error)).is_ok(),
+        // Removed meanwhile; what was asked for by its name is not.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_root => return true,
+        Err(error) => return tell(node.path(), &error),
     };
     if !stat.is_dir() {
-        let found = found(spec, selector, path.to_owned(), &stat);
+        let found = meant.found(node, &stat);
         return found.is_none_or(|found| to.send(found).is_ok());
     }
-    let entries = match std::fs::read_dir(path) {
+    let path = node.path();
+    let entries = match node.read() {
         Ok(entries) => entries,
         // Removed meanwhile.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return true,
-        Err(error) => return to.send(bad(path.to_owned(), &error)).is_ok(),
+        Err(error) => return tell(path, &error),
     };
     for entry in entries {
-        let entry = match entry {
+        let (found, entry) = match entry {
             Ok(entry) => entry,
-            Err(error) => return to.send(bad(path.to_owned(), &error)).is_ok(),
+            Err(error) => return tell(path, &error),
         };
         // Lustre's own, at the mount point.
-        if entry.file_name().as_bytes() == b".lustre" && path == spec.mount {
+        if entry.file_name().as_bytes() == b".lustre" && path == meant.spec.mount {
             continue;
         }
         let sent = match entry.file_type() {
             Ok(kind) if kind.is_dir() => {
-                below.push(entry.path());
+                below.push(found);
                 true
             }
             Ok(kind) if kind.is_file() => match entry.metadata() {
-                Ok(stat) => found(spec, selector, entry.path(), &stat).is_none_or(|found| to.send(found).is_ok()),
+                Ok(stat) => meant.found(found, &stat).is_none_or(|found| to.send(found).is_ok()),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-                Err(error) => to.send(bad(entry.path(), &error)).is_ok(),
+                Err(error) => tell(found.path(), &error),
             },
             Ok(_) => true,
-            Err(error) => to.send(bad(entry.path(), &error)).is_ok(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => tell(found.path(), &error),
         };
         if !sent {
             return false;

@@ -18,6 +18,7 @@ mod ranges;
 mod report;
 pub mod space;
 mod tree;
+mod walk;
 
 pub use checkpoint::{Checkpoint, CheckpointError, replace};
 pub use crowds::Crowds;
@@ -31,6 +32,7 @@ pub use prune::prune;
 pub use ranges::{Batch, Open, Ranges, Ticket, Work};
 pub use report::{Counts, Outcome, Report, open_lines};
 pub use tree::{Attributes, Dir, Tree};
+pub use walk::{Named, Node};
 
 /// Whether objects are asked for their metadata: a HEAD each costs as much as all the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

@@ -23,6 +23,17 @@ pub enum NodeError {
     All(TransferError),
 }
 
+/// One object that is locked or denied says nothing of the next.
+impl From<TransferError> for NodeError {
+    fn from(error: TransferError) -> Self {
+        if error.is_of_one_object() {
+            Self::This(error.to_string())
+        } else {
+            Self::All(error)
+        }
+    }
+}
+
 fn this(error: &dyn std::fmt::Display) -> NodeError {
     NodeError::This(error.to_string())
 }
@@ -174,9 +185,9 @@ fn put(
             TransferError::Store(StoreError::Precondition { .. } | StoreError::Unsupported { .. })
         );
         if !look {
-            return Err(NodeError::All(error));
+            return Err(error.into());
         }
-        condition = match find(lane, control, archive_id, key).map_err(NodeError::All)? {
+        condition = match find(lane, control, archive_id, key)? {
             Some(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
             Some(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
             None => Condition::Absent,

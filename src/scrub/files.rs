@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use super::doomed::{Fate, fate, revive};
+use super::lost::Waiting;
 use super::{Scrub, ScrubError, What, shown};
 use crate::lustre::{HsmStates, Mark, Mount};
+use crate::namespace::Named;
 use crate::store::{InvalidLocation, Location, ObjectInfo, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
 
 /// What became of a file's object.
 enum Copy {
-    Good,
+    Good(ObjectInfo),
     /// The bytes are the same, the object is not: copied within the store, perhaps.
     Moved(ObjectInfo),
     Missing,
@@ -18,30 +21,30 @@ enum Copy {
 }
 
 /// A file as it was judged.
-#[derive(PartialEq, Eq)]
-struct Seen {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Seen {
     states: HsmStates,
     record: Option<Vec<u8>>,
 }
 
-enum Mend<'a> {
+pub(super) enum Mend<'a> {
     Mark(Mark),
     Record(&'a Location),
 }
 
-pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), ScrubError> {
+pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), ScrubError> {
     scrub.count(|counts| counts.files += 1);
     let looked = scrub
         .mount
-        .states_at(path)
-        .and_then(|states| Ok((states, Mount::map_at(path)?)));
+        .states_at(file.at())
+        .and_then(|states| Ok((states, Mount::map_at(file.at())?)));
     let (states, record) = match looked {
         Ok(looked) => looked,
         // Gone meanwhile.
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => {
             scrub.known.add_unreadable();
-            scrub.find(What::Unknown, name(scrub, path), error.to_string(), false);
+            scrub.find(What::Unknown, name(scrub, file), error.to_string(), false);
             return Ok(());
         }
     };
@@ -55,11 +58,11 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), S
     let location = match location {
         Some(Ok(location)) => location,
         Some(Err(error)) => {
-            unmapped(scrub, path, &seen, &error.to_string());
+            unmapped(scrub, file, &seen, &error.to_string());
             return Ok(());
         }
         None => {
-            unmapped(scrub, path, &seen, "it has no record of its copy");
+            unmapped(scrub, file, &seen, "it has no record of its copy");
             return Ok(());
         }
     };
@@ -68,19 +71,17 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), S
             "its record says archive {}, its HSM state another one: one of the two is wrong",
             location.archive_id
         );
-        scrub.find(What::Unknown, name(scrub, path), detail, false);
+        scrub.find(What::Unknown, name(scrub, file), detail, false);
         return Ok(());
     }
+    scrub.lost.look();
     match look(scrub, lane, &location)? {
-        Copy::Good => {
-            if states.lost() {
-                let mended = scrub.options.repair && mend(scrub, path, &seen, Mend::Mark(Mark::Found));
-                let detail = format!("marked LOST, and '{}' is there", location.key);
-                scrub.find(What::Found, name(scrub, path), detail, mended);
-            } else {
-                scrub.count(|counts| counts.good += 1);
-            }
+        Copy::Good(_) if states.lost() => {
+            let mended = scrub.options.repair && mend(scrub, file, &seen, Mend::Mark(Mark::Found));
+            let detail = format!("marked LOST, and '{}' is there", location.key);
+            scrub.find(What::Found, name(scrub, file), detail, mended);
         }
+        Copy::Good(found) => good(scrub, lane, (file, &seen), &location, found)?,
         Copy::Moved(found) => {
             let detail = format!("'{}' has the same bytes and another ETag", location.key);
             let record = Location {
@@ -88,22 +89,79 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, path: &Path) -> Result<(), S
                 version: found.version,
                 ..location
             };
-            let mended = scrub.options.repair && mend(scrub, path, &seen, Mend::Record(&record));
-            scrub.find(What::Changed, name(scrub, path), detail, mended);
+            let mended = scrub.options.repair && mend(scrub, file, &seen, Mend::Record(&record));
+            scrub.find(What::Changed, name(scrub, file), detail, mended);
         }
         Copy::Missing => {
-            let mended = damaged(scrub, path, &seen, false);
+            scrub.lost.miss();
+            let mended = damaged(scrub, file, &seen, false, What::Missing);
             let detail = format!("'{}' is not there{}", location.key, consequence(states));
-            scrub.find(What::Missing, name(scrub, path), detail, mended);
+            scrub.find(What::Missing, name(scrub, file), detail, mended);
         }
         Copy::Other(how) => {
-            let mended = damaged(scrub, path, &seen, location.pinned);
+            scrub.lost.miss();
+            let mended = damaged(scrub, file, &seen, location.pinned, What::Changed);
             let detail = format!("'{}' {how}{}", location.key, consequence(states));
-            scrub.find(What::Changed, name(scrub, path), detail, mended);
+            scrub.find(What::Changed, name(scrub, file), detail, mended);
         }
-        Copy::Unknown(why) => scrub.find(What::Unknown, name(scrub, path), why, false),
+        Copy::Unknown(why) => scrub.find(What::Unknown, name(scrub, file), why, false),
     }
     Ok(())
+}
+
+/// The copy is there. Will it stay?
+fn good(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    (file, seen): (&Named, &Seen),
+    location: &Location,
+    found: ObjectInfo,
+) -> Result<(), ScrubError> {
+    let doom = match fate(scrub, lane, location, found)? {
+        Fate::Stays => {
+            scrub.count(|counts| counts.good += 1);
+            return Ok(());
+        }
+        Fate::Unknown(why) => {
+            scrub.find(What::Unknown, name(scrub, file), why, false);
+            return Ok(());
+        }
+        Fate::Doomed(doom) => doom,
+    };
+    let mut detail = format!("{}{}", doom.how, consequence(seen.states));
+    let mended = if !scrub.options.repair || !seen.states.released() {
+        damaged(scrub, file, seen, false, doom.what)
+    } else {
+        match revive(scrub, lane, (file, seen), location, &doom)? {
+            Ok(key) => {
+                detail.push_str(&format!("; '{key}' was made of it and is the copy now"));
+                true
+            }
+            Err(why) => {
+                detail.push_str(&format!("; it could not be made current: {why}"));
+                false
+            }
+        }
+    };
+    scrub.find(doom.what, name(scrub, file), detail, mended);
+    Ok(())
+}
+
+/// Those that waited for it, unless there are too many.
+pub(super) fn mark_lost(scrub: &Scrub<'_>) {
+    match scrub.lost.decide(scrub.options.max_missing) {
+        Ok(waiting) => {
+            for Waiting { file, seen, what } in waiting {
+                if scrub.control.stopped().is_some() {
+                    return;
+                }
+                if mend(scrub, &file, &seen, Mend::Mark(Mark::Lost)) {
+                    scrub.mended(what, name(scrub, &file), "marked LOST");
+                }
+            }
+        }
+        Err(why) => scrub.note(why),
+    }
 }
 
 /// What its record points at, without a look at the store.
@@ -128,8 +186,8 @@ fn remember(scrub: &Scrub<'_>, location: Option<&Result<Location, InvalidLocatio
     }
 }
 
-fn name(scrub: &Scrub<'_>, path: &Path) -> String {
-    shown(path.strip_prefix(scrub.mount.path()).unwrap_or(path))
+fn name(scrub: &Scrub<'_>, file: &Named) -> String {
+    shown(file.path.strip_prefix(scrub.mount.path()).unwrap_or(&file.path))
 }
 
 const fn consequence(states: HsmStates) -> &'static str {
@@ -142,30 +200,41 @@ const fn consequence(states: HsmStates) -> &'static str {
     }
 }
 
-fn unmapped(scrub: &Scrub<'_>, path: &Path, seen: &Seen, why: &str) {
-    let mended = !seen.states.released() && damaged(scrub, path, seen, false);
+fn unmapped(scrub: &Scrub<'_>, file: &Named, seen: &Seen, why: &str) {
+    let mended = !seen.states.released() && damaged(scrub, file, seen, false, What::Unmapped);
     let detail = format!("{why}{}", consequence(seen.states));
-    scrub.find(What::Unmapped, name(scrub, path), detail, mended);
+    scrub.find(What::Unmapped, name(scrub, file), detail, mended);
 }
 
 /// A file that is here gets archived again; one that is nowhere else is marked, unless its object is another's work
-/// and a new import can take it.
-fn damaged(scrub: &Scrub<'_>, path: &Path, seen: &Seen, pinned: bool) -> bool {
+/// and a new import can take it. The mark waits until it is known how many are missing.
+fn damaged(scrub: &Scrub<'_>, file: &Named, seen: &Seen, pinned: bool, what: What) -> bool {
     let states = seen.states;
     if !scrub.options.repair || (states.released() && pinned) {
         return false;
     }
-    if states.released() {
-        states.lost() || mend(scrub, path, seen, Mend::Mark(Mark::Lost))
-    } else {
-        states.dirty() || mend(scrub, path, seen, Mend::Mark(Mark::Dirty))
+    if !states.released() {
+        return states.dirty() || mend(scrub, file, seen, Mend::Mark(Mark::Dirty));
     }
+    if states.lost() {
+        return true;
+    }
+    if scrub.options.max_missing.is_all() {
+        return mend(scrub, file, seen, Mend::Mark(Mark::Lost));
+    }
+    scrub.lost.wait(Waiting {
+        file: file.clone(),
+        seen: seen.clone(),
+        what,
+    });
+    false
 }
 
 /// Looks at the file again, for the look at its object took a while: one that is another now, or was archived anew,
 /// is left alone.
-fn mend(scrub: &Scrub<'_>, path: &Path, seen: &Seen, mend: Mend<'_>) -> bool {
-    let mended = scrub.mount.pinned(path).and_then(|(file, at)| {
+pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &Seen, mend: Mend<'_>) -> bool {
+    let path = &file.path;
+    let mended = scrub.mount.pinned(file.at()).and_then(|(open, at)| {
         let now = Seen {
             states: scrub.mount.states_at(&at)?,
             record: Mount::map_at(&at)?,
@@ -177,7 +246,7 @@ fn mend(scrub: &Scrub<'_>, path: &Path, seen: &Seen, mend: Mend<'_>) -> bool {
             Mend::Mark(mark) => scrub.mount.mark(&at, mark)?,
             Mend::Record(record) => Mount::set_map_at(&at, &record.to_bytes())?,
         }
-        drop(file);
+        drop(open);
         Ok(true)
     });
     match mended {
@@ -205,8 +274,15 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
         Ok(found) => found,
         Err(TransferError::Store(StoreError::NotFound { .. })) => {
             // A bucket that is not there says 404 as well.
-            super::objects::exists(scrub, lane, location.archive_id, location.key.as_str())?;
-            return Ok(Copy::Missing);
+            let listed = super::objects::exists(scrub, lane, location.archive_id, location.key.as_str());
+            let Err(error) = listed else {
+                return Ok(Copy::Missing);
+            };
+            let why = scrub.of_one(lane, location.archive_id, error)?;
+            return Ok(Copy::Unknown(format!(
+                "'{}' seems not to be there, and its bucket can't be listed: {why}",
+                location.key
+            )));
         }
         Err(TransferError::NoTarget(id)) => {
             return Ok(Copy::Unknown(format!(
@@ -214,8 +290,11 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
                 location.key
             )));
         }
-        // 403 and 5xx say nothing of the object.
-        Err(error) => return Err(error.into()),
+        // 403 says nothing of the object: it may be there.
+        Err(error) => {
+            let why = scrub.of_one(lane, location.archive_id, error)?;
+            return Ok(Copy::Unknown(format!("'{}' can't be looked at: {why}", location.key)));
+        }
     };
     let same_bytes = found.size == location.size && found.checksum.is_some() && found.checksum == location.checksum;
     if found.etag != location.etag && !same_bytes {
@@ -238,12 +317,17 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
         match verify(lane, &scrub.control, &from) {
             Ok(_) => {}
             Err(TransferError::Checksum { what }) => return Ok(Copy::Other(what)),
-            Err(TransferError::Store(StoreError::Frozen { .. })) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                let why = scrub.of_one(lane, location.archive_id, error)?;
+                return Ok(Copy::Unknown(format!(
+                    "'{}' is there; its bytes can't be read: {why}",
+                    location.key
+                )));
+            }
         }
     }
     Ok(if found.etag == location.etag {
-        Copy::Good
+        Copy::Good(found)
     } else {
         Copy::Moved(found)
     })

@@ -43,13 +43,17 @@ impl Known {
         self.blind.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind.load(Ordering::Relaxed)
+    }
+
     /// Whether a file may have its copy there.
     pub(super) fn may_have(&self, key: &ObjectKey) -> bool {
         let is_set = |(word, bit): (usize, u64)| {
             let word = self.words.get(word);
             word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
         };
-        self.blind.load(Ordering::Relaxed) || places(key).all(is_set)
+        self.is_blind() || places(key).all(is_set)
     }
 }
 

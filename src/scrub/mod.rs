@@ -4,8 +4,10 @@
 //! be some file's copy. A file's data is never touched; an object is deleted only when that is asked for, when it
 //! says itself that it was ours and written to its key, and when the file that it was of has another copy or is gone.
 
+mod doomed;
 mod files;
 mod known;
+mod lost;
 mod objects;
 mod walk;
 
@@ -18,9 +20,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::known::Known;
+use self::lost::Lost;
+pub use self::lost::MaxMissing;
 use self::objects::Suspect;
 use crate::lustre::Mount;
-use crate::namespace::{Open, Ranges, Ticket};
+use crate::namespace::{Named, Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError};
 use crate::types::ArchiveId;
 
@@ -32,8 +36,10 @@ const MOST_SUSPECTS: usize = 200_000;
 pub struct Options {
     /// Read every byte of every object, not only its head.
     pub deep: bool,
-    /// Mend what can be mended: LOST and DIRTY marks, records.
+    /// Mend what can be mended: LOST and DIRTY marks, records, copies that will not stay.
     pub repair: bool,
+    /// With more copies missing than that, no file is marked LOST.
+    pub max_missing: MaxMissing,
     /// Delete objects that are no file's copy, and uploads that nobody goes on with.
     pub delete_orphans: bool,
     /// Younger objects may be on their way to be a copy.
@@ -67,6 +73,10 @@ pub enum What {
     Unmapped,
     /// A file is marked LOST, and its object is there.
     Found,
+    /// A lifecycle rule takes a file's object away on a day that is set.
+    Expiring,
+    /// A file's object is not what its key stands for: under a newer version or a delete marker.
+    Noncurrent,
     /// An object of this file system that is no file's copy.
     Orphan,
     /// A multipart upload that nobody goes on with.
@@ -77,6 +87,7 @@ pub enum What {
 
 /// Counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// Files looked at.
     pub files: u64,
@@ -101,6 +112,10 @@ pub struct Counts {
     /// As [`What`].
     pub found: u64,
     /// As [`What`].
+    pub expiring: u64,
+    /// As [`What`].
+    pub noncurrent: u64,
+    /// As [`What`].
     pub orphans: u64,
     /// As [`What`].
     pub uploads: u64,
@@ -114,7 +129,15 @@ impl Counts {
     /// All that is not as it should be.
     #[must_use]
     pub const fn findings(&self) -> u64 {
-        self.missing + self.changed + self.unmapped + self.found + self.orphans + self.uploads + self.unknown
+        self.missing
+            + self.changed
+            + self.unmapped
+            + self.found
+            + self.expiring
+            + self.noncurrent
+            + self.orphans
+            + self.uploads
+            + self.unknown
     }
 }
 
@@ -135,14 +158,9 @@ pub enum ScrubError {
     /// The store.
     #[error("{0}")]
     Store(#[from] TransferError),
-    /// A directory.
-    #[error("can't read '{}': {source}", path.display())]
-    Walk {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// A thread's own runtime.
+    #[error("no further lane to the store can be made: {0}")]
+    Lane(std::io::Error),
     /// The file system went away.
     #[error("'{}' is not mounted any more: nothing can be said of its files. Mount it and give the same command again", .0.display())]
     Gone(PathBuf),
@@ -165,6 +183,10 @@ pub struct Scrub<'a> {
     tally: Mutex<Counts>,
     /// What some file's record points at.
     known: Known,
+    /// Files that wait to be marked LOST.
+    lost: Lost,
+    /// What concerns the whole scrub.
+    notes: Mutex<Vec<String>>,
     /// Orphans that are to be deleted at the end.
     suspects: Mutex<Vec<Suspect>>,
     failure: Mutex<Option<ScrubError>>,
@@ -182,6 +204,8 @@ impl<'a> Scrub<'a> {
             findings: Mutex::default(),
             tally: Mutex::new(before),
             known: Known::default(),
+            lost: Lost::default(),
+            notes: Mutex::default(),
             suspects: Mutex::default(),
             failure: Mutex::default(),
             bytes: AtomicU64::new(0),
@@ -215,6 +239,8 @@ impl<'a> Scrub<'a> {
                 What::Changed => &mut counts.changed,
                 What::Unmapped => &mut counts.unmapped,
                 What::Found => &mut counts.found,
+                What::Expiring => &mut counts.expiring,
+                What::Noncurrent => &mut counts.noncurrent,
                 What::Orphan => &mut counts.orphans,
                 What::Upload => &mut counts.uploads,
                 What::Unknown => &mut counts.unknown,
@@ -231,6 +257,48 @@ impl<'a> Scrub<'a> {
                 detail,
                 mended,
             });
+    }
+
+    /// What was found and counted before is mended only now.
+    fn mended(&self, what: What, name: String, detail: &str) {
+        self.count(|counts| counts.mended += 1);
+        let finding = Finding {
+            what,
+            name,
+            detail: detail.to_owned(),
+            mended: true,
+        };
+        self.findings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(finding);
+    }
+
+    /// What is to be said of all of it at the end.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, text: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// One object's trouble in words. What concerns all of them ends the scrub.
+    fn of_one(&self, lane: &Lane, archive_id: ArchiveId, error: TransferError) -> Result<String, ScrubError> {
+        let is_of_one = match &error {
+            // The store may be well but for this object.
+            TransferError::GaveUp { .. } if self.control.stopped().is_none() => {
+                let prefix = lane.store(archive_id)?.target().prefix.clone();
+                objects::exists(self, lane, archive_id, &prefix).is_ok() && self.control.stopped().is_none()
+            }
+            error => error.is_of_one_object(),
+        };
+        if is_of_one {
+            Ok(error.to_string())
+        } else {
+            Err(error.into())
+        }
     }
 
     fn fail(&self, error: ScrubError) {
@@ -272,9 +340,13 @@ impl<'a> Scrub<'a> {
                     counts: self.counts(),
                 },
                 &mut *tick,
-                |feed| walk::walk(self, paths, feed),
-                |lane, path: &PathBuf| files::check(self, lane, path),
+                |feed| walk::walk(self, paths, feed, true),
+                |lane, file: &Named| files::check(self, lane, file),
             )?;
+            files::mark_lost(self);
+            if self.control.stopped().is_some() {
+                return Err(ScrubError::Stopped);
+            }
             place.objects = Some((0, None));
         }
         let (done, mut after) = place.objects.take().unwrap_or_default();
@@ -297,6 +369,7 @@ impl<'a> Scrub<'a> {
         }
         let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(lane) = lanes.first().filter(|_| !suspects.is_empty()) else {
+            self.note_blind(archives);
             return Ok(());
         };
         // One that is killed from here on looks for them again.
@@ -306,10 +379,21 @@ impl<'a> Scrub<'a> {
             counts: self.counts(),
         };
         self.note_all(paths, lanes, &again, tick)?;
+        self.note_blind(archives);
         for suspect in &suspects {
             objects::condemn(self, lane, suspect)?;
         }
         Ok(())
+    }
+
+    fn note_blind(&self, archives: &[(ArchiveId, String)]) {
+        if self.known.is_blind() && !archives.is_empty() {
+            self.note(
+                "no object was called an orphan: some files or directories could not be read, and any object may be \
+                 the copy of one of these"
+                    .into(),
+            );
+        }
     }
 
     /// Reads every file's record, and nothing else.
@@ -329,9 +413,9 @@ impl<'a> Scrub<'a> {
                 ..place.clone()
             },
             tick,
-            |feed| walk::walk(self, paths, feed),
-            |_, path: &PathBuf| {
-                files::note(self, path);
+            |feed| walk::walk(self, paths, feed, false),
+            |_, file: &Named| {
+                files::note(self, file.at());
                 Ok(())
             },
         )

@@ -8,7 +8,7 @@ use crate::action::{ActionKey, FileSystem as _};
 use crate::namespace::location_at;
 use crate::store::{Entry, Identity, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Query, StoreError};
 use crate::transfer::{
-    Lane, TransferError, delete, find, list as list_page, pages, sweep_uploads, uploads as list_uploads,
+    Lane, TransferError, abort_upload, delete, find, list as list_page, pages, uploads as list_uploads,
 };
 use crate::types::{ArchiveId, Cookie, Extent, Timestamp};
 
@@ -19,15 +19,7 @@ pub(super) fn list(
     prefix: &str,
     feed: &Feed<'_, Entry>,
 ) -> Result<(), ScrubError> {
-    let Some(lane) = lanes
-        .first()
-        .map(Lane::another)
-        .transpose()
-        .map_err(|source| ScrubError::Walk {
-            path: Path::new("(runtime)").to_owned(),
-            source,
-        })?
-    else {
+    let Some(lane) = lanes.first().map(Lane::another).transpose().map_err(ScrubError::Lane)? else {
         return Ok(());
     };
     let from = feed.after.clone().map_or(ListFrom::Start, ListFrom::After);
@@ -47,14 +39,14 @@ pub(super) fn list(
 }
 
 /// Whether the bucket can be listed; an empty one can.
-pub(super) fn exists(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, prefix: &str) -> Result<(), ScrubError> {
+pub(super) fn exists(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, prefix: &str) -> Result<(), TransferError> {
     let query = Query {
         limit: 1,
         ..Query::below(prefix, &ListFrom::Start)
     };
     match list_page(lane, &scrub.control, archive_id, query) {
         Err(TransferError::Stopped(_)) => Ok(()),
-        listed => Ok(listed.map(drop)?),
+        listed => listed.map(drop),
     }
 }
 
@@ -82,9 +74,16 @@ pub(super) fn check(
     if !below.is_empty() && is_copy_of(&scrub.mount.path().join(below), archive_id, &key) {
         return Ok(());
     }
-    let Some(found) = find(lane, &scrub.control, archive_id, &key)? else {
+    let found = match find(lane, &scrub.control, archive_id, &key) {
+        Ok(Some(found)) => found,
         // Gone meanwhile.
-        return Ok(());
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            let why = scrub.of_one(lane, archive_id, error)?;
+            let detail = format!("the object can't be looked at: {why}");
+            scrub.find(What::Unknown, key.to_string(), detail, false);
+            return Ok(());
+        }
     };
     // Somebody's copy of an object of ours within the bucket carries our metadata along, and names another key.
     let identity = match Origin::of(&found, &key) {
@@ -152,7 +151,16 @@ pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Resu
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
-    let mended = remove(scrub, lane, suspect, &found.at(*archive_id, key))?;
+    let mended = match remove(scrub, lane, suspect, &found.at(*archive_id, key)) {
+        Ok(removed) => removed,
+        // Locked, or denied: others may go.
+        Err(error) => {
+            let reason = scrub.of_one(lane, *archive_id, error)?;
+            let why = format!("{}; it can't be deleted: {reason}", why.text);
+            scrub.find(What::Orphan, key.to_string(), why, false);
+            return Ok(());
+        }
+    };
     scrub.find(What::Orphan, key.to_string(), why.text, mended);
     Ok(())
 }
@@ -222,7 +230,7 @@ fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
 
 /// Just the one that was looked at. Its file's record and whether an action goes on are asked after one more look: it may
 /// have been archived again since, with equal bytes.
-fn remove(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect, location: &Location) -> Result<bool, ScrubError> {
+fn remove(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect, location: &Location) -> Result<bool, TransferError> {
     let Suspect {
         archive_id,
         key,
@@ -237,7 +245,7 @@ fn remove(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect, location: &Location
     match result {
         Ok(()) => Ok(true),
         Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -247,14 +255,31 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
     let old = match list_uploads(lane, &scrub.control, archive_id, age) {
         Ok(old) => old,
         Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Denied { .. })) => return Ok(()),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            let why = scrub.of_one(lane, archive_id, error)?;
+            let detail = format!("the uploads of archive {archive_id} can't be listed: {why}");
+            scrub.find(What::Unknown, "(uploads)".into(), detail, false);
+            return Ok(());
+        }
     };
-    let mended = scrub.options.delete_orphans && !old.is_empty();
-    if mended {
-        sweep_uploads(lane, &scrub.control, archive_id, age, &std::collections::HashSet::new())?;
-    }
     for upload in old {
-        let detail = format!("upload {} of long ago", upload.id.as_str());
+        if scrub.control.stopped().is_some() {
+            return Err(ScrubError::Stopped);
+        }
+        let mut detail = format!("upload {} of long ago", upload.id.as_str());
+        let aborted = scrub
+            .options
+            .delete_orphans
+            .then(|| abort_upload(lane, archive_id, &upload.key, &upload.id));
+        let mended = match aborted {
+            None => false,
+            Some(Ok(()) | Err(TransferError::Store(StoreError::NotFound { .. }))) => true,
+            // One try, and not the last word: the next scrub finds it again.
+            Some(Err(error)) => {
+                detail.push_str(&format!("; it can't be aborted: {error}"));
+                false
+            }
+        };
         scrub.find(What::Upload, upload.key.to_string(), detail, mended);
     }
     Ok(())

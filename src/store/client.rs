@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::choices::Ask;
 use super::{
-    Algorithm, Checksum, ChecksumKind, Condition, Dialect, Download, Evidence, Habit, Limits, Location, ObjectInfo,
-    ObjectKey, Payload, StoreError, Stored, TargetOptions, Thawing,
+    Algorithm, Checksum, ChecksumKind, Condition, Dialect, Download, Evidence, Expiry, Habit, Limits, Location,
+    ObjectInfo, ObjectKey, Payload, StoreError, Stored, TargetOptions, Thawing,
 };
 
 // The SDK's request builders have the same setters and no trait in common.
@@ -256,6 +256,7 @@ impl Store {
             checksum: evidence.iter().find_map(Evidence::as_checksum),
             evidence,
             modified: answer.last_modified.map(|time| time.secs()),
+            expires: answer.expiration.as_deref().and_then(Expiry::parse),
             thawing: Thawing::of(class.as_deref(), archive_tier.as_deref(), answer.restore.as_deref()),
             class,
             archive_tier,

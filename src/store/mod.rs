@@ -47,6 +47,7 @@ pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};
 pub use multipart::{ListedUpload, SentPart, StoredPart, UploadId};
 pub use object::{Condition, Download, ObjectInfo, Stored, Thawing};
+pub use object::{Condition, Download, Expiry, ObjectInfo, Stored};
 pub use payload::Payload;
 pub use probe::{Heed, Heeds};
 pub use proof::{ChecksumKind, Proof, Prover};

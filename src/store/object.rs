@@ -51,6 +51,8 @@ pub struct ObjectInfo {
     pub archive_tier: Option<String>,
     /// Whether it can be read, as far as that is told.
     pub thawing: Thawing,
+    /// When a lifecycle rule is going to take it away.
+    pub expires: Option<Expiry>,
     /// User metadata.
     pub metadata: HashMap<String, String>,
 }
@@ -93,6 +95,39 @@ fn is_ongoing(restore: &str) -> Option<bool> {
         value if value.eq_ignore_ascii_case("true") => Some(true),
         value if value.eq_ignore_ascii_case("false") => Some(false),
         _ => None,
+    }
+}
+
+/// The end of an object by a lifecycle rule, as a HEAD tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expiry {
+    /// The day, as the store writes it.
+    pub date: String,
+    /// The rule; empty where it has no name.
+    pub rule: String,
+}
+
+impl Expiry {
+    /// From `x-amz-expiration`; `None` for anything else than a date and a rule.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let value = |name: &str| {
+            let (_, rest) = text.split_once(name)?;
+            Some(rest.strip_prefix("=\"")?.split_once('"')?.0)
+        };
+        let rule = value("rule-id").unwrap_or_default();
+        Some(Self {
+            date: value("expiry-date")?.to_owned(),
+            rule: percent_encoding::percent_decode_str(rule)
+                .decode_utf8_lossy()
+                .into_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Expiry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "expires on {} by lifecycle rule '{}'", self.date, self.rule)
     }
 }
 
@@ -201,6 +236,23 @@ mod tests {
                 expected,
                 "{class:?} {tier:?} {restore:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_read_in_any_order_and_nothing_else_is_one() {
+        let expected = Some(Expiry {
+            date: "Fri, 21 Dec 2012 00:00:00 GMT".into(),
+            rule: "after a year".into(),
+        });
+        for text in [
+            r#"expiry-date="Fri, 21 Dec 2012 00:00:00 GMT", rule-id="after%20a%20year""#,
+            r#"rule-id="after%20a%20year", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT""#,
+        ] {
+            assert_eq!(Expiry::parse(text), expected);
+        }
+        for text in ["", "NotImplemented", "expiry-date=", "expiry-date=\"x"] {
+            assert_eq!(Expiry::parse(text), None, "{text}");
         }
     }
 }

@@ -48,3 +48,27 @@ pub enum TransferError {
     #[error("no [[archive]] section has id {0}")]
     NoTarget(u32),
 }
+
+impl TransferError {
+    /// Whether it says something of one object or file alone: with the next one all may be well. Not so of a store that
+    /// is away, of a bucket that is not there, and of a stop.
+    #[must_use]
+    pub const fn is_of_one_object(&self) -> bool {
+        match self {
+            Self::GaveUp { .. } | Self::Stopped(_) | Self::Panic | Self::NoTarget(_) => false,
+            Self::Store(error) => !matches!(
+                error,
+                StoreError::NoSuchBucket { .. }
+                    | StoreError::Throttled { .. }
+                    | StoreError::Unavailable { .. }
+                    | StoreError::Stalled { .. }
+            ),
+            Self::Read(_)
+            | Self::Write(_)
+            | Self::Changed
+            | Self::TooLarge(_)
+            | Self::Key(_)
+            | Self::Checksum { .. } => true,
+        }
+    }
+}

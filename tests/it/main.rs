@@ -24,6 +24,7 @@ mod outputs;
 mod recovery;
 mod rig;
 mod scrub;
+mod scrub_many;
 mod service;
 mod thaw;
 mod surroundings;

@@ -9,7 +9,7 @@ use crate::import::{count, json};
 use crate::rig::{BUCKET, Rig, noise, until};
 
 impl Rig {
-    fn scrub(&self, options: &[&str]) -> serde_json::Value {
+    pub(crate) fn scrub(&self, options: &[&str]) -> serde_json::Value {
         let mount = self.mount().display().to_string();
         let mut arguments = vec!["scrub", &mount, "--json", "--grace", "0s"];
         arguments.extend(options);
@@ -17,7 +17,7 @@ impl Rig {
     }
 }
 
-fn archived(rig: &mut Rig, name: &str, content: &[u8]) -> lhsm_sandbox::protocol::Fid {
+pub(crate) fn archived(rig: &mut Rig, name: &str, content: &[u8]) -> lhsm_sandbox::protocol::Fid {
     let fid = rig.file(name, content);
     rig.archive(fid);
     fid

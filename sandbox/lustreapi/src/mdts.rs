@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use lhsm_sandbox_protocol::{Fid, Reply, Request};
 
 use crate::abi::{LuFid, path};
-use crate::client::{ask, mount_of};
+use crate::client::{ask, last_mount, mount_of};
 use crate::interpose::file_to_change;
 
 /// Volatile files that were made here, by descriptor.
@@ -123,9 +123,10 @@ pub unsafe extern "C" fn llapi_fd2fid(fd: c_int, out: *mut LuFid) -> c_int {
         .unwrap_or_else(PoisonError::into_inner)
         .get_or_insert_default()
         .remove(&fd);
-    let named = || {
-        let path = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
-        file_to_change(&path)?.1.ok()
+    let named = || match std::fs::read_link(format!("/proc/self/fd/{fd}")) {
+        Ok(path) => file_to_change(&path)?.1.ok(),
+        // Deeper than a path can be: known if it had a FID before.
+        Err(_) => known(fd),
     };
     let Some(fid) = made.or_else(named) else {
         return -libc::ENOTTY;
@@ -133,4 +134,15 @@ pub unsafe extern "C" fn llapi_fd2fid(fd: c_int, out: *mut LuFid) -> c_int {
     // SAFETY: as the caller promises; packed.
     unsafe { out.write_unaligned(fid.into()) };
     0
+}
+
+/// The FID that an open file's inode has.
+fn known(fd: RawFd) -> Option<Fid> {
+    use std::os::unix::fs::MetadataExt as _;
+    let stat = std::fs::metadata(format!("/proc/self/fd/{fd}")).ok()?;
+    let (dev, ino) = (stat.dev(), stat.ino());
+    match ask(&last_mount()?, &Request::FidOfInode { dev, ino }, None) {
+        Ok(Reply::Fid(fid)) => Some(fid),
+        _ => None,
+    }
 }
