@@ -210,7 +210,7 @@ impl Export<'_> {
             if self.control.stopped().is_some() {
                 continue;
             }
-            let result = write_node(lane, &self.control, self.target, self.mount.path(), &path, &stat);
+            let result = write_node(lane, &self.control, self.target, self.mount, &path, &stat);
             let counts = || self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
                 Ok(_) if stat.is_dir() => counts().directories += 1,

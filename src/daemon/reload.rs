@@ -193,6 +193,7 @@ async fn add(options: TargetOptions, missing: Missing, targets: Targets, nudge: 
 pub(super) async fn find(options: TargetOptions) -> Result<Arc<Target>, StartError> {
     let target = Target::resolve(options).await?;
     target.check(CHECK).await?;
+    target.try_conditions(CHECK).await?;
     Ok(Arc::new(target))
 }
 

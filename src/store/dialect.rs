@@ -32,10 +32,12 @@ pub enum Habit {
     BareTried = 1 << 11,
     /// A body that would have gone in chunks was taken plain.
     PlainIsTaken = 1 << 12,
+    /// Somebody tries the conditions, or has tried them in vain.
+    ConditionsTried = 1 << 13,
 }
 
 impl Habit {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::NoConditions,
         Self::Conditions,
         Self::BareETags,
@@ -49,6 +51,7 @@ impl Habit {
         Self::NoDeleteConditions,
         Self::BareTried,
         Self::PlainIsTaken,
+        Self::ConditionsTried,
     ];
 
     /// For `status` and metrics; `None`: as S3, or nothing that anybody needs to know.
@@ -67,7 +70,8 @@ impl Habit {
             | Self::Md5ETags
             | Self::UnprovenSaid
             | Self::BareTried
-            | Self::PlainIsTaken => None,
+            | Self::PlainIsTaken
+            | Self::ConditionsTried => None,
         }
     }
 }

@@ -355,6 +355,18 @@ pub enum StartError {
         /// The store's words.
         message: String,
     },
+    /// Nobody's only copy would be safe from a second writer.
+    #[error(
+        "archive {archive}: the store of bucket '{bucket}' does not keep If-Match or If-None-Match (the log says where), \
+         and its [[archive]] section has conditions = \"require\". Use another store, or conditions = \"auto\", with \
+         which keys are looked at before they are written: then no other program may write below the prefix"
+    )]
+    NoConditions {
+        /// The archive id.
+        archive: u32,
+        /// As configured.
+        bucket: String,
+    },
     /// Something else that no retry will mend.
     #[error(
         "archive {archive}: bucket '{bucket}' can't be used: {source}. Check `endpoint_url`, `region` and `path_style` in the [[archive]] section"

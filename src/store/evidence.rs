@@ -260,10 +260,7 @@ mod tests {
             assert!(agrees(&evidence, None, &[b"1234", b"", b"56789"]), "{algorithm}");
             assert!(!agrees(&evidence, None, &[b"123456780"]), "{algorithm}");
         }
-        let etag: String = Md5::digest(BYTES)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let etag: String = Md5::digest(BYTES).iter().map(|byte| format!("{byte:02x}")).collect();
         let evidence = Evidence::from_etag(&format!("\"{etag}\"")).unwrap();
         assert!(evidence.is_etag && agrees(&evidence, None, &[BYTES]));
     }
@@ -272,10 +269,7 @@ mod tests {
     fn a_sum_of_parts_is_proved_where_the_parts_are_known() {
         let of = |parts: &[&[u8]]| {
             let sums: Vec<u8> = parts.iter().flat_map(|part| Md5::digest(part)).collect();
-            let whole: String = Md5::digest(sums)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let whole: String = Md5::digest(sums).iter().map(|byte| format!("{byte:02x}")).collect();
             Evidence::from_etag(&format!("\"{whole}-{}\"", parts.len())).unwrap()
         };
         for (parts, size) in [

@@ -85,7 +85,7 @@ impl ObjectKey {
             oid: u32::MAX,
             ver: u32::MAX,
         };
-        Self::sidecar(prefix, fid, Cookie(u64::MAX))?;
+        Self::sidecar(prefix, fid, Writer(u64::MAX))?;
         match plain(prefix.as_bytes()).len() {
             told if told > LONGEST_TOLD => Err(InvalidKey::Untold(told)),
             _ => Ok(()),

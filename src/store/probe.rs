@@ -141,11 +141,41 @@ impl Store {
             || self.dialect().has(Habit::NoConditions)
     }
 
+    /// `true` for the one who is to try them: others do without meanwhile.
+    #[must_use]
+    pub fn claims_trial(&self) -> bool {
+        !self.conditions_are_known() && self.dialect().learn(Habit::ConditionsTried)
+    }
+
+    /// Whether writes may be made, by what is known of their conditions.
+    ///
+    /// # Errors
+    /// They are ignored, and `conditions = "require"`.
+    pub fn may_write(&self) -> Result<(), StoreError> {
+        match self.target().conditions == Conditions::Require && self.dialect().has(Habit::NoConditions) {
+            true => Err(StoreError::Unsupported {
+                operation: "PutObject",
+                code: "it does not keep If-Match or If-None-Match, and conditions = \"require\"".into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Tries all conditions, and remembers for all threads what came of it.
     ///
     /// # Errors
     /// The store does not answer, or an object can't be written.
     pub async fn try_conditions(&self) -> Result<Heeds, StoreError> {
+        self.dialect().learn(Habit::ConditionsTried);
+        let tried = self.tried_with_an_object().await;
+        if tried.as_ref().is_err_and(StoreError::is_transient) {
+            // The next one may find it better.
+            self.dialect().unlearn(Habit::ConditionsTried);
+        }
+        tried
+    }
+
+    async fn tried_with_an_object(&self) -> Result<Heeds, StoreError> {
         let name = format!("{}.lhsm-s3-probe/{:016x}", self.target().prefix, fastrand::u64(..));
         let key = ObjectKey::new(name).map_err(|error| StoreError::Refused {
             operation: "PutObject",

@@ -14,8 +14,8 @@ use super::error::chain;
 use super::headers::Headers;
 use super::requests::Meter;
 use super::{
-    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, KeyLayout, Limits, Requests, StartError, Store,
-    StoreError, VerifyImported,
+    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, Habit, KeyLayout, Limits, Requests, StartError,
+    Store, StoreError, VerifyImported,
 };
 use crate::types::ArchiveId;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -228,6 +228,41 @@ impl Target {
     /// actions wait for it.
     pub async fn check(&self, deadline: Duration) -> Result<(), StartError> {
         self.answers(deadline).await.map(drop)
+    }
+
+    /// Tries whether the store keeps its word on conditional writes, with an object of our own. One that can't be tried
+    /// now is tried before the first write.
+    ///
+    /// # Errors
+    /// It does not, and `conditions = "require"`.
+    pub async fn try_conditions(&self, deadline: Duration) -> Result<(), StartError> {
+        let (archive, bucket) = (self.options.archive_id.get(), &self.options.bucket);
+        if self.options.conditions == Conditions::Look {
+            self.dialect.learn(Habit::NoConditions);
+            return Ok(());
+        }
+        let store = self.connect(&mut Connections::default());
+        match tokio::time::timeout(deadline, Box::pin(store.try_conditions())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(archive, bucket, %error, "whether the store heeds conditional writes can't be tried now");
+            }
+            Err(_) => {
+                self.dialect.unlearn(Habit::ConditionsTried);
+                tracing::warn!(
+                    archive,
+                    bucket,
+                    "the store does not answer; whether it heeds conditional writes is tried before the first one"
+                );
+            }
+        }
+        match store.may_write() {
+            Ok(()) => Ok(()),
+            Err(_) => Err(StartError::NoConditions {
+                archive,
+                bucket: bucket.clone(),
+            }),
+        }
     }
 
     /// `false`: nothing was heard of the store.

@@ -35,6 +35,29 @@ pub fn head(
     }))
 }
 
+/// Whether it is known what the store does with conditions of writes; tried where it is not yet.
+///
+/// # Errors
+/// [`StoreError::Unsupported`]: they are not kept, and must be.
+pub fn try_conditions(lane: &Lane, control: &Control, archive_id: ArchiveId) -> Result<bool, TransferError> {
+    let store = lane.store(archive_id)?;
+    if store.claims_trial() {
+        let tried = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+            Ok(Box::pin(store.try_conditions()).await?)
+        }));
+        match tried {
+            Ok(_) => {}
+            Err(error @ TransferError::Stopped(_)) => return Err(error),
+            Err(error) => tracing::warn!(
+                archive = archive_id.get(), %error,
+                "whether the store heeds conditional writes could not be tried; keys are looked at before they are written"
+            ),
+        }
+    }
+    store.may_write()?;
+    Ok(store.conditions_are_known())
+}
+
 /// What is at a key, if anything is.
 ///
 /// # Errors

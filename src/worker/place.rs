@@ -15,8 +15,8 @@ use super::log::Log;
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{
-    Author, Claim, Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, TargetOptions,
-    name_key,
+    Author, Claim, Condition, Habit, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError,
+    TargetOptions, name_key,
 };
 use crate::transfer::{
     Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, head, sweep_key, upload,
@@ -176,9 +176,11 @@ fn store(
         unproven = previous.writer.is_none();
     }
     let store = lane.store(archive_id)?;
+    // What nobody has seen to be heeded is not relied on alone.
+    let untried = !try_conditions(lane, control, archive_id)?;
     // Before the data of a large file is sent in vain; the condition still guards the moment itself.
     let large = size > lane.options().plan.threshold;
-    if unproven || (large && to.condition == Condition::Absent) || !store.has_conditions() {
+    if unproven || untried || (large && to.condition == Condition::Absent) || !store.has_conditions() {
         match look(site, lane, control, owner, &mut to) {
             // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
             Err(JobError::Transfer(TransferError::Store(StoreError::Denied { .. }))) if store.has_conditions() => {
@@ -217,7 +219,10 @@ fn store(
             TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
                 to.condition = Condition::Absent;
             }
-            TransferError::Store(StoreError::Unsupported { .. }) if to.condition != Condition::None => {
+            // Where conditions were seen to work, it is something else that the store does not know.
+            TransferError::Store(StoreError::Unsupported { .. })
+                if to.condition != Condition::None && !store.dialect().has(Habit::Conditions) =>
+            {
                 // Second best, and all that such a store offers: look first, then write.
                 store.lacks_conditions();
                 look(site, lane, control, owner, &mut to)?;
