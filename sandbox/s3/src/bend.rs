@@ -23,6 +23,10 @@ pub(crate) fn bend(store: &Store, answer: &mut HttpResponse) {
     if store.dialects.has(Dialect::ETagBare) {
         bare(answer);
     }
+    if store.dialects.has(Dialect::ETagWeak) {
+        // The protocol layer makes only the header weak.
+        in_document(answer, "<ETag>\"", "<ETag>W/\"");
+    }
     let failed = answer.status().is_client_error() || answer.status().is_server_error();
     if failed && store.dialects.has(Dialect::NoBodyErrors) {
         *answer.body_mut() = Body::empty();
@@ -32,21 +36,23 @@ pub(crate) fn bend(store: &Store, answer: &mut HttpResponse) {
     }
 }
 
-/// Takes the quotes off: of the header, and in a document that is here as a whole.
+/// Takes the quotes off: of the header, and in a document.
 fn bare(answer: &mut HttpResponse) {
     let header = answer.headers().get(ETAG).and_then(|value| value.to_str().ok());
     let plain = header.map(|value| value.trim_matches('"').to_owned());
     if let Some(plain) = plain.and_then(|plain| HeaderValue::try_from(plain).ok()) {
         answer.headers_mut().insert(ETAG, plain);
     }
-    let is_xml = answer
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value == "application/xml");
+    in_document(answer, "<ETag>\"", "<ETag>");
+    in_document(answer, "\"</ETag>", "</ETag>");
+}
+
+/// Replaces a text in a document, which is here as a whole.
+fn in_document(answer: &mut HttpResponse, from: &str, to: &str) {
+    let kind = answer.headers().get(CONTENT_TYPE);
+    let is_xml = kind.is_some_and(|value| value == "application/xml");
     let text = answer.body().bytes().filter(|_| is_xml);
-    let Some(text) = text.and_then(|bytes| String::from_utf8(bytes.into()).ok()) else {
-        return;
-    };
-    let text = text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>");
-    *answer.body_mut() = Body::from(text);
+    if let Some(text) = text.and_then(|bytes| String::from_utf8(bytes.into()).ok()) {
+        *answer.body_mut() = Body::from(text.replace(from, to));
+    }
 }

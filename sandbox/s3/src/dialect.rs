@@ -43,9 +43,9 @@ dialects! {
     RangeShifted, "range-shifted",
         "A GET with Range is answered 206 with as many bytes from the beginning, and Content-Range says so.";
     Gunzipped, "gunzipped",
-        "An object with Content-Encoding gzip is sent decompressed, chunked, unless Accept-Encoding has identity or gzip.";
+        "An object with Content-Encoding gzip is sent decompressed unless Accept-Encoding names identity or gzip.";
     GunzippedAlways, "gunzipped-always",
-        "An object with Content-Encoding gzip is sent decompressed and chunked, whatever Accept-Encoding says.";
+        "An object with Content-Encoding gzip is sent decompressed, whatever Accept-Encoding says.";
     HtmlAnswers, "html-answers",
         "Each request is answered 200 with the text/html page of a captive proxy.";
     HtmlGateway, "html-gateway",

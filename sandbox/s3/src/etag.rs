@@ -6,7 +6,7 @@ use s3s::dto::ETag;
 use crate::dialect::Dialect;
 use crate::dialects::Dialects;
 
-/// How the MD5 of the bytes, which is kept with an object, becomes the ETag that is shown. An ETag without quotes is made
+/// How the MD5 of the bytes, which is kept with an object, becomes the ETag that is shown. Its quotes are taken off
 /// where answers are bent: the protocol layer always writes them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Forms {
