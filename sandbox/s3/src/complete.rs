@@ -8,7 +8,9 @@ use s3s::{S3ErrorCode, S3Response, S3Result};
 
 use crate::checksum::{Kind, Shown, Value};
 use crate::condition::Condition;
+use crate::dialect::Dialect;
 use crate::error::{bad_digest, invalid};
+use crate::etag::Forms;
 use crate::index::{Object, Part, Upload};
 use crate::multipart::scope;
 use crate::object::length;
@@ -22,11 +24,8 @@ pub(crate) fn complete(
     store: &Store,
     input: &CompleteMultipartUploadInput,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-    let condition = Condition {
-        if_match: input.if_match.clone(),
-        if_none_match: input.if_none_match.clone(),
-    };
-    condition.check_supported(store.config.conditional_writes)?;
+    let condition = Condition::new(&store.dialects, input.if_match.clone(), input.if_none_match.clone());
+    condition.check_supported(store.conditional_writes())?;
     let version = store.new_version();
     let mut index = store.index();
     let bucket = index.bucket(&input.bucket)?;
@@ -36,7 +35,8 @@ pub(crate) fn complete(
         bucket: Some(input.bucket.clone()),
         key: Some(input.key.clone()),
         location: Some(format!("/{}/{}", input.bucket, input.key)),
-        e_tag: Some(object.e_tag()),
+        e_tag: Some(Forms::of(&store.dialects).show(&object.etag)),
+        expiration: store.expiration(&input.bucket, &input.key),
         checksum_type: Shown::scope(object.checksum.as_ref()),
         version_id: version.clone(),
         ..CompleteMultipartUploadOutput::default()
@@ -59,23 +59,27 @@ fn assemble(store: &Store, upload: &Upload, input: &CompleteMultipartUploadInput
         .unwrap_or_default();
     let parts = select(store, upload, named)?;
     let size = parts.iter().map(|part| part.blob.len()).sum();
-    if input.mpu_object_size.is_some_and(|claimed| claimed != length(size)) {
+    let claimed = input
+        .mpu_object_size
+        .filter(|_| !store.dialects.has(Dialect::ChunkedKept));
+    if claimed.is_some_and(|claimed| claimed != length(size)) {
         return Err(invalid("The provided object size does not match the size of the parts"));
     }
-    let default = store.config.full_object_checksums.then_some(Kind::Crc64Nvme);
+    let composite = store.dialects.has(Dialect::CompositeOnly);
+    let whole = upload.whole && !composite;
     let checksum = upload
         .checksum
-        .or(default)
-        .and_then(|kind| checksum(kind, upload.whole, &parts));
-    if store.config.full_object_checksums {
-        if input
-            .checksum_type
-            .as_ref()
-            .is_some_and(|claimed| *claimed != scope(upload.whole))
-        {
+        .or(Some(Kind::Crc64Nvme))
+        .filter(|&kind| store.knows(kind))
+        .and_then(|kind| checksum(kind, whole, &parts));
+    if store.knows(Kind::Crc64Nvme) {
+        let mut claimed = input.checksum_type.iter().filter(|_| !composite);
+        if claimed.any(|claimed| *claimed != scope(whole)) {
             return Err(invalid("The checksum type is not that of the upload"));
         }
-        for (kind, text) in claims!(input) {
+        // One that knows no others does not look at that of the whole.
+        let claims = claims!(input).filter(|(_, text)| !composite || text.contains('-'));
+        for (kind, text) in claims {
             let computed = match &checksum {
                 Some(shown) if shown.kind == kind => Some(shown.clone()),
                 _ => self::checksum(kind, true, &parts),
@@ -92,6 +96,7 @@ fn assemble(store: &Store, upload: &Upload, input: &CompleteMultipartUploadInput
         attributes: upload.attributes.clone(),
         checksum,
         blobs: parts.iter().map(|part| Arc::clone(&part.blob)).collect(),
+        parts: parts.iter().map(|part| part.sums.clone()).collect(),
     })
 }
 
@@ -103,13 +108,16 @@ fn select<'a>(store: &Store, upload: &'a Upload, named: &[CompletedPart]) -> S3R
     if !named.is_sorted_by(|left, right| left.part_number < right.part_number) {
         return Err(S3ErrorCode::InvalidPartOrder.into());
     }
+    let forms = Forms::of(&store.dialects);
     let mut parts = Vec::with_capacity(named.len());
     for name in named {
         let part = name.part_number.and_then(|number| upload.parts.get(&number));
-        let part = part.filter(|part| name.e_tag.as_ref().is_some_and(|etag| etag.value() == part.sums.etag()));
         let part = part.filter(|part| {
-            let known = |kind| kind != Kind::Crc64Nvme || store.config.full_object_checksums;
-            let mut claims = claims!(name).filter(|(kind, _)| known(*kind));
+            let shown = forms.value(&part.sums.etag());
+            name.e_tag.as_ref().is_some_and(|etag| etag.value() == shown)
+        });
+        let part = part.filter(|part| {
+            let mut claims = claims!(name).filter(|(kind, _)| store.knows(*kind));
             claims.all(|(kind, text)| part.sums.get(kind).is_some_and(|value| value.base64() == text))
         });
         parts.push(part.ok_or(S3ErrorCode::InvalidPart)?);

@@ -3,7 +3,9 @@
 use s3s::dto::ETagCondition;
 use s3s::{S3ErrorCode, S3Result};
 
+use crate::dialects::Dialects;
 use crate::error::refuse;
+use crate::etag::Forms;
 use crate::index::Object;
 
 /// What a write demands of what is there.
@@ -11,9 +13,23 @@ use crate::index::Object;
 pub(crate) struct Condition {
     pub(crate) if_match: Option<ETagCondition>,
     pub(crate) if_none_match: Option<ETagCondition>,
+    /// The form of the ETags that are compared with.
+    forms: Forms,
 }
 
 impl Condition {
+    pub(crate) fn new(
+        dialects: &Dialects,
+        if_match: Option<ETagCondition>,
+        if_none_match: Option<ETagCondition>,
+    ) -> Self {
+        Self {
+            if_match,
+            if_none_match,
+            forms: Forms::of(dialects),
+        }
+    }
+
     /// Refuses what the server does not do: any condition when it does none, and all but `*` of `If-None-Match`.
     pub(crate) fn check_supported(&self, conditional_writes: bool) -> S3Result<()> {
         let asked = self.if_match.is_some() || self.if_none_match.is_some();
@@ -33,7 +49,7 @@ impl Condition {
         match (&self.if_match, current) {
             (None, _) => Ok(()),
             (Some(_), None) => Err(S3ErrorCode::NoSuchKey.into()),
-            (Some(condition), Some(object)) if is_met(condition, object) => Ok(()),
+            (Some(condition), Some(object)) if self.is_met(condition, object) => Ok(()),
             (Some(_), Some(_)) => Err(failed("If-Match")),
         }
     }
@@ -43,23 +59,24 @@ impl Condition {
         if self
             .if_match
             .as_ref()
-            .is_some_and(|condition| !is_met(condition, object))
+            .is_some_and(|condition| !self.is_met(condition, object))
         {
             return Err(failed("If-Match"));
         }
         if self
             .if_none_match
             .as_ref()
-            .is_some_and(|condition| is_met(condition, object))
+            .is_some_and(|condition| self.is_met(condition, object))
         {
             return Err(S3ErrorCode::NotModified.into());
         }
         Ok(())
     }
-}
 
-fn is_met(condition: &ETagCondition, object: &Object) -> bool {
-    condition.as_etag().is_none_or(|etag| etag.value() == object.etag)
+    fn is_met(&self, condition: &ETagCondition, object: &Object) -> bool {
+        let shown = self.forms.value(&object.etag);
+        condition.as_etag().is_none_or(|etag| etag.value() == shown)
+    }
 }
 
 fn failed(header: &str) -> s3s::S3Error {

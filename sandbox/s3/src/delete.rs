@@ -7,8 +7,12 @@ use s3s::dto::{
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
 use crate::condition::Condition;
+use crate::dialect::Dialect;
 use crate::index::Deleted;
 use crate::store::Store;
+
+/// Where a delete has no condition.
+const IGNORED: &[Dialect] = &[Dialect::ConditionsIgnored, Dialect::ConditionsIgnoredOnDelete];
 
 fn delete(
     store: &Store,
@@ -17,11 +21,9 @@ fn delete(
     version: Option<&str>,
     if_match: Option<ETagCondition>,
 ) -> S3Result<Deleted> {
-    let condition = Condition {
-        if_match,
-        if_none_match: None,
-    };
-    condition.check_supported(store.config.conditional_writes)?;
+    let ignored = store.dialects.any(IGNORED);
+    let condition = Condition::new(&store.dialects, if_match.filter(|_| !ignored), None);
+    condition.check_supported(store.conditional_writes())?;
     let mut index = store.index();
     let bucket = index.bucket(bucket)?;
     condition.check_write(bucket.current(key).map(|object| &**object))?;

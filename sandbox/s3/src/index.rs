@@ -4,13 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use s3s::dto::{ETag, Metadata, StorageClass};
+use s3s::dto::{Metadata, StorageClass};
 use s3s::{S3ErrorCode, S3Result};
 
 use crate::blob::Blob;
 use crate::checksum::{Kind, Shown};
 use crate::condition::Condition;
 use crate::sums::Sums;
+
+/// Whether a frozen object is being made readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Thaw {
+    #[default]
+    NotAsked,
+    Ongoing,
+    Done,
+}
 
 /// The headers that are kept with an object.
 #[derive(Debug, Clone, Default)]
@@ -24,10 +33,15 @@ pub(crate) struct Attributes {
     pub(crate) cache_control: Option<String>,
     /// Encryption, tags and ACL: what was asked for, and nothing done about.
     pub(crate) asked: Vec<(&'static str, String)>,
+    /// Metadata whose values are no text, by the back door only.
+    pub(crate) raw: Vec<(String, Vec<u8>)>,
+    pub(crate) thaw: Thaw,
+    /// The archive tier in which an object is that INTELLIGENT_TIERING moved, by the back door only.
+    pub(crate) archive_status: Option<String>,
 }
 
-/// An object: it never changes once it is there.
-#[derive(Debug)]
+/// An object: it never changes once it is there. What becomes known of it later makes it another with the same bytes.
+#[derive(Debug, Clone)]
 pub(crate) struct Object {
     pub(crate) size: u64,
     pub(crate) etag: String,
@@ -35,12 +49,8 @@ pub(crate) struct Object {
     pub(crate) attributes: Attributes,
     pub(crate) checksum: Option<Shown>,
     pub(crate) blobs: Vec<Arc<Blob>>,
-}
-
-impl Object {
-    pub(crate) fn e_tag(&self) -> ETag {
-        ETag::Strong(self.etag.clone())
-    }
+    /// What is known of the part of each blob. Empty when it was not uploaded in parts.
+    pub(crate) parts: Vec<Sums>,
 }
 
 /// A version of a key: an object, or a delete marker.
@@ -137,6 +147,20 @@ impl Bucket {
             Some(Version { object: None, .. }) if version.is_some() => Err(S3ErrorCode::MethodNotAllowed.into()),
             Some(_) | None => Err(absent.into()),
         }
+    }
+
+    /// Changes what is known of an object of a key, of the version if one is named. False when there is none.
+    pub(crate) fn amend(&mut self, key: &str, version: Option<&str>, change: impl FnOnce(&mut Attributes)) -> bool {
+        let versions = self.keys.get_mut(key);
+        let found = versions.and_then(|versions| match version {
+            None => versions.last_mut(),
+            Some(id) => versions.iter_mut().find(|version| version.has_id(id)),
+        });
+        let Some(object) = found.and_then(|version| version.object.as_mut()) else {
+            return false;
+        };
+        change(&mut Arc::make_mut(object).attributes);
+        true
     }
 
     /// Makes an object the current one, if the condition holds. Without a version id it takes the place of whatever

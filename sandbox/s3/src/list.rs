@@ -10,8 +10,10 @@ use s3s::dto::{
 };
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
+use crate::bent::{self, is_bent};
 use crate::error::refuse;
-use crate::index::Object;
+use crate::etag::Forms;
+use crate::index::{Bucket, Object};
 use crate::object::length;
 use crate::store::Store;
 use crate::tricks::Trick;
@@ -25,24 +27,78 @@ pub(crate) fn page_size(asked: Option<i32>) -> S3Result<usize> {
         .map_err(|_| refuse(S3ErrorCode::InvalidArgument, "The size of a page cannot be negative"))
 }
 
+/// What a page lists.
+#[derive(Debug, Default)]
+pub(crate) struct Entries<'a> {
+    pub(crate) contents: Vec<(&'a str, &'a Object)>,
+    pub(crate) prefixes: Vec<String>,
+}
+
+/// A page, and the token of the next.
+#[derive(Debug)]
+pub(crate) struct Page<'a> {
+    pub(crate) entries: Entries<'a>,
+    pub(crate) next: Option<String>,
+    pub(crate) truncated: bool,
+}
+
 pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Response<ListObjectsV2Output>> {
     let max = page_size(input.max_keys)?;
     let encode = input
         .encoding_type
         .as_ref()
         .is_some_and(|kind| kind.as_str() == EncodingType::URL);
+    let repeats = store.faults.plays(Trick::Repeat, "ListObjectsV2");
+    let mut index = store.index();
+    let bucket = index.bucket(&input.bucket)?;
+    let page = if is_bent(&store.dialects) {
+        bent::page(bucket, &store.dialects, &input, max, repeats)?
+    } else {
+        page(bucket, &input, max, repeats)?
+    };
+    let Entries { contents, prefixes } = page.entries;
+    let forms = Forms::of(&store.dialects);
+    let contents: Vec<Entry> = contents
+        .into_iter()
+        .map(|(key, object)| entry(forms, key, object, encode))
+        .collect();
+    let (next, truncated) = (page.next, page.truncated);
+    drop(index);
+    Ok(S3Response::new(ListObjectsV2Output {
+        key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
+        contents: Some(contents),
+        common_prefixes: Some(
+            prefixes
+                .into_iter()
+                .map(|prefix| CommonPrefix {
+                    prefix: Some(shown(&prefix, encode)),
+                })
+                .collect(),
+        ),
+        is_truncated: Some(truncated),
+        next_continuation_token: next,
+        max_keys: i32::try_from(max).ok(),
+        encoding_type: input.encoding_type,
+        name: Some(input.bucket),
+        prefix: input.prefix.map(|prefix| shown(&prefix, encode)),
+        delimiter: input.delimiter.map(|delimiter| shown(&delimiter, encode)),
+        continuation_token: input.continuation_token,
+        start_after: input.start_after.map(|key| shown(&key, encode)),
+        ..ListObjectsV2Output::default()
+    }))
+}
+
+/// A page as S3 gives it: in the order of bytes.
+fn page<'a>(bucket: &'a Bucket, input: &ListObjectsV2Input, max: usize, repeats: bool) -> S3Result<Page<'a>> {
     let prefix = input.prefix.as_deref().unwrap_or_default();
     let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
     // A token is the key, or the common prefix, that the page before ended with.
-    let repeats = store.faults.plays(Trick::Repeat, "ListObjectsV2");
     let after = match &input.continuation_token {
         Some(token) if !repeats => Some(decode(token)?),
         _ => input.start_after.clone(),
     };
     let (mut contents, mut prefixes) = (Vec::new(), Vec::<String>::new());
     let (mut last, mut truncated) = (None, false);
-    let mut index = store.index();
-    let bucket = index.bucket(&input.bucket)?;
     let start = match &after {
         Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
         _ => Bound::Included(prefix),
@@ -66,37 +122,23 @@ pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Re
         }
         match common {
             Some(common) => prefixes.push(common.to_owned()),
-            None => contents.push(entry(key, object, encode)),
+            None => contents.push((key.as_str(), &**object)),
         }
         last = Some(common.unwrap_or(key).to_owned());
     }
-    drop(index);
     truncated |= repeats && last.is_some();
-    Ok(S3Response::new(ListObjectsV2Output {
-        key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
-        contents: Some(contents),
-        common_prefixes: Some(
-            prefixes
-                .into_iter()
-                .map(|prefix| CommonPrefix {
-                    prefix: Some(shown(&prefix, encode)),
-                })
-                .collect(),
-        ),
-        is_truncated: Some(truncated),
-        next_continuation_token: last.filter(|_| truncated).map(|last| URL_SAFE_NO_PAD.encode(last)),
-        max_keys: i32::try_from(max).ok(),
-        encoding_type: input.encoding_type,
-        name: Some(input.bucket),
-        prefix: input.prefix.map(|prefix| shown(&prefix, encode)),
-        delimiter: input.delimiter.map(|delimiter| shown(&delimiter, encode)),
-        continuation_token: input.continuation_token,
-        start_after: input.start_after.map(|key| shown(&key, encode)),
-        ..ListObjectsV2Output::default()
-    }))
+    Ok(Page {
+        entries: Entries { contents, prefixes },
+        next: last.filter(|_| truncated).map(|last| encode(&last)),
+        truncated,
+    })
 }
 
-fn decode(token: &str) -> S3Result<String> {
+pub(crate) fn encode(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+pub(crate) fn decode(token: &str) -> S3Result<String> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
         refuse(
@@ -121,12 +163,12 @@ fn shown(key: &str, encode: bool) -> String {
     utf8_percent_encode(key, PLAIN).to_string().replace(' ', "+")
 }
 
-fn entry(key: &str, object: &Object, encode: bool) -> Entry {
+fn entry(forms: Forms, key: &str, object: &Object, encode: bool) -> Entry {
     let class = object.attributes.storage_class.as_ref();
     Entry {
         key: Some(shown(key, encode)),
         size: Some(length(object.size)),
-        e_tag: Some(object.e_tag()),
+        e_tag: Some(forms.show(&object.etag)),
         last_modified: Some(object.modified.into()),
         storage_class: Some(class.map_or_else(
             || ObjectStorageClass::from_static(ObjectStorageClass::STANDARD),

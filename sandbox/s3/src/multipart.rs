@@ -5,15 +5,18 @@ use std::time::SystemTime;
 
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, ETag, UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::checksum::Kind;
+use crate::dialect::Dialect;
 use crate::error::{invalid, refuse};
+use crate::etag::Forms;
+use crate::framing::Framed;
 use crate::index::{Part, Upload};
 use crate::object::attributes;
-use crate::receive::{Claim, drain, receive};
+use crate::receive::{Claim, drain, kept, receive};
 use crate::store::Store;
 use crate::tricks::Trick;
 
@@ -53,8 +56,11 @@ fn checksum_of(store: &Store, input: &CreateMultipartUploadInput) -> S3Result<(O
         None => return Ok((None, true)),
         Some(name) => Kind::from_name(name.as_str()).ok_or_else(|| invalid("Unknown checksum algorithm"))?,
     };
-    if kind == Kind::Crc64Nvme && !store.config.full_object_checksums {
+    if !store.knows(kind) {
         return Ok((None, true));
+    }
+    if store.dialects.has(Dialect::CompositeOnly) {
+        return Ok((Some(kind), false));
     }
     let full = input
         .checksum_type
@@ -88,10 +94,11 @@ pub(crate) async fn upload_part(
             return Err(error);
         }
     };
+    let body = kept(request.extensions.get::<Framed>().cloned(), body).await;
     let input = request.input;
     let received = receive(store, body, &claim).await?;
     let mut output = UploadPartOutput {
-        e_tag: Some(ETag::Strong(received.sums.etag())),
+        e_tag: Some(Forms::of(&store.dialects).show(&received.sums.etag())),
         ..UploadPartOutput::default()
     };
     show!(output, &received.checksum);
@@ -124,11 +131,12 @@ fn accept(store: &Store, request: &S3Request<UploadPartInput>) -> S3Result<Claim
         .index()
         .bucket(&input.bucket)?
         .upload(&input.key, &input.upload_id)?
-        .checksum;
+        .checksum
+        .filter(|&kind| store.knows(kind));
     let named = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
     let algorithm = named.or(asked.map(Kind::name));
     let claim = Claim::new(store, request, claims!(input), algorithm, input.content_md5.as_ref())?;
-    if asked.is_some() && !claim.has_value() && store.config.full_object_checksums {
+    if asked.is_some() && !claim.has_value() && store.knows(Kind::Crc64Nvme) {
         return Err(invalid("checksum missing: the upload was created with one"));
     }
     if asked.is_some() && claim.kind != asked {

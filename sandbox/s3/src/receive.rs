@@ -8,12 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use s3s::dto::StreamingBlob;
-use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, StdError, TrailingHeaders};
+use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Result, StdError, TrailingHeaders};
 use tokio::task::spawn_blocking;
 
 use crate::blob::{Blob, BlobFile, IN_MEMORY};
 use crate::checksum::{Kind, Shown};
 use crate::error::{bad_digest, internal, invalid, refuse};
+use crate::framing::Framed;
 use crate::store::Store;
 use crate::sums::{Hasher, Sums};
 
@@ -41,7 +42,7 @@ impl Claim {
         algorithm: Option<&str>,
         md5: Option<&String>,
     ) -> S3Result<Self> {
-        let known = |kind: &Kind| *kind != Kind::Crc64Nvme || store.config.full_object_checksums;
+        let known = |kind: &Kind| store.knows(*kind);
         let mut fields = fields.filter(|(kind, _)| known(kind));
         let field = fields.next();
         if fields.next().is_some() {
@@ -58,7 +59,7 @@ impl Claim {
             .filter(known);
         let named = algorithm.and_then(Kind::from_name).filter(known);
         let promised = request.headers.contains_key("x-amz-sdk-checksum-algorithm");
-        if promised && field.is_none() && trailer.is_none() && store.config.full_object_checksums {
+        if promised && field.is_none() && trailer.is_none() && store.knows(Kind::Crc64Nvme) {
             return Err(invalid(
                 "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found",
             ));
@@ -68,7 +69,8 @@ impl Claim {
             kind: field_kind.or(trailer).or(named),
             announced: header.is_none() && trailer.is_some(),
             header,
-            md5: md5.cloned(),
+            // It would be that of the bytes without their framing.
+            md5: md5.filter(|_| request.extensions.get::<Framed>().is_none()).cloned(),
             trailers: request.trailing_headers.clone(),
         })
     }
@@ -110,6 +112,15 @@ pub(crate) struct Received {
     pub(crate) checksum: Option<Shown>,
 }
 
+/// The body that the store keeps: the one with its framing where it keeps that.
+pub(crate) async fn kept(framed: Option<Framed>, body: Option<StreamingBlob>) -> Option<StreamingBlob> {
+    let Some(Framed(bytes)) = framed else {
+        return body;
+    };
+    drain(body).await;
+    Some(StreamingBlob::from(Body::from(bytes)))
+}
+
 /// Receives a body. On any error, and when the request is given up, what was written is removed.
 pub(crate) async fn receive(store: &Store, body: Option<StreamingBlob>, claim: &Claim) -> S3Result<Received> {
     let mut hasher = Hasher::new(claim.kind);
@@ -134,7 +145,7 @@ pub(crate) async fn receive(store: &Store, body: Option<StreamingBlob>, claim: &
 
 /// The checksum that is answered: the one that the client used, else the one that is always computed.
 fn shown(store: &Store, kind: Option<Kind>, sums: &Sums) -> Option<Shown> {
-    let default = store.config.full_object_checksums.then_some(Kind::Crc64Nvme);
+    let default = store.knows(Kind::Crc64Nvme).then_some(Kind::Crc64Nvme);
     sums.get(kind.or(default)?).map(Shown::whole)
 }
 

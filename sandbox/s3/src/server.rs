@@ -22,7 +22,11 @@ use crate::blob::Blob;
 use crate::checksum::{Kind, Shown};
 use crate::condition::Condition;
 use crate::config::Config;
+use crate::dialects::Dialects;
+use crate::etag::Forms;
 use crate::faults::Faults;
+use crate::front;
+use crate::heed::Heed;
 use crate::index::{Attributes, Object};
 use crate::service::Service;
 use crate::stats::Stats;
@@ -75,6 +79,7 @@ impl Server {
         let store = Arc::new(Store::new(config)?);
         let mut builder = S3ServiceBuilder::new(Service::new(Arc::clone(&store)));
         builder.set_auth(auth);
+        builder.set_access(Heed::new(Arc::clone(&store)));
         let stop = watch::Sender::new(false);
         let accept = accept(listener, builder.build(), Arc::clone(&store), stop.subscribe());
         let task = Mutex::new(Some(tokio::spawn(accept)));
@@ -112,6 +117,16 @@ impl Server {
         &self.inner.store.faults
     }
 
+    /// The switches of its dialects. The faults are apart from them: clearing the ones leaves the others.
+    #[must_use]
+    pub fn dialects(&self) -> &Dialects {
+        &self.inner.store.dialects
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// What it has been asked so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -121,6 +136,7 @@ impl Server {
     /// The current objects of a bucket, in the order of their keys. None when there is no such bucket.
     #[must_use]
     pub fn objects(&self, bucket: &str) -> Vec<ObjectInfo> {
+        let forms = Forms::of(&self.inner.store.dialects);
         let index = self.inner.store.index();
         let objects = index
             .buckets
@@ -131,7 +147,7 @@ impl Server {
             .map(|(key, object)| ObjectInfo {
                 key: key.clone(),
                 size: object.size,
-                etag: object.etag.clone(),
+                etag: forms.value(&object.etag),
                 metadata: object
                     .attributes
                     .metadata
@@ -169,24 +185,30 @@ impl Server {
 
     /// Puts an object by the back door: neither counted nor subject to faults. Makes the bucket if need be.
     pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>, metadata: BTreeMap<String, String>) {
-        let (store, bytes) = (&self.inner.store, bytes.into());
+        let attributes = Attributes {
+            metadata: Some(metadata.into_iter().collect()),
+            ..Attributes::default()
+        };
+        self.place(bucket, key, bytes.into(), attributes);
+    }
+
+    pub(crate) fn place(&self, bucket: &str, key: &str, bytes: Bytes, attributes: Attributes) {
+        let store = &self.inner.store;
         let mut hasher = Hasher::new(None);
         hasher.update(&bytes);
         let sums = hasher.finish();
         let shown = sums
             .get(Kind::Crc64Nvme)
-            .filter(|_| store.config.full_object_checksums)
+            .filter(|sum| store.knows(sum.kind))
             .map(Shown::whole);
         let object = Arc::new(Object {
             size: bytes.len() as u64,
             etag: sums.etag(),
             modified: SystemTime::now(),
-            attributes: Attributes {
-                metadata: Some(metadata.into_iter().collect()),
-                ..Attributes::default()
-            },
+            attributes,
             checksum: shown,
             blobs: vec![Arc::new(Blob::Memory(bytes))],
+            parts: Vec::new(),
         });
         let version = store.new_version();
         let mut index = store.index();
@@ -264,7 +286,7 @@ async fn serve(stream: TcpStream, service: S3Service, store: Arc<Store>) {
         let (service, store) = (service.clone(), Arc::clone(&store));
         async move {
             store.faults.pass_hang().await;
-            let answer = service.call(request.map(s3s::Body::from)).await?;
+            let answer = front::serve(&store, &service, request).await?;
             if answer.status().as_u16() == CUT {
                 return Err(HttpError::new("cut by a fault".into()));
             }

@@ -6,18 +6,18 @@ use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput, CompleteMultipartUploadOutput,
     CopyObjectInput, CopyObjectOutput, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
     CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput,
-    GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
-    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput,
-    ListPartsOutput, PutObjectInput, PutObjectOutput, RestoreObjectInput, RestoreObjectOutput, StreamingBlob,
-    UploadPartInput, UploadPartOutput,
+    GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectAttributesInput, GetObjectAttributesOutput,
+    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
+    ListBucketsInput, ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput, RestoreObjectInput,
+    RestoreObjectOutput, StreamingBlob, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result};
 
 use crate::receive::{begin, drain};
 use crate::store::Store;
 use crate::tricks::{Answer, Trick, cut, is_cut};
-use crate::{buckets, complete, delete, list, multipart, object, uploads};
+use crate::{attributes, buckets, cold, complete, delete, list, multipart, object, uploads};
 
 /// The S3 service over a store.
 #[derive(Debug, Clone)]
@@ -103,7 +103,7 @@ impl S3 for Service {
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.enter("GetObject").await?;
-        let answer = object::get(&self.store, request.input)?;
+        let answer = object::get(&self.store, request)?;
         self.answer("GetObject", answer)
     }
 
@@ -112,13 +112,20 @@ impl S3 for Service {
         object::head(&self.store, request.input)
     }
 
-    /// Accepted; whether an object can be read is decided by the faults.
     async fn restore_object(
         &self,
-        _request: S3Request<RestoreObjectInput>,
+        request: S3Request<RestoreObjectInput>,
     ) -> S3Result<S3Response<RestoreObjectOutput>> {
         self.enter("RestoreObject").await?;
-        Ok(S3Response::new(RestoreObjectOutput::default()))
+        cold::restore(&self.store, &request.input)
+    }
+
+    async fn get_object_attributes(
+        &self,
+        request: S3Request<GetObjectAttributesInput>,
+    ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
+        self.enter("GetObjectAttributes").await?;
+        attributes::get(&self.store, &request.input)
     }
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {

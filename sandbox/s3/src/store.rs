@@ -9,7 +9,11 @@ use std::time::SystemTime;
 
 use tempfile::TempDir;
 
+use crate::checksum::Kind;
 use crate::config::Config;
+use crate::dialect::Dialect;
+use crate::dialects::Dialects;
+use crate::doors::Doors;
 use crate::faults::Faults;
 use crate::index::{Bucket, Index};
 use crate::stats::Counters;
@@ -19,6 +23,8 @@ use crate::stats::Counters;
 pub(crate) struct Store {
     pub(crate) config: Config,
     pub(crate) faults: Faults,
+    pub(crate) dialects: Dialects,
+    pub(crate) doors: Doors,
     pub(crate) stats: Counters,
     // Before the directory, so that the files go first.
     index: Mutex<Index>,
@@ -50,6 +56,8 @@ impl Store {
         Ok(Self {
             config,
             faults: Faults::default(),
+            dialects: Dialects::default(),
+            doors: Doors::default(),
             stats: Counters::default(),
             index: Mutex::new(Index { buckets }),
             dir,
@@ -61,6 +69,24 @@ impl Store {
     /// The index. Held for look-ups and changes in memory only, never over an await or a file operation.
     pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it knows a checksum: computes it, compares it and returns it.
+    pub(crate) fn knows(&self, kind: Kind) -> bool {
+        let ignorant = self.dialects.any(&[Dialect::NoChecksums, Dialect::ChunkedKept]);
+        !ignorant && (kind != Kind::Crc64Nvme || self.config.full_object_checksums)
+    }
+
+    /// Whether it does writes under a condition; when not, it refuses them.
+    pub(crate) fn conditional_writes(&self) -> bool {
+        self.config.conditional_writes && !self.dialects.has(Dialect::NoConditions501)
+    }
+
+    /// When an object is about to be removed by a rule, and by which, as S3 tells it.
+    pub(crate) fn expiration(&self, bucket: &str, key: &str) -> Option<String> {
+        let all = self.dialects.has(Dialect::Expires);
+        let expires = self.doors.is_expiring(bucket, key, all);
+        expires.then(|| "expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\", rule-id=\"old\"".to_owned())
     }
 
     fn next(&self) -> u64 {

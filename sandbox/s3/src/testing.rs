@@ -82,6 +82,20 @@ pub(crate) enum Body<'a> {
     Plain(&'a [u8]),
     /// With a checksum after it, as SDKs send what they stream.
     Trailer(&'a [u8], Kind, &'a str),
+    /// The same with its right checksum, in chunks of this size.
+    Pieces(&'a [u8], usize),
+}
+
+/// A body in aws-chunked framing.
+fn framed(bytes: &[u8], size: usize, kind: Kind, text: &str) -> Vec<u8> {
+    let mut framed = Vec::new();
+    for piece in bytes.chunks(size.max(1)) {
+        framed.extend(format!("{:x}\r\n", piece.len()).bytes());
+        framed.extend_from_slice(piece);
+        framed.extend_from_slice(b"\r\n");
+    }
+    framed.extend(format!("0\r\n{}:{text}\r\n\r\n", kind.header()).bytes());
+    framed
 }
 
 /// A client of one server. Cloned, it is another client of the same.
@@ -112,19 +126,24 @@ impl Client {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         let mut add = |name: &str, value: String| drop(headers.insert(name.to_owned(), value));
-        let bytes = match body {
-            Body::Plain(bytes) => {
+        let chunked = match body {
+            Body::Plain(_) => None,
+            Body::Trailer(bytes, kind, text) => Some((bytes, bytes.len(), kind, text.to_owned())),
+            Body::Pieces(bytes, size) => Some((bytes, size, Kind::Crc64Nvme, checksum(Kind::Crc64Nvme, bytes))),
+        };
+        let bytes = match (body, chunked) {
+            (Body::Plain(bytes), _) => {
                 add("x-amz-content-sha256", hex(&Sha256::checksum(bytes)));
                 bytes.to_vec()
             }
-            Body::Trailer(bytes, kind, text) => {
+            (_, Some((bytes, size, kind, text))) => {
                 add("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER".to_owned());
                 add("x-amz-trailer", kind.header().to_owned());
                 add("x-amz-decoded-content-length", bytes.len().to_string());
                 add("content-encoding", "aws-chunked".to_owned());
-                let tail = format!("\r\n0\r\n{}:{text}\r\n\r\n", kind.header());
-                [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, tail.as_bytes()].concat()
+                framed(bytes, size, kind, &text)
             }
+            (_, None) => Vec::new(),
         };
         add("content-length", bytes.len().to_string());
         add("host", self.server.address().to_string());
@@ -198,16 +217,32 @@ fn parse(answer: &[u8]) -> Reply {
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
         .expect("an answer with headers");
-    let head = std::str::from_utf8(&answer[..end]).unwrap();
+    // A header need not be UTF-8.
+    let head: String = answer[..end].iter().map(|&byte| char::from(byte)).collect();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    Reply {
-        status,
-        headers,
-        body: answer[end + 4..].to_vec(),
+    let body = &answer[end + 4..];
+    let chunked = headers.get("transfer-encoding").is_some_and(|it| it == "chunked");
+    let body = if chunked { joined(body) } else { body.to_vec() };
+    Reply { status, headers, body }
+}
+
+/// What came in chunks, as far as it came.
+fn joined(mut body: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::new();
+    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let rest = &body[end + 2..];
+        joined.extend_from_slice(&rest[..size.min(rest.len())]);
+        if size == 0 {
+            break;
+        }
+        body = rest.get(size + 2..).unwrap_or_default();
     }
+    joined
 }

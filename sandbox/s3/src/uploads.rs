@@ -1,12 +1,13 @@
 //! Listing what is being uploaded: the parts of an upload, and the uploads of a bucket.
 
 use s3s::dto::{
-    ChecksumAlgorithm, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
+    ChecksumAlgorithm, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
     MultipartUpload, Part,
 };
 use s3s::{S3Response, S3Result};
 
 use crate::checksum::{Kind, Shown};
+use crate::etag::Forms;
 use crate::list::page_size;
 use crate::object::length;
 use crate::store::Store;
@@ -20,14 +21,16 @@ pub(crate) fn parts(store: &Store, input: ListPartsInput) -> S3Result<S3Response
     let upload = index.bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?;
     let kind = upload
         .checksum
-        .or(store.config.full_object_checksums.then_some(Kind::Crc64Nvme));
+        .or(Some(Kind::Crc64Nvme))
+        .filter(|&kind| store.knows(kind));
+    let forms = Forms::of(&store.dialects);
     let mut rest = upload.parts.range(after.saturating_add(1)..);
     let mut parts = Vec::new();
     for (&number, part) in rest.by_ref().take(max) {
         let mut entry = Part {
             part_number: Some(number),
             size: Some(length(part.blob.len())),
-            e_tag: Some(ETag::Strong(part.sums.etag())),
+            e_tag: Some(forms.show(&part.sums.etag())),
             last_modified: Some(part.modified.into()),
             ..Part::default()
         };

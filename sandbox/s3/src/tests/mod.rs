@@ -1,6 +1,10 @@
 //! The server as its clients see it.
 
 mod conditions;
+mod dialects;
+mod dialects_cold;
+mod dialects_lists;
+mod dialects_objects;
 mod faults;
 mod lists;
 mod objects;

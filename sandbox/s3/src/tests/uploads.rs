@@ -7,14 +7,14 @@ const KEY: &str = "/lhsm-sandbox/large";
 const MIB: usize = 1024 * 1024;
 
 /// An upload with its parts, and what completes it.
-struct Upload {
+pub(super) struct Upload {
     client: Client,
-    id: String,
-    parts: Vec<(i32, String)>,
+    pub(super) id: String,
+    pub(super) parts: Vec<(i32, String)>,
 }
 
 impl Upload {
-    async fn create(client: &Client, headers: &[(&str, &str)]) -> Self {
+    pub(super) async fn create(client: &Client, headers: &[(&str, &str)]) -> Self {
         let reply = client
             .send("POST", &format!("{KEY}?uploads="), headers, Body::Plain(b""))
             .await
@@ -26,7 +26,7 @@ impl Upload {
         }
     }
 
-    async fn part(&mut self, number: i32, body: &[u8]) {
+    pub(super) async fn part(&mut self, number: i32, body: &[u8]) {
         let target = format!("{KEY}?partNumber={number}&uploadId={}", self.id);
         let text = checksum(Kind::Crc64Nvme, body);
         let trailer = Body::Trailer(body, Kind::Crc64Nvme, &text);
@@ -35,7 +35,7 @@ impl Upload {
         self.parts.push((number, reply.header("etag").to_owned()));
     }
 
-    async fn complete(&self, headers: &[(&str, &str)]) -> Reply {
+    pub(super) async fn complete(&self, headers: &[(&str, &str)]) -> Reply {
         let part = |(number, etag): &(i32, String)| {
             format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>")
         };
