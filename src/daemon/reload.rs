@@ -172,7 +172,7 @@ fn adjust(target: &Target, mut new: TargetOptions) -> bool {
 /// An archive that was not there when the daemon started, or could not be used then.
 async fn add(options: TargetOptions, missing: Missing, targets: Targets, nudge: Nudge) {
     let id = options.archive_id;
-    let found = find(options.clone()).await;
+    let found = find(options.clone(), false).await;
     if !missing.is_wanted(&options) {
         return;
     }
@@ -189,11 +189,14 @@ async fn add(options: TargetOptions, missing: Missing, targets: Targets, nudge: 
     }
 }
 
-/// A target as the daemon needs it: with credentials, and not refused by its store.
-pub(super) async fn find(options: TargetOptions) -> Result<Arc<Target>, StartError> {
+/// A target as the daemon needs it: with credentials, not refused by its store, and with what its store does known. A dry
+/// run writes nothing.
+pub(super) async fn find(options: TargetOptions, dry_run: bool) -> Result<Arc<Target>, StartError> {
     let target = Target::resolve(options).await?;
     target.check(CHECK).await?;
-    target.try_conditions(CHECK).await?;
+    if !dry_run {
+        target.try_conditions(CHECK).await?;
+    }
     Ok(Arc::new(target))
 }
 

@@ -19,7 +19,8 @@ use crate::store::{
     TargetOptions, name_key,
 };
 use crate::transfer::{
-    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, head, sweep_key, upload,
+    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, head, sweep_key,
+    try_conditions, upload,
 };
 use crate::types::{ArchiveId, Fid};
 
