@@ -255,10 +255,8 @@ mod tests {
         ObjectInfo {
             size: 1,
             etag: "\"e\"".into(),
-            version: None,
-            checksum: None,
-            modified: None,
             metadata,
+            ..ObjectInfo::default()
         }
     }
 

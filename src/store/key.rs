@@ -225,7 +225,7 @@ mod tests {
                     ver: u32::MAX,
                 };
                 assert!(ObjectKey::from_fid(&prefix, fid).is_ok());
-                assert!(ObjectKey::sidecar(&prefix, fid, Cookie(u64::MAX)).is_ok());
+                assert!(ObjectKey::sidecar(&prefix, fid, Writer(u64::MAX)).is_ok());
             }
         }
         assert_eq!(ObjectKey::check_prefix(&"é".repeat(300)), Err(InvalidKey::Untold(1800)));

@@ -252,6 +252,9 @@ mod tests {
         fn revoke(&self, _: Fid) -> Result<(), HsmError> {
             panic!("as asked")
         }
+        fn note_restored(&self, _: Fid) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
         fn progress(&self, _: crate::action::ActionKey, _: Extent) -> Result<(), HsmError> {
             panic!("as asked")
         }
