@@ -27,6 +27,11 @@ pub struct Open {
     pub end: Option<String>,
 }
 
+impl Open {
+    /// Everything, and nothing of it is done.
+    pub const ALL: Self = Self { after: None, end: None };
+}
+
 #[derive(Debug)]
 struct Range {
     /// Listed up to here.
@@ -43,11 +48,25 @@ struct Range {
     cuts: u32,
 }
 
+/// Whether ranges may be cut: only keys that come in the order of their bytes have ranges at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Cutting {
+    #[default]
+    Allowed,
+    /// Nothing is known of the order.
+    NotYet,
+    /// The order is another one.
+    Never,
+}
+
 #[derive(Debug, Default)]
 struct State {
     ranges: BTreeMap<u64, Range>,
     next: u64,
     stopped: bool,
+    cutting: Cutting,
+    /// It is no longer one range from the beginning to the end.
+    was_cut: bool,
 }
 
 /// All ranges of a listing.
@@ -105,11 +124,52 @@ impl Ranges {
             changed: Condvar::new(),
         };
         let mut state = ranges.lock();
+        state.was_cut = open != [Open::ALL];
         for open in open {
             state.add(open.after, open.end);
         }
         drop(state);
         ranges
+    }
+
+    /// Nothing is cut until [`allow_cuts`](Self::allow_cuts).
+    pub fn hold_cuts(&self) {
+        self.lock().cutting = Cutting::NotYet;
+    }
+
+    /// Whether it was not yet said that ranges may be cut, or may not.
+    #[must_use]
+    pub fn holds_cuts(&self) -> bool {
+        self.lock().cutting == Cutting::NotYet
+    }
+
+    /// Ranges may be cut from now on; the last one is at once, at those of these places that it has not come to. In
+    /// order.
+    pub fn allow_cuts(&self, places: &[String]) {
+        let mut state = self.lock();
+        if state.cutting == Cutting::NotYet {
+            state.cutting = Cutting::Allowed;
+            state.split_last(places);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// There is one range, whose entries are in any order, and nothing cuts it any more. `false`: it was cut before.
+    #[must_use]
+    pub fn keep_whole(&self) -> bool {
+        let mut state = self.lock();
+        if state.cutting != Cutting::Never && state.was_cut {
+            return false;
+        }
+        state.cutting = Cutting::Never;
+        true
+    }
+
+    /// Whether there is one range, whose entries are in any order.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.lock().cutting == Cutting::Never
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -138,6 +198,9 @@ impl Ranges {
     /// The first key behind `middle` is `found`: the range ends there, or becomes two.
     pub fn cut(&self, range: u64, middle: &str, found: Option<&str>) {
         let mut state = self.lock();
+        if state.cutting != Cutting::Allowed {
+            return;
+        }
         let Some(whole) = state.ranges.get_mut(&range) else {
             return;
         };
@@ -152,33 +215,9 @@ impl Ranges {
             whole.cuts = 0;
             state.add(Some(middle.to_owned()), end);
         }
+        state.was_cut = true;
         drop(state);
         self.changed.notify_all();
-    }
-
-    /// Cuts a range that nobody has begun at all of these places, in order.
-    pub fn presplit(&self, places: &[String]) {
-        let mut state = self.lock();
-        let Some((number, end)) = state
-            .ranges
-            .iter()
-            .find(|(_, range)| !range.owned && range.cursor.is_none())
-            .map(|(number, range)| (*number, range.end.clone()))
-        else {
-            return;
-        };
-        let Some(last) = places.last() else {
-            return;
-        };
-        if let Some((first, range)) = places.first().zip(state.ranges.get_mut(&number)) {
-            range.end = Some(first.clone());
-        }
-        for pair in places.windows(2) {
-            if let [after, end] = pair {
-                state.add(Some(after.clone()), Some(end.clone()));
-            }
-        }
-        state.add(Some(last.clone()), end);
     }
 
     /// Takes a page of the range and makes batches of it; what lies behind the range's end is dropped. `false`: the
@@ -190,7 +229,7 @@ impl Ranges {
         let Some(found) = ranges.get_mut(&range) else {
             return (Vec::new(), false);
         };
-        // What a store lists that does not look behind a key is another range's.
+        // What a store lists that does not look behind a key is another range's; whoever lists has looked at the order.
         if let Some(cursor) = &found.cursor {
             entries.retain(|entry| entry.key.as_slice() > cursor.as_bytes());
         }
@@ -289,6 +328,10 @@ impl Ranges {
     #[must_use]
     pub fn open(&self) -> Vec<Open> {
         let state = self.lock();
+        // No key says how far a listing is that is in another order.
+        if state.cutting == Cutting::Never {
+            return state.ranges.values().take(1).map(|_| Open::ALL).collect();
+        }
         let open = state.ranges.values().map(|range| Open {
             after: range.done.clone(),
             end: range.end.clone(),
@@ -300,6 +343,12 @@ impl Ranges {
     pub fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
+    }
+
+    /// Whether listers are to end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
     }
 }
 
@@ -319,6 +368,9 @@ impl State {
         }
         if self.ranges.values().all(|range| range.listed) {
             return Some(Work::Done);
+        }
+        if self.cutting != Cutting::Allowed {
+            return None;
         }
         loop {
             // One that has been listed for a while, so that its keys say something; the least cut first.
@@ -351,6 +403,30 @@ impl State {
                 cuts: 0,
             },
         );
+    }
+
+    /// Cuts the range that has no end at all of these places that it has not come to.
+    fn split_last(&mut self, places: &[String]) {
+        let Some(range) = self
+            .ranges
+            .values_mut()
+            .find(|range| !range.listed && range.end.is_none())
+        else {
+            return;
+        };
+        let ahead = |place: &&String| range.cursor.as_ref().is_none_or(|cursor| *place > cursor);
+        let places: Vec<&String> = places.iter().filter(ahead).collect();
+        let (Some(first), Some(last)) = (places.first(), places.last()) else {
+            return;
+        };
+        range.end = Some((*first).clone());
+        for pair in places.windows(2) {
+            if let [after, end] = pair {
+                self.add(Some((*after).clone()), Some((*end).clone()));
+            }
+        }
+        self.add(Some((*last).clone()), None);
+        self.was_cut = true;
     }
 
     /// A range that is listed and done is forgotten.
