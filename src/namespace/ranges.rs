@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::space::between;
 use crate::store::Entry;
 
-/// A cut that finds no keys makes the range smaller; after so many it is left alone for a while.
+/// A look that finds no keys makes the space for the next one smaller; after so many the range is left alone for a while.
 const CUTS: u32 = 48;
 /// The last wait for something to cut; others wake it before.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -46,6 +46,8 @@ struct Range {
     listed: bool,
     /// Cuts that found nothing.
     cuts: u32,
+    /// Nothing was found behind it when a place for a cut was looked for. Whoever lists goes on to the end all the same.
+    ceiling: Option<String>,
 }
 
 /// Whether ranges may be cut: only keys that come in the order of their bytes have ranges at all.
@@ -91,7 +93,7 @@ pub enum Work {
     Probe {
         /// The range that may be cut.
         range: u64,
-        /// Where.
+        /// Where to look; no key.
         middle: String,
     },
     /// Nothing is left.
@@ -126,7 +128,7 @@ impl Ranges {
         let mut state = ranges.lock();
         state.was_cut = open != [Open::ALL];
         for open in open {
-            state.add(open.after, open.end);
+            state.add(open.after, open.end, None);
         }
         drop(state);
         ranges
@@ -195,7 +197,10 @@ impl Ranges {
         }
     }
 
-    /// The first key behind `middle` is `found`: the range ends there, or becomes two.
+    /// The first key behind `middle` is `found`: the range becomes two, the first of which ends with it.
+    ///
+    /// Not with `middle`, which is no key: a store that lists in another order may see it in another place than we do, also
+    /// where all its keys are in the right one.
     pub fn cut(&self, range: u64, middle: &str, found: Option<&str>) {
         let mut state = self.lock();
         if state.cutting != Cutting::Allowed {
@@ -204,18 +209,18 @@ impl Ranges {
         let Some(whole) = state.ranges.get_mut(&range) else {
             return;
         };
-        let inside = |key: &str| whole.end.as_deref().is_none_or(|end| key <= end);
         // The listing may have passed it meanwhile.
-        if whole.listed || !inside(middle) || whole.cursor.as_deref().is_some_and(|cursor| cursor >= middle) {
+        if whole.listed || whole.cursor.as_deref().is_some_and(|cursor| cursor >= middle) {
             return;
         }
-        let rest = found.filter(|key| inside(key)).is_some().then(|| whole.end.clone());
-        whole.end = Some(middle.to_owned());
-        if let Some(end) = rest {
+        let ceiling = whole.ceiling.replace(middle.to_owned());
+        let inside = |key: &&str| *key > middle && whole.end.as_deref().is_none_or(|end| *key < end);
+        if let Some(found) = found.filter(inside) {
+            let end = whole.end.replace(found.to_owned());
             whole.cuts = 0;
-            state.add(Some(middle.to_owned()), end);
+            state.add(Some(found.to_owned()), end, ceiling);
+            state.was_cut = true;
         }
-        state.was_cut = true;
         drop(state);
         self.changed.notify_all();
     }
@@ -382,14 +387,15 @@ impl State {
             let (number, range) = candidate?;
             range.cuts += 1;
             let cursor = range.cursor.clone().unwrap_or_default();
-            if let Some(middle) = between(&cursor, range.end.as_deref(), prefix) {
+            let end = range.ceiling.as_deref().or(range.end.as_deref());
+            if let Some(middle) = between(&cursor, end, prefix) {
                 return Some(Work::Probe { range: *number, middle });
             }
             range.cuts = CUTS;
         }
     }
 
-    fn add(&mut self, after: Option<String>, end: Option<String>) {
+    fn add(&mut self, after: Option<String>, end: Option<String>, ceiling: Option<String>) {
         self.next += 1;
         self.ranges.insert(
             self.next,
@@ -401,6 +407,7 @@ impl State {
                 owned: false,
                 listed: false,
                 cuts: 0,
+                ceiling,
             },
         );
     }
@@ -422,10 +429,10 @@ impl State {
         range.end = Some((*first).clone());
         for pair in places.windows(2) {
             if let [after, end] = pair {
-                self.add(Some((*after).clone()), Some((*end).clone()));
+                self.add(Some((*after).clone()), Some((*end).clone()), None);
             }
         }
-        self.add(Some((*last).clone()), None);
+        self.add(Some((*last).clone()), None, None);
         self.was_cut = true;
     }
 
@@ -441,6 +448,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{ListFrom, Listing, Page, Query, hash};
     use proptest::prelude::*;
 
     fn entry(key: &str) -> Entry {
@@ -515,7 +523,154 @@ mod tests {
         seen
     }
 
+    /// A store that lists in an order of its own.
+    #[derive(Debug)]
+    struct Odd {
+        keys: Vec<String>,
+        order: u8,
+        /// What is behind a key is what it lists behind it, else what is greater.
+        by_place: bool,
+    }
+
+    impl Odd {
+        fn rank(&self, key: &str) -> Vec<u8> {
+            match self.order {
+                0 => key.into(),
+                // As a walk through directories.
+                1 => key.replace('/', "\0").into(),
+                // Without regard to case.
+                2 => format!("{}{key}", key.to_lowercase()).into(),
+                _ => [&hash(&key).to_be_bytes()[..], key.as_bytes()].concat(),
+            }
+        }
+
+        fn page(&self, after: Option<&str>, at: usize) -> (Page, usize) {
+            let is_behind = |key: &&String| match after {
+                None => true,
+                Some(after) if self.by_place => self.rank(key) > self.rank(after),
+                Some(after) => key.as_str() > after,
+            };
+            let mut listed: Vec<&String> = self.keys.iter().filter(is_behind).collect();
+            listed.sort_by_key(|key| self.rank(key));
+            let end = (at + 2).min(listed.len());
+            let page = Page {
+                entries: listed[at..end].iter().map(|key| entry(key)).collect(),
+                next: (end < listed.len()).then(|| end.to_string()),
+                ..Page::default()
+            };
+            (page, end)
+        }
+    }
+
+    struct Lister {
+        range: Option<u64>,
+        after: Option<String>,
+        at: usize,
+        listing: Listing,
+    }
+
+    impl Lister {
+        fn new(range: u64, after: Option<String>) -> Self {
+            let from = after.clone().map_or(ListFrom::Start, ListFrom::After);
+            Self {
+                range: Some(range),
+                after,
+                at: 0,
+                listing: Listing::new(&Query::below("p/", &from)),
+            }
+        }
+    }
+
+    fn texts(entries: &[Entry]) -> impl Iterator<Item = String> {
+        entries
+            .iter()
+            .map(|entry| String::from_utf8(entry.key.clone()).unwrap())
+    }
+
+    /// What listers find as those of an import do; `None`: all is to be listed in one.
+    fn found(odd: &Odd, step: &mut impl FnMut() -> u8) -> Option<Vec<String>> {
+        let ranges = Ranges::new("p/", vec![Open::ALL]);
+        ranges.hold_cuts();
+        let (mut seen, mut listers, mut pages) = (Vec::new(), Vec::<Lister>::new(), 0);
+        loop {
+            if listers.is_empty() || (listers.len() < 4 && step().is_multiple_of(3)) {
+                let work = ranges.lock().claim("p/");
+                match work {
+                    Some(Work::List { range, after }) => listers.push(Lister::new(range, after)),
+                    Some(Work::Probe { range, middle }) => {
+                        let first = texts(&odd.page(Some(&middle), 0).0.entries).next();
+                        match first {
+                            Some(first) if first <= middle => {
+                                if !ranges.keep_whole() {
+                                    return None;
+                                }
+                            }
+                            first => ranges.cut(range, &middle, first.as_deref()),
+                        }
+                    }
+                    Some(Work::Done) if listers.is_empty() => return Some(seen),
+                    Some(Work::Done) | None => {}
+                }
+                if listers.is_empty() {
+                    continue;
+                }
+            }
+            let number = usize::from(step()) % listers.len();
+            let lister = &mut listers[number];
+            let is_first = lister.after.is_none();
+            let (mut page, end) = odd.page(lister.after.as_deref(), lister.at);
+            lister.at = end;
+            lister.listing.take(&mut page).unwrap();
+            if page.disorder.is_some() && !ranges.keep_whole() {
+                return None;
+            }
+            let more = page.next.is_some();
+            let mut batches = Vec::new();
+            if let Some(range) = lister.range {
+                if ranges.is_whole() {
+                    batches.extend(ranges.rows(range, page.entries, String::new(), more));
+                } else {
+                    let (listed, goes_on) = ranges.listed(range, page.entries, more, 3);
+                    batches = listed;
+                    lister.range = lister.range.filter(|_| goes_on);
+                }
+            }
+            let goes_on = more && (is_first || lister.range.is_some());
+            for batch in batches {
+                seen.extend(texts(&batch.entries));
+                ranges.done(batch.ticket);
+            }
+            if is_first {
+                pages += 1;
+                if pages == 2 {
+                    ranges.allow_cuts(&[]);
+                }
+            }
+            if !goes_on {
+                listers.swap_remove(number);
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn all_keys_are_found_or_another_order_is_whatever_the_store_does(
+            keys in prop::collection::btree_set("[abB+/]{1,4}", 0..60), order in 0u8..4, by_place in any::<bool>(),
+            steps in prop::collection::vec(any::<u8>(), 1..200),
+        ) {
+            let keys: Vec<String> = keys.iter().map(|key| format!("p/{key}")).collect();
+            let odd = Odd { keys, order, by_place };
+            let mut at = 0;
+            let mut step = || { at += 1; steps[at % steps.len()] };
+            match found(&odd, &mut step) {
+                Some(mut seen) => {
+                    seen.sort();
+                    prop_assert_eq!(&seen, &odd.keys);
+                }
+                None => prop_assert!(order != 0, "the order is that of the bytes"),
+            }
+        }
+
         #[test]
         fn every_key_is_listed_once_however_ranges_are_cut(
             keys in prop::collection::btree_set("[a-e]{1,4}", 0..120), steps in prop::collection::vec(any::<u8>(), 1..200)
