@@ -14,6 +14,7 @@ mod hostile;
 mod import;
 mod jobs;
 mod life;
+mod listings;
 mod matrix;
 mod metrics;
 mod model;
