@@ -1,6 +1,5 @@
 //! `lhsmtool-s3 import` and `rebuild`: a bucket becomes a namespace of released files.
 
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
@@ -13,8 +12,8 @@ use super::bucket::Bucket;
 use super::{Site, SitePlan};
 use crate::config::Settings;
 use crate::namespace::{
-    self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
-    Report, Shared, Tree,
+    self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Paths, Report,
+    Shared, Tree,
 };
 use crate::types::Timestamp;
 
@@ -355,9 +354,7 @@ impl Plan<'_> {
         }
         shared.finishing.finish(&shared.tree, |path, error| {
             shared.report.count(|counts| counts.failed += 1);
-            let key = [shared.prefix.as_bytes(), path.as_os_str().as_bytes(), b"/"].concat();
-            let reason = format!("the directory's attributes can't be set: {error}");
-            shared.report.say(Outcome::Failed, &key, &reason);
+            tracing::warn!(path = %path.display(), %error, "a directory's attributes could not be set");
         })?;
         let counts = shared.report.counts();
         shared.report.flush();
