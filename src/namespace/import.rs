@@ -193,20 +193,32 @@ impl Flow<'_> {
     /// The bucket can't be listed in ranges. `true`: nothing is cut yet, and the one listing that there is goes on to the
     /// end; else the round is over.
     pub(super) fn disordered(&self, why: &str) -> bool {
-        {
-            // First of all: where a checkpoint finds the listing whole, it finds why as well.
-            let mut disorder = lock(&self.disorder);
-            if disorder.is_none() {
-                self.shared.report.note_disorder(&self.shared.prefix, why);
-                *disorder = Some(why.to_owned());
-            }
-        }
+        // First of all: where a checkpoint finds the listing whole, it finds why as well.
+        self.note_disorder(why);
         let whole = self.ranges.keep_whole();
         if !whole {
-            self.again.store(true, Ordering::Relaxed);
-            self.ranges.stop();
+            self.begin_again();
         }
         whole
+    }
+
+    /// The same, seen by who lists nothing but a range: the round is over.
+    pub(super) fn give_up_ranges(&self, why: &str) {
+        self.note_disorder(why);
+        self.begin_again();
+    }
+
+    fn note_disorder(&self, why: &str) {
+        let mut disorder = lock(&self.disorder);
+        if disorder.is_none() {
+            self.shared.report.note_disorder(&self.shared.prefix, why);
+            *disorder = Some(why.to_owned());
+        }
+    }
+
+    fn begin_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+        self.ranges.stop();
     }
 }
 

@@ -60,10 +60,8 @@ pub(super) fn list_range(
     let query = Query::below(&shared.prefix, &from);
     let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
         // Before anything of the page is dropped: what is behind the range's end may be followed by what is not.
-        if let Some(disorder) = &page.disorder
-            && !flow.disordered(disorder)
-        {
-            return ControlFlow::Break(());
+        if let Some(disorder) = &page.disorder {
+            flow.give_up_ranges(disorder);
         }
         if ranges.is_stopped() {
             return ControlFlow::Break(());
@@ -77,7 +75,7 @@ pub(super) fn list_range(
     match listed {
         Err(TransferError::Stopped(_)) => Ok(()),
         Err(error) if from_key && is_refusal(&error) => {
-            flow.disordered(&refused(&error));
+            flow.give_up_ranges(&refused(&error));
             Ok(())
         }
         listed => listed,

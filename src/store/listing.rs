@@ -260,7 +260,7 @@ mod tests {
             let ended = (0..1000u64).find_map(|n| {
                 let place = if n < lead { n } else { lead + (n - lead) % length };
                 let (key, next) = if tokens { (n, place) } else { (place, n) };
-                listing.take(&mut page(&[&format!("k{key:05}")], Some(&next.to_string()))).err()
+                listing.take(&mut page(&[format!("k{key:05}").as_str()], Some(&next.to_string()))).err()
             });
             // One page that is all of the circle counts as nothing new, and as such it has its own end.
             if tokens || length > 1 {
