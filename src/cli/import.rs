@@ -1,6 +1,7 @@
 //! `lhsmtool-s3 import` and `rebuild`: a bucket becomes a namespace of released files.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -123,6 +124,9 @@ struct RunArgs {
     /// Ranges of keys listed at a time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=128))]
     listers: u16,
+    /// The store lists in the order of the keys' bytes: spare the one listing from beginning to end that proves it
+    #[arg(long)]
+    trust_order: bool,
     /// A line for each object that was refused, failed or changed on the way: JSON lines for .json, else CSV
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -316,6 +320,7 @@ impl Plan<'_> {
             began: former
                 .as_ref()
                 .map_or_else(|| Timestamp::now().seconds, |former| former.began),
+            given_up: AtomicU32::default(),
         };
         note_import(&shared)?;
         let mut progress = Progress::new(self.run.json, lines);
@@ -334,6 +339,7 @@ impl Plan<'_> {
             former,
             checkpoint: checkpoint.clone(),
             command: self.command,
+            trust_order: self.run.trust_order,
         };
         let imported = namespace::run(&shared, import, &mut |counts| {
             progress.show(counts, shared.report.expected());
@@ -348,7 +354,9 @@ impl Plan<'_> {
         }
         let failed = |path: &Path, error: &std::io::Error| {
             shared.report.count(|counts| counts.failed += 1);
-            tracing::warn!(path = %path.display(), %error, "a directory's attributes could not be set");
+            let key = format!("{}{}/", shared.prefix, path.display());
+            let reason = format!("the directory's attributes can't be set: {error}");
+            shared.report.say(Outcome::Failed, key.as_bytes(), &reason);
         };
         let without_acl = |path: &Path, error: &std::io::Error| {
             shared.report.count(|counts| counts.warnings += 1);
@@ -366,7 +374,13 @@ impl Plan<'_> {
             std::fs::remove_file(path)?;
         }
         progress.end();
-        report(&counts, progress.began.elapsed(), self.run.json, self.dry_run);
+        report(
+            &counts,
+            shared.report.disorder().as_deref(),
+            progress.began.elapsed(),
+            self.run.json,
+            self.dry_run,
+        );
         match counts.refused + counts.failed {
             0 => Ok(()),
             n => Err(format!(
@@ -481,13 +495,14 @@ fn note_import(shared: &Shared) -> Result<(), String> {
     noted.map_err(|error| format!("the root directory can't be marked: {error}; it takes root to import"))
 }
 
-fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {
+fn report(counts: &Counts, disorder: Option<&str>, took: Duration, json: bool, dry_run: bool) {
     if json {
         let mut line = serde_json::json!(counts);
         if let Some(line) = line.as_object_mut() {
             line.insert("objects".into(), counts.objects().into());
             line.insert("seconds".into(), took.as_secs_f64().into());
             line.insert("dry_run".into(), dry_run.into());
+            line.insert("unordered".into(), disorder.into());
         }
         outln!("{line}");
         return;
@@ -511,4 +526,7 @@ fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {
         counts.failed,
         counts.warnings,
     );
+    if let Some(disorder) = disorder {
+        println!("the bucket was listed from its beginning to its end, not in parts: {disorder}");
+    }
 }

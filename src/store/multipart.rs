@@ -233,7 +233,8 @@ impl Store {
         &self,
         after: Option<(String, String)>,
     ) -> Result<(Vec<ListedUpload>, Option<(String, String)>), StoreError> {
-        let (key_marker, id_marker) = after.clone().unzip();
+        let (key_marker, id_marker) = after.unzip();
+        let id_marker = id_marker.filter(|marker| !marker.is_empty());
         let answer = self
             .client()
             .list_multipart_uploads()
@@ -255,10 +256,19 @@ impl Store {
                 })
             })
             .collect();
-        let next = answer.next_key_marker().zip(answer.next_upload_id_marker());
-        let next = next.map(|(key, id)| (key.to_owned(), id.to_owned()));
-        let more = answer.is_truncated() == Some(true) && next != after;
-        Ok((uploads, next.filter(|_| more)))
+        if answer.is_truncated() != Some(true) {
+            return Ok((uploads, None));
+        }
+        // A key alone leads on as well.
+        let next = answer.next_key_marker().filter(|key| !key.is_empty()).map(|key| {
+            let id = answer.next_upload_id_marker().unwrap_or_default();
+            (key.to_owned(), id.to_owned())
+        });
+        let next = next.ok_or_else(|| StoreError::Corrupt {
+            operation: "ListMultipartUploads",
+            what: "the list of uploads says that there is more and does not say where".into(),
+        })?;
+        Ok((uploads, Some(next)))
     }
 
     /// Throws an upload and its parts away; one that is gone is fine.

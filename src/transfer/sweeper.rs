@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::retry::retry;
 use super::{Control, Lane, TransferError, abort_upload};
-use crate::store::ListedUpload;
+use crate::store::{Circle, ListedUpload, hash};
 use crate::types::{ArchiveId, Timestamp};
 
 /// The uploads below an archive's prefix that are older than `age`.
@@ -60,6 +60,7 @@ fn each_old(
     let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let before = Timestamp::now().seconds.saturating_sub(age);
     let mut from = None;
+    let mut places = Circle::default();
     loop {
         let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
             Ok(store.list_uploads(from.clone()).await?)
@@ -73,6 +74,14 @@ fn each_old(
             }
         }
         match next {
+            // It would go on for ever.
+            Some(next) if places.closes(hash(&next)) => {
+                tracing::warn!(
+                    key = next.0,
+                    "the store's list of uploads leads back to itself; the rest is not seen"
+                );
+                return Ok(());
+            }
             Some(next) => from = Some(next),
             None => return Ok(()),
         }

@@ -16,6 +16,7 @@ mod hostile;
 mod import;
 mod jobs;
 mod life;
+mod listings;
 mod matrix;
 mod metrics;
 mod model;

@@ -25,6 +25,8 @@ pub struct Config {
     pub versioning: bool,
     /// Whether the server knows CRC64NVME; when not, it ignores that checksum and never answers with it.
     pub full_object_checksums: bool,
+    /// The most keys on a page of a listing, whatever is asked for.
+    pub list_page: usize,
 }
 
 impl Default for Config {
@@ -39,6 +41,7 @@ impl Default for Config {
             copy_conditions: true,
             versioning: false,
             full_object_checksums: true,
+            list_page: 1000,
         }
     }
 }
