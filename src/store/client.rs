@@ -120,6 +120,18 @@ impl Store {
         }
     }
 
+    /// The same for what is removed at once.
+    pub(super) fn without_extras(&self) -> Self {
+        let mut target = TargetOptions::clone(&self.target);
+        target.choices.storage_class = None;
+        target.choices.tags.clear();
+        target.choices.acl = None;
+        Self {
+            target: Arc::new(target),
+            ..self.clone()
+        }
+    }
+
     pub(super) const fn client(&self) -> &Client {
         &self.client
     }

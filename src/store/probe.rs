@@ -167,7 +167,8 @@ impl Store {
     /// The store does not answer, or an object can't be written.
     pub async fn try_conditions(&self) -> Result<Heeds, StoreError> {
         self.dialect().learn(Habit::ConditionsTried);
-        let tried = self.tried_with_an_object().await;
+        // A class would bill each of them for months; tags and an ACL that a store does not know say nothing of conditions.
+        let tried = self.without_extras().tried_with_an_object().await;
         if tried.as_ref().is_err_and(StoreError::is_transient) {
             // The next one may find it better.
             self.dialect().unlearn(Habit::ConditionsTried);

@@ -81,7 +81,7 @@ fn metrics_tell_what_waits_runs_and_was_done_while_the_store_is_silent() {
     gate.release();
     rig.settle(slow);
     let text = done(&rig, 2);
-    assert_eq!(value(&text, puts), 2);
+    assert_eq!(value(&text, puts), 4);
     let took = "lhsmtool_s3_action_seconds_bucket{le=\"+Inf\",archive=\"1\",class=\"archive\"}";
     assert_eq!(value(&text, took), 2, "{text}");
     assert_eq!(value(&text, "lhsmtool_s3_s3_requests_in_flight{archive=\"1\"}"), 0);
