@@ -99,7 +99,7 @@ impl Probe<'_> {
     }
 
     pub(super) fn copy(&self, key: &ObjectKey, rows: &mut Rows) {
-        const FIX: &str = "only `export --follow --propagate rename,attr` needs it";
+        const FIX: &str = "only `export --follow --propagate rename,attr` and `scrub --repair` need it";
         let what = self.what("copy");
         let Ok(found) = self.found(key) else {
             return;
@@ -132,7 +132,7 @@ impl Probe<'_> {
         if wrong.is_empty() {
             rows.pass(what, "If-None-Match and x-amz-copy-source-if-match are heeded");
         } else {
-            let fix = "`export --follow` moves nothing and changes no metadata there; nothing else copies objects over others";
+            let fix = "`export --follow` moves nothing and changes no metadata there; the daemon copies nothing";
             rows.warn(what, wrong.join("; "), fix);
         }
     }
