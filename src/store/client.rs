@@ -275,6 +275,14 @@ impl Store {
         Ok((size < from.size || answer.parts_count == Some(1)).then_some(size))
     }
 
+    /// Bytes of one of the parts that an object was uploaded in, counted from 1.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn size_of_part(&self, from: &Location, number: i32) -> Result<u64, StoreError> {
+        length_of(&self.head_part(&from.key, from.version.as_deref(), Some(number)).await?)
+    }
+
     async fn head_part(
         &self,
         key: &ObjectKey,

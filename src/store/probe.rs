@@ -334,6 +334,11 @@ impl Store {
             || (self.target().endpoint_url.is_none() && !self.dialect().has(Habit::OpaqueETags))
     }
 
+    /// The ETag of an object was seen to be the MD5 of its bytes, or of its parts' MD5s: others' are, too.
+    pub fn saw_md5(&self) {
+        self.dialect().learn(Habit::Md5ETags);
+    }
+
     /// `true` once: that objects of others can't be proved is to be said now.
     #[must_use]
     pub fn said_unproven(&self) -> bool {

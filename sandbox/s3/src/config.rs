@@ -27,6 +27,14 @@ pub struct Config {
     pub full_object_checksums: bool,
     /// The most keys on a page of a listing, whatever is asked for.
     pub list_page: usize,
+    /// Requests for keys that have this in them are served, and not counted: what a client makes to try the store.
+    pub uncounted: String,
+}
+
+impl Config {
+    pub(crate) fn is_uncounted(&self, key: &str) -> bool {
+        !self.uncounted.is_empty() && key.contains(&self.uncounted)
+    }
 }
 
 impl Default for Config {
@@ -42,6 +50,7 @@ impl Default for Config {
             versioning: false,
             full_object_checksums: true,
             list_page: 1000,
+            uncounted: ".lhsm-s3-probe/".to_owned(),
         }
     }
 }
