@@ -173,6 +173,7 @@ fn put(
         true => Condition::Absent,
         false => demand(lane, control, archive_id, key)?,
     };
+    let mut unconditional = false;
     for _ in 0..3 {
         let error = match put_bytes(
             lane,
@@ -182,20 +183,29 @@ fn put(
             body,
             metadata.clone(),
         ) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                // That it was the condition which it does not know is certain now.
+                if unconditional {
+                    store.lacks_conditions();
+                }
+                return Ok(());
+            }
             Err(error) => error,
         };
-        match error {
-            TransferError::Store(StoreError::Precondition { .. }) => {}
+        unconditional = match error {
+            TransferError::Store(StoreError::Precondition { .. }) => false,
             // Where conditions were seen to work, it is something else that the store does not know.
             TransferError::Store(StoreError::Unsupported { .. })
                 if condition != Condition::None && !store.dialect().has(Habit::Conditions) =>
             {
-                store.lacks_conditions();
+                true
             }
             error => return Err(error.into()),
-        }
+        };
         condition = demand(lane, control, archive_id, key)?;
+        if unconditional {
+            condition = Condition::None;
+        }
     }
     Err(NodeError::This("other writers are at its key".into()))
 }
