@@ -20,6 +20,7 @@ mod limits;
 mod list;
 mod listing;
 mod location;
+mod lock;
 mod metadata;
 mod multipart;
 mod object;

@@ -24,7 +24,7 @@ mod sweeper;
 mod turns;
 mod upload;
 
-pub use bytes::{get_bytes, put_bytes};
+pub use bytes::{get_bytes, get_range, put_bytes};
 pub use control::{Control, Stop};
 pub use download::{download, read_small, verify};
 pub use error::TransferError;
