@@ -166,7 +166,7 @@ impl Store {
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
         let (if_match, if_none_match) = self.demands(condition);
-        let framing = self.framing(&payload);
+        let manner = self.manner(&payload);
         let request = self
             .client
             .put_object()
@@ -180,10 +180,10 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("PutObject", &error);
-                return Err(self.objection(error, framing, key, condition).await);
+                return Err(self.objection(error, manner, key, condition).await);
             }
         };
-        self.took(framing);
+        self.took(manner);
         Ok(Stored {
             etag: self.etag("PutObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
@@ -206,6 +206,7 @@ impl Store {
         let last = offset + length.saturating_sub(1);
         let mut respelled = false;
         let answer = loop {
+            let bare = self.spells_bare();
             let request = self
                 .client
                 .get_object()
@@ -218,7 +219,7 @@ impl Store {
             match answer.map_err(|error| StoreError::from_sdk(OPERATION, &error)) {
                 Ok(answer) => break answer,
                 Err(StoreError::Precondition { .. })
-                    if !respelled && self.respell(&from.key, from.version.as_deref(), &from.etag).await =>
+                    if !respelled && self.respell(&from.key, from.version.as_deref(), &from.etag, bare).await =>
                 {
                     respelled = true;
                 }
@@ -357,6 +358,7 @@ impl Store {
         let mut respelled = false;
         loop {
             let etag = etag.filter(|_| version.is_none());
+            let bare = self.spells_bare();
             let result = self
                 .client
                 .delete_object()
@@ -370,7 +372,7 @@ impl Store {
             return match (result, etag) {
                 (Ok(_) | Err(StoreError::NotFound { .. }), _) => Ok(()),
                 (Err(StoreError::Precondition { .. }), Some(etag))
-                    if !respelled && self.respell(key, None, etag).await =>
+                    if !respelled && self.respell(key, None, etag, bare).await =>
                 {
                     respelled = true;
                     continue;

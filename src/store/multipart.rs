@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::client::{exact_version, missing, send_payload, with_choices, with_customer_key};
-use super::spelling::Framing;
+use super::spelling::Manner;
 use super::{Checksum, ChecksumKind, Condition, ObjectKey, Payload, Proof, Store, StoreError, Stored};
 
 /// One part as the store confirmed it.
@@ -119,15 +119,15 @@ impl Store {
             .upload_id(&upload.0)
             .part_number(number);
         let request = with_customer_key!(request, self.target().choices);
-        let framing = self.framing(&payload);
+        let manner = self.manner(&payload);
         let answer = match send_payload!(self, request, payload) {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("UploadPart", &error);
-                return Err(self.objection(error, framing, key, &Condition::None).await);
+                return Err(self.objection(error, manner, key, &Condition::None).await);
             }
         };
-        self.took(framing);
+        self.took(manner);
         Ok(StoredPart {
             number,
             etag: self.etag("UploadPart", answer.e_tag)?,
@@ -150,6 +150,7 @@ impl Store {
         whole: Checksum,
         condition: &Condition,
     ) -> Result<Stored, StoreError> {
+        let bare = self.spells_bare();
         let (if_match, if_none_match) = self.demands(condition);
         let full_object = self.target().checksum == ChecksumKind::Crc64Nvme;
         let parts = parts
@@ -180,7 +181,7 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("CompleteMultipartUpload", &error);
-                return Err(self.objection(error, Framing::None, key, condition).await);
+                return Err(self.objection(error, Manner::bodiless(bare), key, condition).await);
             }
         };
         Ok(Stored {

@@ -39,31 +39,43 @@ impl Store {
         }
     }
 
-    /// After a 412: whether the object is the expected one all the same, and its ETag is worth another try in another
-    /// spelling.
-    pub(super) async fn respell(&self, key: &ObjectKey, version: Option<&str>, etag: &str) -> bool {
+    /// After a 412 to an ETag that was sent with or without its quotes: whether the object is the expected one all the
+    /// same, so that another spelling is worth a try.
+    pub(super) async fn respell(&self, key: &ObjectKey, version: Option<&str>, etag: &str, was_bare: bool) -> bool {
         let same = self.head(key, version).await.is_ok_and(|found| found.etag == etag);
         if !same {
             return false;
         }
-        if self.dialect().has(Habit::BareETags) {
+        if was_bare {
             // That was not it, or it is not so for all operations.
             self.dialect().unlearn(Habit::BareETags);
             return false;
         }
-        let first = self.dialect().learn(Habit::BareTried);
-        if first {
+        // Another thread may have learned it since this one asked.
+        if self.dialect().learn(Habit::BareETags) {
             tracing::info!(
                 bucket = self.target().bucket,
                 "the store refuses a quoted ETag in If-Match; trying it without quotes"
             );
-            self.dialect().learn(Habit::BareETags);
         }
-        first
+        true
+    }
+
+    /// Whether ETags go without their quotes now.
+    pub(super) fn spells_bare(&self) -> bool {
+        self.dialect().has(Habit::BareETags)
+    }
+
+    /// How a write with this payload goes.
+    pub(super) fn manner<B>(&self, payload: &Payload<B>) -> Manner {
+        Manner {
+            framing: self.framing(payload),
+            bare: self.spells_bare(),
+        }
     }
 
     /// How this payload will go.
-    pub(super) fn framing<B>(&self, payload: &Payload<B>) -> Framing {
+    fn framing<B>(&self, payload: &Payload<B>) -> Framing {
         match payload {
             Payload::Stream { .. } if !self.target().sign_payload && self.target().checksum != ChecksumKind::None => {
                 Framing::Chunked
@@ -81,23 +93,20 @@ impl Store {
 
     /// What a store keeps of the framing, or refuses of it: from now on bodies go plain, and this one is sent again.
     #[must_use]
-    pub fn chunked_is_spoiled(&self, operation: &'static str) -> Option<StoreError> {
-        if self.target().sign_payload || self.dialect().has(Habit::ChunkedIsFine) {
-            return None;
-        }
+    pub fn chunked_is_spoiled(&self, operation: &'static str) -> StoreError {
         let what = "the store takes no aws-chunked bodies; files are read twice, and their checksums go in headers";
         if self.dialect().learn(Habit::Unchunked) {
-            tracing::warn!(bucket = self.target().bucket, "{what}");
+            tracing::warn!(bucket = self.target().bucket, operation, "{what}");
         }
-        Some(StoreError::Learned {
+        StoreError::Learned {
             operation,
             what: what.into(),
-        })
+        }
     }
 
     /// A body was taken.
-    pub(super) fn took(&self, framing: Framing) {
-        if framing == Framing::Plain {
+    pub(super) fn took(&self, manner: Manner) {
+        if manner.framing == Framing::Plain {
             self.dialect().learn(Habit::PlainIsTaken);
         }
     }
@@ -106,13 +115,13 @@ impl Store {
     pub(super) async fn objection(
         &self,
         error: StoreError,
-        framing: Framing,
+        manner: Manner,
         key: &ObjectKey,
         condition: &Condition,
     ) -> StoreError {
         if let (StoreError::Precondition { operation }, Condition::Match(etag)) = (&error, condition) {
             let operation = *operation;
-            return match self.respell(key, None, etag).await {
+            return match self.respell(key, None, etag, manner.bare).await {
                 true => StoreError::Learned {
                     operation,
                     what: "If-Match goes without quotes".into(),
@@ -123,11 +132,10 @@ impl Store {
         let Some(operation) = error.may_be_framing() else {
             return error;
         };
-        match framing {
-            Framing::Chunked => self.chunked_is_spoiled(operation).unwrap_or(error),
-            // Plain bodies are refused as well: it was something else.
+        match manner.framing {
+            Framing::Chunked => self.chunked_is_spoiled(operation),
+            // Plain bodies are refused as well: it was something else, and the next one may go in chunks again.
             Framing::Plain if !self.dialect().has(Habit::PlainIsTaken) => {
-                self.dialect().learn(Habit::ChunkedIsFine);
                 self.dialect().unlearn(Habit::Unchunked);
                 error
             }
@@ -136,9 +144,27 @@ impl Store {
     }
 }
 
+/// How a write went over the wire: what was learned of the store may have changed since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Manner {
+    framing: Framing,
+    /// ETags without their quotes.
+    bare: bool,
+}
+
+impl Manner {
+    /// Of a write without a body of ours.
+    pub(super) const fn bodiless(bare: bool) -> Self {
+        Self {
+            framing: Framing::None,
+            bare,
+        }
+    }
+}
+
 /// How a body goes over the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Framing {
+enum Framing {
     /// In `aws-chunked` form.
     Chunked,
     /// As it is, where it would go in chunks else.
