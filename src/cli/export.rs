@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::lustre::Mount;
 use crate::namespace::{Node, NodeError, write_node};
 use crate::store::{Target, TargetOptions};
-use crate::transfer::{Control, Lane, TransferError};
+use crate::transfer::{Control, Lane, TransferError, is_of_one};
 
 /// What to export.
 #[derive(Debug, Args)]
@@ -216,6 +216,9 @@ impl Export<'_> {
                 Ok(_) if stat.is_dir() => counts().directories += 1,
                 Ok(_) => counts().links += 1,
                 Err(NodeError::This(why)) => self.fail(&path, &why),
+                Err(NodeError::All(error)) if is_of_one(lane, &self.control, self.target.archive_id, &error) => {
+                    self.fail(&path, &error.to_string());
+                }
                 Err(NodeError::All(error)) => {
                     self.failure
                         .lock()

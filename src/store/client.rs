@@ -203,6 +203,7 @@ impl Store {
         if !whole && self.dialect.has(Habit::RangesIgnored) {
             return Err(StoreError::RangeIgnored { operation: OPERATION });
         }
+        let mut asked_twice = false;
         let last = offset + length.saturating_sub(1);
         let mut respelled = false;
         let answer = loop {
@@ -223,6 +224,8 @@ impl Store {
                 {
                     respelled = true;
                 }
+                // One such answer may be of a cache on the way, and what is learned holds for all objects.
+                Err(StoreError::RangeIgnored { .. }) if !asked_twice => asked_twice = true,
                 Err(error @ StoreError::RangeIgnored { .. }) => {
                     if self.dialect.learn(Habit::RangesIgnored) {
                         tracing::warn!(
@@ -296,7 +299,7 @@ impl Store {
         length_of(&self.head_part(&from.key, from.version.as_deref(), Some(number)).await?)
     }
 
-    async fn head_part(
+    pub(super) async fn head_part(
         &self,
         key: &ObjectKey,
         version: Option<&str>,
@@ -426,8 +429,8 @@ pub(super) fn exact_version(id: Option<String>) -> Option<String> {
 }
 
 pub(super) fn missing(operation: &'static str, what: &str) -> StoreError {
-    StoreError::Corrupt {
+    StoreError::NotS3 {
         operation,
-        what: format!("the store's answer lacks {what}"),
+        what: format!("it lacks {what}"),
     }
 }

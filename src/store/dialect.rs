@@ -30,10 +30,12 @@ pub enum Habit {
     PlainIsTaken = 1 << 10,
     /// Somebody tries the conditions, or has tried them in vain.
     ConditionsTried = 1 << 11,
+    /// An `aws-chunked` body was refused without a word, and none was taken since.
+    ChunkedDoubted = 1 << 12,
 }
 
 impl Habit {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::NoConditions,
         Self::Conditions,
         Self::BareETags,
@@ -46,6 +48,7 @@ impl Habit {
         Self::NoDeleteConditions,
         Self::PlainIsTaken,
         Self::ConditionsTried,
+        Self::ChunkedDoubted,
     ];
 
     /// For `status` and metrics; `None`: as S3, or nothing that anybody needs to know.
@@ -59,7 +62,12 @@ impl Habit {
             Self::RangesIgnored => Some("ranges-ignored"),
             Self::OpaqueETags => Some("etags-are-no-md5"),
             Self::NoDeleteConditions => Some("no-conditional-deletes"),
-            Self::Conditions | Self::Md5ETags | Self::UnprovenSaid | Self::PlainIsTaken | Self::ConditionsTried => None,
+            Self::Conditions
+            | Self::Md5ETags
+            | Self::UnprovenSaid
+            | Self::PlainIsTaken
+            | Self::ConditionsTried
+            | Self::ChunkedDoubted => None,
         }
     }
 }

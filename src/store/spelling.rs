@@ -24,7 +24,8 @@ impl Store {
 
     /// As the list of parts has it: there the quotes belong to it for all stores.
     pub(super) fn spelled_in_body(&self, etag: &str) -> String {
-        match self.dialect().has(Habit::UpperETags) {
+        // What is no MD5 stays as it was told.
+        match self.dialect().has(Habit::UpperETags) && etag::is_md5(etag::bare(etag)) {
             true => etag.to_ascii_uppercase(),
             false => etag.to_owned(),
         }
@@ -42,14 +43,26 @@ impl Store {
     /// After a 412 to an ETag that was sent with or without its quotes: whether the object is the expected one all the
     /// same, so that another spelling is worth a try.
     pub(super) async fn respell(&self, key: &ObjectKey, version: Option<&str>, etag: &str, was_bare: bool) -> bool {
-        let same = self.head(key, version).await.is_ok_and(|found| found.etag == etag);
-        if !same {
+        let Ok(found) = self.head_part(key, version, None).await else {
             return false;
+        };
+        let Some(told) = found.e_tag.filter(|told| etag::canonical(told) == etag) else {
+            return false;
+        };
+        // As this object has it: not all of a store's need be alike, where some came from another store.
+        let before = self.spelled(etag);
+        if etag::is_upper(&told) {
+            self.dialect().learn(Habit::UpperETags);
+        } else {
+            self.dialect().unlearn(Habit::UpperETags);
+        }
+        if self.spelled(etag) != before {
+            return true;
         }
         if was_bare {
-            // That was not it, or it is not so for all operations.
+            // That was not it, or it is not so for all operations: with its quotes again.
             self.dialect().unlearn(Habit::BareETags);
-            return false;
+            return true;
         }
         // Another thread may have learned it since this one asked.
         if self.dialect().learn(Habit::BareETags) {
@@ -104,10 +117,27 @@ impl Store {
         }
     }
 
+    /// The same after a refusal. One without a word may be of anybody on the way: the form is tried once more.
+    fn chunked_is_refused(&self, operation: &'static str, worded: bool) -> StoreError {
+        if !worded && self.dialect().learn(Habit::ChunkedDoubted) {
+            return StoreError::Learned {
+                operation,
+                what: "an aws-chunked body was refused without a word; it is sent once more".into(),
+            };
+        }
+        self.chunked_is_spoiled(operation)
+    }
+
     /// A body was taken.
     pub(super) fn took(&self, manner: Manner) {
-        if manner.framing == Framing::Plain {
-            self.dialect().learn(Habit::PlainIsTaken);
+        match manner.framing {
+            Framing::Plain => {
+                self.dialect().learn(Habit::PlainIsTaken);
+            }
+            Framing::Chunked if self.dialect().has(Habit::ChunkedDoubted) => {
+                self.dialect().unlearn(Habit::ChunkedDoubted);
+            }
+            Framing::Chunked | Framing::None => {}
         }
     }
 
@@ -121,19 +151,21 @@ impl Store {
     ) -> StoreError {
         if let (StoreError::Precondition { operation }, Condition::Match(etag)) = (&error, condition) {
             let operation = *operation;
-            return match self.respell(key, None, etag, manner.bare).await {
+            let respelled = self.respell(key, None, etag, manner.bare).await;
+            // Whoever writes looks at the key before the next try, and that one goes in the other spelling.
+            return match respelled && !manner.bare {
                 true => StoreError::Learned {
                     operation,
-                    what: "If-Match goes without quotes".into(),
+                    what: "If-Match wants its ETag in another spelling".into(),
                 },
                 false => error,
             };
         }
-        let Some(operation) = error.may_be_framing() else {
+        let Some((operation, worded)) = error.may_be_framing() else {
             return error;
         };
         match manner.framing {
-            Framing::Chunked => self.chunked_is_spoiled(operation),
+            Framing::Chunked => self.chunked_is_refused(operation, worded),
             // Plain bodies are refused as well: it was something else, and the next one may go in chunks again.
             Framing::Plain if !self.dialect().has(Habit::PlainIsTaken) => {
                 self.dialect().unlearn(Habit::Unchunked);
@@ -174,10 +206,10 @@ enum Framing {
 }
 
 impl StoreError {
-    /// The operation, where the form of the body may be what was refused.
-    fn may_be_framing(&self) -> Option<&'static str> {
+    /// The operation, where the form of the body may be what was refused, and whether the refusal has a word.
+    fn may_be_framing(&self) -> Option<(&'static str, bool)> {
         match self {
-            Self::Unsupported { operation, .. } => Some(operation),
+            Self::Unsupported { operation, code } => Some((*operation, code != "501")),
             Self::Refused {
                 operation,
                 status: 400,
@@ -194,8 +226,8 @@ impl StoreError {
                     | "UnsupportedArgument"
                     | "NotImplemented"
             )
-            .then_some(*operation),
-            Self::Denied { operation, code, .. } if code == "SignatureDoesNotMatch" => Some(operation),
+            .then_some((*operation, !code.is_empty())),
+            Self::Denied { operation, code, .. } if code == "SignatureDoesNotMatch" => Some((*operation, true)),
             _ => None,
         }
     }

@@ -220,7 +220,14 @@ impl Range {
             false => 0,
         };
         let begin = self.done - skip;
-        let mut body = store.get(from, self.part.offset + begin, length - begin).await?;
+        let mut body = match store.get(from, self.part.offset + begin, length - begin).await {
+            // It was found out just now, by this try to go on.
+            Err(StoreError::RangeIgnored { .. }) if whole => {
+                skip = self.done;
+                store.get(from, 0, length).await?
+            }
+            body => body?,
+        };
         while let Some(chunk) = body.next().await {
             let mut chunk = chunk?;
             activity.wait_for(&store.limits().download, chunk.len() as u64).await;

@@ -133,6 +133,22 @@ pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<
     }))
 }
 
+/// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
+#[must_use]
+pub fn is_of_one(lane: &Lane, control: &Control, archive_id: ArchiveId, error: &TransferError) -> bool {
+    if !matches!(error, TransferError::GaveUp { .. }) {
+        return error.is_of_one_object();
+    }
+    let Ok(store) = lane.store(archive_id) else {
+        return false;
+    };
+    let query = Query {
+        limit: 1,
+        ..Query::below(&store.target().prefix, &ListFrom::Start)
+    };
+    list(lane, control, archive_id, query).is_ok() && control.stopped().is_none()
+}
+
 /// Asks for a readable copy of an object in an archive class, unless it was asked for already.
 ///
 /// # Errors

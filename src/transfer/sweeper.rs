@@ -8,6 +8,9 @@ use super::{Control, Lane, TransferError, abort_upload};
 use crate::store::{Circle, ListedUpload, hash};
 use crate::types::{ArchiveId, Timestamp};
 
+/// Uploads that can't be aborted, before the rest is left for the next time: each may take 20 s.
+const MOST_FAILED: usize = 16;
+
 /// The uploads below an archive's prefix that are older than `age`.
 ///
 /// # Errors
@@ -37,12 +40,22 @@ pub fn sweep_uploads(
     age: Duration,
     live: &HashSet<String>,
 ) -> Result<usize, TransferError> {
-    let mut aborted = 0;
+    let (mut aborted, mut failed) = (0, 0);
     each_old(lane, control, archive_id, age, |upload| {
-        if !live.contains(upload.id.as_str()) {
-            tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
-            abort_upload(lane, archive_id, &upload.key, &upload.id)?;
-            aborted += 1;
+        if live.contains(upload.id.as_str()) {
+            return Ok(());
+        }
+        tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
+        match abort_upload(lane, archive_id, &upload.key, &upload.id) {
+            Ok(()) => aborted += 1,
+            // One that can't go keeps no other from going.
+            Err(error) => {
+                failed += 1;
+                if failed >= MOST_FAILED {
+                    return Err(error);
+                }
+                tracing::warn!(key = %upload.key, %error, "it can't be aborted");
+            }
         }
         Ok(())
     })?;

@@ -50,7 +50,7 @@ impl Default for Config {
             versioning: false,
             full_object_checksums: true,
             list_page: 1000,
-            uncounted: ".lhsm-s3-probe/".to_owned(),
+            uncounted: ".lhsm-s3-metadata/0x0:0x0:0x0".to_owned(),
         }
     }
 }
