@@ -289,6 +289,11 @@ pub enum Fault {
     UnknownAction(Fid),
     /// The changelog's records are gone before they were read.
     ForgetChanges,
+    /// These MDTs answer nobody from now on, all others do: who asks one about its files, or all of them by registering,
+    /// waits until it answers again.
+    Silent(Vec<u32>),
+    /// These MDTs have no room for new files from now on (ENOSPC), all others do.
+    Full(Vec<u32>),
 }
 
 /// To the coordinator.
@@ -296,7 +301,7 @@ pub enum Fault {
 pub enum Request {
     /// The file system's name.
     FsName,
-    /// `LL_IOC_HSM_CT_START`; the pipe's write end comes with it.
+    /// `LL_IOC_HSM_CT_START`; the pipe's write end comes with it. Answered 1 where a descriptor registers only once.
     Register {
         /// `lk_uid`
         uid: u32,
@@ -309,7 +314,7 @@ pub enum Request {
     },
     /// The same with `LK_FLG_STOP`.
     Unregister {
-        /// `lk_uid`
+        /// `lk_uid`; 0: all
         uid: u32,
         /// The node.
         client: String,
@@ -566,6 +571,8 @@ pub struct Counters {
     pub kernel_crashes: u64,
     /// Progress reports.
     pub progress: u64,
+    /// Those of them with a cookie that no action ever had: each is an error in a real MDS's log.
+    pub unknown_cookies: u64,
     /// Actions of a flood that are still to be written.
     pub flood_left: u64,
     /// Lines of the changelog that are kept.
