@@ -9,6 +9,7 @@
 pub mod action;
 pub mod cli;
 pub mod config;
+pub mod crowd;
 pub mod daemon;
 pub mod fleet;
 pub mod follow;
@@ -18,6 +19,7 @@ pub mod intake;
 pub mod jobs;
 pub mod journal;
 pub mod lustre;
+pub mod mdt;
 pub mod namespace;
 pub mod queue;
 pub mod rebind;

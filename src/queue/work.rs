@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Class;
+use super::{Class, Lanes};
 use crate::action::{ActionKey, Debt, Verb};
+use crate::mdt::Domain;
 use crate::transfer::{Control, Parts};
 use crate::types::ArchiveId;
 
@@ -74,6 +75,9 @@ pub struct AtWork {
     /// Since when.
     pub since: Instant,
     pub(super) control: Arc<Control>,
+    /// The MDT that the thread is counted for, as far as it was known when it took the action.
+    pub(super) domain: Domain,
+    pub(super) lanes: Lanes,
 }
 
 impl AtWork {
