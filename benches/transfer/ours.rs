@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lhsmtool_s3::action::{ActionKey, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 
 use lhsmtool_s3::journal::Journal;
+use lhsmtool_s3::mdt::Sequences;
 use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::transfer::Stop;
@@ -202,7 +203,7 @@ pub(crate) fn run(task: &Task) {
     });
     let queue = Arc::new(Queue::default());
     let tally = Arc::new(Tally::default());
-    let settler = Arc::new(Settler::start(1, &tally).unwrap());
+    let settler = Arc::new(Settler::new(Sequences::default(), 1, &tally));
     // A new one for each run: what a former run had in hand is not gone on with.
     let state = tempfile::tempdir_in(task.settings.parent().unwrap()).unwrap();
     let site = Site {
@@ -264,7 +265,7 @@ pub(crate) fn run(task: &Task) {
     }
     queue.close();
     crew.join();
-    settler.finish();
+    settler.finish(Duration::from_secs(60));
     println!("{seconds} {done} {}", peak_rss());
 }
 

@@ -1,17 +1,19 @@
 //! The stages behind the registration, and what ties them to the coordinator.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Signals, blocking};
-use crate::action::{FileSystem, Verdict};
+use crate::action::{FileSystem, Item, Verdict};
 use crate::config::Settings;
-use crate::intake::{Arrival, Heartbeat, Intake};
+use crate::crowd::Crowd;
+use crate::intake::{Arrival, Finder, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, Nudge, ReaderStats, Registrar};
+use crate::mdt::Domain;
 use crate::queue::{Class, Queue};
 use crate::store::Targets;
 use crate::transfer::Stop;
@@ -20,17 +22,30 @@ use crate::worker::{Crew, Settler, Site, Tally, Witnesses};
 
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+/// For each MDT.
 const SETTLERS: usize = 4;
+/// For the answers of all that waited. What an MDT does not take in that time stays in the journal.
+const LAST_ANSWERS: Duration = Duration::from_secs(20);
+/// Until those that are taken over are sorted by MDT as well as can be.
+const FIND: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+/// For the journal's last changes, where somebody holds it open.
+const LAST_CHANGES: Duration = Duration::from_secs(2);
 
 /// Everything behind the intake; it can run without a registration.
 pub(super) struct Stages {
     pub(super) queue: Arc<Queue>,
     settler: Arc<Settler>,
+    finder: Arc<Finder>,
     pub(super) site: Site,
     crew: Crew,
     arrivals: std::sync::mpsc::Sender<Vec<Arrival>>,
+    inlet: Inlet,
     intake: JoinHandle<()>,
 }
+
+/// The intake's door for threads that a dead MDT may hold: it is shut at the end, wherever they are.
+type Inlet = Arc<Mutex<Option<std::sync::mpsc::Sender<Vec<Arrival>>>>>;
 
 /// What ties the stages to the coordinator.
 pub(super) struct Registration {
@@ -85,9 +100,10 @@ impl Stages {
         witnesses: Witnesses,
         targets: &Targets,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(fs.sequences(), settings.threads, settings.restore_threads));
+        let finder = Arc::new(Finder::start(&fs)?);
         let tally = Arc::new(Tally::default());
-        let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
+        let settler = Arc::new(Settler::new(fs.sequences(), SETTLERS, &tally));
         let journal = Arc::new(Journal::open(&settings.state_dir, fs.name(), &settings.mount));
         let site = Site {
             fs,
@@ -109,6 +125,7 @@ impl Stages {
             Arc::clone(&queue),
             Arc::clone(&settler),
             Arc::clone(&site.journal),
+            Arc::clone(&finder),
             settings.heartbeat.waiting,
         );
         let intake = std::thread::Builder::new()
@@ -117,8 +134,10 @@ impl Stages {
         Ok(Self {
             queue,
             settler,
+            finder,
             site,
             crew,
+            inlet: Arc::new(Mutex::new(Some(arrivals.clone()))),
             arrivals,
             intake,
         })
@@ -141,32 +160,16 @@ impl Stages {
         tracing::info!(actions = items.len(), "taking over from a former daemon");
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
-        let (agent, arrivals, site) = (Arc::clone(agent), self.arrivals.clone(), self.site.clone());
-        let queue = Arc::clone(&self.queue);
-        std::thread::Builder::new().name("inherit".into()).spawn(move || {
-            for item in items {
-                let key = item.key();
-                // What is not taken over yet stays in the journal, for the next daemon.
-                if queue.is_parked() {
-                    return;
-                }
-                // A remove asks the coordinator only when it is done: what it gave up must not begin.
-                let arrivals_of_it = match site.fs.progress(key, Extent::EMPTY) {
-                    Err(error) if error.is_not_found() => {
-                        tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
-                        site.journal.ended(key);
-                        continue;
-                    }
-                    Err(error) if error.errno == libc::ECANCELED => {
-                        vec![Arrival::Inherited(agent.owe(item)), Arrival::Cancel(key)]
-                    }
-                    _ => vec![Arrival::Inherited(agent.owe(item))],
-                };
-                if arrivals.send(arrivals_of_it).is_err() {
-                    return;
-                }
-            }
-        })?;
+        let heir = Heir {
+            agent: Arc::clone(agent),
+            inlet: Arc::clone(&self.inlet),
+            site: self.site.clone(),
+            queue: Arc::clone(&self.queue),
+        };
+        let finder = Arc::clone(&self.finder);
+        std::thread::Builder::new()
+            .name("inherit".into())
+            .spawn(move || heir.sort(items, &finder))?;
         Ok(())
     }
 
@@ -216,21 +219,30 @@ impl Stages {
         let Self {
             queue,
             settler,
+            finder,
             site,
             crew,
             arrivals,
+            inlet,
             intake,
         } = self;
+        drop(finder);
+        drop(inlet.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(arrivals);
         if intake.join().is_err() {
             tracing::error!("the intake panicked");
         }
         answer_waiting(&queue, &settler);
         // Everybody who waits has an answer, also when a worker is stuck in a system call.
-        settler.finish();
+        settler.finish(LAST_ANSWERS);
         queue.close();
         if queue.wait_idle(Instant::now()) {
             crew.join();
+        } else {
+            let until = Instant::now() + LAST_CHANGES;
+            while site.journal.unwritten() > 0 && Instant::now() < until {
+                std::thread::park_timeout(LOOK);
+            }
         }
         tracing::info!(seconds = start.elapsed().as_secs_f64(), sums = ?site.tally.sums(), "stopped");
     }
@@ -244,6 +256,85 @@ impl Stages {
                 tracing::warn!("second signal");
                 self.queue.wait_idle(Instant::now())
             }
+        }
+    }
+}
+
+/// Who takes over what a former daemon had in hand: a thread for each MDT, for one that is dead answers nothing.
+#[derive(Clone)]
+struct Heir {
+    agent: Arc<Agent>,
+    inlet: Inlet,
+    site: Site,
+    queue: Arc<Queue>,
+}
+
+impl Heir {
+    fn sort(self, items: Vec<Item>, finder: &Finder) {
+        let until = Instant::now() + FIND;
+        let mut unknown: Vec<_> = items.iter().map(|item| item.fid).collect();
+        unknown.sort_unstable_by_key(|fid| fid.seq);
+        unknown.dedup_by_key(|fid| fid.seq);
+        loop {
+            unknown.retain(|fid| !finder.find(*fid));
+            if unknown.is_empty() || Instant::now() > until {
+                break;
+            }
+            std::thread::park_timeout(LOOK);
+        }
+        let sequences = self.site.fs.sequences();
+        let mut by_mdt: BTreeMap<Domain, Vec<Item>> = BTreeMap::new();
+        for item in items {
+            by_mdt.entry(sequences.domain(item.fid)).or_default().push(item);
+        }
+        let mut threads = Crowd::default();
+        for (domain, items) in by_mdt {
+            let name = domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0));
+            let (heir, rest) = (self.clone(), items.len());
+            if let Err(error) = threads.spawn(name, move || heir.take_over(items)) {
+                tracing::error!(%error, actions = rest, "left in the journal: no thread to take them over");
+            }
+        }
+    }
+
+    fn take_over(&self, items: Vec<Item>) {
+        for item in items {
+            let key = item.key();
+            // What is not taken over yet stays in the journal, for the next daemon.
+            if self.queue.is_parked() {
+                return;
+            }
+            // A remove asks the coordinator only when it is done: what it gave up must not begin.
+            let arrivals_of_it = match self.site.fs.progress(key, Extent::EMPTY) {
+                Err(error) if error.is_not_found() => {
+                    tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
+                    self.site.journal.ended(key);
+                    continue;
+                }
+                Err(error) if error.errno == libc::ECANCELED => {
+                    vec![Arrival::Inherited(self.agent.owe(item)), Arrival::Cancel(key)]
+                }
+                _ => vec![Arrival::Inherited(self.agent.owe(item))],
+            };
+            let inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*inlet {
+                Some(inlet) if !self.queue.is_parked() => {
+                    if let Err(lost) = inlet.send(arrivals_of_it) {
+                        return leave(lost.0);
+                    }
+                }
+                // A stop came while it was asked.
+                _ => return leave(arrivals_of_it),
+            }
+        }
+    }
+}
+
+/// To the journal, which has them.
+fn leave(arrivals: Vec<Arrival>) {
+    for arrival in arrivals {
+        if let Arrival::Inherited(debt) | Arrival::Owed(debt) = arrival {
+            debt.disown();
         }
     }
 }

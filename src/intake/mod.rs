@@ -3,12 +3,14 @@
 //! In: events of the pipe, through an unbounded channel, so that whoever reads the pipe never waits.
 //! Out: the queue filled, and answers for what will not run. One thread; it never blocks on Lustre or S3.
 
+mod finder;
 mod heartbeat;
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+pub use finder::Finder;
 pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
 
 use crate::action::{ActionKey, Debt, Kind, Verdict};
@@ -36,17 +38,25 @@ pub struct Intake {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
     journal: Arc<Journal>,
+    finder: Arc<Finder>,
     first_beat: Duration,
 }
 
 impl Intake {
     /// An intake for `queue`; an action that waits longer than `first_beat` is reported alive.
     #[must_use]
-    pub const fn new(queue: Arc<Queue>, settler: Arc<Settler>, journal: Arc<Journal>, first_beat: Duration) -> Self {
+    pub const fn new(
+        queue: Arc<Queue>,
+        settler: Arc<Settler>,
+        journal: Arc<Journal>,
+        finder: Arc<Finder>,
+        first_beat: Duration,
+    ) -> Self {
         Self {
             queue,
             settler,
             journal,
+            finder,
             first_beat,
         }
     }
@@ -86,6 +96,7 @@ impl Intake {
             self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL));
             return;
         }
+        self.finder.find(item.fid);
         let debt = Box::new(Recorded::new(debt, Arc::clone(&self.journal)));
         match self.queue.admit(debt, Instant::now() + first_beat) {
             Admission::Queued => {}

@@ -201,6 +201,7 @@ mod tests {
     use super::*;
     use crate::action::{Debt, FileSystem, HsmError};
     use crate::journal::Journal;
+    use crate::mdt::Sequences;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
     use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
@@ -315,7 +316,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (queue, tally) = (Arc::new(Queue::default()), Arc::new(Tally::default()));
-        let settler = Arc::new(Settler::start(1, &tally).unwrap());
+        let settler = Arc::new(Settler::new(Sequences::default(), 1, &tally));
         let site = Site {
             fs: Arc::new(Broken),
             journal: Arc::new(Journal::open(dir.path(), "lustre", Path::new("/mnt"))),
