@@ -24,6 +24,9 @@ use crate::worker::Sweeper;
 
 /// For a store's first answer; one that is silent is no reason not to start.
 const CHECK: Duration = Duration::from_secs(5);
+/// For an MDT's answer, in between as `keepalive` is.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 const REGISTER_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -116,6 +119,7 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
         tracing::info!("a dry run: nothing is registered");
         return Ok(());
     }
+    mount.remember_mdts(&settings.state_dir);
     let Outputs {
         witnesses,
         fifo,
@@ -238,7 +242,8 @@ async fn register(
     let mut pause = REGISTER_PAUSE;
     loop {
         let (mount, archives) = (Arc::clone(mount), archives.clone());
-        let source = match blocking(move || Agent::register(mount, archives)).await? {
+        let patience = settings.keepalive.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
+        let source = match blocking(move || Agent::register(mount, archives, patience)).await? {
             Ok(agent) => return Ok(Some(Arc::new(agent))),
             Err(error) => error,
         };

@@ -38,7 +38,7 @@ pub struct ReaderStats {
     pub messages: AtomicU64,
     /// Items for us.
     pub items: AtomicU64,
-    /// Messages for other archive ids or of other kinds.
+    /// Messages for other archive ids or file systems, or of other kinds.
     pub foreign: AtomicU64,
     /// Streams that were damaged.
     pub damaged: AtomicU64,
@@ -195,7 +195,11 @@ impl Source {
     fn message(&mut self, message: Message) {
         self.stats.messages.fetch_add(1, Ordering::Relaxed);
         match message {
-            Message::Actions { archive_id, items, .. } if archive_id.is_none_or(|id| self.agent.serves(id)) => {
+            Message::Actions {
+                fsname,
+                archive_id,
+                items,
+            } if self.is_ours(&fsname) && archive_id.is_none_or(|id| self.agent.serves(id)) => {
                 self.stats.items.fetch_add(items.len() as u64, Ordering::Relaxed);
                 let arrivals = items
                     .into_iter()
@@ -208,12 +212,18 @@ impl Source {
                     .collect();
                 self.send(arrivals);
             }
-            // Every copytool on a mount gets every message; another one serves these.
+            // Every copytool on a mount gets every message, and on clients of 2.10.0 to 2.10.3 those of other mounts, too;
+            // another one serves these.
             Message::Actions { .. } | Message::Foreign { .. } => {
                 self.stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
             Message::Shutdown => self.lose(Lost::Closed),
         }
+    }
+
+    /// Files of two file systems have the same FIDs.
+    fn is_ours(&self, fsname: &str) -> bool {
+        fsname == self.agent.mount().file_system_name()
     }
 
     fn send(&self, arrivals: Vec<Arrival>) {

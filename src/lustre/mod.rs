@@ -25,13 +25,14 @@ mod kuc;
 pub mod layout;
 mod library;
 mod mdts;
+mod memory;
 mod mount;
 mod registrar;
 mod request;
 pub mod wire;
 mod xattr;
 
-pub use agent::{Agent, AgentError, Coordinator};
+pub use agent::{Agent, AgentError, Coordinator, Probed};
 pub use changelog::{Change, ChangeRecord, Changelog};
 pub use import::{At, HsmStates, Imported, Mark};
 pub use kuc::ReaderStats;

@@ -2,14 +2,20 @@
 
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
-use super::mdts::Mdts;
+use super::mdts::{Answers, Mdts};
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
+use crate::mdt::{Domain, Sequences};
 use crate::types::{Extent, Extras, Fid, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
@@ -74,7 +80,7 @@ pub struct Mount {
     /// The name with the incarnation.
     identity: String,
     by_fid: PathBuf,
-    root: File,
+    root: Arc<File>,
     mdts: Mdts,
 }
 
@@ -114,14 +120,15 @@ impl Mount {
                 fsname.clone()
             }
         };
+        let root = Arc::new(root);
         Ok(Self {
+            mdts: Mdts::new(library.clone(), path.to_owned(), Arc::clone(&root)),
             library,
             path: path.to_owned(),
             fsname,
             identity,
             by_fid,
             root,
-            mdts: Mdts::new(),
         })
     }
 
@@ -142,6 +149,13 @@ impl Mount {
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Another descriptor of the root directory.
+    pub(super) fn reopen(&self) -> Result<OwnedFd, HsmError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(self.descriptor(), ".", flags, Mode::empty())
+            .map_err(|error| HsmError::new("openat", error as i32))
     }
 
     pub(super) fn by_fid(&self, fid: Fid) -> PathBuf {
@@ -202,18 +216,21 @@ impl Mount {
         }
     }
 
-    /// A FID on each MDT that can be reached, by the MDT's index.
-    pub(super) fn mdts(&self) -> Result<Vec<(u32, Fid)>, HsmError> {
-        self.mdts.fids(self)
+    /// Asks each MDT that can be reached whether its coordinator runs.
+    pub(super) fn ask_mdts(&self, patience: Duration) -> Answers {
+        self.mdts.ask(patience)
     }
 
-    pub(super) fn forget_mdt(&self, mdt: u32) {
-        self.mdts.forget(mdt);
+    /// Keeps in `state_dir` by what each MDT can be asked: nothing is then made on it at the next start.
+    pub fn remember_mdts(&self, state_dir: &Path) {
+        self.mdts
+            .remember(state_dir.join(format!("mdts-{}", self.fsname)), &self.identity);
     }
 
     /// The MDT of a file, -1 for any.
     pub(super) fn mdt_index(&self, fid: Fid) -> i32 {
-        self.library.mdt_index(self.descriptor(), fid).unwrap_or(-1)
+        let known = self.mdts.sequences().domain(fid).or_else(|| self.mdts.find(fid));
+        known.and_then(|mdt| i32::try_from(mdt.0).ok()).unwrap_or(-1)
     }
 
     /// What tells this mount from every other of the node, also from another mount of the same file system.
@@ -372,6 +389,14 @@ impl FileSystem for Mount {
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
         self.library
             .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
+    }
+
+    fn sequences(&self) -> Sequences {
+        self.mdts.sequences().clone()
+    }
+
+    fn find_mdt(&self, fid: Fid) -> Domain {
+        self.mdts.find(fid)
     }
 
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {

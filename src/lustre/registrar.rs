@@ -1,6 +1,6 @@
 //! Keeps the mount registered: the first registration, the keepalive that heals a silent loss, and a new
 //! pipe when the old one ended or can't be followed. A thread of its own, for all of these calls can
-//! block while some pipe of this node is full.
+//! block while some pipe of this node is full; and each call on one more, for one to a dead MDT comes back when that does.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
-use super::{Agent, AgentError, Coordinator};
+use super::{Agent, AgentError, Coordinator, Probed};
+use crate::action::HsmError;
+use crate::crowd::Call;
 use crate::intake::Arrival;
 use crate::types::ArchiveId;
 
@@ -20,8 +22,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Signs of a loss come by the thousand; one keepalive answers them all.
 const NUDGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// For a call, beside the time that its MDTs have to answer.
+const MARGIN: Duration = Duration::from_secs(2);
+
 /// Until the kernel has closed a pipe that was told to end.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
+/// It may still come.
+const NO_ANSWER: AgentError = AgentError::Call(HsmError::new("LL_IOC_HSM_CT_START", libc::ETIMEDOUT));
 
 #[derive(Debug)]
 pub(super) enum Notice {
@@ -81,7 +89,11 @@ impl Registrar {
             reader: None,
             pipes: 0,
             added: Vec::new(),
-            stopped: false,
+            away: Probed::default(),
+            held: false,
+            keeping: Call::new("keepalive"),
+            renewing: Call::new("registration"),
+            leaving: Call::new("leave"),
         };
         watch.read(pipe)?;
         let thread = std::thread::Builder::new()
@@ -124,8 +136,24 @@ struct Watch {
     pipes: u64,
     /// Archive ids that no registration had yet.
     added: Vec<ArchiveId>,
-    /// The coordinator, when last seen.
-    stopped: bool,
+    /// The coordinators, when last seen.
+    away: Probed,
+    /// A keepalive has not come back.
+    held: bool,
+    keeping: Call<Result<Coordinator, AgentError>>,
+    renewing: Call<Result<Pipe, AgentError>>,
+    leaving: Call<Result<(), HsmError>>,
+}
+
+/// What a keepalive leaves to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing, or nothing can be.
+    Yes,
+    /// Whether the coordinators know us was not asked.
+    Unasked,
+    /// They forgot us, or a new registration is due.
+    Due,
 }
 
 impl Watch {
@@ -160,9 +188,16 @@ impl Watch {
                     due = due.min(Instant::now() + NUDGE_PAUSE);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let known = self.keep_alive();
-                    // There was a sign of a loss, and this client does not ask the MDT a second time.
-                    if std::mem::take(&mut nudged) && !known && !self.register_again(inbox) {
+                    let nudged = std::mem::take(&mut nudged);
+                    let again = match self.keep_alive() {
+                        Known::Yes => false,
+                        // There was a sign of a loss, and this client does not ask the MDT a second time.
+                        Known::Unasked => nudged,
+                        Known::Due => true,
+                    };
+                    if again && !self.register_again(inbox) {
+                        // The pipe may have been in use until now.
+                        self.read_to_the_end(inbox);
                         return;
                     }
                     due = Instant::now() + self.keepalive;
@@ -193,10 +228,12 @@ impl Watch {
 
     /// Lets the kernel close the pipe and reads what is in it: an action that was sent is answered.
     fn read_to_the_end(&mut self, inbox: &Receiver<Notice>) {
-        if let Err(error) = self.agent.stop_messages() {
+        let until = Instant::now() + LAST_MESSAGES;
+        let agent = Arc::clone(&self.agent);
+        self.leaving.begin(move || agent.stop_messages());
+        if let Some(Err(error)) = self.leaving.answer(until) {
             tracing::debug!(%error, "the pipe was already gone");
         }
-        let until = Instant::now() + LAST_MESSAGES;
         loop {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Notice::Lost(number, _)) if number == self.pipes => return,
@@ -209,27 +246,53 @@ impl Watch {
         }
     }
 
-    /// `false`: whether the coordinator knows us was not asked.
-    fn keep_alive(&mut self) -> bool {
-        match self.agent.keep_alive() {
-            Ok(Coordinator::Stopped { mdt }) if !self.stopped => {
-                self.stopped = true;
+    fn keep_alive(&mut self) -> Known {
+        let agent = Arc::clone(&self.agent);
+        self.keeping.begin(move || agent.keep_alive());
+        let Some(answer) = self.keeping.answer(Instant::now() + self.agent.patience() + MARGIN) else {
+            if !std::mem::replace(&mut self.held, true) {
                 tracing::warn!(
-                    mdt,
-                    "an HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)"
+                    "the registration can't be confirmed: an MDT does not answer. Going on with those that do"
                 );
             }
-            Ok(Coordinator::Stopped { .. }) => {}
+            return Known::Yes;
+        };
+        self.held = false;
+        match answer {
+            Ok(Coordinator::Away(away)) => {
+                if away != self.away {
+                    tracing::warn!(
+                        "{}; waiting for it, and going on with the others",
+                        AgentError::Away(away.clone())
+                    );
+                }
+                self.away = away;
+                Known::Yes
+            }
             Ok(Coordinator::Running) => {
-                if std::mem::take(&mut self.stopped) {
-                    tracing::info!("the HSM coordinator runs again and knows us");
+                if std::mem::take(&mut self.away) != Probed::default() {
+                    tracing::info!("all HSM coordinators run again and know us");
+                }
+                if self.agent.is_due() { Known::Due } else { Known::Yes }
+            }
+            Ok(Coordinator::Unasked) => {
+                // One that was stopped has forgotten us.
+                let forgotten = std::mem::take(&mut self.away).stopped;
+                if forgotten.is_empty() {
+                    Known::Unasked
+                } else {
+                    Known::Due
                 }
             }
-            Ok(Coordinator::Unasked) => return false,
-            Err(AgentError::MountedAnew) => self.give_way(),
-            Err(error) => tracing::warn!(%error, "the registration could not be confirmed"),
+            Err(AgentError::MountedAnew) => {
+                self.give_way();
+                Known::Yes
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the registration could not be confirmed");
+                Known::Yes
+            }
         }
-        true
     }
 
     /// `false`: it is registered for that already.
@@ -254,7 +317,10 @@ impl Watch {
         let mut pause = FIRST_PAUSE;
         loop {
             // The old reader drains its pipe until the kernel closes it, which this does.
-            let error = match self.agent.register_again() {
+            let agent = Arc::clone(&self.agent);
+            self.renewing.begin(move || agent.register_again());
+            let answer = self.renewing.answer(Instant::now() + self.agent.patience() + MARGIN);
+            let error = match answer.unwrap_or(Err(NO_ANSWER)) {
                 Ok(pipe) => {
                     self.reader = None;
                     match self.read(pipe) {
