@@ -249,12 +249,12 @@ impl Stages {
 
     async fn idle_within(&self, limit: Duration, signals: &mut Signals) -> bool {
         let queue = Arc::clone(&self.queue);
-        let idle = blocking(move || queue.wait_idle(Instant::now() + limit));
+        let idle = blocking(move || queue.wait_done(Instant::now() + limit));
         tokio::select! {
             idle = idle => idle.unwrap_or(false),
             () = signals.wait() => {
                 tracing::warn!("second signal");
-                self.queue.wait_idle(Instant::now())
+                self.queue.wait_done(Instant::now())
             }
         }
     }
@@ -341,7 +341,19 @@ fn leave(arrivals: Vec<Arrival>) {
 
 /// Tells the coordinator at once, so that another mover gets what has not begun here.
 fn answer_waiting(queue: &Queue, settler: &Settler) {
+    let mut left = 0u64;
     for debt in queue.take_all_waiting() {
-        settler.settle(debt, Verdict::try_again(HsmErrno::ESHUTDOWN));
+        if queue.is_silent(debt.item().fid) {
+            left += 1;
+            debt.disown();
+        } else {
+            settler.settle(debt, Verdict::try_again(HsmErrno::ESHUTDOWN));
+        }
+    }
+    if left > 0 {
+        tracing::warn!(
+            actions = left,
+            "not answered, for their MDT does not answer; the next daemon takes them over"
+        );
     }
 }

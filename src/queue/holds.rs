@@ -38,11 +38,12 @@ impl Holds {
 
     /// Whether a thread may take an action of it.
     pub(super) fn allow(&self, domain: Domain, lanes: Lanes) -> bool {
-        if self.silent.contains(&domain) {
+        if self.is_silent(domain) {
             return false;
         }
         let threads = self.threads.get(index(lanes)).copied().unwrap_or(0);
-        self.seen.len() < 2 || threads < 2 || self.held(domain, lanes) < threads - (threads / 4).max(1)
+        let others = (threads / 4).max(if threads < 4 { 1 } else { 2 });
+        self.seen.len() < 2 || threads < 2 || self.held(domain, lanes) < threads - others
     }
 
     fn held(&self, domain: Domain, lanes: Lanes) -> usize {
@@ -69,6 +70,10 @@ impl Holds {
         } else {
             self.silent.remove(&domain)
         }
+    }
+
+    pub(super) fn is_silent(&self, domain: Domain) -> bool {
+        self.silent.contains(&domain)
     }
 
     /// Each MDT that had actions here, the threads that it has, and whether it answers.

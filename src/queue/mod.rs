@@ -297,11 +297,18 @@ impl Queue {
     /// An MDT does not answer: no more threads are given to it. Or it does again. `false`: that was known.
     pub fn set_silent(&self, domain: Domain, silent: bool) -> bool {
         let changed = self.lock().holds.set_silent(domain, silent);
-        if changed && !silent {
+        if changed {
             self.work.notify_all();
             self.restores.notify_all();
+            self.idle.notify_all();
         }
         changed
+    }
+
+    /// Whether the MDT that a file is on does not answer.
+    pub fn is_silent(&self, fid: Fid) -> bool {
+        let state = self.lock();
+        state.holds.is_silent(state.sequences.domain(fid))
     }
 
     /// Each MDT that had actions here, the worker threads that have one of it, and whether it answers.
@@ -378,9 +385,21 @@ impl Queue {
 
     /// Waits until nothing runs; `false` when `deadline` came first.
     pub fn wait_idle(&self, deadline: Instant) -> bool {
+        self.wait_until(deadline, |state| state.running.values().all(|n| *n == 0))
+    }
+
+    /// Waits until nothing runs but what a silent MDT holds; `false` when `deadline` came first.
+    pub fn wait_done(&self, deadline: Instant) -> bool {
+        self.wait_until(deadline, |state| {
+            let mut keys = state.at_work.keys();
+            keys.all(|key| state.holds.is_silent(state.sequences.domain(key.fid)))
+        })
+    }
+
+    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&State) -> bool) -> bool {
         let mut state = self.lock();
         loop {
-            if state.running.values().all(|n| *n == 0) {
+            if is_so(&state) {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -16,6 +16,7 @@ mod import;
 mod jobs;
 mod life;
 mod matrix;
+mod mdts;
 mod metrics;
 mod model;
 mod outputs;
