@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Library, Mount, ioctl, memory};
+use super::{Library, ioctl, memory};
 use crate::action::HsmError;
 use crate::crowd::Call;
 use crate::mdt::{Mdt, Sequences};
@@ -67,6 +67,8 @@ struct Shared {
     looked: AtomicBool,
     /// The MDT that the survey is about.
     at: AtomicU32,
+    /// When each took a report last.
+    proofs: Mutex<BTreeMap<Mdt, Instant>>,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,7 @@ impl Mdts {
                 known: Mutex::new(known),
                 looked: AtomicBool::new(false),
                 at: AtomicU32::new(0),
+                proofs: Mutex::default(),
             }),
             calls: Mutex::new(Calls {
                 survey: Call::new("mdt-survey"),
@@ -168,6 +171,22 @@ impl Mdts {
             let call = each.entry(mdt).or_insert_with(|| Call::new("mdt-probe"));
             call.begin(move || shared.ask(fid));
         }
+    }
+
+    /// The coordinator that has this FID took a report of an action of ours: it runs, and has not forgotten us.
+    pub(super) fn prove(&self, fid: Fid) {
+        if let Some(mdt) = self.shared.sequences.domain(fid) {
+            let mut proofs = self.shared.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+            proofs.insert(mdt, Instant::now());
+        }
+    }
+
+    /// Whether all did so lately.
+    pub(super) fn are_proved(&self, within: Duration) -> bool {
+        let known = self.shared.known();
+        let proofs = self.shared.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_proved = |mdt| proofs.get(mdt).is_some_and(|at| at.elapsed() < within);
+        known.fids.keys().all(is_proved)
     }
 
     /// Finds out where a file is.
@@ -247,9 +266,8 @@ impl Shared {
             self.look_at_files();
         }
         let learnt = self.sequences.unused_on(mdt);
-        if let Some(fid) = learnt
-            && !self.known().doubted.contains(&mdt)
-        {
+        let doubted = self.known().doubted.contains(&mdt);
+        if let Some(fid) = learnt.filter(|_| !doubted) {
             self.found(mdt, fid);
             return Ok(());
         }

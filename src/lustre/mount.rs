@@ -221,6 +221,11 @@ impl Mount {
         self.mdts.ask(patience)
     }
 
+    /// Whether every MDT took a report of an action lately.
+    pub(super) fn are_mdts_proved(&self, within: Duration) -> bool {
+        self.mdts.are_proved(within)
+    }
+
     /// Keeps in `state_dir` by what each MDT can be asked: nothing is then made on it at the next start.
     pub fn remember_mdts(&self, state_dir: &Path) {
         self.mdts
@@ -400,6 +405,8 @@ impl FileSystem for Mount {
     }
 
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {
-        ioctl::progress(self.descriptor(), key.fid, key.cookie, extent)
+        ioctl::progress(self.descriptor(), key.fid, key.cookie, extent)?;
+        self.mdts.prove(key.fid);
+        Ok(())
     }
 }

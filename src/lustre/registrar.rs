@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Signs of a loss come by the thousand; one keepalive answers them all.
 const NUDGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// What actions show is believed so many times before it is asked.
+const MOST_SKIPPED: u32 = 9;
 /// For a call, beside the time that its MDTs have to answer.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -90,6 +92,7 @@ impl Registrar {
             pipes: 0,
             added: Vec::new(),
             away: Probed::default(),
+            skipped: 0,
             held: false,
             keeping: Call::new("keepalive"),
             renewing: Call::new("registration"),
@@ -138,6 +141,8 @@ struct Watch {
     added: Vec<ArchiveId>,
     /// The coordinators, when last seen.
     away: Probed,
+    /// Keepalives that were not needed, one after the other.
+    skipped: u32,
     /// A keepalive has not come back.
     held: bool,
     keeping: Call<Result<Coordinator, AgentError>>,
@@ -189,6 +194,10 @@ impl Watch {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let nudged = std::mem::take(&mut nudged);
+                    if !nudged && self.is_proved() {
+                        due = Instant::now() + self.keepalive;
+                        continue;
+                    }
                     let again = match self.keep_alive() {
                         Known::Yes => false,
                         // There was a sign of a loss, and this client does not ask the MDT a second time.
@@ -244,6 +253,15 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Whether actions show that all is well: a coordinator that forgot us has forgotten them, too, and that is heard of.
+    fn is_proved(&mut self) -> bool {
+        let is_proved = self.skipped < MOST_SKIPPED
+            && self.away == Probed::default()
+            && self.agent.mount().are_mdts_proved(self.keepalive);
+        self.skipped = if is_proved { self.skipped + 1 } else { 0 };
+        is_proved
     }
 
     fn keep_alive(&mut self) -> Known {
