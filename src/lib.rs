@@ -25,6 +25,7 @@ pub mod recent;
 pub mod scrub;
 pub mod store;
 pub mod telemetry;
+pub mod thread;
 pub mod transfer;
 pub mod types;
 pub mod worker;
