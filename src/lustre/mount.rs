@@ -63,6 +63,26 @@ pub enum MountError {
         /// Why.
         source: std::io::Error,
     },
+    /// What tells it from a later file system of its name is not known: by another name it would take its own objects
+    /// for somebody else's.
+    #[error("the file system at '{}' can't be told from a later one of its name: its root's attribute {} can't be read \
+        or set ({source}). An MDT that does not answer, or a missing CAP_SYS_ADMIN; then try again", path.display(),
+        INCARNATION_XATTR.to_string_lossy())]
+    Identity {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: HsmError,
+    },
+}
+
+/// How a file system is told from a later one of its name, by an attribute of its root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identify {
+    /// Objects or records are written that name it: where it has no such attribute it gets one.
+    Make,
+    /// It is only looked at. Where it has none, or this user may not read it, nothing is known to be this file system's.
+    Find,
 }
 
 /// The mount point, open.
@@ -83,7 +103,7 @@ impl Mount {
     ///
     /// # Errors
     /// What is wrong with the path, and what to do.
-    pub fn open(library: Library, path: &Path) -> Result<Self, MountError> {
+    pub fn open(library: Library, path: &Path, identify: Identify) -> Result<Self, MountError> {
         // The library compares the path with the mount table letter by letter.
         let path = &path.canonicalize().map_err(|source| MountError::Open {
             path: path.to_owned(),
@@ -106,14 +126,12 @@ impl Mount {
             path: path.to_owned(),
             source,
         })?;
-        let identity = match incarnation(path) {
-            Ok(incarnation) => format!("{fsname}:{incarnation}"),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the file system can't be told from a later one of its \
-                    name: the attribute of its root can't be read or written");
-                fsname.clone()
-            }
-        };
+        let incarnation = incarnation(path, identify).map_err(|source| MountError::Identity {
+            path: path.to_owned(),
+            source,
+        })?;
+        // Without one it is the file system that no object or record names.
+        let identity = format!("{fsname}:{}", incarnation.unwrap_or_default());
         Ok(Self {
             library,
             path: path.to_owned(),
@@ -249,10 +267,16 @@ impl Mount {
 }
 
 /// The one that is there, else a new one; two that make one at the same time agree.
-fn incarnation(root: &Path) -> Result<String, HsmError> {
+fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmError> {
     let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-    if let Some(found) = xattr::get(root, INCARNATION_XATTR)? {
-        return Ok(text(found));
+    let found = match xattr::get(root, INCARNATION_XATTR) {
+        Err(error) if identify == Identify::Find && matches!(error.errno, libc::EPERM | libc::EACCES) => {
+            return Ok(None);
+        }
+        found => found?,
+    };
+    if found.is_some() || identify == Identify::Find {
+        return Ok(found.map(text));
     }
     let made = format!("{:016x}", fastrand::u64(..));
     match xattr::create(root, INCARNATION_XATTR, made.as_bytes()) {
@@ -260,7 +284,9 @@ fn incarnation(root: &Path) -> Result<String, HsmError> {
         made => made?,
     }
     let found = xattr::get(root, INCARNATION_XATTR)?;
-    found.map(text).ok_or(HsmError::new("lgetxattr", libc::ENODATA))
+    found
+        .map(|found| Some(text(found)))
+        .ok_or(HsmError::new("lgetxattr", libc::ENODATA))
 }
 
 /// What is at the mount point.
