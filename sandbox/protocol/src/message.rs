@@ -289,6 +289,9 @@ pub enum Fault {
     UnknownAction(Fid),
     /// The changelog's records are gone before they were read.
     ForgetChanges,
+    /// Whether the MDTs answer no copytool and no command: whoever asks waits, as in the kernel, until it is over. The
+    /// process that the sandbox is part of is answered.
+    Silence(bool),
 }
 
 /// To the coordinator.

@@ -48,6 +48,9 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
+        if !until_heard(shared, &connection) {
+            return;
+        }
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
         if let Some((_, before)) = deadly {
             if !before {
@@ -74,6 +77,25 @@ fn converse(shared: &Shared, mut connection: Connection) {
             return;
         }
     }
+}
+
+/// Waits while the MDTs are silent. `false`: who asked is gone.
+fn until_heard(shared: &Shared, connection: &Connection) -> bool {
+    let mut state = shared.lock();
+    if !state.faults.silent {
+        return true;
+    }
+    let Ok(peer) = connection.peer() else {
+        return false;
+    };
+    if peer == Pid::this().as_raw() {
+        return true;
+    }
+    while state.faults.silent && !state.stopping {
+        state = shared.wait(state, Duration::from_secs(3600));
+    }
+    drop(state);
+    Path::new(&format!("/proc/{peer}")).exists()
 }
 
 /// `LL_IOC_HSM_CT_START` wants CAP_SYS_ADMIN; not asked for where the sandbox has none itself.
