@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::action::{ActionKey, FileSystem, HsmError, Verb, Verdict};
 use crate::guard::guarded;
 use crate::queue::{Cancelled, Queue};
+use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::Extent;
 use crate::worker::Settler;
@@ -33,11 +33,10 @@ pub enum Pulse {
     Lost,
 }
 
-/// The running thread; dropping it stops and joins it.
+/// The running thread; dropping it stops it.
 #[derive(Debug)]
 pub struct Heartbeat {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
     sent: Arc<AtomicU64>,
 }
 
@@ -47,13 +46,14 @@ impl Heartbeat {
     /// # Errors
     /// The thread could not be made.
     pub fn start(
+        supervisor: &Supervisor,
         queue: Arc<Queue>,
         settler: Arc<Settler>,
         fs: Arc<dyn FileSystem>,
         options: HeartbeatOptions,
         pulse: impl Fn(Pulse) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (stop, stopped) = channel();
+        let (stop, stopped): (Sender<()>, _) = channel();
         let sent = Arc::new(AtomicU64::new(0));
         let beat = Beat {
             queue,
@@ -64,31 +64,19 @@ impl Heartbeat {
             sent: Arc::clone(&sent),
             reported: HashMap::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("heartbeat".into())
-            .spawn(move || beat.run(&stopped))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-            sent,
-        })
+        let thread = supervisor.serve("heartbeat", || drop(stop), move || beat.run(&stopped))?;
+        Ok(Self { thread, sent })
+    }
+
+    /// The thread.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 
     /// Reports sent so far.
     #[must_use]
     pub const fn sent(&self) -> &Arc<AtomicU64> {
         &self.sent
-    }
-}
-
-impl Drop for Heartbeat {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the heartbeat thread panicked");
-        }
     }
 }
 

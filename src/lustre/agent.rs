@@ -110,7 +110,13 @@ pub struct Agent {
     generation: AtomicU32,
     /// Whether answers reached the coordinator, as of the last one.
     heard: AtomicBool,
-    _lock: UnixListener,
+    _lock: Arc<MountLock>,
+}
+
+/// What keeps a second copytool of ours off a mount, for as long as any clone of it is there.
+#[derive(Debug)]
+pub struct MountLock {
+    _socket: UnixListener,
 }
 
 /// The library's handle of the registration.
@@ -145,12 +151,12 @@ impl Agent {
         Ok(Coordinator::Running)
     }
 
-    /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe.
+    /// Probes, registers for `archives` (never for "all") and widens the pipe. The mount is locked before anything else
+    /// of it is used.
     ///
     /// # Errors
     /// Why not; see [`AgentError::is_transient`].
-    pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>) -> Result<Self, AgentError> {
-        let lock = lock(&mount)?;
+    pub fn register(mount: Arc<Mount>, lock: Arc<MountLock>, archives: Vec<ArchiveId>) -> Result<Self, AgentError> {
         if let Coordinator::Stopped { mdt } = Self::probe(&mount)? {
             return Err(AgentError::Stopped { mdt });
         }
@@ -381,16 +387,22 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
-/// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
-/// and is the same from each path to this mount.
-fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
-    let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
-    let address = {
-        use std::os::linux::net::SocketAddrExt as _;
-        SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
-    };
-    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => AgentError::Occupied,
-        _ => AgentError::Lock(error),
-    })
+impl MountLock {
+    /// Takes it. An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
+    /// and is the same from each path to this mount.
+    ///
+    /// # Errors
+    /// Another copytool of ours has it, or the system gives none.
+    pub fn take(mount: &Mount) -> Result<Self, AgentError> {
+        let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
+        let address = {
+            use std::os::linux::net::SocketAddrExt as _;
+            SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
+        };
+        let socket = UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => AgentError::Occupied,
+            _ => AgentError::Lock(error),
+        })?;
+        Ok(Self { _socket: socket })
+    }
 }

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator};
 use crate::intake::Arrival;
+use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
 
 /// Between tries to register, doubled from the first to the last.
@@ -36,7 +36,7 @@ pub(super) enum Notice {
 #[derive(Debug)]
 pub struct Registrar {
     notices: Sender<Notice>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 /// Asks for a keepalive now, or for another registration.
@@ -63,6 +63,7 @@ impl Registrar {
     /// # Errors
     /// A thread could not be made, or the library has no pipe.
     pub fn start(
+        supervisor: &Supervisor,
         agent: Arc<Agent>,
         arrivals: Sender<Vec<Arrival>>,
         stats: Arc<ReaderStats>,
@@ -72,6 +73,7 @@ impl Registrar {
         let (notices, inbox) = channel();
         let pipe = agent.library_pipe().map_err(std::io::Error::other)?;
         let mut watch = Watch {
+            supervisor: supervisor.clone(),
             agent,
             arrivals,
             stats,
@@ -84,13 +86,12 @@ impl Registrar {
             stopped: false,
         };
         watch.read(pipe)?;
-        let thread = std::thread::Builder::new()
-            .name("registrar".into())
-            .spawn(move || watch.run(&inbox))?;
-        Ok(Self {
-            notices,
-            thread: Some(thread),
-        })
+        let stop = notices.clone();
+        let stop = move || {
+            let _gone = stop.send(Notice::Stop);
+        };
+        let thread = supervisor.serve("registrar", stop, move || watch.run(&inbox))?;
+        Ok(Self { notices, thread })
     }
 
     /// For whoever sees signs that the coordinator forgot us.
@@ -98,21 +99,15 @@ impl Registrar {
     pub fn nudge(&self) -> Nudge {
         Nudge(self.notices.clone())
     }
-}
 
-impl Drop for Registrar {
-    /// Stops reading; the agent unregisters with its last action.
-    fn drop(&mut self) {
-        let _gone = self.notices.send(Notice::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the registrar thread panicked");
-        }
+    /// The thread. At its end nothing is read any more; the agent unregisters with its last action.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 }
 
 struct Watch {
+    supervisor: Supervisor,
     agent: Arc<Agent>,
     arrivals: Sender<Vec<Arrival>>,
     stats: Arc<ReaderStats>,
@@ -135,6 +130,7 @@ impl Watch {
         let number = self.pipes;
         self.stats.registrations.fetch_add(1, Ordering::Relaxed);
         self.reader = Some(Reader::start(
+            &self.supervisor,
             Arc::clone(&self.agent),
             pipe,
             Arc::clone(&self.stats),

@@ -2,11 +2,12 @@
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::{Ended, Ending, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
 use crate::guard::guarded;
+use crate::thread::{Supervisor, Threads};
 use crate::transfer::Control;
 
 /// Gives the answer of an action that ran.
@@ -39,34 +40,36 @@ type Settlement = (Box<dyn Debt>, Verdict);
 /// worker with data to move does it.
 #[derive(Debug)]
 pub struct Settler {
-    queue: Mutex<Option<Sender<Settlement>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    queue: Arc<Mutex<Option<Sender<Settlement>>>>,
+    threads: Mutex<Threads>,
 }
 
 impl Settler {
-    /// Starts `threads` of them.
+    /// Starts `count` of them.
     ///
     /// # Errors
     /// A thread could not be made.
-    pub fn start(threads: usize, tally: &Arc<Tally>) -> std::io::Result<Self> {
+    pub fn start(supervisor: &Supervisor, count: usize, tally: &Arc<Tally>) -> std::io::Result<Self> {
         let (queue, work) = channel::<Settlement>();
-        let work = Arc::new(Mutex::new(work));
-        let threads = (0..threads)
-            .map(|n| {
-                let (work, tally) = (Arc::clone(&work), Arc::clone(tally));
-                std::thread::Builder::new().name(format!("settler-{n}")).spawn(move || {
-                    loop {
-                        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok((debt, verdict)) = next else {
-                            return;
-                        };
-                        drop(guarded(|| answer(debt, verdict, &tally)));
-                    }
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let (queue, work) = (Arc::new(Mutex::new(Some(queue))), Arc::new(Mutex::new(work)));
+        let closing = Arc::clone(&queue);
+        let mut threads = Threads::new(move || {
+            *closing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        });
+        for n in 0..count {
+            let (work, tally) = (Arc::clone(&work), Arc::clone(tally));
+            threads.add(supervisor, format!("settler-{n}"), move || {
+                loop {
+                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((debt, verdict)) = next else {
+                        return;
+                    };
+                    drop(guarded(|| answer(debt, verdict, &tally)));
+                }
+            })?;
+        }
         Ok(Self {
-            queue: Mutex::new(Some(queue)),
+            queue,
             threads: Mutex::new(threads),
         })
     }
@@ -81,15 +84,11 @@ impl Settler {
         }
     }
 
-    /// Returns when all have been answered; nothing is taken any more.
-    pub fn finish(&self) {
-        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a settler thread panicked");
-            }
-        }
+    /// Returns when all have been answered, or at the deadline; nothing is taken any more. `false`: some are not
+    /// answered.
+    pub fn finish(&self, deadline: Instant) -> bool {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.join(deadline)
     }
 }
 

@@ -28,5 +28,6 @@ mod scrub_many;
 mod service;
 mod surroundings;
 mod thaw;
+mod threads;
 mod transfer;
 mod traps;
