@@ -7,9 +7,9 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod action;
+pub mod call;
 pub mod cli;
 pub mod config;
-pub mod crowd;
 pub mod daemon;
 pub mod fleet;
 pub mod follow;
@@ -27,6 +27,7 @@ pub mod recent;
 pub mod scrub;
 pub mod store;
 pub mod telemetry;
+pub mod thread;
 pub mod transfer;
 pub mod types;
 pub mod worker;

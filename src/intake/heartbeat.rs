@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::action::{ActionKey, FileSystem, HsmError, Verb, Verdict};
-use crate::crowd::Crowd;
 use crate::guard::guarded;
 use crate::mdt::{Domain, domain_name};
 use crate::queue::{Cancelled, Queue};
+use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::Extent;
 use crate::worker::Settler;
@@ -43,11 +42,10 @@ pub enum Pulse {
     Lost,
 }
 
-/// The running threads; dropping it stops them, and joins those that a dead MDT does not hold.
+/// The running threads; dropping it stops them.
 #[derive(Debug)]
 pub struct Heartbeat {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
     sent: Arc<AtomicU64>,
 }
 
@@ -57,13 +55,14 @@ impl Heartbeat {
     /// # Errors
     /// The thread could not be made.
     pub fn start(
+        supervisor: &Supervisor,
         queue: Arc<Queue>,
         settler: Arc<Settler>,
         fs: Arc<dyn FileSystem>,
         options: HeartbeatOptions,
         pulse: impl Fn(Pulse) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        let (stop, stopped) = channel();
+        let (stop, stopped): (Sender<()>, _) = channel();
         let sent = Arc::new(AtomicU64::new(0));
         let watch = Watch {
             beat: Beat {
@@ -78,33 +77,21 @@ impl Heartbeat {
                 reported: HashMap::new(),
             },
             threads: BTreeMap::new(),
-            crowd: Crowd::default(),
+            supervisor: supervisor.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("heartbeat".into())
-            .spawn(move || watch.run(&stopped))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-            sent,
-        })
+        let thread = supervisor.serve("heartbeat", || drop(stop), move || watch.run(&stopped))?;
+        Ok(Self { thread, sent })
+    }
+
+    /// The thread that looks after the others.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 
     /// Reports sent so far.
     #[must_use]
     pub const fn sent(&self) -> &Arc<AtomicU64> {
         &self.sent
-    }
-}
-
-impl Drop for Heartbeat {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the heartbeat thread panicked");
-        }
     }
 }
 
@@ -116,13 +103,12 @@ struct Watch {
     /// What they are made of.
     beat: Beat,
     threads: BTreeMap<Domain, OneMdt>,
-    crowd: Crowd,
+    supervisor: Supervisor,
 }
 
 struct OneMdt {
     since: Since,
-    /// Dropped, it stops.
-    _stop: Sender<()>,
+    thread: Thread,
 }
 
 impl Watch {
@@ -142,21 +128,22 @@ impl Watch {
                 self.listen(*domain, &thread.since);
             }
         }
-        self.threads.clear();
-        let held = self.crowd.join(LAST_REPORT);
-        if !held.is_empty() {
-            tracing::warn!(?held, "these threads wait for an MDT; they end with the process");
+        let until = Instant::now() + LAST_REPORT;
+        self.threads.values_mut().for_each(|one| one.thread.stop());
+        for one in self.threads.values_mut() {
+            // One that a dead MDT holds is named at the end.
+            one.thread.join(until);
         }
     }
 
     fn start(&mut self, domain: Domain) {
-        let (stop, stopped) = channel();
+        let (stop, stopped): (Sender<()>, _) = channel();
         let since = Since::default();
         let beat = self.beat.of(domain, Arc::clone(&since));
         let name = domain.map_or_else(|| "heartbeat-?".to_owned(), |mdt| format!("heartbeat-{:x}", mdt.0));
         // Tried again in a moment.
-        match self.crowd.spawn(name, move || beat.run(&stopped)) {
-            Ok(()) => drop(self.threads.insert(domain, OneMdt { since, _stop: stop })),
+        match self.supervisor.serve(name, || drop(stop), move || beat.run(&stopped)) {
+            Ok(thread) => drop(self.threads.insert(domain, OneMdt { since, thread })),
             Err(error) => tracing::error!(%error, "no thread for the heartbeats of {}", domain_name(domain)),
         }
     }

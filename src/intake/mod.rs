@@ -30,6 +30,8 @@ pub enum Arrival {
     Inherited(Box<dyn Debt>),
     /// Stop the action of this key; needs no answer of its own.
     Cancel(ActionKey),
+    /// Nothing that comes after this is taken in.
+    Last,
 }
 
 /// The intake's side of the queue.
@@ -61,10 +63,13 @@ impl Intake {
         }
     }
 
-    /// Takes in all that comes, until every sender is gone.
+    /// Takes in all that comes, until the last: there may be senders that hang in a call and never go.
     pub fn run(&self, arrivals: &Receiver<Vec<Arrival>>) {
         while let Ok(message) = arrivals.recv() {
             for arrival in message {
+                if let Arrival::Last = arrival {
+                    return;
+                }
                 // A debt that is dropped on the way answers EIO; the others are taken in.
                 drop(guarded(|| self.take(arrival)));
             }
@@ -76,6 +81,7 @@ impl Intake {
             Arrival::Owed(debt) => self.admit(debt, self.first_beat),
             // Nobody has reported it alive for as long as no daemon ran.
             Arrival::Inherited(debt) => self.admit(debt, Duration::ZERO),
+            Arrival::Last => {}
             Arrival::Cancel(key) => match self.queue.cancel(key, Stop::Cancelled) {
                 Cancelled::Waiting(debt) => self.settler.settle(debt, Verdict::Cancelled),
                 Cancelled::Running => {

@@ -21,7 +21,7 @@ use super::debt::Action;
 use super::mount::Place;
 use super::{Mount, ioctl};
 use crate::action::{Debt, HsmError, Item};
-use crate::crowd::Call;
+use crate::call::Call;
 use crate::mdt::Mdt;
 use crate::types::ArchiveId;
 
@@ -150,7 +150,13 @@ pub struct Agent {
     /// For an MDT's answer.
     patience: Duration,
     kept: Mutex<Kept>,
-    _lock: UnixListener,
+    _lock: Arc<MountLock>,
+}
+
+/// What keeps a second copytool of ours off a mount, for as long as any clone of it is there.
+#[derive(Debug)]
+pub struct MountLock {
+    _socket: UnixListener,
 }
 
 /// Descriptors of the mount on which something was registered. Clients of 2.17.52 and later (LU-18238) let each do it once
@@ -191,13 +197,17 @@ impl Agent {
         }
     }
 
-    /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe. `patience`: for
-    /// the answer of an MDT, now and later.
+    /// Probes, registers for `archives` (never for "all") and widens the pipe. The mount is locked before anything else
+    /// of it is used. `patience`: for the answer of an MDT, now and later.
     ///
     /// # Errors
     /// Why not; see [`AgentError::is_transient`].
-    pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>, patience: Duration) -> Result<Self, AgentError> {
-        let lock = lock(&mount)?;
+    pub fn register(
+        mount: Arc<Mount>,
+        lock: Arc<MountLock>,
+        archives: Vec<ArchiveId>,
+        patience: Duration,
+    ) -> Result<Self, AgentError> {
         all_run(&mount, patience)?;
         // Where a copytool was killed the MDT still has its agent, and with it the list of archives: of a second
         // registration it takes nothing (mdt_hsm_cdt_agent.c).
@@ -240,7 +250,9 @@ impl Agent {
         let old = uid(self.generation.load(Ordering::Relaxed));
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
         // Before the new one is made: where closing one unregisters the mount, the new pipe would go, too.
-        self.kept().descriptors.clear();
+        // Which may take as long as an MDT does.
+        let former = std::mem::take(&mut self.kept().descriptors);
+        drop(former);
         // A pipe that the kernel has already forgotten is fine.
         if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
             tracing::debug!(%error, "the old pipe was already gone");
@@ -410,7 +422,8 @@ impl Drop for Agent {
         let generation = self.generation.load(Ordering::Relaxed);
         let kept = std::mem::take(&mut *self.kept());
         let mut call = Call::new("unregister");
-        call.begin(move || leave(&mount, &ct, generation, kept));
+        let supervisor = mount.supervisor();
+        call.begin(&supervisor, move || leave(&mount, &ct, generation, kept));
         if call.answer(Instant::now() + LEAVE).is_none() {
             tracing::warn!("an MDT does not answer: the coordinators are not told that this mount is served no more");
         }
@@ -477,18 +490,24 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
-/// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
-/// and is the same from each path to this mount.
-fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
-    let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
-    let address = {
-        use std::os::linux::net::SocketAddrExt as _;
-        SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
-    };
-    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => AgentError::Occupied,
-        _ => AgentError::Lock(error),
-    })
+impl MountLock {
+    /// Takes it. An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
+    /// and is the same from each path to this mount.
+    ///
+    /// # Errors
+    /// Another copytool of ours has it, or the system gives none.
+    pub fn take(mount: &Mount) -> Result<Self, AgentError> {
+        let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
+        let address = {
+            use std::os::linux::net::SocketAddrExt as _;
+            SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
+        };
+        let socket = UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => AgentError::Occupied,
+            _ => AgentError::Lock(error),
+        })?;
+        Ok(Self { _socket: socket })
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::{Library, ioctl, memory};
 use crate::action::HsmError;
-use crate::crowd::Call;
+use crate::call::Call;
 use crate::mdt::{Mdt, Sequences};
+use crate::thread::Supervisor;
 use crate::types::{Cookie, Extent, Fid};
 
 /// What newer clients say instead of a number of MDTs: the size of their table, at first (`ltd_tgts_size`).
@@ -128,17 +129,17 @@ impl Mdts {
 
     /// Asks each MDT that can be reached whether its coordinator runs, for `patience` at most. One that is away is left
     /// out: registering passes over it, too.
-    pub(super) fn ask(&self, patience: Duration) -> Answers {
+    pub(super) fn ask(&self, supervisor: &Supervisor, patience: Duration) -> Answers {
         let until = Instant::now() + patience;
         let mut answers = Answers::default();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let Calls { survey, each } = &mut *calls;
         // Those that are known are asked meanwhile.
         let shared = Arc::clone(&self.shared);
-        survey.begin(move || shared.survey());
+        survey.begin(supervisor, move || shared.survey());
         let fids = self.shared.known().fids.clone();
         let asked: Vec<_> = fids.keys().copied().collect();
-        self.begin(each, fids);
+        self.begin(supervisor, each, fids);
         match survey.answer(until) {
             Some(Ok(())) => {}
             Some(Err(error)) => answers.refused = Some(error),
@@ -147,7 +148,7 @@ impl Mdts {
         }
         let mut fids = self.shared.known().fids.clone();
         fids.retain(|mdt, _| !asked.contains(mdt));
-        self.begin(each, fids);
+        self.begin(supervisor, each, fids);
         for (mdt, call) in each.iter_mut() {
             match call.answer(until) {
                 Some(Ok(Said::Running)) => {}
@@ -159,17 +160,22 @@ impl Mdts {
                 None => answers.silent.push(*mdt),
             }
         }
-        each.retain(|_, call| call.out_for().is_some());
+        each.retain(|_, call| call.is_out());
         answers.silent.sort_unstable();
         answers.silent.dedup();
         answers
     }
 
-    fn begin(&self, each: &mut BTreeMap<Mdt, Call<Result<Said, HsmError>>>, fids: BTreeMap<Mdt, Fid>) {
+    fn begin(
+        &self,
+        supervisor: &Supervisor,
+        each: &mut BTreeMap<Mdt, Call<Result<Said, HsmError>>>,
+        fids: BTreeMap<Mdt, Fid>,
+    ) {
         for (mdt, fid) in fids {
             let shared = Arc::clone(&self.shared);
             let call = each.entry(mdt).or_insert_with(|| Call::new("mdt-probe"));
-            call.begin(move || shared.ask(fid));
+            call.begin(supervisor, move || shared.ask(fid));
         }
     }
 

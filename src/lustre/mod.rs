@@ -32,11 +32,11 @@ mod request;
 pub mod wire;
 mod xattr;
 
-pub use agent::{Agent, AgentError, Coordinator, Probed};
+pub use agent::{Agent, AgentError, Coordinator, MountLock, Probed};
 pub use changelog::{Change, ChangeRecord, Changelog};
 pub use import::{At, HsmStates, Imported, Mark};
 pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
-pub use mount::{MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
+pub use mount::{Identify, MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
 pub use registrar::{Nudge, Registrar};
 pub use request::UserAction;

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -16,6 +16,7 @@ use super::mdts::{Answers, Mdts};
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
 use crate::mdt::{Domain, Sequences};
+use crate::thread::Supervisor;
 use crate::types::{Extent, Extras, Fid, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
@@ -69,6 +70,26 @@ pub enum MountError {
         /// Why.
         source: std::io::Error,
     },
+    /// What tells it from a later file system of its name is not known: by another name it would take its own objects
+    /// for somebody else's.
+    #[error("the file system at '{}' can't be told from a later one of its name: its root's attribute {} can't be read \
+        or set ({source}). An MDT that does not answer, or a missing CAP_SYS_ADMIN; then try again", path.display(),
+        INCARNATION_XATTR.to_string_lossy())]
+    Identity {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: HsmError,
+    },
+}
+
+/// How a file system is told from a later one of its name, by an attribute of its root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identify {
+    /// Objects or records are written that name it: where it has no such attribute it gets one.
+    Make,
+    /// It is only looked at. Where it has none, or this user may not read it, nothing is known to be this file system's.
+    Find,
 }
 
 /// The mount point, open.
@@ -82,6 +103,8 @@ pub struct Mount {
     by_fid: PathBuf,
     root: Arc<File>,
     mdts: Mdts,
+    /// Of the daemon, where it is one's.
+    supervisor: OnceLock<Supervisor>,
 }
 
 impl Mount {
@@ -89,7 +112,7 @@ impl Mount {
     ///
     /// # Errors
     /// What is wrong with the path, and what to do.
-    pub fn open(library: Library, path: &Path) -> Result<Self, MountError> {
+    pub fn open(library: Library, path: &Path, identify: Identify) -> Result<Self, MountError> {
         // The library compares the path with the mount table letter by letter.
         let path = &path.canonicalize().map_err(|source| MountError::Open {
             path: path.to_owned(),
@@ -112,14 +135,12 @@ impl Mount {
             path: path.to_owned(),
             source,
         })?;
-        let identity = match incarnation(path) {
-            Ok(incarnation) => format!("{fsname}:{incarnation}"),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the file system can't be told from a later one of its \
-                    name: the attribute of its root can't be read or written");
-                fsname.clone()
-            }
-        };
+        let incarnation = incarnation(path, identify).map_err(|source| MountError::Identity {
+            path: path.to_owned(),
+            source,
+        })?;
+        // Without one it is the file system that no object or record names.
+        let identity = format!("{fsname}:{}", incarnation.unwrap_or_default());
         let root = Arc::new(root);
         Ok(Self {
             mdts: Mdts::new(library.clone(), path.to_owned(), Arc::clone(&root)),
@@ -129,6 +150,7 @@ impl Mount {
             identity,
             by_fid,
             root,
+            supervisor: OnceLock::new(),
         })
     }
 
@@ -218,7 +240,12 @@ impl Mount {
 
     /// Asks each MDT that can be reached whether its coordinator runs.
     pub(super) fn ask_mdts(&self, patience: Duration) -> Answers {
-        self.mdts.ask(patience)
+        self.mdts.ask(&self.supervisor(), patience)
+    }
+
+    /// Who makes the threads for calls that may not come back.
+    pub(super) fn supervisor(&self) -> Supervisor {
+        self.supervisor.get().cloned().unwrap_or_default()
     }
 
     /// Whether every MDT took a report of an action lately.
@@ -226,8 +253,10 @@ impl Mount {
         self.mdts.are_proved(within)
     }
 
-    /// Keeps in `state_dir` by what each MDT can be asked: nothing is then made on it at the next start.
-    pub fn remember_mdts(&self, state_dir: &Path) {
+    /// It is a daemon's: threads for calls that may not come back are made by `supervisor`, and by what each MDT can be
+    /// asked is kept in `state_dir`, so that nothing is made on it at the next start.
+    pub fn serve(&self, supervisor: &Supervisor, state_dir: &Path) {
+        self.supervisor.get_or_init(|| supervisor.clone());
         self.mdts
             .remember(state_dir.join(format!("mdts-{}", self.fsname)), &self.identity);
     }
@@ -271,10 +300,16 @@ impl Mount {
 }
 
 /// The one that is there, else a new one; two that make one at the same time agree.
-fn incarnation(root: &Path) -> Result<String, HsmError> {
+fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmError> {
     let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-    if let Some(found) = xattr::get(root, INCARNATION_XATTR)? {
-        return Ok(text(found));
+    let found = match xattr::get(root, INCARNATION_XATTR) {
+        Err(error) if identify == Identify::Find && matches!(error.errno, libc::EPERM | libc::EACCES) => {
+            return Ok(None);
+        }
+        found => found?,
+    };
+    if found.is_some() || identify == Identify::Find {
+        return Ok(found.map(text));
     }
     let made = format!("{:016x}", fastrand::u64(..));
     match xattr::create(root, INCARNATION_XATTR, made.as_bytes()) {
@@ -282,7 +317,9 @@ fn incarnation(root: &Path) -> Result<String, HsmError> {
         made => made?,
     }
     let found = xattr::get(root, INCARNATION_XATTR)?;
-    found.map(text).ok_or(HsmError::new("lgetxattr", libc::ENODATA))
+    found
+        .map(|found| Some(text(found)))
+        .ok_or(HsmError::new("lgetxattr", libc::ENODATA))
 }
 
 /// What is at the mount point.

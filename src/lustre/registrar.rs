@@ -3,17 +3,17 @@
 //! block while some pipe of this node is full; and each call on one more, for one to a dead MDT comes back when that does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator, Probed};
 use crate::action::HsmError;
-use crate::crowd::Call;
+use crate::call::Call;
 use crate::intake::Arrival;
+use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
 
 /// Between tries to register, doubled from the first to the last.
@@ -26,6 +26,9 @@ const NUDGE_PAUSE: Duration = Duration::from_millis(250);
 const MOST_SKIPPED: u32 = 9;
 /// For a call, beside the time that its MDTs have to answer.
 const MARGIN: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether all ends, while a call is out.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Until the kernel has closed a pipe that was told to end.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
@@ -46,7 +49,7 @@ pub(super) enum Notice {
 #[derive(Debug)]
 pub struct Registrar {
     notices: Sender<Notice>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 /// Asks for a keepalive now, or for another registration.
@@ -73,6 +76,7 @@ impl Registrar {
     /// # Errors
     /// A thread could not be made, or the library has no pipe.
     pub fn start(
+        supervisor: &Supervisor,
         agent: Arc<Agent>,
         arrivals: Sender<Vec<Arrival>>,
         stats: Arc<ReaderStats>,
@@ -82,6 +86,7 @@ impl Registrar {
         let (notices, inbox) = channel();
         let pipe = agent.library_pipe().map_err(std::io::Error::other)?;
         let mut watch = Watch {
+            supervisor: supervisor.clone(),
             agent,
             arrivals,
             stats,
@@ -93,19 +98,20 @@ impl Registrar {
             added: Vec::new(),
             away: Probed::default(),
             skipped: 0,
+            stopping: Arc::default(),
             held: false,
-            keeping: Call::new("keepalive"),
-            renewing: Call::new("registration"),
-            leaving: Call::new("leave"),
+            keeping: Call::new("registrar-keep"),
+            renewing: Call::new("registrar-new"),
+            leaving: Call::new("registrar-end"),
         };
         watch.read(pipe)?;
-        let thread = std::thread::Builder::new()
-            .name("registrar".into())
-            .spawn(move || watch.run(&inbox))?;
-        Ok(Self {
-            notices,
-            thread: Some(thread),
-        })
+        let (stop, stopping) = (notices.clone(), Arc::clone(&watch.stopping));
+        let stop = move || {
+            stopping.store(true, Ordering::Relaxed);
+            let _gone = stop.send(Notice::Stop);
+        };
+        let thread = supervisor.serve("registrar", stop, move || watch.run(&inbox))?;
+        Ok(Self { notices, thread })
     }
 
     /// For whoever sees signs that the coordinator forgot us.
@@ -113,21 +119,15 @@ impl Registrar {
     pub fn nudge(&self) -> Nudge {
         Nudge(self.notices.clone())
     }
-}
 
-impl Drop for Registrar {
-    /// Stops reading; the agent unregisters with its last action.
-    fn drop(&mut self) {
-        let _gone = self.notices.send(Notice::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the registrar thread panicked");
-        }
+    /// The thread. At its end nothing is read any more; the agent unregisters with its last action.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 }
 
 struct Watch {
+    supervisor: Supervisor,
     agent: Arc<Agent>,
     arrivals: Sender<Vec<Arrival>>,
     stats: Arc<ReaderStats>,
@@ -143,6 +143,8 @@ struct Watch {
     away: Probed,
     /// Keepalives that were not needed, one after the other.
     skipped: u32,
+    /// It is told to end.
+    stopping: Arc<AtomicBool>,
     /// A keepalive has not come back.
     held: bool,
     keeping: Call<Result<Coordinator, AgentError>>,
@@ -168,6 +170,7 @@ impl Watch {
         let number = self.pipes;
         self.stats.registrations.fetch_add(1, Ordering::Relaxed);
         self.reader = Some(Reader::start(
+            &self.supervisor,
             Arc::clone(&self.agent),
             pipe,
             Arc::clone(&self.stats),
@@ -239,7 +242,7 @@ impl Watch {
     fn read_to_the_end(&mut self, inbox: &Receiver<Notice>) {
         let until = Instant::now() + LAST_MESSAGES;
         let agent = Arc::clone(&self.agent);
-        self.leaving.begin(move || agent.stop_messages());
+        self.leaving.begin(&self.supervisor, move || agent.stop_messages());
         if let Some(Err(error)) = self.leaving.answer(until) {
             tracing::debug!(%error, "the pipe was already gone");
         }
@@ -266,9 +269,10 @@ impl Watch {
 
     fn keep_alive(&mut self) -> Known {
         let agent = Arc::clone(&self.agent);
-        self.keeping.begin(move || agent.keep_alive());
-        let Some(answer) = self.keeping.answer(Instant::now() + self.agent.patience() + MARGIN) else {
-            if !std::mem::replace(&mut self.held, true) {
+        self.keeping.begin(&self.supervisor, move || agent.keep_alive());
+        let until = Instant::now() + self.agent.patience() + MARGIN;
+        let Some(answer) = answer(&mut self.keeping, until, &self.stopping) else {
+            if !self.stopping.load(Ordering::Relaxed) && !std::mem::replace(&mut self.held, true) {
                 tracing::warn!(
                     "the registration can't be confirmed: an MDT does not answer. Going on with those that do"
                 );
@@ -336,8 +340,9 @@ impl Watch {
         loop {
             // The old reader drains its pipe until the kernel closes it, which this does.
             let agent = Arc::clone(&self.agent);
-            self.renewing.begin(move || agent.register_again());
-            let answer = self.renewing.answer(Instant::now() + self.agent.patience() + MARGIN);
+            self.renewing.begin(&self.supervisor, move || agent.register_again());
+            let until = Instant::now() + self.agent.patience() + MARGIN;
+            let answer = answer(&mut self.renewing, until, &self.stopping);
             let error = match answer.unwrap_or(Err(NO_ANSWER)) {
                 Ok(pipe) => {
                     self.reader = None;
@@ -372,6 +377,16 @@ impl Watch {
                 }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// What a call came back with; nobody waits for it when all ends.
+fn answer<T: Send + 'static>(call: &mut Call<T>, until: Instant, stopping: &AtomicBool) -> Option<T> {
+    loop {
+        let answer = call.answer(until.min(Instant::now() + LOOK));
+        if answer.is_some() || !call.is_out() || Instant::now() >= until || stopping.load(Ordering::Relaxed) {
+            return answer;
         }
     }
 }

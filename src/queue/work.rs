@@ -100,3 +100,58 @@ pub struct Depth {
     /// How long the oldest waiting action has waited.
     pub oldest: Option<Duration>,
 }
+
+impl Depth {
+    /// Waiting actions of all classes.
+    #[must_use]
+    pub fn all_waiting(&self) -> usize {
+        self.waiting.values().sum()
+    }
+
+    /// Running actions of all classes.
+    #[must_use]
+    pub fn all_running(&self) -> usize {
+        self.running.values().sum()
+    }
+}
+
+/// `archive 5 waiting, 2 running; remove 1 waiting, 0 running`
+impl std::fmt::Display for Depth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = |counts: &HashMap<Class, usize>, class| counts.get(&class).copied().unwrap_or(0);
+        let mut between = "";
+        for class in Class::ALL {
+            let (waiting, running) = (count(&self.waiting, class), count(&self.running, class));
+            if waiting + running > 0 {
+                write!(f, "{between}{} {waiting} waiting, {running} running", class.word())?;
+                between = "; ";
+            }
+        }
+        if between.is_empty() {
+            f.write_str("nothing")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_depth_reads_as_words() {
+        let mut depth = Depth::default();
+        assert_eq!(depth.to_string(), "nothing");
+        depth.waiting.insert(Class::Archive, 5);
+        depth.running.insert(Class::Archive, 2);
+        depth.running.insert(Class::Restore, 1);
+        // What once was is in the table with nothing.
+        depth.waiting.insert(Class::Remove, 0);
+        assert_eq!(
+            depth.to_string(),
+            "restore 0 waiting, 1 running; archive 5 waiting, 2 running"
+        );
+        assert_eq!((depth.all_waiting(), depth.all_running()), (5, 3));
+    }
+}

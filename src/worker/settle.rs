@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use super::{Ended, Ending, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
-use crate::crowd::Crowd;
 use crate::guard::guarded;
 use crate::mdt::{Domain, Sequences, domain_name};
+use crate::thread::{Supervisor, Thread};
 use crate::transfer::Control;
 
 /// Gives the answer of an action that ran.
@@ -41,24 +41,19 @@ type Settlement = (Box<dyn Debt>, Verdict);
 /// with data to move does it; and one MDT's answers never wait for another's.
 #[derive(Debug)]
 pub struct Settler {
+    supervisor: Supervisor,
     sequences: Sequences,
     tally: Arc<Tally>,
     /// For each MDT, at most.
     threads: usize,
     /// `None` after the end.
-    lines: Mutex<Option<Lines>>,
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    of: HashMap<Domain, Line>,
-    crowd: Crowd,
+    lines: Mutex<Option<HashMap<Domain, Line>>>,
 }
 
 #[derive(Debug, Default)]
 struct Line {
     work: Arc<Work>,
-    threads: usize,
+    threads: Vec<Thread>,
 }
 
 /// What one MDT is to be told.
@@ -79,12 +74,13 @@ struct Todo {
 impl Settler {
     /// With up to `threads` for each MDT; they are made when they are needed.
     #[must_use]
-    pub fn new(sequences: Sequences, threads: usize, tally: &Arc<Tally>) -> Self {
+    pub fn new(supervisor: &Supervisor, sequences: Sequences, threads: usize, tally: &Arc<Tally>) -> Self {
         Self {
+            supervisor: supervisor.clone(),
             sequences,
             tally: Arc::clone(tally),
             threads,
-            lines: Mutex::new(Some(Lines::default())),
+            lines: Mutex::new(Some(HashMap::new())),
         }
     }
 
@@ -97,43 +93,44 @@ impl Settler {
             debt.disown();
             return;
         };
-        let line = lines.of.entry(domain).or_default();
+        let line = lines.entry(domain).or_default();
         let mut todo = line.work.lock();
         todo.waiting.push_back((debt, verdict));
         let busy = todo.idle < todo.waiting.len();
         drop(todo);
         line.work.more.notify_one();
-        if busy && line.threads < self.threads {
-            let (work, tally) = (Arc::clone(&line.work), Arc::clone(&self.tally));
-            let name = format!("settler-{}", line.threads);
-            match lines.crowd.spawn(name, move || work.run(&tally)) {
-                Ok(()) => line.threads += 1,
+        if busy && line.threads.len() < self.threads {
+            let (work, closing, tally) = (Arc::clone(&line.work), Arc::clone(&line.work), Arc::clone(&self.tally));
+            let name = domain.map_or_else(|| "settler-?".to_owned(), |mdt| format!("settler-{:x}", mdt.0));
+            match self
+                .supervisor
+                .serve(name, move || closing.close(), move || work.run(&tally))
+            {
+                Ok(thread) => line.threads.push(thread),
                 // One thread is enough; without any it is tried again with the next answer.
                 Err(error) => tracing::error!(%error, "no thread for answers"),
             }
         }
     }
 
-    /// Returns when all have been answered, or after `within`: those that are left are of an MDT that does not answer.
-    /// They stay in the journal, for the next daemon. Nothing is taken any more.
-    pub fn finish(&self, within: Duration) {
+    /// Returns when all have been answered, or at the deadline; nothing is taken any more. `false`: some are not answered,
+    /// for their MDT does not answer. They stay in the journal, for the next daemon.
+    pub fn finish(&self, deadline: Instant) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Lines { of, crowd }) = lines else {
-            return;
-        };
-        for line in of.values() {
-            line.work.lock().closed = true;
-            line.work.more.notify_all();
+        let mut lines = lines.unwrap_or_default();
+        for line in lines.values_mut() {
+            line.threads.iter_mut().for_each(Thread::stop);
         }
-        let held = crowd.join(within);
-        if !held.is_empty() {
-            tracing::warn!(?held, "these threads wait for an MDT; they end with the process");
-        }
-        for (domain, line) in of {
+        let mut all = true;
+        for (domain, line) in &mut lines {
+            for thread in &mut line.threads {
+                all = thread.join(deadline) && all;
+            }
             // To drop one would be to answer it, which may not come back.
             let left: Vec<_> = line.work.lock().waiting.drain(..).collect();
             if !left.is_empty() {
-                let (mdt, actions) = (domain_name(domain), left.len());
+                all = false;
+                let (mdt, actions) = (domain_name(*domain), left.len());
                 tracing::warn!(
                     mdt,
                     actions,
@@ -142,12 +139,19 @@ impl Settler {
             }
             left.into_iter().for_each(|(debt, _)| debt.disown());
         }
+        all
     }
 }
 
 impl Work {
     fn lock(&self) -> MutexGuard<'_, Todo> {
         self.todo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is no more to come.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.more.notify_all();
     }
 
     fn run(&self, tally: &Tally) {
@@ -194,6 +198,7 @@ fn answer(debt: Box<dyn Debt>, verdict: Verdict, tally: &Tally) {
 mod tests {
     use std::fs::File;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
 
     use super::*;
     use crate::action::{Item, Kind, Verb};
@@ -259,7 +264,7 @@ mod tests {
     fn answers_to_a_dead_mdt_hold_up_no_other_and_are_left_to_the_journal_at_the_end() {
         let sequences = Sequences::default();
         (0..2).for_each(|mdt| sequences.learn(fid(u64::from(mdt)), Mdt(mdt)));
-        let settler = Settler::new(sequences, 2, &Arc::new(Tally::default()));
+        let settler = Settler::new(&Supervisor::default(), sequences, 2, &Arc::new(Tally::default()));
         let verdict = Verdict::Cancelled;
         let (to_one, one) = channel();
         let mut holds = Vec::new();
@@ -276,8 +281,11 @@ mod tests {
             assert_eq!(other.recv_timeout(PATIENCE), Ok("answered"));
         }
         // Each of the two threads has one in hand.
-        assert_eq!([one.recv_timeout(PATIENCE), one.recv_timeout(PATIENCE)], [Ok("waits"); 2]);
-        settler.finish(Duration::from_millis(100));
+        assert_eq!(
+            [one.recv_timeout(PATIENCE), one.recv_timeout(PATIENCE)],
+            [Ok("waits"); 2]
+        );
+        assert!(!settler.finish(Instant::now() + Duration::from_millis(100)));
         for _ in 0..8 {
             assert_eq!(one.recv_timeout(PATIENCE), Ok("disowned"));
         }

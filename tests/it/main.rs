@@ -29,5 +29,6 @@ mod scrub_many;
 mod service;
 mod surroundings;
 mod thaw;
+mod threads;
 mod transfer;
 mod traps;

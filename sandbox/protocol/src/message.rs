@@ -289,11 +289,14 @@ pub enum Fault {
     UnknownAction(Fid),
     /// The changelog's records are gone before they were read.
     ForgetChanges,
-    /// These MDTs answer nobody from now on, all others do: who asks one about its files, or all of them by registering,
-    /// waits until it answers again.
+    /// These MDTs answer no copytool and no command from now on, all others do: who asks one about its files, or all of
+    /// them by registering, waits until it answers again. The process that the sandbox is part of is answered.
     Silent(Vec<u32>),
     /// These MDTs have no room for new files from now on (ENOSPC), all others do.
     Full(Vec<u32>),
+    /// Whether the MDTs answer no copytool and no command: whoever asks waits, as in the kernel, until it is over. The
+    /// process that the sandbox is part of is answered.
+    Silence(bool),
 }
 
 /// To the coordinator.

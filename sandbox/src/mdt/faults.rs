@@ -19,6 +19,7 @@ pub(super) struct Faults {
     pub(super) read_errno: (i32, u32),
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
+    pub(super) silent: bool,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }
@@ -61,6 +62,7 @@ impl State {
                 self.faults.raw.push(message);
             }
             Fault::ForgetChanges => self.changelog.forget(),
+            Fault::Silence(silent) => self.faults.silent = silent,
             Fault::Restart => {
                 self.lost_volatiles = self.next_oid;
                 self.forget_started();

@@ -51,7 +51,7 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
-        if !heard(shared, &request, &connection) {
+        if !until_heard(shared, &connection) || !heard(shared, &request, &connection) {
             return;
         }
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
@@ -82,23 +82,45 @@ fn converse(shared: &Shared, mut connection: Connection) {
     }
 }
 
+/// Waits while the MDTs are silent. `false`: who asked is gone.
+fn until_heard(shared: &Shared, connection: &Connection) -> bool {
+    let mut state = shared.lock();
+    if !state.faults.silent {
+        return true;
+    }
+    let Ok(peer) = connection.peer() else {
+        return false;
+    };
+    if peer == Pid::this().as_raw() {
+        return true;
+    }
+    while state.faults.silent && !state.stopping {
+        state = shared.wait(state, SILENCE);
+    }
+    drop(state);
+    Path::new(&format!("/proc/{peer}")).exists()
+}
+
 /// Waits until all MDTs that a request is for answer. `false`: whoever asked is gone by then, or the sandbox ends.
 fn heard(shared: &Shared, request: &Request, connection: &Connection) -> bool {
-    let mut waited = false;
     let mut state = shared.lock();
+    if !state.is_silent_for(request) {
+        return true;
+    }
+    let Ok(peer) = connection.peer() else {
+        return false;
+    };
+    if peer == Pid::this().as_raw() {
+        return true;
+    }
     while state.is_silent_for(request) {
-        waited = true;
         if state.stopping {
             return false;
         }
         state = shared.wait(state, SILENCE);
     }
     drop(state);
-    // A signal that is none only asks whether there is such a process.
-    !waited
-        || connection
-            .peer()
-            .is_ok_and(|pid| kill(Pid::from_raw(pid), None).is_ok())
+    Path::new(&format!("/proc/{peer}")).exists()
 }
 
 /// `LL_IOC_HSM_CT_START` wants CAP_SYS_ADMIN; not asked for where the sandbox has none itself.

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Rows;
 use crate::cli::mds;
 use crate::config::Settings;
-use crate::lustre::{Agent, Library, LibraryError, Mount, Probed};
+use crate::lustre::{Agent, Identify, Library, LibraryError, Mount, Probed};
 
 /// A worker has two sockets and a file at a time, and some for the rest.
 const DESCRIPTORS_EACH: u64 = 8;
@@ -69,7 +69,7 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
         }
     };
     rows.pass("liblustreapi", settings.library.display().to_string());
-    let mount = match Mount::open(library, &settings.mount) {
+    let mount = match Mount::open(library, &settings.mount, Identify::Find) {
         Ok(mount) => mount,
         Err(error) => {
             return rows.fail(
@@ -79,7 +79,8 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
             );
         }
     };
-    let name = crate::action::FileSystem::name(&mount);
+    // Before the first daemon it has no more than a name.
+    let name = crate::action::FileSystem::name(&mount).trim_end_matches(':');
     rows.pass("mount", format!("'{}' is {name}", settings.mount.display()));
     if !nix::unistd::geteuid().is_root() {
         rows.warn(
