@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::bucket::Bucket;
 use super::{Site, SitePlan};
 use crate::config::Settings;
+use crate::lustre::Identify;
 use crate::namespace::{
     self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
     Report, Shared, Tree,
@@ -274,6 +275,7 @@ impl Plan<'_> {
                 bucket: self.from,
                 archive_id: self.archive_id,
                 directory: self.to,
+                identify: if self.dry_run { Identify::Find } else { Identify::Make },
             },
         )?;
         let checkpoint = self.checkpoint(settings)?;
