@@ -195,6 +195,15 @@ impl Mdts {
         known.fids.keys().all(is_proved)
     }
 
+    /// All that can be reached. Waits for them.
+    ///
+    /// # Errors
+    /// One is there and can't be asked.
+    pub(super) fn all(&self) -> Result<Vec<Mdt>, HsmError> {
+        self.shared.survey()?;
+        Ok(self.shared.known().fids.keys().copied().collect())
+    }
+
     /// Finds out where a file is.
     pub(super) fn find(&self, fid: Fid) -> Option<Mdt> {
         self.shared.find(fid)

@@ -15,7 +15,7 @@ use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
 use super::mdts::{Answers, Mdts};
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
-use crate::mdt::{Domain, Sequences};
+use crate::mdt::{Domain, Mdt, Sequences};
 use crate::thread::Supervisor;
 use crate::types::{Extent, Extras, Fid, Timestamp};
 
@@ -241,6 +241,11 @@ impl Mount {
     /// Asks each MDT that can be reached whether its coordinator runs.
     pub(super) fn ask_mdts(&self, patience: Duration) -> Answers {
         self.mdts.ask(&self.supervisor(), patience)
+    }
+
+    /// The MDTs that can be reached, for those who may wait for them.
+    pub(super) fn mdts(&self) -> Result<Vec<Mdt>, HsmError> {
+        self.mdts.all()
     }
 
     /// Who makes the threads for calls that may not come back.

@@ -225,7 +225,7 @@ mod tests {
         fn finish(self: Box<Self>, _: Verdict, _: u64) -> Result<(), HsmError> {
             if let Some(dead) = &self.dead {
                 self.answered.send("waits").unwrap();
-                drop(dead.recv());
+                let _closed = dead.recv();
             }
             self.answered.send("answered").unwrap();
             Ok(())

@@ -225,7 +225,7 @@ impl State {
                         action: Action::Archive,
                         fid,
                         dfid: fid,
-                        cookie: self.new_cookie(),
+                        cookie: self.new_cookie(fid),
                         data: &[],
                     }
                 })
