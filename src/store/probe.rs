@@ -3,22 +3,33 @@
 //! was seen to refuse. Tried with objects of our own, which are removed.
 
 use std::collections::HashMap;
-
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use super::{
-    COOKIE, Checksum, Condition, Conditions, Habit, ObjectKey, Payload, Proof, Prover, Store, StoreError, StoredPart,
-    Writer,
+    COOKIE, Checksum, Condition, Conditions, Habit, ListFrom, ObjectKey, Payload, Proof, Prover, Query, Store,
+    StoreError, StoredPart, Writer,
 };
-use crate::types::Fid;
+use crate::types::{Fid, Timestamp};
 
 /// What is written.
 const BODY: &[u8] = b"lhsmtool-s3 tries what the store does";
 /// Of no object.
 const OTHER: &str = "\"00000000000000000000000000000000\"";
+
+/// The file of these objects.
+const NOBODY: Fid = Fid { seq: 0, oid: 0, ver: 0 };
+/// Seconds.
+const LONGEST_TRIAL: i64 = 3600;
+
+/// What the keys of these objects begin with, and no other's.
+fn probes(prefix: &str) -> Option<String> {
+    let key = ObjectKey::sidecar(prefix, NOBODY, Writer(0)).ok()?;
+    let (name, _) = key.as_str().rsplit_once('.')?;
+    Some(format!("{name}."))
+}
 
 /// What was found of one condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -185,13 +196,43 @@ impl Store {
             found = Box::pin(self.tried_with_an_object()).await?;
         }
         self.remember(&found);
+        self.sweep_probes().await;
         Ok(found)
+    }
+
+    /// Takes away what processes left that were killed while they tried. No other process tries for so long.
+    async fn sweep_probes(&self) {
+        let Some(prefix) = probes(&self.target().prefix) else {
+            return;
+        };
+        let query = Query::below(&prefix, &ListFrom::Start);
+        let listed = match self.list(query).await {
+            Ok(page) => page.entries,
+            Err(error) => {
+                tracing::debug!(%error, "what was made to try the store before can't be listed");
+                return;
+            }
+        };
+        let before = Timestamp::now().seconds - LONGEST_TRIAL;
+        for entry in listed
+            .into_iter()
+            .filter(|entry| entry.modified.is_some_and(|at| at < before))
+        {
+            let key = String::from_utf8(entry.key)
+                .ok()
+                .and_then(|key| ObjectKey::new(key).ok());
+            let Some(key) = key else {
+                continue;
+            };
+            if let Err(error) = self.delete(&key, None, entry.etag.as_deref()).await {
+                tracing::debug!(%key, %error, "an object that was made to try the store could not be deleted");
+            }
+        }
     }
 
     async fn tried_with_an_object(&self) -> Result<Heeds, StoreError> {
         // Among the sidecars: what a killed process leaves is no file that an import would make.
-        let nobody = Fid { seq: 0, oid: 0, ver: 0 };
-        let key = ObjectKey::sidecar(&self.target().prefix, nobody, Writer::random());
+        let key = ObjectKey::sidecar(&self.target().prefix, NOBODY, Writer::random());
         let key = key.map_err(|error| StoreError::Refused {
             operation: "PutObject",
             status: 0,
@@ -356,5 +397,24 @@ impl Store {
     #[must_use]
     pub fn said_unproven(&self) -> bool {
         self.dialect().learn(Habit::UnprovenSaid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_swept_is_of_no_file() {
+        let probes = probes("lab/").unwrap();
+        assert_eq!(probes, "lab/.lhsm-s3-metadata/0x0:0x0:0x0.");
+        let fid = Fid {
+            seq: 0x2_0000_0401,
+            oid: 1,
+            ver: 0,
+        };
+        let of_a_file = ObjectKey::sidecar("lab/", fid, Writer(1)).unwrap();
+        assert!(!of_a_file.as_str().starts_with(&probes));
+        assert!(super::probes(&"x".repeat(2000)).is_none(), "never the whole bucket");
     }
 }

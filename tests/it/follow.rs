@@ -12,6 +12,9 @@ use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise};
 
 const EVERYTHING: &str = "delete,rename,attr";
 
+/// In the keys of objects that are of no file.
+const PROBES: &str = ".lhsm-s3-metadata/0x0:0x0:0x0.";
+
 impl Rig {
     fn write(&mut self, path: &str, content: &[u8]) {
         self.client
@@ -62,6 +65,8 @@ impl Rig {
     fn bucket(&self) -> BTreeMap<String, (Vec<u8>, String)> {
         let objects = self.store.objects(BUCKET).into_iter();
         objects
+            // What a daemon that was killed had made to try the store: a later one takes it away.
+            .filter(|object| !object.key.contains(PROBES))
             .map(|object| {
                 let body = self.store.object_body(BUCKET, &object.key).unwrap();
                 (object.key, (body, object.metadata["file-permissions"].clone()))
@@ -120,8 +125,8 @@ fn what_is_made_written_renamed_and_removed_is_so_in_the_bucket() {
     let before = rig.store.stats().count("PutObject");
     let line = rig.follow(&user, EVERYTHING);
     assert_eq!((count(&line, "archived"), count(&line, "scans")), (0, 0), "{line}");
-    // One probes how the store copies.
-    assert_eq!(rig.store.stats().count("PutObject"), before + 1);
+    // What tries how the store copies does not count.
+    assert_eq!(rig.store.stats().count("PutObject"), before);
 
     rig.write("a", b"anew");
     rig.rename("dir", "moved");

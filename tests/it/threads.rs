@@ -111,12 +111,12 @@ fn a_signal_ends_a_daemon_that_a_silent_mdt_holds_at_its_registration_and_the_wa
         .unwrap();
     until(|| rig.log().contains("can't register yet").then_some(()));
     rig.client.inject(Fault::Silence(true)).unwrap();
-    until_thread(pid_of(&daemon), "register");
+    until_thread(pid_of(&daemon), "mdt-probe");
     for _ in 0..10 {
         next(&systemd, "WATCHDOG=1");
     }
     // It is held still, not there for a moment.
-    until_thread(pid_of(&daemon), "register");
+    until_thread(pid_of(&daemon), "mdt-probe");
     signal(pid_of(&daemon), Signal::SIGTERM);
     next(&systemd, "STOPPING=1");
     assert!(code_of(&mut daemon) == Some(0), "{}", rig.log());
