@@ -241,6 +241,14 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError>;
 
+    /// Looks at a file whose archive was begun: whether its data is only in its archive. Where a remove ran since the
+    /// coordinator sent the archive the file no longer counts as one with a copy, and no later write would make it dirty:
+    /// that is put right, in archive `id`, before the first byte is read.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError>;
+
     /// What an archive says of a file beside its owner and times: extended attributes, layout, further names.
     ///
     /// # Errors

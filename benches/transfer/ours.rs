@@ -83,6 +83,9 @@ impl FileSystem for Directory {
     fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
         Ok(false)
     }
+    fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
+        Ok(false)
+    }
     fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
         Ok(Extras::default())
     }

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
+use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::Mdts;
 use super::{Library, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
-use crate::types::{Extent, Extras, Fid, Timestamp};
+use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
@@ -329,6 +329,19 @@ impl FileSystem for Mount {
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError> {
         let states = self.states(fid)?;
         Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
+    }
+
+    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
+        let states = self.states(fid)?;
+        // The coordinator sets EXISTS when it sends an archive; the end of a remove that was sent before takes it away.
+        if states & (HS_EXISTS | HS_RELEASED) == 0 {
+            tracing::info!(%fid, "a remove came between; EXISTS is set again");
+            let id = id.map_or(0, ArchiveId::get);
+            self.library
+                .change_hsm_states_in(&self.by_fid(fid), HS_EXISTS, 0, id)
+                .map_err(|error| self.unless_unmounted(error))?;
+        }
+        Ok(states & HS_RELEASED != 0)
     }
 
     fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError> {

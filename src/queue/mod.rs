@@ -189,11 +189,15 @@ impl Queue {
         Ok(())
     }
 
-    /// What waited for nothing behind an action that is done and not yet taken out: the file is now as it wants it. The
-    /// caller answers it.
+    /// Whether something waits behind an action that is done and not yet taken out, and wants the same of the file.
+    pub fn may_serve(&self, item: &Item) -> bool {
+        Class::of(item).is_some_and(|class| self.lock().served(item.key(), class, item.archive_id).next().is_some())
+    }
+
+    /// What waited for nothing behind such an action: the file is now as it wants it. The caller answers it.
     pub fn take_served(&self, item: &Item) -> Vec<Box<dyn Debt>> {
         match Class::of(item) {
-            Some(class) => self.lock().take_served(item.key(), class),
+            Some(class) => self.lock().take_served(item.key(), class, item.archive_id),
             None => Vec::new(),
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn archive(
     let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
         // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.
-        if site.fs.is_released(debt.item().fid)? {
+        if site.fs.prepare_archive(debt.item().fid, debt.item().archive_id)? {
             return Err(JobError::Released);
         }
         // The file is closed before the action ends: while somebody has it open nobody can release it.

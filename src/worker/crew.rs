@@ -133,12 +133,25 @@ impl Worker {
         // Its answer is given: nobody else's depends on what is told of it.
         drop(guarded(|| self.report(item, &ended, start)));
         // Before this one is taken out: once nothing runs the daemon may end, and with it who answers.
-        if ended.verdict == Verdict::Done {
+        if ended.verdict == Verdict::Done && self.serves_others(item) {
             for served in self.queue.take_served(item) {
                 self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
             }
         }
         Left::Nothing
+    }
+
+    /// Whether the file is as those behind a done action of it want it. It may have been changed since the answer, and
+    /// then they do it once more.
+    fn serves_others(&self, item: &Item) -> bool {
+        if !self.queue.may_serve(item) {
+            return false;
+        }
+        match item.kind {
+            Kind::Do(Verb::Archive) => self.site.fs.is_archived(item.fid).unwrap_or(false),
+            Kind::Do(Verb::Restore) => self.site.fs.is_released(item.fid).is_ok_and(|released| !released),
+            Kind::Do(Verb::Remove) | Kind::Cancel | Kind::Unknown(_) => false,
+        }
     }
 
     fn perform(&self, item: &Item, job: Job) -> Outcome {
@@ -235,6 +248,9 @@ mod tests {
             panic!("as asked")
         }
         fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
             panic!("as asked")
         }
         fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {

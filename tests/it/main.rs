@@ -15,6 +15,7 @@ mod hostile;
 mod import;
 mod jobs;
 mod life;
+mod live;
 mod matrix;
 mod metrics;
 mod model;
