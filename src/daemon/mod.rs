@@ -16,7 +16,7 @@ use self::reload::{Missing, Reloader};
 use self::stages::{Registration, Stages};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
-use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError};
+use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, Trace};
 use crate::store::{StartError, Targets};
 use crate::telemetry::{self, FifoUpdates, Link, MetricsServer, Pulse, Sources};
 use crate::types::ArchiveId;
@@ -235,10 +235,11 @@ async fn register(
     signals: &mut Signals,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
     let archives = ids(targets);
+    let trace = Trace::new(&settings.state_dir, mount.path());
     let mut pause = REGISTER_PAUSE;
     loop {
-        let (mount, archives) = (Arc::clone(mount), archives.clone());
-        let source = match blocking(move || Agent::register(mount, archives)).await? {
+        let (mount, archives, trace) = (Arc::clone(mount), archives.clone(), trace.clone());
+        let source = match blocking(move || Agent::register(mount, archives, trace)).await? {
             Ok(agent) => return Ok(Some(Arc::new(agent))),
             Err(error) => error,
         };

@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use super::bindings::hsm_copytool_private;
 use super::debt::Action;
 use super::mount::Place;
-use super::{Mount, ioctl};
+use super::{Mount, Trace, ioctl};
 use crate::action::{Debt, HsmError, Item};
 use crate::types::{ArchiveId, Cookie, Extent};
 
@@ -110,6 +110,7 @@ pub struct Agent {
     generation: AtomicU32,
     /// Whether answers reached the coordinator, as of the last one.
     heard: AtomicBool,
+    trace: Trace,
     _lock: UnixListener,
 }
 
@@ -145,12 +146,14 @@ impl Agent {
         Ok(Coordinator::Running)
     }
 
-    /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe.
+    /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe. `trace`: where what
+    /// this leaves in the kernel is noted, for whoever comes after a death.
     ///
     /// # Errors
     /// Why not; see [`AgentError::is_transient`].
-    pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>) -> Result<Self, AgentError> {
+    pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>, trace: Trace) -> Result<Self, AgentError> {
         let lock = lock(&mount)?;
+        trace.forget(&mount);
         if let Coordinator::Stopped { mdt } = Self::probe(&mount)? {
             return Err(AgentError::Stopped { mdt });
         }
@@ -164,6 +167,7 @@ impl Agent {
             .map(|id| i32::try_from(id.get()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
+        trace.leave(&[uid(0)]);
         let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
         let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
         let agent = Self {
@@ -172,6 +176,7 @@ impl Agent {
             archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
             heard: AtomicBool::new(true),
+            trace,
             _lock: lock,
         };
         let pipe = agent.library_pipe()?;
@@ -202,6 +207,7 @@ impl Agent {
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| AgentError::Pipe(e.into()))?;
         blocking(&write).map_err(AgentError::Pipe)?;
         widen(&read);
+        self.trace.leave(&[uid(0), uid(generation)]);
         ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives())?;
         self.generation.store(generation, Ordering::Relaxed);
         Ok(Pipe::Own(read))
@@ -328,7 +334,10 @@ impl Drop for Agent {
             tracing::warn!(%error, "could not drop the message pipe");
         }
         match self.mount.library().unregister(self.ct.0.as_ptr()) {
-            Ok(()) => tracing::info!("unregistered from the coordinator"),
+            Ok(()) => {
+                self.trace.wipe();
+                tracing::info!("unregistered from the coordinator");
+            }
             Err(error) => tracing::warn!(%error, "could not unregister"),
         }
     }
@@ -383,7 +392,7 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
 
 /// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
 /// and is the same from each path to this mount.
-fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
+pub(super) fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
     let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
     let address = {
         use std::os::linux::net::SocketAddrExt as _;

@@ -28,6 +28,7 @@ mod mdts;
 mod mount;
 mod registrar;
 mod request;
+mod trace;
 pub mod wire;
 mod xattr;
 
@@ -39,3 +40,4 @@ pub use library::{Library, LibraryError};
 pub use mount::{MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
 pub use registrar::{Nudge, Registrar};
 pub use request::UserAction;
+pub use trace::{Trace, forget_dead};

@@ -3,11 +3,18 @@
 use std::fs;
 
 use lhsm_sandbox::protocol::{Action, ActionState, Fid, Request, RequestInfo, states};
+use nix::sys::signal::Signal;
 
 use crate::import::count;
-use crate::rig::{BUCKET, PATIENCE, Rig};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, until};
 
 const CLEAN: u32 = states::EXISTS | states::ARCHIVED;
+
+fn kill(rig: &mut Rig) {
+    let mut daemon = rig.daemon.take().unwrap();
+    daemon.signal(Signal::SIGKILL).unwrap();
+    daemon.wait(PATIENCE).unwrap();
+}
 
 fn actions_of(rig: &mut Rig, fid: Fid) -> Vec<RequestInfo> {
     let mut actions = rig.client.actions().unwrap();
@@ -98,4 +105,94 @@ fn a_file_that_is_archived_and_not_watched_is_found_and_mended_by_scrub() {
     rig.archive(fid);
     assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), b"other data");
     assert_eq!(count(&rig.scrub(&[]), "unwatched"), 0);
+}
+
+/// A file of each of two MDTs, and a daemon that was just killed.
+fn killed_between_two_mdts() -> (Rig, Fid, Fid) {
+    let mut rig = Rig::with(Setup {
+        mdts: 2,
+        ..Setup::default()
+    });
+    let other = rig.mount().join("other");
+    rig.client.make_dir(&other, 1).unwrap();
+    let (first, second) = (rig.file("file", b"one"), rig.file("other/file", b"two"));
+    kill(&mut rig);
+    (rig, first, second)
+}
+
+#[test]
+fn what_a_second_mdt_sends_to_a_dead_daemons_node_is_delivered_to_nobody() {
+    // How the stand-in follows the kernel of 2.17.
+    let (mut rig, first, second) = killed_between_two_mdts();
+    let messages = rig.client.counters().unwrap().messages;
+    rig.client.request(Action::Archive, 1, &[first]).unwrap();
+    until(|| (rig.client.counters().unwrap().messages > messages).then_some(()));
+    let state = |rig: &mut Rig, fid| actions_of(rig, fid).first().map(|action| action.state);
+    assert_eq!(state(&mut rig, first), Some(ActionState::Waiting));
+    rig.client.request(Action::Archive, 1, &[second]).unwrap();
+    assert!(rig.client.wait_started(1, PATIENCE).unwrap());
+    assert_eq!(state(&mut rig, second), Some(ActionState::Started));
+    // Too late for this one.
+    rig.start();
+    assert_eq!(rig.settle(first).states, CLEAN);
+    assert_eq!(rig.client.pending().unwrap(), 1);
+    assert_eq!(state(&mut rig, second), Some(ActionState::Started));
+}
+
+#[test]
+fn after_a_kill_the_units_last_command_has_every_mdt_keep_its_actions_for_the_successor() {
+    let (mut rig, first, second) = killed_between_two_mdts();
+    let forgotten = rig.run(&["forget-agent"]);
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    assert!(rig.client.agents().unwrap().is_empty());
+    for fid in [first, second] {
+        rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    }
+    rig.start();
+    for fid in [first, second] {
+        assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    }
+    // With a living one it does nothing, and after an end in order neither.
+    assert!(rig.run(&["forget-agent"]).status.success());
+    assert_eq!(rig.client.agents().unwrap().len(), 1);
+    assert_eq!(rig.stop(), Some(0));
+    let again = rig.run(&["forget-agent"]);
+    assert!(again.status.success() && again.stderr.is_empty(), "{again:?}");
+    let left = fs::read_dir(rig.dir.path().join("state")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().starts_with("agent")),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_successor_has_every_mdt_forget_a_killed_daemon_before_it_registers() {
+    let (mut rig, first, second) = killed_between_two_mdts();
+    rig.start();
+    // The dead one's agent is listed until then.
+    until(|| (rig.log().matches("registered; serving").count() == 2).then_some(()));
+    for fid in [first, second] {
+        rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    }
+    for fid in [first, second] {
+        assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    }
+}
+
+#[test]
+fn a_daemon_in_the_background_has_somebody_who_has_it_forgotten_when_it_is_killed() {
+    let mut rig = Rig::without_daemon(Setup {
+        mdts: 2,
+        ..Setup::default()
+    });
+    let pid_file = rig.dir.path().join("pid");
+    let path = pid_file.display().to_string();
+    let log = fs::File::create(rig.log_path()).unwrap();
+    let started = rig.command(&["--daemon", "--pid-file", &path]).stderr(log).status();
+    assert!(started.unwrap().success(), "{}", rig.log());
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    let pid = until(|| fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    until(|| rig.client.agents().unwrap().is_empty().then_some(()));
 }

@@ -1,5 +1,6 @@
 //! Conversations: a thread for each connection.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -214,6 +215,7 @@ fn register(
         // "already registered": the MDT keeps the first list; the client's kernel has one pipe more.
         Some(agent) => {
             agent.pipes.push(pipe);
+            agent.dropped.clear();
             if !agent.known {
                 agent.known = true;
                 agent.archives = archives;
@@ -224,6 +226,7 @@ fn register(
             archives,
             pipes: vec![pipe],
             known: true,
+            dropped: BTreeSet::new(),
         }),
     }
     Ok(Reply::Ok(0))
@@ -236,6 +239,7 @@ impl State {
             if agent.client == client {
                 agent.pipes.retain(|pipe| pipe.uid != uid);
                 agent.known = false;
+                agent.dropped.clear();
             }
         }
         self.agents.retain(|agent| agent.known || !agent.pipes.is_empty());
