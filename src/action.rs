@@ -152,6 +152,15 @@ impl HsmError {
     }
 }
 
+/// Why the end of a restore did not count.
+#[derive(Debug)]
+pub enum Objection {
+    /// The coordinator said so: the action is over, or comes again.
+    Said(HsmError),
+    /// The answer got lost with all that was begun. The action can begin anew.
+    Unheard(Box<dyn Debt>, HsmError),
+}
+
 /// An action that the coordinator waits for. It must be ended, exactly once, by [`Debt::finish`];
 /// one that is dropped is answered EIO and logged as a defect.
 pub trait Debt: Send + fmt::Debug {
@@ -174,6 +183,15 @@ pub trait Debt: Send + fmt::Debug {
     /// The coordinator's objection: EBUSY (the file changed while it was archived), ENOENT (it gave the
     /// action up), ECANCELED. What was copied is then not the file's copy.
     fn finish(self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError>;
+
+    /// Ends a restore whose bytes are all in place; blocks, and asks for the same as [`Debt::finish`].
+    ///
+    /// # Errors
+    /// The coordinator's objection, or that nobody heard the answer: then the action is owed still, for somebody may wait
+    /// for the file.
+    fn complete(self: Box<Self>, copied: u64) -> Result<(), Objection> {
+        self.finish(Verdict::Done, copied).map_err(Objection::Said)
+    }
 
     /// Lets go of what was begun: the next [`Debt::begin`] begins anew. For an action that the coordinator sent again.
     fn renew(&mut self);

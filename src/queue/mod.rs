@@ -54,14 +54,17 @@ impl Queue {
             return Admission::Declined(debt);
         };
         let mut state = self.lock();
-        if state.live.contains_key(&key) {
-            if !state.is_ending(key) || state.again.contains_key(&key) {
-                match state.live.get_mut(&key) {
-                    Some(Entry::Running(Verb::Restore, control)) => control.stop(Stop::SentAgain),
-                    // It may have begun, and wait for a thaw.
-                    Some(Entry::Waiting(waiting)) => waiting.renew(),
-                    _ => {}
+        if let Some(entry) = state.live.get_mut(&key) {
+            let is_new = match entry {
+                Entry::Running(Verb::Restore, control) => !control.send_again(),
+                Entry::Running(_, control) => control.is_ending(),
+                // It may have begun, and wait for a thaw.
+                Entry::Waiting(waiting) => {
+                    waiting.renew();
+                    false
                 }
+            };
+            if !is_new || state.again.contains_key(&key) {
                 return Admission::Duplicate(debt);
             }
             state.again.insert(key, debt);
@@ -155,7 +158,7 @@ impl Queue {
     ///
     /// # Errors
     /// It was stopped meanwhile: it is the caller's to end.
-    pub fn defer(&self, debt: Box<dyn Debt>, until: Instant) -> Result<(), (Box<dyn Debt>, Stop)> {
+    pub fn defer(&self, mut debt: Box<dyn Debt>, until: Instant) -> Result<(), (Box<dyn Debt>, Stop)> {
         let key = debt.item().key();
         let Some(class) = Class::of(debt.item()) else {
             return Err((debt, Stop::Shutdown));
@@ -174,6 +177,11 @@ impl Queue {
         }
         *state.waiting.entry(class).or_default() += 1;
         state.at_work.remove(&key);
+        // It was sent again when it seemed to end.
+        let again = state.again.remove(&key);
+        if again.is_some() {
+            debt.renew();
+        }
         state.live.insert(key, Entry::Waiting(debt));
         let now = Instant::now();
         state.late_beats.insert(key, now);
@@ -182,6 +190,9 @@ impl Queue {
         let deferrals = state.deferrals.entry(key).or_default();
         *deferrals = deferrals.saturating_add(1);
         drop(state);
+        if let Some(again) = again {
+            again.disown();
+        }
         // Some sleep without an end: they must learn when to wake.
         self.work.notify_all();
         self.restores.notify_all();
@@ -220,11 +231,13 @@ impl Queue {
         let again = state.again.remove(&key);
         drop(state);
         next.into_iter().for_each(|class| self.wake_one(class));
-        if let Some(debt) = again
-            && let Admission::Duplicate(debt) | Admission::Declined(debt) = self.admit(debt, Instant::now())
-        {
-            // Another of its file came first: it is then like any that was sent twice.
-            debt.disown();
+        if let Some(mut debt) = again {
+            // The first run's answer took its entry of the journal along.
+            debt.renew();
+            if let Admission::Duplicate(debt) | Admission::Declined(debt) = self.admit(debt, Instant::now()) {
+                // Another of its file came first: it is then like any that was sent twice.
+                debt.disown();
+            }
         }
         self.idle.notify_all();
     }

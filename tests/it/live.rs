@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lhsm_sandbox::protocol::{Action, ActionState, Fid, Request, RequestInfo, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, Request, RequestInfo, states};
 use nix::sys::signal::Signal;
 
 use crate::import::count;
@@ -195,4 +195,39 @@ fn a_daemon_in_the_background_has_somebody_who_has_it_forgotten_when_it_is_kille
     let pid = until(|| fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     until(|| rig.client.agents().unwrap().is_empty().then_some(()));
+}
+
+/// A restore of a released file whose end the MDT takes only at the second time.
+fn restore_unheard() -> (Rig, Fid) {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"what was archived");
+    rig.archive(fid);
+    rig.release(fid);
+    // As the client answers while its MDT is away (2.17).
+    let errno = libc::EPERM;
+    rig.client.inject(Fault::EndErrno { errno, times: 1 }).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    (rig, fid)
+}
+
+#[test]
+fn a_restore_whose_end_was_not_heard_is_begun_anew() {
+    let (mut rig, fid) = restore_unheard();
+    assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    assert_eq!(rig.read("file"), b"what was archived");
+    let restore = actions_of(&mut rig, fid).pop().unwrap();
+    assert_eq!((restore.errval, restore.ends), (0, 1));
+    assert!(rig.log().contains("begun anew"), "{}", rig.log());
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_restore_whose_end_was_not_heard_is_done_when_its_mdt_sends_it_again() {
+    let (mut rig, fid) = restore_unheard();
+    until(|| rig.log().contains("begun anew").then_some(()));
+    rig.client.inject(Fault::Restart).unwrap();
+    assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    assert_eq!(rig.read("file"), b"what was archived");
+    assert_eq!(actions_of(&mut rig, fid).pop().unwrap().errval, 0);
+    assert_eq!(rig.stop(), Some(0));
 }
