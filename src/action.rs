@@ -267,6 +267,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError>;
 
+    /// Asks the coordinator once more for the archive of a file in archive `id`. `false`: it was not asked, for the file
+    /// needs none, or the coordinator ended that archive itself and knows of none that it owes.
+    ///
+    /// # Errors
+    /// EAGAIN: it is off. ENOENT when the file is gone.
+    fn ask_again(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError>;
+
     /// What an archive says of a file beside its owner and times: extended attributes, layout, further names.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::transfer::Stop;
 use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
-use lhsmtool_s3::worker::{Crew, Settler, Site, Tally, Witnesses};
+use lhsmtool_s3::worker::{Crew, Forgotten, OnForgotten, Settler, Site, Tally, Witnesses};
 
 use crate::sink;
 
@@ -84,6 +84,9 @@ impl FileSystem for Directory {
         Ok(false)
     }
     fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
+        Ok(false)
+    }
+    fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
         Ok(false)
     }
     fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
@@ -213,6 +216,7 @@ pub(crate) fn run(task: &Task) {
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
         witnesses: Witnesses::default(),
+        forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
     };
     let crew = Crew::start(
         settings.threads,

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Signals, blocking};
-use crate::action::{FileSystem, Verdict};
+use crate::action::{FileSystem, Kind, Verb, Verdict};
 use crate::config::Settings;
 use crate::intake::{Arrival, Heartbeat, Intake};
 use crate::journal::Journal;
@@ -16,11 +16,14 @@ use crate::queue::{Class, Queue};
 use crate::store::Targets;
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, Extent, HsmErrno};
-use crate::worker::{Crew, Settler, Site, Tally, Witnesses};
+use crate::worker::{Crew, Forgotten, Settler, Site, Tally, Witnesses};
 
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 const SETTLERS: usize = 4;
+/// Before an archive that was forgotten is asked for again.
+const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
+const FORGOTTEN_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Everything behind the intake; it can run without a registration.
 pub(super) struct Stages {
@@ -66,7 +69,7 @@ impl Registration {
         let heartbeat = Heartbeat::start(
             Arc::clone(&stages.queue),
             Arc::clone(&stages.settler),
-            Arc::clone(&stages.site.fs),
+            (Arc::clone(&stages.site.fs), Arc::clone(&stages.site.forgotten)),
             settings.heartbeat,
             move |_lost| nudge.nudge(),
         )?;
@@ -89,11 +92,16 @@ impl Stages {
         let tally = Arc::new(Tally::default());
         let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
         let journal = Arc::new(Journal::open(&settings.state_dir, fs.name(), &settings.mount));
+        let pause = settings
+            .heartbeat
+            .running
+            .clamp(FORGOTTEN_PAUSE, FORGOTTEN_LONGEST_PAUSE);
         let site = Site {
             fs,
             journal,
             tally,
             witnesses,
+            forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
         };
         let crew = Crew::start(
             settings.threads,
@@ -155,6 +163,9 @@ impl Stages {
                     Err(error) if error.is_not_found() => {
                         tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
                         site.journal.ended(key);
+                        if item.kind == Kind::Do(Verb::Archive) {
+                            site.forgotten.note(key, item.archive_id);
+                        }
                         continue;
                     }
                     Err(error) if error.errno == libc::ECANCELED => {

@@ -13,7 +13,7 @@ use crate::guard::guarded;
 use crate::queue::{Cancelled, Queue};
 use crate::transfer::Stop;
 use crate::types::Extent;
-use crate::worker::Settler;
+use crate::worker::{Forgotten, Settler};
 
 /// How often, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,14 +42,14 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts it. `pulse` is told of every sign that the coordinator forgot us.
+    /// Starts it. `forgotten` is told of archives that the coordinator forgot, `pulse` of every sign that it forgot us.
     ///
     /// # Errors
     /// The thread could not be made.
     pub fn start(
         queue: Arc<Queue>,
         settler: Arc<Settler>,
-        fs: Arc<dyn FileSystem>,
+        (fs, forgotten): (Arc<dyn FileSystem>, Arc<Forgotten>),
         options: HeartbeatOptions,
         pulse: impl Fn(Pulse) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -59,6 +59,7 @@ impl Heartbeat {
             queue,
             settler,
             fs,
+            forgotten,
             options,
             pulse: Box::new(pulse),
             sent: Arc::clone(&sent),
@@ -96,6 +97,7 @@ struct Beat {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
     fs: Arc<dyn FileSystem>,
+    forgotten: Arc<Forgotten>,
     options: HeartbeatOptions,
     pulse: Box<dyn Fn(Pulse) + Send>,
     sent: Arc<AtomicU64>,
@@ -173,8 +175,11 @@ impl Beat {
                     Some(Verb::Restore) => {
                         tracing::debug!(%fid, %cookie, "the coordinator forgot a restore; keeping it");
                     }
-                    Some(Verb::Archive | Verb::Remove) => {
+                    Some(verb @ (Verb::Archive | Verb::Remove)) => {
                         tracing::warn!(%fid, %cookie, "the coordinator forgot the action; dropping it");
+                        if verb == Verb::Archive {
+                            self.forgotten.note(key, self.queue.archive_of(key));
+                        }
                         self.end(key, Stop::Forgotten);
                     }
                     None => {}

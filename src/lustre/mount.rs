@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::Mdts;
-use super::{Library, ioctl, layout, xattr};
+use super::{Library, UserAction, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
 use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
 
@@ -342,6 +342,16 @@ impl FileSystem for Mount {
                 .map_err(|error| self.unless_unmounted(error))?;
         }
         Ok(states & HS_RELEASED != 0)
+    }
+
+    fn ask_again(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
+        // One that was stopped or restarted leaves the archive STARTED in its log; a cancel, a purge and a time-out of its
+        // own do not.
+        if !self.is_being_archived(fid)? || self.is_archived(fid)? {
+            return Ok(false);
+        }
+        self.request(UserAction::Archive, id, &[fid])?;
+        Ok(true)
     }
 
     fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError> {

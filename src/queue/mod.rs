@@ -22,7 +22,7 @@ use self::processors::Processors;
 use self::state::{Entry, Follower, State, Track};
 use crate::action::{ActionKey, Debt, Item, Verb};
 use crate::transfer::{Helpers, Parts, Stop};
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -284,6 +284,11 @@ impl Queue {
     /// The verb of a live action.
     pub fn verb(&self, key: ActionKey) -> Option<Verb> {
         self.lock().verb(key)
+    }
+
+    /// The archive of a live action.
+    pub fn archive_of(&self, key: ActionKey) -> Option<ArchiveId> {
+        self.lock().archive_of(key)
     }
 
     /// How much there is.

@@ -173,10 +173,11 @@ impl State {
             .map(|follower| follower.key)
     }
 
-    fn archive_of(&self, key: ActionKey) -> Option<ArchiveId> {
+    /// The archive that a live action is of.
+    pub(super) fn archive_of(&self, key: ActionKey) -> Option<ArchiveId> {
         match self.live.get(&key)? {
             Entry::Waiting(debt) => debt.item().archive_id,
-            Entry::Running(..) => None,
+            Entry::Running(..) => self.at_work.get(&key)?.archive_id,
         }
     }
 

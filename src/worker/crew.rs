@@ -130,6 +130,11 @@ impl Worker {
                 Err((debt, stop)) => settle::refuse(&control, debt, TransferError::Stopped(stop).into()),
             },
         };
+        let objection = match &ended.error {
+            Some(JobError::Hsm(error)) => Some(error),
+            _ => None,
+        };
+        self.site.forgotten.note_end(item, objection);
         // Its answer is given: nobody else's depends on what is told of it.
         drop(guarded(|| self.report(item, &ended, start)));
         // Before this one is taken out: once nothing runs the daemon may end, and with it who answers.
@@ -217,7 +222,7 @@ mod tests {
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
     use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
-    use crate::worker::{Tally, Witness, Witnesses};
+    use crate::worker::{Forgotten, OnForgotten, Tally, Witness, Witnesses};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -251,6 +256,9 @@ mod tests {
             panic!("as asked")
         }
         fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
             panic!("as asked")
         }
         fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
@@ -337,6 +345,7 @@ mod tests {
             journal: Arc::new(Journal::open(dir.path(), "lustre", Path::new("/mnt"))),
             tally: Arc::clone(&tally),
             witnesses: Witnesses::new(vec![Box::new(Broken)]),
+            forgotten: Arc::new(Forgotten::new(OnForgotten::Log, second)),
         };
         let crew = Crew::start(1, 0, &queue, &settler, &site, &Targets::default(), options).unwrap();
         let (answers, answered) = channel();

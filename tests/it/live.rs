@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, Request, RequestInfo, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, HsmControl, Request, RequestInfo, Tunable, states};
 use nix::sys::signal::Signal;
 
 use crate::import::count;
@@ -230,4 +230,72 @@ fn a_restore_whose_end_was_not_heard_is_done_when_its_mdt_sends_it_again() {
     assert_eq!(rig.read("file"), b"what was archived");
     assert_eq!(actions_of(&mut rig, fid).pop().unwrap().errval, 0);
     assert_eq!(rig.stop(), Some(0));
+}
+
+fn quick() -> Setup {
+    let usual = Setup::default();
+    Setup {
+        settings: format!(
+            "[lustre]\nkeepalive = '100ms'\nheartbeat = '100ms'\nprogress = '100ms'\n{}",
+            usual.settings
+        ),
+        ..usual
+    }
+}
+
+fn is_archived(rig: &mut Rig, fid: Fid) -> Option<()> {
+    (rig.client.state(fid).unwrap().states == CLEAN).then_some(())
+}
+
+#[test]
+fn an_archive_that_a_stopped_coordinator_forgot_is_asked_for_again_once() {
+    let mut rig = Rig::with(quick());
+    let (fid, done) = (rig.file("file", b"data"), rig.file("done", b"data"));
+    rig.archive(done);
+    let gate = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    rig.client.control(HsmControl::Shutdown).unwrap();
+    rig.client.control(HsmControl::Enabled).unwrap();
+    until(|| rig.log().contains("asked for again").then_some(()));
+    gate.release();
+    until(|| is_archived(&mut rig, fid));
+    let archives = actions_of(&mut rig, fid);
+    assert_eq!(archives.len(), 2, "{archives:?}");
+    assert_eq!(archives[1].state, ActionState::Succeed);
+    assert_eq!(actions_of(&mut rig, done).len(), 1);
+    assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), b"data");
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn what_was_purged_or_timed_out_is_not_asked_for_again() {
+    let mut rig = Rig::with(quick());
+    let fids: Vec<_> = (0..3).map(|n| rig.file(&format!("f{n}"), b"data")).collect();
+    let gate = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &fids[..1]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    rig.client.control(HsmControl::Purge).unwrap();
+    rig.settle(fids[0]);
+    rig.client.request(Action::Archive, 1, &fids[1..2]).unwrap();
+    assert!(rig.client.wait_started(1, PATIENCE).unwrap());
+    rig.client.set(Tunable::LoopPeriodMs, 10).unwrap();
+    rig.client.set(Tunable::ActiveRequestTimeoutMs, 1).unwrap();
+    rig.settle(fids[1]);
+    rig.client.set(Tunable::ActiveRequestTimeoutMs, 3_600_000).unwrap();
+    until(|| (rig.log().matches("the coordinator forgot the action").count() >= 1).then_some(()));
+    // One that comes after them, and is.
+    rig.client.request(Action::Archive, 1, &fids[2..]).unwrap();
+    assert!(rig.client.wait_started(1, PATIENCE).unwrap());
+    rig.client.inject(Fault::Restart).unwrap();
+    gate.release();
+    until(|| is_archived(&mut rig, fids[2]));
+    let asked: Vec<_> = fids.iter().map(|fid| actions_of(&mut rig, *fid)).collect();
+    let archives = |n: usize| {
+        asked[n]
+            .iter()
+            .filter(|action| action.action == Action::Archive)
+            .count()
+    };
+    assert_eq!([0, 1].map(archives), [1, 1], "{}", rig.log());
 }
