@@ -234,6 +234,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The failed call.
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError>;
 
+    /// The same for a file that is open, and leaves its ctime as it was: who looks for changed files by it must not take
+    /// one for changed that was copied.
+    ///
+    /// # Errors
+    /// The failed call.
+    fn set_map_quietly(&self, fid: Fid, file: &File, record: &[u8]) -> Result<(), HsmError>;
+
     /// Removes that record; absent is fine.
     ///
     /// # Errors

@@ -70,6 +70,9 @@ impl FileSystem for Directory {
         self.maps.lock().unwrap().insert(fid, record.to_vec());
         Ok(())
     }
+    fn set_map_quietly(&self, fid: Fid, _: &File, record: &[u8]) -> Result<(), HsmError> {
+        self.set_map(fid, record)
+    }
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         self.maps.lock().unwrap().remove(&fid);
         Ok(())

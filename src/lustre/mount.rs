@@ -1,7 +1,7 @@
 //! One mounted Lustre: its root, its by-FID directory, its xattrs.
 
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -248,6 +248,30 @@ impl Mount {
     }
 }
 
+/// Unless somebody else changed the file meanwhile: then the ctime is that one's.
+fn put_ctime_back(file: &File, before: &Metadata) {
+    use std::os::unix::fs::MetadataExt as _;
+    let without_ctime = |stat: &Metadata| {
+        (
+            (stat.mtime(), stat.mtime_nsec(), stat.len()),
+            (stat.mode(), stat.uid(), stat.gid(), stat.nlink()),
+        )
+    };
+    let (ctime, nanoseconds) = (before.ctime(), before.ctime_nsec());
+    let result = file.metadata().map_err(|error| HsmError::io("fstat", &error));
+    let result = result.and_then(|now| {
+        if without_ctime(&now) != without_ctime(before) || (now.ctime(), now.ctime_nsec()) == (ctime, nanoseconds) {
+            return Ok(());
+        }
+        let (atime, mtime) = ((now.atime(), now.atime_nsec()), (now.mtime(), now.mtime_nsec()));
+        ioctl::set_times(file.as_fd(), [atime, mtime, (ctime, nanoseconds)])
+    });
+    // Backups by ctime copy it once more.
+    if let Err(error) = result {
+        tracing::debug!(%error, "the ctime could not be put back");
+    }
+}
+
 /// The one that is there, else a new one; two that make one at the same time agree.
 fn incarnation(root: &Path) -> Result<String, HsmError> {
     let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
@@ -311,6 +335,13 @@ impl FileSystem for Mount {
 
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
         xattr::set(&self.by_fid(fid), MAP_XATTR, record).map_err(|error| self.unless_unmounted(error))
+    }
+
+    fn set_map_quietly(&self, fid: Fid, file: &File, record: &[u8]) -> Result<(), HsmError> {
+        let before = file.metadata().map_err(|error| HsmError::io("fstat", &error))?;
+        self.set_map(fid, record)?;
+        put_ctime_back(file, &before);
+        Ok(())
     }
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {

@@ -246,6 +246,9 @@ mod tests {
         fn set_map(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
             panic!("as asked")
         }
+        fn set_map_quietly(&self, _: Fid, _: &File, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
         fn clear_map(&self, _: Fid) -> Result<(), HsmError> {
             panic!("as asked")
         }
