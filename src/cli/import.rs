@@ -12,8 +12,10 @@ use super::{Site, SitePlan};
 use crate::config::Settings;
 use crate::namespace::{
     self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
-    Report, Shared, Tree,
+    Report, Shared, Tree, TreePath,
 };
+use crate::store::{ListFrom, ObjectKey, Query};
+use crate::transfer::{head, list};
 use crate::types::Timestamp;
 
 /// What to import, where to, and how.
@@ -22,7 +24,7 @@ pub struct ImportArgs {
     /// s3://BUCKET/PREFIX: what lies below PREFIX/ is imported
     #[arg(value_name = "S3-URL")]
     from: Bucket,
-    /// A directory of a mounted Lustre
+    /// A directory of a mounted Lustre, made if it is not there; or the name of a file, for one object
     #[arg(value_name = "DIR")]
     to: PathBuf,
     /// The archive id that the files get (default: those of the archive section with that bucket)
@@ -269,16 +271,19 @@ impl Plan<'_> {
             &SitePlan {
                 bucket: self.from,
                 archive_id: self.archive_id,
-                directory: self.to,
+                directory: nearest(self.to),
             },
         )?;
+        let place = self.place(&site, settings)?;
+        let directory = place.directory.as_path();
         let checkpoint = self.checkpoint(settings)?;
-        let tree = Tree::open(self.to).map_err(|error| format!("can't open '{}': {error}", self.to.display()))?;
+        let tree = Tree::open(directory).map_err(|error| format!("can't open '{}': {error}", directory.display()))?;
         let finishing = checkpoint.as_ref().map(|path| path.with_extension("directories"));
         let threads = self.run.threads.map_or(settings.threads, usize::from);
         let listers = site.lanes(settings, usize::from(self.run.listers))?;
         let makers = site.lanes(settings, threads)?;
         let input = match (self.inventory, self.keys_from) {
+            _ if place.one.is_some() => Input::One(self.from.prefix.trim_end_matches('/').to_owned()),
             (Some(manifest), _) => site.inventory(settings, manifest, self.from)?,
             (None, Some(keys)) => Input::Keys(keys.to_owned()),
             (None, None) => Input::List,
@@ -293,9 +298,10 @@ impl Plan<'_> {
         };
         let resumed = former.is_some();
         let shared = Shared {
-            target: site.below_mount(self.to)?,
+            target: site.below_mount(directory)?,
             archive_id: site.archive_id,
-            prefix: self.from.prefix.clone(),
+            prefix: place.prefix,
+            named: place.one,
             tree,
             filter: self.filter,
             defaults: self.defaults,
@@ -381,6 +387,48 @@ impl Plan<'_> {
         }
     }
 
+    /// Makes the directory if there is none. An object of just that key becomes a file of that name instead, as `--import`
+    /// of the reference has it.
+    fn place(&self, site: &Site, settings: &Settings) -> Result<Place, Box<dyn std::error::Error>> {
+        let below = |directory: &Path| Place {
+            directory: directory.to_owned(),
+            prefix: self.from.prefix.clone(),
+            one: None,
+        };
+        if self.to.symlink_metadata().is_ok() {
+            return Ok(below(self.to));
+        }
+        let made = |directory: &Path| {
+            if self.dry_run && !directory.is_dir() {
+                return Err(format!(
+                    "'{}' is not there, and a dry run makes nothing",
+                    directory.display()
+                ));
+            }
+            std::fs::create_dir_all(directory).map_err(|error| format!("can't make '{}': {error}", directory.display()))
+        };
+        let whole_bucket = self.inventory.is_some() || self.keys_from.is_some() || self.paths == Paths::Recorded;
+        if !whole_bucket
+            && is_one_object(site, settings, self.from)?
+            && let (Some(parent), Some(name)) = (self.to.parent(), self.to.file_name())
+        {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            made(parent)?;
+            let key = self.from.prefix.trim_end_matches('/');
+            return Ok(Place {
+                directory: parent.to_owned(),
+                prefix: key.rfind('/').map_or("", |at| key.get(..=at).unwrap_or("")).to_owned(),
+                one: Some(TreePath::recorded(name.as_encoded_bytes())?),
+            });
+        }
+        made(self.to)?;
+        Ok(below(self.to))
+    }
+
     fn checkpoint(&self, settings: &Settings) -> Result<Option<PathBuf>, String> {
         if self.dry_run {
             return Ok(None);
@@ -398,6 +446,40 @@ impl Plan<'_> {
         let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, self.command.as_bytes());
         Ok(Some(directory.join(format!("import-{sum:016x}.checkpoint"))))
     }
+}
+
+/// What an import fills.
+struct Place {
+    directory: PathBuf,
+    /// Before each key.
+    prefix: String,
+    /// The name of the one object that is meant.
+    one: Option<TreePath>,
+}
+
+/// The last that is there of a path.
+fn nearest(path: &Path) -> &Path {
+    let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
+    there.unwrap_or(Path::new("."))
+}
+
+/// Whether there is an object of just that key, and nothing below it.
+fn is_one_object(site: &Site, settings: &Settings, of: &Bucket) -> Result<bool, Box<dyn std::error::Error>> {
+    let (Ok(key), Some(lane)) = (
+        ObjectKey::new(of.prefix.trim_end_matches('/')),
+        site.lanes(settings, 1)?.pop(),
+    ) else {
+        return Ok(false);
+    };
+    // One that can't be looked at may be anything: then it is a directory, as before.
+    if head(&lane, &site.control, site.archive_id, &key, None).is_err() {
+        return Ok(false);
+    }
+    let query = Query {
+        limit: 1,
+        ..Query::below(&of.prefix, &ListFrom::Start)
+    };
+    Ok(list(&lane, &site.control, site.archive_id, query)?.entries.is_empty())
 }
 
 const WITH_TOTAL: &str = "{bar:30} {pos}/{len} {msg} ETA {eta}";

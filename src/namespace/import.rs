@@ -34,6 +34,8 @@ pub enum Input {
     Inventory(Box<Inventory>),
     /// By a file with a key on each line.
     Keys(PathBuf),
+    /// One object.
+    One(String),
 }
 
 /// An S3 Inventory.
@@ -155,7 +157,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
     };
     let prefix = match &input {
         Input::List => shared.prefix.clone(),
-        Input::Inventory(_) | Input::Keys(_) => String::new(),
+        Input::Inventory(_) | Input::Keys(_) | Input::One(_) => String::new(),
     };
     let (sender, receiver) = sync_channel(makers.len() * 2);
     let flow = Flow {
@@ -231,7 +233,7 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
 fn beginning(input: &Input) -> Vec<Open> {
     let whole = |after, end| Open { after, end };
     match input {
-        Input::List | Input::Keys(_) => vec![whole(None, None)],
+        Input::List | Input::Keys(_) | Input::One(_) => vec![whole(None, None)],
         // Rows of each data file are a range of their own.
         Input::Inventory(inventory) => (0..inventory.manifest.files.len())
             .map(|file| whole(Some(format!("{file:08}/")), Some(format!("{file:08}/~"))))
@@ -281,12 +283,13 @@ fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>)
             Work::List { range, after } => match input {
                 Input::List => list_range(flow, lane, range, after, sender).map_err(ImportError::List)?,
                 Input::Keys(path) => read_keys(flow, path, range, after, sender)?,
+                Input::One(key) => read_one(flow, key, range, after, sender),
                 Input::Inventory(inventory) => read_rows(flow, inventory, range, after, sender)?,
             },
             Work::Probe { range, middle } => match input {
                 Input::List => probe(flow, lane, range, &middle).map_err(ImportError::List)?,
                 // Rows are in no order of keys.
-                Input::Keys(_) | Input::Inventory(_) => return Ok(()),
+                Input::Keys(_) | Input::Inventory(_) | Input::One(_) => return Ok(()),
             },
         }
     }
@@ -397,6 +400,24 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What is known of an object before it was looked at.
+fn named(key: &[u8]) -> Entry {
+    Entry {
+        key: key.to_owned(),
+        size: 0,
+        etag: None,
+        modified: None,
+        class: None,
+    }
+}
+
+fn read_one(flow: &Flow<'_>, key: &str, range: u64, after: Option<String>, sender: &SyncSender<Batch>) {
+    let mut rows = Rows::new(flow, sender, range, String::new(), after.as_deref());
+    // One that is not pushed is done already.
+    let _done = rows.push(named(key.as_bytes()));
+    rows.flush(false);
+}
+
 fn read_keys(
     flow: &Flow<'_>,
     path: &Path,
@@ -417,14 +438,7 @@ fn read_keys(
         if key.is_empty() {
             continue;
         }
-        let entry = Entry {
-            key: key.to_owned(),
-            size: 0,
-            etag: None,
-            modified: None,
-            class: None,
-        };
-        if rows.push(entry).is_break() {
+        if rows.push(named(key)).is_break() {
             return Ok(());
         }
     }

@@ -334,3 +334,46 @@ fn an_archive_leaves_a_files_ctime_and_a_change_meanwhile_keeps_its_own() {
     until(|| (ctime(&rig, "file") != before).then_some(()));
     assert!(rig.client.xattr(fid, "trusted.lhsm_s3_restored").is_ok());
 }
+
+#[test]
+fn an_import_makes_the_directory_that_is_not_there() {
+    let mut rig = Rig::new();
+    rig.put("lab/a", b"1", &[]);
+    rig.put("lab/d/b", b"22", &[]);
+    rig.put("other", b"3", &[]);
+    let target = rig.mount().join("new/lab");
+    let line = crate::import::json(&rig.run(&[
+        "import",
+        &format!("s3://{BUCKET}/lab"),
+        &target.display().to_string(),
+        "--json",
+    ]));
+    assert_eq!(count(&line, "imported"), 2, "{line}");
+    let fid = rig.client.fid(&target.join("d/b")).unwrap();
+    assert_eq!(rig.restore("new/lab/d/b", fid), b"22");
+    let dry = rig.mount().join("dry");
+    let url = format!("s3://{BUCKET}/lab");
+    assert!(
+        !rig.run(&["import", &url, &dry.display().to_string(), "--dry-run"])
+            .status
+            .success()
+    );
+    assert!(!dry.exists());
+}
+
+#[test]
+fn an_import_of_one_object_makes_a_file_of_that_name_as_the_reference_does() {
+    let mut rig = Rig::new();
+    rig.put("lab/a", b"one object", &[]);
+    rig.put("lab/ab", b"another", &[]);
+    let target = rig.mount().join("here");
+    let output = rig.run(&["--archive", "1", "--import", "lab/a", &target.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    let fid = rig.client.fid(&target).unwrap();
+    assert_ne!(rig.client.state(fid).unwrap().states & states::RELEASED, 0);
+    assert_eq!(rig.restore("here", fid), b"one object");
+    // A second one is refused, and the file stays.
+    let output = rig.run(&["--archive", "1", "--import", "lab/ab", &target.display().to_string()]);
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(rig.read("here"), b"one object");
+}

@@ -58,6 +58,8 @@ pub struct Shared {
     pub archive_id: ArchiveId,
     /// Before each key.
     pub prefix: String,
+    /// The path of the one object that is meant, where it does not follow its key.
+    pub named: Option<TreePath>,
     /// Which are wanted.
     pub filter: Filter,
     /// What files get that objects don't tell.
@@ -207,7 +209,10 @@ impl<'a> Maker<'a> {
             return Ok(());
         }
         let refused = |reason: &dyn std::fmt::Display| Trouble::Refused(reason.to_string());
-        let path = TreePath::of_key(&entry.key, &shared.prefix);
+        let path = match &shared.named {
+            Some(named) => Ok(named.clone()),
+            None => TreePath::of_key(&entry.key, &shared.prefix),
+        };
         let text = std::str::from_utf8(&entry.key).map_err(|error| refused(&error))?;
         let path = match (shared.paths, path) {
             (Paths::Keys, path) => path.map_err(|refusal| refused(&refusal))?,
