@@ -148,7 +148,7 @@ pub(super) fn archive_of<'a>(
 /// The Lustre that a path is in.
 pub(super) fn open_mount(settings: &Settings, path: &Path) -> Result<Mount, Failure> {
     let library = Library::open(&settings.library)?;
-    Ok(Mount::around(library, path)?)
+    Ok(Mount::around(library, path)?.leaving_out(&settings.system_xattrs))
 }
 
 pub(super) fn runtime() -> std::io::Result<Arc<tokio::runtime::Runtime>> {

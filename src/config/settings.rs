@@ -48,6 +48,8 @@ pub struct Settings {
     pub keepalive: Duration,
     /// Reports to the coordinator.
     pub heartbeat: HeartbeatOptions,
+    /// Extended attributes that no object gets, though they look like users'.
+    pub system_xattrs: Vec<String>,
     /// What to do about archives that the coordinator forgot.
     pub forgotten: OnForgotten,
     /// Worker threads, each with one request at a time.
@@ -107,6 +109,9 @@ impl Settings {
             running: lustre.duration("progress", ms(100)..=DAY).unwrap_or(15 * SECOND),
             per_second: lustre.number("heartbeats_per_second", 1..=1_000_000).unwrap_or(2000),
         };
+        let system_xattrs = lustre
+            .strings("system_xattrs")
+            .unwrap_or_else(|| vec!["user.job".into()]);
         let forgotten = lustre
             .choice(
                 "forgotten",
@@ -198,6 +203,7 @@ impl Settings {
             state_dir: state_dir.into(),
             keepalive,
             heartbeat,
+            system_xattrs,
             forgotten,
             threads: usize::try_from(threads).ok()?,
             restore_threads: usize::try_from(restore_threads).ok()?,

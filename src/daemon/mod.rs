@@ -103,7 +103,8 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
     let library = Library::open(&settings.library)?;
-    let mount = Arc::new(Mount::open(library, &settings.mount)?);
+    let mount = Mount::open(library, &settings.mount)?;
+    let mount = Arc::new(mount.leaving_out(&settings.system_xattrs));
     let (targets, missing) = find_targets(settings, how).await?;
     tracing::info!(
         mount = %settings.mount.display(),

@@ -76,6 +76,8 @@ pub struct Mount {
     by_fid: PathBuf,
     root: File,
     mdts: Mdts,
+    /// Attributes that look like users' and are the system's.
+    left_out: Vec<String>,
 }
 
 impl Mount {
@@ -122,7 +124,20 @@ impl Mount {
             by_fid,
             root,
             mdts: Mdts::new(),
+            left_out: Vec::new(),
         })
+    }
+
+    /// With names of extended attributes that the system sets by itself, such as 2.17's `user.job`: objects don't get them.
+    #[must_use]
+    pub fn leaving_out(mut self, names: &[String]) -> Self {
+        self.left_out = names.to_vec();
+        self
+    }
+
+    /// Whether an extended attribute goes into objects.
+    pub(super) fn is_archived_xattr(&self, name: &[u8]) -> bool {
+        is_users_xattr(name) && !self.left_out.iter().any(|left_out| left_out.as_bytes() == name)
     }
 
     /// Where it is mounted.
@@ -390,7 +405,7 @@ impl FileSystem for Mount {
         use std::os::unix::fs::MetadataExt as _;
         let path = self.by_fid(fid);
         let mut extras = Extras {
-            xattrs: xattr::all(file.as_fd(), is_users_xattr)?,
+            xattrs: xattr::all(file.as_fd(), |name| self.is_archived_xattr(name))?,
             layout: xattr::get(&path, LAYOUT_XATTR).unwrap_or_default(),
             ..Extras::default()
         };

@@ -377,3 +377,36 @@ fn an_import_of_one_object_makes_a_file_of_that_name_as_the_reference_does() {
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(rig.read("here"), b"one object");
 }
+
+#[test]
+fn attributes_that_the_system_sets_by_itself_do_not_go_into_objects() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"data");
+    let path = rig.mount().join("file");
+    // Not every file system has them.
+    if xattr::set(&path, "user.job", b"dd.0").is_err() {
+        return;
+    }
+    xattr::set(&path, "user.own", b"x").unwrap();
+    rig.archive(fid);
+    let object = rig.store.objects(BUCKET).pop().unwrap();
+    let told = &object.metadata["lhsm-xattrs"];
+    assert!(told.contains("user.own") && !told.contains("user.job"), "{told}");
+}
+
+#[test]
+fn a_missing_bucket_is_eio_with_its_own_words() {
+    let mut rig = Rig::new();
+    let (fid, released) = (rig.file("file", b"data"), rig.file("released", b"data"));
+    rig.archive(released);
+    rig.release(released);
+    rig.store.faults().fail("PutObject", 404, "NoSuchBucket", 1);
+    assert_eq!(rig.act(Action::Archive, fid).states, states::EXISTS);
+    rig.store.faults().fail("GetObject", 404, "NoSuchBucket", 1);
+    assert_ne!(rig.act(Action::Restore, released).states & states::RELEASED, 0);
+    for fid in [fid, released] {
+        assert_eq!(actions_of(&mut rig, fid).pop().unwrap().errval, libc::EIO);
+    }
+    assert!(rig.log().contains("the bucket does not exist"), "{}", rig.log());
+    assert_eq!(rig.restore("released", released), b"data");
+}
