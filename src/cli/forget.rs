@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use clap::Args;
 
 use crate::config::Settings;
-use crate::lustre::{Library, Mount, Trace, forget_dead};
+use crate::lustre::{AgentError, Library, Mount, Trace, forget_dead, other_tool};
 
 /// Whose death.
 #[derive(Debug, Args)]
@@ -18,6 +18,9 @@ pub struct ForgetArgs {
     /// Wait for the end of standard input before: whoever holds it is the daemon
     #[arg(long)]
     wait: bool,
+    /// Instead: fail if another program serves the mount as a copytool. Before a start, by who may look at all processes
+    #[arg(long, conflicts_with = "wait")]
+    others: bool,
 }
 
 impl ForgetArgs {
@@ -30,6 +33,12 @@ impl ForgetArgs {
             std::io::stdin().read_to_end(&mut Vec::new())?;
         }
         let mount = Mount::open(Library::open(&settings.library)?, &settings.mount)?;
+        if self.others {
+            return match other_tool(&mount).filter(|_| settings.heeds_other_tools) {
+                Some(other) => Err(AgentError::OtherTool(other).into()),
+                None => Ok(()),
+            };
+        }
         let trace = Trace::new(&settings.state_dir, mount.path());
         if forget_dead(&mount, &trace)? {
             tracing::warn!(

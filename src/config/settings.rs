@@ -50,6 +50,8 @@ pub struct Settings {
     pub heartbeat: HeartbeatOptions,
     /// Extended attributes that no object gets, though they look like users'.
     pub system_xattrs: Vec<String>,
+    /// Whether another copytool on the mount keeps this one from registering.
+    pub heeds_other_tools: bool,
     /// What to do about archives that the coordinator forgot.
     pub forgotten: OnForgotten,
     /// Worker threads, each with one request at a time.
@@ -112,6 +114,9 @@ impl Settings {
         let system_xattrs = lustre
             .strings("system_xattrs")
             .unwrap_or_else(|| vec!["user.job".into()]);
+        let heeds_other_tools = lustre
+            .choice("other_tool", &[("refuse", true), ("ignore", false)])
+            .unwrap_or(true);
         let forgotten = lustre
             .choice(
                 "forgotten",
@@ -204,6 +209,7 @@ impl Settings {
             keepalive,
             heartbeat,
             system_xattrs,
+            heeds_other_tools,
             forgotten,
             threads: usize::try_from(threads).ok()?,
             restore_threads: usize::try_from(restore_threads).ok()?,

@@ -16,7 +16,7 @@ use self::reload::{Missing, Reloader};
 use self::stages::{Registration, Stages};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
-use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, Trace};
+use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, Trace, other_tool};
 use crate::store::{StartError, Targets};
 use crate::telemetry::{self, FifoUpdates, Link, MetricsServer, Pulse, Sources};
 use crate::types::ArchiveId;
@@ -235,6 +235,15 @@ async fn register(
     targets: &Targets,
     signals: &mut Signals,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
+    if settings.heeds_other_tools {
+        let mount = Arc::clone(mount);
+        if let Some(other) = blocking(move || other_tool(&mount)).await? {
+            return Err(DaemonError::Agent {
+                mount: settings.mount.clone(),
+                source: AgentError::OtherTool(other),
+            });
+        }
+    }
     let archives = ids(targets);
     let trace = Trace::new(&settings.state_dir, mount.path());
     let mut pause = REGISTER_PAUSE;

@@ -9,13 +9,14 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
 use super::bindings::hsm_copytool_private;
 use super::debt::Action;
 use super::mount::Place;
-use super::{Mount, Trace, ioctl};
+use super::{Mount, OtherTool, Trace, ioctl};
 use crate::action::{Debt, HsmError, Item};
 use crate::types::{ArchiveId, Cookie, Extent};
 
@@ -23,6 +24,9 @@ use crate::types::{ArchiveId, Cookie, Extent};
 const BOGUS_COOKIE: Cookie = Cookie(u64::MAX);
 /// Slack for some 170 of the largest messages, on top of a reader that never stops.
 const PIPE_BYTES: i32 = 1 << 20;
+/// Until a lock that is held is another daemon's.
+const FOR_A_MOMENT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Above every pid (at most 2^22): a pipe of ours must not share its kernel uid with another process.
 const UID_SPACE: u32 = 1 << 30;
 
@@ -49,6 +53,13 @@ pub enum AgentError {
              one daemon all archive ids, or mount the file system a second time for a second daemon"
     )]
     Occupied,
+    /// Another program serves it.
+    #[error(
+        "{0} serves this mount point as a copytool. Lustre knows one agent per mount: registering would take its messages \
+             away without a sign, and its readers would wait for ever. Stop it, or mount the file system a second time \
+             for this daemon. If it is none, set `other_tool = \"ignore\"` in section [lustre]"
+    )]
+    OtherTool(OtherTool),
     /// The lock itself failed.
     #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
     Lock(std::io::Error),
@@ -81,7 +92,7 @@ impl AgentError {
         match self {
             Self::Stopped { .. } | Self::Unmounted => true,
             Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
-            Self::MountedAnew | Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
+            Self::MountedAnew | Self::Occupied | Self::OtherTool(_) | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
 }
@@ -152,7 +163,7 @@ impl Agent {
     /// # Errors
     /// Why not; see [`AgentError::is_transient`].
     pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>, trace: Trace) -> Result<Self, AgentError> {
-        let lock = lock(&mount)?;
+        let lock = lock_soon(&mount)?;
         trace.forget(&mount);
         if let Coordinator::Stopped { mdt } = Self::probe(&mount)? {
             return Err(AgentError::Stopped { mdt });
@@ -388,6 +399,17 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
     let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(write, FcntlArg::F_GETFL)?);
     nix::fcntl::fcntl(write, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// Whoever has a dead daemon forgotten holds it for a moment.
+fn lock_soon(mount: &Mount) -> Result<UnixListener, AgentError> {
+    let until = Instant::now() + FOR_A_MOMENT;
+    loop {
+        match lock(mount) {
+            Err(AgentError::Occupied) if Instant::now() < until => std::thread::park_timeout(LOCK_PAUSE),
+            other => return other,
+        }
+    }
 }
 
 /// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,

@@ -410,3 +410,38 @@ fn a_missing_bucket_is_eio_with_its_own_words() {
     assert!(rig.log().contains("the bucket does not exist"), "{}", rig.log());
     assert_eq!(rig.restore("released", released), b"data");
 }
+
+#[test]
+fn another_copytool_on_the_mount_is_told_apart_and_not_robbed_of_its_registration() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    // As one holds the mount's root, and a pipe into which the kernel writes.
+    let (read, write) = std::io::pipe().unwrap();
+    let mut other = std::process::Command::new("sleep")
+        .arg("600")
+        .stdin(read)
+        .stdout(fs::File::open(rig.mount()).unwrap())
+        .spawn()
+        .unwrap();
+    // One that a process writes to is none.
+    let holding = rig.run(&["forget-agent", "--others"]);
+    assert!(holding.status.success(), "{holding:?}");
+    drop(write);
+    let refused = rig.run(&["forget-agent", "--others"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && words.contains(&format!("process {} (sleep)", other.id())),
+        "{words}"
+    );
+    let mut daemon = rig.spawn().start().unwrap();
+    assert_eq!(daemon.wait(PATIENCE).unwrap().code(), Some(1));
+    assert!(
+        rig.log().contains("mount the file system a second time"),
+        "{}",
+        rig.log()
+    );
+    other.kill().unwrap();
+    other.wait().unwrap();
+    rig.start();
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+}
