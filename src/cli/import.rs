@@ -9,7 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::bucket::Bucket;
 use super::{Site, SitePlan};
+use crate::action::HsmError;
 use crate::config::Settings;
+use crate::lustre::Importing;
 use crate::namespace::{
     self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
     Report, Shared, Tree, TreePath,
@@ -317,13 +319,14 @@ impl Plan<'_> {
             control: Arc::clone(&site.control),
             mount: site.mount,
             resumed,
+            seen: namespace::Seen::default(),
             cleared: Mutex::default(),
             crowds: Mutex::default(),
             began: former
                 .as_ref()
                 .map_or_else(|| Timestamp::now().seconds, |former| former.began),
         };
-        note_import(&shared)?;
+        let importing = begin(&shared)?;
         let mut progress = Progress::new(self.run.json, lines);
         let pruner = if self.delete {
             site.targets
@@ -344,7 +347,7 @@ impl Plan<'_> {
         let imported = namespace::run(&shared, import, &mut |counts| {
             progress.show(counts, shared.report.expected());
         });
-        note_import(&shared)?;
+        end(&shared, importing.as_ref())?;
         if let Err(error) = imported {
             progress.end();
             return Err(error.into());
@@ -553,14 +556,34 @@ impl Progress {
     }
 }
 
-/// Before the first file and after the last: whatever was listed was written before that, also by a clock that is ahead.
-fn note_import(shared: &Shared) -> Result<(), String> {
+fn unmarked(error: &HsmError) -> String {
+    format!("the root directory can't be marked: {error}; it takes root to import")
+}
+
+/// Before the first file: whatever is listed soon was written before that, also by a clock that is ahead.
+fn begin(shared: &Shared) -> Result<Option<Importing>, String> {
     const AHEAD: i64 = 3600;
     if shared.dry_run {
-        return Ok(());
+        return Ok(None);
     }
-    let noted = shared.mount.note_import(Timestamp::now().seconds + AHEAD);
-    noted.map_err(|error| format!("the root directory can't be marked: {error}; it takes root to import"))
+    let noted = shared.mount.import_begins(Timestamp::now().seconds + AHEAD);
+    noted.map(Some).map_err(|error| unmarked(&error))
+}
+
+/// After the last: from now on it is known what was listed. Not so of what a killed run listed, or what no time is told of.
+fn end(shared: &Shared, importing: Option<&Importing>) -> Result<(), String> {
+    let Some(importing) = importing else {
+        return Ok(());
+    };
+    let latest = if shared.resumed || shared.seen.is_untimed() {
+        Some(importing.until())
+    } else {
+        shared.seen.latest()
+    };
+    shared
+        .mount
+        .import_ended(importing, latest)
+        .map_err(|error| unmarked(&error))
 }
 
 fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {

@@ -38,7 +38,7 @@ pub use changelog::{Change, ChangeRecord, Changelog};
 pub use import::{At, HsmStates, Imported, Mark};
 pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
-pub use mount::{MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
+pub use mount::{Importing, MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
 pub use others::{OtherTool, other_tool};
 pub use registrar::{Nudge, Registrar};
 pub use request::UserAction;

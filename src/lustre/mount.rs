@@ -18,6 +18,8 @@ pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
 const INCARNATION_XATTR: &CStr = c"trusted.lhsm_s3_fs";
 /// On the root directory: [`FileSystem::imported_until`].
 const IMPORTED_XATTR: &CStr = c"trusted.lhsm_s3_imported";
+/// The same while imports run, and after one that was killed.
+const IMPORTING_XATTR: &CStr = c"trusted.lhsm_s3_importing";
 /// When a file was restored last, in seconds since 1970: [`FileSystem::note_restored`].
 const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
 const LAYOUT_XATTR: &CStr = c"lustre.lov";
@@ -249,12 +251,47 @@ impl Mount {
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
     }
 
-    /// Objects that were last written before `until` (seconds since 1970) may be those of imported files from now on.
+    /// While an import runs, objects that were last written before `until` (seconds since 1970) may be those of imported
+    /// files.
     ///
     /// # Errors
     /// The failed call.
-    pub fn note_import(&self, until: i64) -> Result<(), HsmError> {
-        xattr::set(&self.path, IMPORTED_XATTR, until.to_string().as_bytes())
+    pub fn import_begins(&self, until: i64) -> Result<Importing, HsmError> {
+        let before = self.time_of_import(IMPORTING_XATTR)?;
+        let until = before.unwrap_or(until).max(until);
+        xattr::set(&self.path, IMPORTING_XATTR, until.to_string().as_bytes())?;
+        Ok(Importing { before, until })
+    }
+
+    /// It is over: what it has made files of was last written by `latest`, which for good may be those of imported files.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn import_ended(&self, importing: &Importing, latest: Option<i64>) -> Result<(), HsmError> {
+        let settled = self.time_of_import(IMPORTED_XATTR)?;
+        if latest > settled {
+            let latest = latest.unwrap_or_default().to_string();
+            xattr::set(&self.path, IMPORTED_XATTR, latest.as_bytes())?;
+        }
+        // Another one that began later ends it.
+        if self.time_of_import(IMPORTING_XATTR)? != Some(importing.until) {
+            return Ok(());
+        }
+        match importing.before.filter(|before| *before > Timestamp::now().seconds) {
+            Some(before) => xattr::set(&self.path, IMPORTING_XATTR, before.to_string().as_bytes()),
+            None => xattr::remove(&self.path, IMPORTING_XATTR),
+        }
+    }
+
+    fn time_of_import(&self, name: &CStr) -> Result<Option<i64>, HsmError> {
+        let Some(value) = xattr::get(&self.path, name)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&value);
+        text.trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| HsmError::new("lgetxattr", libc::EINVAL))
     }
 
     /// Sets a layout on a volatile file that was opened without one.
@@ -302,6 +339,22 @@ fn incarnation(root: &Path) -> Result<String, HsmError> {
     found.map(text).ok_or(HsmError::new("lgetxattr", libc::ENODATA))
 }
 
+/// An import under way, as [`Mount::import_begins`] noted it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Importing {
+    /// What another one noted that may run still.
+    before: Option<i64>,
+    until: i64,
+}
+
+impl Importing {
+    /// Objects that were written before then may be imported by it.
+    #[must_use]
+    pub const fn until(&self) -> i64 {
+        self.until
+    }
+}
+
 /// What is at the mount point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
@@ -334,14 +387,9 @@ impl FileSystem for Mount {
     }
 
     fn imported_until(&self) -> Result<Option<i64>, HsmError> {
-        let Some(value) = xattr::get(&self.path, IMPORTED_XATTR)? else {
-            return Ok(None);
-        };
-        let text = String::from_utf8_lossy(&value);
-        text.trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| HsmError::new("lgetxattr", libc::EINVAL))
+        // In this order: an import that ends meanwhile sets the one before it takes the other away.
+        let importing = self.time_of_import(IMPORTING_XATTR)?;
+        Ok(importing.max(self.time_of_import(IMPORTED_XATTR)?))
     }
 
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {

@@ -445,3 +445,26 @@ fn another_copytool_on_the_mount_is_told_apart_and_not_robbed_of_its_registratio
     let fid = rig.file("file", b"data");
     rig.archive(fid);
 }
+
+#[test]
+fn after_an_import_has_ended_the_key_of_a_younger_dead_file_is_free_again() {
+    let mut rig = Rig::new();
+    rig.put("lab/a", b"imported", &[]);
+    let to = rig.mount().join("lab");
+    let url = format!("s3://{BUCKET}/lab");
+    assert!(rig.run(&["import", &url, &to.display().to_string()]).status.success());
+    let root = rig.client.fid(&rig.mount()).unwrap();
+    let number = |value: Vec<u8>| String::from_utf8(value).unwrap().parse::<u64>().unwrap();
+    let seen = number(rig.client.xattr(root, "trusted.lhsm_s3_imported").unwrap());
+    assert!(rig.client.xattr(root, "trusted.lhsm_s3_importing").is_err());
+    // Objects tell their times in seconds.
+    let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    until(|| (now() > seen).then_some(()));
+    let first = rig.file("file", b"first");
+    rig.archive(first);
+    fs::remove_file(rig.mount().join("file")).unwrap();
+    let second = rig.file("file", b"second");
+    rig.archive(second);
+    assert_eq!(rig.keys(), ["file", "lab/a"]);
+    assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), b"second");
+}

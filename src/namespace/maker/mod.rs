@@ -19,7 +19,7 @@ use super::finish::Finishing;
 use super::path::TreePath;
 use super::report::{Counts, Outcome, Report};
 use super::tree::{Attributes, Tree};
-use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths};
+use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths, Seen};
 use crate::action::HsmError;
 use crate::lustre::{Mount, layout::is_portable_composite};
 use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told, sidecar_of};
@@ -86,6 +86,8 @@ pub struct Shared {
     pub control: Arc<Control>,
     /// Whether a former run may have been killed in the middle of a file.
     pub resumed: bool,
+    /// When its objects were written.
+    pub seen: Seen,
     /// Files that made way for directories, by key; few.
     pub cleared: Mutex<HashSet<String>>,
     /// How full directories get.
@@ -272,6 +274,8 @@ impl<'a> Maker<'a> {
                 Err(error) => return Err(Fatal::Store(error).into()),
             }
         }
+        // Before anything is made of it.
+        shared.seen.note(entry.modified);
         Ok(Known {
             path,
             entry,
