@@ -124,7 +124,9 @@ impl EventFifo {
     fn progress(&self, item: (ActionKey, Fid, Verb), step: &str, path: &str, total: u64, current: Option<u64>) {
         let (key, dfid, verb) = item;
         let mut more: Vec<Field> = Vec::with_capacity(5);
-        more.extend(current.map(|current| ("current_bytes", current.into())));
+        if let Some(current) = current {
+            more.push(("current_bytes", current.into()));
+        }
         more.push(("total_bytes", total.into()));
         more.push(("lustre_path", path.into()));
         more.extend(fids(key.fid, dfid));
