@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
+use crate::mdt::{Domain, Sequences};
 use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, HsmErrno};
 
 /// What the coordinator asks for.
@@ -307,6 +308,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// EINVAL when it is released already, ENOENT when it is gone.
     fn revoke(&self, fid: Fid) -> Result<(), HsmError>;
+
+    /// What is known of where files are.
+    fn sequences(&self) -> Sequences {
+        Sequences::default()
+    }
+
+    /// Finds out which MDT a file is on, for [`FileSystem::sequences`]. May not come back before a dead MDT does.
+    fn find_mdt(&self, _: Fid) -> Domain {
+        None
+    }
 
     /// Tells the coordinator that an action is alive, by the file's own FID: the data FID of a restore
     /// would become final with its first report, and no successor could finish it.

@@ -7,6 +7,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod action;
+pub mod call;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -18,6 +19,7 @@ pub mod intake;
 pub mod jobs;
 pub mod journal;
 pub mod lustre;
+pub mod mdt;
 pub mod namespace;
 pub mod queue;
 pub mod rebind;
@@ -25,6 +27,7 @@ pub mod recent;
 pub mod scrub;
 pub mod store;
 pub mod telemetry;
+pub mod thread;
 pub mod transfer;
 pub mod types;
 pub mod worker;

@@ -1,12 +1,14 @@
 //! Parse > settings > logging > run > exit code.
 
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
 use lhsmtool_s3::cli::{Cli, Command, ExitWith, told, watch_over};
-use lhsmtool_s3::daemon::How;
+use lhsmtool_s3::daemon::{Background, Calls, How, PidFile, into_background};
+use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::{config, daemon, telemetry};
 
 /// Small requests are small allocations, by the hundred: this one takes a quarter less time for a small file
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
     telemetry::log_panics();
     let cli = Cli::parse();
     let code = match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // The one place where an error meets a person. Without words where nobody reads what the command tells.
             let words = error.to_string();
@@ -37,7 +39,14 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
+fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if cli.command.is_none() && cli.reference.import.is_none() {
+        return as_daemon(cli);
+    }
+    as_command(cli).map(|()| ExitCode::SUCCESS)
+}
+
+fn as_command(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(command) = &cli.command {
         if let Some(mount) = &cli.mount {
             return Err(format!(
@@ -68,9 +77,13 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         telemetry::init("warn", settings.log_format);
         return command.run(&settings, &cli.config);
     }
-    if let Some(import) = &cli.reference.import {
-        return as_import(cli, import);
+    match &cli.reference.import {
+        Some(import) => as_import(cli, import),
+        None => Ok(()),
     }
+}
+
+fn as_daemon(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let load = || {
         let mut settings = config::load(&cli.config, cli.mount.as_deref())?;
         cli.reference
@@ -79,30 +92,49 @@ fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         Ok(settings)
     };
     let settings = load()?;
-    // Before there is any thread.
-    if cli.reference.daemon {
-        nix::unistd::daemon(true, true)?;
+    let pid_file = cli.reference.pid_file.as_deref();
+    if let Some(path) = pid_file {
+        PidFile::try_out(path)?;
     }
+    // Before there is any thread.
+    let starter = match cli.reference.daemon.then(into_background).transpose()? {
+        Some(Background::Over(code)) => return Ok(code),
+        Some(Background::Daemon(starter)) => Some(starter),
+        None => None,
+    };
     telemetry::init(&settings.log_level, settings.log_format);
-    if let Err(error) = telemetry::write_by_thread() {
+    let supervisor = Supervisor::default();
+    if let Err(error) = telemetry::write_by_thread(&supervisor) {
         tracing::warn!(%error, "the log has no thread: whoever logs waits for it");
     }
     for flag in cli.reference.without_meaning() {
         tracing::warn!(flag, "has no meaning here");
     }
-    // Nobody else is told when this one dies.
-    let _guardian = cli.reference.daemon.then(|| {
+    // Nobody else is told when this one dies. Held as long as it serves.
+    let _guardian = starter.is_some().then(|| {
         watch_over(&cli.config, &settings.mount).inspect_err(|error| {
             tracing::warn!(%error, "nobody watches over this daemon: if it is killed, start it again soon");
         })
     });
-    let _pid_file = cli.reference.pid_file.as_deref().map(PidFile::write).transpose()?;
     let how = How {
         abort_on_error: cli.reference.abort_on_error,
         dry_run: cli.reference.dry_run,
     };
-    daemon::run(&settings, how, &load)?;
-    Ok(())
+    // It goes with the daemon's end.
+    let written = Cell::new(None);
+    let registered = || -> Result<(), String> {
+        written.set(pid_file.map(PidFile::write).transpose()?);
+        if let Some(starter) = &starter {
+            starter.tell();
+        }
+        Ok(())
+    };
+    let calls = Calls {
+        reload: &load,
+        registered: &registered,
+    };
+    daemon::run(&settings, how, calls, &supervisor)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `--import SRC DST` as the reference copytool has it.
@@ -131,22 +163,4 @@ fn as_import(cli: &Cli, import: &[String]) -> Result<(), Box<dyn std::error::Err
     let command = Cli::parse_from(arguments).command.ok_or("no command")?;
     telemetry::init("warn", settings.log_format);
     command.run(&settings, &cli.config)
-}
-
-/// Is there while the daemon is.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: &Path) -> Result<Self, String> {
-        let written = std::fs::write(path, format!("{}\n", std::process::id()));
-        written.map_err(|error| format!("can't write --pid-file '{}': {error}", path.display()))?;
-        Ok(Self(path.to_owned()))
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        // Whoever looks finds no process with that number.
-        let _gone = std::fs::remove_file(&self.0);
-    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lhsmtool_s3::lustre::{Imported, Library, Mount};
+use lhsmtool_s3::lustre::{Identify, Imported, Library, Mount};
 use lhsmtool_s3::types::{ArchiveId, Timestamp};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
@@ -29,7 +29,7 @@ pub(crate) fn create(dir: &Path, files: u64, threads: u64) -> Duration {
 pub(crate) fn stand_in(dir: &Path, files: u64, threads: u64) {
     directories(dir, files);
     let library = std::env::var_os("LD_PRELOAD").unwrap();
-    let mount = Mount::around(Library::open(Path::new(&library)).unwrap(), dir).unwrap();
+    let mount = Mount::around(Library::open(Path::new(&library)).unwrap(), dir, Identify::Make).unwrap();
     let time = Timestamp {
         seconds: 1_767_225_600,
         nanos: 0,

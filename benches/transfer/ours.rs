@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use lhsmtool_s3::action::{ActionKey, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 
 use lhsmtool_s3::journal::Journal;
+use lhsmtool_s3::mdt::Sequences;
 use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
+use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::transfer::Stop;
 use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
 use lhsmtool_s3::worker::{Crew, Forgotten, OnForgotten, Settler, Site, Tally, Witnesses};
@@ -211,19 +213,20 @@ pub(crate) fn run(task: &Task) {
     });
     let queue = Arc::new(Queue::default());
     let tally = Arc::new(Tally::default());
-    let settler = Arc::new(Settler::start(1, &tally).unwrap());
+    let supervisor = Supervisor::default();
+    let settler = Arc::new(Settler::new(&supervisor, Sequences::default(), 1, &tally));
     // A new one for each run: what a former run had in hand is not gone on with.
     let state = tempfile::tempdir_in(task.settings.parent().unwrap()).unwrap();
     let site = Site {
-        journal: Arc::new(Journal::open(state.path(), "bench", &task.dir)),
+        journal: Arc::new(Journal::open(&supervisor, state.path(), "bench", &task.dir)),
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
         witnesses: Witnesses::default(),
         forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
     };
     let crew = Crew::start(
-        settings.threads,
-        0,
+        &supervisor,
+        (settings.threads, 0),
         &queue,
         &settler,
         &site,
@@ -272,9 +275,8 @@ pub(crate) fn run(task: &Task) {
         queue.stop_running(Stop::Shutdown);
         assert!(queue.wait_idle(Instant::now() + Duration::from_secs(60)));
     }
-    queue.close();
-    crew.join();
-    settler.finish();
+    let until = Instant::now() + Duration::from_secs(60);
+    assert!(crew.join(until) && settler.finish(until));
     println!("{seconds} {done} {}", peak_rss());
 }
 

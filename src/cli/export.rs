@@ -11,10 +11,10 @@ use super::ExitWith;
 use super::follow::FollowArgs;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals, target_of};
 use crate::config::Settings;
-use crate::lustre::Mount;
+use crate::lustre::{Identify, Mount};
 use crate::namespace::{Node, NodeError, write_node};
 use crate::store::{Target, TargetOptions};
-use crate::transfer::{Control, Lane, TransferError};
+use crate::transfer::{Control, Lane, TransferError, is_of_one};
 
 /// What to export.
 #[derive(Debug, Args)]
@@ -90,7 +90,7 @@ pub(super) fn run(args: &ExportArgs, settings: &Settings) -> Result<(), Failure>
     let Some(first) = directories.first() else {
         return Err("no directory".into());
     };
-    let mount = open_mount(settings, first)?;
+    let mount = open_mount(settings, first, Identify::Make)?;
     let runtime = runtime()?;
     let target = Arc::new(runtime.block_on(Target::resolve(options.clone()))?);
     let threads = args.threads(settings);
@@ -216,6 +216,9 @@ impl Export<'_> {
                 Ok(_) if stat.is_dir() => counts().directories += 1,
                 Ok(_) => counts().links += 1,
                 Err(NodeError::This(why)) => self.fail(&path, &why),
+                Err(NodeError::All(error)) if is_of_one(lane, &self.control, self.target.archive_id, &error) => {
+                    self.fail(&path, &error.to_string());
+                }
                 Err(NodeError::All(error)) => {
                     self.failure
                         .lock()

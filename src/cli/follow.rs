@@ -11,6 +11,7 @@ use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
 use crate::follow::{Counts, Follow, Propagate, Users};
+use crate::lustre::Identify;
 use crate::store::Target;
 
 /// Between two lines of the log.
@@ -62,7 +63,7 @@ impl FollowArgs {
 pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -> Result<(), Failure> {
     let options = export.target(settings)?;
     let directory = export.directory()?;
-    let mount = open_mount(settings, &directory)?;
+    let mount = open_mount(settings, &directory, Identify::Make)?;
     if mount.path() != directory {
         return Err(ExitWith::usage(format!(
             "a changelog is of a whole file system: name its mount point, '{}'",

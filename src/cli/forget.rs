@@ -3,11 +3,17 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::config::Settings;
-use crate::lustre::{AgentError, Library, Mount, Trace, forget_dead, other_tool};
+use crate::lustre::{AgentError, Identify, Library, Mount, Trace, forget_dead, other_tool};
+
+/// For an MDT's answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries of who waits for an MDT that does not answer.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Whose death.
 #[derive(Debug, Args)]
@@ -27,12 +33,12 @@ impl ForgetArgs {
     /// Does it. One that ended in order, and one that has a successor already, needs nothing.
     ///
     /// # Errors
-    /// The mount point can't be opened.
+    /// The mount point can't be opened, or an MDT does not answer.
     pub fn run(&self, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
         if self.wait {
             std::io::stdin().read_to_end(&mut Vec::new())?;
         }
-        let mount = Mount::open(Library::open(&settings.library)?, &settings.mount)?;
+        let mount = Mount::open(Library::open(&settings.library)?, &settings.mount, Identify::Find)?;
         if self.others {
             return match other_tool(&mount).filter(|_| settings.heeds_other_tools) {
                 Some(other) => Err(AgentError::OtherTool(other).into()),
@@ -40,7 +46,14 @@ impl ForgetArgs {
             };
         }
         let trace = Trace::new(&settings.state_dir, mount.path());
-        if forget_dead(&mount, &trace)? {
+        let forgotten = loop {
+            match forget_dead(&mount, &trace, PATIENCE) {
+                // It may be that no other daemon comes that would do it.
+                Err(AgentError::Away(_)) if self.wait => std::thread::park_timeout(PAUSE),
+                forgotten => break forgotten?,
+            }
+        };
+        if forgotten {
             tracing::warn!(
                 mount = %settings.mount.display(),
                 "the copytool died without unregistering; its agent is taken from the coordinators, and actions wait for the next one"

@@ -1,6 +1,7 @@
 //! `lhsmtool-s3 import` and `rebuild`: a bucket becomes a namespace of released files.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::bucket::Bucket;
 use super::{Site, SitePlan};
 use crate::action::HsmError;
 use crate::config::Settings;
-use crate::lustre::Importing;
+use crate::lustre::{Identify, Importing};
 use crate::namespace::{
     self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
     Report, Shared, Tree, TreePath,
@@ -127,6 +128,9 @@ struct RunArgs {
     /// Ranges of keys listed at a time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=128))]
     listers: u16,
+    /// The store lists in the order of the keys' bytes: spare the one listing from beginning to end that proves it
+    #[arg(long)]
+    trust_order: bool,
     /// A line for each object that was refused, failed or changed on the way: JSON lines for .json, else CSV
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -274,6 +278,7 @@ impl Plan<'_> {
                 bucket: self.from,
                 archive_id: self.archive_id,
                 directory: nearest(self.to),
+                identify: if self.dry_run { Identify::Find } else { Identify::Make },
             },
         )?;
         let place = self.place(&site, settings)?;
@@ -325,6 +330,7 @@ impl Plan<'_> {
             began: former
                 .as_ref()
                 .map_or_else(|| Timestamp::now().seconds, |former| former.began),
+            given_up: AtomicU32::default(),
         };
         let importing = begin(&shared)?;
         let mut progress = Progress::new(self.run.json, lines);
@@ -343,6 +349,7 @@ impl Plan<'_> {
             former,
             checkpoint: checkpoint.clone(),
             command: self.command,
+            trust_order: self.run.trust_order,
         };
         let imported = namespace::run(&shared, import, &mut |counts| {
             progress.show(counts, shared.report.expected());
@@ -357,7 +364,9 @@ impl Plan<'_> {
         }
         let failed = |path: &Path, error: &std::io::Error| {
             shared.report.count(|counts| counts.failed += 1);
-            tracing::warn!(path = %path.display(), %error, "a directory's attributes could not be set");
+            let key = format!("{}{}/", shared.prefix, path.display());
+            let reason = format!("the directory's attributes can't be set: {error}");
+            shared.report.say(Outcome::Failed, key.as_bytes(), &reason);
         };
         let without_acl = |path: &Path, error: &std::io::Error| {
             shared.report.count(|counts| counts.warnings += 1);
@@ -375,7 +384,13 @@ impl Plan<'_> {
             std::fs::remove_file(path)?;
         }
         progress.end();
-        report(&counts, progress.began.elapsed(), self.run.json, self.dry_run);
+        report(
+            &counts,
+            shared.report.disorder().as_deref(),
+            progress.began.elapsed(),
+            self.run.json,
+            self.dry_run,
+        );
         match counts.refused + counts.failed {
             0 => Ok(()),
             n => Err(format!(
@@ -586,13 +601,14 @@ fn end(shared: &Shared, importing: Option<&Importing>) -> Result<(), String> {
         .map_err(|error| unmarked(&error))
 }
 
-fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {
+fn report(counts: &Counts, disorder: Option<&str>, took: Duration, json: bool, dry_run: bool) {
     if json {
         let mut line = serde_json::json!(counts);
         if let Some(line) = line.as_object_mut() {
             line.insert("objects".into(), counts.objects().into());
             line.insert("seconds".into(), took.as_secs_f64().into());
             line.insert("dry_run".into(), dry_run.into());
+            line.insert("unordered".into(), disorder.into());
         }
         outln!("{line}");
         return;
@@ -616,4 +632,7 @@ fn report(counts: &Counts, took: Duration, json: bool, dry_run: bool) {
         counts.failed,
         counts.warnings,
     );
+    if let Some(disorder) = disorder {
+        println!("the bucket was listed from its beginning to its end, not in parts: {disorder}");
+    }
 }

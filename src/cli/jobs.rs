@@ -15,7 +15,7 @@ use super::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
 use crate::jobs::{self, HsmFilter, JobError, Ledger, LedgerError, Outcome, Phase, Select, Spec, Summary};
-use crate::lustre::UserAction;
+use crate::lustre::{Identify, UserAction};
 use crate::types::{ArchiveId, Timestamp};
 
 type Failure = Box<dyn std::error::Error>;
@@ -224,7 +224,7 @@ fn spec(args: &JobArgs, action: UserAction, settings: &Settings, directory: &Pat
     } else {
         inside.parent().map(Path::to_owned).unwrap_or_default()
     };
-    let mount = open_mount(settings, &inside)?;
+    let mount = open_mount(settings, &inside, Identify::Find)?;
     if let Some(other) = roots.iter().find(|root| !root.starts_with(mount.path())) {
         return Err(usage(format!(
             "'{}' is not in '{}'",
@@ -305,7 +305,7 @@ fn detach(id: &str, config: &Path) -> Result<(), Failure> {
 }
 
 fn work(spec: &Spec, ledger: &Ledger, settings: &Settings, directory: &Path, json: bool) -> Result<(), Failure> {
-    let mount = open_mount(settings, &spec.mount)?;
+    let mount = open_mount(settings, &spec.mount, Identify::Find)?;
     let runtime = runtime()?;
     let control = stopped_by_signals(&runtime);
     let mut progress = Progress::new(json);
@@ -490,7 +490,7 @@ fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failur
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
     }
     let (ledger, spec) = opened(directory, job)?;
-    let mount = open_mount(settings, &spec.mount)?;
+    let mount = open_mount(settings, &spec.mount, Identify::Find)?;
     let mut asked = 0u64;
     ledger.rows::<Failure>(|_, row| {
         if row.outcome == Outcome::Requested

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ExitWith;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
+use crate::lustre::Identify;
 use crate::namespace::open_lines;
 use crate::rebind::{Counts, Line, Options, Prefixes, Rebind, RebindError, What};
 use crate::store::Target;
@@ -58,7 +59,8 @@ pub(super) fn run(args: &RebindArgs, settings: &Settings) -> Result<(), Failure>
     let Some(first) = paths.first() else {
         return Err("no path".into());
     };
-    let mount = open_mount(settings, first)?;
+    let identify = if args.dry_run { Identify::Find } else { Identify::Make };
+    let mount = open_mount(settings, first, identify)?;
     if let Some(other) = paths.iter().find(|path| !path.starts_with(mount.path())) {
         return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
     }

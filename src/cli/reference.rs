@@ -24,7 +24,7 @@ pub struct ReferenceArgs {
     /// Write events into this FIFO
     #[arg(long, short = 'f', value_name = "PATH")]
     event_fifo: Option<PathBuf>,
-    /// Write the process id into this file
+    /// Write the process id into this file while the daemon serves
     #[arg(long, short = 'P', value_name = "PATH")]
     pub pid_file: Option<PathBuf>,
     /// Seconds between two events of a running action, and between its reports to the coordinator
@@ -36,7 +36,7 @@ pub struct ReferenceArgs {
     /// Log more
     #[arg(long, short = 'v', action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Go on in the background once the configuration was read
+    /// Serve in the background; this process ends once that is registered, or with its exit code
     #[arg(long)]
     pub daemon: bool,
     /// End at the first action that fails

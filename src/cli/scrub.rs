@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
+use crate::lustre::Identify;
 use crate::namespace::{open_lines, replace};
 use crate::scrub::{Counts, MaxMissing, Options, Place, Scrub};
 use crate::store::{KeyLayout, Target};
@@ -75,7 +76,7 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
     let Some(first) = paths.first() else {
         return Err("no path".into());
     };
-    let mount = open_mount(settings, first)?;
+    let mount = open_mount(settings, first, Identify::Find)?;
     if let Some(other) = paths.iter().find(|path| !path.starts_with(mount.path())) {
         return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
     }

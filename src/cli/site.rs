@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::bucket::Bucket;
 use crate::config::Settings;
-use crate::lustre::{Library, Mount};
+use crate::lustre::{Identify, Library, Mount};
 use crate::namespace::inventory::Manifest;
 use crate::namespace::{Input, Inventory};
 use crate::store::{ObjectKey, Target, TargetOptions};
@@ -20,6 +20,7 @@ pub(super) struct SitePlan<'a> {
     pub(super) bucket: &'a Bucket,
     pub(super) archive_id: Option<u32>,
     pub(super) directory: &'a Path,
+    pub(super) identify: Identify,
 }
 
 /// A mounted file system and a store, ready.
@@ -39,7 +40,7 @@ impl Site {
     /// What is missing, and where to put it.
     pub(super) fn open(settings: &Settings, plan: &SitePlan<'_>) -> Result<Self, Failure> {
         let options = archive_of(settings, plan.bucket, plan.archive_id)?;
-        let mount = open_mount(settings, plan.directory)?;
+        let mount = open_mount(settings, plan.directory, plan.identify)?;
         let runtime = runtime()?;
         let target = runtime.block_on(Target::resolve(options.clone()))?;
         let control = stopped_by_signals(&runtime);
@@ -146,9 +147,9 @@ pub(super) fn archive_of<'a>(
 }
 
 /// The Lustre that a path is in.
-pub(super) fn open_mount(settings: &Settings, path: &Path) -> Result<Mount, Failure> {
+pub(super) fn open_mount(settings: &Settings, path: &Path, identify: Identify) -> Result<Mount, Failure> {
     let library = Library::open(&settings.library)?;
-    Ok(Mount::around(library, path)?.leaving_out(&settings.system_xattrs))
+    Ok(Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs))
 }
 
 pub(super) fn runtime() -> std::io::Result<Arc<tokio::runtime::Runtime>> {

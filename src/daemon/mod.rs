@@ -1,9 +1,13 @@
 //! The daemon: wires the stages together, and takes them down again in order.
 
+mod cues;
+mod heir;
+mod launch;
 mod outputs;
 mod reload;
 mod stages;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -11,21 +15,33 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::cues::{Call, Cues};
+pub use self::launch::{Background, PidFile, Starter, into_background};
 use self::outputs::Outputs;
 use self::reload::{Missing, Reloader};
-use self::stages::{Registration, Stages};
+use self::stages::{Beside, Registration, Stages};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
-use crate::lustre::{Agent, AgentError, Library, LibraryError, Mount, MountError, Trace, other_tool};
+use crate::lustre::{
+    Agent, AgentError, Identify, Library, LibraryError, Mount, MountError, MountLock, Trace, other_tool,
+};
 use crate::store::{StartError, Targets};
 use crate::telemetry::{self, FifoUpdates, Link, MetricsServer, Pulse, Sources};
+use crate::thread::{Death, Held, Supervisor};
 use crate::types::ArchiveId;
 use crate::worker::Sweeper;
 
 /// For a store's first answer; one that is silent is no reason not to start.
 const CHECK: Duration = Duration::from_secs(5);
+/// For an MDT's answer, in between as `keepalive` is.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 const REGISTER_LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// For a call of Lustre's that is under way when it is told to end.
+const CALL_GRACE: Duration = Duration::from_secs(3);
+/// As systemd is told.
+const WAITING: &str = "waiting for the coordinator";
 
 /// Why the daemon does not run. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +84,12 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// Whoever started it wants something that can't be had.
+    #[error("{0}")]
+    Started(String),
+    /// One of its threads.
+    #[error("{0}. Its work would not be done any more: start again (systemd does). This is a defect: please report it")]
+    Died(#[from] Death),
     /// `--abort-on-error`.
     #[error("an action failed: {0}")]
     Aborted(String),
@@ -76,14 +98,19 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
-/// Runs until a signal ends it. SIGHUP has the configuration read again.
+/// Runs until a signal ends it. SIGHUP has the configuration read again. A thread that dies ends it, too: its work would
+/// not be done any more.
 ///
 /// # Errors
-/// What keeps it from starting.
-pub fn run(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), DaemonError> {
+/// What keeps it from starting, or from going on.
+pub fn run(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Supervisor) -> Result<(), DaemonError> {
     // The control runtime: signals and credentials. Data moves on the workers' own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(settings, how, reload))
+    let result = runtime.block_on(serve(settings, how, calls, supervisor));
+    // A look-up of a name may be under way; nobody wants it.
+    runtime.shutdown_background();
+    tell_held(&supervisor.held());
+    result
 }
 
 /// How it runs beside what is configured.
@@ -98,14 +125,32 @@ pub struct How {
 /// Reads the configuration again.
 pub type Reload<'a> = &'a dyn Fn() -> Result<Settings, ConfigError>;
 
-async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), DaemonError> {
-    let mut signals = Signals::new()?;
+/// What it calls whoever started it for.
+#[derive(Clone, Copy)]
+pub struct Calls<'a> {
+    /// Reads the configuration again.
+    pub reload: Reload<'a>,
+    /// It is registered and serves, from now on. The error is why it can't go on nevertheless.
+    pub registered: &'a dyn Fn() -> Result<(), String>,
+}
+
+impl fmt::Debug for Calls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").finish_non_exhaustive()
+    }
+}
+
+async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Supervisor) -> Result<(), DaemonError> {
+    let mut cues = Cues::new(supervisor)?;
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let library = Library::open(&settings.library)?;
-    let mount = Mount::open(library, &settings.mount)?;
-    let mount = Arc::new(mount.leaving_out(&settings.system_xattrs));
-    let (targets, missing) = find_targets(settings, how).await?;
+    let Some(Opened { mount, lock, uuid }) = open(settings, how, supervisor, &mut cues).await? else {
+        return Ok(());
+    };
+    let Some(found) = cues.unless_ending(Box::pin(find_targets(settings, how))).await? else {
+        return Ok(());
+    };
+    let (targets, missing) = found?;
     tracing::info!(
         mount = %settings.mount.display(),
         fsname = mount.name(),
@@ -113,16 +158,18 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    if how.dry_run {
+    let Some(lock) = lock else {
         tracing::info!("a dry run: nothing is registered");
         return Ok(());
-    }
+    };
+    mount.serve(supervisor, &settings.state_dir);
     let Outputs {
         witnesses,
         fifo,
         failure,
-    } = Outputs::open(settings, &mount, how)?;
-    let stages = Stages::start(settings, Arc::clone(&mount) as Arc<dyn FileSystem>, witnesses, &targets)?;
+    } = Outputs::open(settings, uuid, how)?;
+    let fs = Arc::clone(&mount) as Arc<dyn FileSystem>;
+    let mut stages = Stages::start(supervisor, settings, fs, witnesses, &targets)?;
     let link = Arc::new(OnceLock::new());
     let sources = Sources {
         mount: settings.mount.clone(),
@@ -132,14 +179,23 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
         targets: targets.clone(),
         link: Arc::clone(&link),
     };
-    let mut pulse = Pulse::new(sources.clone());
-    let metrics = settings
-        .metrics
-        .map(|listen| MetricsServer::start(listen, sources).map_err(|source| DaemonError::Metrics { listen, source }));
-    let _metrics = metrics.transpose()?;
-    let Some(agent) = register(settings, &mount, &targets, &mut signals).await? else {
-        stages.stop(None, settings.drain_timeout, &mut signals).await;
-        return Ok(());
+    let metrics = settings.metrics.map(|listen| {
+        let server = MetricsServer::start(supervisor, listen, &sources);
+        server.map_err(|source| DaemonError::Metrics { listen, source })
+    });
+    let mut beside = Beside {
+        metrics: metrics.transpose()?,
+        ..Beside::default()
+    };
+    let mut pulse = Pulse::new(sources);
+    let agent = match register(settings, supervisor, (&mount, &lock), &targets, &mut cues).await {
+        Ok(Some(agent)) => agent,
+        other => {
+            telemetry::stopping();
+            let stop = stages.stop(None, beside, settings.drain_timeout, &mut cues);
+            beating(&mut pulse, stop).await;
+            return other.map(drop);
+        }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
     stages.inherit(&agent, &ids(&targets))?;
@@ -150,52 +206,127 @@ async fn serve(settings: &Settings, how: How, reload: Reload<'_>) -> Result<(), 
         heartbeats: Arc::clone(registration.heartbeat.sent()),
     });
     tracing::info!("registered; serving");
-    telemetry::ready("registered; serving");
-    let updates = match &fifo {
-        Some(fifo) => {
-            fifo.registered();
-            let (fifo, queue) = (Arc::clone(fifo), Arc::clone(&stages.queue));
-            Some(FifoUpdates::start(fifo, queue, settings.event_interval)?)
-        }
-        None => None,
-    };
-    let sweeper = Sweeper::start(
+    cues.ready("registered; serving");
+    if let Some(fifo) = &fifo {
+        fifo.registered();
+        let (fifo, queue) = (Arc::clone(fifo), Arc::clone(&stages.queue));
+        beside.updates = Some(FifoUpdates::start(supervisor, fifo, queue, settings.event_interval)?);
+    }
+    beside.sweeper = Some(Sweeper::start(
+        supervisor,
         &stages.queue,
         &stages.site,
         &targets,
         settings.transfer,
         settings.abort_uploads_after,
-    )?;
+    )?);
     let reloader = Reloader {
         running: settings,
-        read: reload,
+        read: calls.reload,
         targets,
         nudge: registration.nudge(),
         missing,
     };
     drop(tokio::spawn(reloader.look_again()));
-    let mut beat = tokio::time::interval(pulse.every());
-    let result = loop {
-        tokio::select! {
-            _ = beat.tick() => pulse.beat(),
-            () = failure.notified() => {
-                let last = stages.site.tally.failures_after(0).pop();
-                break Err(DaemonError::Aborted(last.map(|last| last.reason).unwrap_or_default()));
+    let mut beat = tokio::time::interval(telemetry::beat_interval());
+    let result = match (calls.registered)() {
+        Err(what) => Err(DaemonError::Started(what)),
+        Ok(()) => loop {
+            tokio::select! {
+                _ = beat.tick() => pulse.beat(),
+                () = failure.notified() => {
+                    let last = stages.site.tally.failures_after(0).pop();
+                    break Err(DaemonError::Aborted(last.map(|last| last.reason).unwrap_or_default()));
+                }
+                ended = cues.ending() => break ended,
+                Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
+                _ = status.recv() => stages.log_status(&registration),
+                _ = hup.recv() => reloader.reload(),
             }
-            () = signals.wait() => break Ok(()),
-            Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
-            _ = status.recv() => stages.log_status(&registration),
-            _ = hup.recv() => reloader.reload(),
-        }
+        },
     };
     telemetry::stopping();
-    stages
-        .stop(Some(registration), settings.drain_timeout, &mut signals)
-        .await;
-    drop(updates);
+    let stop = stages.stop(Some(registration), beside, settings.drain_timeout, &mut cues);
+    beating(&mut pulse, stop).await;
     drop(fifo);
-    drop(sweeper);
     result
+}
+
+/// Does it, and goes on telling systemd how it is.
+async fn beating(pulse: &mut Pulse, work: impl Future<Output = ()>) {
+    let mut work = std::pin::pin!(work);
+    let mut beat = tokio::time::interval(telemetry::beat_interval());
+    loop {
+        tokio::select! {
+            () = &mut work => return,
+            _ = beat.tick() => pulse.beat(),
+        }
+    }
+}
+
+/// The process may have to wait for these, whoever kills it.
+fn tell_held(held: &[Held]) {
+    let threads = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if held.iter().any(Held::is_unkillable) {
+        tracing::error!(
+            threads,
+            "these threads did not end in time: the kernel holds them in a call, mostly because an MDT does not answer, \
+             and before it lets go of them nothing can kill the process. What they had in hand is in the journal, for \
+             the next daemon"
+        );
+    } else if !held.is_empty() {
+        tracing::error!(
+            threads,
+            "these threads did not end in time; they end with the process. What they had in hand is in the journal, for \
+             the next daemon"
+        );
+    }
+}
+
+/// A mount.
+struct Opened {
+    mount: Arc<Mount>,
+    /// What keeps a second daemon off it; not for a dry run.
+    lock: Option<Arc<MountLock>>,
+    /// What servers know it by; empty where nobody wants to know.
+    uuid: String,
+}
+
+/// The mount point, locked before anything else is opened that a daemon has. `None`: told to end meanwhile.
+async fn open(
+    settings: &Settings,
+    how: How,
+    supervisor: &Supervisor,
+    cues: &mut Cues,
+) -> Result<Option<Opened>, DaemonError> {
+    let library = Library::open(&settings.library)?;
+    let (path, is_named) = (settings.mount.clone(), settings.event_fifo.is_some());
+    let left_out = settings.system_xattrs.clone();
+    let mut call = Call::start(supervisor, "mount", move || {
+        let identify = if how.dry_run { Identify::Find } else { Identify::Make };
+        let mount = Mount::open(library, &path, identify)?.leaving_out(&left_out);
+        let lock = (!how.dry_run).then(|| MountLock::take_soon(&mount)).transpose();
+        let uuid = is_named.then(|| mount.client_uuid()).flatten();
+        Ok::<_, MountError>((mount, lock, uuid.unwrap_or_default()))
+    })?;
+    let Some(opened) = cues.wait("waiting for the file system", call.done()).await? else {
+        call.give_up(CALL_GRACE);
+        return Ok(None);
+    };
+    let (mount, lock, uuid) = opened??;
+    let lock = lock.map_err(|source| no_agent(settings, source))?;
+    Ok(Some(Opened {
+        mount: Arc::new(mount),
+        lock: lock.map(Arc::new),
+        uuid,
+    }))
+}
+
+fn no_agent(settings: &Settings, source: AgentError) -> DaemonError {
+    DaemonError::Agent {
+        mount: settings.mount.clone(),
+        source,
+    }
 }
 
 /// The archives' buckets. One that can't be used is no reason not to serve the others, as long as there are any.
@@ -228,75 +359,52 @@ fn ids(targets: &Targets) -> Vec<ArchiveId> {
     targets.all().iter().map(|target| target.options().archive_id).collect()
 }
 
-/// Registers; waits for a coordinator that is stopped. `None`: told to end meanwhile.
+/// Registers; waits for a coordinator that is stopped, and for an MDT that does not answer. `None`: told to end meanwhile.
 async fn register(
     settings: &Settings,
-    mount: &Arc<Mount>,
+    supervisor: &Supervisor,
+    (mount, lock): (&Arc<Mount>, &Arc<MountLock>),
     targets: &Targets,
-    signals: &mut Signals,
+    cues: &mut Cues,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
     if settings.heeds_other_tools {
         let mount = Arc::clone(mount);
-        if let Some(other) = blocking(move || other_tool(&mount)).await? {
-            return Err(DaemonError::Agent {
-                mount: settings.mount.clone(),
-                source: AgentError::OtherTool(other),
-            });
+        let mut call = Call::start(supervisor, "other-tool", move || other_tool(&mount))?;
+        let Some(looked) = cues.wait(WAITING, call.done()).await? else {
+            call.give_up(CALL_GRACE);
+            return Ok(None);
+        };
+        if let Some(other) = looked? {
+            return Err(no_agent(settings, AgentError::OtherTool(other)));
         }
     }
     let archives = ids(targets);
     let trace = Trace::new(&settings.state_dir, mount.path());
     let mut pause = REGISTER_PAUSE;
     loop {
-        let (mount, archives, trace) = (Arc::clone(mount), archives.clone(), trace.clone());
-        let source = match blocking(move || Agent::register(mount, archives, trace)).await? {
+        let (mount, lock, archives) = (Arc::clone(mount), Arc::clone(lock), archives.clone());
+        let trace = trace.clone();
+        let patience = settings.keepalive.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
+        let mut call = Call::start(supervisor, "register", move || {
+            Agent::register(mount, lock, archives, trace, patience)
+        })?;
+        let Some(called) = cues.wait(WAITING, call.done()).await? else {
+            // One that comes to its end unregisters, as if nothing had been.
+            call.give_up(CALL_GRACE);
+            return Ok(None);
+        };
+        let source = match called? {
             Ok(agent) => return Ok(Some(Arc::new(agent))),
             Err(error) => error,
         };
         if !source.is_transient() {
-            return Err(DaemonError::Agent {
-                mount: settings.mount.clone(),
-                source,
-            });
+            return Err(no_agent(settings, source));
         }
         tracing::warn!(error = %source, retry_s = pause.as_secs(), "can't register yet");
-        // It runs, and nobody else could do more.
-        telemetry::ready("waiting for the coordinator");
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = signals.wait() => return Ok(None),
+        cues.ready(WAITING);
+        if cues.wait(WAITING, tokio::time::sleep(pause)).await?.is_none() {
+            return Ok(None);
         }
         pause = (pause * 2).min(REGISTER_LONGEST_PAUSE);
-    }
-}
-
-/// Runs what blocks on a thread of its own; one at a time, at the start and at the end.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("control-call".into()).spawn(move || {
-        // Nobody waits any more after a second signal.
-        let _unwanted = done.send(work());
-    })?;
-    result.await.map_err(std::io::Error::other)
-}
-
-struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
     }
 }

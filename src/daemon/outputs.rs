@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{DaemonError, How};
 use crate::action::{FileSystem, Item, Verdict};
 use crate::config::Settings;
-use crate::lustre::Mount;
 use crate::telemetry::{Completions, EventFifo, FifoWitness};
 use crate::worker::{Ending, Witness, Witnesses};
 
@@ -18,7 +17,8 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    pub(super) fn open(settings: &Settings, mount: &Mount, how: How) -> Result<Self, DaemonError> {
+    /// `uuid`: what servers know the mount by, for the events.
+    pub(super) fn open(settings: &Settings, uuid: String, how: How) -> Result<Self, DaemonError> {
         let mut all: Vec<Box<dyn Witness>> = Vec::new();
         if let Some(options) = &settings.completions {
             let log = Completions::open(options.clone()).map_err(|source| DaemonError::Output {
@@ -31,7 +31,6 @@ impl Outputs {
         let fifo = match &settings.event_fifo {
             None => None,
             Some(path) => {
-                let uuid = mount.client_uuid().unwrap_or_default();
                 let fifo = EventFifo::open(path, &settings.mount, settings.targets.len(), uuid);
                 let fifo = Arc::new(fifo.map_err(|source| DaemonError::Output {
                     key: "fifo in section [events]",

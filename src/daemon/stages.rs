@@ -1,25 +1,44 @@
 //! The stages behind the registration, and what ties them to the coordinator.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Signals, blocking};
-use crate::action::{FileSystem, Kind, Verb, Verdict};
+use super::cues::{Call, Cues};
+use super::heir::Heir;
+use crate::action::{FileSystem, Verdict};
 use crate::config::Settings;
-use crate::intake::{Arrival, Heartbeat, Intake};
+use crate::intake::{Arrival, Finder, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, Nudge, ReaderStats, Registrar};
 use crate::queue::{Class, Queue};
 use crate::store::Targets;
+use crate::telemetry::{FifoUpdates, MetricsServer};
+use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
-use crate::types::{ArchiveId, Extent, HsmErrno};
-use crate::worker::{Crew, Forgotten, Settler, Site, Tally, Witnesses};
+use crate::types::{ArchiveId, HsmErrno};
+use crate::worker::{Crew, Forgotten, Settler, Site, Sweeper, Tally, Witnesses};
 
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+/// For the threads that are told to end, where no other time is said: they do at once, or hang.
+const STEP: Duration = Duration::from_secs(5);
+/// For answers of what waited; a thousand take some seconds on a slow MDT.
+const LAST_ANSWERS: Duration = Duration::from_secs(20);
+/// For the sweeper's last look, and clients of the metrics.
+const LAST_LOOK: Duration = Duration::from_secs(12);
+/// For the journal.
+const LAST_CHANGES: Duration = Duration::from_secs(10);
+/// All of these together, and some slack. Keep `TimeoutStopSec` above `drain_timeout`, [`STOP_GRACE`] and this.
+const LAST_STEPS: Duration = Duration::from_secs(60);
+/// For the workers that do nothing while another one hangs.
+const GLANCE: Duration = Duration::from_millis(500);
+/// Between two looks at whether anything runs.
+const LOOK: Duration = Duration::from_millis(10);
+/// Of those that can't be stopped.
+const NAMED: usize = 5;
+/// For each MDT.
 const SETTLERS: usize = 4;
 /// Before an archive that was forgotten is asked for again.
 const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
@@ -29,10 +48,14 @@ const FORGOTTEN_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct Stages {
     pub(super) queue: Arc<Queue>,
     settler: Arc<Settler>,
+    finder: Arc<Finder>,
     pub(super) site: Site,
     crew: Crew,
     arrivals: std::sync::mpsc::Sender<Vec<Arrival>>,
-    intake: JoinHandle<()>,
+    intake: Thread,
+    /// It takes over what a former daemon had in hand.
+    inheriting: Option<Thread>,
+    supervisor: Supervisor,
 }
 
 /// What ties the stages to the coordinator.
@@ -56,6 +79,7 @@ impl Registration {
     ) -> std::io::Result<Self> {
         let stats = Arc::new(ReaderStats::default());
         let registrar = Registrar::start(
+            &stages.supervisor,
             agent,
             stages.arrivals.clone(),
             Arc::clone(&stats),
@@ -67,6 +91,7 @@ impl Registration {
         )?;
         let nudge = registrar.nudge();
         let heartbeat = Heartbeat::start(
+            &stages.supervisor,
             Arc::clone(&stages.queue),
             Arc::clone(&stages.settler),
             (Arc::clone(&stages.site.fs), Arc::clone(&stages.site.forgotten)),
@@ -83,15 +108,22 @@ impl Registration {
 
 impl Stages {
     pub(super) fn start(
+        supervisor: &Supervisor,
         settings: &Settings,
         fs: Arc<dyn FileSystem>,
         witnesses: Witnesses,
         targets: &Targets,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(fs.sequences(), settings.threads, settings.restore_threads));
+        let finder = Arc::new(Finder::start(supervisor, &fs)?);
         let tally = Arc::new(Tally::default());
-        let settler = Arc::new(Settler::start(SETTLERS, &tally)?);
-        let journal = Arc::new(Journal::open(&settings.state_dir, fs.name(), &settings.mount));
+        let settler = Arc::new(Settler::new(supervisor, fs.sequences(), SETTLERS, &tally));
+        let journal = Arc::new(Journal::open(
+            supervisor,
+            &settings.state_dir,
+            fs.name(),
+            &settings.mount,
+        ));
         let pause = settings
             .heartbeat
             .running
@@ -104,8 +136,8 @@ impl Stages {
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
         };
         let crew = Crew::start(
-            settings.threads,
-            settings.restore_threads,
+            supervisor,
+            (settings.threads, settings.restore_threads),
             &queue,
             &settler,
             &site,
@@ -117,25 +149,31 @@ impl Stages {
             Arc::clone(&queue),
             Arc::clone(&settler),
             Arc::clone(&site.journal),
+            Arc::clone(&finder),
             settings.heartbeat.waiting,
         );
-        let intake = std::thread::Builder::new()
-            .name("intake".into())
-            .spawn(move || intake.run(&inbox))?;
+        let last = arrivals.clone();
+        let stop = move || {
+            let _gone = last.send(vec![Arrival::Last]);
+        };
+        let intake = supervisor.serve("intake", stop, move || intake.run(&inbox))?;
         Ok(Self {
             queue,
             settler,
+            finder,
             site,
             crew,
             arrivals,
             intake,
+            inheriting: None,
+            supervisor: supervisor.clone(),
         })
     }
 
     /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
     /// `served`: what is of another archive stays in the journal, for a daemon that can use it.
-    pub(super) fn inherit(&self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<()> {
+    pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<()> {
         let mut items = self.site.journal.unfinished();
         let all = items.len();
         items.retain(|item| item.archive_id.is_none_or(|id| served.contains(&id)));
@@ -149,119 +187,232 @@ impl Stages {
         tracing::info!(actions = items.len(), "taking over from a former daemon");
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
-        let (agent, arrivals, site) = (Arc::clone(agent), self.arrivals.clone(), self.site.clone());
-        let queue = Arc::clone(&self.queue);
-        std::thread::Builder::new().name("inherit".into()).spawn(move || {
-            for item in items {
-                let key = item.key();
-                // What is not taken over yet stays in the journal, for the next daemon.
-                if queue.is_parked() {
-                    return;
-                }
-                // A remove asks the coordinator only when it is done: what it gave up must not begin.
-                let arrivals_of_it = match site.fs.progress(key, Extent::EMPTY) {
-                    Err(error) if error.is_not_found() => {
-                        tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
-                        site.journal.ended(key);
-                        if item.kind == Kind::Do(Verb::Archive) {
-                            site.forgotten.note(key, item.archive_id);
-                        }
-                        continue;
-                    }
-                    Err(error) if error.errno == libc::ECANCELED => {
-                        vec![Arrival::Inherited(agent.owe(item)), Arrival::Cancel(key)]
-                    }
-                    _ => vec![Arrival::Inherited(agent.owe(item))],
-                };
-                if arrivals.send(arrivals_of_it).is_err() {
-                    return;
-                }
-            }
-        })?;
+        let heir = Heir {
+            supervisor: self.supervisor.clone(),
+            agent: Arc::clone(agent),
+            arrivals: self.arrivals.clone(),
+            site: self.site.clone(),
+            queue: Arc::clone(&self.queue),
+        };
+        let finder = Arc::clone(&self.finder);
+        self.inheriting = Some(self.supervisor.errand("inherit", move || heir.sort(items, &finder))?);
         Ok(())
     }
 
     /// For `kill -USR1`.
     pub(super) fn log_status(&self, registration: &Registration) {
         let depth = self.queue.depth();
-        let sum = |counts: &HashMap<Class, usize>| counts.values().sum::<usize>();
         tracing::info!(
-            waiting = sum(&depth.waiting),
-            running = sum(&depth.running),
-            by_class = ?depth,
+            waiting = depth.all_waiting(),
+            running = depth.all_running(),
+            by_class = %depth,
             unwritten = self.site.journal.unwritten(),
-            heartbeats = ?registration.heartbeat.sent(),
-            pipe = ?registration.stats,
-            sums = ?self.site.tally.sums(),
+            heartbeats = registration.heartbeat.sent().load(Ordering::Relaxed),
+            pipe_bytes = registration.stats.bytes.load(Ordering::Relaxed),
+            pipe_messages = registration.stats.messages.load(Ordering::Relaxed),
+            registrations = registration.stats.registrations.load(Ordering::Relaxed),
+            ended = %ended(&self.site.tally),
             "status"
         );
     }
 
     /// Ends all in order. The reader goes on until the end: whatever the coordinator still sends is
-    /// taken and answered. A second signal shortens the waiting.
-    pub(super) async fn stop(self, registration: Option<Registration>, drain: Duration, signals: &mut Signals) {
+    /// taken and answered. A second signal shortens the waiting. Whatever an MDT does, it takes no longer than `drain`,
+    /// [`STOP_GRACE`] and [`LAST_STEPS`].
+    pub(super) async fn stop(
+        self,
+        registration: Option<Registration>,
+        beside: Beside,
+        drain: Duration,
+        cues: &mut Cues,
+    ) {
         let start = Instant::now();
         let depth = self.queue.depth();
-        tracing::info!(running = ?depth.running, waiting = ?depth.waiting, "stopping; running actions may finish");
+        tracing::info!(
+            running = depth.all_running(),
+            waiting = depth.all_waiting(),
+            "stopping; running actions may finish"
+        );
         self.queue.park();
-        if !self.idle_within(drain, signals).await {
+        if !self.idle_within(drain, cues).await {
             tracing::warn!("stopping the actions that still run");
             self.queue.stop_running(Stop::Shutdown);
-            if !self.idle_within(STOP_GRACE, signals).await {
+            if !self.idle_within(STOP_GRACE, cues).await {
                 // They are in a system call that does not return; their answers go with them.
-                tracing::error!(running = ?self.queue.depth().running, "some actions can't be stopped");
+                let running = self.queue.running();
+                let named: Vec<_> = running
+                    .iter()
+                    .take(NAMED)
+                    .map(|action| {
+                        format!(
+                            "{} {} for {} s",
+                            action.verb,
+                            action.key.fid,
+                            action.since.elapsed().as_secs()
+                        )
+                    })
+                    .collect();
+                tracing::error!(
+                    running = running.len(),
+                    actions = named.join(", "),
+                    "some actions can't be stopped"
+                );
             }
         }
-        answer_waiting(&self.queue, &self.settler);
-        if let Some(registration) = registration {
-            let Registration {
-                registrar,
-                heartbeat,
-                stats,
-            } = registration;
-            drop(heartbeat);
-            // The kernel closes the pipe, what is in it is read, the reader joined.
-            drop(registrar);
-            tracing::debug!(?stats, "pipe closed");
+        let supervisor = self.supervisor.clone();
+        // Not here: whoever supervises the daemon is to hear that it lives.
+        match Call::start(&supervisor, "end", move || self.end(registration, beside, start)) {
+            Ok(mut call) => match tokio::time::timeout(LAST_STEPS, call.done()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "not all could be ended in order"),
+                Err(_) => tracing::error!("not all could be ended in order: it took too long"),
+            },
+            Err(error) => tracing::error!(%error, "there is no thread that ends the others in order"),
         }
+    }
+
+    /// The last steps. Each waits until a deadline: what a thread that hangs has in hand stays in the journal.
+    fn end(self, registration: Option<Registration>, beside: Beside, start: Instant) {
         let Self {
             queue,
             settler,
+            finder,
             site,
             crew,
             arrivals,
-            intake,
+            mut intake,
+            inheriting,
+            supervisor: _,
         } = self;
-        drop(arrivals);
-        if intake.join().is_err() {
-            tracing::error!("the intake panicked");
+        let within = |limit: Duration| Instant::now() + limit;
+        answer_waiting(&queue, &settler);
+        let until = within(STEP);
+        if let Some(mut registration) = registration {
+            registration.heartbeat.thread().stop();
+            // The kernel closes the pipe, what is in it is read.
+            registration.registrar.thread().stop();
+            registration.heartbeat.thread().join(until);
+            registration.registrar.thread().join(until);
+            let stats = registration.stats;
+            tracing::debug!(
+                bytes = stats.bytes.load(Ordering::Relaxed),
+                messages = stats.messages.load(Ordering::Relaxed),
+                items = stats.items.load(Ordering::Relaxed),
+                "the pipe is no longer read"
+            );
         }
+        if let Some(mut inheriting) = inheriting {
+            inheriting.join(until);
+        }
+        drop(arrivals);
+        intake.join(within(STEP));
+        finder.finish(within(GLANCE));
         answer_waiting(&queue, &settler);
         // Everybody who waits has an answer, also when a worker is stuck in a system call.
-        settler.finish();
-        queue.close();
-        if queue.wait_idle(Instant::now()) {
-            crew.join();
+        if !settler.finish(within(LAST_ANSWERS)) {
+            tracing::warn!(
+                "not all that waited could be answered in time: it stays in the journal, for the next daemon"
+            );
         }
-        tracing::info!(seconds = start.elapsed().as_secs_f64(), sums = ?site.tally.sums(), "stopped");
+        let is_idle = queue.wait_idle(Instant::now());
+        crew.join(within(if is_idle { STEP } else { GLANCE }));
+        beside.end(within(LAST_LOOK));
+        site.journal.finish(within(LAST_CHANGES));
+        tracing::info!(
+            seconds = start.elapsed().as_secs_f64(),
+            ended = %ended(&site.tally),
+            "stopped"
+        );
     }
 
-    async fn idle_within(&self, limit: Duration, signals: &mut Signals) -> bool {
-        let queue = Arc::clone(&self.queue);
-        let idle = blocking(move || queue.wait_idle(Instant::now() + limit));
-        tokio::select! {
-            idle = idle => idle.unwrap_or(false),
-            () = signals.wait() => {
-                tracing::warn!("second signal");
-                self.queue.wait_idle(Instant::now())
+    async fn idle_within(&self, limit: Duration, cues: &mut Cues) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            if self.queue.wait_done(Instant::now()) {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LOOK)) => {}
+                () = cues.told() => {
+                    tracing::warn!("second signal");
+                    return self.queue.wait_done(Instant::now());
+                }
             }
         }
     }
 }
 
+/// What runs beside the stages.
+#[derive(Default)]
+pub(super) struct Beside {
+    pub(super) metrics: Option<MetricsServer>,
+    pub(super) updates: Option<FifoUpdates>,
+    pub(super) sweeper: Option<Sweeper>,
+}
+
+impl Beside {
+    fn end(self, until: Instant) {
+        let Self {
+            mut metrics,
+            mut updates,
+            mut sweeper,
+        } = self;
+        let metrics = metrics.as_mut().map(MetricsServer::threads);
+        let updates = updates.as_mut().map(FifoUpdates::thread);
+        let sweeper = sweeper.as_mut().map(Sweeper::thread);
+        let mut threads: Vec<_> = updates.into_iter().chain(sweeper).collect();
+        threads.iter_mut().for_each(|thread| thread.stop());
+        if let Some(metrics) = metrics {
+            metrics.join(until);
+        }
+        for thread in threads {
+            thread.join(until);
+        }
+    }
+}
+
+/// What has ended so far, in words.
+fn ended(tally: &Tally) -> String {
+    let sums = tally.sums();
+    let all: Vec<_> = sums
+        .iter()
+        .map(|((archive, class), sums)| {
+            format!(
+                "{} of archive {archive}: {} done ({} bytes), {} failed, {} cancelled",
+                class.word(),
+                sums.done,
+                sums.bytes,
+                sums.failed,
+                sums.cancelled
+            )
+        })
+        .collect();
+    if all.is_empty() {
+        "nothing".into()
+    } else {
+        all.join("; ")
+    }
+}
+
 /// Tells the coordinator at once, so that another mover gets what has not begun here.
 fn answer_waiting(queue: &Queue, settler: &Settler) {
+    let mut left = 0u64;
     for debt in queue.take_all_waiting() {
-        settler.settle(debt, Verdict::try_again(HsmErrno::ESHUTDOWN));
+        if queue.is_silent(debt.item().fid) {
+            left += 1;
+            debt.disown();
+        } else {
+            settler.settle(debt, Verdict::try_again(HsmErrno::ESHUTDOWN));
+        }
+    }
+    if left > 0 {
+        tracing::warn!(
+            actions = left,
+            "not answered, for their MDT does not answer; the next daemon takes them over"
+        );
     }
 }

@@ -235,9 +235,17 @@ pub(super) fn heeds_conditions(
         metadata.clone(),
     )?;
     let from = head(lane, control, archive_id, &key, None)?.at(archive_id, &key);
-    let heeded = match copy(lane, control, &from, (&key, &Condition::Absent), &metadata) {
-        Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(true),
-        Ok(_) | Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Refused { .. })) => Ok(false),
+    let copied = |from: &Location, condition| copy(lane, control, from, (&key, condition), &metadata);
+    // Where the source's own ETag is refused (wanted without quotes, say), that tells nothing of the key's condition.
+    let heeded = match copied(&from, &Condition::None) {
+        Ok(now) => match copied(&now, &Condition::Absent) {
+            Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(true),
+            Ok(_) | Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Refused { .. })) => Ok(false),
+            Err(error) => Err(error),
+        },
+        Err(TransferError::Store(
+            StoreError::Precondition { .. } | StoreError::Unsupported { .. } | StoreError::Refused { .. },
+        )) => Ok(false),
         Err(error) => Err(error),
     };
     sweep_key(lane, archive_id, &key, None, |_, _| true)?;

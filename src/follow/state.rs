@@ -12,7 +12,7 @@ use super::pending::{Name, Pending};
 use super::{Counts, Follow, FollowError};
 use crate::jobs::{self, Ledger, Select, Spec};
 use crate::lustre::UserAction;
-use crate::transfer::{Control, Stop};
+use crate::transfer::{Control, Stop, TransferError, is_of_one};
 use crate::types::{Fid, Timestamp};
 
 /// Dealt with at once.
@@ -265,6 +265,9 @@ impl State<'_> {
                     self.try_again(fid, &fid.to_string(), &why)?;
                 }
                 Err(LookError::Book(error)) => return Err(error.into()),
+                Err(LookError::Store(error)) if self.is_of_one(&error) => {
+                    self.try_again(fid, &fid.to_string(), &error.to_string())?;
+                }
                 Err(LookError::Store(error)) => return Err(error.into()),
             }
         }
@@ -273,6 +276,18 @@ impl State<'_> {
             self.pending.settle(fid);
         }
         Ok(moved)
+    }
+
+    fn is_of_one(&self, error: &TransferError) -> bool {
+        let Follow {
+            lanes,
+            control,
+            archive_id,
+            ..
+        } = self.follow;
+        lanes
+            .first()
+            .is_some_and(|lane| is_of_one(lane, control, *archive_id, error))
     }
 
     /// What no record is about would be forgotten with this process.

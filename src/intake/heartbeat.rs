@@ -1,16 +1,20 @@
 //! Keeps actions alive at the coordinator: it cancels silently what shows no progress for its
 //! `active_request_timeout` (3600 s by default), and the copytool is not told.
+//!
+//! Each MDT has a coordinator and a thread here: a report to a dead one does not come back, and holds up its own alone.
+//! One thread more looks after these. It sees by them which MDT does not answer.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::action::{ActionKey, FileSystem, HsmError, Verb, Verdict};
 use crate::guard::guarded;
+use crate::mdt::{Domain, domain_name};
 use crate::queue::{Cancelled, Queue};
+use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::Extent;
 use crate::worker::{Forgotten, Settler};
@@ -22,9 +26,14 @@ pub struct HeartbeatOptions {
     pub waiting: Duration,
     /// Between two reports of a running action.
     pub running: Duration,
-    /// For waiting ones, all together: a million must not flood the MDT.
+    /// For waiting ones of an MDT, all together: a million must not flood it.
     pub per_second: u32,
 }
+
+/// A report takes milliseconds. An MDT that has had one for longer gets no more threads until it has answered.
+const SILENCE: Duration = Duration::from_secs(5);
+/// For a report that is under way when all ends.
+const LAST_REPORT: Duration = Duration::from_secs(2);
 
 /// What the heartbeat learnt about the coordinator, for whoever keeps us registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,11 +42,10 @@ pub enum Pulse {
     Lost,
 }
 
-/// The running thread; dropping it stops and joins it.
+/// The running threads; dropping it stops them.
 #[derive(Debug)]
 pub struct Heartbeat {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
     sent: Arc<AtomicU64>,
 }
 
@@ -47,32 +55,38 @@ impl Heartbeat {
     /// # Errors
     /// The thread could not be made.
     pub fn start(
+        supervisor: &Supervisor,
         queue: Arc<Queue>,
         settler: Arc<Settler>,
         (fs, forgotten): (Arc<dyn FileSystem>, Arc<Forgotten>),
         options: HeartbeatOptions,
-        pulse: impl Fn(Pulse) + Send + 'static,
+        pulse: impl Fn(Pulse) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        let (stop, stopped) = channel();
+        let (stop, stopped): (Sender<()>, _) = channel();
         let sent = Arc::new(AtomicU64::new(0));
-        let beat = Beat {
-            queue,
-            settler,
-            fs,
-            forgotten,
-            options,
-            pulse: Box::new(pulse),
-            sent: Arc::clone(&sent),
-            reported: HashMap::new(),
+        let watch = Watch {
+            beat: Beat {
+                queue,
+                settler,
+                fs,
+                forgotten,
+                options,
+                pulse: Arc::new(pulse),
+                sent: Arc::clone(&sent),
+                domain: None,
+                since: Arc::default(),
+                reported: HashMap::new(),
+            },
+            threads: BTreeMap::new(),
+            supervisor: supervisor.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("heartbeat".into())
-            .spawn(move || beat.run(&stopped))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-            sent,
-        })
+        let thread = supervisor.serve("heartbeat", || drop(stop), move || watch.run(&stopped))?;
+        Ok(Self { thread, sent })
+    }
+
+    /// The thread that looks after the others.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 
     /// Reports sent so far.
@@ -82,33 +96,116 @@ impl Heartbeat {
     }
 }
 
-impl Drop for Heartbeat {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the heartbeat thread panicked");
+/// Since when a call has been out.
+type Since = Arc<Mutex<Option<Instant>>>;
+
+/// Sees to it that each MDT with actions has its thread.
+struct Watch {
+    /// What they are made of.
+    beat: Beat,
+    threads: BTreeMap<Domain, OneMdt>,
+    supervisor: Supervisor,
+}
+
+struct OneMdt {
+    since: Since,
+    thread: Thread,
+}
+
+impl Watch {
+    fn run(mut self, stopped: &Receiver<()>) {
+        let tick = self.beat.options.tick();
+        loop {
+            match stopped.recv_timeout(tick) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for domain in self.beat.queue.domains() {
+                if !self.threads.contains_key(&domain) {
+                    self.start(domain);
+                }
+            }
+            for (domain, thread) in &self.threads {
+                self.listen(*domain, &thread.since);
+            }
+        }
+        let until = Instant::now() + LAST_REPORT;
+        self.threads.values_mut().for_each(|one| one.thread.stop());
+        for one in self.threads.values_mut() {
+            // One that a dead MDT holds is named at the end.
+            one.thread.join(until);
+        }
+    }
+
+    fn start(&mut self, domain: Domain) {
+        let (stop, stopped): (Sender<()>, _) = channel();
+        let since = Since::default();
+        let beat = self.beat.of(domain, Arc::clone(&since));
+        let name = domain.map_or_else(|| "heartbeat-?".to_owned(), |mdt| format!("heartbeat-{:x}", mdt.0));
+        // Tried again in a moment.
+        match self.supervisor.serve(name, || drop(stop), move || beat.run(&stopped)) {
+            Ok(thread) => drop(self.threads.insert(domain, OneMdt { since, thread })),
+            Err(error) => tracing::error!(%error, "no thread for the heartbeats of {}", domain_name(domain)),
+        }
+    }
+
+    fn listen(&self, domain: Domain, since: &Since) {
+        let since = *since.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = since.is_some_and(|since| since.elapsed() > SILENCE);
+        if !self.beat.queue.set_silent(domain, silent) {
+            return;
+        }
+        let name = domain_name(domain);
+        if silent {
+            tracing::error!(
+                "{name} does not answer: what is to be done for its files waits for it, all else goes on. See its server, \
+                 and `lfs check mds`"
+            );
+        } else {
+            tracing::info!("{name} answers again");
         }
     }
 }
 
+impl HeartbeatOptions {
+    fn tick(&self) -> Duration {
+        (self.waiting.min(self.running) / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))
+    }
+}
+
+/// The reports of one MDT.
 struct Beat {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
     fs: Arc<dyn FileSystem>,
     forgotten: Arc<Forgotten>,
     options: HeartbeatOptions,
-    pulse: Box<dyn Fn(Pulse) + Send>,
+    pulse: Arc<dyn Fn(Pulse) + Send + Sync>,
     sent: Arc<AtomicU64>,
+    domain: Domain,
+    since: Since,
     /// Bytes that running actions have been reported with.
     reported: HashMap<ActionKey, u64>,
 }
 
 impl Beat {
+    fn of(&self, domain: Domain, since: Since) -> Self {
+        Self {
+            queue: Arc::clone(&self.queue),
+            settler: Arc::clone(&self.settler),
+            fs: Arc::clone(&self.fs),
+            forgotten: Arc::clone(&self.forgotten),
+            options: self.options,
+            pulse: Arc::clone(&self.pulse),
+            sent: Arc::clone(&self.sent),
+            domain,
+            since,
+            reported: HashMap::new(),
+        }
+    }
+
     fn run(mut self, stopped: &Receiver<()>) {
-        let tick = (self.options.waiting.min(self.options.running) / 4)
-            .clamp(Duration::from_millis(20), Duration::from_secs(1));
+        let tick = self.options.tick();
         let per_tick = (f64::from(self.options.per_second) * tick.as_secs_f64()).ceil();
         #[expect(
             clippy::cast_possible_truncation,
@@ -125,7 +222,8 @@ impl Beat {
             let now = Instant::now();
             // Without the next one all actions would be given up by the coordinator.
             drop(guarded(|| {
-                for key in self.queue.due_waiting(now, now + self.options.waiting, per_tick) {
+                let again = now + self.options.waiting;
+                for key in self.queue.due_waiting(self.domain, now, again, per_tick) {
                     self.report(key, Extent::EMPTY);
                 }
             }));
@@ -137,7 +235,7 @@ impl Beat {
     }
 
     fn running(&mut self) {
-        let running = self.queue.running();
+        let running = self.queue.running_on(self.domain);
         let mut reported = HashMap::with_capacity(running.len());
         for running in running {
             let (key, moved) = (running.key, running.moved());
@@ -155,10 +253,12 @@ impl Beat {
 
     fn report(&self, key: ActionKey, extent: Extent) {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        let Err(error) = self.fs.progress(key, extent) else {
-            return;
-        };
-        self.objection(key, &error);
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let answer = guarded(|| self.fs.progress(key, extent));
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Ok(Err(error)) = answer {
+            self.objection(key, &error);
+        }
     }
 
     fn objection(&self, key: ActionKey, error: &HsmError) {

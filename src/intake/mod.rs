@@ -3,12 +3,14 @@
 //! In: events of the pipe, through an unbounded channel, so that whoever reads the pipe never waits.
 //! Out: the queue filled, and answers for what will not run. One thread; it never blocks on Lustre or S3.
 
+mod finder;
 mod heartbeat;
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+pub use finder::Finder;
 pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
 
 use crate::action::{ActionKey, Debt, Kind, Verdict};
@@ -28,6 +30,8 @@ pub enum Arrival {
     Inherited(Box<dyn Debt>),
     /// Stop the action of this key; needs no answer of its own.
     Cancel(ActionKey),
+    /// Nothing that comes after this is taken in.
+    Last,
 }
 
 /// The intake's side of the queue.
@@ -36,25 +40,36 @@ pub struct Intake {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
     journal: Arc<Journal>,
+    finder: Arc<Finder>,
     first_beat: Duration,
 }
 
 impl Intake {
     /// An intake for `queue`; an action that waits longer than `first_beat` is reported alive.
     #[must_use]
-    pub const fn new(queue: Arc<Queue>, settler: Arc<Settler>, journal: Arc<Journal>, first_beat: Duration) -> Self {
+    pub const fn new(
+        queue: Arc<Queue>,
+        settler: Arc<Settler>,
+        journal: Arc<Journal>,
+        finder: Arc<Finder>,
+        first_beat: Duration,
+    ) -> Self {
         Self {
             queue,
             settler,
             journal,
+            finder,
             first_beat,
         }
     }
 
-    /// Takes in all that comes, until every sender is gone.
+    /// Takes in all that comes, until the last: there may be senders that hang in a call and never go.
     pub fn run(&self, arrivals: &Receiver<Vec<Arrival>>) {
         while let Ok(message) = arrivals.recv() {
             for arrival in message {
+                if let Arrival::Last = arrival {
+                    return;
+                }
                 // A debt that is dropped on the way answers EIO; the others are taken in.
                 drop(guarded(|| self.take(arrival)));
             }
@@ -66,6 +81,7 @@ impl Intake {
             Arrival::Owed(debt) => self.admit(debt, self.first_beat),
             // Nobody has reported it alive for as long as no daemon ran.
             Arrival::Inherited(debt) => self.admit(debt, Duration::ZERO),
+            Arrival::Last => {}
             Arrival::Cancel(key) => match self.queue.cancel(key, Stop::Cancelled) {
                 Cancelled::Waiting(debt) => self.settler.settle(debt, Verdict::Cancelled),
                 Cancelled::Running => {
@@ -86,6 +102,7 @@ impl Intake {
             self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL));
             return;
         }
+        self.finder.find(item.fid);
         let debt = Box::new(Recorded::new(debt, Arc::clone(&self.journal)));
         match self.queue.admit(debt, Instant::now() + first_beat) {
             Admission::Queued => {}

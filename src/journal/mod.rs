@@ -24,7 +24,6 @@ mod writer;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -34,6 +33,7 @@ pub use record::UploadRecord;
 
 use crate::action::{ActionKey, Item};
 use crate::store::{Location, SentPart};
+use crate::thread::{Supervisor, Thread};
 use crate::types::{Cookie, Fid};
 
 type FidKey = (u64, u32, u32);
@@ -49,13 +49,25 @@ const CACHE: usize = 8 << 20;
 /// Of copies that are not written yet, some hundred bytes each. When the disk takes none for so long, the copies of files
 /// that are unlinked later are left to `scrub --delete-orphans`.
 const MOST_COPIES: usize = 200_000;
+/// For the last changes of one that is dropped unfinished.
+const LAST_CHANGES: Duration = Duration::from_secs(30);
 
 /// The open database, or none where there is no place for one.
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
     path: PathBuf,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Writer>,
+}
+
+/// Who writes changes.
+#[derive(Debug)]
+enum Writer {
+    Thread(Thread),
+    /// There could be no thread: it is written at the end.
+    Nobody,
+    /// It was written to its end.
+    Finished,
 }
 
 /// Opens the database, or makes it.
@@ -122,6 +134,25 @@ impl Batch {
     fn is_empty(&self) -> bool {
         self.copies.is_empty() && self.actions.is_empty() && self.uploads.is_empty() && self.parts.is_empty()
     }
+
+    /// Actions of which something is to be there.
+    fn living(&self) -> impl Iterator<Item = ActionKey> + '_ {
+        let actions = self.actions.iter();
+        let actions = actions.filter_map(|(key, change)| matches!(change, Change::New(_)).then_some(*key));
+        let uploads = self.uploads.iter();
+        actions.chain(uploads.filter_map(|(key, upload)| upload.is_some().then_some(*key)))
+    }
+
+    /// Puts what came later over what could not be written.
+    fn overlay(&mut self, newer: Self) {
+        // An upload that ended since then, or was begun anew, leaves none of its parts behind: nobody would ever remove
+        // them, and they are no parts of another one.
+        self.parts.retain(|(of, _), _| !newer.uploads.contains_key(of));
+        self.copies.extend(newer.copies);
+        self.actions.extend(newer.actions);
+        self.uploads.extend(newer.uploads);
+        self.parts.extend(newer.parts);
+    }
 }
 
 impl State {
@@ -159,6 +190,12 @@ impl Shared {
         }
     }
 
+    /// The writer ends when all is written.
+    fn stop(&self) {
+        self.lock().stopping = true;
+        self.changed.notify_one();
+    }
+
     fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Option<T> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         database.as_ref().map(work)
@@ -178,13 +215,13 @@ impl Journal {
     /// Opens the journal of the file system `name` mounted at `mount`. What can't be read is set aside,
     /// what can't be made is done without; both are said, and the daemon serves.
     #[must_use]
-    pub fn open(state_dir: &Path, name: &str, mount: &Path) -> Self {
+    pub fn open(supervisor: &Supervisor, state_dir: &Path, name: &str, mount: &Path) -> Self {
         let path = state_dir.join(file_name(name, mount));
         let file = path.clone();
-        Self::start(path, Box::new(move || open(&file)))
+        Self::start(supervisor, path, Box::new(move || open(&file)))
     }
 
-    fn start(path: PathBuf, open: Open) -> Self {
+    fn start(supervisor: &Supervisor, path: PathBuf, open: Open) -> Self {
         let database = match open() {
             Ok(database) => Some(database),
             Err(error) => {
@@ -203,12 +240,11 @@ impl Journal {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let writing = Arc::clone(&shared);
-        let writer = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || writer::run(&writing))
+        let (writing, stopping) = (Arc::clone(&shared), Arc::clone(&shared));
+        let writer = supervisor
+            .serve("journal", move || stopping.stop(), move || writer::run(&writing))
             .inspect_err(|error| tracing::error!(%error, "the journal has no thread: it is written at the end only"))
-            .ok();
+            .map_or(Writer::Nobody, Writer::Thread);
         Self {
             shared,
             path,
@@ -386,7 +422,11 @@ impl Journal {
                 return;
             }
             state.uploads.remove(&key);
-            state.pending.uploads.insert(key, None);
+            // Where the disk takes nothing for long: a successor finds by itself that nothing is left of it.
+            let uploads = &mut state.pending.uploads;
+            if uploads.len() < MOST_COPIES || uploads.contains_key(&key) {
+                uploads.insert(key, None);
+            }
         });
     }
 
@@ -464,6 +504,24 @@ impl Journal {
         items
     }
 
+    /// Has all changes so far written. Whoever still has this journal then, a thread that hangs say, changes nothing on
+    /// disk any more: what it has in hand is there as it was. Not all may be written when the deadline comes first.
+    pub fn finish(&self, deadline: Instant) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *writer, Writer::Finished) {
+            Writer::Thread(mut thread) => {
+                if !thread.join(deadline) {
+                    tracing::error!(path = %self.path.display(), "the disk of the journal does not answer");
+                }
+            }
+            Writer::Nobody => {
+                self.shared.stop();
+                writer::run(&self.shared);
+            }
+            Writer::Finished => {}
+        }
+    }
+
     fn read<T>(&self, what: &str, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
         self.shared
             .with(read)?
@@ -474,14 +532,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.shared.lock().stopping = true;
-        self.shared.changed.notify_one();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match writer.map(JoinHandle::join) {
-            Some(Ok(())) => {}
-            Some(Err(_)) => tracing::error!("the journal's thread panicked"),
-            None => writer::run(&self.shared),
-        }
+        self.finish(Instant::now() + LAST_CHANGES);
     }
 }
 
@@ -598,7 +649,7 @@ mod tests {
     }
 
     fn open_in(dir: &Path) -> Journal {
-        Journal::open(dir, "lustre", Path::new("/mnt/lustre"))
+        Journal::open(&Supervisor::default(), dir, "lustre", Path::new("/mnt/lustre"))
     }
 
     #[test]
@@ -694,7 +745,7 @@ mod tests {
             let database = Database::builder().create_with_backend(Disk { file, full })?;
             Ok(with_tables(database)?)
         };
-        let journal = Journal::start(path, Box::new(open));
+        let journal = Journal::start(&Supervisor::default(), path, Box::new(open));
         journal.remember(FID, &location());
         until(|| journal.unwritten() == 0);
         full.store(true, Ordering::SeqCst);
@@ -711,6 +762,56 @@ mod tests {
         let journal = open_in(dir.path());
         assert_eq!(journal.find(other), Some(location()));
         assert_eq!(journal.find(FID), None);
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_written_leaves_no_part_of_an_upload_that_ended_meanwhile() {
+        let key = |oid| ActionKey {
+            cookie: Cookie(7),
+            fid: Fid { oid, ..FID },
+        };
+        let upload = |size| {
+            let single = UploadRecord::single(location().archive_id, &location().key, crate::store::Writer::random());
+            let id = serde_json::from_str("\"id\"").unwrap();
+            single.multipart(&id, size, 1, None)
+        };
+        let part = || -> SentPart {
+            serde_json::from_str(r#"{"stored":{"number":1,"etag":"e","checksum":null,"proof":null},"checksum":0}"#)
+                .unwrap()
+        };
+        let (over, anew, goes_on) = (key(1), key(2), key(3));
+        let mut failed = Batch::default();
+        for key in [over, anew, goes_on] {
+            failed.uploads.insert(key, Some(upload(2)));
+            failed.parts.insert((key, 0), part());
+        }
+        let mut newer = Batch::default();
+        newer.uploads.insert(over, None);
+        newer.uploads.insert(anew, Some(upload(3)));
+        newer.parts.insert((anew, 1), part());
+        newer.parts.insert((goes_on, 1), part());
+        failed.overlay(newer);
+        let mut parts: Vec<_> = failed.parts.keys().map(|(key, index)| (key.fid.oid, *index)).collect();
+        parts.sort_unstable();
+        assert_eq!(parts, [(2, 1), (3, 0), (3, 1)]);
+        assert_eq!(failed.uploads[&over], None);
+        let mut living: Vec<_> = failed.living().map(|key| key.fid.oid).collect();
+        living.sort_unstable();
+        assert_eq!(living, [2, 3]);
+    }
+
+    #[test]
+    fn what_is_finished_is_on_disk_whoever_still_has_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Arc::new(open_in(dir.path()));
+        let held = Arc::clone(&journal);
+        journal.remember(FID, &location());
+        journal.finish(Instant::now() + Duration::from_secs(60));
+        assert_eq!(journal.unwritten(), 0);
+        // Such as a thread that comes back when the daemon has ended: it neither waits nor fails.
+        held.forget(FID);
+        drop((journal, held));
+        assert_eq!(open_in(dir.path()).find(FID), Some(location()));
     }
 
     #[test]

@@ -111,6 +111,7 @@ mod tests {
 
     use super::*;
     use crate::action::{Kind, Verb};
+    use crate::thread::Supervisor;
     use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
     #[derive(Debug)]
@@ -157,9 +158,15 @@ mod tests {
             blocking: true,
             data: Box::default(),
         };
+        let supervisor = Supervisor::default();
         for was_written in [false, true] {
             let dir = tempfile::tempdir().unwrap();
-            let journal = Arc::new(Journal::open(dir.path(), "lustre", Path::new("/mnt/lustre")));
+            let journal = Arc::new(Journal::open(
+                &supervisor,
+                dir.path(),
+                "lustre",
+                Path::new("/mnt/lustre"),
+            ));
             let owe = || Box::new(Recorded::new(Box::new(Owed(item.clone())), Arc::clone(&journal)));
             let first = owe();
             if was_written {

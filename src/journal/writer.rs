@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redb::Database;
 
-use super::{ACTIONS, Batch, COPIES, Change, PARTS, Shared, UPLOADS, action_id, fid_key, record};
+use super::{ACTIONS, Batch, COPIES, Change, PARTS, Shared, State, UPLOADS, action_id, fid_key, record};
 use crate::guard::guarded;
 
 /// Changes of so long go together; what ends sooner is never written.
@@ -54,10 +54,10 @@ pub(super) fn run(shared: &Shared) {
                 // What came meanwhile is newer; the rest waits for the next try.
                 if let Some(batch) = Arc::into_inner(batch) {
                     let newer = std::mem::replace(&mut state.pending, batch);
-                    state.pending.copies.extend(newer.copies);
-                    state.pending.actions.extend(newer.actions);
-                    state.pending.uploads.extend(newer.uploads);
-                    state.pending.parts.extend(newer.parts);
+                    let State { pending, on_disk, .. } = &mut *state;
+                    pending.overlay(newer);
+                    // Of a commit that failed nobody knows what reached the disk: what ends is taken away there, too.
+                    on_disk.extend(pending.living());
                 }
                 if stopping {
                     tracing::error!(error, "the journal lacks its last changes");

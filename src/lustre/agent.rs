@@ -3,12 +3,15 @@
 //! Registering while a coordinator is stopped crashes the client's kernel (2.17 and before), so a probe
 //! comes first, always. A coordinator that is switched off and on forgets its agents without a sign on
 //! the pipe; [`Agent::keep_alive`] brings the registration back without touching the pipe in use.
+//!
+//! Each call that goes to all MDTs comes back when a dead one does: none is made while one does not answer. It could also
+//! come back to a coordinator that has not been started again yet.
 
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
@@ -18,10 +21,10 @@ use super::debt::Action;
 use super::mount::Place;
 use super::{Mount, OtherTool, Trace, ioctl};
 use crate::action::{Debt, HsmError, Item};
-use crate::types::{ArchiveId, Cookie, Extent};
+use crate::call::Call;
+use crate::mdt::Mdt;
+use crate::types::ArchiveId;
 
-/// No coordinator counts this far: cookies start at the wall clock's seconds.
-const BOGUS_COOKIE: Cookie = Cookie(u64::MAX);
 /// Slack for some 170 of the largest messages, on top of a reader that never stops.
 const PIPE_BYTES: i32 = 1 << 20;
 /// Until a lock that is held is another daemon's.
@@ -30,17 +33,29 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Above every pid (at most 2^22): a pipe of ours must not share its kernel uid with another process.
 const UID_SPACE: u32 = 1 << 30;
 
-/// Whether the MDT's coordinator runs (`mdt.*.hsm_control`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Registrations whose descriptors are kept open, where closing one would unregister the mount: then all are given up for
+/// a new one.
+const MOST_KEPT: usize = 60;
+/// To unregister, from MDTs that may be dead.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What the MDTs' coordinators say (`mdt.*.hsm_control`), those that did not say that they run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Probed {
+    /// Registering now would crash this node.
+    pub stopped: Vec<Mdt>,
+    /// No answer came in time.
+    pub silent: Vec<Mdt>,
+}
+
+/// What a keepalive found.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Coordinator {
-    /// It takes registrations.
+    /// All run, and know us.
     Running,
-    /// On this MDT it does not: registering now would crash this node.
-    Stopped {
-        /// The MDT's index.
-        mdt: u32,
-    },
-    /// It runs; whether it knows us, the client did not ask.
+    /// Not all run or answer: nothing was done.
+    Away(Probed),
+    /// They run; whether they know us, the client did not ask.
     Unasked,
 }
 
@@ -63,14 +78,9 @@ pub enum AgentError {
     /// The lock itself failed.
     #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
     Lock(std::io::Error),
-    /// A coordinator is off.
-    #[error(
-        "the HSM coordinator of MDT {mdt:04x} is stopped. On its server: lctl set_param mdt.*-MDT{mdt:04x}.hsm_control=enabled"
-    )]
-    Stopped {
-        /// The MDT's index.
-        mdt: u32,
-    },
+    /// Coordinators are off, or MDTs away.
+    #[error("{}", away(.0))]
+    Away(Probed),
     /// The mount point is another mount than the one that was opened.
     #[error("the file system was mounted anew: all that is open here belongs to the former mount")]
     MountedAnew,
@@ -90,11 +100,37 @@ impl AgentError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Stopped { .. } | Self::Unmounted => true,
+            Self::Away(_) | Self::Unmounted => true,
             Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
             Self::MountedAnew | Self::Occupied | Self::OtherTool(_) | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
+}
+
+/// What is wrong, and what to do.
+fn away(probed: &Probed) -> String {
+    let join = |mdts: &[Mdt], each: fn(&Mdt) -> String, by: &str| mdts.iter().map(each).collect::<Vec<_>>().join(by);
+    let names = |mdts: &[Mdt]| join(mdts, |mdt| format!("{:04x}", mdt.0), ", ");
+    let mut texts = Vec::new();
+    if !probed.stopped.is_empty() {
+        let (s, are) = match probed.stopped.len() {
+            1 => ("", "is"),
+            _ => ("s", "are"),
+        };
+        let fix = join(&probed.stopped, |mdt| format!("mdt.*-{mdt}.hsm_control=enabled"), " ");
+        texts.push(format!(
+            "the HSM coordinator{s} of MDT {} {are} stopped. On the server: lctl set_param {fix}",
+            names(&probed.stopped)
+        ));
+    }
+    if !probed.silent.is_empty() {
+        texts.push(format!(
+            "MDT {} does not answer, and who registers would wait for it. See its server and `lfs check mds`; where it is \
+             gone for long: lctl --device NAME deactivate, for its mdc device of this client (lctl dl)",
+            names(&probed.silent)
+        ));
+    }
+    texts.join(". And ")
 }
 
 fn hint(error: &HsmError) -> &'static str {
@@ -122,7 +158,25 @@ pub struct Agent {
     /// Whether answers reached the coordinator, as of the last one.
     heard: AtomicBool,
     trace: Trace,
-    _lock: UnixListener,
+    /// For an MDT's answer.
+    patience: Duration,
+    kept: Mutex<Kept>,
+    _lock: Arc<MountLock>,
+}
+
+/// What keeps a second copytool of ours off a mount, for as long as any clone of it is there.
+#[derive(Debug)]
+pub struct MountLock {
+    _socket: UnixListener,
+}
+
+/// Descriptors of the mount on which something was registered. Clients of 2.17.52 and later (LU-18238) let each do it once
+/// (a second time is EEXIST, and no MDT is asked), and when one is closed they unregister the mount and drop its pipes.
+#[derive(Debug, Default)]
+struct Kept {
+    descriptors: Vec<OwnedFd>,
+    /// Whether this client is one of these; `None`: not known.
+    once: Option<bool>,
 }
 
 /// The library's handle of the registration.
@@ -138,35 +192,43 @@ unsafe impl Send for CopytoolPtr {}
 unsafe impl Sync for CopytoolPtr {}
 
 impl Agent {
-    /// Asks on each MDT whether its coordinator runs; needs no registration. Each MDS logs one line for it.
+    /// Asks on each MDT whether its coordinator runs, for `patience` at most; needs no registration and leaves no trace.
     ///
     /// # Errors
-    /// Neither answer came: an MDT can't be reached, or this is no Lustre client.
-    pub fn probe(mount: &Mount) -> Result<Coordinator, HsmError> {
-        for (mdt, fid) in mount.mdts()? {
-            match ioctl::progress(mount.descriptor(), fid, BOGUS_COOKIE, Extent::EMPTY) {
-                Ok(()) => {}
-                Err(error) if error.errno == libc::ENOENT => {}
-                Err(error) if error.errno == libc::EAGAIN => return Ok(Coordinator::Stopped { mdt }),
-                Err(error) => {
-                    mount.forget_mdt(mdt);
-                    return Err(error);
-                }
-            }
+    /// Another answer came: an MDT can't be reached, or this is no Lustre client.
+    pub fn probe(mount: &Mount, patience: Duration) -> Result<Probed, HsmError> {
+        let answers = mount.ask_mdts(patience);
+        let probed = Probed {
+            stopped: answers.stopped,
+            silent: answers.silent,
+        };
+        match answers.refused {
+            Some(error) if probed == Probed::default() => Err(error),
+            _ => Ok(probed),
         }
-        Ok(Coordinator::Running)
     }
 
-    /// Takes the mount's lock, probes, registers for `archives` (never for "all") and widens the pipe. `trace`: where what
-    /// this leaves in the kernel is noted, for whoever comes after a death.
+    /// Probes, registers for `archives` (never for "all") and widens the pipe. The mount is locked before anything else
+    /// of it is used. `trace`: where what this leaves in the kernel is noted, for whoever comes after a death; and what a
+    /// dead daemon left is taken away before. `patience`: for the answer of an MDT, now and later.
     ///
     /// # Errors
     /// Why not; see [`AgentError::is_transient`].
-    pub fn register(mount: Arc<Mount>, archives: Vec<ArchiveId>, trace: Trace) -> Result<Self, AgentError> {
-        let lock = lock_soon(&mount)?;
-        trace.forget(&mount);
-        if let Coordinator::Stopped { mdt } = Self::probe(&mount)? {
-            return Err(AgentError::Stopped { mdt });
+    pub fn register(
+        mount: Arc<Mount>,
+        lock: Arc<MountLock>,
+        archives: Vec<ArchiveId>,
+        trace: Trace,
+        patience: Duration,
+    ) -> Result<Self, AgentError> {
+        // Also where a coordinator is stopped: the others would go on sending to the dead one.
+        let probed = Self::probe(&mount, patience);
+        if !matches!(&probed, Ok(probed) if !probed.silent.is_empty()) {
+            trace.forget(&mount);
+        }
+        let probed = probed?;
+        if probed != Probed::default() {
+            return Err(AgentError::Away(probed));
         }
         // Where a copytool was killed the MDT still has its agent, and with it the list of archives: of a second
         // registration it takes nothing (mdt_hsm_cdt_agent.c).
@@ -188,6 +250,8 @@ impl Agent {
             generation: AtomicU32::new(0),
             heard: AtomicBool::new(true),
             trace,
+            patience,
+            kept: Mutex::default(),
             _lock: lock,
         };
         let pipe = agent.library_pipe()?;
@@ -205,11 +269,13 @@ impl Agent {
     /// As for [`Agent::register`].
     pub fn register_again(&self) -> Result<Pipe, AgentError> {
         self.in_place()?;
-        if let Coordinator::Stopped { mdt } = Self::probe(&self.mount)? {
-            return Err(AgentError::Stopped { mdt });
-        }
+        all_run(&self.mount, self.patience)?;
         let old = uid(self.generation.load(Ordering::Relaxed));
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        // Before the new one is made: where closing one unregisters the mount, the new pipe would go, too.
+        // Which may take as long as an MDT does.
+        let former = std::mem::take(&mut self.kept().descriptors);
+        drop(former);
         // A pipe that the kernel has already forgotten is fine.
         if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
             tracing::debug!(%error, "the old pipe was already gone");
@@ -219,36 +285,63 @@ impl Agent {
         blocking(&write).map_err(AgentError::Pipe)?;
         widen(&read);
         self.trace.leave(&[uid(0), uid(generation)]);
-        ioctl::start_copytool(self.mount.descriptor(), &write, uid(generation), &self.archives())?;
+        let mount = self.mount.reopen()?;
+        ioctl::start_copytool(mount.as_fd(), &write, uid(generation), &self.archives())?;
+        self.kept().descriptors.push(mount);
         self.generation.store(generation, Ordering::Relaxed);
         Ok(Pipe::Own(read))
     }
 
-    /// Makes sure that the coordinator knows us, with a pipe that is thrown away at once: if it forgot
-    /// us this registers, and messages come through the pipe in use; else nothing changes. Blocks while
-    /// any pipe of this node is full, so never call it from the reader.
+    /// Makes sure that the coordinators know us, with a pipe that is thrown away at once: if one forgot us this
+    /// registers, and messages come through the pipe in use; else nothing changes. Blocks while any pipe of this node is
+    /// full, so never call it from the reader.
     ///
     /// # Errors
     /// The probe or the registration failed.
     pub fn keep_alive(&self) -> Result<Coordinator, AgentError> {
         self.in_place()?;
-        if let stopped @ Coordinator::Stopped { .. } = Self::probe(&self.mount)? {
-            return Ok(stopped);
+        let probed = Self::probe(&self.mount, self.patience)?;
+        if probed != Probed::default() {
+            return Ok(Coordinator::Away(probed));
         }
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| AgentError::Pipe(e.into()))?;
-        let result = ioctl::start_copytool(
-            self.mount.descriptor(),
-            &write,
-            uid(self.generation.load(Ordering::Relaxed)),
-            &self.archives(),
-        );
-        drop((read, write));
-        match result {
-            Ok(()) => Ok(Coordinator::Running),
-            // Said by newer clients without asking the MDT (LU-18238).
-            Err(error) if error.errno == libc::EEXIST => Ok(Coordinator::Unasked),
-            Err(error) => Err(error.into()),
+        let (_read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| AgentError::Pipe(e.into()))?;
+        let uid = uid(self.generation.load(Ordering::Relaxed));
+        let archives = self.archives();
+        // One that was used before may not be used again.
+        let mount = self.mount.reopen()?;
+        let start = || ioctl::start_copytool(mount.as_fd(), &write, uid, &archives);
+        match start() {
+            Ok(()) => {}
+            Err(error) if error.errno == libc::EEXIST => return Ok(Coordinator::Unasked),
+            Err(error) => return Err(error.into()),
         }
+        let known = self.kept().once;
+        let once = match known {
+            Some(once) => once,
+            None => matches!(start(), Err(error) if error.errno == libc::EEXIST),
+        };
+        let mut kept = self.kept();
+        kept.once = Some(once);
+        if once {
+            kept.descriptors.push(mount);
+        }
+        Ok(Coordinator::Running)
+    }
+
+    /// Whether so much is kept open that a new registration is due.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.kept().descriptors.len() > MOST_KEPT
+    }
+
+    /// For an MDT's answer.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_place(&self) -> Result<(), AgentError> {
@@ -336,21 +429,44 @@ fn uid(generation: u32) -> u32 {
     }
 }
 
+/// Nobody registers unless each coordinator has said just now that it runs.
+fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
+    let probed = Agent::probe(mount, patience)?;
+    if probed == Probed::default() {
+        Ok(())
+    } else {
+        Err(AgentError::Away(probed))
+    }
+}
+
 impl Drop for Agent {
+    /// On a thread of its own: an MDT that is dead may never answer, and nobody needs to wait for that.
     fn drop(&mut self) {
+        let (mount, ct) = (Arc::clone(&self.mount), CopytoolPtr(self.ct.0));
         let generation = self.generation.load(Ordering::Relaxed);
-        if generation > 0
-            && let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), uid(generation))
-        {
-            tracing::warn!(%error, "could not drop the message pipe");
+        let (kept, trace) = (std::mem::take(&mut *self.kept()), self.trace.clone());
+        let mut call = Call::new("unregister");
+        let supervisor = mount.supervisor();
+        call.begin(&supervisor, move || leave(&mount, &ct, generation, kept, &trace));
+        if call.answer(Instant::now() + LEAVE).is_none() {
+            tracing::warn!("an MDT does not answer: the coordinators are not told that this mount is served no more");
         }
-        match self.mount.library().unregister(self.ct.0.as_ptr()) {
-            Ok(()) => {
-                self.trace.wipe();
-                tracing::info!("unregistered from the coordinator");
-            }
-            Err(error) => tracing::warn!(%error, "could not unregister"),
+    }
+}
+
+fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept, trace: &Trace) {
+    if generation > 0
+        && let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(generation))
+    {
+        tracing::warn!(%error, "could not drop the message pipe");
+    }
+    drop(kept);
+    match mount.library().unregister(ct.0.as_ptr()) {
+        Ok(()) => {
+            trace.wipe();
+            tracing::info!("unregistered from the coordinator");
         }
+        Err(error) => tracing::warn!(%error, "could not unregister"),
     }
 }
 
@@ -376,7 +492,7 @@ impl Pipe {
                     BorrowedFd::borrow_raw(*fd)
                 }
             }
-            Self::Own(fd) => std::os::fd::AsFd::as_fd(fd),
+            Self::Own(fd) => fd.as_fd(),
         }
     }
 }
@@ -401,27 +517,60 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whoever has a dead daemon forgotten holds it for a moment.
-fn lock_soon(mount: &Mount) -> Result<UnixListener, AgentError> {
-    let until = Instant::now() + FOR_A_MOMENT;
-    loop {
-        match lock(mount) {
-            Err(AgentError::Occupied) if Instant::now() < until => std::thread::park_timeout(LOCK_PAUSE),
-            other => return other,
+impl MountLock {
+    /// Takes it; waits for a moment, where it is held by whoever has a dead daemon forgotten.
+    ///
+    /// # Errors
+    /// As for [`MountLock::take`].
+    pub fn take_soon(mount: &Mount) -> Result<Self, AgentError> {
+        let until = Instant::now() + FOR_A_MOMENT;
+        loop {
+            match Self::take(mount) {
+                Err(AgentError::Occupied) if Instant::now() < until => std::thread::park_timeout(LOCK_PAUSE),
+                other => return other,
+            }
         }
+    }
+
+    /// Takes it. An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
+    /// and is the same from each path to this mount.
+    ///
+    /// # Errors
+    /// Another copytool of ours has it, or the system gives none.
+    pub fn take(mount: &Mount) -> Result<Self, AgentError> {
+        let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
+        let address = {
+            use std::os::linux::net::SocketAddrExt as _;
+            SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
+        };
+        let socket = UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => AgentError::Occupied,
+            _ => AgentError::Lock(error),
+        })?;
+        Ok(Self { _socket: socket })
     }
 }
 
-/// An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
-/// and is the same from each path to this mount.
-pub(super) fn lock(mount: &Mount) -> Result<UnixListener, AgentError> {
-    let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
-    let address = {
-        use std::os::linux::net::SocketAddrExt as _;
-        SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
-    };
-    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => AgentError::Occupied,
-        _ => AgentError::Lock(error),
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mdt_that_is_stopped_or_silent_is_named_with_what_to_do() {
+        let text = |stopped: &[u32], silent: &[u32]| {
+            let mdts = |indices: &[u32]| indices.iter().copied().map(Mdt).collect();
+            let (stopped, silent) = (mdts(stopped), mdts(silent));
+            AgentError::Away(Probed { stopped, silent }).to_string()
+        };
+        let one = text(&[2], &[]);
+        assert!(one.contains("coordinator of MDT 0002 is stopped"), "{one}");
+        assert!(
+            one.contains("lctl set_param mdt.*-MDT0002.hsm_control=enabled"),
+            "{one}"
+        );
+        let all = text(&[1, 0x1f], &[3]);
+        assert!(all.contains("coordinators of MDT 0001, 001f are stopped"), "{all}");
+        assert!(all.contains("mdt.*-MDT001f.hsm_control=enabled"), "{all}");
+        assert!(all.contains("MDT 0003 does not answer"), "{all}");
+    }
 }

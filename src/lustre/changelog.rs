@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use super::bindings::{CLF_EXTRA_FLAGS, CLF_JOBID, CLF_RENAME, changelog_rec, lu_fid};
 use super::{Library, Mount};
 use crate::action::HsmError;
+use crate::mdt::Mdt;
 use crate::types::Fid;
 
 const RENAME: usize = 32;
@@ -79,11 +80,8 @@ impl Mount {
     /// # Errors
     /// An MDT is there and can't be asked.
     pub fn mdt_names(&self) -> Result<Vec<(u32, String)>, HsmError> {
-        let fids = self.mdts()?;
-        Ok(fids
-            .into_iter()
-            .map(|(mdt, _)| (mdt, format!("{}-MDT{mdt:04x}", self.file_system_name())))
-            .collect())
+        let named = |mdt: Mdt| (mdt.0, format!("{}-MDT{:04x}", self.file_system_name(), mdt.0));
+        Ok(self.mdts()?.into_iter().map(named).collect())
     }
 
     /// Reads an MDT's changelog from that record on.

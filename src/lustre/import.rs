@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NOARCHIVE, HS_RELEASED};
-use super::mount::MAP_XATTR;
+use super::mount::{Identify, MAP_XATTR};
 use super::{Library, Mount, MountError, xattr};
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Fid, Timestamp, Xattr};
@@ -139,13 +139,13 @@ impl Mount {
     ///
     /// # Errors
     /// It is in none.
-    pub fn around(library: Library, path: &Path) -> Result<Self, MountError> {
+    pub fn around(library: Library, path: &Path, identify: Identify) -> Result<Self, MountError> {
         let start = path.canonicalize().map_err(|source| MountError::Open {
             path: path.to_owned(),
             source,
         })?;
         let root = start.ancestors().find(|dir| dir.join(".lustre/fid").is_dir());
-        Self::open(library, root.unwrap_or(&start))
+        Self::open(library, root.unwrap_or(&start), identify)
     }
 
     /// Makes a released file.

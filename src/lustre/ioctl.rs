@@ -1,9 +1,10 @@
-//! Raw ioctls for which liblustreapi has no call that does only that: two on the mount's descriptor, one on a file's.
+//! Raw ioctls for which liblustreapi has no call that does only that: three on the mount's descriptor, one on a file's.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use super::bindings::{
-    KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent, hsm_progress, lu_fid,
+    HUA_CANCEL, KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent,
+    hsm_progress, hsm_user_item, hsm_user_request, lu_fid,
 };
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
@@ -28,6 +29,47 @@ pub(super) fn progress(mount: BorrowedFd<'_>, fid: Fid, cookie: Cookie, extent: 
         )
     };
     errno_of("LL_IOC_HSM_PROGRESS", rc)
+}
+
+/// `_IOW('f', 217, struct hsm_user_request)`, which is a header of 24 bytes here.
+const LL_IOC_HSM_REQUEST: u32 = 0x4018_66d9;
+const _: () = assert!(size_of::<hsm_user_request>() == 24);
+const _: () = assert!(size_of::<hsm_user_item>() == 32);
+
+/// Asks for the cancel of whatever goes on with `fid`: of nothing, where it is no file's or a directory's. The coordinator
+/// that has the FID answers EAGAIN when it is stopped.
+pub(super) fn cancel_nothing(mount: BorrowedFd<'_>, fid: Fid) -> Result<(), HsmError> {
+    const ITEMS: u32 = 1;
+    let low = |word: u64| u32::try_from(word & 0xffff_ffff).unwrap_or_default();
+    let high = |word: u64| u32::try_from(word >> 32).unwrap_or_default();
+    // hr_action, hr_archive_id, hr_flags (two), hr_itemcount, hr_data_len; hui_fid, hui_extent: the whole file.
+    let mut words: [u32; 14] = [
+        HUA_CANCEL,
+        0,
+        0,
+        0,
+        ITEMS,
+        0,
+        low(fid.seq),
+        high(fid.seq),
+        fid.oid,
+        fid.ver,
+        0,
+        0,
+        u32::MAX,
+        u32::MAX,
+    ];
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite copies a hsm_user_request, hr_itemcount hsm_user_items behind it and hr_data_len bytes (dir.c): a
+    // header and one item, which the words are.
+    let rc = unsafe {
+        libc::ioctl(
+            mount.as_raw_fd(),
+            libc::c_ulong::from(LL_IOC_HSM_REQUEST),
+            words.as_mut_ptr(),
+        )
+    };
+    errno_of("LL_IOC_HSM_REQUEST", rc)
 }
 
 /// Registers (again) for `archives` with `pipe` as where messages go. The kernel takes its own

@@ -5,7 +5,6 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -17,6 +16,7 @@ use super::wire::{Framer, Message, WireError};
 use crate::action::Kind;
 use crate::guard::guarded;
 use crate::intake::Arrival;
+use crate::thread::{Supervisor, Thread};
 
 /// Why nothing more will come through a pipe.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub struct ReaderStats {
     pub messages: AtomicU64,
     /// Items for us.
     pub items: AtomicU64,
-    /// Messages for other archive ids or of other kinds.
+    /// Messages for other archive ids or file systems, or of other kinds.
     pub foreign: AtomicU64,
     /// Streams that were damaged.
     pub damaged: AtomicU64,
@@ -48,11 +48,10 @@ pub struct ReaderStats {
     pub turns: AtomicU64,
 }
 
-/// The running thread; dropping it stops and joins it.
+/// The running thread; dropping it stops it.
 #[derive(Debug)]
 pub(super) struct Reader {
-    wake: Arc<EventFd>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Thread,
 }
 
 /// Milliseconds.
@@ -60,11 +59,13 @@ const LONGEST_SLEEP: u16 = 10_000;
 
 impl Reader {
     /// Starts reading `pipe` into `arrivals`, an unbounded channel: sending never waits. `lost` is
-    /// called, once, when there is nothing more to come; it must not wait either.
+    /// called, once, when there is nothing more to come; it must not wait either. The thread is there until it is
+    /// dropped.
     ///
     /// # Errors
     /// The thread or its wake-up descriptor could not be made.
     pub(super) fn start(
+        supervisor: &Supervisor,
         agent: Arc<Agent>,
         pipe: Pipe,
         stats: Arc<ReaderStats>,
@@ -73,7 +74,12 @@ impl Reader {
     ) -> std::io::Result<Self> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let stop = Arc::clone(&wake);
-        let thread = std::thread::Builder::new().name("kuc-reader".into()).spawn(move || {
+        let wakes = move || {
+            if let Err(error) = wake.write(1) {
+                tracing::error!(%error, "can't wake the pipe's reader");
+            }
+        };
+        let thread = supervisor.serve("kuc-reader", wakes, move || {
             let mut source = Source {
                 agent,
                 stats,
@@ -84,24 +90,11 @@ impl Reader {
                 told: false,
             };
             source.run(&pipe, &stop);
+            // The kernel must not write into what nobody reads.
+            drop(pipe);
+            source.rest(&stop);
         })?;
-        Ok(Self {
-            wake,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Err(error) = self.wake.write(1) {
-            tracing::error!(%error, "can't wake the pipe's reader");
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the pipe's reader panicked");
-        }
+        Ok(Self { _thread: thread })
     }
 }
 
@@ -135,6 +128,21 @@ impl Source {
             let stopping = fds[1].any().unwrap_or(false);
             if !self.drain(pipe, &mut buffer) || stopping {
                 return;
+            }
+        }
+    }
+
+    /// Its pipe is lost: until it is stopped there is nothing to do, and that is no reason to take it for dead.
+    fn rest(&self, stop: &EventFd) {
+        loop {
+            self.stats.turns.fetch_add(1, Ordering::Relaxed);
+            match nix::poll::poll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], LONGEST_SLEEP) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "can't wait for the end");
+                    return;
+                }
             }
         }
     }
@@ -195,7 +203,11 @@ impl Source {
     fn message(&mut self, message: Message) {
         self.stats.messages.fetch_add(1, Ordering::Relaxed);
         match message {
-            Message::Actions { archive_id, items, .. } if archive_id.is_none_or(|id| self.agent.serves(id)) => {
+            Message::Actions {
+                fsname,
+                archive_id,
+                items,
+            } if self.is_ours(&fsname) && archive_id.is_none_or(|id| self.agent.serves(id)) => {
                 self.stats.items.fetch_add(items.len() as u64, Ordering::Relaxed);
                 let arrivals = items
                     .into_iter()
@@ -208,12 +220,18 @@ impl Source {
                     .collect();
                 self.send(arrivals);
             }
-            // Every copytool on a mount gets every message; another one serves these.
+            // Every copytool on a mount gets every message, and on clients of 2.10.0 to 2.10.3 those of other mounts, too;
+            // another one serves these.
             Message::Actions { .. } | Message::Foreign { .. } => {
                 self.stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
             Message::Shutdown => self.lose(Lost::Closed),
         }
+    }
+
+    /// Files of two file systems have the same FIDs.
+    fn is_ours(&self, fsname: &str) -> bool {
+        fsname == self.agent.mount().file_system_name()
     }
 
     fn send(&self, arrivals: Vec<Arrival>) {

@@ -2,14 +2,21 @@
 
 use std::ffi::CStr;
 use std::fs::{File, Metadata, OpenOptions};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
-use super::mdts::Mdts;
+use super::mdts::{Answers, Mdts};
 use super::{Library, UserAction, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
+use crate::mdt::{Domain, Mdt, Sequences};
+use crate::thread::Supervisor;
 use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
@@ -65,6 +72,26 @@ pub enum MountError {
         /// Why.
         source: std::io::Error,
     },
+    /// What tells it from a later file system of its name is not known: by another name it would take its own objects
+    /// for somebody else's.
+    #[error("the file system at '{}' can't be told from a later one of its name: its root's attribute {} can't be read \
+        or set ({source}). An MDT that does not answer, or a missing CAP_SYS_ADMIN; then try again", path.display(),
+        INCARNATION_XATTR.to_string_lossy())]
+    Identity {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: HsmError,
+    },
+}
+
+/// How a file system is told from a later one of its name, by an attribute of its root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identify {
+    /// Objects or records are written that name it: where it has no such attribute it gets one.
+    Make,
+    /// It is only looked at. Where it has none, or this user may not read it, nothing is known to be this file system's.
+    Find,
 }
 
 /// The mount point, open.
@@ -76,10 +103,12 @@ pub struct Mount {
     /// The name with the incarnation.
     identity: String,
     by_fid: PathBuf,
-    root: File,
+    root: Arc<File>,
     mdts: Mdts,
     /// Attributes that look like users' and are the system's.
     left_out: Vec<String>,
+    /// Of the daemon, where it is one's.
+    supervisor: OnceLock<Supervisor>,
 }
 
 impl Mount {
@@ -87,7 +116,7 @@ impl Mount {
     ///
     /// # Errors
     /// What is wrong with the path, and what to do.
-    pub fn open(library: Library, path: &Path) -> Result<Self, MountError> {
+    pub fn open(library: Library, path: &Path, identify: Identify) -> Result<Self, MountError> {
         // The library compares the path with the mount table letter by letter.
         let path = &path.canonicalize().map_err(|source| MountError::Open {
             path: path.to_owned(),
@@ -110,23 +139,23 @@ impl Mount {
             path: path.to_owned(),
             source,
         })?;
-        let identity = match incarnation(path) {
-            Ok(incarnation) => format!("{fsname}:{incarnation}"),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the file system can't be told from a later one of its \
-                    name: the attribute of its root can't be read or written");
-                fsname.clone()
-            }
-        };
+        let incarnation = incarnation(path, identify).map_err(|source| MountError::Identity {
+            path: path.to_owned(),
+            source,
+        })?;
+        // Without one it is the file system that no object or record names.
+        let identity = format!("{fsname}:{}", incarnation.unwrap_or_default());
+        let root = Arc::new(root);
         Ok(Self {
+            mdts: Mdts::new(library.clone(), path.to_owned(), Arc::clone(&root)),
             library,
             path: path.to_owned(),
             fsname,
             identity,
             by_fid,
             root,
-            mdts: Mdts::new(),
             left_out: Vec::new(),
+            supervisor: OnceLock::new(),
         })
     }
 
@@ -159,6 +188,13 @@ impl Mount {
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Another descriptor of the root directory.
+    pub(super) fn reopen(&self) -> Result<OwnedFd, HsmError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(self.descriptor(), ".", flags, Mode::empty())
+            .map_err(|error| HsmError::new("openat", error as i32))
     }
 
     pub(super) fn by_fid(&self, fid: Fid) -> PathBuf {
@@ -219,18 +255,38 @@ impl Mount {
         }
     }
 
-    /// A FID on each MDT that can be reached, by the MDT's index.
-    pub(super) fn mdts(&self) -> Result<Vec<(u32, Fid)>, HsmError> {
-        self.mdts.fids(self)
+    /// Asks each MDT that can be reached whether its coordinator runs.
+    pub(super) fn ask_mdts(&self, patience: Duration) -> Answers {
+        self.mdts.ask(&self.supervisor(), patience)
     }
 
-    pub(super) fn forget_mdt(&self, mdt: u32) {
-        self.mdts.forget(mdt);
+    /// The MDTs that can be reached, for those who may wait for them.
+    pub(super) fn mdts(&self) -> Result<Vec<Mdt>, HsmError> {
+        self.mdts.all()
+    }
+
+    /// Who makes the threads for calls that may not come back.
+    pub(super) fn supervisor(&self) -> Supervisor {
+        self.supervisor.get().cloned().unwrap_or_default()
+    }
+
+    /// Whether every MDT took a report of an action lately.
+    pub(super) fn are_mdts_proved(&self, within: Duration) -> bool {
+        self.mdts.are_proved(within)
+    }
+
+    /// It is a daemon's: threads for calls that may not come back are made by `supervisor`, and by what each MDT can be
+    /// asked is kept in `state_dir`, so that nothing is made on it at the next start.
+    pub fn serve(&self, supervisor: &Supervisor, state_dir: &Path) {
+        self.supervisor.get_or_init(|| supervisor.clone());
+        self.mdts
+            .remember(state_dir.join(format!("mdts-{}", self.fsname)), &self.identity);
     }
 
     /// The MDT of a file, -1 for any.
     pub(super) fn mdt_index(&self, fid: Fid) -> i32 {
-        self.library.mdt_index(self.descriptor(), fid).unwrap_or(-1)
+        let known = self.mdts.sequences().domain(fid).or_else(|| self.mdts.find(fid));
+        known.and_then(|mdt| i32::try_from(mdt.0).ok()).unwrap_or(-1)
     }
 
     /// What tells this mount from every other of the node, also from another mount of the same file system.
@@ -325,10 +381,16 @@ fn put_ctime_back(file: &File, before: &Metadata) {
 }
 
 /// The one that is there, else a new one; two that make one at the same time agree.
-fn incarnation(root: &Path) -> Result<String, HsmError> {
+fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmError> {
     let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-    if let Some(found) = xattr::get(root, INCARNATION_XATTR)? {
-        return Ok(text(found));
+    let found = match xattr::get(root, INCARNATION_XATTR) {
+        Err(error) if identify == Identify::Find && matches!(error.errno, libc::EPERM | libc::EACCES) => {
+            return Ok(None);
+        }
+        found => found?,
+    };
+    if found.is_some() || identify == Identify::Find {
+        return Ok(found.map(text));
     }
     let made = format!("{:016x}", fastrand::u64(..));
     match xattr::create(root, INCARNATION_XATTR, made.as_bytes()) {
@@ -336,7 +398,9 @@ fn incarnation(root: &Path) -> Result<String, HsmError> {
         made => made?,
     }
     let found = xattr::get(root, INCARNATION_XATTR)?;
-    found.map(text).ok_or(HsmError::new("lgetxattr", libc::ENODATA))
+    found
+        .map(|found| Some(text(found)))
+        .ok_or(HsmError::new("lgetxattr", libc::ENODATA))
 }
 
 /// An import under way, as [`Mount::import_begins`] noted it.
@@ -491,7 +555,17 @@ impl FileSystem for Mount {
             .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
     }
 
+    fn sequences(&self) -> Sequences {
+        self.mdts.sequences().clone()
+    }
+
+    fn find_mdt(&self, fid: Fid) -> Domain {
+        self.mdts.find(fid)
+    }
+
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {
-        ioctl::progress(self.descriptor(), key.fid, key.cookie, extent)
+        ioctl::progress(self.descriptor(), key.fid, key.cookie, extent)?;
+        self.mdts.prove(key.fid);
+        Ok(())
     }
 }

@@ -1,17 +1,19 @@
 //! Keeps the mount registered: the first registration, the keepalive that heals a silent loss, and a new
 //! pipe when the old one ended or can't be followed. A thread of its own, for all of these calls can
-//! block while some pipe of this node is full.
+//! block while some pipe of this node is full; and each call on one more, for one to a dead MDT comes back when that does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
-use super::{Agent, AgentError, Coordinator};
+use super::{Agent, AgentError, Coordinator, Probed};
+use crate::action::HsmError;
+use crate::call::Call;
 use crate::intake::Arrival;
+use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
 
 /// Between tries to register, doubled from the first to the last.
@@ -20,8 +22,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Signs of a loss come by the thousand; one keepalive answers them all.
 const NUDGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// What actions show is believed so many times before it is asked.
+const MOST_SKIPPED: u32 = 9;
+/// For a call, beside the time that its MDTs have to answer.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether all ends, while a call is out.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Until the kernel has closed a pipe that was told to end.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
+/// It may still come.
+const NO_ANSWER: AgentError = AgentError::Call(HsmError::new("LL_IOC_HSM_CT_START", libc::ETIMEDOUT));
 
 #[derive(Debug)]
 pub(super) enum Notice {
@@ -36,7 +49,7 @@ pub(super) enum Notice {
 #[derive(Debug)]
 pub struct Registrar {
     notices: Sender<Notice>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 /// Asks for a keepalive now, or for another registration.
@@ -63,6 +76,7 @@ impl Registrar {
     /// # Errors
     /// A thread could not be made, or the library has no pipe.
     pub fn start(
+        supervisor: &Supervisor,
         agent: Arc<Agent>,
         arrivals: Sender<Vec<Arrival>>,
         stats: Arc<ReaderStats>,
@@ -72,6 +86,7 @@ impl Registrar {
         let (notices, inbox) = channel();
         let pipe = agent.library_pipe().map_err(std::io::Error::other)?;
         let mut watch = Watch {
+            supervisor: supervisor.clone(),
             agent,
             arrivals,
             stats,
@@ -81,16 +96,22 @@ impl Registrar {
             reader: None,
             pipes: 0,
             added: Vec::new(),
-            stopped: false,
+            away: Probed::default(),
+            skipped: 0,
+            stopping: Arc::default(),
+            held: false,
+            keeping: Call::new("registrar-keep"),
+            renewing: Call::new("registrar-new"),
+            leaving: Call::new("registrar-end"),
         };
         watch.read(pipe)?;
-        let thread = std::thread::Builder::new()
-            .name("registrar".into())
-            .spawn(move || watch.run(&inbox))?;
-        Ok(Self {
-            notices,
-            thread: Some(thread),
-        })
+        let (stop, stopping) = (notices.clone(), Arc::clone(&watch.stopping));
+        let stop = move || {
+            stopping.store(true, Ordering::Relaxed);
+            let _gone = stop.send(Notice::Stop);
+        };
+        let thread = supervisor.serve("registrar", stop, move || watch.run(&inbox))?;
+        Ok(Self { notices, thread })
     }
 
     /// For whoever sees signs that the coordinator forgot us.
@@ -98,21 +119,15 @@ impl Registrar {
     pub fn nudge(&self) -> Nudge {
         Nudge(self.notices.clone())
     }
-}
 
-impl Drop for Registrar {
-    /// Stops reading; the agent unregisters with its last action.
-    fn drop(&mut self) {
-        let _gone = self.notices.send(Notice::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the registrar thread panicked");
-        }
+    /// The thread. At its end nothing is read any more; the agent unregisters with its last action.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 }
 
 struct Watch {
+    supervisor: Supervisor,
     agent: Arc<Agent>,
     arrivals: Sender<Vec<Arrival>>,
     stats: Arc<ReaderStats>,
@@ -124,8 +139,28 @@ struct Watch {
     pipes: u64,
     /// Archive ids that no registration had yet.
     added: Vec<ArchiveId>,
-    /// The coordinator, when last seen.
-    stopped: bool,
+    /// The coordinators, when last seen.
+    away: Probed,
+    /// Keepalives that were not needed, one after the other.
+    skipped: u32,
+    /// It is told to end.
+    stopping: Arc<AtomicBool>,
+    /// A keepalive has not come back.
+    held: bool,
+    keeping: Call<Result<Coordinator, AgentError>>,
+    renewing: Call<Result<Pipe, AgentError>>,
+    leaving: Call<Result<(), HsmError>>,
+}
+
+/// What a keepalive leaves to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing, or nothing can be.
+    Yes,
+    /// Whether the coordinators know us was not asked.
+    Unasked,
+    /// They forgot us, or a new registration is due.
+    Due,
 }
 
 impl Watch {
@@ -135,6 +170,7 @@ impl Watch {
         let number = self.pipes;
         self.stats.registrations.fetch_add(1, Ordering::Relaxed);
         self.reader = Some(Reader::start(
+            &self.supervisor,
             Arc::clone(&self.agent),
             pipe,
             Arc::clone(&self.stats),
@@ -160,9 +196,20 @@ impl Watch {
                     due = due.min(Instant::now() + NUDGE_PAUSE);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let known = self.keep_alive();
-                    // There was a sign of a loss, and this client does not ask the MDT a second time.
-                    if std::mem::take(&mut nudged) && !known && !self.register_again(inbox) {
+                    let nudged = std::mem::take(&mut nudged);
+                    if !nudged && self.is_proved() {
+                        due = Instant::now() + self.keepalive;
+                        continue;
+                    }
+                    let again = match self.keep_alive() {
+                        Known::Yes => false,
+                        // There was a sign of a loss, and this client does not ask the MDT a second time.
+                        Known::Unasked => nudged,
+                        Known::Due => true,
+                    };
+                    if again && !self.register_again(inbox) {
+                        // The pipe may have been in use until now.
+                        self.read_to_the_end(inbox);
                         return;
                     }
                     due = Instant::now() + self.keepalive;
@@ -193,10 +240,12 @@ impl Watch {
 
     /// Lets the kernel close the pipe and reads what is in it: an action that was sent is answered.
     fn read_to_the_end(&mut self, inbox: &Receiver<Notice>) {
-        if let Err(error) = self.agent.stop_messages() {
+        let until = Instant::now() + LAST_MESSAGES;
+        let agent = Arc::clone(&self.agent);
+        self.leaving.begin(&self.supervisor, move || agent.stop_messages());
+        if let Some(Err(error)) = self.leaving.answer(until) {
             tracing::debug!(%error, "the pipe was already gone");
         }
-        let until = Instant::now() + LAST_MESSAGES;
         loop {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Notice::Lost(number, _)) if number == self.pipes => return,
@@ -209,27 +258,63 @@ impl Watch {
         }
     }
 
-    /// `false`: whether the coordinator knows us was not asked.
-    fn keep_alive(&mut self) -> bool {
-        match self.agent.keep_alive() {
-            Ok(Coordinator::Stopped { mdt }) if !self.stopped => {
-                self.stopped = true;
+    /// Whether actions show that all is well: a coordinator that forgot us has forgotten them, too, and that is heard of.
+    fn is_proved(&mut self) -> bool {
+        let is_proved = self.skipped < MOST_SKIPPED
+            && self.away == Probed::default()
+            && self.agent.mount().are_mdts_proved(self.keepalive);
+        self.skipped = if is_proved { self.skipped + 1 } else { 0 };
+        is_proved
+    }
+
+    fn keep_alive(&mut self) -> Known {
+        let agent = Arc::clone(&self.agent);
+        self.keeping.begin(&self.supervisor, move || agent.keep_alive());
+        let until = Instant::now() + self.agent.patience() + MARGIN;
+        let Some(answer) = answer(&mut self.keeping, until, &self.stopping) else {
+            if !self.stopping.load(Ordering::Relaxed) && !std::mem::replace(&mut self.held, true) {
                 tracing::warn!(
-                    mdt,
-                    "an HSM coordinator is stopped; waiting for it (on the MDS: lctl set_param mdt.*.hsm_control=enabled)"
+                    "the registration can't be confirmed: an MDT does not answer. Going on with those that do"
                 );
             }
-            Ok(Coordinator::Stopped { .. }) => {}
+            return Known::Yes;
+        };
+        self.held = false;
+        match answer {
+            Ok(Coordinator::Away(away)) => {
+                if away != self.away {
+                    tracing::warn!(
+                        "{}; waiting for it, and going on with the others",
+                        AgentError::Away(away.clone())
+                    );
+                }
+                self.away = away;
+                Known::Yes
+            }
             Ok(Coordinator::Running) => {
-                if std::mem::take(&mut self.stopped) {
-                    tracing::info!("the HSM coordinator runs again and knows us");
+                if std::mem::take(&mut self.away) != Probed::default() {
+                    tracing::info!("all HSM coordinators run again and know us");
+                }
+                if self.agent.is_due() { Known::Due } else { Known::Yes }
+            }
+            Ok(Coordinator::Unasked) => {
+                // One that was stopped has forgotten us.
+                let forgotten = std::mem::take(&mut self.away).stopped;
+                if forgotten.is_empty() {
+                    Known::Unasked
+                } else {
+                    Known::Due
                 }
             }
-            Ok(Coordinator::Unasked) => return false,
-            Err(AgentError::MountedAnew) => self.give_way(),
-            Err(error) => tracing::warn!(%error, "the registration could not be confirmed"),
+            Err(AgentError::MountedAnew) => {
+                self.give_way();
+                Known::Yes
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the registration could not be confirmed");
+                Known::Yes
+            }
         }
-        true
     }
 
     /// `false`: it is registered for that already.
@@ -254,7 +339,11 @@ impl Watch {
         let mut pause = FIRST_PAUSE;
         loop {
             // The old reader drains its pipe until the kernel closes it, which this does.
-            let error = match self.agent.register_again() {
+            let agent = Arc::clone(&self.agent);
+            self.renewing.begin(&self.supervisor, move || agent.register_again());
+            let until = Instant::now() + self.agent.patience() + MARGIN;
+            let answer = answer(&mut self.renewing, until, &self.stopping);
+            let error = match answer.unwrap_or(Err(NO_ANSWER)) {
                 Ok(pipe) => {
                     self.reader = None;
                     match self.read(pipe) {
@@ -288,6 +377,16 @@ impl Watch {
                 }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// What a call came back with; nobody waits for it when all ends.
+fn answer<T: Send + 'static>(call: &mut Call<T>, until: Instant, stopping: &AtomicBool) -> Option<T> {
+    loop {
+        let answer = call.answer(until.min(Instant::now() + LOOK));
+        if answer.is_some() || !call.is_out() || Instant::now() >= until || stopping.load(Ordering::Relaxed) {
+            return answer;
         }
     }
 }

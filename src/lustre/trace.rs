@@ -8,8 +8,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{AgentError, Mount, ioctl};
+use super::{Agent, AgentError, Mount, MountLock, Probed, ioctl};
 
 /// The file of one mount.
 #[derive(Clone, Debug)]
@@ -88,12 +89,25 @@ fn is_alive(pid: u32) -> bool {
 }
 
 /// For whoever sees a daemon die: has all MDTs forget its agent, so that what they send waits for the next one. `false`:
-/// there is nothing to do, for it ended in order, or another one serves the mount already.
+/// there is nothing to do, for it ended in order, or another one serves the mount already. `patience`: for an MDT's answer.
 ///
 /// # Errors
-/// The lock of the mount.
-pub fn forget_dead(mount: &Mount, trace: &Trace) -> Result<bool, AgentError> {
-    match super::agent::lock(mount) {
+/// The lock of the mount. [`AgentError::Away`]: an MDT does not answer, and whoever asks it would hold the lock against
+/// the next daemon, which does it when all answer.
+pub fn forget_dead(mount: &Mount, trace: &Trace, patience: Duration) -> Result<bool, AgentError> {
+    if trace.read().is_empty() {
+        return Ok(false);
+    }
+    // Whatever else an MDT says, to tell it that comes back.
+    if let Ok(Probed { silent, .. }) = Agent::probe(mount, patience)
+        && !silent.is_empty()
+    {
+        return Err(AgentError::Away(Probed {
+            silent,
+            ..Probed::default()
+        }));
+    }
+    match MountLock::take(mount) {
         Ok(_lock) => Ok(trace.forget(mount)),
         Err(AgentError::Occupied) => Ok(false),
         Err(error) => Err(error),

@@ -22,6 +22,9 @@ pub struct Checkpoint {
     pub(super) open: Vec<Open>,
     /// What came of the rest.
     pub(super) counts: Counts,
+    /// How the bucket's listing is not in order: it begins anew then, and the counts are of what was made so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unordered: Option<String>,
 }
 
 /// A checkpoint that can't be used.
@@ -56,13 +59,14 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    pub(super) fn new(command: &str, began: i64, open: Vec<Open>, counts: Counts) -> Self {
+    pub(super) fn new(command: &str, began: i64, open: Vec<Open>, counts: Counts, unordered: Option<String>) -> Self {
         Self {
             format: FORMAT,
             command: command.to_owned(),
             began,
             open,
             counts,
+            unordered,
         }
     }
 

@@ -4,24 +4,23 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::inventory::{self, InventoryError, Manifest};
+use super::listers;
 use super::maker::{Fatal, Maker, Shared};
 use super::ranges::{Batch, Open, Ranges, Work};
 use super::report::Counts;
-use crate::store::{Entry, ListFrom, ObjectKey, Query};
-use crate::transfer::{Lane, Stop, TransferError, fetch_file, list, pages};
+use crate::store::{Entry, ObjectKey};
+use crate::transfer::{Lane, Stop, TransferError, fetch_file};
 
 /// Entries that go to a maker at once.
-const BATCH: usize = 100;
+pub(super) const BATCH: usize = 100;
 const CHECKPOINT: Duration = Duration::from_secs(1);
-/// Of a first look by directories, as places to cut at.
-const CUTS: usize = 64;
 /// Digits of a row number in a range of rows: they sort as text.
 const DIGITS: usize = 16;
 
@@ -64,6 +63,8 @@ pub struct Import {
     pub checkpoint: Option<PathBuf>,
     /// What tells this import from another.
     pub command: String,
+    /// The bucket is listed in the order of its keys' bytes, on the caller's word.
+    pub trust_order: bool,
 }
 
 /// Why an import ended before its time.
@@ -99,26 +100,127 @@ pub enum ImportError {
     Stopped,
 }
 
+/// One listing of the bucket, or the reading of what stands for one.
+#[derive(Debug)]
+struct Round {
+    open: Vec<Open>,
+    way: Way,
+    /// What this import had made before the listing began anew: it is there, and is found there once more.
+    before: Counts,
+}
+
+/// How the keys come.
+#[derive(Debug)]
+enum Way {
+    /// In ranges, on the caller's word that the bucket is listed in order.
+    Trusted,
+    /// In ranges where the order allows it, nothing being cut yet.
+    First,
+    /// In the ranges of a former run; the order is looked at beside that.
+    Resumed,
+    /// By one lister from the beginning to the end, because of that.
+    Whole(String),
+    /// Not by a listing.
+    Told,
+}
+
+impl Round {
+    fn first(shared: &Shared, input: &Input, former: Option<Checkpoint>, trusted: bool) -> Self {
+        let is_list = matches!(input, Input::List);
+        let open = match former {
+            None => beginning(input),
+            Some(former) => {
+                if let Some(why) = former.unordered.filter(|_| is_list) {
+                    shared.report.note_disorder(&shared.prefix, &why);
+                    return Self::whole(why, former.counts);
+                }
+                shared.report.count(|counts| *counts = former.counts);
+                former.open
+            }
+        };
+        let way = match (is_list, trusted) {
+            (false, _) => Way::Told,
+            (true, true) => Way::Trusted,
+            (true, false) if open == [Open::ALL] => Way::First,
+            (true, false) => Way::Resumed,
+        };
+        Self {
+            open,
+            way,
+            before: Counts::default(),
+        }
+    }
+
+    fn whole(why: String, before: Counts) -> Self {
+        Self {
+            open: vec![Open::ALL],
+            way: Way::Whole(why),
+            before,
+        }
+    }
+}
+
 /// What the threads share besides.
-struct Flow<'a> {
-    shared: &'a Shared,
-    ranges: Ranges,
+pub(super) struct Flow<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) ranges: Ranges,
+    /// There are others to whom a part could be given.
+    pub(super) may_cut: bool,
+    before: Counts,
+    /// Whoever lists from the first key on goes to the end.
+    first: bool,
     batches: Mutex<Receiver<Batch>>,
     failure: Mutex<Option<ImportError>>,
+    /// How the listing is not in order.
+    disorder: Mutex<Option<String>>,
+    /// What was listed in ranges is to be listed in one.
+    again: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Flow<'_> {
     fn fail(&self, error: ImportError) {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        lock(&self.failure).get_or_insert(error);
         self.shared.control.stop(Stop::Shutdown);
         self.ranges.stop();
     }
 
     fn stopped(&self) -> bool {
         self.shared.control.stopped().is_some()
+    }
+
+    /// The bucket can't be listed in ranges. `true`: nothing is cut yet, and the one listing that there is goes on to the
+    /// end; else the round is over.
+    pub(super) fn disordered(&self, why: &str) -> bool {
+        // First of all: where a checkpoint finds the listing whole, it finds why as well.
+        self.note_disorder(why);
+        let whole = self.ranges.keep_whole();
+        if !whole {
+            self.begin_again();
+        }
+        whole
+    }
+
+    /// The same, seen by who lists nothing but a range: the round is over.
+    pub(super) fn give_up_ranges(&self, why: &str) {
+        self.note_disorder(why);
+        self.begin_again();
+    }
+
+    fn note_disorder(&self, why: &str) {
+        let mut disorder = lock(&self.disorder);
+        if disorder.is_none() {
+            self.shared.report.note_disorder(&self.shared.prefix, why);
+            *disorder = Some(why.to_owned());
+        }
+    }
+
+    fn begin_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+        self.ranges.stop();
     }
 }
 
@@ -134,6 +236,20 @@ impl Drop for Watched<'_> {
     }
 }
 
+/// The threads' connections.
+#[derive(Debug)]
+struct Lanes {
+    listers: Vec<Lane>,
+    makers: Vec<Lane>,
+}
+
+/// Where the checkpoint is, and of what.
+#[derive(Debug)]
+struct Keeper {
+    path: Option<PathBuf>,
+    command: String,
+}
+
 /// Imports everything. `tick` is called once a second with the counters so far.
 ///
 /// # Errors
@@ -146,39 +262,87 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
         former,
         checkpoint,
         command,
+        trust_order,
     } = import;
-    let resumed = former.is_some();
-    let open = match former {
-        Some(former) => {
-            shared.report.count(|counts| *counts = former.counts);
-            former.open
-        }
-        None => beginning(&input),
-    };
-    let prefix = match &input {
-        Input::List => shared.prefix.clone(),
-        Input::Inventory(_) | Input::Keys(_) | Input::One(_) => String::new(),
-    };
-    let (sender, receiver) = sync_channel(makers.len() * 2);
-    let flow = Flow {
-        shared,
-        ranges: Ranges::new(&prefix, open),
-        batches: Mutex::new(receiver),
-        failure: Mutex::default(),
-    };
-    if matches!(input, Input::List) && !resumed {
-        flow.ranges
-            .presplit(&directories(shared, &listers).map_err(ImportError::List)?);
-    }
     if let Input::Inventory(_) = &input {
         // One lane reads data files.
         listers.truncate(1);
     }
-    let input = &input;
+    let mut lanes = Lanes { listers, makers };
+    let keeper = Keeper {
+        path: checkpoint,
+        command,
+    };
+    let mut round = Round::first(shared, &input, former, trust_order);
+    loop {
+        let (back, again) = go(shared, &input, &round, lanes, &keeper, tick)?;
+        let Some(why) = again else {
+            break;
+        };
+        lanes = back;
+        let made = if shared.dry_run {
+            Counts::default()
+        } else {
+            round.before.with_made(&shared.report.counts())
+        };
+        // What made way for a directory is not counted a second time.
+        let refused = u64::try_from(lock(&shared.cleared).len()).unwrap_or(u64::MAX);
+        shared.report.begin_again(refused);
+        round = Round::whole(why, made);
+    }
+    // What an earlier listing led to is there now, and this import made it.
+    shared.report.count(|counts| counts.take_over(&round.before));
+    Ok(())
+}
+
+/// One round; the lanes, and why there has to be another one.
+fn go(
+    shared: &Shared,
+    input: &Input,
+    round: &Round,
+    lanes: Lanes,
+    keeper: &Keeper,
+    tick: &mut dyn FnMut(&Counts),
+) -> Result<(Lanes, Option<String>), ImportError> {
+    let prefix = match input {
+        Input::List => shared.prefix.clone(),
+        Input::Inventory(_) | Input::Keys(_) | Input::One(_) => String::new(),
+    };
+    let (sender, receiver) = sync_channel(lanes.makers.len() * 2);
+    let why = match &round.way {
+        Way::Whole(why) => Some(why.clone()),
+        Way::Trusted | Way::First | Way::Resumed | Way::Told => None,
+    };
+    let flow = Flow {
+        shared,
+        ranges: Ranges::new(&prefix, round.open.clone()),
+        may_cut: lanes.listers.len() > 1,
+        before: round.before,
+        first: matches!(round.way, Way::First | Way::Whole(_)),
+        batches: Mutex::new(receiver),
+        failure: Mutex::default(),
+        disorder: Mutex::new(why),
+        again: AtomicBool::new(false),
+    };
+    let prover = prepare(&flow, round, &lanes)?;
     // Before the first file: a run that finds a checkpoint knows that another may have been killed.
-    keep(&flow, checkpoint.as_deref(), &command)?;
+    keep(&flow, keeper)?;
+    let mut back = Lanes {
+        listers: Vec::new(),
+        makers: Vec::new(),
+    };
     std::thread::scope(|scope| {
-        let listing: Vec<_> = listers
+        let proving = prover.map(|lane| {
+            let (flow, sender) = (&flow, sender.clone());
+            scope.spawn(move || {
+                let _watched = Watched(flow);
+                if let Err(error) = listers::from_the_beginning(flow, &lane, None, &sender) {
+                    flow.fail(ImportError::List(error));
+                }
+            })
+        });
+        let listing: Vec<_> = lanes
+            .listers
             .into_iter()
             .map(|lane| {
                 let (flow, sender) = (&flow, sender.clone());
@@ -187,18 +351,22 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
                     if let Err(error) = tell(flow, input, &lane, &sender) {
                         flow.fail(error);
                     }
+                    drop(sender);
+                    lane
                 })
             })
             .collect();
         drop(sender);
-        let making: Vec<_> = makers
+        let making: Vec<_> = lanes
+            .makers
             .into_iter()
             .map(|lane| {
                 let (flow, waiting) = (&flow, std::thread::current());
                 scope.spawn(move || {
                     let _watched = Watched(flow);
-                    make(flow, lane);
+                    let lane = make(flow, lane);
                     waiting.unpark();
+                    lane
                 })
             })
             .collect();
@@ -208,32 +376,77 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
                 flow.ranges.stop();
             }
             tick(&shared.report.counts());
-            if let Err(error) = keep(&flow, checkpoint.as_deref(), &command) {
+            if let Err(error) = keep(&flow, keeper) {
                 flow.fail(error);
             }
         }
-        let panicked = listing
-            .into_iter()
-            .chain(making)
-            .filter_map(|thread| thread.join().err())
-            .count();
+        let mut panicked = 0;
+        for thread in listing {
+            match thread.join() {
+                Ok(lane) => back.listers.push(lane),
+                Err(_) => panicked += 1,
+            }
+        }
+        for thread in making {
+            match thread.join() {
+                Ok(lane) => back.makers.push(lane),
+                Err(_) => panicked += 1,
+            }
+        }
+        panicked += usize::from(proving.is_some_and(|thread| thread.join().is_err()));
         assert_eq!(panicked, 0, "a thread of the import panicked");
     });
-    keep(&flow, checkpoint.as_deref(), &command)?;
+    keep(&flow, keeper)?;
     shared.report.flush();
-    if let Some(error) = flow.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(error) = lock(&flow.failure).take() {
         return Err(error);
     }
     if flow.stopped() {
         return Err(ImportError::Stopped);
     }
-    Ok(())
+    let again = flow.again.load(Ordering::Relaxed);
+    let why = lock(&flow.disorder).take().filter(|_| again);
+    Ok((back, why))
+}
+
+/// Says what may be cut, and gives a lane to whoever looks at the order beside the ranges.
+fn prepare(flow: &Flow<'_>, round: &Round, lanes: &Lanes) -> Result<Option<Lane>, ImportError> {
+    let first = lanes.listers.first();
+    match &round.way {
+        Way::Told => Ok(None),
+        Way::Trusted => {
+            if let Some(lane) = first.filter(|_| round.open == [Open::ALL]) {
+                flow.ranges.hold_cuts();
+                let places = listers::directories(flow, lane).map_err(ImportError::List)?;
+                flow.ranges.allow_cuts(&places);
+            }
+            Ok(None)
+        }
+        Way::First => {
+            flow.ranges.hold_cuts();
+            Ok(None)
+        }
+        Way::Whole(_) => {
+            // It is one range from the beginning on, and is not cut.
+            let whole = flow.ranges.keep_whole();
+            debug_assert!(whole);
+            Ok(None)
+        }
+        Way::Resumed => {
+            let lane = first.map(Lane::another).transpose();
+            lane.map_err(|source| ImportError::Local {
+                what: "make a thread's",
+                path: PathBuf::from("(runtime)"),
+                source,
+            })
+        }
+    }
 }
 
 fn beginning(input: &Input) -> Vec<Open> {
     let whole = |after, end| Open { after, end };
     match input {
-        Input::List | Input::Keys(_) | Input::One(_) => vec![whole(None, None)],
+        Input::List | Input::Keys(_) | Input::One(_) => vec![Open::ALL],
         // Rows of each data file are a range of their own.
         Input::Inventory(inventory) => (0..inventory.manifest.files.len())
             .map(|file| whole(Some(format!("{file:08}/")), Some(format!("{file:08}/~"))))
@@ -242,38 +455,25 @@ fn beginning(input: &Input) -> Vec<Open> {
 }
 
 /// The checkpoint: first what it relies on.
-fn keep(flow: &Flow<'_>, path: Option<&Path>, command: &str) -> Result<(), ImportError> {
+fn keep(flow: &Flow<'_>, Keeper { path, command }: &Keeper) -> Result<(), ImportError> {
     let Some(path) = path else {
         return Ok(());
     };
     // In this order: what is counted as done has its lines on disk.
     let open = flow.ranges.open();
-    let counts = flow.shared.report.counts();
+    let unordered = lock(&flow.disorder).clone();
+    let mut counts = flow.shared.report.counts();
+    if unordered.is_some() {
+        // A listing that no key says the place of begins anew; what it led to is there.
+        counts = flow.before.with_made(&counts);
+    }
     flow.shared.finishing.flush().map_err(|source| ImportError::Local {
         what: "write the list of directories beside",
-        path: path.to_owned(),
+        path: path.clone(),
         source,
     })?;
     flow.shared.report.flush();
-    Ok(Checkpoint::new(command, flow.shared.began, open, counts).write(path)?)
-}
-
-/// Where to cut before anything is known: at directories.
-fn directories(shared: &Shared, listers: &[Lane]) -> Result<Vec<String>, TransferError> {
-    let Some(lane) = listers.first() else {
-        return Ok(Vec::new());
-    };
-    let page = list(
-        lane,
-        &shared.control,
-        shared.archive_id,
-        Query {
-            by_directory: true,
-            ..Query::below(&shared.prefix, &ListFrom::Start)
-        },
-    )?;
-    let step = page.prefixes.len().div_ceil(CUTS).max(1);
-    Ok(page.prefixes.into_iter().step_by(step).collect())
+    Ok(Checkpoint::new(command, flow.shared.began, open, counts, unordered).write(path)?)
 }
 
 fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>) -> Result<(), ImportError> {
@@ -281,73 +481,25 @@ fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>)
         match flow.ranges.claim() {
             Work::Done => return Ok(()),
             Work::List { range, after } => match input {
-                Input::List => list_range(flow, lane, range, after, sender).map_err(ImportError::List)?,
+                Input::List => {
+                    let listed = if flow.first && after.is_none() {
+                        listers::from_the_beginning(flow, lane, Some(range), sender)
+                    } else {
+                        listers::list_range(flow, lane, range, after, sender)
+                    };
+                    listed.map_err(ImportError::List)?;
+                }
                 Input::Keys(path) => read_keys(flow, path, range, after, sender)?,
                 Input::One(key) => read_one(flow, key, range, after, sender),
                 Input::Inventory(inventory) => read_rows(flow, inventory, range, after, sender)?,
             },
             Work::Probe { range, middle } => match input {
-                Input::List => probe(flow, lane, range, &middle).map_err(ImportError::List)?,
+                Input::List => listers::probe(flow, lane, range, &middle).map_err(ImportError::List)?,
                 // Rows are in no order of keys.
                 Input::Keys(_) | Input::Inventory(_) | Input::One(_) => return Ok(()),
             },
         }
     }
-}
-
-fn list_range(
-    flow: &Flow<'_>,
-    lane: &Lane,
-    range: u64,
-    after: Option<String>,
-    sender: &SyncSender<Batch>,
-) -> Result<(), TransferError> {
-    let from = after.map_or(ListFrom::Start, ListFrom::After);
-    let Flow { shared, ranges, .. } = flow;
-    let query = Query::below(&shared.prefix, &from);
-    let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
-        let (batches, more) = ranges.listed(range, page.entries, page.next.is_some(), BATCH);
-        match send(sender, batches) && more {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    });
-    match listed {
-        Err(TransferError::Stopped(_)) => Ok(()),
-        listed => listed,
-    }
-}
-
-/// `false`: nobody takes them any more.
-fn send(sender: &SyncSender<Batch>, batches: Vec<Batch>) -> bool {
-    batches.into_iter().all(|batch| sender.send(batch).is_ok())
-}
-
-fn probe(flow: &Flow<'_>, lane: &Lane, range: u64, middle: &str) -> Result<(), TransferError> {
-    let behind = ListFrom::After(middle.to_owned());
-    let query = Query {
-        limit: 1,
-        ..Query::below(&flow.shared.prefix, &behind)
-    };
-    let mut found = None;
-    // Some stores give empty pages before the end.
-    let probed = pages(lane, &flow.shared.control, flow.shared.archive_id, query, |page| {
-        found = page.entries.into_iter().next().map(|entry| entry.key);
-        match found {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
-        }
-    });
-    match probed {
-        Err(TransferError::Stopped(_)) => return Ok(()),
-        probed => probed?,
-    }
-    let found = found.as_deref().map(String::from_utf8_lossy);
-    // A store that does not look behind a key can't be listed in parts.
-    if found.as_deref().is_none_or(|found| found > middle) {
-        flow.ranges.cut(range, middle, found.as_deref());
-    }
-    Ok(())
 }
 
 /// Rows as a range: their places stand where keys would.
@@ -465,7 +617,7 @@ fn read_rows(
     };
     let wrong = |what: String| ImportError::DataFile(data.key.clone(), what);
     let file = {
-        let lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = lock(lane);
         let key = ObjectKey::new(&data.key).map_err(|error| wrong(error.to_string()))?;
         fetch_file(&lane, &flow.shared.control, flow.shared.archive_id, &key)
             .map_err(|error| wrong(error.to_string()))?
@@ -572,12 +724,13 @@ fn md5_of(file: &File) -> io::Result<String> {
     Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn make(flow: &Flow<'_>, lane: Lane) {
+/// Makes what comes until nothing more does; gives the lane back.
+fn make(flow: &Flow<'_>, lane: Lane) -> Lane {
     let maker = Maker::new(flow.shared, lane);
     loop {
-        let next = flow.batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = lock(&flow.batches).recv();
         let Ok(batch) = next else {
-            return;
+            return maker.into_lane();
         };
         for entry in batch.entries {
             // The rest is taken as well, unseen: a lister may wait for room.

@@ -10,6 +10,7 @@ mod filter;
 mod finish;
 mod import;
 pub mod inventory;
+mod listers;
 mod maker;
 mod nodes;
 pub mod path;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::maker::GROUP_BITS;
 use crate::lustre::{Mount, is_acl};
-use crate::store::{Condition, FileMetadata, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
-use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes};
+use crate::store::{Condition, FileMetadata, Habit, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
+use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
 use crate::types::{ArchiveId, Extras};
 
 /// One entry's trouble, or everybody's.
@@ -167,7 +167,13 @@ fn put(
     body: &[u8],
     metadata: &HashMap<String, String>,
 ) -> Result<(), NodeError> {
-    let mut condition = Condition::Absent;
+    let store = lane.store(archive_id).map_err(NodeError::All)?;
+    // What nobody has seen to be heeded is not relied on alone.
+    let mut condition = match try_conditions(lane, control, archive_id)? && store.has_conditions() {
+        true => Condition::Absent,
+        false => demand(lane, control, archive_id, key)?,
+    };
+    let mut unconditional = false;
     for _ in 0..3 {
         let error = match put_bytes(
             lane,
@@ -177,30 +183,44 @@ fn put(
             body,
             metadata.clone(),
         ) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                // That it was the condition which it does not know is certain now.
+                if unconditional {
+                    store.lacks_conditions();
+                }
+                return Ok(());
+            }
             Err(error) => error,
         };
-        let look = matches!(
-            error,
-            TransferError::Store(StoreError::Precondition { .. } | StoreError::Unsupported { .. })
-        );
-        if !look {
-            return Err(error.into());
-        }
-        condition = match find(lane, control, archive_id, key)? {
-            Some(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
-            Some(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
-            None => Condition::Absent,
+        unconditional = match error {
+            TransferError::Store(StoreError::Precondition { .. }) => false,
+            // Where conditions were seen to work, it is something else that the store does not know.
+            TransferError::Store(StoreError::Unsupported { .. })
+                if condition != Condition::None && !store.dialect().has(Habit::Conditions) =>
+            {
+                true
+            }
+            error => return Err(error.into()),
         };
-        let store = lane.store(archive_id).map_err(NodeError::All)?;
-        if matches!(error, TransferError::Store(StoreError::Unsupported { .. })) {
-            store.lacks_conditions();
-        }
-        if !store.has_conditions() {
+        condition = demand(lane, control, archive_id, key)?;
+        if unconditional {
             condition = Condition::None;
         }
     }
     Err(NodeError::This("other writers are at its key".into()))
+}
+
+/// What a write has to demand of a key, by what is there now.
+fn demand(lane: &Lane, control: &Control, archive_id: ArchiveId, key: &ObjectKey) -> Result<Condition, NodeError> {
+    let condition = match find(lane, control, archive_id, key)? {
+        Some(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
+        Some(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
+        None => Condition::Absent,
+    };
+    match lane.store(archive_id).map_err(NodeError::All)?.has_conditions() {
+        true => Ok(condition),
+        false => Ok(Condition::None),
+    }
 }
 
 #[cfg(test)]

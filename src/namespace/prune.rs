@@ -5,48 +5,87 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::maker::{Fatal, Shared, location_at};
+use super::maker::{Fatal, Shared, location_at, of_one};
 use super::path::TreePath;
 use super::report::Outcome;
 use crate::store::{ListFrom, Location, Query};
-use crate::transfer::{Lane, find, pages};
+use crate::transfer::{Lane, TransferError, find, pages};
 
-/// Deletes what the bucket no longer has, below the target.
+/// Deletes what the bucket no longer has, below the target. What can't be looked at, of the bucket or of the tree, is left
+/// as it is, a line in the report and a failure.
 ///
 /// # Errors
-/// The store, or a directory that can't be read.
+/// Trouble that everything below has: the store is away.
 pub fn prune(shared: &Shared, lane: &Lane) -> Result<(), Fatal> {
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
-        let names = names_in_bucket(shared, lane, &directory)?;
-        let tree_error = |source| Fatal::Tree {
-            path: directory.display().to_string(),
-            source,
-        };
-        let dir = shared.tree.dir(&directory).map_err(tree_error)?;
-        for entry in dir.names().map_err(tree_error)? {
-            let path = directory.join(&entry);
-            let Ok(path) = TreePath::recorded(path.as_os_str().as_bytes()) else {
+        let names = match names_in_bucket(shared, lane, &directory) {
+            Ok(names) => names,
+            Err(error) => {
+                let reason = of_one(shared, lane, error)?;
+                fail(
+                    shared,
+                    &directory,
+                    &format!("what is below it in the bucket can't be listed: {reason}"),
+                );
                 continue;
-            };
-            let Some(stat) = dir.stat(&entry).map_err(tree_error)? else {
-                continue;
-            };
-            match stat.st_mode & libc::S_IFMT {
-                libc::S_IFDIR => directories.push(path.as_path().to_owned()),
-                libc::S_IFREG if !names.contains(&entry) => remove(shared, lane, &dir, &path)?,
-                _ => {}
             }
+        };
+        if let Err(error) = prune_directory(shared, lane, &directory, &names, &mut directories)? {
+            fail(shared, &directory, &format!("it can't be looked through: {error}"));
         }
     }
     Ok(())
 }
 
-fn names_in_bucket(shared: &Shared, lane: &Lane, directory: &Path) -> Result<HashSet<OsString>, Fatal> {
+fn fail(shared: &Shared, path: &Path, reason: &str) {
+    shared.report.count(|counts| counts.failed += 1);
+    let key = [shared.prefix.as_bytes(), path.as_os_str().as_bytes()].concat();
+    shared.report.say(Outcome::Failed, &key, reason);
+}
+
+/// One directory; those in it are added to `directories`. Inside: what was not looked at, and why.
+fn prune_directory(
+    shared: &Shared,
+    lane: &Lane,
+    directory: &Path,
+    names: &HashSet<OsString>,
+    directories: &mut Vec<PathBuf>,
+) -> Result<io::Result<()>, Fatal> {
+    let (dir, entries) = match shared.tree.dir(directory).and_then(|dir| Ok((dir.names()?, dir))) {
+        Ok((entries, dir)) => (dir, entries),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut trouble = Ok(());
+    for entry in entries {
+        let path = directory.join(&entry);
+        let Ok(path) = TreePath::recorded(path.as_os_str().as_bytes()) else {
+            continue;
+        };
+        let stat = match dir.stat(&entry) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => continue,
+            Err(error) => {
+                trouble = Err(error);
+                continue;
+            }
+        };
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => directories.push(path.as_path().to_owned()),
+            libc::S_IFREG if !names.contains(&entry) => remove(shared, lane, &dir, &path)?,
+            _ => {}
+        }
+    }
+    Ok(trouble)
+}
+
+/// The names of files that the bucket has there. One that is missing here, for any reason, is looked at by itself.
+fn names_in_bucket(shared: &Shared, lane: &Lane, directory: &Path) -> Result<HashSet<OsString>, TransferError> {
     let mut prefix = shared.prefix.clone();
     if !directory.as_os_str().is_empty() {
         prefix = format!("{prefix}{}/", directory.display());
@@ -60,7 +99,9 @@ fn names_in_bucket(shared: &Shared, lane: &Lane, directory: &Path) -> Result<Has
         let found = page
             .entries
             .iter()
-            .filter_map(|entry| entry.key.strip_prefix(prefix.as_bytes()));
+            .filter_map(|entry| entry.key.strip_prefix(prefix.as_bytes()))
+            // A store that knows no delimiter lists all that is below.
+            .filter(|name| !name.contains(&b'/'));
         names.extend(found.map(|name| OsString::from_vec(name.to_owned())));
         ControlFlow::Continue(())
     })?;
@@ -80,8 +121,18 @@ fn remove(shared: &Shared, lane: &Lane, dir: &super::Dir, path: &TreePath) -> Re
         return Ok(());
     }
     // A listing may leave out what is there; only the store's word on this very key counts.
-    if find(lane, &shared.control, shared.archive_id, &location.key)?.is_some() {
-        return Ok(());
+    match find(lane, &shared.control, shared.archive_id, &location.key) {
+        Ok(None) => {}
+        Ok(Some(_)) => return Ok(()),
+        Err(error) => {
+            let reason = of_one(shared, lane, error)?;
+            fail(
+                shared,
+                path.as_path(),
+                &format!("whether its object is gone can't be told: {reason}"),
+            );
+            return Ok(());
+        }
     }
     let states = shared.mount.states_at(&at).unwrap_or_default();
     if !states.released() && !shared.force {
@@ -90,11 +141,15 @@ fn remove(shared: &Shared, lane: &Lane, dir: &super::Dir, path: &TreePath) -> Re
         report.say(Outcome::Conflict, &key, reason);
         return Ok(());
     }
-    if !shared.dry_run {
-        dir.remove(path.name()).map_err(|source| Fatal::Tree {
-            path: path.as_path().display().to_string(),
-            source,
-        })?;
+    if !shared.dry_run
+        && let Err(error) = dir.remove(path.name())
+    {
+        fail(
+            shared,
+            path.as_path(),
+            &format!("its object is gone, and the file can't be deleted: {error}"),
+        );
+        return Ok(());
     }
     report.count(|counts| counts.deleted += 1);
     report.say(Outcome::Deleted, &key, "its object is gone");

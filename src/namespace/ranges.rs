@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::space::between;
 use crate::store::Entry;
 
-/// A cut that finds no keys makes the range smaller; after so many it is left alone for a while.
+/// A look that finds no keys makes the space for the next one smaller; after so many the range is left alone for a while.
 const CUTS: u32 = 48;
 /// The last wait for something to cut; others wake it before.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -25,6 +25,11 @@ pub struct Open {
     pub after: Option<String>,
     /// The last key of the range; `None`: it ends with the prefix.
     pub end: Option<String>,
+}
+
+impl Open {
+    /// Everything, and nothing of it is done.
+    pub const ALL: Self = Self { after: None, end: None };
 }
 
 #[derive(Debug)]
@@ -41,6 +46,19 @@ struct Range {
     listed: bool,
     /// Cuts that found nothing.
     cuts: u32,
+    /// Nothing was found behind it when a place for a cut was looked for. Whoever lists goes on to the end all the same.
+    ceiling: Option<String>,
+}
+
+/// Whether ranges may be cut: only keys that come in the order of their bytes have ranges at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Cutting {
+    #[default]
+    Allowed,
+    /// Nothing is known of the order.
+    NotYet,
+    /// The order is another one.
+    Never,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +66,9 @@ struct State {
     ranges: BTreeMap<u64, Range>,
     next: u64,
     stopped: bool,
+    cutting: Cutting,
+    /// It is no longer one range from the beginning to the end.
+    was_cut: bool,
 }
 
 /// All ranges of a listing.
@@ -72,7 +93,7 @@ pub enum Work {
     Probe {
         /// The range that may be cut.
         range: u64,
-        /// Where.
+        /// Where to look; no key.
         middle: String,
     },
     /// Nothing is left.
@@ -105,11 +126,52 @@ impl Ranges {
             changed: Condvar::new(),
         };
         let mut state = ranges.lock();
+        state.was_cut = open != [Open::ALL];
         for open in open {
-            state.add(open.after, open.end);
+            state.add(open.after, open.end, None);
         }
         drop(state);
         ranges
+    }
+
+    /// Nothing is cut until [`allow_cuts`](Self::allow_cuts).
+    pub fn hold_cuts(&self) {
+        self.lock().cutting = Cutting::NotYet;
+    }
+
+    /// Whether it was not yet said that ranges may be cut, or may not.
+    #[must_use]
+    pub fn holds_cuts(&self) -> bool {
+        self.lock().cutting == Cutting::NotYet
+    }
+
+    /// Ranges may be cut from now on; the last one is at once, at those of these places that it has not come to. In
+    /// order.
+    pub fn allow_cuts(&self, places: &[String]) {
+        let mut state = self.lock();
+        if state.cutting == Cutting::NotYet {
+            state.cutting = Cutting::Allowed;
+            state.split_last(places);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// There is one range, whose entries are in any order, and nothing cuts it any more. `false`: it was cut before.
+    #[must_use]
+    pub fn keep_whole(&self) -> bool {
+        let mut state = self.lock();
+        if state.cutting != Cutting::Never && state.was_cut {
+            return false;
+        }
+        state.cutting = Cutting::Never;
+        true
+    }
+
+    /// Whether there is one range, whose entries are in any order.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.lock().cutting == Cutting::Never
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -135,50 +197,32 @@ impl Ranges {
         }
     }
 
-    /// The first key behind `middle` is `found`: the range ends there, or becomes two.
+    /// The first key behind `middle` is `found`: the range becomes two, the first of which ends with it.
+    ///
+    /// Not with `middle`, which is no key: a store that lists in another order may see it in another place than we do, also
+    /// where all its keys are in the right one.
     pub fn cut(&self, range: u64, middle: &str, found: Option<&str>) {
         let mut state = self.lock();
+        if state.cutting != Cutting::Allowed {
+            return;
+        }
         let Some(whole) = state.ranges.get_mut(&range) else {
             return;
         };
-        let inside = |key: &str| whole.end.as_deref().is_none_or(|end| key <= end);
         // The listing may have passed it meanwhile.
-        if whole.listed || !inside(middle) || whole.cursor.as_deref().is_some_and(|cursor| cursor >= middle) {
+        if whole.listed || whole.cursor.as_deref().is_some_and(|cursor| cursor >= middle) {
             return;
         }
-        let rest = found.filter(|key| inside(key)).is_some().then(|| whole.end.clone());
-        whole.end = Some(middle.to_owned());
-        if let Some(end) = rest {
+        let ceiling = whole.ceiling.replace(middle.to_owned());
+        let inside = |key: &&str| *key > middle && whole.end.as_deref().is_none_or(|end| *key < end);
+        if let Some(found) = found.filter(inside) {
+            let end = whole.end.replace(found.to_owned());
             whole.cuts = 0;
-            state.add(Some(middle.to_owned()), end);
+            state.add(Some(found.to_owned()), end, ceiling);
+            state.was_cut = true;
         }
         drop(state);
         self.changed.notify_all();
-    }
-
-    /// Cuts a range that nobody has begun at all of these places, in order.
-    pub fn presplit(&self, places: &[String]) {
-        let mut state = self.lock();
-        let Some((number, end)) = state
-            .ranges
-            .iter()
-            .find(|(_, range)| !range.owned && range.cursor.is_none())
-            .map(|(number, range)| (*number, range.end.clone()))
-        else {
-            return;
-        };
-        let Some(last) = places.last() else {
-            return;
-        };
-        if let Some((first, range)) = places.first().zip(state.ranges.get_mut(&number)) {
-            range.end = Some(first.clone());
-        }
-        for pair in places.windows(2) {
-            if let [after, end] = pair {
-                state.add(Some(after.clone()), Some(end.clone()));
-            }
-        }
-        state.add(Some(last.clone()), end);
     }
 
     /// Takes a page of the range and makes batches of it; what lies behind the range's end is dropped. `false`: the
@@ -190,7 +234,7 @@ impl Ranges {
         let Some(found) = ranges.get_mut(&range) else {
             return (Vec::new(), false);
         };
-        // What a store lists that does not look behind a key is another range's.
+        // What a store lists that does not look behind a key is another range's; whoever lists has looked at the order.
         if let Some(cursor) = &found.cursor {
             entries.retain(|entry| entry.key.as_slice() > cursor.as_bytes());
         }
@@ -289,6 +333,10 @@ impl Ranges {
     #[must_use]
     pub fn open(&self) -> Vec<Open> {
         let state = self.lock();
+        // No key says how far a listing is that is in another order.
+        if state.cutting == Cutting::Never {
+            return state.ranges.values().take(1).map(|_| Open::ALL).collect();
+        }
         let open = state.ranges.values().map(|range| Open {
             after: range.done.clone(),
             end: range.end.clone(),
@@ -300,6 +348,12 @@ impl Ranges {
     pub fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
+    }
+
+    /// Whether listers are to end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
     }
 }
 
@@ -320,6 +374,9 @@ impl State {
         if self.ranges.values().all(|range| range.listed) {
             return Some(Work::Done);
         }
+        if self.cutting != Cutting::Allowed {
+            return None;
+        }
         loop {
             // One that has been listed for a while, so that its keys say something; the least cut first.
             let candidate = self
@@ -330,14 +387,15 @@ impl State {
             let (number, range) = candidate?;
             range.cuts += 1;
             let cursor = range.cursor.clone().unwrap_or_default();
-            if let Some(middle) = between(&cursor, range.end.as_deref(), prefix) {
+            let end = range.ceiling.as_deref().or(range.end.as_deref());
+            if let Some(middle) = between(&cursor, end, prefix) {
                 return Some(Work::Probe { range: *number, middle });
             }
             range.cuts = CUTS;
         }
     }
 
-    fn add(&mut self, after: Option<String>, end: Option<String>) {
+    fn add(&mut self, after: Option<String>, end: Option<String>, ceiling: Option<String>) {
         self.next += 1;
         self.ranges.insert(
             self.next,
@@ -349,8 +407,33 @@ impl State {
                 owned: false,
                 listed: false,
                 cuts: 0,
+                ceiling,
             },
         );
+    }
+
+    /// Cuts the range that has no end at all of these places that it has not come to.
+    fn split_last(&mut self, places: &[String]) {
+        let Some(range) = self
+            .ranges
+            .values_mut()
+            .find(|range| !range.listed && range.end.is_none())
+        else {
+            return;
+        };
+        let ahead = |place: &&String| range.cursor.as_ref().is_none_or(|cursor| *place > cursor);
+        let places: Vec<&String> = places.iter().filter(ahead).collect();
+        let (Some(first), Some(last)) = (places.first(), places.last()) else {
+            return;
+        };
+        range.end = Some((*first).clone());
+        for pair in places.windows(2) {
+            if let [after, end] = pair {
+                self.add(Some((*after).clone()), Some((*end).clone()), None);
+            }
+        }
+        self.add(Some((*last).clone()), None, None);
+        self.was_cut = true;
     }
 
     /// A range that is listed and done is forgotten.
@@ -365,6 +448,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{ListFrom, Listing, Page, Query, hash};
     use proptest::prelude::*;
 
     fn entry(key: &str) -> Entry {
@@ -439,7 +523,154 @@ mod tests {
         seen
     }
 
+    /// A store that lists in an order of its own.
+    #[derive(Debug)]
+    struct Odd {
+        keys: Vec<String>,
+        order: u8,
+        /// What is behind a key is what it lists behind it, else what is greater.
+        by_place: bool,
+    }
+
+    impl Odd {
+        fn rank(&self, key: &str) -> Vec<u8> {
+            match self.order {
+                0 => key.into(),
+                // As a walk through directories.
+                1 => key.replace('/', "\0").into(),
+                // Without regard to case.
+                2 => format!("{}{key}", key.to_lowercase()).into(),
+                _ => [&hash(&key).to_be_bytes()[..], key.as_bytes()].concat(),
+            }
+        }
+
+        fn page(&self, after: Option<&str>, at: usize) -> (Page, usize) {
+            let is_behind = |key: &&String| match after {
+                None => true,
+                Some(after) if self.by_place => self.rank(key) > self.rank(after),
+                Some(after) => key.as_str() > after,
+            };
+            let mut listed: Vec<&String> = self.keys.iter().filter(is_behind).collect();
+            listed.sort_by_key(|key| self.rank(key));
+            let end = (at + 2).min(listed.len());
+            let page = Page {
+                entries: listed[at..end].iter().map(|key| entry(key)).collect(),
+                next: (end < listed.len()).then(|| end.to_string()),
+                ..Page::default()
+            };
+            (page, end)
+        }
+    }
+
+    struct Lister {
+        range: Option<u64>,
+        after: Option<String>,
+        at: usize,
+        listing: Listing,
+    }
+
+    impl Lister {
+        fn new(range: u64, after: Option<String>) -> Self {
+            let from = after.clone().map_or(ListFrom::Start, ListFrom::After);
+            Self {
+                range: Some(range),
+                after,
+                at: 0,
+                listing: Listing::new(&Query::below("p/", &from)),
+            }
+        }
+    }
+
+    fn texts(entries: &[Entry]) -> impl Iterator<Item = String> {
+        entries
+            .iter()
+            .map(|entry| String::from_utf8(entry.key.clone()).unwrap())
+    }
+
+    /// What listers find as those of an import do; `None`: all is to be listed in one.
+    fn found(odd: &Odd, step: &mut impl FnMut() -> u8) -> Option<Vec<String>> {
+        let ranges = Ranges::new("p/", vec![Open::ALL]);
+        ranges.hold_cuts();
+        let (mut seen, mut listers, mut pages) = (Vec::new(), Vec::<Lister>::new(), 0);
+        loop {
+            if listers.is_empty() || (listers.len() < 4 && step().is_multiple_of(3)) {
+                let work = ranges.lock().claim("p/");
+                match work {
+                    Some(Work::List { range, after }) => listers.push(Lister::new(range, after)),
+                    Some(Work::Probe { range, middle }) => {
+                        let first = texts(&odd.page(Some(&middle), 0).0.entries).next();
+                        match first {
+                            Some(first) if first <= middle => {
+                                if !ranges.keep_whole() {
+                                    return None;
+                                }
+                            }
+                            first => ranges.cut(range, &middle, first.as_deref()),
+                        }
+                    }
+                    Some(Work::Done) if listers.is_empty() => return Some(seen),
+                    Some(Work::Done) | None => {}
+                }
+                if listers.is_empty() {
+                    continue;
+                }
+            }
+            let number = usize::from(step()) % listers.len();
+            let lister = &mut listers[number];
+            let is_first = lister.after.is_none();
+            let (mut page, end) = odd.page(lister.after.as_deref(), lister.at);
+            lister.at = end;
+            lister.listing.take(&mut page).unwrap();
+            if page.disorder.is_some() && !ranges.keep_whole() {
+                return None;
+            }
+            let more = page.next.is_some();
+            let mut batches = Vec::new();
+            if let Some(range) = lister.range {
+                if ranges.is_whole() {
+                    batches.extend(ranges.rows(range, page.entries, String::new(), more));
+                } else {
+                    let (listed, goes_on) = ranges.listed(range, page.entries, more, 3);
+                    batches = listed;
+                    lister.range = lister.range.filter(|_| goes_on);
+                }
+            }
+            let goes_on = more && (is_first || lister.range.is_some());
+            for batch in batches {
+                seen.extend(texts(&batch.entries));
+                ranges.done(batch.ticket);
+            }
+            if is_first {
+                pages += 1;
+                if pages == 2 {
+                    ranges.allow_cuts(&[]);
+                }
+            }
+            if !goes_on {
+                listers.swap_remove(number);
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn all_keys_are_found_or_another_order_is_whatever_the_store_does(
+            keys in prop::collection::btree_set("[abB+/]{1,4}", 0..60), order in 0u8..4, by_place in any::<bool>(),
+            steps in prop::collection::vec(any::<u8>(), 1..200),
+        ) {
+            let keys: Vec<String> = keys.iter().map(|key| format!("p/{key}")).collect();
+            let odd = Odd { keys, order, by_place };
+            let mut at = 0;
+            let mut step = || { at += 1; steps[at % steps.len()] };
+            match found(&odd, &mut step) {
+                Some(mut seen) => {
+                    seen.sort();
+                    prop_assert_eq!(&seen, &odd.keys);
+                }
+                None => prop_assert!(order != 0, "the order is that of the bytes"),
+            }
+        }
+
         #[test]
         fn every_key_is_listed_once_however_ranges_are_cut(
             keys in prop::collection::btree_set("[a-e]{1,4}", 0..120), steps in prop::collection::vec(any::<u8>(), 1..200)

@@ -1,6 +1,8 @@
 //! What came of each object: counters for everybody, a line for each that did not go in quietly.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +53,35 @@ impl Counts {
             + self.refused
             + self.failed
     }
+
+    /// What was made by then and since.
+    #[must_use]
+    pub(super) fn with_made(&self, since: &Self) -> Self {
+        Self {
+            imported: self.imported + since.imported,
+            links: self.links + since.links,
+            updated: self.updated + since.updated,
+            bytes: self.bytes + since.bytes,
+            warnings: self.warnings.max(since.warnings),
+            ..Self::default()
+        }
+    }
+
+    /// What was found there already and had been made before, by this very import, counts as made.
+    pub(super) fn take_over(&mut self, before: &Self) {
+        let same = &mut self.same;
+        for (count, made) in [
+            (&mut self.imported, before.imported),
+            (&mut self.updated, before.updated),
+            (&mut self.links, before.links),
+        ] {
+            let found = made.min(*same);
+            *same -= found;
+            *count += found;
+        }
+        self.bytes += before.bytes;
+        self.warnings = self.warnings.max(before.warnings);
+    }
 }
 
 /// What is said of one object.
@@ -69,6 +100,8 @@ pub enum Outcome {
     Renamed,
     /// The file had no object any more.
     Deleted,
+    /// Of no single object: how the bucket was listed. The key is the prefix.
+    Note,
 }
 
 #[derive(Serialize)]
@@ -92,10 +125,16 @@ pub struct Report {
     said: AtomicU64,
     /// 0: not known.
     expected: AtomicU64,
+    /// How the bucket's listing is not in order.
+    disorder: Mutex<Option<String>>,
+    /// Lines that are there, of a listing that may begin anew.
+    lines: Mutex<HashSet<u64>>,
 }
 
 /// Lines in the log; the rest is in the report.
 const SAID: u64 = 20;
+/// Lines that are known again; 8 bytes and some each.
+const MOST_LINES: usize = 1 << 20;
 
 impl Report {
     /// How many objects there will be, as far as an inventory's bytes tell that.
@@ -134,6 +173,8 @@ impl Report {
             rows,
             said: AtomicU64::new(0),
             expected: AtomicU64::new(0),
+            disorder: Mutex::default(),
+            lines: Mutex::default(),
         })
     }
 
@@ -152,8 +193,46 @@ impl Report {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says what came of an object.
+    /// The objects are gone through once more, from the beginning; `refused` are counted for good.
+    pub(super) fn begin_again(&self, refused: u64) {
+        self.count(|counts| {
+            *counts = Counts {
+                refused,
+                ..Counts::default()
+            };
+        });
+    }
+
+    /// Says that the store does not list in the order of the keys' bytes, and that the bucket is listed in one therefore.
+    pub(super) fn note_disorder(&self, prefix: &str, why: &str) {
+        *self.disorder.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        let reason = format!("{why}: the bucket is listed from its beginning to its end, not in parts");
+        self.say(Outcome::Note, prefix.as_bytes(), &reason);
+    }
+
+    /// How the bucket's listing is not in order, if it was found not to be.
+    #[must_use]
+    pub fn disorder(&self) -> Option<String> {
+        self.disorder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a line is there already: an object that comes by a second time has no second one.
+    fn is_said(&self, outcome: Outcome, key: &[u8], reason: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (outcome, key, reason).hash(&mut hasher);
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = hasher.finish();
+        if lines.len() >= MOST_LINES {
+            return lines.contains(&line);
+        }
+        !lines.insert(line)
+    }
+
+    /// Says what came of an object, once.
     pub fn say(&self, outcome: Outcome, key: &[u8], reason: &str) {
+        if self.is_said(outcome, key, reason) {
+            return;
+        }
         let key = String::from_utf8_lossy(key);
         let said = self.said.fetch_add(1, Ordering::Relaxed);
         if said < SAID {

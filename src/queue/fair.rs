@@ -1,15 +1,23 @@
-//! A line in which archive ids take turns.
+//! A line in which MDTs and archive ids take turns.
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::mdt::Domain;
 use crate::types::ArchiveId;
 
-/// First in, first out for each archive id; round and round between them.
+/// Whose actions wait in one row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Lot {
+    pub(super) domain: Domain,
+    pub(super) archive_id: Option<ArchiveId>,
+}
+
+/// First in, first out for each MDT and archive id; round and round between them.
 #[derive(Debug)]
 pub(super) struct Fair<T> {
-    lines: HashMap<Option<ArchiveId>, VecDeque<T>>,
-    /// Ids with somebody in line, the next one in front.
-    turns: VecDeque<Option<ArchiveId>>,
+    lines: HashMap<Lot, VecDeque<T>>,
+    /// Lots with somebody in line, the next one in front.
+    turns: VecDeque<Lot>,
 }
 
 impl<T> Default for Fair<T> {
@@ -22,42 +30,66 @@ impl<T> Default for Fair<T> {
 }
 
 impl<T> Fair<T> {
-    pub(super) fn push(&mut self, id: Option<ArchiveId>, item: T) {
-        let line = self.lines.entry(id).or_default();
+    pub(super) fn push(&mut self, lot: Lot, item: T) {
+        let line = self.lines.entry(lot).or_default();
         if line.is_empty() {
-            self.turns.push_back(id);
+            self.turns.push_back(lot);
         }
         line.push_back(item);
     }
 
-    pub(super) fn pop(&mut self) -> Option<T> {
-        let id = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&id)?;
+    /// The next one of those MDTs that may have one; those before it keep their turns.
+    pub(super) fn pop(&mut self, may: impl Fn(Domain) -> bool) -> Option<(Lot, T)> {
+        let turn = self.turns.iter().position(|lot| may(lot.domain))?;
+        let lot = self.turns.remove(turn)?;
+        let line = self.lines.get_mut(&lot)?;
         let item = line.pop_front();
         if line.is_empty() {
-            self.lines.remove(&id);
+            self.lines.remove(&lot);
         } else {
-            self.turns.push_back(id);
+            self.turns.push_back(lot);
         }
-        item
+        Some((lot, item?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mdt::Mdt;
+
+    fn lot(mdt: u32, id: u32) -> Lot {
+        Lot {
+            domain: Some(Mdt(mdt)),
+            archive_id: ArchiveId::new(id),
+        }
+    }
 
     #[test]
     fn a_long_line_of_one_archive_does_not_hold_up_another() {
-        let (one, two) = (ArchiveId::new(1), ArchiveId::new(2));
+        let (one, two) = (lot(0, 1), lot(0, 2));
         let mut fair = Fair::default();
         for n in 0..1000 {
             fair.push(one, n);
         }
         fair.push(two, 5000);
         fair.push(two, 5001);
-        let order: Vec<_> = std::iter::from_fn(|| fair.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| fair.pop(|_| true)).map(|(_, n)| n).collect();
         assert_eq!(order[..5], [0, 5000, 1, 5001, 2]);
         assert_eq!(order.len(), 1002);
+    }
+
+    #[test]
+    fn mdts_take_turns_and_one_that_may_have_nothing_keeps_its_place() {
+        let mut fair = Fair::default();
+        for n in 0..3 {
+            fair.push(lot(0, 1), n);
+            fair.push(lot(1, 1), 10 + n);
+        }
+        let mut pop = |may: fn(Domain) -> bool| fair.pop(may).map(|(_, n)| n);
+        assert_eq!([pop(|_| true), pop(|_| true)], [Some(0), Some(10)]);
+        let others = |domain: Domain| domain != Some(Mdt(0));
+        assert_eq!([pop(others), pop(others), pop(others)], [Some(11), Some(12), None]);
+        assert_eq!([pop(|_| true), pop(|_| true), pop(|_| true)], [Some(1), Some(2), None]);
     }
 }

@@ -3,10 +3,12 @@
 //! Every action that is alive here, waiting or running, is in one table, so that a second delivery, a
 //! cancel or a heartbeat finds it at once, among a million others too. One action per file runs at a
 //! time; the next for the same file waits behind it. Restores go before removes and archives, some
-//! threads serve nothing but restores, and within a class the archive ids take turns.
+//! threads serve nothing but restores, and within a class MDTs and archive ids take turns. No MDT gets all threads where
+//! there are several, for one that is dead gives none of them back.
 
 mod class;
 mod fair;
+mod holds;
 mod offers;
 mod processors;
 mod state;
@@ -21,6 +23,7 @@ pub use work::{Admission, AtWork, Cancelled, Depth, Job, Work};
 use self::processors::Processors;
 use self::state::{Entry, Follower, State, Track};
 use crate::action::{ActionKey, Debt, Item, Verb};
+use crate::mdt::{Domain, Mdt, Sequences};
 use crate::transfer::{Helpers, Parts, Stop};
 use crate::types::{ArchiveId, Fid};
 
@@ -47,6 +50,18 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
+    /// A queue that tells actions apart by what is known of where files are. `threads` will serve it, `restores` of them
+    /// nothing but restores.
+    #[must_use]
+    pub fn new(sequences: Sequences, threads: usize, restores: usize) -> Self {
+        let queue = Self::default();
+        let mut state = queue.lock();
+        state.sequences = sequences;
+        state.holds.set_threads(threads.saturating_sub(restores), restores);
+        drop(state);
+        queue
+    }
+
     /// Takes a new action in. Its first heartbeat is due at `first_beat`.
     pub fn admit(&self, debt: Box<dyn Debt>, first_beat: Instant) -> Admission {
         let key = debt.item().key();
@@ -87,7 +102,7 @@ impl Queue {
         }
         *state.waiting.entry(class).or_default() += 1;
         state.live.insert(key, Entry::Waiting(debt));
-        state.beats.push_back((first_beat, key));
+        state.beat(first_beat, key);
         state.note_arrival(key);
         drop(state);
         self.wake_one(class);
@@ -176,7 +191,7 @@ impl Queue {
             *running = running.saturating_sub(1);
         }
         *state.waiting.entry(class).or_default() += 1;
-        state.at_work.remove(&key);
+        state.leaves(key);
         // It was sent again when it seemed to end.
         let again = state.again.remove(&key);
         if again.is_some() {
@@ -185,7 +200,7 @@ impl Queue {
         state.live.insert(key, Entry::Waiting(debt));
         let now = Instant::now();
         state.late_beats.insert(key, now);
-        state.beats.push_front((now, key));
+        state.beat_now(now, key);
         state.deferred.insert((until, key));
         let deferrals = state.deferrals.entry(key).or_default();
         *deferrals = deferrals.saturating_add(1);
@@ -221,7 +236,7 @@ impl Queue {
         };
         let mut state = self.lock();
         state.live.remove(&key);
-        state.at_work.remove(&key);
+        state.leaves(key);
         state.late_beats.remove(&key);
         state.deferrals.remove(&key);
         if let Some(running) = state.running.get_mut(&class) {
@@ -242,30 +257,80 @@ impl Queue {
         self.idle.notify_all();
     }
 
-    /// Waiting actions whose heartbeat is due by `now`, at most `limit` of them; each is due again at
+    /// Waiting actions of an MDT whose heartbeat is due by `now`, at most `limit` of them; each is due again at
     /// `again`.
-    pub fn due_waiting(&self, now: Instant, again: Instant, limit: usize) -> Vec<ActionKey> {
+    pub fn due_waiting(&self, of: Domain, now: Instant, again: Instant, limit: usize) -> Vec<ActionKey> {
         let mut state = self.lock();
         let mut due = Vec::new();
         while due.len() < limit {
-            match state.beats.front() {
+            let Some(beats) = state.beats.get_mut(&of) else {
+                break;
+            };
+            match beats.front() {
                 Some((at, _)) if *at <= now => {}
                 _ => break,
             }
-            let Some((at, key)) = state.beats.pop_front() else {
+            let Some((at, key)) = beats.pop_front() else {
                 break;
             };
+            // Found out since it was put there.
+            if state.sequences.domain(key.fid) != of {
+                state.beat_now(at, key);
+                continue;
+            }
             match state.late_beats.get_mut(&key) {
                 Some(late) if *late != at => continue,
                 Some(late) => *late = again,
                 None => {}
             }
             if let Some(Entry::Waiting(_)) = state.live.get(&key) {
-                state.beats.push_back((again, key));
+                state.beat(again, key);
                 due.push(key);
             }
         }
         due
+    }
+
+    /// The MDTs that have actions here, waiting or running.
+    pub fn domains(&self) -> Vec<Domain> {
+        let mut state = self.lock();
+        state.beats.retain(|_, beats| !beats.is_empty());
+        let mut domains: Vec<_> = state.beats.keys().copied().collect();
+        domains.extend(state.at_work.keys().map(|key| state.sequences.domain(key.fid)));
+        domains.sort_unstable();
+        domains.dedup();
+        domains
+    }
+
+    /// The running actions of one MDT.
+    pub fn running_on(&self, domain: Domain) -> Vec<AtWork> {
+        let state = self.lock();
+        let all = state.at_work.values();
+        all.filter(|running| state.sequences.domain(running.key.fid) == domain)
+            .cloned()
+            .collect()
+    }
+
+    /// An MDT does not answer: no more threads are given to it. Or it does again. `false`: that was known.
+    pub fn set_silent(&self, domain: Domain, silent: bool) -> bool {
+        let changed = self.lock().holds.set_silent(domain, silent);
+        if changed {
+            self.work.notify_all();
+            self.restores.notify_all();
+            self.idle.notify_all();
+        }
+        changed
+    }
+
+    /// Whether the MDT that a file is on does not answer.
+    pub fn is_silent(&self, fid: Fid) -> bool {
+        let state = self.lock();
+        state.holds.is_silent(state.sequences.domain(fid))
+    }
+
+    /// Each MDT that had actions here, the worker threads that have one of it, and whether it answers.
+    pub fn mdts(&self) -> Vec<(Mdt, usize, bool)> {
+        self.lock().holds.all()
     }
 
     /// All running actions; there are no more of them than threads.
@@ -342,9 +407,21 @@ impl Queue {
 
     /// Waits until nothing runs; `false` when `deadline` came first.
     pub fn wait_idle(&self, deadline: Instant) -> bool {
+        self.wait_until(deadline, |state| state.running.values().all(|n| *n == 0))
+    }
+
+    /// Waits until nothing runs but what a silent MDT holds; `false` when `deadline` came first.
+    pub fn wait_done(&self, deadline: Instant) -> bool {
+        self.wait_until(deadline, |state| {
+            let mut keys = state.at_work.keys();
+            keys.all(|key| state.holds.is_silent(state.sequences.domain(key.fid)))
+        })
+    }
+
+    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&State) -> bool) -> bool {
         let mut state = self.lock();
         loop {
-            if state.running.values().all(|n| *n == 0) {
+            if is_so(&state) {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fair::Fair;
+use super::fair::{Fair, Lot};
+use super::holds::Holds;
 use super::offers::Offers;
 use super::processors::Processors;
 use super::{AtWork, Class, Job, Lanes, Work};
 use crate::action::{ActionKey, Debt, Kind, Verb};
+use crate::mdt::{Domain, Sequences};
 use crate::transfer::Control;
 use crate::types::{ArchiveId, Fid};
 
@@ -61,8 +63,10 @@ pub(super) struct State {
     /// In the order in which they came; those that no longer wait go when they are met.
     pub(super) arrived: VecDeque<(Instant, ActionKey)>,
     pub(super) offers: Offers,
-    /// Waiting actions by when they must next be reported alive.
-    pub(super) beats: VecDeque<(Instant, ActionKey)>,
+    pub(super) sequences: Sequences,
+    pub(super) holds: Holds,
+    /// Waiting actions of each MDT by when they must next be reported alive.
+    pub(super) beats: HashMap<Domain, VecDeque<(Instant, ActionKey)>>,
     /// When those that wait for a time are to be reported: their other entries in `beats` are of before.
     pub(super) late_beats: HashMap<ActionKey, Instant>,
     /// Waiting for a time, not for a thread.
@@ -119,7 +123,7 @@ impl State {
             let (Some(class), archive_id) = (Class::of(debt.item()), debt.item().archive_id) else {
                 continue;
             };
-            self.lines.entry(class).or_default().push(archive_id, key);
+            self.push(class, archive_id, key);
         }
         None
     }
@@ -129,7 +133,46 @@ impl State {
     }
 
     pub(super) fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
-        self.lines.entry(class).or_default().push(debt.item().archive_id, key);
+        self.push(class, debt.item().archive_id, key);
+    }
+
+    fn push(&mut self, class: Class, archive_id: Option<ArchiveId>, key: ActionKey) {
+        let domain = self.sequences.domain(key.fid);
+        self.holds.see(domain);
+        let lot = Lot { domain, archive_id };
+        self.lines.entry(class).or_default().push(lot, key);
+    }
+
+    /// The next in line that a thread of these lanes may have.
+    fn turn(&mut self, class: Class, lanes: Lanes) -> Option<(Domain, ActionKey)> {
+        loop {
+            let (lines, holds) = (&mut self.lines, &self.holds);
+            let (lot, key) = lines.get_mut(&class)?.pop(|domain| holds.allow(domain, lanes))?;
+            // Found out since it was put there.
+            match self.sequences.domain(key.fid) {
+                domain if domain == lot.domain => return Some((domain, key)),
+                _ => self.push(class, lot.archive_id, key),
+            }
+        }
+    }
+
+    /// An action that is to be reported alive, later than those that are in line.
+    pub(super) fn beat(&mut self, at: Instant, key: ActionKey) {
+        let domain = self.sequences.domain(key.fid);
+        self.beats.entry(domain).or_default().push_back((at, key));
+    }
+
+    /// The same before all others.
+    pub(super) fn beat_now(&mut self, at: Instant, key: ActionKey) {
+        let domain = self.sequences.domain(key.fid);
+        self.beats.entry(domain).or_default().push_front((at, key));
+    }
+
+    /// No thread has it any more.
+    pub(super) fn leaves(&mut self, key: ActionKey) {
+        if let Some(at_work) = self.at_work.remove(&key) {
+            self.holds.give_back(at_work.domain, at_work.lanes);
+        }
     }
 
     pub(super) fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
@@ -202,7 +245,7 @@ impl State {
             return None;
         };
         let (class, archive_id) = (Class::of(debt.item())?, debt.item().archive_id);
-        self.lines.entry(class).or_default().push(archive_id, next);
+        self.push(class, archive_id, next);
         Some(class)
     }
 
@@ -218,9 +261,11 @@ impl State {
         for (urgent, classes) in groups {
             // Taking turns, neither many small files nor the parts of a large one wait for the other.
             let work = if parts_first {
-                self.pick_parts(*urgent, processors).or_else(|| self.pick_job(classes))
+                self.pick_parts(*urgent, processors)
+                    .or_else(|| self.pick_job(classes, lanes))
             } else {
-                self.pick_job(classes).or_else(|| self.pick_parts(*urgent, processors))
+                self.pick_job(classes, lanes)
+                    .or_else(|| self.pick_parts(*urgent, processors))
             };
             if work.is_some() {
                 return work;
@@ -234,12 +279,12 @@ impl State {
         self.offers.pick(urgent, running, processors)
     }
 
-    fn pick_job(&mut self, classes: &[Class]) -> Option<Work> {
+    fn pick_job(&mut self, classes: &[Class], lanes: Lanes) -> Option<Work> {
         if self.parked {
             return None;
         }
         for class in classes {
-            while let Some(key) = self.lines.get_mut(class).and_then(Fair::pop) {
+            while let Some((domain, key)) = self.turn(*class, lanes) {
                 // A cancelled action's place in the line is empty.
                 let Some(debt) = self.take_waiting(key) else {
                     continue;
@@ -255,7 +300,10 @@ impl State {
                     archive_id: debt.item().archive_id,
                     since: Instant::now(),
                     control: Arc::clone(&control),
+                    domain,
+                    lanes,
                 };
+                self.holds.take(domain, lanes);
                 self.at_work.insert(key, at_work);
                 *self.running.entry(*class).or_default() += 1;
                 let deferrals = self.deferrals.get(&key).copied().unwrap_or(0);

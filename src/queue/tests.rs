@@ -239,14 +239,19 @@ fn a_heartbeat_comes_round_for_what_still_waits() {
     }
     let _running = take(&queue, Lanes::All);
     let later = now + Duration::from_secs(10);
-    assert_eq!(queue.due_waiting(now, later, 4).len(), 4);
+    assert_eq!(queue.due_waiting(None, now, later, 4).len(), 4);
     assert_eq!(
-        queue.due_waiting(now, later, 100).len(),
+        queue.due_waiting(None, now, later, 100).len(),
         5,
         "one of the ten runs by now"
     );
-    assert_eq!(queue.due_waiting(now, later, 100).len(), 0);
-    assert_eq!(queue.due_waiting(later, later + Duration::from_secs(1), 100).len(), 9);
+    assert_eq!(queue.due_waiting(None, now, later, 100).len(), 0);
+    assert_eq!(
+        queue
+            .due_waiting(None, later, later + Duration::from_secs(1), 100)
+            .len(),
+        9
+    );
 }
 
 #[test]
@@ -350,4 +355,134 @@ fn an_archive_into_another_archive_is_not_served_by_one() {
     let served = ended(&queue, job.debt.item(), true);
     assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [3]);
     assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+}
+
+const SEQUENCE: u64 = 0x2_0000_0401;
+
+/// Of the MDT that has sequence `SEQUENCE + mdt`.
+fn on(mdt: u32, verb: Verb, cookie: u64) -> Box<dyn Debt> {
+    let mut item = debt(verb, cookie, u32::try_from(cookie).unwrap()).item().clone();
+    item.fid.seq = SEQUENCE + u64::from(mdt);
+    Box::new(Owed(item))
+}
+
+fn mdt_of(job: &Job) -> u32 {
+    u32::try_from(job.debt.item().fid.seq - SEQUENCE).unwrap()
+}
+
+/// With so many threads, and MDTs whose sequences are known.
+fn of_mdts(mdts: u32, threads: usize, restores: usize) -> Queue {
+    let sequences = Sequences::default();
+    for mdt in 0..mdts {
+        sequences.learn(on(mdt, Verb::Archive, 1).item().fid, Mdt(mdt));
+    }
+    Queue::new(sequences, threads, restores)
+}
+
+/// What a thread would get now, without waiting for more.
+fn offered(queue: &Queue, lanes: Lanes) -> Option<Job> {
+    match queue.lock().pick(lanes, &queue.processors) {
+        Some(Work::Job(job)) => Some(job),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_flood_of_one_mdt_leaves_threads_of_each_kind_for_the_others() {
+    let queue = of_mdts(2, 8, 2);
+    for cookie in 1..100 {
+        admit(&queue, on(1, Verb::Archive, cookie));
+        admit(&queue, on(1, Verb::Restore, 100 + cookie));
+    }
+    admit(&queue, on(0, Verb::Archive, 1000));
+    admit(&queue, on(0, Verb::Restore, 1001));
+    let restores: Vec<_> = (0..2).filter_map(|_| offered(&queue, Lanes::Restores)).collect();
+    let mut mdts: Vec<_> = restores.iter().map(mdt_of).collect();
+    mdts.sort_unstable();
+    assert_eq!(mdts, [0, 1], "they take turns");
+    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, Lanes::All)).collect();
+    let held = |mdt| jobs.iter().filter(|job| mdt_of(job) == mdt).count();
+    assert_eq!((held(1), held(0)), (4, 1), "of six threads for everything");
+    // One that comes back may have the next.
+    let ended_one = jobs.iter().find(|job| mdt_of(job) == 1).unwrap();
+    queue.ended(ended_one.debt.item());
+    assert_eq!(offered(&queue, Lanes::All).map(|job| mdt_of(&job)), Some(1));
+    assert!(offered(&queue, Lanes::All).is_none());
+}
+
+#[test]
+fn where_all_is_of_one_mdt_it_has_all_threads() {
+    let queue = of_mdts(2, 4, 0);
+    for cookie in 1..10 {
+        admit(&queue, on(1, Verb::Archive, cookie));
+    }
+    assert_eq!((0..9).filter_map(|_| offered(&queue, Lanes::All)).count(), 9);
+}
+
+#[test]
+fn a_silent_mdt_gets_no_thread_until_it_answers_again() {
+    let queue = of_mdts(2, 8, 0);
+    for cookie in 1..10 {
+        admit(&queue, on(1, Verb::Archive, cookie));
+        admit(&queue, on(0, Verb::Archive, 10 + cookie));
+    }
+    assert!(queue.set_silent(Some(Mdt(1)), true));
+    assert!(!queue.set_silent(Some(Mdt(1)), true), "that was known");
+    assert_eq!(queue.mdts(), [(Mdt(0), 0, true), (Mdt(1), 0, false)]);
+    let jobs: Vec<_> = (0..4).filter_map(|_| offered(&queue, Lanes::All)).collect();
+    assert!(jobs.len() == 4 && jobs.iter().all(|job| mdt_of(job) == 0));
+    assert!(queue.set_silent(Some(Mdt(1)), false));
+    let next: Vec<_> = (0..2)
+        .filter_map(|_| offered(&queue, Lanes::All))
+        .map(|job| mdt_of(&job))
+        .collect();
+    assert!(next.contains(&1), "{next:?}");
+}
+
+#[test]
+fn what_is_found_out_of_where_files_are_counts_from_then_on() {
+    let sequences = Sequences::default();
+    let queue = Queue::new(sequences.clone(), 8, 0);
+    let now = Instant::now();
+    for cookie in 1..5 {
+        admit(&queue, on(1, Verb::Archive, cookie));
+    }
+    assert_eq!(queue.domains(), [None]);
+    sequences.learn(on(1, Verb::Archive, 1).item().fid, Mdt(1));
+    // Its entries are moved where they are met.
+    let (soon, later) = (now + Duration::from_secs(60), now + Duration::from_secs(120));
+    assert!(queue.due_waiting(None, soon, later, 100).is_empty());
+    assert_eq!(queue.domains(), [Some(Mdt(1))]);
+    assert_eq!(queue.due_waiting(Some(Mdt(1)), soon, later, 100).len(), 4);
+    drop(take(&queue, Lanes::All));
+    assert_eq!(queue.mdts(), [(Mdt(1), 1, true)]);
+    assert_eq!(queue.running_on(Some(Mdt(1))).len(), 1);
+    assert!(queue.running_on(None).is_empty());
+}
+
+#[test]
+fn heartbeats_of_one_mdt_are_no_other_ones() {
+    let queue = of_mdts(2, 8, 0);
+    let now = Instant::now();
+    for cookie in 1..5 {
+        admit(&queue, on(u32::try_from(cookie % 2).unwrap(), Verb::Archive, cookie));
+    }
+    let (soon, later) = (now + Duration::from_secs(60), now + Duration::from_secs(120));
+    let due = queue.due_waiting(Some(Mdt(0)), soon, later, 100);
+    assert_eq!(due.iter().map(|key| key.cookie.0).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(queue.due_waiting(Some(Mdt(1)), soon, later, 100).len(), 2);
+}
+
+#[test]
+fn who_waits_for_the_end_does_not_wait_for_a_silent_mdt() {
+    let queue = of_mdts(2, 8, 0);
+    admit(&queue, on(0, Verb::Archive, 1));
+    admit(&queue, on(1, Verb::Archive, 2));
+    let jobs: Vec<_> = (0..2).filter_map(|_| offered(&queue, Lanes::All)).collect();
+    queue.set_silent(Some(Mdt(1)), true);
+    assert!(!queue.wait_done(Instant::now()));
+    let answers = jobs.iter().find(|job| mdt_of(job) == 0).unwrap();
+    queue.ended(answers.debt.item());
+    assert!(queue.wait_done(Instant::now()) && !queue.wait_idle(Instant::now()));
+    assert!(queue.is_silent(on(1, Verb::Archive, 9).item().fid));
 }

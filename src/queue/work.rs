@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Class;
+use super::{Class, Lanes};
 use crate::action::{ActionKey, Debt, Verb};
+use crate::mdt::Domain;
 use crate::transfer::{Control, Parts};
 use crate::types::ArchiveId;
 
@@ -74,6 +75,9 @@ pub struct AtWork {
     /// Since when.
     pub since: Instant,
     pub(super) control: Arc<Control>,
+    /// The MDT that the thread is counted for, as far as it was known when it took the action.
+    pub(super) domain: Domain,
+    pub(super) lanes: Lanes,
 }
 
 impl AtWork {
@@ -95,4 +99,59 @@ pub struct Depth {
     pub helping: usize,
     /// How long the oldest waiting action has waited.
     pub oldest: Option<Duration>,
+}
+
+impl Depth {
+    /// Waiting actions of all classes.
+    #[must_use]
+    pub fn all_waiting(&self) -> usize {
+        self.waiting.values().sum()
+    }
+
+    /// Running actions of all classes.
+    #[must_use]
+    pub fn all_running(&self) -> usize {
+        self.running.values().sum()
+    }
+}
+
+/// `archive 5 waiting, 2 running; remove 1 waiting, 0 running`
+impl std::fmt::Display for Depth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = |counts: &HashMap<Class, usize>, class| counts.get(&class).copied().unwrap_or(0);
+        let mut between = "";
+        for class in Class::ALL {
+            let (waiting, running) = (count(&self.waiting, class), count(&self.running, class));
+            if waiting + running > 0 {
+                write!(f, "{between}{} {waiting} waiting, {running} running", class.word())?;
+                between = "; ";
+            }
+        }
+        if between.is_empty() {
+            f.write_str("nothing")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_depth_reads_as_words() {
+        let mut depth = Depth::default();
+        assert_eq!(depth.to_string(), "nothing");
+        depth.waiting.insert(Class::Archive, 5);
+        depth.running.insert(Class::Archive, 2);
+        depth.running.insert(Class::Restore, 1);
+        // What once was is in the table with nothing.
+        depth.waiting.insert(Class::Remove, 0);
+        assert_eq!(
+            depth.to_string(),
+            "restore 0 waiting, 1 running; archive 5 waiting, 2 running"
+        );
+        assert_eq!((depth.all_waiting(), depth.all_running()), (5, 3));
+    }
 }

@@ -7,8 +7,8 @@ use super::{Rebind, RebindError};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmStates, Mount};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
-use crate::transfer::{Lane, TransferError, head, verify};
-use crate::types::Fid;
+use crate::transfer::{Lane, TransferError, head, is_of_one, verify};
+use crate::types::{ArchiveId, Fid};
 
 /// What became of it.
 pub(super) enum Outcome {
@@ -124,12 +124,23 @@ pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Lo
             Err(Unproven::This(why)) => {
                 first.get_or_insert((place, why));
             }
-            Err(Unproven::All(error)) => return Err(error),
+            Err(Unproven::All(error)) => {
+                let why = of_one(rebind, lane, archive_id, error)?;
+                first.get_or_insert((place, why));
+            }
         }
     }
     match first {
         Some((place, why)) => failed(Some(place), why),
         None => failed(Some(old.key), "there is no place to look at".into()),
+    }
+}
+
+/// In words, where the store is well but for this object.
+fn of_one(rebind: &Rebind<'_>, lane: &Lane, archive_id: ArchiveId, error: RebindError) -> Result<String, RebindError> {
+    match error {
+        RebindError::Store(error) if is_of_one(lane, &rebind.control, archive_id, &error) => Ok(error.to_string()),
+        error => Err(error),
     }
 }
 

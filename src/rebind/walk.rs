@@ -37,7 +37,11 @@ fn visit(path: &Path, feed: &SyncSender<PathBuf>, waiting: &mut Vec<PathBuf>) ->
     }
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
-        let kind = entry.file_type()?;
+        // Where the directory does not tell it, it takes a look at what may be gone by then.
+        let kind = match entry.file_type() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            kind => kind?,
+        };
         if kind.is_dir() {
             waiting.push(entry.path());
         } else if kind.is_file() && feed.send(entry.path()).is_err() {

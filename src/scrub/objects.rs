@@ -22,11 +22,46 @@ pub(super) fn list(
     let Some(lane) = lanes.first().map(Lane::another).transpose().map_err(ScrubError::Lane)? else {
         return Ok(());
     };
-    let from = feed.after.clone().map_or(ListFrom::Start, ListFrom::After);
-    let listed = pages(&lane, &scrub.control, archive_id, Query::below(prefix, &from), |page| {
+    // From its beginning, whatever a former run has done: only in a listing that is in the order of its keys does the
+    // last one that is done say that those before it are, and not every store's is.
+    let all = Query::below(prefix, &ListFrom::Start);
+    let after = feed.after.as_deref();
+    let is_done = |entry: &Entry| after.is_some_and(|after| entry.key.as_slice() <= after.as_bytes());
+    let (mut disorder, mut passed_over, mut goes_on) = (None, false, true);
+    let listed = pages(&lane, &scrub.control, archive_id, all, |page| {
+        disorder = page.disorder;
         for entry in page.entries {
-            let place = String::from_utf8_lossy(&entry.key).into_owned();
-            if !feed.push(entry, place) {
+            if disorder.is_none() && is_done(&entry) {
+                passed_over = true;
+                continue;
+            }
+            goes_on = goes_on && feed.push_listed(entry, disorder.is_none());
+        }
+        if goes_on {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    match listed {
+        Err(TransferError::Stopped(_)) => return Ok(()),
+        listed => listed?,
+    }
+    let Some(disorder) = disorder else {
+        return Ok(());
+    };
+    tracing::warn!(
+        %disorder,
+        "the bucket is looked through in its store's own order: a scrub that is killed begins it again"
+    );
+    if !passed_over || !goes_on {
+        return Ok(());
+    }
+    // What was passed over was perhaps not done.
+    let listed = pages(&lane, &scrub.control, archive_id, all, |page| {
+        let rest = page.entries.into_iter().filter(&is_done);
+        for entry in rest {
+            if !feed.push_listed(entry, false) {
                 return ControlFlow::Break(());
             }
         }
@@ -35,6 +70,16 @@ pub(super) fn list(
     match listed {
         Err(TransferError::Stopped(_)) => Ok(()),
         listed => Ok(listed?),
+    }
+}
+
+impl Feed<'_, Entry> {
+    /// `in_order`: all keys before it have been pushed. `false`: nobody takes them any more.
+    fn push_listed(&self, entry: Entry, in_order: bool) -> bool {
+        // A key that is no text is no place to go on from.
+        let place = std::str::from_utf8(&entry.key).ok().filter(|_| in_order);
+        let place = place.unwrap_or_default().to_owned();
+        self.push(entry, place)
     }
 }
 

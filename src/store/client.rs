@@ -120,6 +120,18 @@ impl Store {
         }
     }
 
+    /// The same for what is removed at once.
+    pub(super) fn without_extras(&self) -> Self {
+        let mut target = TargetOptions::clone(&self.target);
+        target.choices.storage_class = None;
+        target.choices.tags.clear();
+        target.choices.acl = None;
+        Self {
+            target: Arc::new(target),
+            ..self.clone()
+        }
+    }
+
     pub(super) const fn client(&self) -> &Client {
         &self.client
     }
@@ -154,7 +166,7 @@ impl Store {
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
         let (if_match, if_none_match) = self.demands(condition);
-        let framing = self.framing(&payload);
+        let manner = self.manner(&payload);
         let request = self
             .client
             .put_object()
@@ -168,10 +180,10 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("PutObject", &error);
-                return Err(self.objection(error, framing, key, condition).await);
+                return Err(self.objection(error, manner, key, condition).await);
             }
         };
-        self.took(framing);
+        self.took(manner);
         Ok(Stored {
             etag: self.etag("PutObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
@@ -191,9 +203,11 @@ impl Store {
         if !whole && self.dialect.has(Habit::RangesIgnored) {
             return Err(StoreError::RangeIgnored { operation: OPERATION });
         }
+        let mut asked_twice = false;
         let last = offset + length.saturating_sub(1);
         let mut respelled = false;
         let answer = loop {
+            let bare = self.spells_bare();
             let request = self
                 .client
                 .get_object()
@@ -206,10 +220,12 @@ impl Store {
             match answer.map_err(|error| StoreError::from_sdk(OPERATION, &error)) {
                 Ok(answer) => break answer,
                 Err(StoreError::Precondition { .. })
-                    if !respelled && self.respell(&from.key, from.version.as_deref(), &from.etag).await =>
+                    if !respelled && self.respell(&from.key, from.version.as_deref(), &from.etag, bare).await =>
                 {
                     respelled = true;
                 }
+                // One such answer may be of a cache on the way, and what is learned holds for all objects.
+                Err(StoreError::RangeIgnored { .. }) if !asked_twice => asked_twice = true,
                 Err(error @ StoreError::RangeIgnored { .. }) => {
                     if self.dialect.learn(Habit::RangesIgnored) {
                         tracing::warn!(
@@ -275,7 +291,15 @@ impl Store {
         Ok((size < from.size || answer.parts_count == Some(1)).then_some(size))
     }
 
-    async fn head_part(
+    /// Bytes of one of the parts that an object was uploaded in, counted from 1.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn size_of_part(&self, from: &Location, number: i32) -> Result<u64, StoreError> {
+        length_of(&self.head_part(&from.key, from.version.as_deref(), Some(number)).await?)
+    }
+
+    pub(super) async fn head_part(
         &self,
         key: &ObjectKey,
         version: Option<&str>,
@@ -337,6 +361,7 @@ impl Store {
         let mut respelled = false;
         loop {
             let etag = etag.filter(|_| version.is_none());
+            let bare = self.spells_bare();
             let result = self
                 .client
                 .delete_object()
@@ -350,7 +375,7 @@ impl Store {
             return match (result, etag) {
                 (Ok(_) | Err(StoreError::NotFound { .. }), _) => Ok(()),
                 (Err(StoreError::Precondition { .. }), Some(etag))
-                    if !respelled && self.respell(key, None, etag).await =>
+                    if !respelled && self.respell(key, None, etag, bare).await =>
                 {
                     respelled = true;
                     continue;
@@ -404,8 +429,8 @@ pub(super) fn exact_version(id: Option<String>) -> Option<String> {
 }
 
 pub(super) fn missing(operation: &'static str, what: &str) -> StoreError {
-    StoreError::Corrupt {
+    StoreError::NotS3 {
         operation,
-        what: format!("the store's answer lacks {what}"),
+        what: format!("it lacks {what}"),
     }
 }

@@ -16,42 +16,39 @@ pub enum Habit {
     UpperETags = 1 << 3,
     /// Bodies in `aws-chunked` form are refused, limited or kept as they come: they go plain.
     Unchunked = 1 << 4,
-    /// Nor did a plain body help: the form was not what was refused.
-    ChunkedIsFine = 1 << 5,
     /// A range is answered by the whole object.
-    RangesIgnored = 1 << 6,
+    RangesIgnored = 1 << 5,
     /// The ETag of a single PUT is the MD5 of its bytes.
-    Md5ETags = 1 << 7,
+    Md5ETags = 1 << 6,
     /// It is not.
-    OpaqueETags = 1 << 8,
+    OpaqueETags = 1 << 7,
     /// It was said that objects of others can't be proved.
-    UnprovenSaid = 1 << 9,
+    UnprovenSaid = 1 << 8,
     /// Deletes heed no condition.
-    NoDeleteConditions = 1 << 10,
-    /// ETags without quotes were tried once.
-    BareTried = 1 << 11,
+    NoDeleteConditions = 1 << 9,
     /// A body that would have gone in chunks was taken plain.
-    PlainIsTaken = 1 << 12,
+    PlainIsTaken = 1 << 10,
     /// Somebody tries the conditions, or has tried them in vain.
-    ConditionsTried = 1 << 13,
+    ConditionsTried = 1 << 11,
+    /// An `aws-chunked` body was refused without a word, and none was taken since.
+    ChunkedDoubted = 1 << 12,
 }
 
 impl Habit {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 13] = [
         Self::NoConditions,
         Self::Conditions,
         Self::BareETags,
         Self::UpperETags,
         Self::Unchunked,
-        Self::ChunkedIsFine,
         Self::RangesIgnored,
         Self::Md5ETags,
         Self::OpaqueETags,
         Self::UnprovenSaid,
         Self::NoDeleteConditions,
-        Self::BareTried,
         Self::PlainIsTaken,
         Self::ConditionsTried,
+        Self::ChunkedDoubted,
     ];
 
     /// For `status` and metrics; `None`: as S3, or nothing that anybody needs to know.
@@ -66,12 +63,11 @@ impl Habit {
             Self::OpaqueETags => Some("etags-are-no-md5"),
             Self::NoDeleteConditions => Some("no-conditional-deletes"),
             Self::Conditions
-            | Self::ChunkedIsFine
             | Self::Md5ETags
             | Self::UnprovenSaid
-            | Self::BareTried
             | Self::PlainIsTaken
-            | Self::ConditionsTried => None,
+            | Self::ConditionsTried
+            | Self::ChunkedDoubted => None,
         }
     }
 }

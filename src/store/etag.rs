@@ -28,7 +28,7 @@ pub(super) fn is_upper(told: &str) -> bool {
 }
 
 /// 32 hexadecimal digits, with the number of parts behind where there were several.
-fn is_md5(bare: &str) -> bool {
+pub(super) fn is_md5(bare: &str) -> bool {
     let (digits, parts) = bare.split_once('-').unwrap_or((bare, "1"));
     digits.len() == 32
         && digits.bytes().all(|byte| byte.is_ascii_hexdigit())

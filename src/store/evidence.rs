@@ -115,12 +115,27 @@ impl Evidence {
     /// One who is shown all bytes in their order. `part_size`: of the parts that were summed up, but for the last.
     #[must_use]
     pub fn judge(&self, part_size: Option<u64>) -> Judge {
+        let part_size = part_size.filter(|_| self.parts.is_some());
         Judge {
             evidence: self.clone(),
-            part_size: part_size.filter(|_| self.parts.is_some()),
+            in_parts: part_size.is_some(),
+            part_size,
+            later: None,
             sum: Sum::new(self.algorithm),
             of_part: 0,
             sums: Vec::new(),
+        }
+    }
+
+    /// The same where the parts are of several sizes: these, and what is left over.
+    #[must_use]
+    pub fn judge_parts(&self, sizes: Vec<u64>) -> Judge {
+        let mut later = sizes.into_iter();
+        Judge {
+            part_size: later.next(),
+            in_parts: true,
+            later: Some(later),
+            ..self.judge(None)
         }
     }
 }
@@ -139,7 +154,11 @@ impl std::fmt::Display for Evidence {
 #[derive(Debug)]
 pub struct Judge {
     evidence: Evidence,
+    in_parts: bool,
+    /// Of this part; `None`: to the end.
     part_size: Option<u64>,
+    /// Of the parts behind it; `None`: the same.
+    later: Option<std::vec::IntoIter<u64>>,
     sum: Sum,
     /// Bytes of the part so far.
     of_part: u64,
@@ -171,12 +190,15 @@ impl Judge {
         let whole = std::mem::replace(&mut self.sum, Sum::new(self.evidence.algorithm));
         self.sums.extend(whole.finish());
         self.of_part = 0;
+        if let Some(later) = &mut self.later {
+            self.part_size = later.next();
+        }
     }
 
     /// Whether the bytes were those of the evidence.
     #[must_use]
     pub fn agrees(mut self) -> bool {
-        if self.part_size.is_none() {
+        if !self.in_parts {
             return self.sum.finish() == self.evidence.value;
         }
         self.close_part();
@@ -283,6 +305,17 @@ mod tests {
             assert!(!agrees(&evidence, Some(size), &[b"123456788"]), "{size}");
         }
         assert!(!agrees(&of(&[b"1234", b"56789"]), Some(3), &[BYTES]), "other parts");
+        let uneven = of(&[b"12", b"34567", b"89"]);
+        let cuts: [&[&[u8]]; 2] = [&[BYTES], &[b"1", b"2345", b"678", b"9"]];
+        for pieces in cuts {
+            let agrees = |sizes: &[u64]| {
+                let mut judge = uneven.judge_parts(sizes.to_vec());
+                pieces.iter().for_each(|piece| judge.update(piece));
+                judge.agrees()
+            };
+            assert!(agrees(&[2, 5]) && agrees(&[2, 5, 2]));
+            assert!(!agrees(&[2, 4]) && !agrees(&[2]));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::types::EncodingType;
 
+use super::listing::{OPERATION, corrupt};
 use super::{Store, StoreError, etag};
 
 /// One object, as a listing or an inventory tells it.
@@ -59,19 +60,23 @@ impl<'a> Query<'a> {
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Page {
-    /// In the order of their keys.
+    /// As the store has them in order, which need not be that of their keys.
     pub entries: Vec<Entry>,
     /// Common prefixes, in order; ones that are no UTF-8 are left out.
     pub prefixes: Vec<String>,
     /// Where to go on; `None` at the end.
     pub next: Option<String>,
+    /// How the listing up to here is not in the order of its keys' bytes, where that was looked at (by
+    /// [`Listing`](super::Listing)).
+    pub disorder: Option<String>,
 }
 
 impl Store {
-    /// One page of a listing.
+    /// One page of a listing, held against what was asked.
     ///
     /// # Errors
-    /// The store's refusal; [`StoreError::Corrupt`] for a page that leads back to itself.
+    /// The store's refusal; [`StoreError::Corrupt`] for a page that can't be the answer: keys without the prefix, fewer
+    /// than it says, a promise of more without a way there.
     pub async fn list(&self, query: Query<'_>) -> Result<Page, StoreError> {
         let (after, token) = match query.from {
             From::Start => (None, None),
@@ -85,40 +90,60 @@ impl Store {
             .prefix(query.prefix)
             .set_delimiter(query.by_directory.then(|| "/".to_owned()))
             .set_start_after(after)
-            .set_continuation_token(token.clone())
+            .set_continuation_token(token)
             .max_keys(query.limit)
             // XML can't carry every character that a key can.
             .encoding_type(EncodingType::Url)
             .send()
             .await
-            .map_err(|error| StoreError::from_sdk("ListObjectsV2", &error))?;
+            .map_err(|error| StoreError::from_sdk(OPERATION, &error))?;
         let encoded = answer.encoding_type.is_some();
-        let next = answer
-            .next_continuation_token
-            .filter(|_| answer.is_truncated == Some(true));
-        if next.is_some() && next == token {
-            return Err(StoreError::Corrupt {
-                operation: "ListObjectsV2",
-                what: "the listing repeats itself: the next page is the one before".into(),
+        let contents = answer.contents.unwrap_or_default();
+        let common = answer.common_prefixes.unwrap_or_default();
+        let given = contents.len() + common.len();
+        // Some count the objects alone: only what is promised and not there is wrong.
+        let promised = answer.key_count.and_then(|count| usize::try_from(count).ok());
+        if let Some(promised) = promised.filter(|promised| *promised > given) {
+            return Err(corrupt(format!(
+                "a page of the listing says that it has {promised} keys and has {given}"
+            )));
+        }
+        let token = answer.next_continuation_token.filter(|token| !token.is_empty());
+        let next = match (answer.is_truncated, token) {
+            (Some(true), None) => {
+                return Err(corrupt(
+                    "a page of the listing says that there is more and gives no token to go on with".into(),
+                ));
+            }
+            (Some(false), _) => None,
+            (_, token) => token,
+        };
+        let mut entries = Vec::with_capacity(contents.len());
+        for object in contents {
+            let key = object
+                .key
+                .ok_or_else(|| corrupt("an entry of the listing has no key".into()))?;
+            let key = decode(key, encoded);
+            if !key.starts_with(query.prefix.as_bytes()) {
+                let key = String::from_utf8_lossy(&key);
+                return Err(corrupt(format!(
+                    "the listing of what begins with '{}' has '{key}'",
+                    query.prefix
+                )));
+            }
+            let size = object.size.and_then(|size| u64::try_from(size).ok()).ok_or_else(|| {
+                let key = String::from_utf8_lossy(&key);
+                corrupt(format!("the listing does not tell the size of '{key}'"))
+            })?;
+            entries.push(Entry {
+                key,
+                size,
+                etag: object.e_tag.as_deref().map(etag::canonical),
+                modified: object.last_modified.map(|time| time.secs()),
+                class: object.storage_class.map(|class| class.as_str().to_owned()),
             });
         }
-        let entries = answer
-            .contents
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|object| {
-                Some(Entry {
-                    key: decode(object.key?, encoded),
-                    size: u64::try_from(object.size.unwrap_or(0)).unwrap_or(0),
-                    etag: object.e_tag.as_deref().map(etag::canonical),
-                    modified: object.last_modified.map(|time| time.secs()),
-                    class: object.storage_class.map(|class| class.as_str().to_owned()),
-                })
-            })
-            .collect();
-        let prefixes = answer
-            .common_prefixes
-            .unwrap_or_default()
+        let prefixes = common
             .into_iter()
             .filter_map(|common| String::from_utf8(decode(common.prefix?, encoded)).ok())
             .collect();
@@ -126,6 +151,7 @@ impl Store {
             entries,
             prefixes,
             next,
+            disorder: None,
         })
     }
 }

@@ -18,7 +18,9 @@ mod identity;
 mod key;
 mod limits;
 mod list;
+mod listing;
 mod location;
+mod lock;
 mod metadata;
 mod multipart;
 mod object;
@@ -43,6 +45,7 @@ pub use identity::{Author, COOKIE, Claim, Identity, Origin, Owner, Writer, name_
 pub use key::{InvalidKey, KeyLayout, ObjectKey};
 pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use list::{Entry, From as ListFrom, Page, Query};
+pub use listing::{Circle, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};
 pub use multipart::{ListedUpload, SentPart, StoredPart, UploadId};

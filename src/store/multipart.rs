@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::client::{exact_version, missing, send_payload, with_choices, with_customer_key};
-use super::spelling::Framing;
+use super::spelling::Manner;
 use super::{Checksum, ChecksumKind, Condition, ObjectKey, Payload, Proof, Store, StoreError, Stored};
 
 /// One part as the store confirmed it.
@@ -119,15 +119,15 @@ impl Store {
             .upload_id(&upload.0)
             .part_number(number);
         let request = with_customer_key!(request, self.target().choices);
-        let framing = self.framing(&payload);
+        let manner = self.manner(&payload);
         let answer = match send_payload!(self, request, payload) {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("UploadPart", &error);
-                return Err(self.objection(error, framing, key, &Condition::None).await);
+                return Err(self.objection(error, manner, key, &Condition::None).await);
             }
         };
-        self.took(framing);
+        self.took(manner);
         Ok(StoredPart {
             number,
             etag: self.etag("UploadPart", answer.e_tag)?,
@@ -150,6 +150,7 @@ impl Store {
         whole: Checksum,
         condition: &Condition,
     ) -> Result<Stored, StoreError> {
+        let bare = self.spells_bare();
         let (if_match, if_none_match) = self.demands(condition);
         let full_object = self.target().checksum == ChecksumKind::Crc64Nvme;
         let parts = parts
@@ -180,7 +181,7 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("CompleteMultipartUpload", &error);
-                return Err(self.objection(error, Framing::None, key, condition).await);
+                return Err(self.objection(error, Manner::bodiless(bare), key, condition).await);
             }
         };
         Ok(Stored {
@@ -233,7 +234,8 @@ impl Store {
         &self,
         after: Option<(String, String)>,
     ) -> Result<(Vec<ListedUpload>, Option<(String, String)>), StoreError> {
-        let (key_marker, id_marker) = after.clone().unzip();
+        let (key_marker, id_marker) = after.unzip();
+        let id_marker = id_marker.filter(|marker| !marker.is_empty());
         let answer = self
             .client()
             .list_multipart_uploads()
@@ -255,10 +257,19 @@ impl Store {
                 })
             })
             .collect();
-        let next = answer.next_key_marker().zip(answer.next_upload_id_marker());
-        let next = next.map(|(key, id)| (key.to_owned(), id.to_owned()));
-        let more = answer.is_truncated() == Some(true) && next != after;
-        Ok((uploads, next.filter(|_| more)))
+        if answer.is_truncated() != Some(true) {
+            return Ok((uploads, None));
+        }
+        // A key alone leads on as well.
+        let next = answer.next_key_marker().filter(|key| !key.is_empty()).map(|key| {
+            let id = answer.next_upload_id_marker().unwrap_or_default();
+            (key.to_owned(), id.to_owned())
+        });
+        let next = next.ok_or_else(|| StoreError::Corrupt {
+            operation: "ListMultipartUploads",
+            what: "the list of uploads says that there is more and does not say where".into(),
+        })?;
+        Ok((uploads, Some(next)))
     }
 
     /// Throws an upload and its parts away; one that is gone is fine.

@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 use super::{
     COOKIE, Checksum, Condition, Conditions, Habit, ObjectKey, Payload, Proof, Prover, Store, StoreError, StoredPart,
+    Writer,
 };
+use crate::types::Fid;
 
 /// What is written.
 const BODY: &[u8] = b"lhsmtool-s3 tries what the store does";
@@ -167,7 +169,8 @@ impl Store {
     /// The store does not answer, or an object can't be written.
     pub async fn try_conditions(&self) -> Result<Heeds, StoreError> {
         self.dialect().learn(Habit::ConditionsTried);
-        let tried = self.tried_with_an_object().await;
+        // A class would bill each of them for months; tags and an ACL that a store does not know say nothing of conditions.
+        let tried = self.without_extras().tried_with_objects().await;
         if tried.as_ref().is_err_and(StoreError::is_transient) {
             // The next one may find it better.
             self.dialect().unlearn(Habit::ConditionsTried);
@@ -175,9 +178,21 @@ impl Store {
         tried
     }
 
+    /// What is learned of it is never forgotten: no odd answer on the way decides alone that a store lacks them.
+    async fn tried_with_objects(&self) -> Result<Heeds, StoreError> {
+        let mut found = self.tried_with_an_object().await?;
+        if !found.writes_are_guarded() {
+            found = Box::pin(self.tried_with_an_object()).await?;
+        }
+        self.remember(&found);
+        Ok(found)
+    }
+
     async fn tried_with_an_object(&self) -> Result<Heeds, StoreError> {
-        let name = format!("{}.lhsm-s3-probe/{:016x}", self.target().prefix, fastrand::u64(..));
-        let key = ObjectKey::new(name).map_err(|error| StoreError::Refused {
+        // Among the sidecars: what a killed process leaves is no file that an import would make.
+        let nobody = Fid { seq: 0, oid: 0, ver: 0 };
+        let key = ObjectKey::sidecar(&self.target().prefix, nobody, Writer::random());
+        let key = key.map_err(|error| StoreError::Refused {
             operation: "PutObject",
             status: 0,
             code: "the prefix leaves no room for a key".into(),
@@ -195,9 +210,7 @@ impl Store {
                 tracing::warn!(%key, %error, "an object that was made to try the store could not be deleted");
             }
         }
-        let found = found?;
-        self.remember(&found);
-        Ok(found)
+        found
     }
 
     fn remember(&self, found: &Heeds) {
@@ -332,6 +345,11 @@ impl Store {
     pub fn etags_are_md5(&self) -> bool {
         self.dialect().has(Habit::Md5ETags)
             || (self.target().endpoint_url.is_none() && !self.dialect().has(Habit::OpaqueETags))
+    }
+
+    /// The ETag of an object was seen to be the MD5 of its bytes, or of its parts' MD5s: others' are, too.
+    pub fn saw_md5(&self) {
+        self.dialect().learn(Habit::Md5ETags);
     }
 
     /// `true` once: that objects of others can't be proved is to be said now.

@@ -24,7 +24,8 @@ impl Store {
 
     /// As the list of parts has it: there the quotes belong to it for all stores.
     pub(super) fn spelled_in_body(&self, etag: &str) -> String {
-        match self.dialect().has(Habit::UpperETags) {
+        // What is no MD5 stays as it was told.
+        match self.dialect().has(Habit::UpperETags) && etag::is_md5(etag::bare(etag)) {
             true => etag.to_ascii_uppercase(),
             false => etag.to_owned(),
         }
@@ -39,31 +40,55 @@ impl Store {
         }
     }
 
-    /// After a 412: whether the object is the expected one all the same, and its ETag is worth another try in another
-    /// spelling.
-    pub(super) async fn respell(&self, key: &ObjectKey, version: Option<&str>, etag: &str) -> bool {
-        let same = self.head(key, version).await.is_ok_and(|found| found.etag == etag);
-        if !same {
+    /// After a 412 to an ETag that was sent with or without its quotes: whether the object is the expected one all the
+    /// same, so that another spelling is worth a try.
+    pub(super) async fn respell(&self, key: &ObjectKey, version: Option<&str>, etag: &str, was_bare: bool) -> bool {
+        let Ok(found) = self.head_part(key, version, None).await else {
             return false;
+        };
+        let Some(told) = found.e_tag.filter(|told| etag::canonical(told) == etag) else {
+            return false;
+        };
+        // As this object has it: not all of a store's need be alike, where some came from another store.
+        let before = self.spelled(etag);
+        if etag::is_upper(&told) {
+            self.dialect().learn(Habit::UpperETags);
+        } else {
+            self.dialect().unlearn(Habit::UpperETags);
         }
-        if self.dialect().has(Habit::BareETags) {
-            // That was not it, or it is not so for all operations.
+        if self.spelled(etag) != before {
+            return true;
+        }
+        if was_bare {
+            // That was not it, or it is not so for all operations: with its quotes again.
             self.dialect().unlearn(Habit::BareETags);
-            return false;
+            return true;
         }
-        let first = self.dialect().learn(Habit::BareTried);
-        if first {
+        // Another thread may have learned it since this one asked.
+        if self.dialect().learn(Habit::BareETags) {
             tracing::info!(
                 bucket = self.target().bucket,
                 "the store refuses a quoted ETag in If-Match; trying it without quotes"
             );
-            self.dialect().learn(Habit::BareETags);
         }
-        first
+        true
+    }
+
+    /// Whether ETags go without their quotes now.
+    pub(super) fn spells_bare(&self) -> bool {
+        self.dialect().has(Habit::BareETags)
+    }
+
+    /// How a write with this payload goes.
+    pub(super) fn manner<B>(&self, payload: &Payload<B>) -> Manner {
+        Manner {
+            framing: self.framing(payload),
+            bare: self.spells_bare(),
+        }
     }
 
     /// How this payload will go.
-    pub(super) fn framing<B>(&self, payload: &Payload<B>) -> Framing {
+    fn framing<B>(&self, payload: &Payload<B>) -> Framing {
         match payload {
             Payload::Stream { .. } if !self.target().sign_payload && self.target().checksum != ChecksumKind::None => {
                 Framing::Chunked
@@ -81,24 +106,38 @@ impl Store {
 
     /// What a store keeps of the framing, or refuses of it: from now on bodies go plain, and this one is sent again.
     #[must_use]
-    pub fn chunked_is_spoiled(&self, operation: &'static str) -> Option<StoreError> {
-        if self.target().sign_payload || self.dialect().has(Habit::ChunkedIsFine) {
-            return None;
-        }
+    pub fn chunked_is_spoiled(&self, operation: &'static str) -> StoreError {
         let what = "the store takes no aws-chunked bodies; files are read twice, and their checksums go in headers";
         if self.dialect().learn(Habit::Unchunked) {
-            tracing::warn!(bucket = self.target().bucket, "{what}");
+            tracing::warn!(bucket = self.target().bucket, operation, "{what}");
         }
-        Some(StoreError::Learned {
+        StoreError::Learned {
             operation,
             what: what.into(),
-        })
+        }
+    }
+
+    /// The same after a refusal. One without a word may be of anybody on the way: the form is tried once more.
+    fn chunked_is_refused(&self, operation: &'static str, worded: bool) -> StoreError {
+        if !worded && self.dialect().learn(Habit::ChunkedDoubted) {
+            return StoreError::Learned {
+                operation,
+                what: "an aws-chunked body was refused without a word; it is sent once more".into(),
+            };
+        }
+        self.chunked_is_spoiled(operation)
     }
 
     /// A body was taken.
-    pub(super) fn took(&self, framing: Framing) {
-        if framing == Framing::Plain {
-            self.dialect().learn(Habit::PlainIsTaken);
+    pub(super) fn took(&self, manner: Manner) {
+        match manner.framing {
+            Framing::Plain => {
+                self.dialect().learn(Habit::PlainIsTaken);
+            }
+            Framing::Chunked if self.dialect().has(Habit::ChunkedDoubted) => {
+                self.dialect().unlearn(Habit::ChunkedDoubted);
+            }
+            Framing::Chunked | Framing::None => {}
         }
     }
 
@@ -106,28 +145,29 @@ impl Store {
     pub(super) async fn objection(
         &self,
         error: StoreError,
-        framing: Framing,
+        manner: Manner,
         key: &ObjectKey,
         condition: &Condition,
     ) -> StoreError {
         if let (StoreError::Precondition { operation }, Condition::Match(etag)) = (&error, condition) {
             let operation = *operation;
-            return match self.respell(key, None, etag).await {
+            let respelled = self.respell(key, None, etag, manner.bare).await;
+            // Whoever writes looks at the key before the next try, and that one goes in the other spelling.
+            return match respelled && !manner.bare {
                 true => StoreError::Learned {
                     operation,
-                    what: "If-Match goes without quotes".into(),
+                    what: "If-Match wants its ETag in another spelling".into(),
                 },
                 false => error,
             };
         }
-        let Some(operation) = error.may_be_framing() else {
+        let Some((operation, worded)) = error.may_be_framing() else {
             return error;
         };
-        match framing {
-            Framing::Chunked => self.chunked_is_spoiled(operation).unwrap_or(error),
-            // Plain bodies are refused as well: it was something else.
+        match manner.framing {
+            Framing::Chunked => self.chunked_is_refused(operation, worded),
+            // Plain bodies are refused as well: it was something else, and the next one may go in chunks again.
             Framing::Plain if !self.dialect().has(Habit::PlainIsTaken) => {
-                self.dialect().learn(Habit::ChunkedIsFine);
                 self.dialect().unlearn(Habit::Unchunked);
                 error
             }
@@ -136,9 +176,27 @@ impl Store {
     }
 }
 
+/// How a write went over the wire: what was learned of the store may have changed since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Manner {
+    framing: Framing,
+    /// ETags without their quotes.
+    bare: bool,
+}
+
+impl Manner {
+    /// Of a write without a body of ours.
+    pub(super) const fn bodiless(bare: bool) -> Self {
+        Self {
+            framing: Framing::None,
+            bare,
+        }
+    }
+}
+
 /// How a body goes over the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Framing {
+enum Framing {
     /// In `aws-chunked` form.
     Chunked,
     /// As it is, where it would go in chunks else.
@@ -148,10 +206,10 @@ pub(super) enum Framing {
 }
 
 impl StoreError {
-    /// The operation, where the form of the body may be what was refused.
-    fn may_be_framing(&self) -> Option<&'static str> {
+    /// The operation, where the form of the body may be what was refused, and whether the refusal has a word.
+    fn may_be_framing(&self) -> Option<(&'static str, bool)> {
         match self {
-            Self::Unsupported { operation, .. } => Some(operation),
+            Self::Unsupported { operation, code } => Some((*operation, code != "501")),
             Self::Refused {
                 operation,
                 status: 400,
@@ -168,8 +226,8 @@ impl StoreError {
                     | "UnsupportedArgument"
                     | "NotImplemented"
             )
-            .then_some(*operation),
-            Self::Denied { operation, code, .. } if code == "SignatureDoesNotMatch" => Some(operation),
+            .then_some((*operation, !code.is_empty())),
+            Self::Denied { operation, code, .. } if code == "SignatureDoesNotMatch" => Some((*operation, true)),
             _ => None,
         }
     }

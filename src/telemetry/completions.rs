@@ -115,7 +115,7 @@ impl Completions {
             self.rotate()?;
             (file, size) = open(path)?;
         }
-        file.write_all(line)?;
+        file.write_all(line).inspect_err(|_| take_back(&file, size, length))?;
         held.file = Some((file, size + length));
         Ok(())
     }
@@ -155,6 +155,15 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
         size += 1;
     }
     Ok((file, size))
+}
+
+/// Takes away what was written of a line of that length behind `size`. Where that can't be done, or somebody else has
+/// written, too, the next line that is written ends it.
+fn take_back(file: &File, size: u64, length: u64) {
+    let is_part = |now: u64| now > size && now < size + length;
+    if file.metadata().is_ok_and(|now| is_part(now.len())) {
+        let _stays = file.set_len(size);
+    }
 }
 
 fn numbered(path: &Path, n: u32) -> PathBuf {
@@ -226,6 +235,24 @@ mod tests {
         assert_eq!(read(2).unwrap(), "four.\n");
         assert!(read(3).is_err());
     }
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back_and_nothing_that_somebody_else_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("done.jsonl");
+        for (found, length, left) in [
+            ("first\nsec", 7, "first\n"),
+            ("first\n", 7, "first\n"),
+            ("first\nsecond\nother", 7, "first\nsecond\nother"),
+            // Somebody emptied it.
+            ("", 7, ""),
+        ] {
+            std::fs::write(&path, found).unwrap();
+            take_back(&OpenOptions::new().append(true).open(&path).unwrap(), 6, length);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), left);
+        }
+    }
+
     fn log_of(path: &Path) -> Completions {
         let options = CompletionOptions {
             path: path.to_owned(),

@@ -10,13 +10,13 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::action::{ActionKey, FileSystem, Item, Kind, Verb, Verdict};
 use crate::queue::Queue;
+use crate::thread::{Supervisor, Thread};
 use crate::types::Fid;
 use crate::worker::{Ending, Witness};
 
@@ -207,8 +207,7 @@ impl Witness for FifoWitness {
 /// Says now and then how far running actions are; dropping it ends it.
 #[derive(Debug)]
 pub struct FifoUpdates {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 impl FifoUpdates {
@@ -216,28 +215,28 @@ impl FifoUpdates {
     ///
     /// # Errors
     /// The thread could not be made.
-    pub fn start(fifo: Arc<EventFifo>, queue: Arc<Queue>, every: Duration) -> io::Result<Self> {
-        let (stop, stopped) = channel();
-        let thread = std::thread::Builder::new().name("event-fifo".into()).spawn(move || {
-            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                fifo.update(&queue);
-            }
-        })?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+    pub fn start(
+        supervisor: &Supervisor,
+        fifo: Arc<EventFifo>,
+        queue: Arc<Queue>,
+        every: Duration,
+    ) -> io::Result<Self> {
+        let (stop, stopped): (Sender<()>, _) = channel();
+        let thread = supervisor.serve(
+            "event-fifo",
+            || drop(stop),
+            move || {
+                while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                    fifo.update(&queue);
+                }
+            },
+        )?;
+        Ok(Self { thread })
     }
-}
 
-impl Drop for FifoUpdates {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the event FIFO's thread panicked");
-        }
+    /// The thread.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::Sources;
 use crate::histogram::Histogram;
+use crate::mdt::Mdt;
 use crate::queue::Class;
 use crate::store::Target;
 
@@ -217,6 +218,19 @@ impl Sources {
             "heartbeats",
             "Reports of live actions to the coordinator",
             link.map_or(0, |link| get(&link.heartbeats)),
+        )?;
+        let mdts = self.queue.mdts();
+        let of = |mdt: &Mdt| vec![("mdt", format!("{:04x}", mdt.0))];
+        to.gauges(
+            "mdt_silent",
+            "1 while an MDT that had actions here does not answer",
+            mdts.iter()
+                .map(|(mdt, _, answers)| (of(mdt), if *answers { 0.0 } else { 1.0 })),
+        )?;
+        to.gauges(
+            "mdt_workers_busy",
+            "Worker threads that have an action of that MDT",
+            mdts.iter().map(|(mdt, held, _)| (of(mdt), count(*held))),
         )?;
         to.gauge(
             "journal_unwritten",

@@ -15,7 +15,7 @@ pub use completions::{CompletionOptions, Completions};
 pub use event_fifo::{EventFifo, FifoUpdates, FifoWitness};
 pub use logging::{init, set_level};
 pub use mover::{Failures, Mover, Running, Sum};
-pub use notify::{Pulse, ready, stopping};
+pub use notify::{Pulse, alive, beat_interval, ready, stopping};
 pub use server::MetricsServer;
 pub use sources::{Link, Sources};
 pub use stderr::{flush, log_panics, say, write_by_thread};

@@ -45,6 +45,9 @@ pub struct Mover {
     pub retries: u64,
     /// Answers of the stores that asked for fewer requests.
     pub throttled: u64,
+    /// MDTs that do not answer, of those that had actions here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_mdts: Vec<String>,
 }
 
 /// What has ended of one archive id and class.
@@ -129,8 +132,17 @@ impl Mover {
             longest: at_work.iter().take(SHOWN).map(Running::from).collect(),
             retries: trouble(|trouble| &trouble.retries),
             throttled: trouble(|trouble| &trouble.throttled),
+            silent_mdts: silent(sources),
         }
     }
+}
+
+/// By name.
+fn silent(sources: &Sources) -> Vec<String> {
+    let mdts = sources.queue.mdts().into_iter();
+    mdts.filter(|(_, _, answers)| !answers)
+        .map(|(mdt, ..)| mdt.to_string())
+        .collect()
 }
 
 impl From<(crate::worker::Share, crate::worker::Sums)> for Sum {

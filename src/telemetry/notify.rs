@@ -20,6 +20,18 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// How often systemd is told that the daemon lives, from its first [`ready`] to its end.
+#[must_use]
+pub fn beat_interval() -> Duration {
+    let wanted = sd_notify::watchdog_enabled().map_or(EVERY, |watchdog| (watchdog / 3).min(EVERY));
+    wanted.max(Duration::from_millis(1))
+}
+
+/// It lives, and waits for what it can do nothing about.
+pub fn alive(status: &str) {
+    notify(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+}
+
 /// It serves, or waits for a coordinator that is stopped.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -79,13 +91,7 @@ impl Pulse {
         }
     }
 
-    /// How often [`Pulse::beat`] is to be called.
-    #[must_use]
-    pub fn every(&self) -> Duration {
-        sd_notify::watchdog_enabled().map_or(EVERY, |watchdog| (watchdog / 3).min(EVERY))
-    }
-
-    /// Tells systemd how it is.
+    /// Tells systemd how it is; call it as often as [`beat_interval`] says.
     pub fn beat(&mut self) {
         let status = self.status();
         match self.lifeless() {
@@ -105,10 +111,10 @@ impl Pulse {
         let (done, failed) = sums
             .values()
             .fold((0, 0), |(done, failed), sums| (done + sums.done, failed + sums.failed));
-        let state = if self.sources.is_ready() {
-            "serving"
-        } else {
-            "not registered"
+        let state = match (self.sources.link.get(), self.sources.queue.is_parked()) {
+            (_, true) => "stopping",
+            (Some(_), false) => "serving",
+            (None, false) => "waiting for the coordinator",
         };
         format!("{state}: {waiting} waiting, {running} running, {done} done, {failed} failed")
     }

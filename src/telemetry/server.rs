@@ -3,13 +3,16 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::{Failures, Mover, Sources};
 use crate::guard::guarded;
+use crate::thread::{Supervisor, Threads};
 
 /// For a client, from its first byte to its last.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,9 +25,7 @@ const LONGEST_REQUEST: usize = 8192;
 /// The running threads; dropping it ends them.
 #[derive(Debug)]
 pub struct MetricsServer {
-    address: SocketAddr,
-    ending: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 impl MetricsServer {
@@ -32,23 +33,31 @@ impl MetricsServer {
     ///
     /// # Errors
     /// The address is taken, or not this node's.
-    pub fn start(listen: SocketAddr, sources: Sources) -> io::Result<Self> {
+    pub fn start(supervisor: &Supervisor, listen: SocketAddr, sources: &Sources) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         let address = listener.local_addr()?;
         tracing::info!(%address, "metrics");
         let ending = Arc::new(AtomicBool::new(false));
-        let mut server = Self {
-            address,
-            ending: Arc::clone(&ending),
-            threads: Vec::new(),
-        };
+        let (listening, end) = (listener.try_clone()?, Arc::clone(&ending));
+        let mut threads = Threads::new(move || {
+            end.store(true, Ordering::SeqCst);
+            // Each of them waits for a connection; there is none any more, at once and for all of them.
+            if let Err(error) = shutdown(listening.as_raw_fd(), Shutdown::Both) {
+                tracing::error!(%error, "the metrics' threads can't be woken");
+            }
+        });
         for n in 0..THREADS {
             let (listener, sources, until) = (listener.try_clone()?, sources.clone(), Arc::clone(&ending));
-            let thread = std::thread::Builder::new().name(format!("metrics-{n}"));
-            let thread = thread.spawn(move || serve(&listener, &sources, &until))?;
-            server.threads.push(thread);
+            threads.add(supervisor, format!("metrics-{n}"), move || {
+                serve(&listener, &sources, &until);
+            })?;
         }
-        Ok(server)
+        Ok(Self { threads })
+    }
+
+    /// The threads; one that answers a client ends when it has.
+    pub const fn threads(&mut self) -> &mut Threads {
+        &mut self.threads
     }
 }
 
@@ -69,26 +78,6 @@ fn serve(listener: &TcpListener, sources: &Sources, until: &AtomicBool) {
             tracing::debug!(%error, "a request for metrics was not answered");
         }
     }
-}
-
-impl Drop for MetricsServer {
-    fn drop(&mut self) {
-        self.ending.store(true, Ordering::SeqCst);
-        // Each of them waits for a connection.
-        let woken: Vec<_> = self.threads.iter().map(|_| wake(self.address)).collect();
-        if woken.iter().any(Result::is_err) {
-            return;
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a metrics thread panicked");
-            }
-        }
-    }
-}
-
-fn wake(address: SocketAddr) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&address, PATIENCE)
 }
 
 /// # Errors

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::sink::{Sink, line, lines_of};
 use crate::config::LogFormat;
+use crate::thread::Supervisor;
 
 /// Bytes of lines that wait for the thread.
 const ROOM: usize = 1 << 20;
@@ -136,15 +137,32 @@ pub(super) fn set_format(format: LogFormat) {
 ///
 /// # Errors
 /// The thread could not be made; lines are written as before.
-pub fn write_by_thread() -> io::Result<()> {
-    let thread = std::thread::Builder::new().name(THREAD.into()).spawn(serve)?;
-    // It lives as long as the process.
-    drop(thread);
+pub fn write_by_thread(supervisor: &Supervisor) -> io::Result<()> {
+    // Nobody ends it: the last lines of all are its to write.
+    supervisor.serve(THREAD, || {}, serve)?.detach();
     OUT.queue().served = true;
     Ok(())
 }
 
+/// While it is there, others leave their lines.
+struct Served;
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let mut queue = OUT.queue();
+        queue.served = false;
+        queue.busy = false;
+        let left = std::mem::take(&mut queue.waiting);
+        let refused = std::mem::take(&mut queue.refused);
+        drop(queue);
+        OUT.put(&left, refused);
+        OUT.changed.notify_all();
+    }
+}
+
 fn serve() {
+    // Should it die, who has a line writes it again.
+    let _served = Served;
     let mut lines = Vec::new();
     loop {
         let mut queue = OUT.queue();

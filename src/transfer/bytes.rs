@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::retry::retry;
 use super::{Alone, Control, Lane, NoLog, TransferError, Upload, fetch_file, upload};
-use crate::store::{Condition, ObjectKey};
+use crate::store::{Condition, Location, ObjectKey};
 use crate::types::ArchiveId;
 
 /// What is read at most; a sidecar holds extended attributes, which Linux limits to 64 KiB each.
@@ -59,4 +60,35 @@ pub fn get_bytes(
         .read_to_end(&mut bytes)
         .map_err(TransferError::Write)?;
     Ok(bytes)
+}
+
+/// Some bytes of an object, by one request.
+///
+/// # Errors
+/// [`StoreError::RangeIgnored`](crate::store::StoreError::RangeIgnored) where the store sends nothing but whole objects.
+pub fn get_range(
+    lane: &Lane,
+    control: &Control,
+    from: &Location,
+    offset: u64,
+    length: u64,
+) -> Result<Vec<u8>, TransferError> {
+    let store = lane.store(from.archive_id)?;
+    lane.block_on(retry(
+        &lane.options().retry,
+        control,
+        store.limits(),
+        async |activity| {
+            let mut body = store.get(from, offset, length).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = body.next().await {
+                activity.note();
+                bytes.extend_from_slice(&chunk?);
+                if bytes.len() as u64 > length {
+                    return Err(body.other_length("more", length).into());
+                }
+            }
+            Ok(bytes)
+        },
+    ))
 }

@@ -98,7 +98,47 @@ impl Expected {
         if !judges.is_empty() {
             read(control, file, &mut judges)?;
         }
-        self.judge(lane, from, found, judges).map(drop)
+        match self.judge(lane, from, found, judges) {
+            Err(TransferError::Checksum { what }) => match self.by_each_part(lane, control, from)? {
+                Some(mut judges) => {
+                    read(control, file, &mut judges)?;
+                    self.judge(lane, from, found, judges).map(drop)
+                }
+                None => Err(TransferError::Checksum { what }),
+            },
+            judged => judged.map(drop),
+        }
+    }
+
+    /// After bytes that do not agree: somebody may have uploaded parts of several sizes, and then each is asked for.
+    /// `None`: they are of one size, or it is not told.
+    pub(super) fn by_each_part(
+        &self,
+        lane: &Lane,
+        control: &Control,
+        from: &Location,
+    ) -> Result<Option<Vec<Judge>>, TransferError> {
+        let Self::Evidence(evidence, sizes) = self else {
+            return Ok(None);
+        };
+        let (Some(parts), [first]) = (evidence.parts, &sizes[..]) else {
+            return Ok(None);
+        };
+        let store = lane.store(from.archive_id)?;
+        let mut sizes = vec![*first];
+        // The last one has what is left.
+        for number in 2..i32::try_from(parts).unwrap_or(0) {
+            let told = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+                Ok(store.size_of_part(from, number).await?)
+            }));
+            match told {
+                Ok(size) => sizes.push(size),
+                Err(TransferError::Store(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let uneven = sizes.iter().any(|size| size != first);
+        Ok(uneven.then(|| vec![evidence.judge_parts(sizes)]))
     }
 
     /// `found`: of all bytes; `judges` have seen them. `false`: nothing proves them.
@@ -113,7 +153,12 @@ impl Expected {
             Self::Unknown => return Ok(false),
             Self::Checksum(expected) if *expected == found => return Ok(true),
             Self::Checksum(expected) => format!("CRC64NVME {}", expected.to_base64()),
-            Self::Evidence(..) if judges.into_iter().any(Judge::agrees) => return Ok(true),
+            Self::Evidence(evidence, _) if judges.into_iter().any(Judge::agrees) => {
+                if evidence.is_etag {
+                    lane.store(from.archive_id)?.saw_md5();
+                }
+                return Ok(true);
+            }
             Self::Evidence(evidence, sizes) => {
                 // The parts were guessed, or the ETag may be no sum of bytes at all: then it proves nothing.
                 let guessed = sizes.len() > 1;

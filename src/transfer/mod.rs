@@ -24,14 +24,16 @@ mod sweeper;
 mod turns;
 mod upload;
 
-pub use bytes::{get_bytes, put_bytes};
+pub use bytes::{get_bytes, get_range, put_bytes};
 pub use control::{Control, Stop};
 pub use download::{download, read_small, verify};
 pub use error::TransferError;
 pub use lane::Lane;
 pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
-pub use request::{copy, delete, fetch_file, find, head, list, pages, sweep_key, thaw, thaw_found, try_conditions};
+pub use request::{
+    copy, delete, fetch_file, find, head, is_of_one, list, pages, sweep_key, thaw, thaw_found, try_conditions,
+};
 pub use retry::RetryOptions;
 pub use sidecar::{Described, describe, discard_sidecar};
 pub use sweeper::{sweep_uploads, uploads};

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{
-    Condition, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError, Thawing,
+    Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
+    Thawing,
 };
 use crate::types::ArchiveId;
 
@@ -93,10 +94,11 @@ pub fn fetch_file(
     Ok(file)
 }
 
-/// A listing page by page, until its end or until `each` has seen enough.
+/// A listing page by page, until its end or until `each` has seen enough. Each page is held against those before it
+/// ([`Listing`]): `each` finds on it whether the order of the keys can be relied on so far.
 ///
 /// # Errors
-/// The store's refusal.
+/// The store's refusal, or a listing that goes in a circle or never ends.
 pub fn pages(
     lane: &Lane,
     control: &Control,
@@ -105,8 +107,10 @@ pub fn pages(
     mut each: impl FnMut(Page) -> ControlFlow<()>,
 ) -> Result<(), TransferError> {
     let mut from = query.from.clone();
+    let mut listing = Listing::new(&query);
     loop {
-        let page = list(lane, control, archive_id, Query { from: &from, ..query })?;
+        let mut page = list(lane, control, archive_id, Query { from: &from, ..query })?;
+        listing.take(&mut page)?;
         let next = page.next.clone();
         if each(page).is_break() {
             return Ok(());
@@ -127,6 +131,22 @@ pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<
     lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.list(query).await?)
     }))
+}
+
+/// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
+#[must_use]
+pub fn is_of_one(lane: &Lane, control: &Control, archive_id: ArchiveId, error: &TransferError) -> bool {
+    if !matches!(error, TransferError::GaveUp { .. }) {
+        return error.is_of_one_object();
+    }
+    let Ok(store) = lane.store(archive_id) else {
+        return false;
+    };
+    let query = Query {
+        limit: 1,
+        ..Query::below(&store.target().prefix, &ListFrom::Start)
+    };
+    list(lane, control, archive_id, query).is_ok() && control.stopped().is_none()
 }
 
 /// Asks for a readable copy of an object in an archive class, unless it was asked for already.

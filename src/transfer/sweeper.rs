@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use super::retry::retry;
 use super::{Control, Lane, TransferError, abort_upload};
-use crate::store::ListedUpload;
+use crate::store::{Circle, ListedUpload, hash};
 use crate::types::{ArchiveId, Timestamp};
+
+/// Uploads that can't be aborted, before the rest is left for the next time: each may take 20 s.
+const MOST_FAILED: usize = 16;
 
 /// The uploads below an archive's prefix that are older than `age`.
 ///
@@ -37,12 +40,22 @@ pub fn sweep_uploads(
     age: Duration,
     live: &HashSet<String>,
 ) -> Result<usize, TransferError> {
-    let mut aborted = 0;
+    let (mut aborted, mut failed) = (0, 0);
     each_old(lane, control, archive_id, age, |upload| {
-        if !live.contains(upload.id.as_str()) {
-            tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
-            abort_upload(lane, archive_id, &upload.key, &upload.id)?;
-            aborted += 1;
+        if live.contains(upload.id.as_str()) {
+            return Ok(());
+        }
+        tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
+        match abort_upload(lane, archive_id, &upload.key, &upload.id) {
+            Ok(()) => aborted += 1,
+            // One that can't go keeps no other from going.
+            Err(error) => {
+                failed += 1;
+                if failed >= MOST_FAILED {
+                    return Err(error);
+                }
+                tracing::warn!(key = %upload.key, %error, "it can't be aborted");
+            }
         }
         Ok(())
     })?;
@@ -60,6 +73,7 @@ fn each_old(
     let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let before = Timestamp::now().seconds.saturating_sub(age);
     let mut from = None;
+    let mut places = Circle::default();
     loop {
         let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
             Ok(store.list_uploads(from.clone()).await?)
@@ -73,6 +87,14 @@ fn each_old(
             }
         }
         match next {
+            // It would go on for ever.
+            Some(next) if places.closes(hash(&next)) => {
+                tracing::warn!(
+                    key = next.0,
+                    "the store's list of uploads leads back to itself; the rest is not seen"
+                );
+                return Ok(());
+            }
             Some(next) => from = Some(next),
             None => return Ok(()),
         }

@@ -152,6 +152,7 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
         length: size,
     };
     let source = Source::new(file);
+    let framed = store.takes_chunked();
     lane.block_on(async {
         let uploaded = retry(&lane.options().retry, control, store.limits(), async |activity| {
             let (meter, payload) = body(lane, store, &source, part, &activity).await?;
@@ -166,7 +167,7 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
         .await?;
         control.add_moved(size);
         if uploaded.stored.checksum.is_none() {
-            confirm_size(lane, control, store, &to.key, &uploaded.stored, size).await?;
+            confirm_size(lane, control, store, &to.key, &uploaded.stored, (size, framed)).await?;
         }
         Ok(uploaded)
     })
@@ -182,6 +183,7 @@ fn multipart(
     to: &Upload,
 ) -> Result<Uploaded, TransferError> {
     let store = &store_of(lane, to)?;
+    let framed = store.takes_chunked();
     let mut resumed = true;
     let (upload, known) = match go_on(lane, control, store, to, size, plan) {
         Left::Upload(upload, parts) => (upload, parts),
@@ -197,7 +199,17 @@ fn multipart(
     let result = sent.and_then(|sent| {
         let whole = plan.combine(sent.iter().map(|part| part.checksum));
         let parts: Vec<StoredPart> = sent.into_iter().map(|part| part.stored).collect();
-        complete(lane, control, store, size, to, &upload, &parts, whole, resumed)
+        complete(
+            lane,
+            control,
+            store,
+            (size, framed),
+            to,
+            &upload,
+            &parts,
+            whole,
+            resumed,
+        )
     });
     if result.is_err() {
         abort(lane, store, &to.key, &upload);
@@ -364,7 +376,7 @@ fn complete(
     lane: &Lane,
     control: &Control,
     store: &Store,
-    size: u64,
+    (size, framed): (u64, bool),
     to: &Upload,
     upload: &UploadId,
     parts: &[StoredPart],
@@ -403,7 +415,7 @@ fn complete(
             other => other?,
         };
         agree("CompleteMultipartUpload", stored.checksum, whole)?;
-        confirm_size(lane, control, store, &to.key, &stored, size).await?;
+        confirm_size(lane, control, store, &to.key, &stored, (size, framed)).await?;
         Ok(Uploaded {
             stored,
             checksum: whole,
@@ -475,14 +487,14 @@ fn agree(operation: &'static str, theirs: Option<Checksum>, ours: Checksum) -> R
     }
 }
 
-/// Compares the size that the store has with the size that was sent.
+/// Compares the size that the store has with the size that was sent, `framed` or not.
 async fn confirm_size(
     lane: &Lane,
     control: &Control,
     store: &Store,
     key: &ObjectKey,
     stored: &Stored,
-    size: u64,
+    (size, framed): (u64, bool),
 ) -> Result<(), TransferError> {
     let found = retry(&lane.options().retry, control, store.limits(), async |_| {
         Ok(store.head(key, stored.version.as_deref()).await?)
@@ -492,11 +504,8 @@ async fn confirm_size(
         return Ok(());
     }
     // The framing of the body, kept as if it were the file's.
-    if found.size > size
-        && store.takes_chunked()
-        && let Some(learned) = store.chunked_is_spoiled("HeadObject")
-    {
-        return Err(learned.into());
+    if framed && found.size > size {
+        return Err(store.chunked_is_spoiled("HeadObject").into());
     }
     Err(TransferError::Checksum {
         what: format!("the object has {} bytes, the file {size}", found.size),

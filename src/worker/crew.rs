@@ -1,7 +1,6 @@
 //! The worker threads. Each has a lane of its own and serves the queue until it is closed.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::archive::archive;
@@ -12,55 +11,50 @@ use crate::action::{Item, Kind, Verb, Verdict};
 use crate::guard::guarded;
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::{ObjectKey, Targets};
+use crate::thread::{Supervisor, Threads};
 use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
 /// The running threads.
 #[derive(Debug)]
 pub struct Crew {
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 impl Crew {
-    /// Starts `threads` threads, `restores` of which serve nothing but restores.
+    /// Starts as many threads as the first number says; as many of them as the second one serve nothing but restores.
     ///
     /// # Errors
     /// A thread or its runtime could not be made.
     pub fn start(
-        threads: usize,
-        restores: usize,
+        supervisor: &Supervisor,
+        (count, restores): (usize, usize),
         queue: &Arc<Queue>,
         settler: &Arc<Settler>,
         site: &Site,
         targets: &Targets,
         options: TransferOptions,
     ) -> std::io::Result<Self> {
-        let threads = (0..threads)
-            .map(|n| {
-                let lanes = if n < restores { Lanes::Restores } else { Lanes::All };
-                let lane = Lane::new(&targets.all(), options)?;
-                let mut worker = Worker {
-                    queue: Arc::clone(queue),
-                    settler: Arc::clone(settler),
-                    site: site.clone(),
-                    targets: targets.clone(),
-                    lane,
-                };
-                std::thread::Builder::new()
-                    .name(format!("worker-{n}"))
-                    .spawn(move || worker.run(lanes))
-            })
-            .collect::<Result<_, _>>()?;
+        let closing = Arc::clone(queue);
+        let mut threads = Threads::new(move || closing.close());
+        for n in 0..count {
+            let lanes = if n < restores { Lanes::Restores } else { Lanes::All };
+            let lane = Lane::new(&targets.all(), options)?;
+            let mut worker = Worker {
+                queue: Arc::clone(queue),
+                settler: Arc::clone(settler),
+                site: site.clone(),
+                targets: targets.clone(),
+                lane,
+            };
+            threads.add(supervisor, format!("worker-{n}"), move || worker.run(lanes))?;
+        }
         Ok(Self { threads })
     }
 
-    /// Waits for all of them; the queue must have been closed.
-    pub fn join(self) {
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
-            }
-        }
+    /// Closes the queue and waits for all of them, until the deadline. `false`: some have not ended.
+    pub fn join(mut self, deadline: Instant) -> bool {
+        self.threads.join(deadline)
     }
 }
 
@@ -219,6 +213,7 @@ mod tests {
     use super::*;
     use crate::action::{Debt, FileSystem, HsmError};
     use crate::journal::Journal;
+    use crate::mdt::Sequences;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
     use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
@@ -342,15 +337,17 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (queue, tally) = (Arc::new(Queue::default()), Arc::new(Tally::default()));
-        let settler = Arc::new(Settler::start(1, &tally).unwrap());
+        let supervisor = Supervisor::default();
+        let settler = Arc::new(Settler::new(&supervisor, Sequences::default(), 1, &tally));
         let site = Site {
             fs: Arc::new(Broken),
-            journal: Arc::new(Journal::open(dir.path(), "lustre", Path::new("/mnt"))),
+            journal: Arc::new(Journal::open(&supervisor, dir.path(), "lustre", Path::new("/mnt"))),
             tally: Arc::clone(&tally),
             witnesses: Witnesses::new(vec![Box::new(Broken)]),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, second)),
         };
-        let crew = Crew::start(1, 0, &queue, &settler, &site, &Targets::default(), options).unwrap();
+        let targets = Targets::default();
+        let crew = Crew::start(&supervisor, (1, 0), &queue, &settler, &site, &targets, options).unwrap();
         let (answers, answered) = channel();
         for oid in 1..=3 {
             let fid = Fid {
@@ -378,7 +375,7 @@ mod tests {
         }
         assert!(queue.wait_idle(Instant::now() + PATIENCE), "the table let go of them");
         assert_eq!(tally.sums().values().map(|sums| sums.failed).sum::<u64>(), 3);
-        queue.close();
-        crew.join();
+        assert!(crew.join(Instant::now() + PATIENCE));
+        assert_eq!(supervisor.first_death(), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::action::{ActionKey, FileSystem, HsmError, Item, Kind, Verb};
 use crate::transfer::Control;
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Fid};
 
 /// What waits to be asked for; more are only told of.
 const MOST: usize = 1_000_000;
@@ -89,13 +89,17 @@ impl Forgotten {
         Some((key, id))
     }
 
-    /// Asks for those whose time has come; blocks.
-    pub(super) fn look(&self, fs: &dyn FileSystem, control: &Control) {
+    /// Asks for those whose time has come; blocks. Those of an MDT that does not answer wait for it.
+    pub(super) fn look(&self, fs: &dyn FileSystem, control: &Control, is_silent: impl Fn(Fid) -> bool) {
         let now = Instant::now();
         while control.stopped().is_none()
             && let Some((key, id)) = self.next(now)
         {
             let fid = key.fid;
+            if is_silent(fid) {
+                self.wait(key, id);
+                continue;
+            }
             match fs.ask_again(fid, id) {
                 Ok(true) => {
                     tracing::info!(%fid, cookie = %key.cookie, "the coordinator forgot an archive; it was asked for again");
@@ -123,7 +127,7 @@ const fn is_off(errno: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Cookie, Fid};
+    use crate::types::Cookie;
 
     #[test]
     fn what_was_forgotten_twice_is_asked_for_once_and_after_a_while() {

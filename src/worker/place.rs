@@ -193,9 +193,13 @@ fn store(
             looked => looked?,
         }
     }
+    let mut unconditional = false;
     for _ in 0..ROUNDS {
         let error = match upload(lane, helpers, control, file, size, &to) {
             Ok(uploaded) => {
+                if unconditional {
+                    store.lacks_conditions();
+                }
                 return Ok(Location {
                     archive_id,
                     key: to.key,
@@ -224,9 +228,11 @@ fn store(
             TransferError::Store(StoreError::Unsupported { .. })
                 if to.condition != Condition::None && !store.dialect().has(Habit::Conditions) =>
             {
-                // Second best, and all that such a store offers: look first, then write.
-                store.lacks_conditions();
+                // Second best, and all that such a store offers: look first, then write. That it was the condition
+                // which it does not know is certain when it takes the same without.
                 look(site, lane, control, owner, &mut to)?;
+                to.condition = Condition::None;
+                unconditional = true;
             }
             error => return Err(error.into()),
         }

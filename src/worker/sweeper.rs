@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Site;
 use super::log::clean_up;
 use crate::queue::Queue;
 use crate::store::{Target, Targets};
+use crate::thread::{Supervisor, Thread};
 use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
 
 /// Between two looks at actions that ended without having begun; a look without any costs nothing.
@@ -21,12 +21,10 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// For the last look, at the end.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
-/// The running thread; dropping it has it look once more.
+/// The running thread; once it is stopped it looks once more.
 #[derive(Debug)]
 pub struct Sweeper {
-    stop: Option<Sender<()>>,
-    control: Arc<Control>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 impl Sweeper {
@@ -35,6 +33,7 @@ impl Sweeper {
     /// # Errors
     /// The thread or its runtime could not be made.
     pub fn start(
+        supervisor: &Supervisor,
         queue: &Arc<Queue>,
         site: &Site,
         targets: &Targets,
@@ -42,11 +41,15 @@ impl Sweeper {
         age: Duration,
     ) -> std::io::Result<Self> {
         let mut lane = Lane::new(&targets.all(), options)?;
-        let (stop, stopped) = channel::<()>();
+        let (stop, stopped): (Sender<()>, _) = channel();
         let (queue, site, targets) = (Arc::clone(queue), site.clone(), targets.clone());
         let control = Arc::new(Control::default());
         let sweeping = Arc::clone(&control);
-        let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
+        let stop = move || {
+            control.stop(Stop::Shutdown);
+            drop(stop);
+        };
+        let thread = supervisor.serve("sweeper", stop, move || {
             let mut swept = 0;
             let mut looked = false;
             let mut failed = HashSet::new();
@@ -81,7 +84,8 @@ impl Sweeper {
                         all = false;
                     }
                 }
-                site.forgotten.look(site.fs.as_ref(), &sweeping);
+                site.forgotten
+                    .look(site.fs.as_ref(), &sweeping, |fid| queue.is_silent(fid));
                 match stopped.recv_timeout(EVERY) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) => return,
@@ -95,23 +99,12 @@ impl Sweeper {
                 }
             }
         })?;
-        Ok(Self {
-            stop: Some(stop),
-            control,
-            thread: Some(thread),
-        })
+        Ok(Self { thread })
     }
-}
 
-impl Drop for Sweeper {
-    fn drop(&mut self) {
-        self.control.stop(Stop::Shutdown);
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the sweeper panicked");
-        }
+    /// The thread.
+    pub const fn thread(&mut self) -> &mut Thread {
+        &mut self.thread
     }
 }
 

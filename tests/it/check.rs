@@ -1,7 +1,7 @@
 //! `lhsmtool-s3 check`: a good set-up, and broken ones with the row and the fix that each gets.
 
 use lhsm_sandbox::protocol::HsmControl;
-use lhsm_sandbox_s3::Config;
+use lhsm_sandbox_s3::{Config, Dialect};
 use serde_json::Value;
 
 use crate::rig::{Rig, Setup};
@@ -53,11 +53,24 @@ fn a_good_set_up_passes_everything_and_leaves_nothing() {
         "archive 1 list",
         "archive 1 put",
         "archive 1 get",
+        "archive 1 range",
         "archive 1 checksum",
         "archive 1 versioning",
+        "archive 1 expiry",
         "archive 1 conditional writes",
+        "archive 1 If-None-Match on PutObject",
+        "archive 1 If-Match on PutObject",
+        "archive 1 If-None-Match on CompleteMultipartUpload",
+        "archive 1 If-Match on CompleteMultipartUpload",
+        "archive 1 If-Match on DeleteObject",
         "archive 1 copy",
+        "archive 1 conditions of a copy",
+        "archive 1 object lock",
+        "archive 1 list order",
+        "archive 1 large body",
         "archive 1 multipart",
+        "archive 1 checksum of parts",
+        "archive 1 dialect",
         "archive 1 delete",
         "archive 1 clock",
     ] {
@@ -199,4 +212,163 @@ fn a_store_that_is_not_there_is_said_in_seconds() {
     drop(listener);
     rig.replace_settings(&endpoint, &gone);
     rig.assert_row("archive 1 put", "fail", "Connection refused", "endpoint_url");
+}
+
+/// A dialect, the row that tells of it, its mark, and words of what was found and of the fix.
+type Told = (Dialect, &'static str, &'static str, &'static str, &'static str);
+
+#[track_caller]
+fn are_told(rows: &[Told]) {
+    let rig = Rig::without(|setup| setup.settings.push_str("give_up_after = '1s'\n"));
+    // What a listing comes to that does not stop at its prefix.
+    rig.put("zz", b"behind", &[]);
+    for (dialect, what, mark, found, fix) in rows {
+        rig.store.dialects().set(&[*dialect]);
+        rig.assert_row(&format!("archive 1 {what}"), mark, found, fix);
+        assert_eq!(rig.keys(), ["zz"], "{dialect:?}: nothing is left");
+    }
+}
+
+#[test]
+fn what_a_store_does_otherwise_with_objects_has_its_row() {
+    are_told(&[
+        (Dialect::RangeIgnored, "range", "warn", "ignores Range", "read whole"),
+        (Dialect::RangeShifted, "range", "fail", "were asked for", "part_size"),
+        (
+            Dialect::ETagUpper,
+            "dialect",
+            "warn",
+            "etags-in-capitals",
+            "nothing needs",
+        ),
+        (
+            Dialect::ETagOpaque,
+            "dialect",
+            "warn",
+            "etags-are-no-md5",
+            "nothing needs",
+        ),
+        (
+            Dialect::ChunkedRefused501,
+            "dialect",
+            "warn",
+            "no-aws-chunked",
+            "nothing needs",
+        ),
+        (
+            Dialect::ChunkedKept,
+            "dialect",
+            "warn",
+            "no-aws-chunked",
+            "nothing needs",
+        ),
+        (
+            Dialect::ChecksumDropped,
+            "checksum",
+            "warn",
+            "no CRC64NVME",
+            "nothing needs",
+        ),
+        (
+            Dialect::CompositeOnly,
+            "checksum of parts",
+            "warn",
+            "of parts",
+            "nothing needs",
+        ),
+        (
+            Dialect::Expires,
+            "expiry",
+            "warn",
+            "by lifecycle rule 'old'",
+            "take the rule",
+        ),
+    ]);
+}
+
+#[test]
+fn what_a_store_does_otherwise_with_conditions_has_its_row() {
+    are_told(&[
+        (
+            Dialect::ConditionsIgnored,
+            "If-None-Match on PutObject",
+            "warn",
+            "ignored",
+            "looked at before",
+        ),
+        (
+            Dialect::ConditionsIgnoredOnComplete,
+            "If-Match on CompleteMultipartUpload",
+            "warn",
+            "ignored",
+            "looked at before",
+        ),
+        (
+            Dialect::ConditionsIgnoredOnComplete,
+            "If-Match on PutObject",
+            "pass",
+            "heeded",
+            "",
+        ),
+        (
+            Dialect::ConditionsIgnoredOnDelete,
+            "If-Match on DeleteObject",
+            "warn",
+            "ignored",
+            "preceded by a look",
+        ),
+        (
+            Dialect::CopyConditionsIgnored,
+            "conditions of a copy",
+            "warn",
+            "If-None-Match is ignored; x-amz-copy-source-if-match is ignored",
+            "--follow",
+        ),
+        (
+            Dialect::IfMatchBare,
+            "dialect",
+            "warn",
+            "if-match-without-quotes",
+            "nothing needs",
+        ),
+    ]);
+}
+
+#[test]
+fn what_a_store_does_otherwise_with_lists_has_its_row() {
+    let list = |dialect, found| (dialect, "list order", "warn", found, "the daemon lists nothing");
+    are_told(&[
+        list(Dialect::ListShuffled, "not in the order of its keys"),
+        list(Dialect::ListDirectoryOrder, "not in the order of its keys"),
+        list(Dialect::ListTruncatedNoToken, "no token"),
+        list(Dialect::ListRepeatsPage, "circle"),
+        list(Dialect::ListIgnoresToken, "circle"),
+        list(Dialect::ListBehindPrefix, "has 'zz'"),
+        list(Dialect::ListIgnoresStartAfter, "start-after: "),
+        list(Dialect::ListNoDelimiter, "delimiter: 8 keys and 0 directories"),
+        list(Dialect::DirectoryBucket, "start-after: "),
+    ]);
+}
+
+#[test]
+fn a_bucket_whose_requester_pays_names_the_setting_and_works_with_it() {
+    let rig = Rig::without_daemon(Setup::default());
+    rig.store.dialects().set(&[Dialect::RequesterPays]);
+    rig.assert_row("archive 1 put", "fail", "AccessDenied", "requester_pays = true");
+    let rig = Rig::without(|setup| setup.archives.push_str("requester_pays = true\n"));
+    rig.store.dialects().set(&[Dialect::RequesterPays]);
+    rig.assert_row("archive 1 requester pays", "pass", "x-amz-request-payer", "");
+}
+
+#[test]
+fn the_policy_of_conditions_decides_what_is_made_of_a_store_that_ignores_them() {
+    let with = |policy: &str| {
+        let rig = Rig::without(|setup| setup.archives.push_str(&format!("conditions = '{policy}'\n")));
+        rig.store.dialects().set(&[Dialect::ConditionsIgnored]);
+        rig
+    };
+    let what = "archive 1 conditional writes";
+    with("auto").assert_row(what, "warn", "If-None-Match on PutObject: ignored", "no other program");
+    with("require").assert_row(what, "fail", "require", "conditions = \"auto\"");
+    with("look").assert_row(what, "pass", "whatever the store heeds", "");
 }

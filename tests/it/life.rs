@@ -215,6 +215,8 @@ fn a_second_daemon_on_the_mount_is_refused() {
         log.contains("another lhsmtool-s3 already serves this mount point"),
         "{log}"
     );
+    // Nothing else of it was tried: the journal is the first one's.
+    assert!(!log.contains("ERROR") && !log.contains("journal"), "{log}");
     let fid = rig.file("file", b"data");
     rig.archive(fid);
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 /// Until all that the daemon knows is on disk.
-fn journal_is_written(rig: &Rig) {
+pub(crate) fn journal_is_written(rig: &Rig) {
     until(|| {
         let seen = rig.log().matches("unwritten=").count();
         rig.daemon.as_ref().unwrap().signal(Signal::SIGUSR1).unwrap();

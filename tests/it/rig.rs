@@ -36,6 +36,7 @@ pub(crate) struct Setup {
     pub(crate) max_requests: usize,
     pub(crate) mdts: u32,
     pub(crate) archive_bits: bool,
+    pub(crate) start_once: bool,
 }
 
 impl Default for Setup {
@@ -47,6 +48,7 @@ impl Default for Setup {
             max_requests: 1000,
             mdts: 1,
             archive_bits: false,
+            start_once: false,
         }
     }
 }
@@ -70,6 +72,7 @@ impl Rig {
             max_requests: setup.max_requests,
             mdts: setup.mdts,
             archive_bits: setup.archive_bits,
+            start_once: setup.start_once,
             tick: Duration::from_millis(2),
             ..Options::new(&mount)
         })

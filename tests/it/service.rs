@@ -17,7 +17,7 @@ use crate::rig::{BUCKET, PATIENCE, Rig, Setup, until};
 
 impl Rig {
     /// The daemon with more arguments than the usual ones.
-    fn daemon_command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn daemon_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(arguments);
         let log = fs::File::options()
             .create(true)
@@ -92,8 +92,8 @@ fn the_unit_waits_longer_for_the_end_than_the_daemon_may_take() {
         .lines()
         .find_map(|line| line.strip_prefix("drain_timeout = \"")?.strip_suffix("m\""))
         .unwrap();
-    // 30 s for actions that were told to stop.
-    let needed = drain.parse::<u64>().unwrap() * 60 + 30;
+    // 30 s for actions that were told to stop, 60 s for the last steps.
+    let needed = drain.parse::<u64>().unwrap() * 60 + 30 + 60;
     assert!(stop.parse::<u64>().unwrap() > needed, "{stop} s against {needed} s");
 }
 

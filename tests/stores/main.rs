@@ -11,5 +11,6 @@
 mod cases;
 mod proxy;
 mod report;
+mod sizes;
 mod store;
 mod world;

@@ -1,9 +1,11 @@
 //! The store under test.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _, stderr};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -185,7 +187,20 @@ fn parse(url: &str) -> (String, String, String, String) {
     )
 }
 
+/// Which release it is, once, past the test harness: that shows what a test prints only where it fails.
+fn tell_version(program: &Path) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        let output = Command::new(program).arg("--version").output();
+        let error = format!("can't run MinIO '{}' (LHSM_MINIO)", program.display());
+        let text = String::from_utf8_lossy(&output.expect(&error).stdout).into_owned();
+        let version = text.lines().next().unwrap_or("of an unknown version");
+        writeln!(stderr(), "MinIO: {version}").unwrap();
+    });
+}
+
 fn start_minio(program: &Path, key: &str, secret: &str, certificates: Option<&Path>) -> (Child, TempDir, String) {
+    tell_version(program);
     let data = tempfile::tempdir().unwrap();
     // A port that is free now; another program may be quicker.
     for _ in 0..5 {
@@ -222,7 +237,6 @@ fn start_minio(program: &Path, key: &str, secret: &str, certificates: Option<&Pa
 }
 
 fn is_ready(address: &str, tls: bool) -> bool {
-    use std::io::{Read as _, Write as _};
     let Ok(mut stream) = TcpStream::connect(address) else {
         return false;
     };

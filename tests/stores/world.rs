@@ -14,6 +14,10 @@ use crate::store::Store;
 /// Ends a test that hangs; no test is timed by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Small parts, so that there are several, and news of them often.
+const BRISK: &str = "progress = '200ms'\n[workers]\nthreads = 8\n[transfer]\nmultipart_threshold = '5MiB'\n\
+                     part_size = '5MiB'\n";
+
 pub(crate) struct World {
     daemon: Option<Daemon>,
     pub(crate) client: Client,
@@ -21,6 +25,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) dir: TempDir,
     endpoint: String,
+    /// What stands between what `[lustre]` must have and the archive.
+    settings: &'static str,
     more: String,
 }
 
@@ -28,6 +34,15 @@ impl World {
     pub(crate) fn new(store: Store) -> Self {
         let endpoint = store.endpoint.clone();
         Self::at(store, &endpoint, "")
+    }
+
+    /// With nothing set that has a default.
+    pub(crate) fn with_defaults(store: Store) -> Self {
+        let endpoint = store.endpoint.clone();
+        let mut world = Self::without_daemon(store, &endpoint, "");
+        world.settings = "";
+        world.start();
+        world
     }
 
     /// `more`: of the `[[archive]]` section.
@@ -52,6 +67,7 @@ impl World {
             store,
             dir,
             endpoint: endpoint.to_owned(),
+            settings: BRISK,
             more: more.to_owned(),
         }
     }
@@ -64,12 +80,12 @@ impl World {
         let library = process::artifact(process::LIBRARY).unwrap();
         let config = self.dir.path().join("config.toml");
         let text = format!(
-            "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\nprogress = '200ms'\n[workers]\nthreads = 8\n[transfer]\n\
-             multipart_threshold = '5MiB'\npart_size = '5MiB'\n[[archive]]\nid = 1\nbucket = '{}'\nprefix = '{}'\n\
-             endpoint_url = '{}'\nregion = 'us-east-1'\n{}\n",
+            "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{}[[archive]]\nid = 1\nbucket = '{}'\n\
+             prefix = '{}'\nendpoint_url = '{}'\nregion = 'us-east-1'\n{}\n",
             self.mount().display(),
             library.display(),
             self.dir.path().join("state").display(),
+            self.settings,
             self.store.bucket,
             self.store.prefix,
             self.endpoint,
@@ -115,10 +131,15 @@ impl World {
     }
 
     pub(crate) fn act(&mut self, action: Action, fid: Fid) -> u32 {
-        self.client.request(action, 0, &[fid]).unwrap();
-        let ended = self.client.wait(&[fid], PATIENCE).unwrap();
-        assert!(ended, "{fid} is still pending; the log:\n{}", self.log());
+        self.act_on(action, &[fid]);
         self.client.state(fid).unwrap().states
+    }
+
+    /// The same for many at a time.
+    pub(crate) fn act_on(&mut self, action: Action, fids: &[Fid]) {
+        self.client.request(action, 0, fids).unwrap();
+        let ended = self.client.wait(fids, PATIENCE).unwrap();
+        assert!(ended, "{fids:?} are not all ended; the log:\n{}", self.log());
     }
 
     #[track_caller]
@@ -142,6 +163,7 @@ impl World {
 
 /// Bytes that repeat nowhere soon.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    std::iter::repeat_with(|| random.u8(..)).take(len).collect()
+    let mut noise = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut noise);
+    noise
 }

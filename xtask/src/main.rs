@@ -10,6 +10,8 @@
 //! `cargo xtask lustre-suite --mount DIR --s3 URL`: the copytool's promises on a mounted Lustre (`--sandbox`: on the
 //! stand-in).
 //!
+//! `cargo xtask stores --dialects`: all verbs over all dialects of stores (`--write`: and their table in docs/stores.md).
+//!
 //! `cargo xtask stores-table REPORT…`: docs/stores.md's table, from what the tests of stores found.
 //!
 //! `cargo xtask packages`: a .deb and a .rpm in target/dist, by cargo-deb and cargo-generate-rpm.
@@ -41,10 +43,13 @@ fn main() -> ExitCode {
         Some("jobs") => run("jobs", arguments),
         Some("lustre-suite") => run("suite", arguments),
         Some("packages") => packages(),
+        Some("stores") if arguments.iter().any(|argument| argument == "--dialects") => {
+            run("dialects", stores::of_dialects(&root(), arguments))
+        }
         Some("stores-table") => stores::write(&root(), &arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask packages | cargo xtask stores-table REPORT…{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()

@@ -1,4 +1,5 @@
-//! The table of docs/stores.md, from what runs of the tests in `tests/stores/` found.
+//! The tables of docs/stores.md: from what runs of the tests in `tests/stores/` found, and of dialects, which the run of
+//! all verbs over them makes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +18,17 @@ pub(super) fn write(root: &Path, reports: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments of the run over all dialects: `--write` names the page.
+pub(super) fn of_dialects(root: &Path, arguments: Vec<String>) -> Vec<String> {
+    let passed = arguments.into_iter().filter(|argument| argument != "--dialects");
+    passed
+        .flat_map(|argument| match argument.as_str() {
+            "--write" => vec!["--page".to_owned(), root.join(PAGE).display().to_string()],
+            _ => vec![argument],
+        })
+        .collect()
 }
 
 fn made(root: &Path, reports: &[String]) -> Result<(), String> {
@@ -98,6 +110,19 @@ mod tests {
              | tls | not tried | **no** | plain HTTP |\n"
         );
         assert!(table("put yes").is_err());
+    }
+
+    #[test]
+    fn the_run_over_dialects_is_told_the_page_only_where_it_is_to_be_written() {
+        let arguments = |given: &[&str]| {
+            let given = given.iter().map(|&argument| argument.to_owned()).collect();
+            of_dialects(Path::new("/root"), given)
+        };
+        assert_eq!(arguments(&["--dialects", "--json"]), ["--json"]);
+        assert_eq!(
+            arguments(&["--write", "--dialects"]),
+            ["--page", "/root/docs/stores.md"]
+        );
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! System calls of the copytool that Lustre's client would serve. Everything else goes through as it is.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use lhsm_sandbox_protocol::{Fid, Reply, Request, ctime};
 
 use crate::abi::{HsmProgress, path};
 use crate::client::{ask, client_name, mount_of, tell};
-use crate::{action, registration};
+use crate::{action, registration, user};
 
 const CT_START: c_ulong = 0x4018_66d5;
 const PROGRESS: c_ulong = 0x4018_66d8;
 const FUTIMES_3: c_ulong = 0xc030_66b0;
+const REQUEST: c_ulong = 0x4018_66d9;
 const LK_FLG_STOP: u32 = 1;
 const LK_FLG_DATANR: u32 = 2;
 
@@ -32,13 +36,42 @@ fn answer(result: Result<(), i32>) -> c_int {
     }
 }
 
+/// Descriptors that registered where each can do it once, with their mounts.
+static REGISTERED: Mutex<Option<HashMap<RawFd, PathBuf>>> = Mutex::new(None);
+/// Whether there ever was one. Else closing a descriptor costs one look at this more.
+static ONCE: AtomicBool = AtomicBool::new(false);
+
+fn registered<T>(look: impl FnOnce(&mut HashMap<RawFd, PathBuf>) -> T) -> T {
+    let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    look(registered.get_or_insert_default())
+}
+
+/// Closing a descriptor that registered unregisters its mount, on clients where each registers once.
+///
+/// # Safety
+/// As of close(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close(fd: c_int) -> c_int {
+    let mount = ONCE
+        .load(Ordering::Relaxed)
+        .then(|| registered(|registered| registered.remove(&fd)))
+        .flatten();
+    if let Some(mount) = mount {
+        // As on Lustre, where nobody hears of it either.
+        let _result = tell(&mount, &registration::unregister_all(&mount), None);
+    }
+    // SAFETY: the caller's own call, passed on.
+    let rc = unsafe { libc::syscall(libc::SYS_close, fd) };
+    c_int::try_from(rc).unwrap_or(-1)
+}
+
 /// The ioctls that a copytool makes itself.
 ///
 /// # Safety
 /// As of ioctl(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    let path = matches!(request, CT_START | PROGRESS | FUTIMES_3)
+    let path = matches!(request, CT_START | PROGRESS | REQUEST | FUTIMES_3)
         .then(|| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok())
         .flatten();
     let served = path.as_deref().and_then(mount_of);
@@ -76,6 +109,10 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
             None,
         ));
     }
+    if request == REQUEST {
+        // SAFETY: LL_IOC_HSM_REQUEST has a struct hsm_user_request with its items.
+        return answer(unsafe { user::request(&mount, argument.cast()) });
+    }
     // SAFETY: LL_IOC_HSM_CT_START has a struct lustre_kernelcomm, six u32.
     let words = unsafe { argument.cast::<[u32; 6]>().read_unaligned() };
     let [wfd, _, uid, _, count, flags] = words;
@@ -98,7 +135,16 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
     let Ok(write) = dup(wfd) else {
         return fail(libc::EBADF);
     };
-    answer(registration::start(&mount, uid, ids, listed, &write))
+    // The MDT is not asked.
+    if ONCE.load(Ordering::Relaxed) && registered(|registered| registered.contains_key(&fd)) {
+        return fail(libc::EEXIST);
+    }
+    let started = registration::start(&mount, uid, ids, listed, &write);
+    if started == Ok(true) {
+        ONCE.store(true, Ordering::Relaxed);
+        registered(|registered| registered.insert(fd, mount));
+    }
+    answer(started.map(drop))
 }
 
 fn dup(fd: u32) -> Result<OwnedFd, i32> {

@@ -17,6 +17,8 @@ pub struct Copytool {
     pub(crate) mount: PathBuf,
     /// Kept open as the real one keeps its own.
     _mount_dir: File,
+    /// Closing that unregisters the mount.
+    once: bool,
     mount_watch: Watched,
     pub(crate) pipe: RawFd,
     pipe_watch: Watched,
@@ -35,12 +37,13 @@ impl Copytool {
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::from_bits_truncate(flags)).map_err(|e| e as i32)?;
         nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).map_err(|e| e as i32)?;
         let uid = std::process::id();
-        start(mount, uid, archives.clone(), false, &write)?;
+        let once = start(mount, uid, archives.clone(), false, &write)?;
         let pipe = read.into_raw_fd();
         Ok(Self {
             mount: mount.to_owned(),
             mount_watch: Watched::new(mount_dir.as_raw_fd()),
             _mount_dir: mount_dir,
+            once,
             pipe_watch: Watched::new(pipe),
             pipe,
             uid,
@@ -54,8 +57,9 @@ impl Copytool {
     }
 }
 
-/// `LL_IOC_HSM_CT_START`
-pub(crate) fn start(mount: &Path, uid: u32, archives: Vec<u32>, listed: bool, write: &OwnedFd) -> Result<(), i32> {
+/// `LL_IOC_HSM_CT_START`; whether the descriptor that it was made on can't be used for another one, and unregisters the
+/// mount when it is closed.
+pub(crate) fn start(mount: &Path, uid: u32, archives: Vec<u32>, listed: bool, write: &OwnedFd) -> Result<bool, i32> {
     let request = Request::Register {
         uid,
         archives,
@@ -67,7 +71,7 @@ pub(crate) fn start(mount: &Path, uid: u32, archives: Vec<u32>, listed: bool, wr
         Err(libc::ENXIO) => police::violation(
             "it registered while the coordinator is stopped; a real client's kernel would have crashed (probe first)",
         ),
-        other => other.map(drop),
+        other => other.map(|reply| matches!(reply, Reply::Ok(1))),
     }
 }
 
@@ -143,7 +147,18 @@ pub unsafe extern "C" fn llapi_hsm_copytool_unregister(out: *mut *mut Copytool) 
     };
     // As the real one, which ignores the ioctl's result.
     let _result = tell(&copytool.mount, &stop, None);
+    if copytool.once {
+        let _result = tell(&copytool.mount, &unregister_all(&copytool.mount), None);
+    }
     0
+}
+
+/// What the closing of a descriptor does that registered where each registers once.
+pub(crate) fn unregister_all(mount: &Path) -> Request {
+    Request::Unregister {
+        uid: 0,
+        client: client_name(mount),
+    }
 }
 
 /// The pipe's read end, the library's own.

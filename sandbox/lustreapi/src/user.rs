@@ -1,10 +1,11 @@
 //! What a person asks for, by the calls behind `lfs hsm_archive` and its kin.
 
 use std::ffi::{c_char, c_int};
+use std::path::Path;
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fid, Reply, Request};
 
-use crate::abi::{LuFid, path};
+use crate::abi::{LuFid, path, rc};
 use crate::client::{ask, mount_of, tell};
 use crate::registration::file;
 
@@ -14,11 +15,20 @@ use crate::registration::file;
 /// `at` NUL-terminated; `request` a struct hsm_user_request with its items, which may be unaligned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llapi_hsm_request(at: *const c_char, request: *const u8) -> c_int {
-    const RELEASE: u32 = 12;
     // SAFETY: as the caller promises.
     let Some(mount) = unsafe { path(at) }.and_then(|path| mount_of(&path)) else {
         return -libc::ENOTTY;
     };
+    // SAFETY: as the caller promises.
+    rc(unsafe { crate::user::request(&mount, request) })
+}
+
+/// The same by `LL_IOC_HSM_REQUEST`, on a mount's descriptor.
+///
+/// # Safety
+/// `request` a struct hsm_user_request with its items, which may be unaligned.
+pub(crate) unsafe fn request(mount: &Path, request: *const u8) -> Result<(), i32> {
+    const RELEASE: u32 = 12;
     // SAFETY: struct hsm_request, six u32 (hr_flags is two).
     let [code, archive_id, flags, _, count, length] = unsafe { request.cast::<[u32; 6]>().read_unaligned() };
     let items: Vec<Fid> = (0..count as usize)
@@ -35,14 +45,13 @@ pub unsafe extern "C" fn llapi_hsm_request(at: *const c_char, request: *const u8
         10 => Action::Archive,
         11 => Action::Restore,
         RELEASE => {
-            let released = items
+            return items
                 .iter()
-                .try_for_each(|fid| tell(&mount, &Request::Release(*fid), None));
-            return released.map_or_else(|errno| -errno, |()| 0);
+                .try_for_each(|fid| tell(mount, &Request::Release(*fid), None));
         }
         13 => Action::Remove,
         14 => Action::Cancel,
-        _ => return -libc::EINVAL,
+        _ => return Err(libc::EINVAL),
     };
     let request = Request::Hsm {
         action,
@@ -51,7 +60,7 @@ pub unsafe extern "C" fn llapi_hsm_request(at: *const c_char, request: *const u8
         fids: items,
         data,
     };
-    tell(&mount, &request, None).map_or_else(|errno| -errno, |()| 0)
+    tell(mount, &request, None)
 }
 
 /// What goes on with a file.

@@ -36,6 +36,7 @@ fn every_function_that_a_copytool_needs_is_exported() {
         "llapi_hsm_state_set",
         "llapi_get_mdt_index_by_fid",
         "ioctl",
+        "close",
         "lgetxattr",
         "lsetxattr",
         "lremovexattr",

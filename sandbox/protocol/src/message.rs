@@ -289,6 +289,14 @@ pub enum Fault {
     UnknownAction(Fid),
     /// The changelog's records are gone before they were read.
     ForgetChanges,
+    /// These MDTs answer no copytool and no command from now on, all others do: who asks one about its files, or all of
+    /// them by registering, waits until it answers again. The process that the sandbox is part of is answered.
+    Silent(Vec<u32>),
+    /// These MDTs have no room for new files from now on (ENOSPC), all others do.
+    Full(Vec<u32>),
+    /// Whether the MDTs answer no copytool and no command: whoever asks waits, as in the kernel, until it is over. The
+    /// process that the sandbox is part of is answered.
+    Silence(bool),
 }
 
 /// To the coordinator.
@@ -296,7 +304,7 @@ pub enum Fault {
 pub enum Request {
     /// The file system's name.
     FsName,
-    /// `LL_IOC_HSM_CT_START`; the pipe's write end comes with it.
+    /// `LL_IOC_HSM_CT_START`; the pipe's write end comes with it. Answered 1 where a descriptor registers only once.
     Register {
         /// `lk_uid`
         uid: u32,
@@ -309,7 +317,7 @@ pub enum Request {
     },
     /// The same with `LK_FLG_STOP`.
     Unregister {
-        /// `lk_uid`
+        /// `lk_uid`; 0: all
         uid: u32,
         /// The node.
         client: String,
@@ -577,6 +585,8 @@ pub struct Counters {
     pub kernel_crashes: u64,
     /// Progress reports.
     pub progress: u64,
+    /// Those of them with a cookie that no action ever had: each is an error in a real MDS's log.
+    pub unknown_cookies: u64,
     /// Actions of a flood that are still to be written.
     pub flood_left: u64,
     /// Lines of the changelog that are kept.

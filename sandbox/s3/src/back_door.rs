@@ -1,12 +1,18 @@
 //! The back door of the dialects: what tests say of objects, tokens and the region beside what they ask for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use s3s::dto::StorageClass;
 
-use crate::index::{Attributes, Thaw};
+use crate::blob::Blob;
+use crate::checksum::Kind;
+use crate::complete::joined;
+use crate::index::{Attributes, Part, Thaw};
 use crate::server::Server;
+use crate::sums::Hasher;
 
 impl Server {
     /// Puts an object as [`put`](Self::put) does, with a `Content-Encoding`. The bytes are stored as they are given.
@@ -36,6 +42,26 @@ impl Server {
             ..Attributes::default()
         };
         self.place(bucket, key, bytes.into(), attributes);
+    }
+
+    /// Puts an object that somebody's program has uploaded in these parts: its `ETag` is that of parts. `algorithm`: the
+    /// checksum that was asked for (`CRC32C`, `SHA256`), which is one of the parts' checksums then; without one, or with
+    /// one that there is not, it is the CRC64NVME of the whole, unless a dialect has it otherwise.
+    pub fn put_parts(&self, bucket: &str, key: &str, parts: &[&[u8]], algorithm: Option<&str>) {
+        let kind = algorithm.and_then(Kind::from_name);
+        let received = |bytes: &&[u8]| {
+            let mut hasher = Hasher::new(kind);
+            hasher.update(bytes);
+            Part {
+                blob: Arc::new(Blob::Memory(Bytes::copy_from_slice(bytes))),
+                sums: hasher.finish(),
+                modified: SystemTime::now(),
+            }
+        };
+        let parts: Vec<Part> = parts.iter().map(received).collect();
+        let parts: Vec<&Part> = parts.iter().collect();
+        let object = joined(self.store(), kind, kind.is_none(), &parts, Attributes::default());
+        self.add(bucket, key, object);
     }
 
     /// Changes the storage class of a current object. False when there is none.

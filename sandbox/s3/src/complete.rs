@@ -11,7 +11,7 @@ use crate::condition::Condition;
 use crate::dialect::Dialect;
 use crate::error::{bad_digest, invalid};
 use crate::etag::Forms;
-use crate::index::{Object, Part, Upload};
+use crate::index::{Attributes, Object, Part, Upload};
 use crate::multipart::scope;
 use crate::object::length;
 use crate::store::Store;
@@ -67,11 +67,7 @@ fn assemble(store: &Store, upload: &Upload, input: &CompleteMultipartUploadInput
     }
     let composite = store.dialects.has(Dialect::CompositeOnly);
     let whole = upload.whole && !composite;
-    let checksum = upload
-        .checksum
-        .or(Some(Kind::Crc64Nvme))
-        .filter(|&kind| store.knows(kind))
-        .and_then(|kind| checksum(kind, whole, &parts));
+    let object = joined(store, upload.checksum, whole, &parts, upload.attributes.clone());
     if store.knows(Kind::Crc64Nvme) {
         let mut claimed = input.checksum_type.iter().filter(|_| !composite);
         if claimed.any(|claimed| *claimed != scope(whole)) {
@@ -80,24 +76,38 @@ fn assemble(store: &Store, upload: &Upload, input: &CompleteMultipartUploadInput
         // One that knows no others does not look at that of the whole.
         let claims = claims!(input).filter(|(_, text)| !composite || text.contains('-'));
         for (kind, text) in claims {
-            let computed = match &checksum {
+            let computed = match &object.checksum {
                 Some(shown) if shown.kind == kind => Some(shown.clone()),
-                _ => self::checksum(kind, true, &parts),
+                _ => checksum(kind, true, &parts),
             };
             if computed.is_none_or(|shown| shown.text != text) {
                 return Err(bad_digest(kind.name()));
             }
         }
     }
-    Ok(Object {
-        size,
+    Ok(object)
+}
+
+/// The object that parts make up, with its checksum of the kind that was asked for.
+pub(crate) fn joined(
+    store: &Store,
+    asked: Option<Kind>,
+    whole: bool,
+    parts: &[&Part],
+    attributes: Attributes,
+) -> Object {
+    let whole = whole && !store.dialects.has(Dialect::CompositeOnly);
+    let kind = asked.unwrap_or(Kind::Crc64Nvme);
+    let checksum = Some(kind).filter(|&kind| store.knows(kind));
+    Object {
+        size: parts.iter().map(|part| part.blob.len()).sum(),
         etag: multipart_etag(parts.iter().map(|part| &part.sums.md5)),
         modified: SystemTime::now(),
-        attributes: upload.attributes.clone(),
-        checksum,
+        attributes,
+        checksum: checksum.and_then(|kind| self::checksum(kind, whole, parts)),
         blobs: parts.iter().map(|part| Arc::clone(&part.blob)).collect(),
         parts: parts.iter().map(|part| part.sums.clone()).collect(),
-    })
+    }
 }
 
 /// The parts that are named: in order, there, and as they are said to be.

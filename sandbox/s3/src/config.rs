@@ -25,6 +25,16 @@ pub struct Config {
     pub versioning: bool,
     /// Whether the server knows CRC64NVME; when not, it ignores that checksum and never answers with it.
     pub full_object_checksums: bool,
+    /// The most keys on a page of a listing, whatever is asked for.
+    pub list_page: usize,
+    /// Requests for keys that have this in them are served, and not counted: what a client makes to try the store.
+    pub uncounted: String,
+}
+
+impl Config {
+    pub(crate) fn is_uncounted(&self, key: &str) -> bool {
+        !self.uncounted.is_empty() && key.contains(&self.uncounted)
+    }
 }
 
 impl Default for Config {
@@ -39,6 +49,8 @@ impl Default for Config {
             copy_conditions: true,
             versioning: false,
             full_object_checksums: true,
+            list_page: 1000,
+            uncounted: ".lhsm-s3-metadata/0x0:0x0:0x0".to_owned(),
         }
     }
 }

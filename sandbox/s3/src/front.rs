@@ -14,6 +14,7 @@ use crate::bend::bend;
 use crate::framing;
 use crate::receive::drain;
 use crate::refusal::refusal;
+use crate::stats::counted;
 use crate::store::Store;
 
 /// Serves a request. One that is answered here is counted, and its body is read, as when a fault refuses it.
@@ -30,7 +31,8 @@ pub(crate) async fn serve(
         return Ok(refusal.answer(asked.head));
     }
     let (request, verdict) = framing::prepare(store, request).await;
-    let mut answer = service.call(request).await?;
+    let uncounted = store.config.is_uncounted(&asked.key);
+    let mut answer = counted(!uncounted, service.call(request)).await?;
     if let Some(refusal) = verdict.get() {
         answer = refusal.clone().answer(asked.head);
     }

@@ -43,7 +43,7 @@ pub(crate) struct Page<'a> {
 }
 
 pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Response<ListObjectsV2Output>> {
-    let max = page_size(input.max_keys)?;
+    let max = page_size(input.max_keys)?.min(store.config.list_page);
     let encode = input
         .encoding_type
         .as_ref()

@@ -201,7 +201,7 @@ impl Server {
             .get(Kind::Crc64Nvme)
             .filter(|sum| store.knows(sum.kind))
             .map(Shown::whole);
-        let object = Arc::new(Object {
+        let object = Object {
             size: bytes.len() as u64,
             etag: sums.etag(),
             modified: SystemTime::now(),
@@ -209,7 +209,14 @@ impl Server {
             checksum: shown,
             blobs: vec![Arc::new(Blob::Memory(bytes))],
             parts: Vec::new(),
-        });
+        };
+        self.add(bucket, key, object);
+    }
+
+    /// Makes it the current object of a key, whatever is there. Makes the bucket if need be.
+    pub(crate) fn add(&self, bucket: &str, key: &str, object: Object) {
+        let store = &self.inner.store;
+        let object = Arc::new(object);
         let version = store.new_version();
         let mut index = store.index();
         let bucket = index.buckets.entry(bucket.to_owned()).or_default();

@@ -24,6 +24,20 @@ impl Stats {
     }
 }
 
+tokio::task_local! {
+    /// Whether what is done for the request of this task counts.
+    static COUNTS: bool;
+}
+
+/// Serves a request that counts, or does not.
+pub(crate) async fn counted<F: Future>(counts: bool, serving: F) -> F::Output {
+    COUNTS.scope(counts, serving).await
+}
+
+fn counts() -> bool {
+    COUNTS.try_with(|counts| *counts).unwrap_or(true)
+}
+
 /// The counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -34,6 +48,9 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn request(&self, op: &'static str) {
+        if !counts() {
+            return;
+        }
         *self
             .requests
             .lock()
@@ -43,7 +60,9 @@ impl Counters {
     }
 
     pub(crate) fn received(&self, bytes: usize) {
-        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        if counts() {
+            self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn sent(&self, bytes: usize) {

@@ -7,7 +7,7 @@ use lhsm_sandbox_protocol::{Action, ActionState, Fid, Item, RequestInfo, flags, 
 
 use super::changelog::kind;
 use super::faults::strike;
-use super::state::{Control, Record, State};
+use super::state::{Control, Record, State, mdt_of};
 use super::wire::{WireItem, message};
 
 /// MDS_MAXREQSIZE / 3
@@ -22,14 +22,17 @@ pub(super) struct Ending {
 }
 
 impl State {
-    pub(super) fn new_cookie(&mut self) -> u64 {
-        self.next_cookie += 1;
-        self.next_cookie
+    /// Of the MDT that a file is on.
+    pub(super) fn new_cookie(&mut self, fid: Fid) -> u64 {
+        // The wall clock's seconds on a real MDT; any number will do.
+        let cookie = self.next_cookies.entry(mdt_of(fid)).or_insert(0x6b00_0000);
+        *cookie += 1;
+        *cookie
     }
 
     /// Adds a record to the log.
     pub(super) fn log(&mut self, action: Action, fid: Fid, archive_id: u32, flags: u64, data: Vec<u8>) {
-        let cookie = self.new_cookie();
+        let cookie = self.new_cookie(fid);
         self.log_as(cookie, action, fid, archive_id, flags, data);
     }
 
@@ -37,7 +40,7 @@ impl State {
         let number = self.actions.last_key_value().map_or(1, |(number, _)| number + 1);
         let record = Record::new(cookie, action, fid, archive_id, flags, data);
         if action != Action::Cancel {
-            self.by_cookie.insert(cookie, number);
+            self.by_cookie.insert((mdt_of(fid), cookie), number);
             self.pending.entry(fid).or_default().push(number);
         }
         self.actions.insert(number, record);
@@ -120,7 +123,7 @@ impl State {
         if self.control_of(fid) == Control::Stopped {
             return Err(libc::EAGAIN);
         }
-        let number = *self.by_cookie.get(&cookie).ok_or(libc::ENOENT)?;
+        let number = *self.by_cookie.get(&(mdt_of(fid), cookie)).ok_or(libc::ENOENT)?;
         let record = self.actions.get_mut(&number).ok_or(libc::ENOENT)?;
         if record.state != ActionState::Started || !record.in_memory {
             return Err(libc::ENOENT);
@@ -131,6 +134,9 @@ impl State {
     /// `LL_IOC_HSM_PROGRESS`
     pub(super) fn progress(&mut self, fid: Fid, cookie: u64) -> Result<(), i32> {
         self.counters.progress += 1;
+        if self.control_of(fid) != Control::Stopped && !self.by_cookie.contains_key(&(mdt_of(fid), cookie)) {
+            self.counters.unknown_cookies += 1;
+        }
         let (_, record) = self.started(fid, cookie)?;
         record.check_fid(fid)?;
         record.last_progress = Instant::now();
@@ -250,7 +256,7 @@ impl State {
         if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
             *out = out.saturating_sub(1);
         }
-        self.started = self.started.saturating_sub(1);
+        self.started.over(fid);
         if retry && !cancelled {
             record.state = ActionState::Waiting;
             self.waiting.push_back(number);
@@ -272,7 +278,8 @@ impl State {
             let cancels: Vec<u64> = self
                 .actions
                 .iter()
-                .filter(|(_, other)| other.cookie == cookie && other.action == Action::Cancel && other.is_pending())
+                .filter(|(_, other)| (mdt_of(other.fid), other.cookie) == (mdt_of(fid), cookie))
+                .filter(|(_, other)| other.action == Action::Cancel && other.is_pending())
                 .map(|(number, _)| *number)
                 .collect();
             for cancel in cancels {
@@ -318,6 +325,7 @@ impl State {
             .filter(|(_, record)| {
                 record.state == ActionState::Started
                     && record.action != Action::Cancel
+                    && !self.silent.contains(&mdt_of(record.fid))
                     && record.last_progress.elapsed() > timeout
             })
             .map(|(number, record)| (*number, record.fid, record.action))
@@ -334,7 +342,7 @@ impl State {
     fn drop_started(&mut self, number: u64) {
         if let Some(record) = self.actions.get_mut(&number) {
             if record.in_memory {
-                self.started = self.started.saturating_sub(1);
+                self.started.over(record.fid);
             }
             record.in_memory = false;
             if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {

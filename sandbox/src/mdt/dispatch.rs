@@ -1,6 +1,7 @@
 //! The coordinator's thread: picks what waits, builds messages, writes them to the agents' pipes. The
 //! write blocks when a pipe is full, and then so does everything behind it, as on a real MDT.
 
+use std::collections::HashMap;
 use std::io::{self, PipeWriter, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ fn pause(shared: &Shared, mut state: std::sync::MutexGuard<'_, State>) {
             return;
         }
         state = shared.wait(state, left);
-        if state.started == 0 && !state.waiting.is_empty() && state.agents.iter().any(|agent| agent.known) {
+        if state.started.all() == 0 && !state.waiting.is_empty() && state.agents.iter().any(|agent| agent.known) {
             return;
         }
     }
@@ -166,8 +167,14 @@ impl State {
         }
         let mut passed = Vec::new();
         let mut batch: Vec<u64> = Vec::new();
+        // By MDT, those of the batch included.
+        let mut out: HashMap<u32, usize> = HashMap::new();
         while let Some(number) = self.waiting.pop_front() {
-            if self.started + batch.len() >= self.max_requests {
+            let has_room = |mdt| {
+                let out = out.get(&mdt).copied().unwrap_or_else(|| self.started.on(mdt));
+                out < self.max_requests && !self.silent.contains(&mdt)
+            };
+            if !(0..=self.others.len()).any(|mdt| u32::try_from(mdt).is_ok_and(has_room)) {
                 self.waiting.push_front(number);
                 break;
             }
@@ -178,10 +185,14 @@ impl State {
                 continue;
             };
             let (id, fid, size) = (record.archive_id, record.fid, item_size(&record.data));
-            if self.control_of(fid) != Control::Enabled || self.best_agent(id, mdt_of(fid)).is_none() {
+            let mdt = mdt_of(fid);
+            let is_away = self.control_of(fid) != Control::Enabled || self.silent.contains(&mdt);
+            let out = out.entry(mdt).or_insert_with(|| self.started.on(mdt));
+            if is_away || *out >= self.max_requests || self.best_agent(id, mdt).is_none() {
                 passed.push(number);
                 continue;
             }
+            *out += 1;
             // One MDT, one archive id and 5 KiB for each message.
             let room = batch.iter().try_fold(overhead(&self.fsname), |size, other| {
                 let record = self.actions.get(other)?;
@@ -216,7 +227,7 @@ impl State {
                         action: Action::Archive,
                         fid,
                         dfid: fid,
-                        cookie: self.new_cookie(),
+                        cookie: self.new_cookie(fid),
                         data: &[],
                     }
                 })
@@ -335,7 +346,7 @@ impl State {
         if action == Action::Cancel {
             if let Some(target) = self
                 .by_cookie
-                .get(&cookie)
+                .get(&(mdt_of(fid), cookie))
                 .and_then(|number| self.actions.get_mut(number))
             {
                 target.cancelled = true;
@@ -346,7 +357,7 @@ impl State {
         record.agent = Some(client.to_owned());
         record.last_progress = Instant::now();
         record.data_fid = None;
-        self.started += 1;
+        self.started.add(fid);
         *self.outstanding.entry(client.to_owned()).or_default() += 1;
         if action == Action::Archive {
             // Sending an archive already sets EXISTS: it says nothing about an object.
@@ -372,7 +383,7 @@ impl State {
         record.state = ActionState::Waiting;
         if record.in_memory {
             record.in_memory = false;
-            self.started = self.started.saturating_sub(1);
+            self.started.over(record.fid);
             if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
                 *out = out.saturating_sub(1);
             }

@@ -1,9 +1,12 @@
 //! Trouble that was asked for.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use lhsm_sandbox_protocol::{Action, ActionState, Fault, IO_FAULTS, Request, Step};
 
 use super::namespace;
-use super::state::State;
+use super::state::{State, mdt_of};
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
@@ -16,6 +19,7 @@ pub(super) struct Faults {
     pub(super) read_errno: (i32, u32),
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
+    pub(super) silent: bool,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }
@@ -42,7 +46,7 @@ impl State {
             Fault::Kill { step, before } => self.faults.kill = Some((step, before)),
             Fault::StrayCancel => {
                 let fid = self.new_fid();
-                let cookie = self.new_cookie();
+                let cookie = self.new_cookie(fid);
                 let message = super::wire::message(
                     &self.fsname,
                     1,
@@ -58,16 +62,29 @@ impl State {
                 self.faults.raw.push(message);
             }
             Fault::ForgetChanges => self.changelog.forget(),
+            Fault::Silence(silent) => self.faults.silent = silent,
             Fault::Restart => {
                 self.lost_volatiles = self.next_oid;
                 self.forget_started();
             }
+            Fault::Silent(mdts) => self.fall_silent(mdts.into_iter().collect()),
+            Fault::Full(mdts) => self.full = mdts.into_iter().collect(),
             Fault::Flood(count) => self.counters.flood_left = count,
             Fault::UnknownAction(fid) => {
                 self.log(Action::Other(77), fid, 1, 0, Vec::new());
             }
         }
         Ok(())
+    }
+
+    /// The clocks of those that answer again stood still.
+    fn fall_silent(&mut self, mdts: BTreeSet<u32>) {
+        for record in self.actions.values_mut() {
+            if self.silent.contains(&mdt_of(record.fid)) {
+                record.last_progress = Instant::now();
+            }
+        }
+        self.silent = mdts;
     }
 
     /// A copytool asks about reads and writes only where this file is.
@@ -94,7 +111,7 @@ impl State {
                 continue;
             }
             record.in_memory = false;
-            self.started = self.started.saturating_sub(1);
+            self.started.over(record.fid);
             if record.action == Action::Restore {
                 record.state = ActionState::Waiting;
                 record.data_fid = None;

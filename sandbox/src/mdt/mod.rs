@@ -42,6 +42,9 @@ pub struct Options {
     pub mdts: u32,
     /// As a client of 2.10: archive ids are bits, 1 to 32.
     pub archive_bits: bool,
+    /// As a client of 2.17.52 and later: a descriptor of the mount registers once, a second time is EEXIST without the
+    /// MDT being asked, and closing it unregisters the mount.
+    pub start_once: bool,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             restore_on_read: None,
             mdts: 1,
             archive_bits: false,
+            start_once: false,
         }
     }
 }

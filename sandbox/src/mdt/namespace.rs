@@ -95,6 +95,7 @@ impl State {
 
     /// `lfs mkdir -i`: a directory whose files are on that MDT.
     pub(super) fn make_dir(&mut self, relative: &Path, mdt: u32) -> Result<Fid, i32> {
+        self.has_room_on(mdt)?;
         let fid = self.new_fid_on(mdt)?;
         let path = self.mount.join(relative);
         std::fs::create_dir(&path).map_err(|error| errno(&error))?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox_protocol::{AgentInfo, Connection, HsmControl, Item, Reply, Request, Tunable, ctime};
+use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Tunable, ctime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +26,9 @@ use super::namespace::{errno, fill, swap};
 use super::state::{Agent, Control, Pipe, State, mdt_of};
 
 type Answer = Result<Reply, i32>;
+
+/// Between two looks at whether the sandbox ends.
+const SILENCE: Duration = Duration::from_secs(3600);
 
 pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("mdt-listener".into()).spawn(move || {
@@ -50,6 +53,9 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
+        if !until_heard(shared, &connection) || !heard(shared, &request, &connection) {
+            return;
+        }
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
         if let Some((_, before)) = deadly {
             if !before {
@@ -76,6 +82,47 @@ fn converse(shared: &Shared, mut connection: Connection) {
             return;
         }
     }
+}
+
+/// Waits while the MDTs are silent. `false`: who asked is gone.
+fn until_heard(shared: &Shared, connection: &Connection) -> bool {
+    let mut state = shared.lock();
+    if !state.faults.silent {
+        return true;
+    }
+    let Ok(peer) = connection.peer() else {
+        return false;
+    };
+    if peer == Pid::this().as_raw() {
+        return true;
+    }
+    while state.faults.silent && !state.stopping {
+        state = shared.wait(state, SILENCE);
+    }
+    drop(state);
+    Path::new(&format!("/proc/{peer}")).exists()
+}
+
+/// Waits until all MDTs that a request is for answer. `false`: whoever asked is gone by then, or the sandbox ends.
+fn heard(shared: &Shared, request: &Request, connection: &Connection) -> bool {
+    let mut state = shared.lock();
+    if !state.is_silent_for(request) {
+        return true;
+    }
+    let Ok(peer) = connection.peer() else {
+        return false;
+    };
+    if peer == Pid::this().as_raw() {
+        return true;
+    }
+    while state.is_silent_for(request) {
+        if state.stopping {
+            return false;
+        }
+        state = shared.wait(state, SILENCE);
+    }
+    drop(state);
+    Path::new(&format!("/proc/{peer}")).exists()
 }
 
 /// `LL_IOC_HSM_CT_START` wants CAP_SYS_ADMIN; not asked for where the sandbox has none itself.
@@ -122,7 +169,7 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
             });
         }
         Request::WaitStarted(count, ms) => {
-            return wait(shared, ms, |state| count.saturating_sub(state.started));
+            return wait(shared, ms, |state| count.saturating_sub(state.started.all()));
         }
         Request::WaitReaders(count, ms) => {
             return wait(shared, ms, |state| {
@@ -241,15 +288,45 @@ fn register(
             dropped: BTreeSet::new(),
         }),
     }
-    Ok(Reply::Ok(0))
+    Ok(Reply::Ok(u64::from(state.start_once)))
 }
 
 impl State {
+    /// Whether an MDT that it is for does not answer. What tests and administrators ask of the sandbox itself is always
+    /// answered.
+    fn is_silent_for(&self, request: &Request) -> bool {
+        if self.silent.is_empty() {
+            return false;
+        }
+        let on = |fid: &Fid| self.silent.contains(&mdt_of(*fid));
+        match request {
+            // Each MDT in turn, and there is one that does not answer.
+            Request::Register { .. } | Request::Unregister { .. } => true,
+            Request::Progress { fid, .. }
+            | Request::DataVersion(fid)
+            | Request::Sync(fid)
+            | Request::MdtOf(fid)
+            | Request::PathOf(fid, _)
+            | Request::GetXattr(fid, _)
+            | Request::SetXattr(fid, ..)
+            | Request::RemoveXattr(fid, _)
+            | Request::Release(fid)
+            | Request::State(fid)
+            | Request::SetState { fid, .. }
+            | Request::SetTimes { fid, .. } => on(fid),
+            Request::CopyStart(item) | Request::CopyEnd { item, .. } => on(&item.fid),
+            Request::NewVolatile(mdt) | Request::MakeDir(_, mdt) => self.silent.contains(mdt),
+            Request::FidOfInode { dev, ino } => self.by_inode.get(&(*dev, *ino)).is_some_and(on),
+            Request::Hsm { fids, .. } => fids.iter().any(on),
+            _ => false,
+        }
+    }
+
     /// Drops every pipe of that uid, and the node's agent; what it runs stays STARTED.
     fn unregister(&mut self, uid: u32, client: &str) {
         for agent in &mut self.agents {
             if agent.client == client {
-                agent.pipes.retain(|pipe| pipe.uid != uid);
+                agent.pipes.retain(|pipe| uid != 0 && pipe.uid != uid);
                 agent.known = false;
                 agent.dropped.clear();
             }
@@ -263,7 +340,10 @@ impl State {
             Request::FsName => Ok(Reply::Text(self.fsname.clone())),
             Request::Progress { fid, cookie, .. } => self.progress(fid, cookie).map(done),
             Request::CopyStart(item) => self.copy_start(&item).map(Reply::Ok),
-            Request::NewVolatile(mdt) => self.new_fid_on(mdt).map(Reply::Fid),
+            Request::NewVolatile(mdt) => self
+                .has_room_on(mdt)
+                .and_then(|()| self.new_fid_on(mdt))
+                .map(Reply::Fid),
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
             Request::Sync(fid) if fid.oid < self.lost_volatiles => Err(libc::ESTALE),
             Request::Sync(_) => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),

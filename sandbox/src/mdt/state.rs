@@ -22,6 +22,29 @@ pub(super) fn mdt_of(fid: Fid) -> u32 {
     u32::try_from(fid.seq.saturating_sub(SEQUENCE) / SEQUENCES).unwrap_or(0)
 }
 
+/// Actions that are out, by MDT: each has `max_requests` of its own.
+#[derive(Debug, Default)]
+pub(super) struct Started(BTreeMap<u32, usize>);
+
+impl Started {
+    pub(super) fn add(&mut self, fid: Fid) {
+        *self.0.entry(mdt_of(fid)).or_default() += 1;
+    }
+
+    pub(super) fn over(&mut self, fid: Fid) {
+        let started = self.0.entry(mdt_of(fid)).or_default();
+        *started = started.saturating_sub(1);
+    }
+
+    pub(super) fn on(&self, mdt: u32) -> usize {
+        self.0.get(&mdt).copied().unwrap_or(0)
+    }
+
+    pub(super) fn all(&self) -> usize {
+        self.0.values().sum()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) mount: PathBuf,
@@ -31,10 +54,12 @@ pub(super) struct State {
     pub(super) next_oid: u32,
     /// Volatile files with a lower one went with an MDT's restart.
     pub(super) lost_volatiles: u32,
-    pub(super) next_cookie: u64,
+    /// Of each MDT: all begin with the same one, so two of them give out equal ones.
+    pub(super) next_cookies: HashMap<u32, u64>,
     /// The log, by record number: a cancel has a record of its own and the cookie of its target.
     pub(super) actions: BTreeMap<u64, Record>,
-    pub(super) by_cookie: HashMap<u64, u64>,
+    /// By MDT and cookie.
+    pub(super) by_cookie: HashMap<(u32, u64), u64>,
     /// Actions of each file that are not over, cancels left out.
     pub(super) pending: HashMap<Fid, Vec<u64>>,
     /// Waiting ones, in the order of the log.
@@ -44,12 +69,17 @@ pub(super) struct State {
     /// Messages for one client, to be written as they are.
     pub(super) outbox: Vec<(String, Vec<u8>)>,
     /// Sent, and not over.
-    pub(super) started: usize,
+    pub(super) started: Started,
     pub(super) agents: Vec<Agent>,
     pub(super) control: Control,
     /// Of the other MDTs, by index from 1.
     pub(super) others: Vec<Control>,
+    /// MDTs that answer nobody: whoever asks one waits.
+    pub(super) silent: BTreeSet<u32>,
+    /// MDTs that make no new file.
+    pub(super) full: BTreeSet<u32>,
     pub(super) archive_bits: bool,
+    pub(super) start_once: bool,
     /// `trusted.*` attributes are the files' own.
     pub(super) keeps_trusted: bool,
     pub(super) max_requests: usize,
@@ -142,19 +172,21 @@ impl State {
             by_inode: HashMap::new(),
             next_oid: 1,
             lost_volatiles: 0,
-            // The wall clock's seconds on a real MDT; any number will do.
-            next_cookie: 0x6b00_0000,
+            next_cookies: HashMap::new(),
             actions: BTreeMap::new(),
             by_cookie: HashMap::new(),
             pending: HashMap::new(),
             outstanding: HashMap::new(),
             outbox: Vec::new(),
             waiting: VecDeque::new(),
-            started: 0,
+            started: Started::default(),
             agents: Vec::new(),
             control: Control::Enabled,
             others: (1..options.mdts).map(|_| Control::Enabled).collect(),
+            silent: BTreeSet::new(),
+            full: BTreeSet::new(),
             archive_bits: options.archive_bits,
+            start_once: options.start_once,
             keeps_trusted: super::xattr::are_kept(&options.mount),
             max_requests: options.max_requests,
             timeout: Duration::from_secs(3600),
@@ -195,6 +227,15 @@ impl State {
         }
         let seq = SEQUENCE + u64::from(mdt) * SEQUENCES;
         Ok(Fid { seq, ..self.new_fid() })
+    }
+
+    /// Whether that MDT has room for a new file.
+    pub(super) fn has_room_on(&self, mdt: u32) -> Result<(), i32> {
+        if self.full.contains(&mdt) {
+            Err(libc::ENOSPC)
+        } else {
+            Ok(())
+        }
     }
 
     /// Of the coordinator that a FID belongs to.

@@ -9,10 +9,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Rows;
 use crate::cli::mds;
 use crate::config::Settings;
-use crate::lustre::{Agent, Coordinator, Library, LibraryError, Mount, other_tool};
+use crate::lustre::{Agent, Identify, Library, LibraryError, Mount, Probed, other_tool};
 
 /// A worker has two sockets and a file at a time, and some for the rest.
 const DESCRIPTORS_EACH: u64 = 8;
+/// For an MDT's answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What needs no Lustre.
 pub(super) fn check(settings: &Settings, rows: &mut Rows) {
@@ -67,7 +69,7 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
         }
     };
     rows.pass("liblustreapi", settings.library.display().to_string());
-    let mount = match Mount::open(library, &settings.mount) {
+    let mount = match Mount::open(library, &settings.mount, Identify::Find) {
         Ok(mount) => mount,
         Err(error) => {
             return rows.fail(
@@ -77,7 +79,8 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
             );
         }
     };
-    let name = crate::action::FileSystem::name(&mount);
+    // Before the first daemon it has no more than a name.
+    let name = crate::action::FileSystem::name(&mount).trim_end_matches(':');
     rows.pass("mount", format!("'{}' is {name}", settings.mount.display()));
     if !nix::unistd::geteuid().is_root() {
         rows.warn(
@@ -94,13 +97,8 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
             "stop it, or mount the file system a second time for one of the two",
         ),
     }
-    match Agent::probe(&mount) {
-        Ok(Coordinator::Running | Coordinator::Unasked) => rows.pass("coordinator", "runs on each MDT"),
-        Ok(Coordinator::Stopped { mdt }) => rows.fail(
-            "coordinator",
-            format!("it does not run on MDT{mdt:04x}"),
-            format!("on its MDS: lctl set_param -P mdt.*-MDT{mdt:04x}.hsm_control=enabled"),
-        ),
+    match Agent::probe(&mount, PATIENCE) {
+        Ok(probed) => coordinators(&probed, rows),
         Err(error) => rows.fail(
             "coordinator",
             format!("an MDT does not answer: {error}"),
@@ -108,6 +106,28 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
         ),
     }
     tunables(settings, mdts, rows);
+}
+
+/// Each MDT that is stopped or does not answer has its row.
+fn coordinators(probed: &Probed, rows: &mut Rows) {
+    if *probed == Probed::default() {
+        return rows.pass("coordinator", "runs on each MDT");
+    }
+    for mdt in &probed.stopped {
+        rows.fail(
+            "coordinator",
+            format!("it does not run on {mdt}"),
+            format!("on its MDS: lctl set_param -P mdt.*-{mdt}.hsm_control=enabled"),
+        );
+    }
+    for mdt in &probed.silent {
+        rows.fail(
+            "coordinator",
+            format!("{mdt} does not answer: a daemon can't register before it does"),
+            "look at its MDS and at the network (lfs check mds); where it is gone for long: lctl --device NAME \
+             deactivate, for its mdc device of this client",
+        );
+    }
 }
 
 /// Only where this node is an MDS.

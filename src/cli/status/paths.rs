@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::report::Report;
 use crate::action::FileSystem as _;
-use crate::lustre::{Library, Mount};
+use crate::lustre::{Identify, Library, Mount};
+use crate::thread::Supervisor;
 use crate::types::Fid;
 
 /// For all names of a report: a file system that hangs shows FIDs.
@@ -29,7 +30,7 @@ impl Paths {
         let (to_us, answers) = channel();
         let library = library.to_owned();
         // It may hang in a call until the process ends.
-        let thread = std::thread::Builder::new().name("paths".into()).spawn(move || {
+        let thread = Supervisor::default().errand("paths", move || {
             let mut mounts: HashMap<String, Option<Mount>> = HashMap::new();
             for (mount, fid) in asked {
                 let opened = mounts.entry(mount.clone()).or_insert_with(|| open(&library, &mount));
@@ -97,5 +98,5 @@ fn open(library: &Path, mount: &str) -> Option<Mount> {
     if !path.join(".lustre/fid").is_dir() {
         return None;
     }
-    Mount::open(Library::open(library).ok()?, &path).ok()
+    Mount::open(Library::open(library).ok()?, &path, Identify::Find).ok()
 }

@@ -135,6 +135,7 @@ pub(super) fn example() -> Report {
             seconds: 61.0,
             bytes: 5 << 30,
         }],
+        silent_mdts: vec!["MDT0001".into()],
         ..Mover::default()
     };
     Report {

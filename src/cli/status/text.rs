@@ -45,6 +45,14 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         for (name, error) in report.silent() {
             writeln!(out, "{name} does not answer: {error}")?;
         }
+        for (name, mover) in report.answered() {
+            for mdt in &mover.silent_mdts {
+                writeln!(
+                    out,
+                    "{name}: {mdt} does not answer; what is to be done for its files waits"
+                )?;
+            }
+        }
         for sum in report.sum().sums {
             writeln!(
                 out,
@@ -132,6 +140,7 @@ mod tests {
         has("mover2:9818");
         has("all that answer         1400      16     4010        8");
         has("mover3:9818 does not answer: connection refused");
+        has("mover1:9818: MDT0001 does not answer");
         has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
         has("mover1:9818: restore for 61 s, 5.0 GiB so far: lab/run7/big.h5");
     }

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::{Fatal, Known, Maker, Trouble, location_at};
+use super::{Known, Maker, Trouble, location_at};
 use crate::lustre::HsmStates;
 use crate::namespace::path::TreePath;
 use crate::namespace::tree::Dir;
@@ -146,7 +146,8 @@ impl Maker<'_> {
     /// archived anew since, and its record is the newer one.
     pub(super) fn is_current(&self, known: &Known, seen: &Seen) -> Result<bool, Trouble> {
         let shared = self.shared;
-        let found = find(&self.lane, &shared.control, shared.archive_id, &known.key).map_err(Fatal::Store)?;
+        let found = find(&self.lane, &shared.control, shared.archive_id, &known.key);
+        let found = found.map_err(|error| self.store_error(error))?;
         let Some(found) = found else {
             return Err(Trouble::Conflict("its object is gone since it was listed".into()));
         };

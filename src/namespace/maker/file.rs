@@ -249,7 +249,13 @@ impl Maker<'_> {
             location.layout = None;
             set = Mount::set_map_at(&at, &location.to_bytes());
         }
-        set.map_err(|error| self.hsm_error(path, &error))
+        match set {
+            // A file system that is full takes no new file either, and says so of the next one.
+            Err(error) if is_too_much(&error) => Err(Trouble::Failed(format!(
+                "its attributes leave no room for the record of its copy: {error}"
+            ))),
+            set => set.map_err(|error| self.hsm_error(path, &error)),
+        }
     }
 
     /// Hard links, as the object tells them; what can't be linked is said.

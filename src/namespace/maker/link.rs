@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::{Fatal, Known, Made, Maker, Trouble, spare_name};
+use super::{Known, Made, Maker, Trouble, spare_name};
 use crate::namespace::path::stays_inside;
 use crate::store::StoreError;
 use crate::transfer::{TransferError, read_small};
@@ -19,12 +19,11 @@ impl Maker<'_> {
         if known.entry.size == 0 || known.entry.size > LONGEST {
             return Err(Trouble::Refused("a symlink's target has 1 to 4095 bytes".into()));
         }
-        let target = match read_small(&self.lane, &shared.control, &self.location(known)) {
+        let location = self.location(known);
+        let target = match read_small(&self.lane, &shared.control, &location) {
             Ok(target) => target,
-            Err(TransferError::Store(error @ (StoreError::NotFound { .. } | StoreError::Precondition { .. }))) => {
-                return Err(Trouble::Failed(error.to_string()));
-            }
-            Err(error) => return Err(Fatal::Store(error).into()),
+            Err(TransferError::Store(StoreError::Frozen { .. })) => return Err(self.frozen(&location)),
+            Err(error) => return Err(self.store_error(error)),
         };
         if target.contains(&0) {
             return Err(Trouble::Refused("the symlink's target has a NUL".into()));

@@ -7,20 +7,22 @@ mod existing;
 mod file;
 mod link;
 mod parent;
+mod trouble;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(super) use self::trouble::of_one;
 use super::finish::Finishing;
 use super::path::TreePath;
 use super::report::{Counts, Outcome, Report};
 use super::tree::{Attributes, Tree};
 use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths, Seen};
-use crate::action::HsmError;
 use crate::lustre::{Mount, layout::is_portable_composite};
 use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told, sidecar_of};
 use crate::transfer::{Control, Lane, TransferError, get_bytes, head};
@@ -94,6 +96,8 @@ pub struct Shared {
     pub crowds: Mutex<Crowds>,
     /// When the first run of this import began, in seconds since 1970.
     pub began: i64,
+    /// Objects for which the store was given up while it answered otherwise.
+    pub given_up: AtomicU32,
 }
 
 /// Why the whole import ends.
@@ -159,6 +163,12 @@ impl<'a> Maker<'a> {
     #[must_use]
     pub const fn new(shared: &'a Shared, lane: Lane) -> Self {
         Self { shared, lane }
+    }
+
+    /// The lane, for whoever is next.
+    #[must_use]
+    pub fn into_lane(self) -> Lane {
+        self.lane
     }
 
     /// Makes what one object says.
@@ -252,7 +262,7 @@ impl<'a> Maker<'a> {
         if shared.metadata == MetadataFrom::Head || untold {
             match head(&self.lane, &shared.control, shared.archive_id, &key, None) {
                 Ok(mut found) => {
-                    let missing = self.add_sidecar(&mut found)?;
+                    let missing = self.add_sidecar(&key, &mut found)?;
                     told = Told::of(&found.metadata);
                     // An ACL comes with the extended attributes, and no copy has them in two places.
                     told.partial |= missing.is_some() && told.xattrs.is_empty();
@@ -265,13 +275,7 @@ impl<'a> Maker<'a> {
                     entry.modified = entry.modified.or(found.modified);
                     info = Some(found);
                 }
-                Err(TransferError::Store(StoreError::NotFound { .. })) => {
-                    return Err(Trouble::Failed("the object is gone".into()));
-                }
-                Err(TransferError::Store(error @ StoreError::Refused { .. })) => {
-                    return Err(Trouble::Failed(error.to_string()));
-                }
-                Err(error) => return Err(Fatal::Store(error).into()),
+                Err(error) => return Err(self.store_error(error)),
             }
         }
         // Before anything is made of it.
@@ -286,7 +290,7 @@ impl<'a> Maker<'a> {
     }
 
     /// Adds what the object's own metadata had no room for; tells what of it can't be had.
-    fn add_sidecar(&self, found: &mut ObjectInfo) -> Result<Option<String>, Trouble> {
+    fn add_sidecar(&self, key: &ObjectKey, found: &mut ObjectInfo) -> Result<Option<String>, Trouble> {
         let shared = self.shared;
         let Some(sidecar) = sidecar_of(&found.metadata) else {
             return Ok(None);
@@ -304,16 +308,26 @@ impl<'a> Maker<'a> {
             Err(TransferError::Store(StoreError::NotFound { .. })) => {
                 Ok(Some(format!("'{sidecar}', which has more of it, is gone")))
             }
-            // This one's trouble: its file can be made all the same.
-            Err(
-                error @ (TransferError::Checksum { .. }
-                | TransferError::Store(
-                    StoreError::Frozen { .. } | StoreError::Denied { .. } | StoreError::Refused { .. },
-                )),
-            ) => Ok(Some(format!(
-                "'{sidecar}', which has more of it, can't be read: {error}"
-            ))),
-            Err(error) => Err(Fatal::Store(error).into()),
+            // Not made without what may come yet: a file that is there is not completed by the next import.
+            Err(TransferError::Store(StoreError::Frozen { .. })) => {
+                let location = Location {
+                    key: sidecar,
+                    version: None,
+                    sidecar: None,
+                    ..found.at(shared.archive_id, key)
+                };
+                Err(self.frozen(&location))
+            }
+            // Its file can be made all the same: more will never come.
+            Err(error @ (TransferError::Checksum { .. } | TransferError::Store(StoreError::Corrupt { .. }))) => Ok(
+                Some(format!("'{sidecar}', which has more of it, can't be read: {error}")),
+            ),
+            Err(error) => Err(match self.store_error(error) {
+                Trouble::Failed(reason) => {
+                    Trouble::Failed(format!("'{sidecar}', which has more of it, can't be read: {reason}"))
+                }
+                other => other,
+            }),
         }
     }
 
@@ -373,37 +387,6 @@ impl<'a> Maker<'a> {
             gid: told.gid.unwrap_or(defaults.gid),
             atime: told.atime.unwrap_or(mtime),
             mtime,
-        }
-    }
-
-    /// An error of the system: one file's trouble, or everybody's.
-    fn error(&self, path: &TreePath, what: &str, error: io::Error) -> Trouble {
-        match error.raw_os_error() {
-            Some(
-                libc::ENOSPC
-                | libc::EDQUOT
-                | libc::EROFS
-                | libc::ENOTCONN
-                | libc::ESHUTDOWN
-                | libc::EMFILE
-                | libc::ENFILE
-                | libc::EPERM,
-            ) => Trouble::Fatal(Fatal::Tree {
-                path: path.as_path().display().to_string(),
-                source: error,
-            }),
-            _ => Trouble::Failed(format!("can't {what} it: {error}")),
-        }
-    }
-
-    fn hsm_error(&self, path: &TreePath, error: &HsmError) -> Trouble {
-        let io = io::Error::from_raw_os_error(error.errno);
-        match error.errno {
-            libc::EFBIG => Trouble::Refused("the file would be larger than this file system takes".into()),
-            _ => match self.error(path, "import", io) {
-                Trouble::Failed(_) => Trouble::Failed(error.to_string()),
-                fatal => fatal,
-            },
         }
     }
 

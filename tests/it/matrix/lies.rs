@@ -8,7 +8,7 @@ use crate::recovery::{dies_completing, ends_well};
 use crate::rig::{BUCKET, Rig, noise};
 
 #[test]
-fn wrong_bytes_are_never_a_restored_file_and_are_sent_again() {
+fn wrong_bytes_are_never_a_restored_file_and_are_read_or_sent_again() {
     Row {
         sizes: BOTH,
         act: |rig, case| {
@@ -16,6 +16,20 @@ fn wrong_bytes_are_never_a_restored_file_and_are_sent_again() {
             for op in ["PutObject", "UploadPart"] {
                 rig.store.faults().fail(op, 400, "BadDigest", 2);
             }
+            case.request(rig);
+        },
+        told: |_| DONE,
+        ..PLAIN
+    }
+    .holds();
+}
+
+#[test]
+fn bytes_that_come_wrong_time_and_again_are_eio_and_the_file_stays_released() {
+    Row {
+        sizes: BOTH,
+        act: |rig, case| {
+            rig.store.faults().corrupt_body(FOR_EVER);
             case.request(rig);
         },
         told: |case| match case.verb {
@@ -88,7 +102,7 @@ fn a_checksum_that_lies_once_has_the_bytes_sent_again() {
 }
 
 #[test]
-fn a_checksum_that_goes_on_lying_is_eio_and_its_object_is_taken_away() {
+fn a_checksum_that_goes_on_lying_is_eio_and_its_object_is_nobodys_copy() {
     Row {
         sizes: BOTH,
         act: |rig, case| {
@@ -99,8 +113,9 @@ fn a_checksum_that_goes_on_lying_is_eio_and_its_object_is_taken_away() {
         },
         told: |case| archives_fail(case, libc::EIO),
         left: |case, done| match case.verb {
-            // It had taken the former one's place; the file is dirty, so its data is here.
-            Verb::Rearchive if !case.is_large() => Left::Nothing,
+            // It took the place of the former one, which the file's record names: the next archive replaces it. The file
+            // is dirty, so its data is here.
+            Verb::Rearchive if !case.is_large() => Left::New,
             _ => case.usually_left(done),
         },
         ..PLAIN
@@ -109,7 +124,7 @@ fn a_checksum_that_goes_on_lying_is_eio_and_its_object_is_taken_away() {
 }
 
 #[test]
-fn a_checksum_of_the_whole_that_lies_is_eio_and_its_object_is_taken_away() {
+fn a_checksum_of_the_whole_that_lies_is_eio_and_its_object_is_nobodys_copy() {
     Row {
         sizes: &[LARGE],
         act: |rig, case| {
@@ -118,7 +133,7 @@ fn a_checksum_of_the_whole_that_lies_is_eio_and_its_object_is_taken_away() {
         },
         told: |case| archives_fail(case, libc::EIO),
         left: |case, done| match case.verb {
-            Verb::Rearchive => Left::Nothing,
+            Verb::Rearchive => Left::New,
             _ => case.usually_left(done),
         },
         ..PLAIN

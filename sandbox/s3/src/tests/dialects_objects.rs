@@ -282,6 +282,32 @@ async fn parts_are_told_by_number_and_by_attributes() {
 }
 
 #[tokio::test]
+async fn the_back_door_puts_what_an_upload_would_have_made() {
+    let client = start(|_| {}).await;
+    let parts = [vec![1; 5 * MIB], b"0123456789".to_vec()];
+    let asked = [
+        ("x-amz-checksum-algorithm", "CRC64NVME"),
+        ("x-amz-checksum-type", "FULL_OBJECT"),
+    ];
+    let mut upload = Upload::create(&client, &asked).await;
+    for (number, part) in (1..).zip(&parts) {
+        upload.part(number, part).await;
+    }
+    upload.complete(&[]).await.assert_ok();
+    let mode = [("x-amz-checksum-mode", "ENABLED")];
+    let target = "/lhsm-sandbox/large";
+    let head = async || client.send("HEAD", target, &mode, Body::Plain(b"")).await;
+    let shown = |reply: &Reply| ["etag", SUM, "content-length"].map(|name| reply.header(name).to_owned());
+    let uploaded = shown(&head().await);
+    let parts = [&parts[0][..], &parts[1][..]];
+    client.server.put_parts("lhsm-sandbox", "large", &parts, None);
+    assert_eq!(shown(&head().await), uploaded);
+    client.server.put_parts("lhsm-sandbox", "large", &parts, Some("SHA256"));
+    assert!(head().await.header("x-amz-checksum-sha256").ends_with("-2"));
+    assert!(client.get(target).await.body == parts.concat());
+}
+
+#[tokio::test]
 async fn metadata_need_not_be_utf_8() {
     let client = with_object(b"body").await;
     client
