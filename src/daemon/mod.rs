@@ -198,7 +198,7 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    stages.inherit(&agent, &ids(&targets))?;
+    let heir = stages.inherit(&agent, &ids(&targets))?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     // Set once, here.
     let _first = link.set(Link {
@@ -225,6 +225,7 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
         read: calls.reload,
         targets,
         nudge: registration.nudge(),
+        heir,
         missing,
     };
     drop(tokio::spawn(reloader.look_again()));
