@@ -153,6 +153,15 @@ impl HsmError {
     }
 }
 
+/// Why the end of a restore did not count.
+#[derive(Debug)]
+pub enum Objection {
+    /// The coordinator said so: the action is over, or comes again.
+    Said(HsmError),
+    /// The answer got lost with all that was begun. The action can begin anew.
+    Unheard(Box<dyn Debt>, HsmError),
+}
+
 /// An action that the coordinator waits for. It must be ended, exactly once, by [`Debt::finish`];
 /// one that is dropped is answered EIO and logged as a defect.
 pub trait Debt: Send + fmt::Debug {
@@ -175,6 +184,15 @@ pub trait Debt: Send + fmt::Debug {
     /// The coordinator's objection: EBUSY (the file changed while it was archived), ENOENT (it gave the
     /// action up), ECANCELED. What was copied is then not the file's copy.
     fn finish(self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError>;
+
+    /// Ends a restore whose bytes are all in place; blocks, and asks for the same as [`Debt::finish`].
+    ///
+    /// # Errors
+    /// The coordinator's objection, or that nobody heard the answer: then the action is owed still, for somebody may wait
+    /// for the file.
+    fn complete(self: Box<Self>, copied: u64) -> Result<(), Objection> {
+        self.finish(Verdict::Done, copied).map_err(Objection::Said)
+    }
 
     /// Lets go of what was begun: the next [`Debt::begin`] begins anew. For an action that the coordinator sent again.
     fn renew(&mut self);
@@ -217,6 +235,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The failed call.
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError>;
 
+    /// The same for a file that is open, and leaves its ctime as it was: who looks for changed files by it must not take
+    /// one for changed that was copied.
+    ///
+    /// # Errors
+    /// The failed call.
+    fn set_map_quietly(&self, fid: Fid, file: &File, record: &[u8]) -> Result<(), HsmError>;
+
     /// Removes that record; absent is fine.
     ///
     /// # Errors
@@ -241,6 +266,21 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// ENOENT when the file is gone.
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError>;
+
+    /// Looks at a file whose archive was begun: whether its data is only in its archive. Where a remove ran since the
+    /// coordinator sent the archive the file no longer counts as one with a copy, and no later write would make it dirty:
+    /// that is put right, in archive `id`, before the first byte is read.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError>;
+
+    /// Asks the coordinator once more for the archive of a file in archive `id`. `false`: it was not asked, for the file
+    /// needs none, or the coordinator ended that archive itself and knows of none that it owes.
+    ///
+    /// # Errors
+    /// EAGAIN: it is off. ENOENT when the file is gone.
+    fn ask_again(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError>;
 
     /// What an archive says of a file beside its owner and times: extended attributes, layout, further names.
     ///

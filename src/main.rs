@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use lhsmtool_s3::cli::{Cli, Command, ExitWith, told};
+use lhsmtool_s3::cli::{Cli, Command, ExitWith, told, watch_over};
 use lhsmtool_s3::daemon::{Background, Calls, How, PidFile, into_background};
 use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::{config, daemon, telemetry};
@@ -66,6 +66,12 @@ fn as_command(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             telemetry::init("error", config::LogFormat::Text);
             return told(args.run(&cli.config));
         }
+        // It has a mount point, as the daemon has.
+        if let Command::ForgetAgent(args) = command {
+            let settings = config::load(&cli.config, args.mount.as_deref())?;
+            telemetry::init("warn", settings.log_format);
+            return args.run(&settings);
+        }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
         telemetry::init("warn", settings.log_format);
@@ -104,6 +110,12 @@ fn as_daemon(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     for flag in cli.reference.without_meaning() {
         tracing::warn!(flag, "has no meaning here");
     }
+    // Nobody else is told when this one dies. Held as long as it serves.
+    let _guardian = starter.is_some().then(|| {
+        watch_over(&cli.config, &settings.mount).inspect_err(|error| {
+            tracing::warn!(%error, "nobody watches over this daemon: if it is killed, start it again soon");
+        })
+    });
     let how = How {
         abort_on_error: cli.reference.abort_on_error,
         dry_run: cli.reference.dry_run,

@@ -17,7 +17,7 @@ use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::transfer::Stop;
 use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
-use lhsmtool_s3::worker::{Crew, Settler, Site, Tally, Witnesses};
+use lhsmtool_s3::worker::{Crew, Forgotten, OnForgotten, Settler, Site, Tally, Witnesses};
 
 use crate::sink;
 
@@ -72,6 +72,9 @@ impl FileSystem for Directory {
         self.maps.lock().unwrap().insert(fid, record.to_vec());
         Ok(())
     }
+    fn set_map_quietly(&self, fid: Fid, _: &File, record: &[u8]) -> Result<(), HsmError> {
+        self.set_map(fid, record)
+    }
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         self.maps.lock().unwrap().remove(&fid);
         Ok(())
@@ -83,6 +86,12 @@ impl FileSystem for Directory {
         Ok(false)
     }
     fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
+        Ok(false)
+    }
+    fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
+        Ok(false)
+    }
+    fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
         Ok(false)
     }
     fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
@@ -213,6 +222,7 @@ pub(crate) fn run(task: &Task) {
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
         witnesses: Witnesses::default(),
+        forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
     };
     let crew = Crew::start(
         &supervisor,

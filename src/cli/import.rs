@@ -10,12 +10,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::bucket::Bucket;
 use super::{Site, SitePlan};
+use crate::action::HsmError;
 use crate::config::Settings;
-use crate::lustre::Identify;
+use crate::lustre::{Identify, Importing};
 use crate::namespace::{
     self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
-    Report, Shared, Tree,
+    Report, Shared, Tree, TreePath,
 };
+use crate::store::{ListFrom, ObjectKey, Query};
+use crate::transfer::{head, list};
 use crate::types::Timestamp;
 
 /// What to import, where to, and how.
@@ -24,7 +27,7 @@ pub struct ImportArgs {
     /// s3://BUCKET/PREFIX: what lies below PREFIX/ is imported
     #[arg(value_name = "S3-URL")]
     from: Bucket,
-    /// A directory of a mounted Lustre
+    /// A directory of a mounted Lustre, made if it is not there; or the name of a file, for one object
     #[arg(value_name = "DIR")]
     to: PathBuf,
     /// The archive id that the files get (default: those of the archive section with that bucket)
@@ -274,17 +277,20 @@ impl Plan<'_> {
             &SitePlan {
                 bucket: self.from,
                 archive_id: self.archive_id,
-                directory: self.to,
+                directory: nearest(self.to),
                 identify: if self.dry_run { Identify::Find } else { Identify::Make },
             },
         )?;
+        let place = self.place(&site, settings)?;
+        let directory = place.directory.as_path();
         let checkpoint = self.checkpoint(settings)?;
-        let tree = Tree::open(self.to).map_err(|error| format!("can't open '{}': {error}", self.to.display()))?;
+        let tree = Tree::open(directory).map_err(|error| format!("can't open '{}': {error}", directory.display()))?;
         let finishing = checkpoint.as_ref().map(|path| path.with_extension("directories"));
         let threads = self.run.threads.map_or(settings.threads, usize::from);
         let listers = site.lanes(settings, usize::from(self.run.listers))?;
         let makers = site.lanes(settings, threads)?;
         let input = match (self.inventory, self.keys_from) {
+            _ if place.one.is_some() => Input::One(self.from.prefix.trim_end_matches('/').to_owned()),
             (Some(manifest), _) => site.inventory(settings, manifest, self.from)?,
             (None, Some(keys)) => Input::Keys(keys.to_owned()),
             (None, None) => Input::List,
@@ -299,9 +305,10 @@ impl Plan<'_> {
         };
         let resumed = former.is_some();
         let shared = Shared {
-            target: site.below_mount(self.to)?,
+            target: site.below_mount(directory)?,
             archive_id: site.archive_id,
-            prefix: self.from.prefix.clone(),
+            prefix: place.prefix,
+            named: place.one,
             tree,
             filter: self.filter,
             defaults: self.defaults,
@@ -317,6 +324,7 @@ impl Plan<'_> {
             control: Arc::clone(&site.control),
             mount: site.mount,
             resumed,
+            seen: namespace::Seen::default(),
             cleared: Mutex::default(),
             crowds: Mutex::default(),
             began: former
@@ -324,7 +332,7 @@ impl Plan<'_> {
                 .map_or_else(|| Timestamp::now().seconds, |former| former.began),
             given_up: AtomicU32::default(),
         };
-        note_import(&shared)?;
+        let importing = begin(&shared)?;
         let mut progress = Progress::new(self.run.json, lines);
         let pruner = if self.delete {
             site.targets
@@ -346,7 +354,7 @@ impl Plan<'_> {
         let imported = namespace::run(&shared, import, &mut |counts| {
             progress.show(counts, shared.report.expected());
         });
-        note_import(&shared)?;
+        end(&shared, importing.as_ref())?;
         if let Err(error) = imported {
             progress.end();
             return Err(error.into());
@@ -397,6 +405,48 @@ impl Plan<'_> {
         }
     }
 
+    /// Makes the directory if there is none. An object of just that key becomes a file of that name instead, as `--import`
+    /// of the reference has it.
+    fn place(&self, site: &Site, settings: &Settings) -> Result<Place, Box<dyn std::error::Error>> {
+        let below = |directory: &Path| Place {
+            directory: directory.to_owned(),
+            prefix: self.from.prefix.clone(),
+            one: None,
+        };
+        if self.to.symlink_metadata().is_ok() {
+            return Ok(below(self.to));
+        }
+        let made = |directory: &Path| {
+            if self.dry_run && !directory.is_dir() {
+                return Err(format!(
+                    "'{}' is not there, and a dry run makes nothing",
+                    directory.display()
+                ));
+            }
+            std::fs::create_dir_all(directory).map_err(|error| format!("can't make '{}': {error}", directory.display()))
+        };
+        let whole_bucket = self.inventory.is_some() || self.keys_from.is_some() || self.paths == Paths::Recorded;
+        if !whole_bucket
+            && is_one_object(site, settings, self.from)?
+            && let (Some(parent), Some(name)) = (self.to.parent(), self.to.file_name())
+        {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            made(parent)?;
+            let key = self.from.prefix.trim_end_matches('/');
+            return Ok(Place {
+                directory: parent.to_owned(),
+                prefix: key.rfind('/').map_or("", |at| key.get(..=at).unwrap_or("")).to_owned(),
+                one: Some(TreePath::recorded(name.as_encoded_bytes())?),
+            });
+        }
+        made(self.to)?;
+        Ok(below(self.to))
+    }
+
     fn checkpoint(&self, settings: &Settings) -> Result<Option<PathBuf>, String> {
         if self.dry_run {
             return Ok(None);
@@ -414,6 +464,40 @@ impl Plan<'_> {
         let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, self.command.as_bytes());
         Ok(Some(directory.join(format!("import-{sum:016x}.checkpoint"))))
     }
+}
+
+/// What an import fills.
+struct Place {
+    directory: PathBuf,
+    /// Before each key.
+    prefix: String,
+    /// The name of the one object that is meant.
+    one: Option<TreePath>,
+}
+
+/// The last that is there of a path.
+fn nearest(path: &Path) -> &Path {
+    let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
+    there.unwrap_or(Path::new("."))
+}
+
+/// Whether there is an object of just that key, and nothing below it.
+fn is_one_object(site: &Site, settings: &Settings, of: &Bucket) -> Result<bool, Box<dyn std::error::Error>> {
+    let (Ok(key), Some(lane)) = (
+        ObjectKey::new(of.prefix.trim_end_matches('/')),
+        site.lanes(settings, 1)?.pop(),
+    ) else {
+        return Ok(false);
+    };
+    // One that can't be looked at may be anything: then it is a directory, as before.
+    if head(&lane, &site.control, site.archive_id, &key, None).is_err() {
+        return Ok(false);
+    }
+    let query = Query {
+        limit: 1,
+        ..Query::below(&of.prefix, &ListFrom::Start)
+    };
+    Ok(list(&lane, &site.control, site.archive_id, query)?.entries.is_empty())
 }
 
 const WITH_TOTAL: &str = "{bar:30} {pos}/{len} {msg} ETA {eta}";
@@ -487,14 +571,34 @@ impl Progress {
     }
 }
 
-/// Before the first file and after the last: whatever was listed was written before that, also by a clock that is ahead.
-fn note_import(shared: &Shared) -> Result<(), String> {
+fn unmarked(error: &HsmError) -> String {
+    format!("the root directory can't be marked: {error}; it takes root to import")
+}
+
+/// Before the first file: whatever is listed soon was written before that, also by a clock that is ahead.
+fn begin(shared: &Shared) -> Result<Option<Importing>, String> {
     const AHEAD: i64 = 3600;
     if shared.dry_run {
-        return Ok(());
+        return Ok(None);
     }
-    let noted = shared.mount.note_import(Timestamp::now().seconds + AHEAD);
-    noted.map_err(|error| format!("the root directory can't be marked: {error}; it takes root to import"))
+    let noted = shared.mount.import_begins(Timestamp::now().seconds + AHEAD);
+    noted.map(Some).map_err(|error| unmarked(&error))
+}
+
+/// After the last: from now on it is known what was listed. Not so of what a killed run listed, or what no time is told of.
+fn end(shared: &Shared, importing: Option<&Importing>) -> Result<(), String> {
+    let Some(importing) = importing else {
+        return Ok(());
+    };
+    let latest = if shared.resumed || shared.seen.is_untimed() {
+        Some(importing.until())
+    } else {
+        shared.seen.latest()
+    };
+    shared
+        .mount
+        .import_ended(importing, latest)
+        .map_err(|error| unmarked(&error))
 }
 
 fn report(counts: &Counts, disorder: Option<&str>, took: Duration, json: bool, dry_run: bool) {

@@ -15,6 +15,7 @@ mod bucket;
 mod check;
 mod export;
 mod follow;
+mod forget;
 mod generate;
 mod import;
 mod jobs;
@@ -31,6 +32,7 @@ pub use bucket::Bucket;
 pub use check::CheckArgs;
 pub use export::ExportArgs;
 pub use follow::FollowArgs;
+pub use forget::{ForgetArgs, watch_over};
 pub use generate::GenerateArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
@@ -77,6 +79,9 @@ pub enum Command {
     Check(CheckArgs),
     /// What the configuration comes to: the file, what is in FILE.d beside it, the environment, the defaults
     PrintConfig(PrintConfigArgs),
+    /// After the death of a daemon: have Lustre forget it, so that actions wait for the next one (the systemd unit does so)
+    #[command(hide = true)]
+    ForgetAgent(ForgetArgs),
     /// Man pages and completions, for packages
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -150,6 +155,7 @@ impl Command {
             Self::Jobs(command) => jobs::command(command, settings),
             Self::Status(args) => status::run(args, settings),
             Self::Check(args) => args.run(config),
+            Self::ForgetAgent(args) => args.run(settings),
             Self::Generate(args) => args.run(),
             Self::PrintConfig(args) => args.run(config),
             Self::Bench(args) => bench::run(args, settings),

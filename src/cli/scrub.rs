@@ -299,7 +299,7 @@ impl Output {
         }
         outln!(
             "{} files in {seconds:.1} s: {} good, {} never archived; {} objects, {} of others, {} too young to tell; \
-             {} missing, {} changed, {} unmapped, {} found again, {} expiring, {} noncurrent, {} orphans, {} uploads, \
+             {} missing, {} changed, {} unmapped, {} unwatched, {} found again, {} expiring, {} noncurrent, {} orphans, {} uploads, \
              {} unknown; {} mended",
             counts.files,
             counts.good,
@@ -310,6 +310,7 @@ impl Output {
             counts.missing,
             counts.changed,
             counts.unmapped,
+            counts.unwatched,
             counts.found,
             counts.expiring,
             counts.noncurrent,

@@ -149,7 +149,7 @@ pub(super) fn archive_of<'a>(
 /// The Lustre that a path is in.
 pub(super) fn open_mount(settings: &Settings, path: &Path, identify: Identify) -> Result<Mount, Failure> {
     let library = Library::open(&settings.library)?;
-    Ok(Mount::around(library, path, identify)?)
+    Ok(Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs))
 }
 
 pub(super) fn runtime() -> std::io::Result<Arc<tokio::runtime::Runtime>> {

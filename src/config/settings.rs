@@ -15,6 +15,7 @@ use crate::store::{
 use crate::telemetry::CompletionOptions;
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
+use crate::worker::OnForgotten;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -47,6 +48,12 @@ pub struct Settings {
     pub keepalive: Duration,
     /// Reports to the coordinator.
     pub heartbeat: HeartbeatOptions,
+    /// Extended attributes that no object gets, though they look like users'.
+    pub system_xattrs: Vec<String>,
+    /// Whether another copytool on the mount keeps this one from registering.
+    pub heeds_other_tools: bool,
+    /// What to do about archives that the coordinator forgot.
+    pub forgotten: OnForgotten,
     /// Worker threads, each with one request at a time.
     pub threads: usize,
     /// Of these, for restores only.
@@ -104,6 +111,18 @@ impl Settings {
             running: lustre.duration("progress", ms(100)..=DAY).unwrap_or(15 * SECOND),
             per_second: lustre.number("heartbeats_per_second", 1..=1_000_000).unwrap_or(2000),
         };
+        let system_xattrs = lustre
+            .strings("system_xattrs")
+            .unwrap_or_else(|| vec!["user.job".into()]);
+        let heeds_other_tools = lustre
+            .choice("other_tool", &[("refuse", true), ("ignore", false)])
+            .unwrap_or(true);
+        let forgotten = lustre
+            .choice(
+                "forgotten",
+                &[("ask-again", OnForgotten::AskAgain), ("log", OnForgotten::Log)],
+            )
+            .unwrap_or_default();
         lustre.finish();
 
         let workers = root.section("workers");
@@ -189,6 +208,9 @@ impl Settings {
             state_dir: state_dir.into(),
             keepalive,
             heartbeat,
+            system_xattrs,
+            heeds_other_tools,
+            forgotten,
             threads: usize::try_from(threads).ok()?,
             restore_threads: usize::try_from(restore_threads).ok()?,
             drain_timeout,

@@ -1,17 +1,17 @@
 //! Who takes over what a former daemon had in hand: a thread for each MDT, for one that is dead answers nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::action::Item;
+use crate::action::{Item, Kind, Verb};
 use crate::intake::{Arrival, Finder};
 use crate::lustre::Agent;
 use crate::mdt::Domain;
-use crate::queue::Queue;
-use crate::thread::Supervisor;
-use crate::types::Extent;
+use crate::queue::{Class, Queue};
+use crate::thread::{Supervisor, Thread};
+use crate::types::{ArchiveId, Extent};
 use crate::worker::Site;
 
 /// Until actions are sorted by MDT as well as can be.
@@ -19,24 +19,57 @@ const FIND: Duration = Duration::from_secs(2);
 /// Between two looks at whether they are.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What of the journal is of archives that can't be used yet.
+pub(super) type Left = Arc<Mutex<BTreeMap<ArchiveId, Vec<Item>>>>;
+
+/// Clones are the same one.
 #[derive(Clone)]
 pub(super) struct Heir {
     pub(super) supervisor: Supervisor,
-    pub(super) agent: Arc<Agent>,
+    /// It is not kept for what may never come.
+    pub(super) agent: Weak<Agent>,
     pub(super) arrivals: Sender<Vec<Arrival>>,
     pub(super) site: Site,
     pub(super) queue: Arc<Queue>,
+    pub(super) finder: Arc<Finder>,
+    pub(super) left: Left,
 }
 
 impl Heir {
+    /// Has what is of an archive taken over that can be used from now on. Call it before the coordinator is told of the
+    /// archive: what comes then is new. Does not wait.
+    pub(super) fn take_up(&self, id: ArchiveId) {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let Some(items) = left else {
+            return;
+        };
+        let actions = items.len();
+        // Whatever it does not come to stays in the journal: nobody needs to wait for it.
+        if let Err(error) = self.begin(items) {
+            tracing::error!(%error, actions, "left in the journal: no thread to take them over");
+        }
+    }
+
+    /// Has these taken over, on a thread of their own.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn begin(&self, mut items: Vec<Item>) -> std::io::Result<Thread> {
+        tracing::info!(actions = items.len(), "taking over from a former daemon");
+        // Somebody may wait for a restore.
+        items.sort_by_key(Class::of);
+        let heir = self.clone();
+        self.supervisor.errand("inherit", move || heir.sort(items))
+    }
+
     /// Has them taken over, MDT by MDT, each in the order in which they are given.
-    pub(super) fn sort(&self, items: Vec<Item>, finder: &Finder) {
+    fn sort(&self, items: Vec<Item>) {
         let until = Instant::now() + FIND;
         let mut unknown: Vec<_> = items.iter().map(|item| item.fid).collect();
         unknown.sort_unstable_by_key(|fid| fid.seq);
         unknown.dedup_by_key(|fid| fid.seq);
         loop {
-            unknown.retain(|fid| !finder.find(*fid));
+            unknown.retain(|fid| !self.finder.find(*fid));
             if unknown.is_empty() || Instant::now() > until {
                 break;
             }
@@ -57,6 +90,10 @@ impl Heir {
     }
 
     fn take_over(&self, items: Vec<Item>) {
+        // Without it all ends, and they stay in the journal.
+        let Some(agent) = self.agent.upgrade() else {
+            return;
+        };
         for item in items {
             let key = item.key();
             // What is not taken over yet stays in the journal, for the next daemon.
@@ -68,12 +105,15 @@ impl Heir {
                 Err(error) if error.is_not_found() => {
                     tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
                     self.site.journal.ended(key);
+                    if item.kind == Kind::Do(Verb::Archive) {
+                        self.site.forgotten.note(key, item.archive_id);
+                    }
                     continue;
                 }
                 Err(error) if error.errno == libc::ECANCELED => {
-                    vec![Arrival::Inherited(self.agent.owe(item)), Arrival::Cancel(key)]
+                    vec![Arrival::Inherited(agent.owe(item)), Arrival::Cancel(key)]
                 }
-                _ => vec![Arrival::Inherited(self.agent.owe(item))],
+                _ => vec![Arrival::Inherited(agent.owe(item))],
             };
             // A stop came while it was asked.
             if self.queue.is_parked() {

@@ -22,7 +22,9 @@ use self::reload::{Missing, Reloader};
 use self::stages::{Beside, Registration, Stages};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
-use crate::lustre::{Agent, AgentError, Identify, Library, LibraryError, Mount, MountError, MountLock};
+use crate::lustre::{
+    Agent, AgentError, Identify, Library, LibraryError, Mount, MountError, MountLock, Trace, other_tool,
+};
 use crate::store::{StartError, Targets};
 use crate::telemetry::{self, FifoUpdates, Link, MetricsServer, Pulse, Sources};
 use crate::thread::{Death, Held, Supervisor};
@@ -196,7 +198,7 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    stages.inherit(&agent, &ids(&targets))?;
+    let heir = stages.inherit(&agent, &ids(&targets))?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     // Set once, here.
     let _first = link.set(Link {
@@ -223,6 +225,7 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
         read: calls.reload,
         targets,
         nudge: registration.nudge(),
+        heir,
         missing,
     };
     drop(tokio::spawn(reloader.look_again()));
@@ -299,10 +302,11 @@ async fn open(
 ) -> Result<Option<Opened>, DaemonError> {
     let library = Library::open(&settings.library)?;
     let (path, is_named) = (settings.mount.clone(), settings.event_fifo.is_some());
+    let left_out = settings.system_xattrs.clone();
     let mut call = Call::start(supervisor, "mount", move || {
         let identify = if how.dry_run { Identify::Find } else { Identify::Make };
-        let mount = Mount::open(library, &path, identify)?;
-        let lock = (!how.dry_run).then(|| MountLock::take(&mount)).transpose();
+        let mount = Mount::open(library, &path, identify)?.leaving_out(&left_out);
+        let lock = (!how.dry_run).then(|| MountLock::take_soon(&mount)).transpose();
         let uuid = is_named.then(|| mount.client_uuid()).flatten();
         Ok::<_, MountError>((mount, lock, uuid.unwrap_or_default()))
     })?;
@@ -364,13 +368,26 @@ async fn register(
     targets: &Targets,
     cues: &mut Cues,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
+    if settings.heeds_other_tools {
+        let mount = Arc::clone(mount);
+        let mut call = Call::start(supervisor, "other-tool", move || other_tool(&mount))?;
+        let Some(looked) = cues.wait(WAITING, call.done()).await? else {
+            call.give_up(CALL_GRACE);
+            return Ok(None);
+        };
+        if let Some(other) = looked? {
+            return Err(no_agent(settings, AgentError::OtherTool(other)));
+        }
+    }
     let archives = ids(targets);
+    let trace = Trace::new(&settings.state_dir, mount.path());
     let mut pause = REGISTER_PAUSE;
     loop {
         let (mount, lock, archives) = (Arc::clone(mount), Arc::clone(lock), archives.clone());
+        let trace = trace.clone();
         let patience = settings.keepalive.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
         let mut call = Call::start(supervisor, "register", move || {
-            Agent::register(mount, lock, archives, patience)
+            Agent::register(mount, lock, archives, trace, patience)
         })?;
         let Some(called) = cues.wait(WAITING, call.done()).await? else {
             // One that comes to its end unregisters, as if nothing had been.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::heir::Heir;
 use super::{CHECK, Reload};
 use crate::config::Settings;
 use crate::lustre::Nudge;
@@ -83,13 +84,13 @@ impl Missing {
 }
 
 /// Looks again at those that could not be used, as long as the daemon runs.
-async fn look_again(missing: Missing, targets: Targets, nudge: Nudge) {
+async fn look_again(missing: Missing, targets: Targets, heir: Heir, nudge: Nudge) {
     let mut pause = LOOK_PAUSE;
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LOOK_LONGEST_PAUSE);
         for options in missing.all() {
-            add(options, missing.clone(), targets.clone(), nudge.clone()).await;
+            add(options, missing.clone(), targets.clone(), heir.clone(), nudge.clone()).await;
         }
     }
 }
@@ -100,13 +101,15 @@ pub(super) struct Reloader<'a> {
     pub(super) read: Reload<'a>,
     pub(super) targets: Targets,
     pub(super) nudge: Nudge,
+    pub(super) heir: Heir,
     pub(super) missing: Missing,
 }
 
 impl Reloader<'_> {
     /// What looks again at the archives that could not be used, as long as the daemon runs.
     pub(super) fn look_again(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        look_again(self.missing.clone(), self.targets.clone(), self.nudge.clone())
+        let (missing, targets) = (self.missing.clone(), self.targets.clone());
+        look_again(missing, targets, self.heir.clone(), self.nudge.clone())
     }
 
     /// Reads the configuration again. Nobody waits for what asks a store: it goes on behind.
@@ -136,8 +139,9 @@ impl Reloader<'_> {
         self.missing.only(&new.targets);
         for options in std::mem::take(&mut new.targets) {
             self.missing.insert(options.clone());
-            let (missing, targets, nudge) = (self.missing.clone(), self.targets.clone(), self.nudge.clone());
-            drop(tokio::spawn(add(options, missing, targets, nudge)));
+            let (missing, targets) = (self.missing.clone(), self.targets.clone());
+            let (heir, nudge) = (self.heir.clone(), self.nudge.clone());
+            drop(tokio::spawn(add(options, missing, targets, heir, nudge)));
         }
         let running = self.running;
         if new.log_level != running.log_level {
@@ -170,7 +174,7 @@ fn adjust(target: &Target, mut new: TargetOptions) -> bool {
 }
 
 /// An archive that was not there when the daemon started, or could not be used then.
-async fn add(options: TargetOptions, missing: Missing, targets: Targets, nudge: Nudge) {
+async fn add(options: TargetOptions, missing: Missing, targets: Targets, heir: Heir, nudge: Nudge) {
     let id = options.archive_id;
     let found = find(options.clone(), false).await;
     if !missing.is_wanted(&options) {
@@ -182,6 +186,7 @@ async fn add(options: TargetOptions, missing: Missing, targets: Targets, nudge: 
             missing.found(id);
             if targets.add(target) {
                 tracing::info!(archive = id.get(), "an archive is added");
+                heir.take_up(id);
                 nudge.add(id);
             }
         }

@@ -1,8 +1,9 @@
 //! The stages behind the registration, and what ties them to the coordinator.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::cues::{Call, Cues};
@@ -12,13 +13,13 @@ use crate::config::Settings;
 use crate::intake::{Arrival, Finder, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, Nudge, ReaderStats, Registrar};
-use crate::queue::{Class, Queue};
+use crate::queue::Queue;
 use crate::store::Targets;
 use crate::telemetry::{FifoUpdates, MetricsServer};
 use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, HsmErrno};
-use crate::worker::{Crew, Settler, Site, Sweeper, Tally, Witnesses};
+use crate::worker::{Crew, Forgotten, Settler, Site, Sweeper, Tally, Witnesses};
 
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -40,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(10);
 const NAMED: usize = 5;
 /// For each MDT.
 const SETTLERS: usize = 4;
+/// Before an archive that was forgotten is asked for again.
+const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
+const FORGOTTEN_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Everything behind the intake; it can run without a registration.
 pub(super) struct Stages {
@@ -91,7 +95,7 @@ impl Registration {
             &stages.supervisor,
             Arc::clone(&stages.queue),
             Arc::clone(&stages.settler),
-            Arc::clone(&stages.site.fs),
+            (Arc::clone(&stages.site.fs), Arc::clone(&stages.site.forgotten)),
             settings.heartbeat,
             move |_lost| nudge.nudge(),
         )?;
@@ -121,11 +125,16 @@ impl Stages {
             fs.name(),
             &settings.mount,
         ));
+        let pause = settings
+            .heartbeat
+            .running
+            .clamp(FORGOTTEN_PAUSE, FORGOTTEN_LONGEST_PAUSE);
         let site = Site {
             fs,
             journal,
             tally,
             witnesses,
+            forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
         };
         let crew = Crew::start(
             supervisor,
@@ -164,31 +173,33 @@ impl Stages {
 
     /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
-    /// `served`: what is of another archive stays in the journal, for a daemon that can use it.
-    pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<()> {
-        let mut items = self.site.journal.unfinished();
-        let all = items.len();
-        items.retain(|item| item.archive_id.is_none_or(|id| served.contains(&id)));
-        if items.len() < all {
-            let actions = all - items.len();
+    /// `served`: what is of another archive stays in the journal, until that can be used or for a daemon that can use it;
+    /// the heir takes it over then.
+    pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<Heir> {
+        let (mut items, mut left) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+        for item in self.site.journal.unfinished() {
+            match item.archive_id.filter(|id| !served.contains(id)) {
+                None => items.push(item),
+                Some(id) => left.entry(id).or_default().push(item),
+            }
+        }
+        if !left.is_empty() {
+            let actions = left.values().map(Vec::len).sum::<usize>();
             tracing::warn!(actions, "left in the journal: their archive can't be used now");
         }
-        if items.is_empty() {
-            return Ok(());
-        }
-        tracing::info!(actions = items.len(), "taking over from a former daemon");
-        // Somebody may wait for a restore.
-        items.sort_by_key(Class::of);
         let heir = Heir {
             supervisor: self.supervisor.clone(),
-            agent: Arc::clone(agent),
+            agent: Arc::downgrade(agent),
             arrivals: self.arrivals.clone(),
             site: self.site.clone(),
             queue: Arc::clone(&self.queue),
+            finder: Arc::clone(&self.finder),
+            left: Arc::new(Mutex::new(left)),
         };
-        let finder = Arc::clone(&self.finder);
-        self.inheriting = Some(self.supervisor.errand("inherit", move || heir.sort(items, &finder))?);
-        Ok(())
+        if !items.is_empty() {
+            self.inheriting = Some(heir.begin(items)?);
+        }
+        Ok(heir)
     }
 
     /// For `kill -USR1`.

@@ -12,7 +12,6 @@ use super::pending::Name;
 use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
-use crate::lustre::Mount;
 use crate::namespace::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
@@ -183,7 +182,7 @@ impl Looker<'_> {
         let mut extras = Extras::default();
         if stat.is_dir() {
             let directory = File::open(path)?;
-            extras.xattrs = Mount::xattrs_of(&directory)?;
+            extras.xattrs = follow.mount.xattrs_of(&directory)?;
         }
         let (key, tells_path) = match node_key_at(&target.prefix, follow.mount, below, stat.is_dir()) {
             Ok(key) => key,

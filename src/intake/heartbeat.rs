@@ -17,7 +17,7 @@ use crate::queue::{Cancelled, Queue};
 use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::Extent;
-use crate::worker::Settler;
+use crate::worker::{Forgotten, Settler};
 
 /// How often, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +50,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts it. `pulse` is told of every sign that the coordinator forgot us.
+    /// Starts it. `forgotten` is told of archives that the coordinator forgot, `pulse` of every sign that it forgot us.
     ///
     /// # Errors
     /// The thread could not be made.
@@ -58,7 +58,7 @@ impl Heartbeat {
         supervisor: &Supervisor,
         queue: Arc<Queue>,
         settler: Arc<Settler>,
-        fs: Arc<dyn FileSystem>,
+        (fs, forgotten): (Arc<dyn FileSystem>, Arc<Forgotten>),
         options: HeartbeatOptions,
         pulse: impl Fn(Pulse) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
@@ -69,6 +69,7 @@ impl Heartbeat {
                 queue,
                 settler,
                 fs,
+                forgotten,
                 options,
                 pulse: Arc::new(pulse),
                 sent: Arc::clone(&sent),
@@ -177,6 +178,7 @@ struct Beat {
     queue: Arc<Queue>,
     settler: Arc<Settler>,
     fs: Arc<dyn FileSystem>,
+    forgotten: Arc<Forgotten>,
     options: HeartbeatOptions,
     pulse: Arc<dyn Fn(Pulse) + Send + Sync>,
     sent: Arc<AtomicU64>,
@@ -192,6 +194,7 @@ impl Beat {
             queue: Arc::clone(&self.queue),
             settler: Arc::clone(&self.settler),
             fs: Arc::clone(&self.fs),
+            forgotten: Arc::clone(&self.forgotten),
             options: self.options,
             pulse: Arc::clone(&self.pulse),
             sent: Arc::clone(&self.sent),
@@ -272,8 +275,11 @@ impl Beat {
                     Some(Verb::Restore) => {
                         tracing::debug!(%fid, %cookie, "the coordinator forgot a restore; keeping it");
                     }
-                    Some(Verb::Archive | Verb::Remove) => {
+                    Some(verb @ (Verb::Archive | Verb::Remove)) => {
                         tracing::warn!(%fid, %cookie, "the coordinator forgot the action; dropping it");
+                        if verb == Verb::Archive {
+                            self.forgotten.note(key, self.queue.archive_of(key));
+                        }
                         self.end(key, Stop::Forgotten);
                     }
                     None => {}

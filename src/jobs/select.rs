@@ -26,7 +26,7 @@ pub struct Select {
     /// Last changed since.
     pub modified_since: Option<i64>,
     /// Last read, changed, made or brought back before: a restore puts the times of before back, and notes itself by
-    /// the ctime, which nobody can set. So does who copies files with their old times.
+    /// the ctime, which users can't set and an archive puts back. So does who copies files with their old times.
     pub accessed_before: Option<i64>,
     /// Owner.
     pub uid: Option<u32>,

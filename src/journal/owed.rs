@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::Journal;
-use crate::action::{ActionKey, Debt, HsmError, Item, Verdict};
+use crate::action::{ActionKey, Debt, HsmError, Item, Objection, Verdict};
 
 /// The debt, and its entry.
 #[derive(Debug)]
@@ -45,9 +45,28 @@ impl Debt for Recorded {
         }
     }
 
+    /// The answer of an earlier run may have taken the entry away.
     fn renew(&mut self) {
         if let Some(debt) = &mut self.debt {
             debt.renew();
+            self.journal.admitted(&self.item);
+            self.journal.known(self.item.key());
+        }
+    }
+
+    fn complete(mut self: Box<Self>, copied: u64) -> Result<(), Objection> {
+        let Some(debt) = self.debt.take() else {
+            return Ok(());
+        };
+        match debt.complete(copied) {
+            Err(Objection::Unheard(debt, error)) => {
+                self.debt = Some(debt);
+                Err(Objection::Unheard(self, error))
+            }
+            result => {
+                self.journal.ended(self.key());
+                result
+            }
         }
     }
 
@@ -81,6 +100,85 @@ impl Drop for Recorded {
         if let Some(debt) = self.debt.take() {
             drop(debt);
             self.journal.ended(self.key());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::action::{Kind, Verb};
+    use crate::thread::Supervisor;
+    use crate::types::{ArchiveId, Cookie, Extent, Fid};
+
+    #[derive(Debug)]
+    struct Owed(Item);
+
+    impl Debt for Owed {
+        fn item(&self) -> &Item {
+            &self.0
+        }
+        fn begin(&mut self, _: Option<&[u8]>) -> Result<Option<File>, HsmError> {
+            Ok(None)
+        }
+        fn finish(self: Box<Self>, _: Verdict, _: u64) -> Result<(), HsmError> {
+            Ok(())
+        }
+        fn renew(&mut self) {}
+        fn disown(self: Box<Self>) {}
+    }
+
+    fn written(journal: &Journal) -> usize {
+        let start = Instant::now();
+        while journal.unwritten() > 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "it was not written");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        journal.unfinished().len()
+    }
+
+    #[test]
+    fn an_action_sent_again_while_it_was_answered_is_there_for_a_successor() {
+        let fid = Fid {
+            seq: 0x2_0000_0401,
+            oid: 7,
+            ver: 0,
+        };
+        let item = Item {
+            kind: Kind::Do(Verb::Restore),
+            fid,
+            dfid: fid,
+            cookie: Cookie(7),
+            archive_id: ArchiveId::new(1),
+            extent: Extent::WHOLE,
+            gid: 0,
+            blocking: true,
+            data: Box::default(),
+        };
+        let supervisor = Supervisor::default();
+        for was_written in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = Arc::new(Journal::open(
+                &supervisor,
+                dir.path(),
+                "lustre",
+                Path::new("/mnt/lustre"),
+            ));
+            let owe = || Box::new(Recorded::new(Box::new(Owed(item.clone())), Arc::clone(&journal)));
+            let first = owe();
+            if was_written {
+                assert_eq!(written(&journal), 1);
+            }
+            let mut second = owe();
+            first.finish(Verdict::Done, 0).unwrap();
+            // As the queue takes it in again.
+            second.renew();
+            assert_eq!(written(&journal), 1, "written before: {was_written}");
+            second.finish(Verdict::Done, 0).unwrap();
+            assert_eq!(written(&journal), 0, "written before: {was_written}");
         }
     }
 }

@@ -19,7 +19,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use super::bindings::hsm_copytool_private;
 use super::debt::Action;
 use super::mount::Place;
-use super::{Mount, ioctl};
+use super::{Mount, OtherTool, Trace, ioctl};
 use crate::action::{Debt, HsmError, Item};
 use crate::call::Call;
 use crate::mdt::Mdt;
@@ -27,6 +27,9 @@ use crate::types::ArchiveId;
 
 /// Slack for some 170 of the largest messages, on top of a reader that never stops.
 const PIPE_BYTES: i32 = 1 << 20;
+/// Until a lock that is held is another daemon's.
+const FOR_A_MOMENT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Above every pid (at most 2^22): a pipe of ours must not share its kernel uid with another process.
 const UID_SPACE: u32 = 1 << 30;
 
@@ -65,6 +68,13 @@ pub enum AgentError {
              one daemon all archive ids, or mount the file system a second time for a second daemon"
     )]
     Occupied,
+    /// Another program serves it.
+    #[error(
+        "{0} serves this mount point as a copytool. Lustre knows one agent per mount: registering would take its messages \
+             away without a sign, and its readers would wait for ever. Stop it, or mount the file system a second time \
+             for this daemon. If it is none, set `other_tool = \"ignore\"` in section [lustre]"
+    )]
+    OtherTool(OtherTool),
     /// The lock itself failed.
     #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
     Lock(std::io::Error),
@@ -92,7 +102,7 @@ impl AgentError {
         match self {
             Self::Away(_) | Self::Unmounted => true,
             Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
-            Self::MountedAnew | Self::Occupied | Self::Lock(_) | Self::Pipe(_) => false,
+            Self::MountedAnew | Self::Occupied | Self::OtherTool(_) | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
 }
@@ -147,6 +157,7 @@ pub struct Agent {
     generation: AtomicU32,
     /// Whether answers reached the coordinator, as of the last one.
     heard: AtomicBool,
+    trace: Trace,
     /// For an MDT's answer.
     patience: Duration,
     kept: Mutex<Kept>,
@@ -198,7 +209,8 @@ impl Agent {
     }
 
     /// Probes, registers for `archives` (never for "all") and widens the pipe. The mount is locked before anything else
-    /// of it is used. `patience`: for the answer of an MDT, now and later.
+    /// of it is used. `trace`: where what this leaves in the kernel is noted, for whoever comes after a death; and what a
+    /// dead daemon left is taken away before. `patience`: for the answer of an MDT, now and later.
     ///
     /// # Errors
     /// Why not; see [`AgentError::is_transient`].
@@ -206,9 +218,18 @@ impl Agent {
         mount: Arc<Mount>,
         lock: Arc<MountLock>,
         archives: Vec<ArchiveId>,
+        trace: Trace,
         patience: Duration,
     ) -> Result<Self, AgentError> {
-        all_run(&mount, patience)?;
+        // Also where a coordinator is stopped: the others would go on sending to the dead one.
+        let probed = Self::probe(&mount, patience);
+        if !matches!(&probed, Ok(probed) if !probed.silent.is_empty()) {
+            trace.forget(&mount);
+        }
+        let probed = probed?;
+        if probed != Probed::default() {
+            return Err(AgentError::Away(probed));
+        }
         // Where a copytool was killed the MDT still has its agent, and with it the list of archives: of a second
         // registration it takes nothing (mdt_hsm_cdt_agent.c).
         if let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(0)) {
@@ -219,6 +240,7 @@ impl Agent {
             .map(|id| i32::try_from(id.get()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
+        trace.leave(&[uid(0)]);
         let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
         let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
         let agent = Self {
@@ -227,6 +249,7 @@ impl Agent {
             archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
             heard: AtomicBool::new(true),
+            trace,
             patience,
             kept: Mutex::default(),
             _lock: lock,
@@ -261,6 +284,7 @@ impl Agent {
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| AgentError::Pipe(e.into()))?;
         blocking(&write).map_err(AgentError::Pipe)?;
         widen(&read);
+        self.trace.leave(&[uid(0), uid(generation)]);
         let mount = self.mount.reopen()?;
         ioctl::start_copytool(mount.as_fd(), &write, uid(generation), &self.archives())?;
         self.kept().descriptors.push(mount);
@@ -420,17 +444,17 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let (mount, ct) = (Arc::clone(&self.mount), CopytoolPtr(self.ct.0));
         let generation = self.generation.load(Ordering::Relaxed);
-        let kept = std::mem::take(&mut *self.kept());
+        let (kept, trace) = (std::mem::take(&mut *self.kept()), self.trace.clone());
         let mut call = Call::new("unregister");
         let supervisor = mount.supervisor();
-        call.begin(&supervisor, move || leave(&mount, &ct, generation, kept));
+        call.begin(&supervisor, move || leave(&mount, &ct, generation, kept, &trace));
         if call.answer(Instant::now() + LEAVE).is_none() {
             tracing::warn!("an MDT does not answer: the coordinators are not told that this mount is served no more");
         }
     }
 }
 
-fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept) {
+fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept, trace: &Trace) {
     if generation > 0
         && let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(generation))
     {
@@ -438,7 +462,10 @@ fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept) {
     }
     drop(kept);
     match mount.library().unregister(ct.0.as_ptr()) {
-        Ok(()) => tracing::info!("unregistered from the coordinator"),
+        Ok(()) => {
+            trace.wipe();
+            tracing::info!("unregistered from the coordinator");
+        }
         Err(error) => tracing::warn!(%error, "could not unregister"),
     }
 }
@@ -491,6 +518,20 @@ fn blocking(write: &OwnedFd) -> std::io::Result<()> {
 }
 
 impl MountLock {
+    /// Takes it; waits for a moment, where it is held by whoever has a dead daemon forgotten.
+    ///
+    /// # Errors
+    /// As for [`MountLock::take`].
+    pub fn take_soon(mount: &Mount) -> Result<Self, AgentError> {
+        let until = Instant::now() + FOR_A_MOMENT;
+        loop {
+            match Self::take(mount) {
+                Err(AgentError::Occupied) if Instant::now() < until => std::thread::park_timeout(LOCK_PAUSE),
+                other => return other,
+            }
+        }
+    }
+
     /// Takes it. An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
     /// and is the same from each path to this mount.
     ///

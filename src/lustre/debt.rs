@@ -13,8 +13,8 @@ use super::bindings::{
 };
 use super::ioctl::{c_extent, c_fid};
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
-use super::{Agent, Mount};
-use crate::action::{Debt, HsmError, Item, Kind, Verb, Verdict};
+use super::{Agent, Mount, ioctl};
+use crate::action::{Debt, HsmError, Item, Kind, Objection, Verb, Verdict};
 use crate::types::{Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
@@ -27,6 +27,9 @@ const ANY_MDT: i32 = -1;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// A restore that was complete so often, and nobody heard it, has failed.
+const MOST_UNHEARD: u32 = 20;
+
 /// One action of one agent.
 #[derive(Debug)]
 pub(super) struct Action {
@@ -36,6 +39,8 @@ pub(super) struct Action {
     /// Of what was begun before the coordinator sent the action again. To end one tells the MDT about the action, by
     /// its cookie: only once that is over.
     stale: Vec<HandlePtr>,
+    /// Ends that nobody heard, of a restore that was complete each time.
+    unheard: u32,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,7 @@ impl Action {
             item,
             handle: Handle::None,
             stale: Vec::new(),
+            unheard: 0,
         }
     }
 
@@ -115,10 +121,52 @@ impl Action {
         );
     }
 
+    /// Whether the coordinator says that it does not know the action. Whatever else it says, somebody may wait for it.
+    fn is_unknown(&self) -> bool {
+        let asked = ioctl::progress(
+            self.agent.mount().descriptor(),
+            self.item.fid,
+            self.item.cookie,
+            Extent::EMPTY,
+        );
+        asked.is_err_and(|error| error.is_not_found())
+    }
+
     fn end(&mut self, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+        // A restore that the coordinator forgot is sent again under its cookie: that one is not to be ended by this answer.
+        if matches!(self.handle, Handle::None)
+            && self.item.kind == Kind::Do(Verb::Restore)
+            && verdict == Verdict::failed(HsmErrno::ENOENT)
+            && self.is_unknown()
+        {
+            self.handle = Handle::Ended;
+            self.free_stale();
+            return Ok(());
+        }
+        let (errval, result) = self.answer(verdict, copied)?;
+        match &result {
+            Err(error) if is_unheard(error.errno) => {
+                tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
+                self.insist();
+            }
+            _ => self.agent.set_heard(true),
+        }
+        self.free_stale();
+        match result {
+            // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.
+            Err(error) if error.is_not_found() && errval != 0 => {
+                tracing::debug!("the coordinator had already closed the action");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it.
+    fn answer(&mut self, verdict: Verdict, copied: u64) -> Result<(i32, Result<(), HsmError>), HsmError> {
         let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
             Handle::Begun(handle) => (true, handle.0),
-            Handle::Ended => return Ok(()),
+            Handle::Ended => return Ok((0, Ok(()))),
             // A begin that fails has not closed the action; this pair does (facts of 2.17).
             Handle::None => (false, self.start(0, true)?),
         };
@@ -137,27 +185,16 @@ impl Action {
             length: copied,
         });
         let library = self.agent.mount().library();
-        let result = library.end(handle.as_ptr(), &extent, flags, errval);
-        match &result {
-            Err(error) if is_unheard(error.errno) => {
-                tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
-                self.insist();
-            }
-            _ => self.agent.set_heard(true),
-        }
+        Ok((errval, library.end(handle.as_ptr(), &extent, flags, errval)))
+    }
+
+    fn free_stale(&mut self) {
+        let library = self.agent.mount().library();
         for HandlePtr(stale) in self.stale.drain(..) {
             // ENOENT, of an action that is over; the handle and its file go.
             if let Err(error) = library.end(stale.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO) {
                 tracing::debug!(%error, "an earlier run's handle is freed");
             }
-        }
-        match result {
-            // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.
-            Err(error) if error.is_not_found() && errval != 0 => {
-                tracing::debug!("the coordinator had already closed the action");
-                Ok(())
-            }
-            other => other,
         }
     }
 }
@@ -208,6 +245,37 @@ impl Debt for Action {
 
     fn finish(mut self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
         self.end(verdict, copied)
+    }
+
+    fn complete(mut self: Box<Self>, copied: u64) -> Result<(), Objection> {
+        let can_begin_anew = matches!(self.handle, Handle::Begun(_))
+            && self.item.kind == Kind::Do(Verb::Restore)
+            && self.unheard < MOST_UNHEARD;
+        if !can_begin_anew {
+            return self.end(Verdict::Done, copied).map_err(Objection::Said);
+        }
+        let result = match self.answer(Verdict::Done, copied) {
+            Ok((_, result)) => result,
+            Err(error) => Err(error),
+        };
+        match result {
+            // EINVAL is the MDT's: it knows another data FID of this restore, and takes nothing but a failure.
+            Err(error) if is_unheard(error.errno) && error.errno != libc::EINVAL => {
+                self.unheard += 1;
+                self.handle = Handle::None;
+                Err(Objection::Unheard(self, error))
+            }
+            Err(error) if error.errno == libc::EINVAL => {
+                self.insist();
+                self.free_stale();
+                Err(Objection::Said(error))
+            }
+            result => {
+                self.agent.set_heard(true);
+                self.free_stale();
+                result.map_err(Objection::Said)
+            }
+        }
     }
 
     fn renew(&mut self) {

@@ -248,11 +248,11 @@ impl Mount {
         xattr::set(path, name, value)
     }
 
-    /// The extended attributes of an open file or directory that are its users'.
+    /// The extended attributes of an open file or directory that go into its object.
     ///
     /// # Errors
     /// The failed call.
-    pub fn xattrs_of(file: &File) -> Result<Vec<Xattr>, HsmError> {
-        xattr::all(file.as_fd(), super::is_users_xattr)
+    pub fn xattrs_of(&self, file: &File) -> Result<Vec<Xattr>, HsmError> {
+        xattr::all(file.as_fd(), |name| self.is_archived_xattr(name))
     }
 }

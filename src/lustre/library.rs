@@ -184,12 +184,17 @@ impl Library {
 
     /// Sets and clears `HS_*` of a file.
     pub(super) fn change_hsm_states(&self, path: &Path, set: u32, clear: u32) -> Result<(), HsmError> {
+        self.change_hsm_states_in(path, set, clear, 0)
+    }
+
+    /// The same, and the archive that the file's copy is in; 0 leaves it.
+    pub(super) fn change_hsm_states_in(&self, path: &Path, set: u32, clear: u32, id: u32) -> Result<(), HsmError> {
         let path = c_path(path)?;
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: reads a NUL-terminated path; the rest are numbers, an archive id of 0 leaves it.
         let rc = unsafe {
             self.0
-                .llapi_hsm_state_set(path.as_ptr(), u64::from(set), u64::from(clear), 0)
+                .llapi_hsm_state_set(path.as_ptr(), u64::from(set), u64::from(clear), id)
         };
         check("llapi_hsm_state_set", rc)
     }

@@ -1,7 +1,7 @@
 //! One mounted Lustre: its root, its by-FID directory, its xattrs.
 
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_RELEASED};
+use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::{Answers, Mdts};
-use super::{Library, ioctl, layout, xattr};
+use super::{Library, UserAction, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
 use crate::mdt::{Domain, Mdt, Sequences};
 use crate::thread::Supervisor;
-use crate::types::{Extent, Extras, Fid, Timestamp};
+use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
@@ -25,6 +25,8 @@ pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
 const INCARNATION_XATTR: &CStr = c"trusted.lhsm_s3_fs";
 /// On the root directory: [`FileSystem::imported_until`].
 const IMPORTED_XATTR: &CStr = c"trusted.lhsm_s3_imported";
+/// The same while imports run, and after one that was killed.
+const IMPORTING_XATTR: &CStr = c"trusted.lhsm_s3_importing";
 /// When a file was restored last, in seconds since 1970: [`FileSystem::note_restored`].
 const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
 const LAYOUT_XATTR: &CStr = c"lustre.lov";
@@ -103,6 +105,8 @@ pub struct Mount {
     by_fid: PathBuf,
     root: Arc<File>,
     mdts: Mdts,
+    /// Attributes that look like users' and are the system's.
+    left_out: Vec<String>,
     /// Of the daemon, where it is one's.
     supervisor: OnceLock<Supervisor>,
 }
@@ -150,8 +154,21 @@ impl Mount {
             identity,
             by_fid,
             root,
+            left_out: Vec::new(),
             supervisor: OnceLock::new(),
         })
+    }
+
+    /// With names of extended attributes that the system sets by itself, such as 2.17's `user.job`: objects don't get them.
+    #[must_use]
+    pub fn leaving_out(mut self, names: &[String]) -> Self {
+        self.left_out = names.to_vec();
+        self
+    }
+
+    /// Whether an extended attribute goes into objects.
+    pub(super) fn is_archived_xattr(&self, name: &[u8]) -> bool {
+        is_users_xattr(name) && !self.left_out.iter().any(|left_out| left_out.as_bytes() == name)
     }
 
     /// Where it is mounted.
@@ -290,17 +307,76 @@ impl Mount {
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
     }
 
-    /// Objects that were last written before `until` (seconds since 1970) may be those of imported files from now on.
+    /// While an import runs, objects that were last written before `until` (seconds since 1970) may be those of imported
+    /// files.
     ///
     /// # Errors
     /// The failed call.
-    pub fn note_import(&self, until: i64) -> Result<(), HsmError> {
-        xattr::set(&self.path, IMPORTED_XATTR, until.to_string().as_bytes())
+    pub fn import_begins(&self, until: i64) -> Result<Importing, HsmError> {
+        let before = self.time_of_import(IMPORTING_XATTR)?;
+        let until = before.unwrap_or(until).max(until);
+        xattr::set(&self.path, IMPORTING_XATTR, until.to_string().as_bytes())?;
+        Ok(Importing { before, until })
+    }
+
+    /// It is over: what it has made files of was last written by `latest`, which for good may be those of imported files.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn import_ended(&self, importing: &Importing, latest: Option<i64>) -> Result<(), HsmError> {
+        let settled = self.time_of_import(IMPORTED_XATTR)?;
+        if latest > settled {
+            let latest = latest.unwrap_or_default().to_string();
+            xattr::set(&self.path, IMPORTED_XATTR, latest.as_bytes())?;
+        }
+        // Another one that began later ends it.
+        if self.time_of_import(IMPORTING_XATTR)? != Some(importing.until) {
+            return Ok(());
+        }
+        match importing.before.filter(|before| *before > Timestamp::now().seconds) {
+            Some(before) => xattr::set(&self.path, IMPORTING_XATTR, before.to_string().as_bytes()),
+            None => xattr::remove(&self.path, IMPORTING_XATTR),
+        }
+    }
+
+    fn time_of_import(&self, name: &CStr) -> Result<Option<i64>, HsmError> {
+        let Some(value) = xattr::get(&self.path, name)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&value);
+        text.trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| HsmError::new("lgetxattr", libc::EINVAL))
     }
 
     /// Sets a layout on a volatile file that was opened without one.
     pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
         xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
+    }
+}
+
+/// Unless somebody else changed the file meanwhile: then the ctime is that one's.
+fn put_ctime_back(file: &File, before: &Metadata) {
+    use std::os::unix::fs::MetadataExt as _;
+    let without_ctime = |stat: &Metadata| {
+        (
+            (stat.mtime(), stat.mtime_nsec(), stat.len()),
+            (stat.mode(), stat.uid(), stat.gid(), stat.nlink()),
+        )
+    };
+    let (ctime, nanoseconds) = (before.ctime(), before.ctime_nsec());
+    let result = file.metadata().map_err(|error| HsmError::io("fstat", &error));
+    let result = result.and_then(|now| {
+        if without_ctime(&now) != without_ctime(before) || (now.ctime(), now.ctime_nsec()) == (ctime, nanoseconds) {
+            return Ok(());
+        }
+        let (atime, mtime) = ((now.atime(), now.atime_nsec()), (now.mtime(), now.mtime_nsec()));
+        ioctl::set_times(file.as_fd(), [atime, mtime, (ctime, nanoseconds)])
+    });
+    // Backups by ctime copy it once more.
+    if let Err(error) = result {
+        tracing::debug!(%error, "the ctime could not be put back");
     }
 }
 
@@ -325,6 +401,22 @@ fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmErr
     found
         .map(|found| Some(text(found)))
         .ok_or(HsmError::new("lgetxattr", libc::ENODATA))
+}
+
+/// An import under way, as [`Mount::import_begins`] noted it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Importing {
+    /// What another one noted that may run still.
+    before: Option<i64>,
+    until: i64,
+}
+
+impl Importing {
+    /// Objects that were written before then may be imported by it.
+    #[must_use]
+    pub const fn until(&self) -> i64 {
+        self.until
+    }
 }
 
 /// What is at the mount point.
@@ -359,14 +451,9 @@ impl FileSystem for Mount {
     }
 
     fn imported_until(&self) -> Result<Option<i64>, HsmError> {
-        let Some(value) = xattr::get(&self.path, IMPORTED_XATTR)? else {
-            return Ok(None);
-        };
-        let text = String::from_utf8_lossy(&value);
-        text.trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| HsmError::new("lgetxattr", libc::EINVAL))
+        // In this order: an import that ends meanwhile sets the one before it takes the other away.
+        let importing = self.time_of_import(IMPORTING_XATTR)?;
+        Ok(importing.max(self.time_of_import(IMPORTED_XATTR)?))
     }
 
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
@@ -375,6 +462,13 @@ impl FileSystem for Mount {
 
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
         xattr::set(&self.by_fid(fid), MAP_XATTR, record).map_err(|error| self.unless_unmounted(error))
+    }
+
+    fn set_map_quietly(&self, fid: Fid, file: &File, record: &[u8]) -> Result<(), HsmError> {
+        let before = file.metadata().map_err(|error| HsmError::io("fstat", &error))?;
+        self.set_map(fid, record)?;
+        put_ctime_back(file, &before);
+        Ok(())
     }
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
@@ -395,12 +489,35 @@ impl FileSystem for Mount {
         Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
     }
 
+    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
+        let states = self.states(fid)?;
+        // The coordinator sets EXISTS when it sends an archive; the end of a remove that was sent before takes it away.
+        if states & (HS_EXISTS | HS_RELEASED) == 0 {
+            tracing::info!(%fid, "a remove came between; EXISTS is set again");
+            let id = id.map_or(0, ArchiveId::get);
+            self.library
+                .change_hsm_states_in(&self.by_fid(fid), HS_EXISTS, 0, id)
+                .map_err(|error| self.unless_unmounted(error))?;
+        }
+        Ok(states & HS_RELEASED != 0)
+    }
+
+    fn ask_again(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
+        // One that was stopped or restarted leaves the archive STARTED in its log; a cancel, a purge and a time-out of its
+        // own do not.
+        if !self.is_being_archived(fid)? || self.is_archived(fid)? {
+            return Ok(false);
+        }
+        self.request(UserAction::Archive, id, &[fid])?;
+        Ok(true)
+    }
+
     fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError> {
         use std::os::unix::ffi::OsStringExt as _;
         use std::os::unix::fs::MetadataExt as _;
         let path = self.by_fid(fid);
         let mut extras = Extras {
-            xattrs: xattr::all(file.as_fd(), is_users_xattr)?,
+            xattrs: xattr::all(file.as_fd(), |name| self.is_archived_xattr(name))?,
             layout: xattr::get(&path, LAYOUT_XATTR).unwrap_or_default(),
             ..Extras::default()
         };

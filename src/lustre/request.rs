@@ -62,6 +62,14 @@ impl Mount {
         Ok(self.library().current_action(&self.by_fid(fid))? != HUA_NONE)
     }
 
+    /// Whether an archive of the file is in the coordinator's log and not over. Ask as rarely.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    pub(super) fn is_being_archived(&self, fid: Fid) -> Result<bool, HsmError> {
+        Ok(self.library().current_action(&self.by_fid(fid))? == HUA_ARCHIVE)
+    }
+
     /// A file's FID and what HSM knows of it.
     ///
     /// # Errors

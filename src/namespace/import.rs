@@ -33,6 +33,8 @@ pub enum Input {
     Inventory(Box<Inventory>),
     /// By a file with a key on each line.
     Keys(PathBuf),
+    /// One object.
+    One(String),
 }
 
 /// An S3 Inventory.
@@ -304,7 +306,7 @@ fn go(
 ) -> Result<(Lanes, Option<String>), ImportError> {
     let prefix = match input {
         Input::List => shared.prefix.clone(),
-        Input::Inventory(_) | Input::Keys(_) => String::new(),
+        Input::Inventory(_) | Input::Keys(_) | Input::One(_) => String::new(),
     };
     let (sender, receiver) = sync_channel(lanes.makers.len() * 2);
     let why = match &round.way {
@@ -444,7 +446,7 @@ fn prepare(flow: &Flow<'_>, round: &Round, lanes: &Lanes) -> Result<Option<Lane>
 fn beginning(input: &Input) -> Vec<Open> {
     let whole = |after, end| Open { after, end };
     match input {
-        Input::List | Input::Keys(_) => vec![Open::ALL],
+        Input::List | Input::Keys(_) | Input::One(_) => vec![Open::ALL],
         // Rows of each data file are a range of their own.
         Input::Inventory(inventory) => (0..inventory.manifest.files.len())
             .map(|file| whole(Some(format!("{file:08}/")), Some(format!("{file:08}/~"))))
@@ -488,12 +490,13 @@ fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>)
                     listed.map_err(ImportError::List)?;
                 }
                 Input::Keys(path) => read_keys(flow, path, range, after, sender)?,
+                Input::One(key) => read_one(flow, key, range, after, sender),
                 Input::Inventory(inventory) => read_rows(flow, inventory, range, after, sender)?,
             },
             Work::Probe { range, middle } => match input {
                 Input::List => listers::probe(flow, lane, range, &middle).map_err(ImportError::List)?,
                 // Rows are in no order of keys.
-                Input::Keys(_) | Input::Inventory(_) => return Ok(()),
+                Input::Keys(_) | Input::Inventory(_) | Input::One(_) => return Ok(()),
             },
         }
     }
@@ -549,6 +552,24 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What is known of an object before it was looked at.
+fn named(key: &[u8]) -> Entry {
+    Entry {
+        key: key.to_owned(),
+        size: 0,
+        etag: None,
+        modified: None,
+        class: None,
+    }
+}
+
+fn read_one(flow: &Flow<'_>, key: &str, range: u64, after: Option<String>, sender: &SyncSender<Batch>) {
+    let mut rows = Rows::new(flow, sender, range, String::new(), after.as_deref());
+    // One that is not pushed is done already.
+    let _done = rows.push(named(key.as_bytes()));
+    rows.flush(false);
+}
+
 fn read_keys(
     flow: &Flow<'_>,
     path: &Path,
@@ -569,14 +590,7 @@ fn read_keys(
         if key.is_empty() {
             continue;
         }
-        let entry = Entry {
-            key: key.to_owned(),
-            size: 0,
-            etag: None,
-            modified: None,
-            class: None,
-        };
-        if rows.push(entry).is_break() {
+        if rows.push(named(key)).is_break() {
             return Ok(());
         }
     }

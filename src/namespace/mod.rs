@@ -17,6 +17,7 @@ pub mod path;
 mod prune;
 mod ranges;
 mod report;
+mod seen;
 pub mod space;
 mod tree;
 mod walk;
@@ -32,6 +33,7 @@ pub use path::{Refusal, TreePath};
 pub use prune::prune;
 pub use ranges::{Batch, Open, Ranges, Ticket, Work};
 pub use report::{Counts, Outcome, Report, open_lines};
+pub use seen::Seen;
 pub use tree::{Attributes, Dir, Tree};
 pub use walk::{Named, Node};
 

@@ -84,7 +84,7 @@ pub fn write_node(
     let (body, mut extras) = if stat.is_dir() {
         let directory = File::open(path).map_err(|error| this(&error))?;
         let extras = Extras {
-            xattrs: Mount::xattrs_of(&directory).map_err(|error| this(&error))?,
+            xattrs: mount.xattrs_of(&directory).map_err(|error| this(&error))?,
             ..Extras::default()
         };
         (Vec::new(), extras)

@@ -25,7 +25,7 @@ use self::state::{Entry, Follower, State, Track};
 use crate::action::{ActionKey, Debt, Item, Verb};
 use crate::mdt::{Domain, Mdt, Sequences};
 use crate::transfer::{Helpers, Parts, Stop};
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -69,14 +69,17 @@ impl Queue {
             return Admission::Declined(debt);
         };
         let mut state = self.lock();
-        if state.live.contains_key(&key) {
-            if !state.is_ending(key) || state.again.contains_key(&key) {
-                match state.live.get_mut(&key) {
-                    Some(Entry::Running(Verb::Restore, control)) => control.stop(Stop::SentAgain),
-                    // It may have begun, and wait for a thaw.
-                    Some(Entry::Waiting(waiting)) => waiting.renew(),
-                    _ => {}
+        if let Some(entry) = state.live.get_mut(&key) {
+            let is_new = match entry {
+                Entry::Running(Verb::Restore, control) => !control.send_again(),
+                Entry::Running(_, control) => control.is_ending(),
+                // It may have begun, and wait for a thaw.
+                Entry::Waiting(waiting) => {
+                    waiting.renew();
+                    false
                 }
+            };
+            if !is_new || state.again.contains_key(&key) {
                 return Admission::Duplicate(debt);
             }
             state.again.insert(key, debt);
@@ -170,7 +173,7 @@ impl Queue {
     ///
     /// # Errors
     /// It was stopped meanwhile: it is the caller's to end.
-    pub fn defer(&self, debt: Box<dyn Debt>, until: Instant) -> Result<(), (Box<dyn Debt>, Stop)> {
+    pub fn defer(&self, mut debt: Box<dyn Debt>, until: Instant) -> Result<(), (Box<dyn Debt>, Stop)> {
         let key = debt.item().key();
         let Some(class) = Class::of(debt.item()) else {
             return Err((debt, Stop::Shutdown));
@@ -189,6 +192,11 @@ impl Queue {
         }
         *state.waiting.entry(class).or_default() += 1;
         state.leaves(key);
+        // It was sent again when it seemed to end.
+        let again = state.again.remove(&key);
+        if again.is_some() {
+            debt.renew();
+        }
         state.live.insert(key, Entry::Waiting(debt));
         let now = Instant::now();
         state.late_beats.insert(key, now);
@@ -197,6 +205,9 @@ impl Queue {
         let deferrals = state.deferrals.entry(key).or_default();
         *deferrals = deferrals.saturating_add(1);
         drop(state);
+        if let Some(again) = again {
+            again.disown();
+        }
         // Some sleep without an end: they must learn when to wake.
         self.work.notify_all();
         self.restores.notify_all();
@@ -204,11 +215,15 @@ impl Queue {
         Ok(())
     }
 
-    /// What waited for nothing behind an action that is done and not yet taken out: the file is now as it wants it. The
-    /// caller answers it.
+    /// Whether something waits behind an action that is done and not yet taken out, and wants the same of the file.
+    pub fn may_serve(&self, item: &Item) -> bool {
+        Class::of(item).is_some_and(|class| self.lock().served(item.key(), class, item.archive_id).next().is_some())
+    }
+
+    /// What waited for nothing behind such an action: the file is now as it wants it. The caller answers it.
     pub fn take_served(&self, item: &Item) -> Vec<Box<dyn Debt>> {
         match Class::of(item) {
-            Some(class) => self.lock().take_served(item.key(), class),
+            Some(class) => self.lock().take_served(item.key(), class, item.archive_id),
             None => Vec::new(),
         }
     }
@@ -231,11 +246,13 @@ impl Queue {
         let again = state.again.remove(&key);
         drop(state);
         next.into_iter().for_each(|class| self.wake_one(class));
-        if let Some(debt) = again
-            && let Admission::Duplicate(debt) | Admission::Declined(debt) = self.admit(debt, Instant::now())
-        {
-            // Another of its file came first: it is then like any that was sent twice.
-            debt.disown();
+        if let Some(mut debt) = again {
+            // The first run's answer took its entry of the journal along.
+            debt.renew();
+            if let Admission::Duplicate(debt) | Admission::Declined(debt) = self.admit(debt, Instant::now()) {
+                // Another of its file came first: it is then like any that was sent twice.
+                debt.disown();
+            }
         }
         self.idle.notify_all();
     }
@@ -332,6 +349,11 @@ impl Queue {
     /// The verb of a live action.
     pub fn verb(&self, key: ActionKey) -> Option<Verb> {
         self.lock().verb(key)
+    }
+
+    /// The archive of a live action.
+    pub fn archive_of(&self, key: ActionKey) -> Option<ArchiveId> {
+        self.lock().archive_of(key)
     }
 
     /// How much there is.

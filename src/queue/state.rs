@@ -191,20 +191,37 @@ impl State {
     }
 
     /// What waits behind one that worked for the same, and was asked for before its answer.
-    pub(super) fn take_served(&mut self, key: ActionKey, class: Class) -> Vec<Box<dyn Debt>> {
-        let track = Track::of(key, class);
-        if class == Class::Remove {
-            return Vec::new();
-        }
-        let behind = self.behind.get(&track).into_iter().flatten();
-        let served: Vec<_> = behind
-            .filter(|follower| self.live.contains_key(&follower.key))
-            // An archive behind a remove is to be made anew.
-            .take_while(|follower| self.verb(follower.key) != Some(Verb::Remove))
-            .filter(|follower| !follower.ending)
-            .map(|follower| follower.key)
-            .collect();
+    pub(super) fn take_served(&mut self, key: ActionKey, class: Class, id: Option<ArchiveId>) -> Vec<Box<dyn Debt>> {
+        let served: Vec<_> = self.served(key, class, id).collect();
         served.into_iter().filter_map(|key| self.take_waiting(key)).collect()
+    }
+
+    /// Which these are.
+    pub(super) fn served(
+        &self,
+        key: ActionKey,
+        class: Class,
+        id: Option<ArchiveId>,
+    ) -> impl Iterator<Item = ActionKey> + '_ {
+        let track = Track::of(key, class);
+        let behind = self.behind.get(&track).filter(|_| class != Class::Remove);
+        behind
+            .into_iter()
+            .flatten()
+            .filter(move |follower| self.live.contains_key(&follower.key))
+            // An archive behind a remove is to be made anew.
+            .take_while(move |follower| self.verb(follower.key) != Some(Verb::Remove))
+            // A copy in another archive is another copy.
+            .filter(move |follower| !follower.ending && (track.restore || self.archive_of(follower.key) == id))
+            .map(|follower| follower.key)
+    }
+
+    /// The archive that a live action is of.
+    pub(super) fn archive_of(&self, key: ActionKey) -> Option<ArchiveId> {
+        match self.live.get(&key)? {
+            Entry::Waiting(debt) => debt.item().archive_id,
+            Entry::Running(..) => self.at_work.get(&key)?.archive_id,
+        }
     }
 
     /// Lets the next action of the track into its line, after `key` is gone; its class.

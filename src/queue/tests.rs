@@ -342,6 +342,21 @@ fn help_beyond_the_processors_is_given_where_some_are_to_spare_and_nobody_is_in_
     assert!(!helps(&idle), "nothing is offered any more");
 }
 
+#[test]
+fn an_archive_into_another_archive_is_not_served_by_one() {
+    let queue = Queue::default();
+    admit(&queue, debt(Verb::Archive, 1, 1));
+    let mut item = debt(Verb::Archive, 2, 1).item().clone();
+    item.archive_id = ArchiveId::new(2);
+    admit(&queue, Box::new(Owed(item)));
+    admit(&queue, debt(Verb::Archive, 3, 1));
+    let job = take(&queue, Lanes::All);
+    assert!(queue.may_serve(job.debt.item()));
+    let served = ended(&queue, job.debt.item(), true);
+    assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [3]);
+    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+}
+
 const SEQUENCE: u64 = 0x2_0000_0401;
 
 /// Of the MDT that has sequence `SEQUENCE + mdt`.

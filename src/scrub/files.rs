@@ -66,6 +66,13 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
             return Ok(());
         }
     };
+    if !states.exists() && !states.released() {
+        let mended = damaged(scrub, file, &seen, false, What::Unwatched);
+        let detail = "archived without EXISTS (a remove ran between): its changes go unnoticed; the next archive mends it \
+            once it is dirty";
+        scrub.find(What::Unwatched, name(scrub, file), detail.into(), mended);
+        return Ok(());
+    }
     if !states.is_in(location.archive_id) {
         let detail = format!(
             "its record says archive {}, its HSM state another one: one of the two is wrong",

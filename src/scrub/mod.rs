@@ -71,6 +71,8 @@ pub enum What {
     Changed,
     /// A file is archived and does not say where.
     Unmapped,
+    /// A file is archived, and HSM does not watch it: later writes would not make it dirty.
+    Unwatched,
     /// A file is marked LOST, and its object is there.
     Found,
     /// A lifecycle rule takes a file's object away on a day that is set.
@@ -110,6 +112,8 @@ pub struct Counts {
     /// As [`What`].
     pub unmapped: u64,
     /// As [`What`].
+    pub unwatched: u64,
+    /// As [`What`].
     pub found: u64,
     /// As [`What`].
     pub expiring: u64,
@@ -132,6 +136,7 @@ impl Counts {
         self.missing
             + self.changed
             + self.unmapped
+            + self.unwatched
             + self.found
             + self.expiring
             + self.noncurrent
@@ -238,6 +243,7 @@ impl<'a> Scrub<'a> {
                 What::Missing => &mut counts.missing,
                 What::Changed => &mut counts.changed,
                 What::Unmapped => &mut counts.unmapped,
+                What::Unwatched => &mut counts.unwatched,
                 What::Found => &mut counts.found,
                 What::Expiring => &mut counts.expiring,
                 What::Noncurrent => &mut counts.noncurrent,

@@ -19,7 +19,7 @@ pub enum StoreError {
         code: String,
     },
     /// No such bucket.
-    #[error("{operation}: the bucket does not exist")]
+    #[error("{operation}: the bucket does not exist; create it again, or correct `bucket` of its [[archive]] section")]
     NoSuchBucket {
         /// The S3 operation.
         operation: &'static str,

@@ -1,6 +1,7 @@
 //! Events as the reference copytool writes them into a FIFO, one JSON object each, for monitors that sites have.
 //!
-//! Events without a reader are lost, and nobody waits for one. The format is that of liblustreapi_hsm.c.
+//! Events without a reader are lost, and nobody waits for one. The format is that of liblustreapi_hsm.c, one line each:
+//! its fields in its order, with a space behind each colon and comma.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::action::{ActionKey, FileSystem, Item, Kind, Verb, Verdict};
 use crate::queue::Queue;
@@ -78,14 +79,8 @@ impl EventFifo {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, kind: &str, more: Value) {
-        let mut event = Map::new();
-        event.insert("event_time".into(), local_time().into());
-        event.insert("event_type".into(), kind.into());
-        if let Value::Object(more) = more {
-            event.extend(more);
-        }
-        let line = Value::Object(event).to_string();
+    fn write(&self, kind: &str, more: &[Field]) {
+        let line = line(&local_time(), kind, more);
         let mut state = self.lock();
         if state.fifo.is_none() {
             let mut options = File::options();
@@ -105,7 +100,11 @@ impl EventFifo {
         let mount = self.mount.display().to_string();
         self.write(
             kind,
-            json!({"archive": self.archives, "mount_point": mount, "uuid": self.uuid}),
+            &[
+                ("archive", self.archives.into()),
+                ("mount_point", mount.into()),
+                ("uuid", self.uuid.as_str().into()),
+            ],
         );
     }
 
@@ -116,21 +115,22 @@ impl EventFifo {
 
     /// Something that an administrator should know.
     pub fn message(&self, level: &str, message: &str) {
-        self.write("LOGGED_MESSAGE", json!({"level": level, "message": message}));
+        self.write(
+            "LOGGED_MESSAGE",
+            &[("level", level.into()), ("message", message.into())],
+        );
     }
 
     fn progress(&self, item: (ActionKey, Fid, Verb), step: &str, path: &str, total: u64, current: Option<u64>) {
         let (key, dfid, verb) = item;
-        let mut more = json!({
-            "data_fid": dfid.bare(),
-            "source_fid": key.fid.bare(),
-            "lustre_path": path,
-            "total_bytes": total,
-        });
-        if let (Some(current), Some(more)) = (current, more.as_object_mut()) {
-            more.insert("current_bytes".into(), current.into());
+        let mut more: Vec<Field> = Vec::with_capacity(5);
+        if let Some(current) = current {
+            more.push(("current_bytes", current.into()));
         }
-        self.write(&format!("{}_{step}", word(verb)), more);
+        more.push(("total_bytes", total.into()));
+        more.push(("lustre_path", path.into()));
+        more.extend(fids(key.fid, dfid));
+        self.write(&format!("{}_{step}", word(verb)), &more);
     }
 
     fn update(&self, queue: &Queue) {
@@ -173,8 +173,12 @@ impl Witness for FifoWitness {
             .map(|path| path.display().to_string())
             .unwrap_or_default();
         let total = fs.size_of(item.fid).unwrap_or(0);
-        self.0
-            .progress((item.key(), item.dfid, verb), "START", &path, total, None);
+        let of = (item.key(), item.dfid, verb);
+        self.0.progress(of, "START", &path, total, None);
+        // The reference reports that it begins before it has copied anything.
+        if verb != Verb::Remove {
+            self.0.progress(of, "RUNNING", &path, total, Some(0));
+        }
         self.0.lock().running.insert(item.key(), (path, total));
     }
 
@@ -184,20 +188,19 @@ impl Witness for FifoWitness {
             return;
         };
         self.0.lock().running.remove(&item.key());
-        let mut more = json!({"data_fid": item.dfid.bare(), "source_fid": item.fid.bare()});
+        let mut more: Vec<Field> = Vec::with_capacity(4);
         let step = match ending.verdict {
             Verdict::Done => "FINISH",
             Verdict::Cancelled => "CANCEL",
             Verdict::Failed { errno, .. } => {
-                if let Some(more) = more.as_object_mut() {
-                    more.insert("errno".into(), errno.get().into());
-                    let text = ending.reason.map_or_else(|| errno.to_string(), str::to_owned);
-                    more.insert("error".into(), text.into());
-                }
+                let text = || nix::errno::Errno::from_raw(errno.get()).desc();
+                more.push(("error", ending.reason.unwrap_or_else(text).into()));
+                more.push(("errno", errno.get().into()));
                 "ERROR"
             }
         };
-        self.0.write(&format!("{}_{step}", word(verb)), more);
+        more.extend(fids(item.fid, item.dfid));
+        self.0.write(&format!("{}_{step}", word(verb)), &more);
     }
 }
 
@@ -237,7 +240,51 @@ impl FifoUpdates {
     }
 }
 
+/// A name and its value, in the order in which they are written.
+type Field = (&'static str, Value);
+
+fn fids(source: Fid, data: Fid) -> [Field; 2] {
+    [("source_fid", source.bare().into()), ("data_fid", data.bare().into())]
+}
+
+/// One event with the end of its line, as readers of lines want it.
+fn line(time: &str, kind: &str, more: &[Field]) -> String {
+    let first: [Field; 2] = [("event_time", time.into()), ("event_type", kind.into())];
+    let fields: Vec<String> = first
+        .iter()
+        .chain(more)
+        .map(|(name, value): &Field| format!("\"{name}\": {value}"))
+        .collect();
+    format!("{{{}}}\n", fields.join(", "))
+}
+
 /// `%Y-%m-%d %T %z`
 fn local_time() -> String {
     jiff::ZonedDateTime::now().strftime("%Y-%m-%d %T %z").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_line_with_the_references_fields_in_its_order() {
+        let fid = Fid {
+            seq: 0x2_0000_13a1,
+            oid: 2,
+            ver: 0,
+        };
+        let mut more: Vec<Field> = vec![
+            ("current_bytes", 5_242_880.into()),
+            ("total_bytes", 39_000_000.into()),
+            ("lustre_path", "d71/f \"71\"".into()),
+        ];
+        more.extend(fids(fid, fid));
+        assert_eq!(
+            line("2014-02-26 14:50:18 -0500", "ARCHIVE_RUNNING", &more),
+            "{\"event_time\": \"2014-02-26 14:50:18 -0500\", \"event_type\": \"ARCHIVE_RUNNING\", \
+             \"current_bytes\": 5242880, \"total_bytes\": 39000000, \"lustre_path\": \"d71/f \\\"71\\\"\", \
+             \"source_fid\": \"0x2000013a1:0x2:0x0\", \"data_fid\": \"0x2000013a1:0x2:0x0\"}\n"
+        );
+    }
 }

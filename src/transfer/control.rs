@@ -38,6 +38,30 @@ impl Control {
         self.token.cancel();
     }
 
+    /// Has the action begin anew, for the coordinator sent it again. `false`: its answer is being given already, and it is
+    /// new work.
+    #[must_use]
+    pub fn send_again(&self) -> bool {
+        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_ending() {
+            return false;
+        }
+        stop.get_or_insert(Stop::SentAgain);
+        drop(stop);
+        self.token.cancel();
+        true
+    }
+
+    /// The last look before the answer: why it was stopped, else [`Control::set_ending`] in the same moment.
+    #[must_use]
+    pub fn end_unless_stopped(&self) -> Option<Stop> {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        if stop.is_none() {
+            self.set_ending();
+        }
+        *stop
+    }
+
     /// Why it was stopped, if it was.
     #[must_use]
     pub fn stopped(&self) -> Option<Stop> {
@@ -69,5 +93,25 @@ impl Control {
 
     pub(super) fn add_moved(&self, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_either_answered_or_begun_anew() {
+        let control = Control::default();
+        assert!(control.send_again());
+        assert_eq!(control.end_unless_stopped(), Some(Stop::SentAgain));
+        assert!(!control.is_ending());
+        let control = Control::default();
+        assert_eq!(control.end_unless_stopped(), None);
+        assert!(control.is_ending() && !control.send_again());
+        assert_eq!(control.stopped(), None);
+        // A cancel is more than that.
+        control.stop(Stop::Cancelled);
+        assert_eq!(control.stopped(), Some(Stop::Cancelled));
     }
 }

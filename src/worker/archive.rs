@@ -1,5 +1,6 @@
 //! Archive: begin > place > map > finish; on an objection of the coordinator, undo.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use super::log::author;
@@ -24,14 +25,14 @@ pub(super) fn archive(
     let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
         // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.
-        if site.fs.is_released(debt.item().fid)? {
+        if site.fs.prepare_archive(debt.item().fid, debt.item().archive_id)? {
             return Err(JobError::Released);
         }
-        // The file is closed before the action ends: while somebody has it open nobody can release it.
-        place(site, lane, helpers, control, debt.item(), (&author, &file))
+        let placed = place(site, lane, helpers, control, debt.item(), (&author, &file))?;
+        Ok((placed, file))
     });
     match copied {
-        Ok(placed) => commit(site, lane, control, debt, (&author, &placed)),
+        Ok((placed, file)) => commit(site, lane, control, debt, (&author, &placed), file),
         Err(error) => {
             // What a request made whose answer was not waited for, or not believed.
             let stopped = matches!(
@@ -58,15 +59,20 @@ fn commit(
     control: &Control,
     debt: Box<dyn Debt>,
     (author, placed): (&Author, &Placed),
+    file: Arc<File>,
 ) -> Ended {
     let item = debt.item().clone();
     let size = placed.location.size;
     // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
     if let Some(stop) = control.stopped() {
+        drop(file);
         undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
     }
-    if let Err(error) = site.fs.set_map(item.fid, &placed.location.to_bytes()) {
+    let mapped = site.fs.set_map_quietly(item.fid, &file, &placed.location.to_bytes());
+    // It is closed before the action ends: while somebody has it open nobody can release it.
+    drop(file);
+    if let Err(error) = mapped {
         undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, error.into());
     }

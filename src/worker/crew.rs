@@ -124,15 +124,33 @@ impl Worker {
                 Err((debt, stop)) => settle::refuse(&control, debt, TransferError::Stopped(stop).into()),
             },
         };
+        let objection = match &ended.error {
+            Some(JobError::Hsm(error)) => Some(error),
+            _ => None,
+        };
+        self.site.forgotten.note_end(item, objection);
         // Its answer is given: nobody else's depends on what is told of it.
         drop(guarded(|| self.report(item, &ended, start)));
         // Before this one is taken out: once nothing runs the daemon may end, and with it who answers.
-        if ended.verdict == Verdict::Done {
+        if ended.verdict == Verdict::Done && self.serves_others(item) {
             for served in self.queue.take_served(item) {
                 self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
             }
         }
         Left::Nothing
+    }
+
+    /// Whether the file is as those behind a done action of it want it. It may have been changed since the answer, and
+    /// then they do it once more.
+    fn serves_others(&self, item: &Item) -> bool {
+        if !self.queue.may_serve(item) {
+            return false;
+        }
+        match item.kind {
+            Kind::Do(Verb::Archive) => self.site.fs.is_archived(item.fid).unwrap_or(false),
+            Kind::Do(Verb::Restore) => self.site.fs.is_released(item.fid).is_ok_and(|released| !released),
+            Kind::Do(Verb::Remove) | Kind::Cancel | Kind::Unknown(_) => false,
+        }
     }
 
     fn perform(&self, item: &Item, job: Job) -> Outcome {
@@ -199,7 +217,7 @@ mod tests {
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
     use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
-    use crate::worker::{Tally, Witness, Witnesses};
+    use crate::worker::{Forgotten, OnForgotten, Tally, Witness, Witnesses};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -223,6 +241,9 @@ mod tests {
         fn set_map(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
             panic!("as asked")
         }
+        fn set_map_quietly(&self, _: Fid, _: &File, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
         fn clear_map(&self, _: Fid) -> Result<(), HsmError> {
             panic!("as asked")
         }
@@ -230,6 +251,12 @@ mod tests {
             panic!("as asked")
         }
         fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
+        fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
             panic!("as asked")
         }
         fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
@@ -317,6 +344,7 @@ mod tests {
             journal: Arc::new(Journal::open(&supervisor, dir.path(), "lustre", Path::new("/mnt"))),
             tally: Arc::clone(&tally),
             witnesses: Witnesses::new(vec![Box::new(Broken)]),
+            forgotten: Arc::new(Forgotten::new(OnForgotten::Log, second)),
         };
         let targets = Targets::default();
         let crew = Crew::start(&supervisor, (1, 0), &queue, &settler, &site, &targets, options).unwrap();

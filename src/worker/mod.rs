@@ -8,6 +8,7 @@
 mod archive;
 mod crew;
 mod error;
+mod forgotten;
 mod log;
 mod place;
 mod remove;
@@ -24,6 +25,7 @@ use std::time::Instant;
 
 pub use crew::Crew;
 pub use error::JobError;
+pub use forgotten::{Forgotten, OnForgotten};
 pub use settle::Settler;
 pub use sweeper::Sweeper;
 pub use tally::{Ending, Failure, Share, Sums, Tally};
@@ -46,6 +48,8 @@ pub struct Site {
     pub tally: Arc<Tally>,
     /// Who is told.
     pub witnesses: Witnesses,
+    /// Archives that the coordinator forgot.
+    pub forgotten: Arc<Forgotten>,
 }
 
 impl Site {

@@ -361,11 +361,16 @@ fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) 
         Some(other) if other == owner => true,
         Some(other) if other.fs == owner.fs => {
             let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
-            if dead && !may_be_imported(site, found) {
-                tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
-                return true;
+            if dead && may_be_imported(site, found) {
+                tracing::info!(former = %other.fid, "the key's former file is gone, but an import may have made another file of \
+                    its object: it is no younger than what the last one saw, or one runs (trusted.lhsm_s3_imported and \
+                    trusted.lhsm_s3_importing of the root)");
+                return false;
             }
-            false
+            if dead {
+                tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
+            }
+            dead
         }
         _ => false,
     }

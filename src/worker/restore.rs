@@ -1,15 +1,20 @@
 //! Restore: find the copy > begin > receive and prove > finish.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::place::natural_key;
 use super::thaw::{Frozen, ask, pause, still_thaws};
-use super::{JobError, Outcome, Site};
-use crate::action::{Debt, Item};
+use super::{Ended, JobError, Outcome, Site};
+use crate::action::{Debt, Item, Objection};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError, Thawing};
 use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head};
 use crate::types::Fid;
+
+/// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
+/// meanwhile.
+const UNHEARD_PAUSE: Duration = Duration::from_millis(500);
+const MOST_DOUBLED: u32 = 6;
 
 /// What came of one round.
 enum Received {
@@ -33,7 +38,7 @@ pub(super) fn restore(
         Err(error) => Err(error),
     };
     // After the last byte a cancel is still owed its ECANCELED.
-    match (received, control.stopped()) {
+    match (received, control.end_unless_stopped()) {
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
             debt.renew();
@@ -44,11 +49,21 @@ pub(super) fn restore(
         }
         (Ok(Some((size, key))), None) => {
             let fid = debt.item().fid;
-            let ended = super::settle::complete(control, debt, size);
-            if ended.error.is_none() {
-                note(site, fid);
+            match debt.complete(size) {
+                Ok(()) => {
+                    note(site, fid);
+                    Ended::done(size).about(&key).into()
+                }
+                Err(Objection::Said(error)) => Ended::failed(error.into()).about(&key).into(),
+                Err(Objection::Unheard(debt, error)) => {
+                    tracing::warn!(%error, "the end of the restore did not reach the coordinator, and its data went with \
+                        it; it is begun anew");
+                    Outcome::Later(
+                        debt,
+                        Instant::now() + UNHEARD_PAUSE * 2u32.pow(rounds.min(MOST_DOUBLED)),
+                    )
+                }
             }
-            ended.about(&key).into()
         }
         (Ok(None), None) => Outcome::Later(debt, Instant::now() + pause(lane.options().thaw_poll, rounds)),
         (Err(error), _) => super::settle::refuse(control, debt, error).into(),

@@ -1,4 +1,4 @@
-//! What former daemons left at the stores: a thread of its own, for nobody waits for it.
+//! What former daemons left at the stores, and what the coordinator forgot: a thread of its own, for nobody waits for it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -84,6 +84,8 @@ impl Sweeper {
                         all = false;
                     }
                 }
+                site.forgotten
+                    .look(site.fs.as_ref(), &sweeping, |fid| queue.is_silent(fid));
                 match stopped.recv_timeout(EVERY) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) => return,

@@ -55,7 +55,9 @@ fn transfer(error: &TransferError) -> Verdict {
 
 fn store(error: &StoreError) -> Verdict {
     match error {
-        StoreError::NotFound { .. } | StoreError::NoSuchBucket { .. } => Verdict::failed(HsmErrno::ENOENT),
+        StoreError::NotFound { .. } => Verdict::failed(HsmErrno::ENOENT),
+        // It says nothing of the object, which may be well where it is.
+        StoreError::NoSuchBucket { .. } => Verdict::failed(HsmErrno::EIO),
         StoreError::Precondition { .. } => Verdict::failed(HsmErrno::ESTALE),
         StoreError::Denied { .. } => Verdict::failed(HsmErrno::EACCES),
         StoreError::Frozen { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
@@ -166,11 +168,7 @@ mod tests {
                 "failed (ENOENT)",
                 false,
             ),
-            (
-                store(StoreError::NoSuchBucket { operation: op }),
-                "failed (ENOENT)",
-                false,
-            ),
+            (store(StoreError::NoSuchBucket { operation: op }), "failed (EIO)", false),
             (
                 store(StoreError::Precondition { operation: op }),
                 "failed (ESTALE)",

@@ -17,6 +17,7 @@ mod import;
 mod jobs;
 mod life;
 mod listings;
+mod live;
 mod matrix;
 mod mdts;
 mod metrics;

@@ -112,7 +112,7 @@ fn world(seeds: std::ops::Range<u64>) {
     let usual = Setup::default();
     let mut rig = Rig::with(Setup {
         settings: format!(
-            "[lustre]\nkeepalive = '100ms'\nheartbeat = '100ms'\nprogress = '100ms'\n{}",
+            "[lustre]\nkeepalive = '100ms'\nheartbeat = '100ms'\nprogress = '100ms'\nforgotten = 'log'\n{}",
             usual.settings
         ),
         ..usual

@@ -145,49 +145,56 @@ fn a_monitor_reads_events_as_the_reference_copytool_writes_them() {
         .unwrap();
     assert!(rig.client.wait_agents(1, PATIENCE).unwrap());
     let mut text = String::new();
-    let mut next = |wanted: &str| {
+    let mut next = |wanted: &str, total: Value, nth: usize| {
         until(|| {
             let mut buffer = [0; 65536];
             // Nothing there is an error, too.
             if let Ok(n) = fifo.read(&mut buffer) {
                 text.push_str(&String::from_utf8_lossy(&buffer[..n]));
             }
-            let events = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
-            events.flatten().find(|event| event["event_type"] == wanted)
+            // A reader of lines, as those of the reference are.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let events = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let mut wanted = events
+                .filter(|event| event["event_type"] == wanted && (total.is_null() || event["total_bytes"] == total));
+            wanted.nth(nth)
         })
     };
-    let registered = next("REGISTER");
+    let registered = next("REGISTER", Value::Null, 0);
     assert_eq!(registered["archive"], 1);
     assert_eq!(registered["mount_point"], rig.mount().display().to_string());
     let fid = rig.file("dir/file", b"12345");
     rig.archive(fid);
     let bare = fid.to_string();
     let bare = bare.trim_matches(['[', ']']);
-    let started = next("ARCHIVE_START");
+    let started = next("ARCHIVE_START", Value::Null, 0);
     assert_eq!(
         (&started["source_fid"], &started["lustre_path"], &started["total_bytes"]),
         (&bare.into(), &"dir/file".into(), &5.into())
     );
     // Such as 2026-11-25 14:00:00 +0000.
     assert_eq!(started["event_time"].as_str().unwrap().len(), 25, "{started}");
-    assert_eq!(next("ARCHIVE_FINISH")["source_fid"], bare);
+    let begun = next("ARCHIVE_RUNNING", 5.into(), 0);
+    assert_eq!(begun["current_bytes"], 0, "{begun}");
+    assert_eq!(next("ARCHIVE_FINISH", Value::Null, 0)["source_fid"], bare);
     rig.store.faults().fail("PutObject", 403, "AccessDenied", 1);
     let bad = rig.file("bad", b"x");
     rig.act(Action::Archive, bad);
-    assert_eq!(next("ARCHIVE_ERROR")["errno"], libc::EACCES);
+    assert_eq!(next("ARCHIVE_ERROR", Value::Null, 0)["errno"], libc::EACCES);
     let gate = rig.store.faults().hold("PutObject");
     let slow = rig.file("slow", b"xyz");
     rig.client.request(Action::Archive, 1, &[slow]).unwrap();
-    let running = next("ARCHIVE_RUNNING");
+    // The first one was of its begin.
+    let running = next("ARCHIVE_RUNNING", 3.into(), 1);
     assert_eq!(
         (&running["total_bytes"], &running["current_bytes"]),
         (&3.into(), &0.into())
     );
     rig.client.request(Action::Cancel, 1, &[slow]).unwrap();
-    next("ARCHIVE_CANCEL");
+    next("ARCHIVE_CANCEL", Value::Null, 0);
     gate.release();
     kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    next("UNREGISTER");
+    next("UNREGISTER", Value::Null, 0);
     assert!(daemon.wait().unwrap().success());
     assert!(path.exists(), "somebody else made it");
 }

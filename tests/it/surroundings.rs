@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use lhsm_sandbox::process::{self, Spawn};
 use lhsm_sandbox::protocol::{Action, states};
 use lhsm_sandbox_s3::{Config, Dialect};
+use nix::sys::signal::Signal;
 
+use crate::recovery::journal_is_written;
 use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 /// Larger than one part of the usual rig.
@@ -44,6 +46,18 @@ impl Rig {
 fn write_keys(file: &Path, profile: &str, key: &str, secret: &str) {
     let text = format!("[{profile}]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
     process::replace(file, &text).unwrap();
+}
+
+/// Those of a second archive, too.
+fn write_both_keys(file: &Path) {
+    let keys = Config::default();
+    let both = ["default", "late"].map(|profile| {
+        format!(
+            "[{profile}]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            keys.access_key, keys.secret_key
+        )
+    });
+    process::replace(file, &both.concat()).unwrap();
 }
 
 #[test]
@@ -238,17 +252,52 @@ fn one_archive_that_can_not_be_used_keeps_nobody_from_the_others() {
     let first = rig.file("first", b"data");
     rig.archive(first);
     // Once it can be used, it is: nobody has to tell the daemon.
-    let keys = Config::default();
-    let both = ["default", "late"].map(|profile| {
-        format!(
-            "[{profile}]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
-            keys.access_key, keys.secret_key
-        )
-    });
-    process::replace(&file, &both.concat()).unwrap();
+    write_both_keys(&file);
     until(|| (rig.client.agents().unwrap().first()?.archives == [1, 2]).then_some(()));
     let second = rig.file("second", b"data");
     rig.client.request(Action::Archive, 2, &[second]).unwrap();
     assert_eq!(rig.settle(second).archive_id, 2);
     assert_eq!(rig.store.object_body(BUCKET, "late/second").unwrap(), b"data");
+}
+
+#[test]
+fn what_a_killed_daemon_had_in_hand_of_an_archive_is_done_once_that_can_be_used() {
+    let setup = Setup::default();
+    let mut rig = Rig::without_daemon(Setup {
+        archives: format!(
+            "{}[[archive]]\nid = 2\nbucket = 'lhsm-sandbox'\nprefix = 'late/'\nprofile = 'late'\n",
+            setup.archives
+        ),
+        ..setup
+    });
+    let (spawn, file) = rig.with_keys_in_a_file();
+    write_both_keys(&file);
+    rig.serve(&spawn);
+    let fid = rig.file("file", b"data");
+    let gate = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 2, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    journal_is_written(&rig);
+    let mut daemon = rig.daemon.take().unwrap();
+    daemon.signal(Signal::SIGKILL).unwrap();
+    daemon.wait(PATIENCE).unwrap();
+    gate.release();
+    let keys = Config::default();
+    write_keys(&file, "default", &keys.access_key, &keys.secret_key);
+    rig.serve(&spawn);
+    until(|| rig.log().contains("left in the journal").then_some(()));
+    until(|| (rig.log().matches("registered; serving").count() == 2).then_some(()));
+    assert_eq!(rig.client.state(fid).unwrap().states & states::ARCHIVED, 0);
+    write_both_keys(&file);
+    // The coordinator gave it out once, and does not send it again.
+    let state = rig.settle(fid);
+    assert_eq!(
+        (state.states, state.archive_id),
+        (states::EXISTS | states::ARCHIVED, 2),
+        "{}",
+        rig.log()
+    );
+    assert_eq!(rig.store.object_body(BUCKET, "late/file").unwrap(), b"data");
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0));
 }

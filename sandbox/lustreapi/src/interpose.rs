@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use lhsm_sandbox_protocol::{Fid, Reply, Request};
+use lhsm_sandbox_protocol::{Fid, Reply, Request, ctime};
 
 use crate::abi::{HsmProgress, path};
 use crate::client::{ask, client_name, mount_of, tell};
@@ -16,6 +16,7 @@ use crate::{action, registration, user};
 
 const CT_START: c_ulong = 0x4018_66d5;
 const PROGRESS: c_ulong = 0x4018_66d8;
+const FUTIMES_3: c_ulong = 0xc030_66b0;
 const REQUEST: c_ulong = 0x4018_66d9;
 const LK_FLG_STOP: u32 = 1;
 const LK_FLG_DATANR: u32 = 2;
@@ -64,21 +65,35 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     c_int::try_from(rc).unwrap_or(-1)
 }
 
-/// The HSM ioctls that a copytool makes itself.
+/// The ioctls that a copytool makes itself.
 ///
 /// # Safety
 /// As of ioctl(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    let served = matches!(request, CT_START | PROGRESS | REQUEST)
+    let path = matches!(request, CT_START | PROGRESS | REQUEST | FUTIMES_3)
         .then(|| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok())
-        .flatten()
-        .and_then(|path| mount_of(&path));
+        .flatten();
+    let served = path.as_deref().and_then(mount_of);
     let Some(mount) = served else {
         // SAFETY: the caller's own call, passed on.
         let rc = unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) };
         return c_int::try_from(rc).unwrap_or(-1);
     };
+    if request == FUTIMES_3 {
+        // SAFETY: LL_IOC_FUTIMES_3 has a struct ll_futimes_3, six u64: seconds and nanoseconds of atime, mtime, ctime.
+        let [atime, mtime, ctime] = unsafe { argument.cast::<[[i64; 2]; 3]>().read_unaligned() };
+        let found = path.as_deref().and_then(file_at);
+        return answer(found.map_or(Err(libc::ENOTTY), |(mount, fid)| {
+            let set = Request::SetTimes {
+                fid: fid?,
+                atime: atime.into(),
+                mtime: mtime.into(),
+                ctime: ctime.into(),
+            };
+            tell(&mount, &set, None)
+        }));
+    }
     if request == PROGRESS {
         // SAFETY: LL_IOC_HSM_PROGRESS has a struct hsm_progress.
         let progress = unsafe { argument.cast::<HsmProgress>().read_unaligned() };
@@ -322,7 +337,24 @@ pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
     c_int::try_from(rc).unwrap_or(-1)
 }
 
-/// The name below `.lustre/fid` is no link that a user made.
+/// The sandbox that a regular file is in. Looks at nothing but directories, a socket and links: each look comes back here.
+///
+/// # Safety
+/// `at` is NULL or NUL-terminated.
+unsafe fn mount_of_stat(dirfd: c_int, at: *const c_char) -> Option<PathBuf> {
+    // SAFETY: as the caller promises.
+    let at = unsafe { path(at) }.unwrap_or_default();
+    if at.is_absolute() {
+        return mount_of(&at);
+    }
+    let dir = match dirfd {
+        libc::AT_FDCWD => std::env::current_dir().ok()?,
+        fd => std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?,
+    };
+    mount_of(&dir.join(at))
+}
+
+/// The name below `.lustre/fid` is no link that a user made, and the ctime is what Lustre would show.
 ///
 /// # Safety
 /// As of statx(2).
@@ -344,6 +376,15 @@ pub unsafe extern "C" fn statx(
         let inode = (libc::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino);
         if action::is_source(inode) {
             stat.stx_nlink = stat.stx_nlink.saturating_sub(1);
+        }
+        if u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG
+            // SAFETY: the caller's own path.
+            && let Some(mount) = unsafe { mount_of_stat(dirfd, at) }
+        {
+            let real = (stat.stx_ctime.tv_sec, i64::from(stat.stx_ctime.tv_nsec));
+            let (seconds, nanoseconds) = ctime::shown(&mount, stat.stx_ino, real);
+            stat.stx_ctime.tv_sec = seconds;
+            stat.stx_ctime.tv_nsec = u32::try_from(nanoseconds).unwrap_or(0);
         }
     }
     0

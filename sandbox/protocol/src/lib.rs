@@ -2,6 +2,7 @@
 //! frame over a Unix socket in the mount's `.lustre` directory, with a file descriptor beside it where
 //! one changes hands.
 
+pub mod ctime;
 mod frame;
 mod message;
 

@@ -415,6 +415,17 @@ pub enum Request {
         /// Last access and last change, in seconds.
         times: (i64, i64),
     },
+    /// `LL_IOC_FUTIMES_3`
+    SetTimes {
+        /// File.
+        fid: Fid,
+        /// Last access.
+        atime: (i64, i64),
+        /// Last change of its data.
+        mtime: (i64, i64),
+        /// Last change.
+        ctime: (i64, i64),
+    },
     /// `lfs hsm_release`
     Release(Fid),
     /// `lfs hsm_state`

@@ -236,7 +236,8 @@ impl State {
             return Err(libc::EBUSY);
         }
         if let Some(file) = self.files.get_mut(&fid) {
-            file.states = (file.states | states::EXISTS | states::ARCHIVED) & !(states::DIRTY | states::LOST);
+            // EXISTS was set when it was sent, and may have been taken away since.
+            file.states = (file.states | states::ARCHIVED) & !(states::DIRTY | states::LOST);
             file.archive_id = id;
             file.archived_version = now;
             file.clean_version = now;

@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::Shared;
-use super::state::{Control, Pipe, State, mdt_of};
+use super::state::{Agent, Control, Pipe, State, mdt_of};
 use super::wire::{LARGEST, WireItem, item_size, message, overhead};
 
 /// What a REMOVE after the last unlink has for the data's FID.
@@ -22,6 +22,7 @@ const NO_FID: Fid = Fid { seq: 0, oid: 0, ver: 0 };
 /// One message on its way.
 struct Letter {
     client: String,
+    mdt: u32,
     pipes: Vec<Pipe>,
     bytes: Vec<u8>,
     records: Vec<u64>,
@@ -82,7 +83,8 @@ fn pause(shared: &Shared, mut state: std::sync::MutexGuard<'_, State>) {
 
 fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
     let mut blocked = Duration::ZERO;
-    let mut reached = false;
+    // A client's kernel that has no pipe any more says 0 to what is then delivered to nobody (seen on 2.17).
+    let mut reached = letter.pipes.is_empty();
     for pipe in &letter.pipes {
         match write(&pipe.write, &letter.bytes, fragment, &mut blocked) {
             Ok(()) => reached = true,
@@ -100,9 +102,7 @@ fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
     state.counters.writer_blocked_us += us;
     state.counters.writer_blocked_longest_us = state.counters.writer_blocked_longest_us.max(us);
     if !reached {
-        state
-            .agents
-            .retain(|agent| agent.client != letter.client || !agent.pipes.is_empty());
+        state.lose(&letter.client, letter.mdt);
         for number in &letter.records {
             state.take_back(*number);
         }
@@ -142,6 +142,7 @@ impl State {
             for agent in self.agents.iter().filter(|agent| agent.known) {
                 letters.push(Letter {
                     client: agent.client.clone(),
+                    mdt: 0,
                     pipes: agent.pipes.clone(),
                     bytes: bytes.clone(),
                     records: Vec::new(),
@@ -153,6 +154,7 @@ impl State {
             if let Some(agent) = self.agents.iter().find(|agent| agent.client == client) {
                 letters.push(Letter {
                     client,
+                    mdt: 0,
                     pipes: agent.pipes.clone(),
                     bytes,
                     records: Vec::new(),
@@ -186,7 +188,7 @@ impl State {
             let mdt = mdt_of(fid);
             let is_away = self.control_of(fid) != Control::Enabled || self.silent.contains(&mdt);
             let out = out.entry(mdt).or_insert_with(|| self.started.on(mdt));
-            if is_away || *out >= self.max_requests || self.best_agent(id).is_none() {
+            if is_away || *out >= self.max_requests || self.best_agent(id, mdt).is_none() {
                 passed.push(number);
                 continue;
             }
@@ -232,6 +234,7 @@ impl State {
                 .collect();
             letters.push(Letter {
                 client,
+                mdt: 0,
                 pipes,
                 bytes: message(&self.fsname, 1, 0, &items),
                 records: Vec::new(),
@@ -264,11 +267,22 @@ impl State {
         fits
     }
 
+    /// EPIPE: this MDT forgets the agent; the others only when a message of theirs finds out.
+    fn lose(&mut self, client: &str, mdt: u32) {
+        let mdts = 1 + self.others.len();
+        let dead = |agent: &Agent| agent.client == client && agent.pipes.is_empty();
+        for agent in self.agents.iter_mut().filter(|agent| dead(agent)) {
+            agent.dropped.insert(mdt);
+        }
+        self.agents.retain(|agent| !dead(agent) || agent.dropped.len() < mdts);
+    }
+
     /// Of those that serve the archive, the one with the fewest actions.
-    fn best_agent(&self, archive_id: u32) -> Option<&str> {
+    fn best_agent(&self, archive_id: u32, mdt: u32) -> Option<&str> {
         self.agents
             .iter()
-            .filter(|agent| agent.known && (agent.archives.is_empty() || agent.archives.contains(&archive_id)))
+            .filter(|agent| agent.known && !agent.dropped.contains(&mdt))
+            .filter(|agent| agent.archives.is_empty() || agent.archives.contains(&archive_id))
             .min_by_key(|agent| self.outstanding.get(&agent.client).copied().unwrap_or(0))
             .map(|agent| agent.client.as_str())
     }
@@ -277,8 +291,8 @@ impl State {
         let Some(first) = batch.first().and_then(|number| self.actions.get(number)) else {
             return Vec::new();
         };
-        let id = first.archive_id;
-        let Some(client) = self.best_agent(id).map(str::to_owned) else {
+        let (id, mdt) = (first.archive_id, mdt_of(first.fid));
+        let Some(client) = self.best_agent(id, mdt).map(str::to_owned) else {
             return Vec::new();
         };
         for number in batch {
@@ -314,6 +328,7 @@ impl State {
         (0..copies)
             .map(|_| Letter {
                 client: client.clone(),
+                mdt,
                 pipes: agent.pipes.clone(),
                 bytes: bytes.clone(),
                 records: batch.to_vec(),

@@ -100,7 +100,7 @@ impl Mdt {
     /// # Errors
     /// The directory can't be used, or waiting readers were demanded and can't be had.
     pub fn start(options: Options) -> io::Result<Self> {
-        for dir in [".lustre/fid", ".lustre/volatile"] {
+        for dir in [".lustre/fid", ".lustre/volatile", lhsm_sandbox_protocol::ctime::CTIMES] {
             std::fs::create_dir_all(options.mount.join(dir))?;
         }
         let mount = options.mount.canonicalize()?;

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use lhsm_sandbox_protocol::{Action, Fid, FileState, states};
+use lhsm_sandbox_protocol::{Action, Fid, FileState, ctime, states};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Whence;
 use walkdir::WalkDir;
@@ -49,6 +49,36 @@ impl State {
         }
         self.know(fid, &stat, relative);
         Ok(fid)
+    }
+
+    /// As a client's stat tells it.
+    pub(super) fn shown_ctime(&self, stat: &Metadata) -> (i64, i64) {
+        ctime::shown(&self.mount, stat.ino(), (stat.ctime(), stat.ctime_nsec()))
+    }
+
+    pub(super) fn show_ctime(&self, fid: Fid, shown: (i64, i64)) -> Result<(), i32> {
+        ctime::show(&self.mount, &self.link(fid), shown).map_err(|error| errno(&error))
+    }
+
+    /// `LL_IOC_FUTIMES_3`: all three times as they are given.
+    pub(super) fn set_three_times(
+        &self,
+        fid: Fid,
+        (atime, mtime): ((i64, i64), (i64, i64)),
+        shown: (i64, i64),
+    ) -> Result<(), i32> {
+        self.stat(fid)?;
+        let file = File::open(self.link(fid)).map_err(|error| errno(&error))?;
+        let (atime, mtime) = (TimeSpec::new(atime.0, atime.1), TimeSpec::new(mtime.0, mtime.1));
+        nix::sys::stat::futimens(&file, &atime, &mtime).map_err(|error| error as i32)?;
+        self.show_ctime(fid, shown)
+    }
+
+    /// An attribute that is kept here changes the file all the same.
+    pub(super) fn touch_ctime(&self, fid: Fid) -> Result<(), i32> {
+        let link = self.link(fid);
+        let stat = std::fs::symlink_metadata(&link).map_err(|error| errno(&error))?;
+        std::fs::set_permissions(&link, stat.permissions()).map_err(|error| errno(&error))
     }
 
     /// Where a new file goes: to its directory's MDT.
@@ -221,12 +251,14 @@ impl State {
         {
             return Err(libc::EPERM);
         }
+        let ctime = self.shown_ctime(&stat);
         let file = open_for_writing(&self.link(fid))?;
         take_lease(&file)?;
         file.set_len(0)
             .and_then(|()| file.set_len(stat.len()))
             .map_err(|error| errno(&error))?;
         set_times(&file, &stat)?;
+        self.show_ctime(fid, ctime)?;
         if let Some(entry) = self.files.get_mut(&fid) {
             entry.states |= states::RELEASED;
             if let Some(layout) = entry.xattrs.get_mut("lustre.lov") {

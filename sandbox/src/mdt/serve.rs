@@ -1,17 +1,19 @@
 //! Conversations: a thread for each connection.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Tunable};
+use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Tunable, ctime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,7 +22,7 @@ use super::Shared;
 use super::changelog::kind;
 use super::dispatch::adopt;
 use super::faults::{step, strike};
-use super::namespace::{fill, swap};
+use super::namespace::{errno, fill, swap};
 use super::state::{Agent, Control, Pipe, State, mdt_of};
 
 type Answer = Result<Reply, i32>;
@@ -210,7 +212,10 @@ fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version:
     let restoring = ending.action == lhsm_sandbox_protocol::Action::Restore && errval == 0;
     let swapped = if restoring {
         match (&handover.volatile, path) {
-            (Some(volatile), Ok(path)) => swap(&path, volatile, handover.no_layout).map(|()| handover.layout),
+            (Some(volatile), Ok(path)) => {
+                keeping_ctime(&shared.mount, &path, || swap(&path, volatile, handover.no_layout))
+                    .map(|()| handover.layout)
+            }
             (None, _) => Err(libc::EINVAL),
             (_, Err(errno)) => Err(errno),
         }
@@ -219,6 +224,14 @@ fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version:
     };
     shared.lock().end(&ending, errval, flags, data_version, swapped)?;
     Ok(Reply::Ok(0))
+}
+
+/// A restore's end puts the ctime back, too.
+fn keeping_ctime(mount: &Path, path: &Path, work: impl FnOnce() -> Result<(), i32>) -> Result<(), i32> {
+    let stat = std::fs::symlink_metadata(path).map_err(|error| errno(&error))?;
+    let shown = ctime::shown(mount, stat.ino(), (stat.ctime(), stat.ctime_nsec()));
+    work()?;
+    ctime::show(mount, path, shown).map_err(|error| errno(&error))
 }
 
 /// Until `left` says 0; answers what it said last.
@@ -261,6 +274,7 @@ fn register(
         // "already registered": the MDT keeps the first list; the client's kernel has one pipe more.
         Some(agent) => {
             agent.pipes.push(pipe);
+            agent.dropped.clear();
             if !agent.known {
                 agent.known = true;
                 agent.archives = archives;
@@ -271,6 +285,7 @@ fn register(
             archives,
             pipes: vec![pipe],
             known: true,
+            dropped: BTreeSet::new(),
         }),
     }
     Ok(Reply::Ok(u64::from(state.start_once)))
@@ -297,7 +312,8 @@ impl State {
             | Request::RemoveXattr(fid, _)
             | Request::Release(fid)
             | Request::State(fid)
-            | Request::SetState { fid, .. } => on(fid),
+            | Request::SetState { fid, .. }
+            | Request::SetTimes { fid, .. } => on(fid),
             Request::CopyStart(item) | Request::CopyEnd { item, .. } => on(&item.fid),
             Request::NewVolatile(mdt) | Request::MakeDir(_, mdt) => self.silent.contains(mdt),
             Request::FidOfInode { dev, ino } => self.by_inode.get(&(*dev, *ino)).is_some_and(on),
@@ -312,6 +328,7 @@ impl State {
             if agent.client == client {
                 agent.pipes.retain(|pipe| uid != 0 && pipe.uid != uid);
                 agent.known = false;
+                agent.dropped.clear();
             }
         }
         self.agents.retain(|agent| agent.known || !agent.pipes.is_empty());
@@ -368,6 +385,12 @@ impl State {
                 fill(&self.mount.join(path), mode, (uid, gid), size, times)?;
                 self.import(path, archive_id).map(Reply::Fid)
             }
+            Request::SetTimes {
+                fid,
+                atime,
+                mtime,
+                ctime,
+            } => self.set_three_times(fid, (atime, mtime), ctime).map(done),
             Request::Release(fid) => self.release(fid).map(done),
             Request::State(fid) => self.state(fid).map(Reply::State),
             Request::SetState {

@@ -151,8 +151,10 @@ pub(super) struct Agent {
     pub(super) archives: Vec<u32>,
     /// In the client's kernel: they survive the MDT's forgetting the agent.
     pub(super) pipes: Vec<Pipe>,
-    /// Whether the MDT knows it.
+    /// Whether the MDTs know it.
     pub(super) known: bool,
+    /// MDTs that forgot it since, each because a message of its own met closed pipes.
+    pub(super) dropped: BTreeSet<u32>,
 }
 
 #[derive(Clone, Debug)]

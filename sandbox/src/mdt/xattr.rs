@@ -53,7 +53,7 @@ impl State {
             drop_former(&link, &name)?;
         }
         file.xattrs.insert(name, value);
-        Ok(())
+        if is_file { self.touch_ctime(fid) } else { Ok(()) }
     }
 
     /// ENODATA when there is none.

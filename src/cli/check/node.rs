@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Rows;
 use crate::cli::mds;
 use crate::config::Settings;
-use crate::lustre::{Agent, Identify, Library, LibraryError, Mount, Probed};
+use crate::lustre::{Agent, Identify, Library, LibraryError, Mount, Probed, other_tool};
 
 /// A worker has two sockets and a file at a time, and some for the rest.
 const DESCRIPTORS_EACH: u64 = 8;
@@ -88,6 +88,14 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
             "not root: without CAP_SYS_ADMIN the daemon can't register or set trusted.* attributes",
             "run it as root or by the systemd unit",
         );
+    }
+    match other_tool(&mount) {
+        None => {}
+        Some(other) => rows.fail(
+            "other copytool",
+            format!("{other} serves this mount: registering would take its messages away"),
+            "stop it, or mount the file system a second time for one of the two",
+        ),
     }
     match Agent::probe(&mount, PATIENCE) {
         Ok(probed) => coordinators(&probed, rows),

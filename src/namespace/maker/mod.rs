@@ -22,7 +22,7 @@ use super::finish::Finishing;
 use super::path::TreePath;
 use super::report::{Counts, Outcome, Report};
 use super::tree::{Attributes, Tree};
-use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths};
+use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths, Seen};
 use crate::lustre::{Mount, layout::is_portable_composite};
 use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told, sidecar_of};
 use crate::transfer::{Control, Lane, TransferError, get_bytes, head};
@@ -60,6 +60,8 @@ pub struct Shared {
     pub archive_id: ArchiveId,
     /// Before each key.
     pub prefix: String,
+    /// The path of the one object that is meant, where it does not follow its key.
+    pub named: Option<TreePath>,
     /// Which are wanted.
     pub filter: Filter,
     /// What files get that objects don't tell.
@@ -86,6 +88,8 @@ pub struct Shared {
     pub control: Arc<Control>,
     /// Whether a former run may have been killed in the middle of a file.
     pub resumed: bool,
+    /// When its objects were written.
+    pub seen: Seen,
     /// Files that made way for directories, by key; few.
     pub cleared: Mutex<HashSet<String>>,
     /// How full directories get.
@@ -217,7 +221,10 @@ impl<'a> Maker<'a> {
             return Ok(());
         }
         let refused = |reason: &dyn std::fmt::Display| Trouble::Refused(reason.to_string());
-        let path = TreePath::of_key(&entry.key, &shared.prefix);
+        let path = match &shared.named {
+            Some(named) => Ok(named.clone()),
+            None => TreePath::of_key(&entry.key, &shared.prefix),
+        };
         let text = std::str::from_utf8(&entry.key).map_err(|error| refused(&error))?;
         let path = match (shared.paths, path) {
             (Paths::Keys, path) => path.map_err(|refusal| refused(&refusal))?,
@@ -271,6 +278,8 @@ impl<'a> Maker<'a> {
                 Err(error) => return Err(self.store_error(error)),
             }
         }
+        // Before anything is made of it.
+        shared.seen.note(entry.modified);
         Ok(Known {
             path,
             entry,
