@@ -157,9 +157,9 @@ mod tests {
         .unwrap_err();
         assert!(error.contains("said nothing"), "{error}");
         let is_gone = || {
-            let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
-            // Killed, and waiting for whoever takes orphans.
-            stat.map_or(true, |stat| stat.contains(") Z "))
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            // Gone, or with whoever takes orphans.
+            stat.is_empty() || stat.contains(") Z ")
         };
         let began = Instant::now();
         while !is_gone() {
