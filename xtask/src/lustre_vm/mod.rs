@@ -24,7 +24,7 @@ const USAGE: &str = "usage: cargo xtask lustre-vm [--in DIR] [--smoke] [--suite]
 const SMOKE: [&str; 6] = [
     "round-trip",
     "restore-on-open",
-    "remove",
+    "modify-after-archive",
     "several-mdts",
     "copied-record",
     "coordinator-stopped",
