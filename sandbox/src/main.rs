@@ -36,6 +36,15 @@ enum Command {
         #[arg(long, value_name = "PORT")]
         s3: Option<u16>,
     },
+    /// The embedded S3 alone (bucket lhsm-sandbox), on this machine's loopback, until its standard input ends
+    S3 {
+        /// Where it listens; 0: a free port
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Where bodies lie (default: the system's temporary directory)
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// lfs' HSM commands
     Lfs {
         #[command(subcommand)]
@@ -100,6 +109,11 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             };
             serve(options, s3)?;
         }
+        Command::S3 { port, dir } => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let _store = store(&runtime, port, dir)?;
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+        }
         Command::Lfs { command } => print!("{}", lfs::run(&command)?),
         Command::Control { mount, state, mdt } => {
             let control: HsmControl = serde_json::from_value(state.into())?;
@@ -144,20 +158,29 @@ fn serve(options: Options, s3: Option<u16>) -> Result<(), Box<dyn std::error::Er
     let runtime = tokio::runtime::Runtime::new()?;
     let _store = match s3 {
         None => None,
-        Some(port) => {
-            let config = lhsm_sandbox_s3::Config {
-                bind: ([127, 0, 0, 1], port).into(),
-                ..lhsm_sandbox_s3::Config::default()
-            };
-            println!(
-                "S3 at http://127.0.0.1:{port} bucket={} AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
-                config.buckets.join(","),
-                config.access_key,
-                config.secret_key
-            );
-            Some(runtime.block_on(lhsm_sandbox_s3::Server::start(config))?)
-        }
+        Some(port) => Some(store(&runtime, port, None)?),
     };
     mdt.wait_stopped();
     Ok(())
+}
+
+fn store(
+    runtime: &tokio::runtime::Runtime,
+    port: u16,
+    data_dir: Option<PathBuf>,
+) -> std::io::Result<lhsm_sandbox_s3::Server> {
+    let config = lhsm_sandbox_s3::Config {
+        bind: ([127, 0, 0, 1], port).into(),
+        data_dir,
+        ..lhsm_sandbox_s3::Config::default()
+    };
+    let said = format!(
+        "bucket={} AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
+        config.buckets.join(","),
+        config.access_key,
+        config.secret_key
+    );
+    let store = runtime.block_on(lhsm_sandbox_s3::Server::start(config))?;
+    println!("S3 at {} {said}", store.endpoint());
+    Ok(store)
 }

@@ -1,10 +1,13 @@
 //! The cases.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::world::{PATIENCE, Result, Skip, World, must};
-use crate::{kills, refusals, trouble};
+use crate::world::{Result, Skip, World, must};
+use crate::{copies, imports, kills, refusals, registration, trouble};
 
+/// Between two words of how far it is.
+const SAY: Duration = Duration::from_secs(10);
 /// What `lfs` says of EBUSY.
 const BUSY: &str = "resource busy";
 
@@ -15,7 +18,7 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut World) -> Result<()>,
 }
 
-pub(crate) const ALL: [Case; 29] = [
+pub(crate) const ALL: &[Case] = &[
     Case {
         name: "round-trip",
         proves: "a file that is archived, released and restored by name has its bytes",
@@ -30,6 +33,11 @@ pub(crate) const ALL: [Case; 29] = [
         name: "large-file",
         proves: "a file of several parts comes back byte for byte",
         run: large_file,
+    },
+    Case {
+        name: "default-sizes",
+        proves: "with the default settings a file of 16 MiB and a byte comes back byte for byte",
+        run: default_sizes,
     },
     Case {
         name: "remove",
@@ -47,13 +55,23 @@ pub(crate) const ALL: [Case; 29] = [
         run: modify_during,
     },
     Case {
+        name: "second-archive",
+        proves: "a file that is changed and asked for again while it is archived is archived as it became",
+        run: trouble::second_archive,
+    },
+    Case {
+        name: "queued-remove",
+        proves: "a remove and an archive asked for while the file is archived leave it in a state that later writes and archives fit",
+        run: trouble::queued_remove,
+    },
+    Case {
         name: "cancel-running",
         proves: "a running archive is cancelled and leaves nothing in the bucket",
         run: cancel_running,
     },
     Case {
         name: "thousand-files",
-        proves: "a thousand files go through archive, release and restore, and all are accounted for",
+        proves: "many files (a thousand of them, by --scale) go through archive, release and restore, and all are accounted for",
         run: thousand,
     },
     Case {
@@ -82,8 +100,13 @@ pub(crate) const ALL: [Case; 29] = [
         run: kills::again_and_again,
     },
     Case {
+        name: "killed-with-two-mdts",
+        proves: "after a copytool in the background is killed, actions of both MDTs wait for its successor",
+        run: kills::with_two_mdts,
+    },
+    Case {
         name: "batches",
-        proves: "thousands of files asked for by lfs in batches are all archived",
+        proves: "many files (two thousand of them, by --scale) asked for by lfs in batches are all archived",
         run: batches,
     },
     Case {
@@ -102,6 +125,36 @@ pub(crate) const ALL: [Case; 29] = [
         run: trouble::stopped_coordinator,
     },
     Case {
+        name: "coordinator-toggled",
+        proves: "a coordinator that was stopped and started again has its idle copytool back within a minute",
+        run: registration::toggled,
+    },
+    Case {
+        name: "forgotten-archives",
+        proves: "archives that a stopped coordinator has forgotten are done without being asked for again",
+        run: trouble::forgotten,
+    },
+    Case {
+        name: "quiet-probes",
+        proves: "an idle copytool leaves no lines in the MDS's log",
+        run: registration::quiet_probes,
+    },
+    Case {
+        name: "background",
+        proves: "--daemon comes back when the copytool is registered, and its pid file goes with it",
+        run: registration::background,
+    },
+    Case {
+        name: "other-tool",
+        proves: "on a mount that another copytool serves ours does not register, and says which process that is",
+        run: registration::other_tool,
+    },
+    Case {
+        name: "events",
+        proves: "the event FIFO has one line for each event",
+        run: registration::events,
+    },
+    Case {
         name: "purge",
         proves: "after a purge the file can be archived, and what was purged does no harm",
         run: trouble::purge,
@@ -118,7 +171,7 @@ pub(crate) const ALL: [Case; 29] = [
     },
     Case {
         name: "changelog",
-        proves: "a file that nobody asked to archive is archived by export --follow",
+        proves: "files of all MDTs that nobody asked to archive are archived by export --follow",
         run: trouble::follow,
     },
     Case {
@@ -129,7 +182,32 @@ pub(crate) const ALL: [Case; 29] = [
     Case {
         name: "import",
         proves: "a bucket becomes released files, and reading them gives the objects",
-        run: import,
+        run: imports::import,
+    },
+    Case {
+        name: "import-makes-directories",
+        proves: "an import makes the directories that it is to fill",
+        run: imports::into_nothing,
+    },
+    Case {
+        name: "reference-import",
+        proves: "--import SRC DST makes a released file by the name DST, as lhsmtool_posix does",
+        run: imports::as_reference,
+    },
+    Case {
+        name: "copied-record",
+        proves: "a file's copy by root's cp -a or rsync -aX takes nothing from the file when it is archived, changed and removed",
+        run: copies::copied_record,
+    },
+    Case {
+        name: "copied-import",
+        proves: "the copy of an imported file does not write over the file's object",
+        run: copies::copied_import,
+    },
+    Case {
+        name: "ctime-kept",
+        proves: "archiving a file leaves its ctime as it was",
+        run: copies::ctime,
     },
     Case {
         name: "stripes-kept",
@@ -273,58 +351,77 @@ fn cancel_running(world: &mut World) -> Result<()> {
     must(world.objects("**/cancelled*")? == 0, "it left an object")
 }
 
+fn default_sizes(world: &mut World) -> Result<()> {
+    world.transfer.clear();
+    world.start()?;
+    let (path, content) = world.file("file", (16 << 20) + 1)?;
+    released(world, &path)?;
+    returns(world, &path, &content)
+}
+
 fn thousand(world: &mut World) -> Result<()> {
+    let wanted = world.scaled(1000);
+    world.patience *= 8;
+    world.many_requests()?;
     world.start()?;
     let mut files = Vec::new();
-    for n in 0..1000 {
-        files.push(world.file(&format!("f{n:04}"), 100 + n)?);
+    for n in 0..wanted {
+        files.push(world.file(&format!("f{n:05}"), 100 + files.len())?);
     }
     let dir = world.dir.display().to_string();
     for verb in ["archive", "release", "restore"] {
-        let done = world.count(&[verb, &dir, "--json"], "done")?;
-        must(done == 1000, &format!("{verb}: {done} of 1000"))?;
+        eprintln!("# {verb} of {wanted} files");
+        let done = world.bulk(verb, &dir)?;
+        must(done == wanted, &format!("{verb}: {done} of {wanted}"))?;
     }
-    must(world.objects("**/f????")? == 1000, "not all have an object")?;
+    must(world.objects("**/f?????")? == wanted, "not all have an object")?;
     files.iter().try_for_each(|(path, content)| same(path, content))
 }
 
 fn batches(world: &mut World) -> Result<()> {
-    const FILES: u64 = 2000;
     /// One request of lfs is one ioctl, which takes 52 files.
     const EACH: usize = 50;
+    let wanted = world.scaled(2000);
+    world.patience *= 8;
+    world.many_requests()?;
     world.start()?;
-    let paths: Vec<_> = (0..FILES)
-        .map(|n| Ok(world.file(&format!("b{n:04}"), 100)?.0.display().to_string()))
+    let paths: Vec<_> = (0..wanted)
+        .map(|n| Ok(world.file(&format!("b{n:05}"), 100)?.0.display().to_string()))
         .collect::<Result<_>>()?;
     let list = world.dir.join(".list");
     for paths in paths.chunks(EACH) {
         std::fs::write(&list, paths.join("\n") + "\n")?;
         world.lfs(&["hsm_archive", "--filelist", &list.display().to_string()])?;
     }
-    let what = "all have an object";
-    world.until_within(PATIENCE * 8, what, |world| Ok(world.objects("**/b????")? == FILES))?;
+    let mut said = Instant::now();
+    world.until("all have an object", |world| {
+        let done = world.objects("**/b?????")?;
+        if said.elapsed() >= SAY {
+            said = Instant::now();
+            eprintln!("# {done} of {wanted} files have an object");
+        }
+        Ok(done == wanted)
+    })?;
     let dir = world.dir.display().to_string();
     world.until("all count as archived", |world| {
         // Only what is archived and clean can be released.
-        let failed = world.count(&["release", &dir, "--json", "--include", "b????"], "failed")?;
+        let failed = world.count(&["release", &dir, "--json", "--include", "b?????"], "failed")?;
         Ok(failed == 0)
     })
 }
 
 fn several_mdts(world: &mut World) -> Result<()> {
-    let mount = world.mount.display().to_string();
-    if world.lfs(&["mdts", &mount])?.matches("-MDT").count() < 2 {
+    if world.mdts()? < 2 {
         return Err(Skip("this file system has one MDT").into());
     }
     world.start()?;
-    let dir = world.dir.join("second");
-    world.lfs(&["mkdir", "-i", "1", &dir.display().to_string()])?;
+    world.directory("second", 1)?;
     let files: Vec<_> = (0..4)
         .map(|n| world.file(&format!("second/f{n}"), 10_000 + n))
         .collect::<Result<_>>()?;
     for (path, content) in &files {
-        let mdt = world.lfs(&["getstripe", "-m", &path.display().to_string()])?;
-        must(mdt.trim() == "1", &format!("it is on MDT {mdt}"))?;
+        let mdt = world.mdt_of(path)?;
+        must(mdt == 1, &format!("it is on MDT {mdt}"))?;
         released(world, path)?;
         returns(world, path, content)?;
     }
@@ -347,24 +444,6 @@ fn two_ids(world: &mut World) -> Result<()> {
     must(world.objects("second/**")? == 1, "it is not at its archive's prefix")?;
     release(world, &two)?;
     returns(world, &two, &content)
-}
-
-fn import(world: &mut World) -> Result<()> {
-    world.start()?;
-    let (path, content) = world.file("original", 5000)?;
-    archived(world, &path)?;
-    let target = world.dir.join("imported");
-    std::fs::create_dir(&target)?;
-    let below = world.dir.strip_prefix(&world.mount)?.display().to_string();
-    let url = format!("s3://{}/{}{below}", world.bucket, world.prefix);
-    let shown = target.display().to_string();
-    let made = world.count(&["import", &url, &shown, "--json", "--include", "original"], "imported")?;
-    must(made == 1, &format!("{made} files were made"))?;
-    let copy = target.join("original");
-    must(world.state(&copy)?.contains("released"), "it is not released")?;
-    returns(world, &copy, &content)?;
-    // The object is the first file's; the second one is only a name for it.
-    Ok(std::fs::remove_file(&copy)?)
 }
 
 fn stripes(world: &mut World) -> Result<()> {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::cases::{archived, release, released, returns, same};
-use crate::world::{Result, World, must};
+use crate::world::{Result, Skip, World, must};
 
 pub(crate) fn in_archive(world: &mut World) -> Result<()> {
     world.archive = "upload_bandwidth = '8MiB'\n".into();
@@ -106,6 +108,34 @@ fn kill_some_times(world: &mut World) -> Result<()> {
         std::thread::park_timeout(Duration::from_millis(n * 90));
         world.kill();
         world.start()?;
+    }
+    Ok(())
+}
+
+/// A pipe that nobody reads any more is found by the first MDT that sends, and the kernel then tells the second one that
+/// its message has arrived: whoever dies has to be unregistered before anything is sent.
+pub(crate) fn with_two_mdts(world: &mut World) -> Result<()> {
+    if world.mdts()? < 2 {
+        return Err(Skip("this file system has one MDT").into());
+    }
+    world.start_in_background()?;
+    let mut files = Vec::new();
+    for mdt in 0..2 {
+        world.directory(&format!("mdt{mdt}"), mdt)?;
+        let (before, _) = world.file(&format!("mdt{mdt}/before"), 4096)?;
+        archived(world, &before)?;
+        files.push(world.file(&format!("mdt{mdt}/after"), 4096)?);
+    }
+    world.end_background(Signal::SIGKILL)?;
+    world.until("the dead copytool is unregistered", |world| Ok(world.agents()? == 0))?;
+    for (path, _) in &files {
+        world.hsm("hsm_archive", path)?;
+    }
+    world.start()?;
+    for (path, content) in &files {
+        world.until_state(path, "archived", true)?;
+        release(world, path)?;
+        returns(world, path, content)?;
     }
     Ok(())
 }

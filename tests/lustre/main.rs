@@ -4,9 +4,12 @@
 //! end. It formats nothing, changes no tunable unless told to, puts it back then, and refuses a mount that is no Lustre.
 
 mod cases;
+mod copies;
+mod imports;
 mod kills;
 mod mds;
 mod refusals;
+mod registration;
 mod trouble;
 mod world;
 
@@ -36,12 +39,16 @@ pub(crate) struct Cli {
     /// On an MDS without other users: also cases that stop, purge or hurry the coordinator for all of them
     #[arg(long)]
     whole_file_system: bool,
-    /// With --whole-file-system: what unmounts an MDT and mounts it again, such as 'umount /mnt/mdt && mount -t lustre DEVICE /mnt/mdt'
+    /// With --whole-file-system: what unmounts an MDT and mounts it again, such as 'umount /mnt/mdt && mount -t lustre DEVICE /mnt/mdt';
+    /// where there are several, $MDT is the number of the one that is meant
     #[arg(long, value_name = "COMMAND", conflicts_with = "sandbox")]
     restart_mdt: Option<String>,
-    /// Cases whose names have this in them
-    #[arg(long)]
-    only: Option<String>,
+    /// Cases whose names have one of these in them
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How many files the cases of many files have, in per cent of what they would have: less for a slow machine
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    scale: u64,
     /// One line of JSON at the end instead of TAP alone
     #[arg(long)]
     json: bool,
@@ -51,7 +58,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let chosen: Vec<_> = cases::ALL
         .iter()
-        .filter(|case| cli.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())))
+        .filter(|case| cli.only.is_empty() || cli.only.iter().any(|only| case.name.contains(only.as_str())))
         .collect();
     println!("TAP version 13\n1..{}", chosen.len());
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);

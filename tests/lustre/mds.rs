@@ -1,5 +1,6 @@
 //! What only an MDS can set: `lctl` where its MDT is mounted on this node, or the stand-in's coordinator.
 
+use std::path::Path;
 use std::process::Command;
 
 use lhsm_sandbox::client::Client;
@@ -43,8 +44,27 @@ impl World {
         lctl(&["set_param", &format!("mdt.*.hsm_control={}", control.word())]).map(drop)
     }
 
-    /// Unmounts an MDT and mounts it again.
-    pub(crate) fn restart_mdt(&mut self) -> Result<()> {
+    /// Copytools that are registered, with all MDTs together.
+    pub(crate) fn agents(&self) -> Result<usize> {
+        if self.is_sandbox() {
+            return Ok(Client::new(&self.mount)?.agents()?.len());
+        }
+        Ok(lctl(&["get_param", "-n", "mdt.*.hsm.agents"])?.matches("uuid=").count())
+    }
+
+    /// More actions at a time than the three that are the default, where that may be set.
+    pub(crate) fn many_requests(&mut self) -> Result<()> {
+        if self.is_sandbox() || !self.whole_file_system {
+            return Ok(());
+        }
+        match self.set("mdt.*.hsm.max_requests", 200) {
+            Err(error) if error.is::<Skip>() => Ok(()),
+            set => set,
+        }
+    }
+
+    /// Unmounts the MDT that a file is on, and mounts it again.
+    pub(crate) fn restart_mdt(&mut self, path: &Path) -> Result<()> {
         if self.is_sandbox() {
             return Ok(Client::new(&self.mount)?.inject(Fault::Restart)?);
         }
@@ -52,7 +72,8 @@ impl World {
             return Err(Skip("it needs --restart-mdt COMMAND, on an MDS").into());
         };
         self.remember("mdt.*.hsm_control")?;
-        let status = Command::new("sh").arg("-c").arg(&command).status()?;
+        let mdt = self.mdt_of(path)?.to_string();
+        let status = Command::new("sh").arg("-c").arg(&command).env("MDT", mdt).status()?;
         must(status.success(), &format!("'{command}': {status}"))?;
         // Unless it was set for good, it is off now.
         lctl(&["set_param", "mdt.*.hsm_control=enabled"]).map(drop)
@@ -75,21 +96,27 @@ impl World {
         self.set("mdt.*.hsm.remove_archive_on_last_unlink", 1)
     }
 
-    /// A reader's name, and the device that it is of on a real Lustre.
-    pub(crate) fn changelog_user(&mut self) -> Result<String> {
+    /// A new reader of each MDT's changelog, as `--changelog-user` takes them.
+    pub(crate) fn changelog_users(&mut self) -> Result<String> {
         if self.is_sandbox() {
             return Ok(Client::new(&self.mount)?.register_changelog()?);
         }
         let devices = lctl(&["list_param", "mdd.*"])?;
-        let mut lines = devices.lines().filter_map(|line| line.strip_prefix("mdd."));
-        let (Some(device), None) = (lines.next(), lines.next()) else {
-            return Err(Skip("it registers a changelog reader on one MDT, and here are several").into());
-        };
-        let user = lctl(&["--device", device, "changelog_register", "-n"])?
-            .trim()
-            .to_owned();
-        self.readers.push((device.to_owned(), user.clone()));
-        Ok(user)
+        let devices: Vec<_> = devices.lines().filter_map(|line| line.strip_prefix("mdd.")).collect();
+        if devices.len() != self.mdts()? {
+            return Err(
+                Skip("it registers a changelog reader on each MDT, and not all of them are on this node").into(),
+            );
+        }
+        let mut users = Vec::new();
+        for device in devices {
+            let user = lctl(&["--device", device, "changelog_register", "-n"])?
+                .trim()
+                .to_owned();
+            users.push(format!("{device}={user}"));
+            self.readers.push((device.to_owned(), user));
+        }
+        Ok(users.join(","))
     }
 
     fn set(&mut self, name: &str, value: u64) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Cases of a coordinator that is stopped, purged or impatient, and of what nobody asked for.
 
+use std::path::Path;
+
 use crate::cases::{archived, release, released, returns, same};
 use crate::mds::Control;
 use crate::world::{Result, World, must};
@@ -36,7 +38,7 @@ pub(crate) fn mdt_restart(world: &mut World) -> Result<()> {
     let (path, content) = world.file("before", 24 << 20)?;
     released(world, &path)?;
     world.hsm_running("hsm_restore", &path)?;
-    world.restart_mdt()?;
+    world.restart_mdt(&path)?;
     world.until_state(&path, "released", false)?;
     same(&path, &content)?;
     let (after, content) = world.file("after", 4096)?;
@@ -81,16 +83,21 @@ pub(crate) fn last_unlink(world: &mut World) -> Result<()> {
 }
 
 pub(crate) fn follow(world: &mut World) -> Result<()> {
-    let user = world.changelog_user()?;
+    let users = world.changelog_users()?;
+    let mut names = vec!["followed".to_owned()];
+    for mdt in (0..).take(world.mdts()?) {
+        world.directory(&format!("mdt{mdt}"), mdt)?;
+        names.push(format!("mdt{mdt}/followed"));
+    }
     world.start()?;
-    let (path, content) = world.file("followed", 4096)?;
+    let files: Vec<_> = names.iter().map(|name| world.file(name, 4096)).collect::<Result<_>>()?;
     let mount = world.mount.display().to_string();
-    world.until("the follower archives it", |world| {
+    world.until("the follower archives them", |world| {
         let output = world.ours(&[
             "export",
             "--follow",
             "--changelog-user",
-            &user,
+            &users,
             "--quiet",
             "0s",
             "--once",
@@ -99,8 +106,87 @@ pub(crate) fn follow(world: &mut World) -> Result<()> {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
         }
-        Ok(world.state(&path)?.contains("archived"))
+        for (path, _) in &files {
+            if !world.state(path)?.contains("archived") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     })?;
-    must(world.objects("**/followed")? == 1, "it has no object")?;
-    same(&path, &content)
+    must(
+        world.objects("**/followed")? == files.len() as u64,
+        "not all have an object",
+    )?;
+    files.iter().try_for_each(|(path, content)| same(path, content))
+}
+
+/// Since 2.14 the coordinator takes a second request of a file, and sends it while the first one runs.
+pub(crate) fn second_archive(world: &mut World) -> Result<()> {
+    world.archive = "upload_bandwidth = '8MiB'\n".into();
+    world.start()?;
+    let (path, _) = world.file("file", 24 << 20)?;
+    world.hsm_running("hsm_archive", &path)?;
+    let (_, anew) = world.file("file", 9 << 20)?;
+    // Nobody asks again after this.
+    world.hsm("hsm_archive", &path)?;
+    until_clean(world, &path)?;
+    release(world, &path)?;
+    returns(world, &path, &anew)
+}
+
+pub(crate) fn queued_remove(world: &mut World) -> Result<()> {
+    world.archive = "upload_bandwidth = '8MiB'\n".into();
+    world.start()?;
+    let (path, _) = world.file("file", 24 << 20)?;
+    world.hsm_running("hsm_archive", &path)?;
+    world.hsm("hsm_remove", &path)?;
+    world.hsm("hsm_archive", &path)?;
+    world.until_action(&path, "noop", true)?;
+    world.until("what counts as archived counts as there", |world| {
+        let state = world.state(&path)?;
+        Ok(!state.contains("archived") || state.contains("exists"))
+    })?;
+    // And so it is with what is written next.
+    let (_, anew) = world.file("file", 9 << 20)?;
+    world.hsm("hsm_archive", &path)?;
+    until_clean(world, &path)?;
+    release(world, &path)?;
+    returns(world, &path, &anew)
+}
+
+pub(crate) fn forgotten(world: &mut World) -> Result<()> {
+    const FILES: usize = 12;
+    world.archive = "upload_bandwidth = '4MiB'\n".into();
+    world.start()?;
+    let files: Vec<_> = (0..FILES)
+        .map(|n| world.file(&format!("f{n:02}"), (1 << 20) + n))
+        .collect::<Result<_>>()?;
+    for (path, _) in &files {
+        world.hsm("hsm_archive", path)?;
+    }
+    world.until("one is being archived", |world| {
+        for (path, _) in &files {
+            if world.action(path)?.contains("archive running") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })?;
+    world.control(Control::Shutdown)?;
+    world.control(Control::Enabled)?;
+    // Nobody asks again.
+    for (path, content) in &files {
+        world.until_state(path, "archived", true)?;
+        release(world, path)?;
+        returns(world, path, content)?;
+    }
+    must(world.objects("**/f??")? == FILES as u64, "not all have one object")
+}
+
+fn until_clean(world: &World, path: &Path) -> Result<()> {
+    world.until("it is archived and clean, and nothing is under way", |world| {
+        let state = world.state(path)?;
+        let is_clean = state.contains("archived") && !state.contains("dirty");
+        Ok(is_clean && world.action(path)?.contains("noop"))
+    })
 }

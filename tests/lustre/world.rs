@@ -1,12 +1,15 @@
 //! One case's directory, prefix and daemon.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox::process::{Daemon, LIBRARY, Spawn, artifact, replace};
 use lhsm_sandbox::{Mdt, Options};
 use lhsm_sandbox_s3::{Config, Server};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::Cli;
@@ -30,6 +33,8 @@ struct Stand {
 
 pub(crate) struct World {
     daemon: Option<Daemon>,
+    /// One that was started with `--daemon`.
+    background: Option<Pid>,
     stand: Option<Stand>,
     /// State, logs and, on the stand-in, the mount.
     local: TempDir,
@@ -49,9 +54,16 @@ pub(crate) struct World {
     pub(crate) before: Vec<(String, String)>,
     /// Devices and readers of their changelogs, to be taken away.
     pub(crate) readers: Vec<(String, String)>,
-    /// More of the configuration.
+    /// Of the configuration: what it has of section `[lustre]` beside places, more of `[workers]`, section `[transfer]`,
+    /// other sections, more of the archive's.
+    pub(crate) pace: String,
     pub(crate) workers: String,
+    pub(crate) transfer: String,
+    pub(crate) sections: String,
     pub(crate) archive: String,
+    /// How long one thing may take.
+    pub(crate) patience: Duration,
+    scale: u64,
 }
 
 impl World {
@@ -93,6 +105,7 @@ impl World {
         std::fs::create_dir(&dir)?;
         Ok(Self {
             daemon: None,
+            background: None,
             stand,
             local,
             mount,
@@ -106,13 +119,52 @@ impl World {
             whole_file_system: cli.whole_file_system,
             before: Vec::new(),
             readers: Vec::new(),
+            pace: "keepalive = '2s'\nheartbeat = '1s'\nprogress = '1s'\n".into(),
             workers: String::new(),
+            transfer: "[transfer]\nmultipart_threshold = '8MiB'\npart_size = '8MiB'\n".into(),
+            sections: String::new(),
             archive: String::new(),
+            patience: PATIENCE,
+            scale: cli.scale,
         })
     }
 
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// A number of files, as `--scale` has it.
+    pub(crate) fn scaled(&self, files: u64) -> u64 {
+        (files * self.scale / 100).max(1)
+    }
+
+    /// For what a case has beside the file system.
+    pub(crate) fn local(&self) -> &Path {
+        self.local.path()
+    }
+
+    /// To be preloaded where programs shall see the stand-in's attributes.
+    pub(crate) fn preloaded(&self) -> Option<&Path> {
+        self.is_sandbox().then_some(self.library.as_path())
+    }
+
+    /// How many MDTs there are.
+    pub(crate) fn mdts(&self) -> Result<usize> {
+        let mount = self.mount.display().to_string();
+        Ok(self.lfs(&["mdts", &mount])?.matches("-MDT").count())
+    }
+
+    /// Makes one of the case's directories on an MDT.
+    pub(crate) fn directory(&self, name: &str, mdt: u32) -> Result<()> {
+        let shown = self.dir.join(name).display().to_string();
+        self.lfs(&["mkdir", "-i", &mdt.to_string(), &shown]).map(drop)
+    }
+
+    /// The number of the MDT that a file is on.
+    pub(crate) fn mdt_of(&self, path: &Path) -> Result<u32> {
+        let said = self.lfs(&["getstripe", "-m", &path.display().to_string()])?;
+        let number = said.trim().parse::<u32>();
+        number.map_err(|_| format!("lfs getstripe -m says '{said}'").into())
     }
 
     pub(crate) const fn is_sandbox(&self) -> bool {
@@ -124,13 +176,15 @@ impl World {
         replace(
             &config,
             &format!(
-                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\nkeepalive = '2s'\nheartbeat = '1s'\n\
-                 progress = '1s'\n[workers]\nthreads = 16\n{}[transfer]\nmultipart_threshold = '8MiB'\npart_size = '8MiB'\n\
+                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{}[workers]\nthreads = 16\n{}{}{}\
                  [[archive]]\nid = 1\nbucket = '{}'\nprefix = '{}'\nendpoint_url = '{}'\nregion = 'us-east-1'\n{}",
                 self.mount.display(),
                 self.library.display(),
                 self.local.path().join("state").display(),
+                self.pace,
                 self.workers,
+                self.transfer,
+                self.sections,
                 self.bucket,
                 self.prefix,
                 self.endpoint,
@@ -165,20 +219,56 @@ impl World {
         Ok(())
     }
 
-    fn under_timeout(&self, by: &[&str], arguments: &[&str]) -> Result<Output> {
+    /// Starts it with `--daemon`, which comes back when it is registered; its number, by the pid file.
+    pub(crate) fn start_in_background(&mut self) -> Result<Pid> {
+        let pid_file = self.local.path().join("daemon.pid").display().to_string();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.local.path().join("daemon.log"))?;
+        let status = self
+            .under_timeout(&[], &["--daemon", "--pid-file", &pid_file])?
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .status()?;
+        must(status.success(), &format!("--daemon: {status}"))?;
+        let number = std::fs::read_to_string(&pid_file)
+            .map_err(|error| format!("it came back without its pid file '{pid_file}': {error}"))?;
+        let pid = Pid::from_raw(number.trim().parse::<i32>()?);
+        self.background = Some(pid);
+        Ok(pid)
+    }
+
+    /// Ends the one in the background by a signal.
+    pub(crate) fn end_background(&mut self, signal: Signal) -> Result<()> {
+        let Some(pid) = self.background.take() else {
+            return Ok(());
+        };
+        nix::sys::signal::kill(pid, signal)?;
+        let stat = format!("/proc/{pid}/stat");
+        self.until("the copytool in the background ends", |_| {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            // Gone, or with whoever takes orphans.
+            Ok(stat.is_empty() || stat.contains(") Z "))
+        })
+    }
+
+    fn under_timeout(&self, by: &[&str], arguments: &[&str]) -> Result<Command> {
         let direct = self.spawn()?.command(arguments);
-        Ok(Command::new("timeout")
-            .arg(PATIENCE.as_secs().to_string())
+        let mut command = Command::new("timeout");
+        command
+            .arg(self.patience.as_secs().to_string())
             .args(by)
             .arg(direct.get_program())
             .args(direct.get_args())
-            .envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .output()?)
+            .envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ok(command)
     }
 
     /// Runs the copytool by way of the command `by`, for as long as it is patient; what it said if it refused to serve.
     pub(crate) fn refusal(&self, by: &[&str], arguments: &[&str]) -> Result<String> {
-        let output = self.under_timeout(by, arguments)?;
+        let output = self.under_timeout(by, arguments)?.output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         must(
             output.status.code() == Some(1),
@@ -199,6 +289,20 @@ impl World {
     /// A command of ours.
     pub(crate) fn ours(&self, arguments: &[&str]) -> Result<Output> {
         Ok(self.spawn()?.command(arguments).output()?)
+    }
+
+    /// Runs a bulk command, which says now and then how far it is; how many files it did.
+    pub(crate) fn bulk(&self, verb: &str, dir: &str) -> Result<u64> {
+        let mut command = self.spawn()?.command(&[verb, dir]);
+        let output = command.stderr(Stdio::inherit()).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        must(
+            output.status.success(),
+            &format!("{verb}: {}; it printed '{text}'", output.status),
+        )?;
+        let before = text.rsplit_once(" done (").map(|(before, _)| before);
+        let number = before.and_then(|before| before.rsplit(' ').next()?.parse::<u64>().ok());
+        number.ok_or_else(|| format!("{verb} printed '{text}'").into())
     }
 
     /// A number of the line of JSON that a command of ours prints.
@@ -249,7 +353,7 @@ impl World {
     }
 
     pub(crate) fn until(&self, what: &str, is_so: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
-        self.until_within(PATIENCE, what, is_so)
+        self.until_within(self.patience, what, is_so)
     }
 
     pub(crate) fn until_within(
@@ -333,7 +437,7 @@ impl World {
     /// Takes away what the case made, all that can be; the first thing that could not is told.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
         let mut done = Ok(());
-        if self.daemon.is_some() && !self.is_sandbox() {
+        if (self.daemon.is_some() || self.background.is_some()) && !self.is_sandbox() {
             // The copies first, while the tunables are still the case's.
             for verb in ["restore", "remove"] {
                 done = done.and(self.bounded(verb));
@@ -342,6 +446,7 @@ impl World {
         if let Some(daemon) = self.daemon.take() {
             done = done.and(daemon.stop(PATIENCE).map(drop).map_err(Into::into));
         }
+        done = done.and(self.end_background(Signal::SIGTERM));
         done = done.and(self.put_back());
         if !self.is_sandbox() {
             done = done.and(std::fs::remove_dir_all(&self.dir).map_err(Into::into));
@@ -352,7 +457,7 @@ impl World {
     /// A command over all files of the case, which may wait for one that nobody does any more.
     fn bounded(&self, verb: &str) -> Result<()> {
         let dir = self.dir.display().to_string();
-        let output = self.under_timeout(&[], &[verb, &dir, "--json"])?;
+        let output = self.under_timeout(&[], &[verb, &dir, "--json"])?.output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         must(
             output.status.success(),
@@ -364,6 +469,9 @@ impl World {
 impl Drop for World {
     /// Of a case that panicked.
     fn drop(&mut self) {
+        if let Err(error) = self.end_background(Signal::SIGKILL) {
+            eprintln!("# {error}");
+        }
         if let Err(error) = self.put_back() {
             eprintln!("# {error}");
         }

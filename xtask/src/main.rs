@@ -12,6 +12,8 @@
 //!
 //! `cargo xtask stores --dialects`: all verbs over all dialects of stores (`--write`: and their table in docs/stores.md).
 //!
+//! `cargo xtask lustre-vm`: that suite, and Lustre's own tests of HSM, on a real Lustre in an emulated guest.
+//!
 //! `cargo xtask stores-table REPORT…`: docs/stores.md's table, from what the tests of stores found.
 //!
 //! `cargo xtask packages`: a .deb and a .rpm in target/dist, by cargo-deb and cargo-generate-rpm.
@@ -19,6 +21,7 @@
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
 
+mod lustre_vm;
 mod stores;
 
 use std::path::PathBuf;
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Some("soak") => run("crash", arguments),
         Some("jobs") => run("jobs", arguments),
         Some("lustre-suite") => run("suite", arguments),
+        Some("lustre-vm") => lustre_vm::run(&root(), &arguments, build),
         Some("packages") => packages(),
         Some("stores") if arguments.iter().any(|argument| argument == "--dialects") => {
             run("dialects", stores::of_dialects(&root(), arguments))
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
         Some("stores-table") => stores::write(&root(), &arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()
@@ -87,21 +91,7 @@ fn check_bindings(write: bool) -> ExitCode {
 }
 
 fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = root();
-    eprintln!("building (the first time takes some minutes) …");
-    let built = Command::new(cargo)
-        .current_dir(&root)
-        .args(["build", "--workspace", "--bins", "--lib", "--quiet"])
-        .status();
-    if !succeeded("cargo build", built) {
-        return ExitCode::FAILURE;
-    }
-    let Some(directory) = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(PathBuf::from))
-    else {
-        eprintln!("can't find the build directory");
+    let Some(directory) = build() else {
         return ExitCode::FAILURE;
     };
     if succeeded(binary, Command::new(directory.join(binary)).args(arguments).status()) {
@@ -109,6 +99,26 @@ fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The workspace's binaries; where they are.
+fn build() -> Option<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    eprintln!("building (the first time takes some minutes) …");
+    let built = Command::new(cargo)
+        .current_dir(root())
+        .args(["build", "--workspace", "--bins", "--lib", "--quiet"])
+        .status();
+    if !succeeded("cargo build", built) {
+        return None;
+    }
+    let directory = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(PathBuf::from));
+    if directory.is_none() {
+        eprintln!("can't find the build directory");
+    }
+    directory
 }
 
 /// Of the workspace.
