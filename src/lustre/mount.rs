@@ -219,7 +219,7 @@ impl Mount {
         self.place() == Place::Same && std::fs::metadata(&self.by_fid).is_ok()
     }
 
-    fn attributes(&self, fid: Fid) -> Result<std::fs::Metadata, HsmError> {
+    fn attributes(&self, fid: Fid) -> Result<Metadata, HsmError> {
         let stat = std::fs::symlink_metadata(self.by_fid(fid));
         stat.map_err(|error| self.unless_unmounted(HsmError::io("lstat", &error)))
     }
