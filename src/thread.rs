@@ -361,9 +361,12 @@ impl Threads {
     /// Asks them to end and waits until then. `false`: not all have.
     pub fn join(&mut self, deadline: Instant) -> bool {
         self.stop();
-        self.all
+        // Each is waited for, also after one that has not ended.
+        let stuck = self
+            .all
             .iter_mut()
-            .fold(true, |all, thread| thread.join(deadline) && all)
+            .filter_map(|thread| (!thread.join(deadline)).then_some(()));
+        stuck.count() == 0
     }
 }
 

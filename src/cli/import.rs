@@ -633,6 +633,6 @@ fn report(counts: &Counts, disorder: Option<&str>, took: Duration, json: bool, d
         counts.warnings,
     );
     if let Some(disorder) = disorder {
-        println!("the bucket was listed from its beginning to its end, not in parts: {disorder}");
+        outln!("the bucket was listed from its beginning to its end, not in parts: {disorder}");
     }
 }

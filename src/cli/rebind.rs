@@ -145,7 +145,7 @@ impl Output {
         );
         if self.bar.is_hidden() && !self.json && self.said.elapsed() >= Duration::from_secs(10) {
             self.said = Instant::now();
-            eprintln!("{text}");
+            errln!("{text}");
         }
         self.bar.set_message(text);
         self.bar.tick();
@@ -163,7 +163,7 @@ impl Output {
         }
         let key = line.key.as_ref().map(|key| format!("'{key}' ")).unwrap_or_default();
         let text = format!("{}: {key}{}", line.path, line.detail);
-        self.bar.suspend(|| println!("{text}"));
+        self.bar.suspend(|| outln!("{text}"));
     }
 
     fn flush(&mut self) {
@@ -184,14 +184,20 @@ impl Output {
                 line.insert("dry_run".into(), self.dry_run.into());
                 line.insert("seconds".into(), seconds.into());
             }
-            println!("{line}");
+            outln!("{line}");
             return;
         }
         let would = if self.dry_run { "would be " } else { "" };
-        println!(
+        outln!(
             "{} files in {seconds:.1} s: {} {would}rebound, {} were right, {} skipped, {} failed; {} sidecars are not \
              there; {} bytes read",
-            counts.files, counts.rebound, counts.same, counts.skipped, counts.failed, counts.sidecars, counts.bytes,
+            counts.files,
+            counts.rebound,
+            counts.same,
+            counts.skipped,
+            counts.failed,
+            counts.sidecars,
+            counts.bytes,
         );
     }
 }

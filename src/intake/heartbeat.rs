@@ -115,11 +115,7 @@ struct OneMdt {
 impl Watch {
     fn run(mut self, stopped: &Receiver<()>) {
         let tick = self.beat.options.tick();
-        loop {
-            match stopped.recv_timeout(tick) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
             for domain in self.beat.queue.domains() {
                 if !self.threads.contains_key(&domain) {
                     self.start(domain);

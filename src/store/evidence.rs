@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_sum_of_parts_is_proved_where_the_parts_are_known() {
         let of = |parts: &[&[u8]]| {
-            let sums: Vec<u8> = parts.iter().flat_map(|part| Md5::digest(part)).collect();
+            let sums: Vec<u8> = parts.iter().flat_map(Md5::digest).collect();
             let whole: String = Md5::digest(sums).iter().map(|byte| format!("{byte:02x}")).collect();
             Evidence::from_etag(&format!("\"{whole}-{}\"", parts.len())).unwrap()
         };

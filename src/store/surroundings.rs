@@ -119,7 +119,7 @@ impl Surroundings {
 
     fn of_profile(&self, key: &str) -> Option<Around> {
         let value = self.files.get(key).filter(|value| !value.is_empty())?;
-        Some((value.to_owned(), self.from_files(key)))
+        Some((value.to_owned(), self.of_files(key)))
     }
 
     /// A key below the profile's `s3 =`.
@@ -127,7 +127,7 @@ impl Surroundings {
         let lines = self.files.get("s3")?.lines();
         let mut pairs = lines.filter_map(|line| line.split_once('='));
         let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
-        Some((value.trim().to_owned(), self.from_files(&format!("s3.{key}"))))
+        Some((value.trim().to_owned(), self.of_files(&format!("s3.{key}"))))
     }
 
     /// A key of S3 in the section that the profile's `services` names.
@@ -141,10 +141,10 @@ impl Surroundings {
             .build()
             .ok()?;
         let value = self.files.other_sections().get(&place)?;
-        Some((value.clone(), self.from_files(&format!("services {services} s3.{key}"))))
+        Some((value.clone(), self.of_files(&format!("services {services} s3.{key}"))))
     }
 
-    fn from_files(&self, key: &str) -> String {
+    fn of_files(&self, key: &str) -> String {
         format!("AWS profile {}: {key}", self.files.selected_profile())
     }
 }

@@ -115,7 +115,7 @@ fn a_directory_that_can_not_be_read_is_one_line_and_everything_else_is_done() {
     archived(&mut rig, "z/file", b"3");
     rig.file("z/new", b"4");
     let secret = rig.mount().join("secret");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     let mount = rig.mount().display().to_string();
     let report = rig.dir.path().join("report");
     let report_name = report.display().to_string();

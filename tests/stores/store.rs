@@ -195,7 +195,7 @@ fn tell_version(program: &Path) {
         let error = format!("can't run MinIO '{}' (LHSM_MINIO)", program.display());
         let text = String::from_utf8_lossy(&output.expect(&error).stdout).into_owned();
         let version = text.lines().next().unwrap_or("of an unknown version");
-        writeln!(stderr(), "MinIO: {version}").unwrap();
+        stderr().write_all(format!("MinIO: {version}\n").as_bytes()).unwrap();
     });
 }
 

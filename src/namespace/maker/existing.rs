@@ -17,7 +17,7 @@ pub(super) enum Existing {
     Complete,
     /// A former run made less than that.
     Half,
-    Replace(Seen),
+    Replace(Box<Seen>),
     /// Another name is free for it.
     Beside(TreePath),
 }
@@ -47,7 +47,7 @@ impl Maker<'_> {
                 ));
             }
             return Ok(match self.may_replace(dir, known)? {
-                true => Existing::Replace(seen),
+                true => Existing::Replace(Box::new(seen)),
                 false => Existing::Leave,
             });
         };
@@ -88,7 +88,7 @@ impl Maker<'_> {
             OnConflict::Refresh if found.is_none_or(|found| found.key != wanted.key) && !self.shared.force => {
                 Err(Trouble::Conflict("the file in its place is not this object's".into()))
             }
-            OnConflict::Refresh | OnConflict::Overwrite => Ok(Existing::Replace(seen)),
+            OnConflict::Refresh | OnConflict::Overwrite => Ok(Existing::Replace(Box::new(seen))),
         }
     }
 
