@@ -8,6 +8,9 @@ use crate::testing::{Body, Client, checksum, start};
 
 use super::uploads::Upload;
 
+/// Of a request.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 const KEY: &str = "/lhsm-sandbox/key";
 
 fn outcome(status: u16, code: &str) -> (u16, String) {
@@ -34,7 +37,7 @@ fn each_has_a_name_of_its_own_and_a_sentence() {
 
 #[tokio::test]
 async fn requests_are_refused_while_a_dialect_is_on() {
-    let rows: [(Dialect, &[(&str, &str)], u16, &str); 10] = [
+    let rows: [(Dialect, Headers<'_>, u16, &str); 10] = [
         (
             Dialect::NotImplementedTagging,
             &[("x-amz-tagging", "a=b")],

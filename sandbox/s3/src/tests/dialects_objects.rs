@@ -12,6 +12,9 @@ use crate::testing::{Body, Client, Reply, checksum, start};
 
 use super::uploads::Upload;
 
+/// Of a request.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 const KEY: &str = "/lhsm-sandbox/key";
 const MIB: usize = 1024 * 1024;
 const SUM: &str = "x-amz-checksum-crc64nvme";
@@ -60,7 +63,7 @@ async fn a_compressed_object_is_sent_decompressed() {
         .server
         .put_encoded("lhsm-sandbox", "key", packed.clone(), BTreeMap::new(), "gzip");
     let identity = [("accept-encoding", "identity")];
-    let rows: [(&[Dialect], &[(&str, &str)], bool); 4] = [
+    let rows: [(&[Dialect], Headers<'_>, bool); 4] = [
         (&[], &[], false),
         (&[Dialect::Gunzipped], &[], true),
         (&[Dialect::Gunzipped], &identity, false),
