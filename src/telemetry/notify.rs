@@ -1,6 +1,12 @@
 //! systemd: ready, a line of status, and a watchdog that is fed only while there are signs of life.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -14,10 +20,36 @@ const READER: Duration = Duration::from_secs(60);
 /// All workers are busy, and for so long nothing ended, no byte moved and nothing was tried again.
 const WORKERS: Duration = Duration::from_secs(900);
 
+/// For systemd's socket, when it is full: whoever tells it is the thread that hears of signals.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Lines that systemd has not taken and must hear of: they go before the next ones.
+static OWED: Mutex<String> = Mutex::new(String::new());
+
 fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let mut owed = OWED.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines: String = state.iter().map(|state| format!("{state}\n")).collect();
+    if let Err(error) = send(&socket, &format!("{owed}{lines}")) {
         tracing::debug!(%error, "systemd was not told");
+        // A beat makes up for a beat, and a status for a status.
+        let kept = lines.lines().filter(|line| matches!(*line, "READY=1" | "STOPPING=1"));
+        owed.extend(kept.flat_map(|line| [line, "\n"]));
+    } else {
+        owed.clear();
     }
+}
+
+/// The crate's own waits for systemd without an end.
+fn send(socket: &OsStr, text: &str) -> io::Result<()> {
+    let sender = UnixDatagram::unbound()?;
+    sender.set_write_timeout(Some(PATIENCE))?;
+    match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => sender.send_to_addr(text.as_bytes(), &SocketAddr::from_abstract_name(name)?)?,
+        None => sender.send_to(text.as_bytes(), socket)?,
+    };
+    Ok(())
 }
 
 /// How often systemd is told that the daemon lives, from its first [`ready`] to its end.

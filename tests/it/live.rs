@@ -116,6 +116,8 @@ fn killed_between_two_mdts() -> (Rig, Fid, Fid) {
     let other = rig.mount().join("other");
     rig.client.make_dir(&other, 1).unwrap();
     let (first, second) = (rig.file("file", b"one"), rig.file("other/file", b"two"));
+    // What its log thread has not written goes with it.
+    until(|| rig.log().contains("registered; serving").then_some(()));
     kill(&mut rig);
     (rig, first, second)
 }

@@ -28,13 +28,17 @@ fn code_of(child: &mut Child) -> Option<i32> {
 }
 
 /// Until the process has a thread of that name.
-fn until_thread(pid: i32, name: &str) {
+fn until_thread(rig: &Rig, pid: i32, name: &str) {
+    let began = std::time::Instant::now();
     until(|| {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        let names = tasks
+        let names: Vec<_> = tasks
             .flatten()
-            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-        names.into_iter().any(|found| found.trim() == name).then_some(())
+            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+            .collect();
+        let soon = began.elapsed() * 10 < PATIENCE * 9 && !is_over(pid);
+        assert!(soon, "no thread '{name}' among {names:?}; the log:\n{}", rig.log());
+        names.iter().any(|found| found.trim() == name).then_some(())
     });
 }
 
@@ -90,7 +94,7 @@ fn a_signal_ends_a_daemon_that_a_silent_mdt_holds_at_its_mount() {
     let mut rig = Rig::without_daemon(Setup::default());
     rig.client.inject(Fault::Silence(true)).unwrap();
     let mut daemon = rig.daemon_command(&[]).spawn().unwrap();
-    until_thread(pid_of(&daemon), "mount");
+    until_thread(&rig, pid_of(&daemon), "mount");
     signal(pid_of(&daemon), Signal::SIGTERM);
     assert!(code_of(&mut daemon) == Some(0), "{}", rig.log());
     let log = rig.log();
@@ -111,12 +115,12 @@ fn a_signal_ends_a_daemon_that_a_silent_mdt_holds_at_its_registration_and_the_wa
         .unwrap();
     until(|| rig.log().contains("can't register yet").then_some(()));
     rig.client.inject(Fault::Silence(true)).unwrap();
-    until_thread(pid_of(&daemon), "mdt-probe");
+    until_thread(&rig, pid_of(&daemon), "mdt-probe");
     for _ in 0..10 {
         next(&systemd, "WATCHDOG=1");
     }
     // It is held still, not there for a moment.
-    until_thread(pid_of(&daemon), "mdt-probe");
+    until_thread(&rig, pid_of(&daemon), "mdt-probe");
     signal(pid_of(&daemon), Signal::SIGTERM);
     next(&systemd, "STOPPING=1");
     assert!(code_of(&mut daemon) == Some(0), "{}", rig.log());
