@@ -72,8 +72,9 @@ pub(super) fn run(
 /// A child that has a process group of its own, with all of that.
 fn end_group(child: &mut Child) {
     let group = format!("-{}", child.id());
-    let killed = Command::new("sh")
-        .args(["-c", "kill -KILL -- \"$1\"", "sh", &group])
+    // Not every sh's own kill knows groups.
+    let killed = Command::new("bash")
+        .args(["-c", "kill -KILL -- \"$1\"", "bash", &group])
         .status();
     if !killed.is_ok_and(|status| status.success()) {
         // It has just ended, or there is no sh: then at least itself.
