@@ -185,6 +185,17 @@ impl Sources {
                 let ahead = target.requests().clock_offset()? as f64;
                 Some((archive(target), ahead))
             }),
+        )?;
+        to.gauges(
+            "store_dialect",
+            "1 for each thing that the store was found to do otherwise than S3",
+            targets.iter().flat_map(|target| {
+                target.dialect().names().into_iter().map(|habit| {
+                    let mut labels = archive(target);
+                    labels.push(("habit", habit.to_owned()));
+                    (labels, 1.0)
+                })
+            }),
         )
     }
 

@@ -48,6 +48,9 @@ pub struct Mover {
     /// MDTs that do not answer, of those that had actions here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent_mdts: Vec<String>,
+    /// What the store of each archive id was found to do otherwise than S3; those of which nothing is known are left out.
+    #[serde(default)]
+    pub dialects: BTreeMap<u32, Vec<String>>,
 }
 
 /// What has ended of one archive id and class.
@@ -133,6 +136,14 @@ impl Mover {
             retries: trouble(|trouble| &trouble.retries),
             throttled: trouble(|trouble| &trouble.throttled),
             silent_mdts: silent(sources),
+            dialects: targets
+                .iter()
+                .map(|target| {
+                    let names = target.dialect().names().into_iter().map(str::to_owned);
+                    (target.options().archive_id.get(), names.collect::<Vec<_>>())
+                })
+                .filter(|(_, names)| !names.is_empty())
+                .collect(),
         }
     }
 }

@@ -166,7 +166,11 @@ impl Expected {
                     unproven(lane, from)?;
                     return Ok(false);
                 }
-                evidence.to_string()
+                let way_out = match evidence.is_etag {
+                    true => " as its ETag (if ETags are no MD5s here: verify_imported = \"if-free\")",
+                    false => "",
+                };
+                format!("{evidence}{way_out}")
             }
         };
         Err(TransferError::Checksum {

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _, pipe};
 use std::net::TcpStream;
-use std::process::{Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use lhsm_sandbox::protocol::{Action, states};
@@ -64,6 +65,13 @@ impl Rig {
     }
 }
 
+/// A command of root's about a directory. `false`: it may not.
+fn as_root(command: &str, arguments: &[&str], directory: &Path) -> bool {
+    let mut command = Command::new(command);
+    command.args(arguments).arg(directory).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
@@ -86,6 +94,38 @@ fn a_log_and_a_completion_log_on_full_devices_from_the_start_hurt_no_action() {
             .then_some(())
     });
     assert_eq!(rig.stop(), Some(0), "told to end, it ends in order");
+}
+
+#[test]
+fn a_log_whose_device_fills_up_in_the_middle_hurts_no_action_and_says_what_was_lost_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = dir.path().join("device");
+    fs::create_dir(&device).unwrap();
+    // Only root may mount one so small; for others it is full from the start and there is never room.
+    let mounted = as_root("mount", &["-t", "tmpfs", "-o", "size=64k", "tmpfs"], &device);
+    let log = device.join("log");
+    let stderr = match mounted {
+        true => File::create(&log).unwrap(),
+        false => full(),
+    };
+    let mut rig = Rig::logging_to("[log]\nlevel = 'debug'\n", stderr.into());
+    rig.work();
+    if mounted {
+        let size = fs::metadata(&log).unwrap().len();
+        assert!((60_000..=64 << 10).contains(&size), "it is full: {size} bytes");
+        assert!(as_root("mount", &["-o", "remount,size=64m"], &device));
+        until(|| {
+            let text = fs::read(&log).unwrap();
+            String::from_utf8_lossy(&text)
+                .contains("lines of this log were lost")
+                .then_some(())
+        });
+    }
+    assert_eq!(rig.stop(), Some(0), "told to end, it ends in order");
+    drop(rig);
+    if mounted {
+        assert!(as_root("umount", &[], &device));
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is shown, read once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::Failure;
@@ -45,6 +46,19 @@ impl Report {
     pub(super) fn answered(&self) -> impl Iterator<Item = (&str, &Mover)> {
         let movers = self.movers.iter();
         movers.filter_map(|(name, mover)| Some((name.as_str(), mover.as_ref().ok()?)))
+    }
+
+    /// By archive id, of all movers that answer.
+    pub(super) fn dialects(&self) -> BTreeMap<u32, BTreeSet<&str>> {
+        let mut all: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
+        for (_, mover) in self.answered() {
+            for (archive, habits) in &mover.dialects {
+                all.entry(*archive)
+                    .or_default()
+                    .extend(habits.iter().map(String::as_str));
+            }
+        }
+        all
     }
 
     pub(super) fn silent(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -53,6 +53,13 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 )?;
             }
         }
+        for (archive, habits) in report.dialects() {
+            writeln!(
+                out,
+                "archive {archive}: its store is not as S3 in: {}; docs/stores.md says what follows",
+                habits.into_iter().collect::<Vec<_>>().join(", ")
+            )?;
+        }
         for sum in report.sum().sums {
             writeln!(
                 out,
