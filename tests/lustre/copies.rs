@@ -41,6 +41,8 @@ pub(crate) fn copied_import(world: &mut World) -> Result<()> {
         let target = world.dir.join(format!("by-{program}"));
         std::fs::create_dir(&target)?;
         let (file, content) = imported(world, &format!("object-{program}"), &target)?;
+        // A copy of a file without blocks is one of holes for some programs.
+        returns(world, &file, &content)?;
         let copy = copied(world, program, option, &file)?;
         same(&copy, &content)?;
         release(world, &file)?;
@@ -91,6 +93,9 @@ fn changed(world: &World, path: &Path) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn ctime(world: &mut World) -> Result<()> {
+    if world.preloaded().is_some() {
+        return Err(Skip("the stand-in's ctime is no program's but its own: its tests look at it").into());
+    }
     world.start()?;
     let (path, content) = world.file("file", 50_000)?;
     let before = ctime_of(world, &path)?;

@@ -125,7 +125,7 @@ fn ended(child: &mut Child) -> Result<()> {
 
 pub(crate) fn events(world: &mut World) -> Result<()> {
     let path = world.local().join("events");
-    nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600))?;
+    nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o644))?;
     let mut fifo = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
     world.sections = format!("[events]\nfifo = '{}'\n", path.display());
     world.start()?;

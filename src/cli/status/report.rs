@@ -70,7 +70,7 @@ impl Report {
     pub(super) fn sum(&self) -> Mover {
         let mut sum = Mover::default();
         for (_, mover) in self.answered() {
-            let add = |to: &mut std::collections::BTreeMap<String, u64>, from: &std::collections::BTreeMap<_, u64>| {
+            let add = |to: &mut BTreeMap<String, u64>, from: &BTreeMap<_, u64>| {
                 for (class, n) in from {
                     *to.entry(String::clone(class)).or_default() += n;
                 }
