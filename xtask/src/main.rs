@@ -12,6 +12,8 @@
 //!
 //! `cargo xtask stores --dialects`: all verbs over all dialects of stores (`--write`: and their table in docs/stores.md).
 //!
+//! `cargo xtask features`: is any dependency compiled twice, with other features?
+//!
 //! `cargo xtask lustre-vm`: that suite, and Lustre's own tests of HSM, on a real Lustre in an emulated guest.
 //!
 //! `cargo xtask stores-table REPORT…`: docs/stores.md's table, from what the tests of stores found.
@@ -21,6 +23,7 @@
 //! `cargo demo`: builds the daemon, the sandbox and its library together (one build, one set of
 //! features), then runs the demo. No dependencies: it is there at once.
 
+mod features;
 mod lustre_vm;
 mod stores;
 
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Some("jobs") => run("jobs", arguments),
         Some("lustre-suite") => run("suite", arguments),
         Some("lustre-vm") => lustre_vm::run(&root(), &arguments, build),
+        Some("features") => features::check(&root()),
         Some("packages") => packages(),
         Some("stores") if arguments.iter().any(|argument| argument == "--dialects") => {
             run("dialects", stores::of_dialects(&root(), arguments))
@@ -53,7 +57,7 @@ fn main() -> ExitCode {
         Some("stores-table") => stores::write(&root(), &arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask features | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()
