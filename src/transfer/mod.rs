@@ -32,7 +32,7 @@ pub use lane::Lane;
 pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use request::{
-    copy, delete, fetch_file, find, head, is_of_one, list, pages, sweep_key, thaw, thaw_found, try_conditions,
+    copy, delete, fetch_file, find, glance, head, is_of_one, list, pages, sweep_key, thaw, thaw_found, try_conditions,
 };
 pub use retry::RetryOptions;
 pub use sidecar::{Described, describe, discard_sidecar};

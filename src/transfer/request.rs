@@ -300,10 +300,35 @@ pub fn sweep_key(
             Err(error) => Err(error),
         }
     };
+    briefly(lane, sweep)
+}
+
+/// What is at a key, if anything is. One try and a short time: for after an answer.
+///
+/// # Errors
+/// The store did not tell.
+pub fn glance(
+    lane: &Lane,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+    version: Option<&str>,
+) -> Result<Option<ObjectInfo>, TransferError> {
+    let store = lane.store(archive_id)?;
+    let look = async {
+        match store.head(key, version).await {
+            Ok(found) => Ok(Some(found)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    briefly(lane, look)
+}
+
+fn briefly<T>(lane: &Lane, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, TransferError> {
     let stalled = StoreError::Stalled {
         seconds: SWEEP.as_secs(),
     };
-    lane.block_on(async { tokio::time::timeout(SWEEP, sweep).await })
+    lane.block_on(async { tokio::time::timeout(SWEEP, work).await })
         .unwrap_or(Err(stalled))
         .map_err(TransferError::from)
 }
