@@ -145,6 +145,10 @@ impl Looker<'_> {
         if self.is_anothers(seen.fid, &there)? {
             return Ok(taken());
         }
+        // As when a file is archived: its file may have got another FID and another name.
+        if owner.fid != seen.fid && found.version.is_none() && mount.may_change_fids() {
+            return Ok(taken());
+        }
         Ok(Key::Free(Condition::Match(found.etag)))
     }
 

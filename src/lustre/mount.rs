@@ -555,6 +555,10 @@ impl FileSystem for Mount {
             .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
     }
 
+    fn may_change_fids(&self) -> bool {
+        self.mdts.may_be_several()
+    }
+
     fn sequences(&self) -> Sequences {
         self.mdts.sequences().clone()
     }

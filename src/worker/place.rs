@@ -3,8 +3,10 @@
 //! Keys follow paths, and paths move: a new file can take the path of an old one whose data lives only
 //! under that key. So a first archive demands that the key is free, and a re-archive that the key still
 //! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
-//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. A record that was
-//! written for another file names nothing that this one may replace: its archive is a first one.
+//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. That nothing has a FID proves
+//! a file's death only where FIDs stay: `lfs migrate -m` changes them, and the file's record goes on naming the object.
+//! So a dead file's object is replaced where there is one MDT, or where the bucket keeps it as a version, by which
+//! the record names it. A record that was written for another file names nothing that this one may replace: its archive is a first one.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt as _;
@@ -377,25 +379,33 @@ fn look_at_key(
     Err(JobError::NoFreeKey(taken.to_string()))
 }
 
-/// An object of this file, or of a file of this file system that exists no more.
+/// An object of this file, or one of a file of this file system that exists no more, and that nothing can name.
 fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
-    match origin.owner() {
-        Some(other) if other == owner => true,
-        Some(other) if other.fs == owner.fs => {
-            let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
-            if dead && may_be_imported(site, found) {
-                tracing::info!(former = %other.fid, "the key's former file is gone, but an import may have made another file of \
-                    its object: it is no younger than what the last one saw, or one runs (trusted.lhsm_s3_imported and \
-                    trusted.lhsm_s3_importing of the root)");
-                return false;
-            }
-            if dead {
-                tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
-            }
-            dead
-        }
-        _ => false,
+    let Some(former) = origin.owner() else {
+        return false;
+    };
+    if former == owner {
+        return true;
     }
+    if former.fs != owner.fs || !site.fs.path_of(former.fid).is_err_and(|error| error.is_not_found()) {
+        return false;
+    }
+    let former = former.fid;
+    if may_be_imported(site, found) {
+        tracing::info!(%former, "the key's former file is gone, but an import may have made another file of its object: it is \
+            no younger than what the last one saw, or one runs (trusted.lhsm_s3_imported and trusted.lhsm_s3_importing of the \
+            root)");
+        return false;
+    }
+    // What a record names by its version is not lost below a new one.
+    if found.version.is_none() && site.fs.may_change_fids() {
+        tracing::info!(%former, "the key's former file is gone, or has got another FID and another name since (lfs migrate -m): \
+            there are several MDTs, and the bucket keeps no versions. Its object stays; where no file means it, 'scrub' finds it \
+            an orphan");
+        return false;
+    }
+    tracing::info!(%former, "the key's former file is gone; replacing its object");
+    true
 }
 
 /// An object of a file of this file system that may be another one's copy, too.
