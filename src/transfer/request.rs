@@ -11,7 +11,7 @@ use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{
     Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
-    Thawing,
+    Thawing, Whose,
 };
 use crate::types::ArchiveId;
 
@@ -136,8 +136,10 @@ pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<
 /// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
 #[must_use]
 pub fn is_of_one(lane: &Lane, control: &Control, archive_id: ArchiveId, error: &TransferError) -> bool {
-    if !matches!(error, TransferError::GaveUp { .. }) {
-        return error.is_of_one_object();
+    match error.whose() {
+        Whose::OneObjects => return true,
+        Whose::Everybodys => return false,
+        Whose::Doubtful => {}
     }
     let Ok(store) = lane.store(archive_id) else {
         return false;
