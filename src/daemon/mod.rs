@@ -335,7 +335,7 @@ async fn find_targets(settings: &Settings, how: How) -> Result<(Targets, Missing
     let (targets, missing) = (Targets::default(), Missing::default());
     let mut refused = Vec::new();
     for options in &settings.targets {
-        match reload::find(options.clone(), how.dry_run).await {
+        match reload::find(options.clone(), (!how.dry_run).then_some(CHECK)).await {
             Ok(target) => {
                 targets.add(target);
             }
