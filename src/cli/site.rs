@@ -152,6 +152,29 @@ pub(super) fn open_mount(settings: &Settings, path: &Path, identify: Identify) -
     Ok(Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs))
 }
 
+/// The Lustre that all these files and directories are in, and they as it has them.
+pub(super) fn open_paths(
+    settings: &Settings,
+    paths: &[PathBuf],
+    identify: Identify,
+) -> Result<(Mount, Vec<PathBuf>), Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        let path = path
+            .canonicalize()
+            .map_err(|error| format!("'{}': {error}", path.display()))?;
+        found.push(path);
+    }
+    let Some(first) = found.first() else {
+        return Err("no path".into());
+    };
+    let mount = open_mount(settings, first, identify)?;
+    if let Some(other) = found.iter().find(|path| !path.starts_with(mount.path())) {
+        return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
+    }
+    Ok((mount, found))
+}
+
 pub(super) fn runtime() -> std::io::Result<Arc<tokio::runtime::Runtime>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
