@@ -5,6 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ObjectKey;
 
+/// Objects of trials that ran out of time and are kept in mind.
+const MOST_PROBES: usize = 16;
+
 /// One thing that a store does otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -105,7 +108,11 @@ impl Dialect {
 
     /// An object is going to be made to try the store.
     pub(super) fn makes_probe(&self, key: &ObjectKey) {
-        self.probes().push(key.clone());
+        let mut probes = self.probes();
+        // One that can't be kept in mind is found by the listing, later.
+        if probes.len() < MOST_PROBES {
+            probes.push(key.clone());
+        }
     }
 
     /// It is gone again.

@@ -135,7 +135,11 @@ fn settle_copy(
                 Err(unknown) if !unknown.is_not_found() => {
                     tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
                 }
-                Ok(false) | Err(_) => undo(site, lane, item, author, placed),
+                Ok(false) => {
+                    undo(site, lane, item, author, placed);
+                    revoke_if_counted(site, item, placed);
+                }
+                Err(_) => undo(site, lane, item, author, placed),
             }
             Ended::failed(error.into())
         }
@@ -197,16 +201,28 @@ fn revoke_if_over(site: &Site, item: &Item, placed: &Placed) {
     if !placed.over_another || !site.fs.is_archived(item.fid).unwrap_or(true) {
         return;
     }
+    revoke(site, item, placed);
+}
+
+/// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end of
+/// another attempt counted meanwhile, whose record this one has put back.
+fn revoke_if_counted(site: &Site, item: &Item, placed: &Placed) {
+    if site.fs.is_archived(item.fid).unwrap_or(false) && site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
+        revoke(site, item, placed);
+    }
+}
+
+fn revoke(site: &Site, item: &Item, placed: &Placed) {
     let key = &placed.location.key;
     match site.fs.revoke(item.fid) {
         Ok(()) => {
-            tracing::warn!(%key, "another attempt to archive the file counts, whose object this one took the place of: the \
-             file counts as not archived, and the next archive makes its copy anew")
+            tracing::warn!(%key, "another attempt to archive the file counts, and this one was in its way: the file counts \
+             as not archived, and the next archive makes its copy anew")
         }
         Err(error) if error.is_not_found() => {}
         Err(error) => {
-            tracing::error!(%key, %error, "another attempt to archive the file counts, whose object this one took the \
-             place of, and the file can't be marked as not archived: look whether it can be restored")
+            tracing::error!(%key, %error, "another attempt to archive the file counts, this one was in its way, and the \
+             file can't be marked as not archived: look whether it can be restored")
         }
     }
 }

@@ -6,7 +6,8 @@
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. That nothing has a FID proves
 //! a file's death only where FIDs stay: `lfs migrate -m` changes them, and the file's record goes on naming the object.
 //! So a dead file's object is replaced where there is one MDT, or where the bucket keeps it as a version, by which
-//! the record names it. A record that was written for another file names nothing that this one may replace: its archive is a first one.
+//! the record names it. A record that was written for another file names nothing that this one may replace: its
+//! archive is a first one.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt as _;
@@ -152,7 +153,8 @@ fn go_to(to: &mut Upload, key: ObjectKey) {
     to.key = key;
 }
 
-/// Writes the object to its key, or to the one beside it; and whether it replaced another one than the file's record means.
+/// Writes the object to its key, or to the one beside it. Whether it replaced an object of this file that the file's record
+/// did not mean, too.
 #[expect(clippy::too_many_arguments, reason = "one step of place()")]
 fn store(
     site: &Site,

@@ -59,7 +59,8 @@ pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, 
         let record = match site.fs.map(item.fid) {
             Ok(Some(record)) if record == own => return Some(placed.location.clone()),
             Ok(record) => record,
-            Err(error) if error.is_not_found() => return None,
+            // For the remove that comes with its last unlink.
+            Err(error) if error.is_not_found() => return Some(placed.location.clone()),
             Err(error) => {
                 tracing::debug!(%error, "the file's record could not be read back");
                 return Some(placed.location.clone());
