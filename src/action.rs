@@ -309,9 +309,8 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// EINVAL when it is released already, ENOENT when it is gone.
     fn revoke(&self, fid: Fid) -> Result<(), HsmError>;
 
-    /// Whether a file that is alive can have another FID than the one that its object was written for: `lfs migrate -m`
-    /// takes a file to another MDT and gives it a FID of that one's. Asks nobody; not so only where it is known that there
-    /// is one MDT.
+    /// Whether a file with a copy can have got another FID than the one that its object was written for, by `lfs migrate -m`
+    /// to another MDT. Asks nobody.
     fn may_change_fids(&self) -> bool {
         true
     }

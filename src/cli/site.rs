@@ -149,7 +149,8 @@ pub(super) fn archive_of<'a>(
 /// The Lustre that a path is in.
 pub(super) fn open_mount(settings: &Settings, path: &Path, identify: Identify) -> Result<Mount, Failure> {
     let library = Library::open(&settings.library)?;
-    Ok(Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs))
+    let mount = Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs);
+    Ok(mount.migrating(settings.migrate_hsm_allowed))
 }
 
 /// The Lustre that all these files and directories are in, and they as it has them.

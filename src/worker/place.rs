@@ -4,9 +4,9 @@
 //! under that key. So a first archive demands that the key is free, and a re-archive that the key still
 //! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. That nothing has a FID proves
-//! a file's death only where FIDs stay: `lfs migrate -m` changes them, and the file's record goes on naming the object.
-//! So a dead file's object is replaced where there is one MDT, or where the bucket keeps it as a version, by which
-//! the record names it. A record that was written for another file names nothing that this one may replace: its
+//! a file's death only where FIDs stay: `lfs migrate -m` changes them, where MDTs let it have files with a copy, and the
+//! file's record goes on naming the object. There a dead file's object is replaced only where there is one MDT, or where
+//! the bucket keeps it as a version, by which the record names it. A record that was written for another file names nothing that this one may replace: its
 //! archive is a first one.
 
 use std::fs::File;
@@ -402,7 +402,7 @@ fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) 
     // What a record names by its version is not lost below a new one.
     if found.version.is_none() && site.fs.may_change_fids() {
         tracing::info!(%former, "the key's former file is gone, or has got another FID and another name since (lfs migrate -m): \
-            there are several MDTs, and the bucket keeps no versions. Its object stays; where no file means it, 'scrub' finds it \
+            migrate_hsm_allowed is set, and the bucket keeps no versions. Its object stays; where no file means it, 'scrub' finds it \
             an orphan");
         return false;
     }

@@ -257,7 +257,7 @@ fn migrate(rig: &mut Rig, from: &str, to: &str) -> Fid {
 #[test]
 fn a_new_file_does_not_take_the_object_of_one_that_has_another_fid_and_another_name_now() {
     for versioning in [false, true] {
-        let mut rig = Rig::with(Setup {
+        let mut rig = Rig::without_daemon(Setup {
             mdts: 2,
             store: Config {
                 versioning,
@@ -265,6 +265,8 @@ fn a_new_file_does_not_take_the_object_of_one_that_has_another_fid_and_another_n
             },
             ..Setup::default()
         });
+        rig.add_settings("[lustre]\nmigrate_hsm_allowed = true\n");
+        rig.start();
         let content = noise(10_000);
         let fid = rig.file("file", &content);
         rig.archive(fid);
@@ -284,16 +286,24 @@ fn a_new_file_does_not_take_the_object_of_one_that_has_another_fid_and_another_n
 }
 
 #[test]
-fn where_there_is_one_mdt_a_file_that_is_saved_anew_has_the_key_of_the_one_before() {
-    let mut rig = Rig::new();
-    let fid = rig.file("file", b"first");
-    rig.archive(fid);
-    // As editors save.
-    let new = rig.file("file.tmp", b"second");
-    fs::rename(rig.mount().join("file.tmp"), rig.mount().join("file")).unwrap();
-    rig.archive(new);
-    assert_eq!(rig.keys(), ["file"], "{}", rig.log());
-    assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), b"second");
+fn where_fids_stay_a_file_that_is_saved_anew_has_the_key_of_the_one_before() {
+    // MDTs that migrate no files with a copy, as is their default; and one MDT, which can't.
+    for (mdts, migrate) in [(2, false), (1, true)] {
+        let mut rig = Rig::without_daemon(Setup {
+            mdts,
+            ..Setup::default()
+        });
+        rig.add_settings(&format!("[lustre]\nmigrate_hsm_allowed = {migrate}\n"));
+        rig.start();
+        let fid = rig.file("file", b"first");
+        rig.archive(fid);
+        // As editors save.
+        let new = rig.file("file.tmp", b"second");
+        fs::rename(rig.mount().join("file.tmp"), rig.mount().join("file")).unwrap();
+        rig.archive(new);
+        assert_eq!(rig.keys(), ["file"], "{}", rig.log());
+        assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), b"second");
+    }
 }
 
 #[test]
