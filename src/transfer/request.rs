@@ -49,6 +49,11 @@ pub fn try_conditions(lane: &Lane, control: &Control, archive_id: ArchiveId) -> 
         match tried {
             Ok(_) => {}
             Err(error @ TransferError::Stopped(_)) => return Err(error),
+            Err(error @ TransferError::Store(StoreError::Denied { .. })) => tracing::warn!(
+                archive = archive_id.get(), %error,
+                "whether the store heeds conditional writes can't be tried: each archive looks at its key first, which is one \
+                 request more. 'check' says what to allow"
+            ),
             Err(error) => tracing::warn!(
                 archive = archive_id.get(), %error,
                 "whether the store heeds conditional writes could not be tried; keys are looked at before they are written"

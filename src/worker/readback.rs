@@ -72,8 +72,14 @@ pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, 
                 Settled::ChangedMeanwhile => {}
             },
             Err(error) => {
-                tracing::warn!(key = %placed.location.key, %error, "another one wrote the file's record while it was archived, and \
-                    the store does not tell what it names: it stays");
+                let revoked = site
+                    .fs
+                    .is_archived(item.fid)
+                    .unwrap_or(true)
+                    .then(|| site.fs.revoke(item.fid));
+                tracing::warn!(key = %placed.location.key, %error, ?revoked, "another one wrote the file's record while it was \
+                    archived, and the store does not tell what that names: the file counts as not archived, and the next archive \
+                    makes its copy anew");
                 return None;
             }
         }

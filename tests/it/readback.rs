@@ -25,7 +25,7 @@ fn says_again(rig: &mut Rig, fid: Fid, key: &str) {
     until(|| rig.log().contains("it is set anew").then_some(()));
 }
 
-/// The sum of an object's bytes as records have it, and its ETag.
+/// An object's ETag, as records have it.
 fn etag(rig: &Rig, key: &str) -> String {
     let objects = rig.store.objects(BUCKET);
     let object = objects.into_iter().find(|object| object.key == key).unwrap();
