@@ -261,8 +261,31 @@ fn a_copy_that_a_lifecycle_rule_is_going_to_take_is_told_and_made_anew_when_aske
     let line = rig.scrub(&["--repair"]);
     assert_eq!((count(&line, "expiring"), count(&line, "mended")), (2, 2), "{line}");
     assert_eq!(rig.client.state(here).unwrap().states, ARCHIVED | states::DIRTY);
-    // The one whose data is nowhere else is copied: by that it is as old as today.
-    assert_eq!(rig.store.stats().count("CopyObject"), copies + 1);
+    // The one whose data is nowhere else is copied: by that it is as old as today. Two copies are made before, of an object
+    // of ours, to try what the store does.
+    assert_eq!(rig.store.stats().count("CopyObject"), copies + 3);
+    assert_eq!(rig.restore("away", away), b"more data");
+}
+
+#[test]
+fn a_copy_that_will_not_stay_is_not_made_anew_by_a_copy_that_could_replace_a_newer_one() {
+    let mut rig = Rig::new();
+    let away = archived(&mut rig, "away", b"more data");
+    rig.release(away);
+    rig.store
+        .dialects()
+        .set(&[Dialect::Expires, Dialect::CopyConditionsIgnored]);
+    rig.store.set_expiration(BUCKET, "away");
+    let before = rig.store.objects(BUCKET);
+    let report = rig.dir.path().join("report");
+    let line = rig.scrub(&["--repair", "--report", &report.display().to_string()]);
+    assert_eq!((count(&line, "expiring"), count(&line, "mended")), (1, 0), "{line}");
+    let lines = fs::read_to_string(report).unwrap();
+    assert!(lines.contains("what a copy demands of its key"), "{lines}");
+    // What tried it is gone.
+    let keys =
+        |objects: Vec<lhsm_sandbox_s3::ObjectInfo>| objects.into_iter().map(|object| object.key).collect::<Vec<_>>();
+    assert_eq!(keys(rig.store.objects(BUCKET)), keys(before));
     assert_eq!(rig.restore("away", away), b"more data");
 }
 
