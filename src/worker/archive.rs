@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::log::author;
+use super::log::{Trail, author};
 use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
+use crate::journal::UploadRecord;
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
 
@@ -15,9 +16,22 @@ pub(super) fn archive(
     lane: &Lane,
     helpers: &dyn Helpers,
     control: &Arc<Control>,
+    debt: Box<dyn Debt>,
+) -> Ended {
+    let trail = Trail::new(site, debt.item().key());
+    let ended = carry_out(site, lane, helpers, control, debt);
+    trail.end(&ended);
+    ended
+}
+
+fn carry_out(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
 ) -> Ended {
-    let author = author(site, debt.item());
+    let author = author(site, lane, debt.item());
     let begun = debt.begin(None);
     if begun.is_err() && super::log::clean_up(site, lane, debt.item().key()) {
         site.journal.taken(debt.item().key());
@@ -83,13 +97,11 @@ fn commit(
     let finished = super::settle::finish(control, debt, Verdict::Done, size);
     if finished.is_err() && replaced.is_some() {
         // The copy before is not to go.
-        site.journal.cleaned(item.key());
+        let Location { archive_id, key, .. } = &placed.location;
+        let own = UploadRecord::single(*archive_id, key, author.writer);
+        site.journal.uploading(item.key(), &own);
     }
-    let ended = settle_copy(site, lane, &item, (author, placed), replaced, finished);
-    if replaced.is_some() {
-        site.journal.cleaned(item.key());
-    }
-    ended
+    settle_copy(site, lane, &item, (author, placed), replaced, finished)
 }
 
 /// What the coordinator's answer means for the object and the one before it.

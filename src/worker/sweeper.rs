@@ -74,12 +74,13 @@ impl Sweeper {
                         return;
                     }
                     // Not beside an action of the file; and it may have been sent again.
-                    if queue.has_file(action.fid) || !site.journal.is_orphan(action) || failed.contains(&action) {
+                    if queue.has_file(action.fid) || failed.contains(&action) || !site.journal.sweeping(action) {
                         continue;
                     }
                     if clean_up(&site, &lane, action) {
                         site.journal.cleaned(action);
                     } else {
+                        site.journal.left(action);
                         failed.insert(action);
                         all = false;
                     }
