@@ -665,11 +665,12 @@ const fn action_id(key: ActionKey) -> ActionId {
     (key.cookie.0, key.fid.seq, key.fid.oid, key.fid.ver)
 }
 
-/// Whether the database lacks what an archive was about to write. It may have more of the same attempt.
+/// Whether the database lacks what an archive was about to write. Lines go with the database's commits, the oldest first:
+/// the last one of an action that is there is never older than what the database has of it.
 fn is_news(database: &Database, action: ActionKey, upload: &UploadRecord) -> bool {
     match upload_in(database, action) {
-        Ok(Some(known)) => !known.is_same_attempt(upload),
-        Ok(None) | Err(_) => true,
+        Ok(known) => known.as_ref() != Some(upload),
+        Err(_) => true,
     }
 }
 

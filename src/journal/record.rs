@@ -133,11 +133,6 @@ impl UploadRecord {
         self.upload.as_ref()
     }
 
-    /// Whether it is of the same attempt at the same key.
-    pub(super) fn is_same_attempt(&self, other: &Self) -> bool {
-        (self.archive, &self.key, &self.writer) == (other.archive, &other.key, &other.writer)
-    }
-
     pub(super) fn upload_id(&self) -> Option<String> {
         self.upload.as_ref().map(|upload| upload.as_str().to_owned())
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::log::{Trail, author};
+use super::log::{Trail, author, sweep_overwritten};
 use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
@@ -124,11 +124,14 @@ fn settle_copy(
                 site.journal.remember(item.fid, location);
             }
             match (&placed.previous, replaced) {
-                (_, Some(previous)) => discard(lane, previous, owner, Some(location), |found, origin| {
-                    origin.is_of(owner)
-                        && !may_be_shared(site, found)
-                        && !is_mapped(site, item.fid, (previous.archive_id, &previous.key), found)
-                }),
+                (_, Some(previous)) => {
+                    let is_kept =
+                        |found: &ObjectInfo| is_mapped(site, item.fid, (previous.archive_id, &previous.key), found);
+                    discard(lane, previous, owner, Some(location), |found, origin| {
+                        origin.is_of(owner) && !may_be_shared(site, found) && !is_kept(found)
+                    });
+                    sweep_overwritten(site, lane, owner, previous, is_kept);
+                }
                 (Some(previous), None) => discard_sidecar_of(lane, previous, owner, Some(location)),
                 (None, None) => {}
             }

@@ -7,9 +7,9 @@ use super::place::{is_mapped, may_be_shared, natural_key};
 use super::{Ended, JobError, Site};
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, SentPart, StoreError, UploadId, Writer};
+use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, SentPart, StoreError, UploadId, Writer};
 use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
-use crate::types::{ArchiveId, Fid};
+use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -226,12 +226,48 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
     if let Some((archive_id, key, etag)) = record.previous() {
         done &= swept(lane, archive_id, &key, |found, origin| {
             origin.is_of(&author.owner)
-                && found.etag == etag
+                && (found.etag == etag || is_over(site, origin))
                 && !may_be_shared(site, found)
                 && !is_mapped(site, fid, (archive_id, &key), found)
         });
     }
     done
+}
+
+/// Whether the attempt that wrote an object can't make it a file's copy any more: the coordinator does not know its action.
+fn is_over(site: &Site, origin: &Origin) -> bool {
+    let Origin::Written(identity) = origin else {
+        return false;
+    };
+    let digits = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
+    let Some(cookie) = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+        return false;
+    };
+    let action = ActionKey {
+        cookie: Cookie(cookie),
+        fid: identity.owner.fid,
+    };
+    site.fs
+        .progress(action, Extent::EMPTY)
+        .is_err_and(|error| error.is_not_found())
+}
+
+/// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
+/// killed. `is_kept` tells, after the look, whether it is the file's copy all the same.
+pub(super) fn sweep_overwritten(
+    site: &Site,
+    lane: &Lane,
+    owner: &Owner,
+    former: &Location,
+    is_kept: impl Fn(&ObjectInfo) -> bool,
+) {
+    swept(lane, former.archive_id, &former.key, |found, origin| {
+        found.etag != former.etag
+            && origin.is_of(owner)
+            && !may_be_shared(site, found)
+            && is_over(site, origin)
+            && !is_kept(found)
+    });
 }
 
 /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
