@@ -376,12 +376,16 @@ impl Journal {
     pub fn uploading(&self, key: ActionKey, upload: &UploadRecord) {
         let mut is_said = false;
         self.shared.change(|state| {
+            let pending = state.pending.uploads.get(&key).and_then(Option::as_ref);
+            is_said = pending == Some(upload) && state.uploads.get(&key) == Some(&Upload::Running);
+            if is_said {
+                return;
+            }
             if state.uploads.insert(key, Upload::Running).is_some() {
                 // The former record may be written already.
                 state.on_disk.insert(key);
             }
-            let former = state.pending.uploads.insert(key, Some(upload.clone()));
-            is_said = former.flatten().as_ref() == Some(upload);
+            state.pending.uploads.insert(key, Some(upload.clone()));
         });
         if let Some(intents) = self.shared.intents.as_ref().filter(|_| !is_said) {
             intents.begin(key, upload);
@@ -393,10 +397,11 @@ impl Journal {
     pub fn settled(&self, key: ActionKey, nothing_left: bool) {
         let mut is_over = false;
         self.shared.change(|state| {
+            let is_room = state.uploads.len() < MOST_COPIES;
             let Some(upload @ Upload::Running) = state.uploads.get_mut(&key) else {
                 return;
             };
-            if !nothing_left && state.pending.uploads.len() < MOST_COPIES {
+            if !nothing_left && is_room {
                 *upload = Upload::Orphan(Instant::now());
                 return;
             }

@@ -61,7 +61,10 @@ fn may_be_key_of(site: &Site, lane: &Lane, item: &Item, record: &UploadRecord) -
 /// What a former daemon began, and this one may go on with, stands.
 pub(super) fn announce(site: &Site, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: Writer) {
     let action = item.key();
-    if site.journal.may_have_upload(action) && site.journal.upload_of(action).is_some() {
+    if site.journal.may_have_upload(action)
+        && let Some((record, _)) = site.journal.upload_of(action)
+        && record.writer() == Some(writer)
+    {
         return;
     }
     let record = UploadRecord::single(archive_id, key, writer);

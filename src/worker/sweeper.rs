@@ -83,6 +83,8 @@ impl Sweeper {
                         site.journal.left(action);
                         failed.insert(action);
                         all = false;
+                        // The store may be away: what else there is to do does not wait for each of a thousand.
+                        break;
                     }
                 }
                 site.forgotten
