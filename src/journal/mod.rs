@@ -53,6 +53,8 @@ const CACHE: usize = 8 << 20;
 /// Of copies that are not written yet, some hundred bytes each. When the disk takes none for so long, the copies of files
 /// that are unlinked later are left to `scrub --delete-orphans`.
 const MOST_COPIES: usize = 200_000;
+/// What it takes to take away what an archive left: an upload, and up to three objects.
+const LONGEST_SWEEP: Duration = Duration::from_secs(40);
 /// For the last changes of one that is dropped unfinished.
 const LAST_CHANGES: Duration = Duration::from_secs(30);
 
@@ -88,6 +90,8 @@ struct Shared {
     intents: Option<Intents>,
     state: Mutex<State>,
     changed: Condvar,
+    /// The sweeper is done with an orphan.
+    swept: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +101,8 @@ struct State {
     writing: Option<Arc<Batch>>,
     /// Actions that may have an entry in `uploads`, on disk or pending; few.
     uploads: HashMap<ActionKey, Upload>,
+    /// The file of the orphan that the sweeper is at.
+    swept: Option<Fid>,
     /// Actions that may be on disk though they are pending as new.
     on_disk: HashSet<ActionKey>,
     /// The last try to write failed.
@@ -281,6 +287,7 @@ impl Journal {
             intents,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            swept: Condvar::new(),
         });
         let (writing, stopping) = (Arc::clone(&shared), Arc::clone(&shared));
         let writer = supervisor
@@ -493,7 +500,8 @@ impl Journal {
     }
 
     /// Has an orphan for whoever takes it away, if it still is one: an archive that comes under its key meanwhile does not
-    /// go on with it. [`Journal::cleaned`] or [`Journal::left`] ends that.
+    /// go on with it, and those of its file wait. [`Journal::cleaned`] or [`Journal::left`] ends that; there is one at a
+    /// time. Look for actions of the file after this.
     #[must_use]
     pub fn sweeping(&self, key: ActionKey) -> bool {
         let mut state = self.shared.lock();
@@ -504,16 +512,31 @@ impl Journal {
             return false;
         };
         *upload = Upload::Swept(since);
+        state.swept = Some(key.fid);
         true
+    }
+
+    /// Waits until nobody takes away what former archives of a file left. It may lie at the key of a new one, with equal
+    /// bytes and so with an equal ETag: a delete would not tell them apart.
+    pub fn wait_swept(&self, fid: Fid) {
+        let shared = &self.shared;
+        let waited = shared
+            .swept
+            .wait_timeout_while(shared.lock(), LONGEST_SWEEP, |state| state.swept == Some(fid));
+        drop(waited);
     }
 
     /// It could not be taken away.
     pub fn left(&self, key: ActionKey) {
-        if let Some(upload) = self.shared.lock().uploads.get_mut(&key)
+        let mut state = self.shared.lock();
+        if let Some(upload) = state.uploads.get_mut(&key)
             && let Upload::Swept(since) = *upload
         {
             *upload = Upload::Orphan(since);
         }
+        state.swept = None;
+        drop(state);
+        self.shared.swept.notify_all();
     }
 
     /// Uploads of actions that have been over for so long: [`Journal::upload_of`] tells what they are,
@@ -529,6 +552,7 @@ impl Journal {
     /// Nothing is left of an orphan. One that was sent again meanwhile stays.
     pub fn cleaned(&self, key: ActionKey) {
         self.shared.change(|state| {
+            state.swept = None;
             if let Some(Upload::Live | Upload::Inherited | Upload::Running) = state.uploads.get(&key) {
                 return;
             }
@@ -540,6 +564,7 @@ impl Journal {
                 uploads.insert(key, None);
             }
         });
+        self.shared.swept.notify_all();
     }
 
     /// Upload ids of archives that are not answered.

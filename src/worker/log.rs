@@ -58,9 +58,11 @@ fn may_be_key_of(site: &Site, lane: &Lane, item: &Item, record: &UploadRecord) -
 }
 
 /// Says what an archive is about to write, before its first request that makes something: that may be the sidecar's.
-/// What a former daemon began, and this one may go on with, stands.
+/// What a former daemon began, and this one may go on with, stands. Waits while what is left of the file's former archives
+/// is taken away.
 pub(super) fn announce(site: &Site, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: Writer) {
     let action = item.key();
+    site.journal.wait_swept(item.fid);
     if site.journal.may_have_upload(action)
         && let Some((record, _)) = site.journal.upload_of(action)
         && record.writer() == Some(writer)

@@ -73,8 +73,13 @@ impl Sweeper {
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
                     }
-                    // Not beside an action of the file; and it may have been sent again.
-                    if queue.has_file(action.fid) || failed.contains(&action) || !site.journal.sweeping(action) {
+                    // It may have been sent again.
+                    if failed.contains(&action) || !site.journal.sweeping(action) {
+                        continue;
+                    }
+                    // Not beside an action of the file. One that comes from now on waits.
+                    if queue.has_file(action.fid) {
+                        site.journal.left(action);
                         continue;
                     }
                     if clean_up(&site, &lane, action) {
