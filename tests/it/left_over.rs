@@ -7,6 +7,10 @@ use lhsm_sandbox_s3::Config;
 use crate::recovery::{ends_well, journal_is_written};
 use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
+const SERVING: &str = "registered; serving";
+const TAKEN: &str = "taking over from a former daemon";
+const GIVEN_UP: &str = "the coordinator gave this action up";
+
 /// Archives a file; the daemon dies on the way.
 fn dies_at(rig: &mut Rig, fid: Fid, step: Step) {
     rig.client.inject(Fault::Kill { step, before: true }).unwrap();
@@ -31,26 +35,25 @@ fn purge(rig: &mut Rig, fid: Fid) {
     assert!(rig.client.wait(&[fid], PATIENCE).unwrap());
 }
 
+/// How often the daemons have said that.
+fn said(rig: &Rig, what: &str) -> usize {
+    rig.log().matches(what).count()
+}
+
 fn start_anew(rig: &mut Rig) {
     // The coordinator may still take the dead one for alive.
-    let serving = |rig: &Rig| rig.log().matches("registered; serving").count();
-    let before = serving(rig);
+    let before = said(rig, SERVING);
     rig.start();
-    until(|| (serving(rig) > before).then_some(()));
+    until(|| (said(rig, SERVING) > before).then_some(()));
 }
 
 /// After a purge: a successor that ends looks once more before.
 fn has_a_successor(rig: &mut Rig) {
-    let count = |rig: &Rig, what: &str| rig.log().matches(what).count();
-    let (taken, given_up) = (
-        "taking over from a former daemon",
-        "the coordinator gave this action up",
-    );
-    let before = (count(rig, taken), count(rig, given_up));
+    let before = (said(rig, TAKEN), said(rig, GIVEN_UP));
     start_anew(rig);
     // Where the action was in the journal's tables already.
-    if count(rig, taken) > before.0 {
-        until(|| (count(rig, given_up) > before.1).then_some(()));
+    if said(rig, TAKEN) > before.0 {
+        until(|| (said(rig, GIVEN_UP) > before.1).then_some(()));
     }
     assert_eq!(rig.stop(), Some(0), "{}", rig.log());
 }
