@@ -61,7 +61,7 @@ impl Page {
     fn open(path: &Path, lines: &mut Vec<Line>) -> io::Result<Self> {
         let mut file = File::options().read(true).append(true).create(true).open(path)?;
         let mut bytes = Vec::new();
-        file.by_ref().take(2 * LONGEST).read_to_end(&mut bytes)?;
+        (&file).take(2 * LONGEST).read_to_end(&mut bytes)?;
         lines.extend(bytes.split(|byte| *byte == b'\n').filter_map(record::line));
         let half = bytes.last().is_some_and(|byte| *byte != b'\n');
         if half {
