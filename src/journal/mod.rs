@@ -11,12 +11,15 @@
 //!
 //! Changes are collected in memory and written by a thread of the journal's own, a few times a second: an action
 //! that ends before that never reaches the disk. What a crash loses of the last moment costs an action that is
-//! not resumed, or an object or upload that nobody maps; never data, for "archived" is said by the file's own
-//! record and the coordinator alone.
+//! not resumed; never data, for "archived" is said by the file's own record and the coordinator alone.
+//!
+//! Where an archive writes to is said before it does, in plain files beside the database (`intents`): a daemon that is
+//! killed between that and its next transaction leaves no object that its successor does not know of.
 //!
 //! A disk that is full, or fails, holds up nobody: changes wait in memory, the database is opened anew, and they are
 //! written when that works. What waits is bounded by the actions that are alive, and for copies by `MOST_COPIES`.
 
+mod intents;
 mod owed;
 mod record;
 mod writer;
@@ -31,6 +34,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 pub use owed::Recorded;
 pub use record::UploadRecord;
 
+use self::intents::Intents;
 use crate::action::{ActionKey, Item};
 use crate::store::{Location, SentPart};
 use crate::thread::{Supervisor, Thread};
@@ -49,6 +53,8 @@ const CACHE: usize = 8 << 20;
 /// Of copies that are not written yet, some hundred bytes each. When the disk takes none for so long, the copies of files
 /// that are unlinked later are left to `scrub --delete-orphans`.
 const MOST_COPIES: usize = 200_000;
+/// What it takes to take away what an archive left: an upload, and up to three objects.
+const LONGEST_SWEEP: Duration = Duration::from_secs(40);
 /// For the last changes of one that is dropped unfinished.
 const LAST_CHANGES: Duration = Duration::from_secs(30);
 
@@ -80,8 +86,12 @@ struct Shared {
     is_used: bool,
     /// `None` while it can't be opened.
     database: RwLock<Option<Database>>,
+    /// `None`: they can't be made.
+    intents: Option<Intents>,
     state: Mutex<State>,
     changed: Condvar,
+    /// The sweeper is done with an orphan.
+    swept: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +101,8 @@ struct State {
     writing: Option<Arc<Batch>>,
     /// Actions that may have an entry in `uploads`, on disk or pending; few.
     uploads: HashMap<ActionKey, Upload>,
+    /// The file of the orphan that the sweeper is at.
+    swept: Option<Fid>,
     /// Actions that may be on disk though they are pending as new.
     on_disk: HashSet<ActionKey>,
     /// The last try to write failed.
@@ -103,14 +115,16 @@ struct State {
 /// What an entry of `uploads` is to the daemon that runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Upload {
-    /// It goes with its action's end.
+    /// Of an action that a former daemon took in; there may be none. It goes with its action's end.
     Live,
     /// A former daemon made it, and nobody has looked at it yet.
     Inherited,
-    /// The same, and its action is over since then.
+    /// Its action is over since then, and something may be left of it.
     Orphan(Instant),
-    /// It outlives its action for a moment, while a copy is replaced.
-    Replacing,
+    /// The same; the sweeper is at it.
+    Swept(Instant),
+    /// An archive writes it. It outlives its action until it is known what became of it.
+    Running,
 }
 
 /// Changes that go to disk together.
@@ -156,6 +170,16 @@ impl Batch {
 }
 
 impl State {
+    /// An entry of `uploads` goes; `on_disk`: it may be there already.
+    fn drop_upload(&mut self, key: ActionKey, on_disk: bool) {
+        self.uploads.remove(&key);
+        self.pending.parts.retain(|(of, _), _| *of != key);
+        match self.pending.uploads.remove(&key) {
+            Some(Some(_)) if !on_disk => {}
+            _ => drop(self.pending.uploads.insert(key, None)),
+        }
+    }
+
     fn set_copy(&mut self, fid: Fid, change: Option<Vec<u8>>) {
         let copies = &mut self.pending.copies;
         if copies.len() < MOST_COPIES || copies.contains_key(&fid) {
@@ -233,12 +257,37 @@ impl Journal {
                 None
             }
         };
+        let mut state = State::default();
+        let opened = database.as_ref().map(|database| (database, Intents::open(&path)));
+        let intents = match opened {
+            Some((database, Ok((intents, left)))) => {
+                for (key, upload) in left {
+                    if is_news(database, key, &upload) {
+                        // An older one of the action may be.
+                        state.on_disk.insert(key);
+                        state.pending.uploads.insert(key, Some(upload));
+                    }
+                }
+                Some(intents)
+            }
+            Some((_, Err(error))) => {
+                tracing::warn!(
+                    path = %path.display(), %error,
+                    "what is about to be written can't be written down beside the journal: after a crash an object may be \
+                     left over that is no file's copy"
+                );
+                None
+            }
+            None => None,
+        };
         let shared = Arc::new(Shared {
             open,
             is_used: database.is_some(),
             database: RwLock::new(database),
-            state: Mutex::default(),
+            intents,
+            state: Mutex::new(state),
             changed: Condvar::new(),
+            swept: Condvar::new(),
         });
         let (writing, stopping) = (Arc::clone(&shared), Arc::clone(&shared));
         let writer = supervisor
@@ -311,37 +360,65 @@ impl Journal {
     pub fn ended(&self, key: ActionKey) {
         self.shared.change(|state| {
             // What is pending as new, and nowhere else, never reaches the disk.
-            let on_disk = state.on_disk.remove(&key) || state.writing.is_some();
+            let known = if state.uploads.get(&key) == Some(&Upload::Running) {
+                state.on_disk.contains(&key)
+            } else {
+                state.on_disk.remove(&key)
+            };
+            let on_disk = known || state.writing.is_some();
             match state.pending.actions.remove(&key) {
                 Some(Change::New(_)) if !on_disk => {}
                 _ => drop(state.pending.actions.insert(key, Change::Gone)),
             }
             match state.uploads.get_mut(&key) {
-                None | Some(Upload::Orphan(_) | Upload::Replacing) => return,
-                Some(upload @ Upload::Inherited) => {
-                    *upload = Upload::Orphan(Instant::now());
-                    return;
-                }
-                Some(Upload::Live) => {}
-            }
-            state.uploads.remove(&key);
-            state.pending.parts.retain(|(of, _), _| *of != key);
-            match state.pending.uploads.remove(&key) {
-                Some(Some(_)) if !on_disk => {}
-                _ => drop(state.pending.uploads.insert(key, None)),
+                None | Some(Upload::Orphan(_) | Upload::Swept(_) | Upload::Running) => {}
+                Some(upload @ Upload::Inherited) => *upload = Upload::Orphan(Instant::now()),
+                Some(Upload::Live) => state.drop_upload(key, on_disk),
             }
         });
     }
 
-    /// Where a running archive writes to.
+    /// Where a running archive writes to: said before it does, and a daemon that is killed has said it.
+    /// [`Journal::settled`] ends it, not the action's end.
     pub fn uploading(&self, key: ActionKey, upload: &UploadRecord) {
+        let mut is_said = false;
         self.shared.change(|state| {
-            if state.uploads.insert(key, Upload::Live).is_some() {
+            let pending = state.pending.uploads.get(&key).and_then(Option::as_ref);
+            is_said = pending == Some(upload) && state.uploads.get(&key) == Some(&Upload::Running);
+            if is_said {
+                return;
+            }
+            if state.uploads.insert(key, Upload::Running).is_some() {
                 // The former record may be written already.
                 state.on_disk.insert(key);
             }
             state.pending.uploads.insert(key, Some(upload.clone()));
         });
+        if let Some(intents) = self.shared.intents.as_ref().filter(|_| !is_said) {
+            intents.begin(key, upload);
+        }
+    }
+
+    /// An archive was answered, and it is known what became of what it wrote. `nothing_left`: it is the file's copy, or was
+    /// taken away; else it is looked for once more.
+    pub fn settled(&self, key: ActionKey, nothing_left: bool) {
+        let mut is_over = false;
+        self.shared.change(|state| {
+            let is_room = state.uploads.len() < MOST_COPIES;
+            let Some(upload @ Upload::Running) = state.uploads.get_mut(&key) else {
+                return;
+            };
+            if !nothing_left && is_room {
+                *upload = Upload::Orphan(Instant::now());
+                return;
+            }
+            is_over = true;
+            let on_disk = state.on_disk.remove(&key) || state.writing.is_some();
+            state.drop_upload(key, on_disk);
+        });
+        if let Some(intents) = self.shared.intents.as_ref().filter(|_| is_over) {
+            intents.end(key);
+        }
     }
 
     /// The store confirmed a part of it.
@@ -350,15 +427,39 @@ impl Journal {
             .change(|state| drop(state.pending.parts.insert((key, index), part.clone())));
     }
 
-    /// Whether [`Journal::upload_of`] may know something of an action: costs no look at the disk.
+    /// Whether an archive may go on with what [`Journal::upload_of`] knows of its action: costs no look at the disk. Not
+    /// with what is being taken away at this moment.
     #[must_use]
     pub fn may_have_upload(&self, key: ActionKey) -> bool {
-        self.shared.lock().uploads.contains_key(&key)
+        let state = self.shared.lock();
+        state
+            .uploads
+            .get(&key)
+            .is_some_and(|upload| !matches!(upload, Upload::Swept(_)))
     }
 
-    /// Where the archive that is `key` was writing to when a former daemon died, and the parts that are there.
+    /// Where the archive that is `key` was writing to, and the parts that are there: of a former daemon, or before it was
+    /// answered.
     #[must_use]
     pub fn upload_of(&self, key: ActionKey) -> Option<(UploadRecord, HashMap<u32, SentPart>)> {
+        let recent = {
+            let state = self.shared.lock();
+            let writing = state.writing.as_ref().and_then(|batch| batch.uploads.get(&key));
+            state.pending.uploads.get(&key).or(writing).cloned()
+        };
+        let Some(recent) = recent else {
+            return self.written_upload_of(key);
+        };
+        let recent = recent?;
+        // Its parts are those on disk, unless it was begun anew.
+        let parts = self
+            .written_upload_of(key)
+            .filter(|(written, _)| written.upload() == recent.upload())
+            .map(|(_, parts)| parts);
+        Some((recent, parts.unwrap_or_default()))
+    }
+
+    fn written_upload_of(&self, key: ActionKey) -> Option<(UploadRecord, HashMap<u32, SentPart>)> {
         let id = action_id(key);
         let (upload, parts) = self.read("uploads", |database| {
             let read = database.begin_read()?;
@@ -384,25 +485,58 @@ impl Journal {
         Some((upload, parts))
     }
 
-    /// A copy is about to be committed, and the one before it to be deleted then: [`Journal::cleaned`] ends it, not
-    /// the action's end.
+    /// A copy is about to be committed, and the one before it to be deleted then.
     pub fn replacing(&self, key: ActionKey, location: &Location, previous: &Location) {
         self.uploading(key, &UploadRecord::committed(location, previous));
-        self.shared
-            .change(|state| state.uploads.extend([(key, Upload::Replacing)]));
     }
 
     /// Somebody goes on with what a former daemon left of an action, or cleans it up.
     pub fn taken(&self, key: ActionKey) {
-        if let Some(upload @ Upload::Inherited) = self.shared.lock().uploads.get_mut(&key) {
-            *upload = Upload::Live;
+        let mut state = self.shared.lock();
+        if let Some(upload @ Upload::Inherited) = state.uploads.get_mut(&key) {
+            *upload = Upload::Running;
+            state.on_disk.insert(key);
         }
     }
 
-    /// Whether an orphan still is one.
+    /// Has an orphan for whoever takes it away, if it still is one: an archive that comes under its key meanwhile does not
+    /// go on with it, and those of its file wait. [`Journal::cleaned`] or [`Journal::left`] ends that; there is one at a
+    /// time. Look for actions of the file after this.
     #[must_use]
-    pub fn is_orphan(&self, key: ActionKey) -> bool {
-        matches!(self.shared.lock().uploads.get(&key), Some(Upload::Orphan(_)))
+    pub fn sweeping(&self, key: ActionKey) -> bool {
+        let mut state = self.shared.lock();
+        let Some(upload) = state.uploads.get_mut(&key) else {
+            return false;
+        };
+        let Upload::Orphan(since) = *upload else {
+            return false;
+        };
+        *upload = Upload::Swept(since);
+        state.swept = Some(key.fid);
+        true
+    }
+
+    /// Waits until nobody takes away what former archives of a file left. It may lie at the key of a new one, with equal
+    /// bytes and so with an equal ETag: a delete would not tell them apart.
+    pub fn wait_swept(&self, fid: Fid) {
+        let shared = &self.shared;
+        let waited = shared
+            .swept
+            .wait_timeout_while(shared.lock(), LONGEST_SWEEP, |state| state.swept == Some(fid));
+        drop(waited);
+    }
+
+    /// It could not be taken away.
+    pub fn left(&self, key: ActionKey) {
+        let mut state = self.shared.lock();
+        if let Some(upload) = state.uploads.get_mut(&key)
+            && let Upload::Swept(since) = *upload
+        {
+            *upload = Upload::Orphan(since);
+        }
+        state.swept = None;
+        drop(state);
+        self.shared.swept.notify_all();
     }
 
     /// Uploads of actions that have been over for so long: [`Journal::upload_of`] tells what they are,
@@ -415,19 +549,22 @@ impl Journal {
         orphans.map(|(key, _)| *key).collect()
     }
 
-    /// Nothing is left of what was [`Journal::replacing`], or of an orphan. One that was sent again meanwhile stays.
+    /// Nothing is left of an orphan. One that was sent again meanwhile stays.
     pub fn cleaned(&self, key: ActionKey) {
         self.shared.change(|state| {
-            if let Some(Upload::Live | Upload::Inherited) = state.uploads.get(&key) {
+            state.swept = None;
+            if let Some(Upload::Live | Upload::Inherited | Upload::Running) = state.uploads.get(&key) {
                 return;
             }
             state.uploads.remove(&key);
+            state.on_disk.remove(&key);
             // Where the disk takes nothing for long: a successor finds by itself that nothing is left of it.
             let uploads = &mut state.pending.uploads;
             if uploads.len() < MOST_COPIES || uploads.contains_key(&key) {
                 uploads.insert(key, None);
             }
         });
+        self.shared.swept.notify_all();
     }
 
     /// Upload ids of archives that are not answered.
@@ -479,6 +616,12 @@ impl Journal {
             Ok(items)
         });
         let items: Vec<Item> = items.unwrap_or_default();
+        // Before those on disk: what is written meanwhile is found there.
+        let recent: Vec<ActionKey> = {
+            let state = self.shared.lock();
+            let batches = state.writing.iter().map(AsRef::as_ref).chain([&state.pending]);
+            batches.flat_map(|batch| batch.uploads.keys().copied()).collect()
+        };
         let uploads = self.read("uploads", |database| {
             let mut keys = Vec::new();
             for entry in database.begin_read()?.open_table(UPLOADS)?.iter()? {
@@ -490,8 +633,9 @@ impl Journal {
         state
             .uploads
             .extend(items.iter().map(|item| (item.key(), Upload::Live)));
-        for key in uploads.unwrap_or_default() {
-            let action = state.uploads.contains_key(&key);
+        for key in uploads.unwrap_or_default().into_iter().chain(recent) {
+            // One that was looked at before is what it was found to be.
+            let action = !matches!(state.uploads.get(&key), None | Some(Upload::Orphan(_)));
             let upload = if action {
                 Upload::Inherited
             } else {
@@ -549,6 +693,21 @@ const fn action_key((cookie, seq, oid, ver): ActionId) -> ActionKey {
 
 const fn action_id(key: ActionKey) -> ActionId {
     (key.cookie.0, key.fid.seq, key.fid.oid, key.fid.ver)
+}
+
+/// Whether the database lacks what an archive was about to write. Lines go with the database's commits, the oldest first:
+/// the last one of an action that is there is never older than what the database has of it.
+fn is_news(database: &Database, action: ActionKey, upload: &UploadRecord) -> bool {
+    match upload_in(database, action) {
+        Ok(known) => known.as_ref() != Some(upload),
+        Err(_) => true,
+    }
+}
+
+fn upload_in(database: &Database, action: ActionKey) -> Result<Option<UploadRecord>, redb::Error> {
+    let table = database.begin_read()?.open_table(UPLOADS)?;
+    let bytes = table.get(action_id(action))?.map(|bytes| bytes.value().to_vec());
+    Ok(bytes.and_then(|bytes| record::upload(&bytes)))
 }
 
 fn open(path: &Path) -> Result<Database, Failure> {
@@ -673,6 +832,17 @@ mod tests {
         assert_eq!(std::fs::read(aside(&path)).unwrap(), vec![0xee; 100_000]);
     }
 
+    fn action(oid: u32) -> ActionKey {
+        ActionKey {
+            cookie: Cookie(7),
+            fid: Fid { oid, ..FID },
+        }
+    }
+
+    fn single() -> UploadRecord {
+        UploadRecord::single(location().archive_id, &location().key, crate::store::Writer::random())
+    }
+
     #[test]
     fn no_place_for_a_journal_is_no_reason_not_to_serve() {
         let journal = open_in(Path::new("/proc/nonexistent"));
@@ -718,20 +888,9 @@ mod tests {
         }
     }
 
-    fn until(mut is_so: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !is_so() {
-            assert!(start.elapsed() < Duration::from_secs(60), "it did not come");
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn a_full_disk_loses_nothing_and_the_journal_is_written_once_there_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(file_name("lustre", Path::new("/mnt/lustre")));
-        let full = Arc::new(AtomicBool::new(false));
-        let (file, is_full) = (path.clone(), Arc::clone(&full));
+    /// On a disk that is full when it is said.
+    fn open_on(path: PathBuf, full: &Arc<AtomicBool>) -> Journal {
+        let (file, is_full) = (path.clone(), Arc::clone(full));
         let open = move || -> Result<Database, Failure> {
             let mut options = std::fs::File::options();
             let file = options
@@ -745,7 +904,23 @@ mod tests {
             let database = Database::builder().create_with_backend(Disk { file, full })?;
             Ok(with_tables(database)?)
         };
-        let journal = Journal::start(&Supervisor::default(), path, Box::new(open));
+        Journal::start(&Supervisor::default(), path, Box::new(open))
+    }
+
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(60), "it did not come");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_nothing_and_the_journal_is_written_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(file_name("lustre", Path::new("/mnt/lustre")));
+        let full = Arc::new(AtomicBool::new(false));
+        let journal = open_on(path, &full);
         journal.remember(FID, &location());
         until(|| journal.unwritten() == 0);
         full.store(true, Ordering::SeqCst);
@@ -762,6 +937,68 @@ mod tests {
         let journal = open_in(dir.path());
         assert_eq!(journal.find(other), Some(location()));
         assert_eq!(journal.find(FID), None);
+    }
+
+    /// What a process leaves that is killed before the next transaction.
+    fn killed(dir: &Path) -> (tempfile::TempDir, Journal) {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(dir).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension != "redb") {
+                std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let journal = open_in(copy.path());
+        assert_eq!(journal.unfinished(), []);
+        (copy, journal)
+    }
+
+    #[test]
+    fn what_an_archive_is_about_to_write_is_known_to_a_successor_at_once_and_until_it_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = Arc::new(AtomicBool::new(false));
+        let journal = open_on(dir.path().join(file_name("lustre", Path::new("/mnt/lustre"))), &full);
+        // There is no next transaction.
+        full.store(true, Ordering::SeqCst);
+        let (first, second, upload) = (action(1), action(2), single());
+        journal.uploading(first, &upload);
+        let (_copy, successor) = killed(dir.path());
+        assert_eq!(successor.orphans(Duration::ZERO), [first]);
+        assert_eq!(successor.upload_of(first).unwrap().0, upload);
+        // The answer alone settles nothing.
+        journal.ended(first);
+        assert_eq!(journal.upload_of(first).unwrap().0, upload);
+        journal.settled(first, true);
+        assert_eq!(journal.upload_of(first), None);
+        journal.uploading(second, &upload);
+        let (_copy, successor) = killed(dir.path());
+        assert_eq!(successor.orphans(Duration::ZERO), [second]);
+    }
+
+    #[test]
+    fn what_is_left_of_an_archive_is_taken_away_once_and_nobody_goes_on_with_it_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = open_in(dir.path());
+        let key = action(1);
+        journal.uploading(key, &single());
+        journal.ended(key);
+        journal.settled(key, false);
+        assert_eq!(journal.orphans(Duration::ZERO), [key]);
+        assert!(journal.sweeping(key) && !journal.sweeping(key));
+        assert!(!journal.may_have_upload(key));
+        journal.left(key);
+        assert!(journal.may_have_upload(key) && journal.sweeping(key));
+        // Begun anew under the same cookie.
+        let anew = single();
+        journal.uploading(key, &anew);
+        journal.cleaned(key);
+        assert_eq!(journal.upload_of(key).unwrap().0, anew);
+        journal.ended(key);
+        journal.settled(key, true);
+        drop(journal);
+        let journal = open_in(dir.path());
+        assert_eq!(journal.unfinished(), []);
+        assert_eq!(journal.orphans(Duration::ZERO), []);
     }
 
     #[test]

@@ -193,6 +193,23 @@ pub(super) fn upload(bytes: &[u8]) -> Option<UploadRecord> {
     read(bytes).filter(|record: &UploadRecord| record.v == FORMAT)
 }
 
+/// What an archive was about to write, or that it is over: a number that grows from line to line, the action, and where to.
+pub(super) type Line = (u64, ActionId, Option<UploadRecord>);
+
+/// `None` for what is none: the end of a file may be half a line.
+pub(super) fn line(bytes: &[u8]) -> Option<Line> {
+    let line: Line = serde_json::from_slice(bytes).ok()?;
+    line.2.as_ref().is_none_or(|upload| upload.v == FORMAT).then_some(line)
+}
+
+pub(super) fn add_line(to: &mut Vec<u8>, number: u64, action: ActionId, upload: Option<&UploadRecord>) {
+    let len = to.len();
+    match serde_json::to_writer(&mut *to, &(number, action, upload)) {
+        Ok(()) => to.push(b'\n'),
+        Err(_) => to.truncate(len),
+    }
+}
+
 pub(super) fn of_part(part: &SentPart) -> Vec<u8> {
     serde_json::to_vec(part).unwrap_or_default()
 }

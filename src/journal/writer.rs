@@ -31,11 +31,19 @@ pub(super) fn run(shared: &Shared) {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        drop(state);
+        if let Some(intents) = &shared.intents {
+            intents.turn();
+        }
+        let mut state = shared.lock();
         let stopping = state.stopping;
         let batch = Arc::new(std::mem::take(&mut state.pending));
         state.writing = Some(Arc::clone(&batch));
         drop(state);
         let written = if batch.is_empty() { Ok(()) } else { put(shared, &batch) };
+        if let (Ok(()), Some(intents)) = (&written, &shared.intents) {
+            intents.committed();
+        }
         let mut state = shared.lock();
         state.writing = None;
         match written {

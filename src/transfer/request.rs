@@ -300,9 +300,10 @@ pub fn sweep_key(
     let store = lane.store(archive_id)?;
     let sweep = async {
         match store.head(key, version).await {
-            Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => {
-                store.delete(key, found.version.as_deref(), Some(&found.etag)).await
-            }
+            Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => match found.version.as_deref() {
+                Some(version) => store.delete(key, Some(version), None).await,
+                None => delete_or_mark(store, key, &found.etag).await,
+            },
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::log::author;
+use super::log::{Trail, author, sweep_overwritten};
 use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
 use super::readback::read_back;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
+use crate::journal::UploadRecord;
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
 
@@ -16,9 +17,22 @@ pub(super) fn archive(
     lane: &Lane,
     helpers: &dyn Helpers,
     control: &Arc<Control>,
+    debt: Box<dyn Debt>,
+) -> Ended {
+    let trail = Trail::new(site, debt.item().key());
+    let ended = carry_out(site, lane, helpers, control, debt);
+    trail.end(&ended);
+    ended
+}
+
+fn carry_out(
+    site: &Site,
+    lane: &Lane,
+    helpers: &dyn Helpers,
+    control: &Arc<Control>,
     mut debt: Box<dyn Debt>,
 ) -> Ended {
-    let author = author(site, debt.item());
+    let author = author(site, lane, debt.item());
     let begun = debt.begin(None);
     if begun.is_err() && super::log::clean_up(site, lane, debt.item().key()) {
         site.journal.taken(debt.item().key());
@@ -84,13 +98,11 @@ fn commit(
     let finished = super::settle::finish(control, debt, Verdict::Done, size);
     if finished.is_err() && replaced.is_some() {
         // The copy before is not to go.
-        site.journal.cleaned(item.key());
+        let Location { archive_id, key, .. } = &placed.location;
+        let own = UploadRecord::single(*archive_id, key, author.writer);
+        site.journal.uploading(item.key(), &own);
     }
-    let ended = settle_copy(site, lane, &item, (author, placed), replaced, finished);
-    if replaced.is_some() {
-        site.journal.cleaned(item.key());
-    }
-    ended
+    settle_copy(site, lane, &item, (author, placed), replaced, finished)
 }
 
 /// What the coordinator's answer means for the object and the one before it.
@@ -113,11 +125,14 @@ fn settle_copy(
                 site.journal.remember(item.fid, &copy);
             }
             match (&placed.previous, replaced) {
-                (_, Some(previous)) => discard(lane, previous, owner, Some(location), |found, origin| {
-                    origin.is_of(owner)
-                        && !may_be_shared(site, found)
-                        && !is_mapped(site, item.fid, (previous.archive_id, &previous.key), found)
-                }),
+                (_, Some(previous)) => {
+                    let is_kept =
+                        |found: &ObjectInfo| is_mapped(site, item.fid, (previous.archive_id, &previous.key), found);
+                    discard(lane, previous, owner, Some(location), |found, origin| {
+                        origin.is_of(owner) && !may_be_shared(site, found) && !is_kept(found)
+                    });
+                    sweep_overwritten(site, lane, owner, previous, is_kept);
+                }
                 (Some(previous), None) => discard_sidecar_of(lane, previous, owner, Some(location)),
                 (None, None) => {}
             }

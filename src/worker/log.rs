@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Site;
-use super::place::{is_mapped, may_be_shared};
+use super::place::{is_mapped, may_be_shared, natural_key};
+use super::{Ended, JobError, Site};
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, SentPart, StoreError, UploadId, Writer};
+use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, SentPart, StoreError, UploadId, Writer};
 use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -21,11 +21,18 @@ pub(super) struct Log {
 }
 
 /// Who an archive writes as. A successor goes on as the one that it takes the action over from: what that one's requests
-/// still make is its own.
-pub(super) fn author(site: &Site, item: &Item) -> Author {
+/// still make is its own. What is written already and can't be gone on with goes now: this attempt may have another key,
+/// as the file may have another name, and what is known of the former one ends with this one's record.
+pub(super) fn author(site: &Site, lane: &Lane, item: &Item) -> Author {
     let key = item.key();
     let inherited = site.journal.may_have_upload(key).then(|| site.journal.upload_of(key));
     let inherited = inherited.flatten().map(|(record, _)| record);
+    if let Some(record) = &inherited {
+        let goes_on = record.upload().is_some() && may_be_key_of(site, lane, item, record);
+        if !goes_on && clean_up(site, lane, key) {
+            site.journal.taken(key);
+        }
+    }
     // A copy that was committed is another attempt's.
     let inherited = inherited.filter(|record| record.previous().is_none());
     Author {
@@ -34,6 +41,94 @@ pub(super) fn author(site: &Site, item: &Item) -> Author {
         writer: inherited
             .and_then(|record| record.writer())
             .unwrap_or_else(Writer::random),
+    }
+}
+
+/// Whether the file is still archived to where an upload of it goes.
+fn may_be_key_of(site: &Site, lane: &Lane, item: &Item, record: &UploadRecord) -> bool {
+    let Some((archive_id, key)) = record.target() else {
+        return false;
+    };
+    let natural = natural_key(site, lane, item);
+    let is_natural = natural.is_ok_and(|(id, natural)| {
+        id == archive_id && (natural == key || natural.beside(item.fid).is_ok_and(|beside| beside == key))
+    });
+    let own = || site.fs.map(item.fid).ok().flatten();
+    is_natural || own().is_some_and(|own| Location::from_bytes(&own).is_ok_and(|own| own.key == key))
+}
+
+/// Says what an archive is about to write, before its first request that makes something: that may be the sidecar's.
+/// What a former daemon began, and this one may go on with, stands. Waits while what is left of the file's former archives
+/// is taken away.
+pub(super) fn announce(site: &Site, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: Writer) {
+    let action = item.key();
+    site.journal.wait_swept(item.fid);
+    if site.journal.may_have_upload(action)
+        && let Some((record, _)) = site.journal.upload_of(action)
+        && record.writer() == Some(writer)
+    {
+        return;
+    }
+    let record = UploadRecord::single(archive_id, key, writer);
+    site.journal.uploading(action, &record);
+}
+
+/// What an archive may have written, until its end: whatever becomes of it, the journal knows of it for longer than the
+/// action lives.
+#[derive(Debug)]
+pub(super) struct Trail {
+    journal: Arc<Journal>,
+    action: ActionKey,
+    nothing_left: bool,
+}
+
+impl Trail {
+    pub(super) fn new(site: &Site, action: ActionKey) -> Self {
+        Self {
+            journal: Arc::clone(&site.journal),
+            action,
+            nothing_left: false,
+        }
+    }
+
+    /// It was answered, and all that follows from that was done.
+    pub(super) fn end(mut self, ended: &Ended) {
+        self.nothing_left = ended.error.as_ref().is_none_or(wrote_nothing);
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        self.journal.settled(self.action, self.nothing_left);
+    }
+}
+
+/// Whether an error says that no request had made an object by then. One whose answer did not come, or was not believed,
+/// may have; and what the coordinator did not take was there.
+fn wrote_nothing(error: &JobError) -> bool {
+    match error {
+        JobError::Hsm(_) | JobError::Panic(_) => false,
+        JobError::Transfer(TransferError::Store(error)) => !error.is_transient(),
+        JobError::Transfer(
+            // An upload in parts may be left.
+            TransferError::Read(_)
+            | TransferError::Changed
+            | TransferError::Stopped(_)
+            | TransferError::GaveUp { .. }
+            | TransferError::Checksum { .. }
+            | TransferError::Panic,
+        ) => false,
+        JobError::Transfer(_)
+        | JobError::Location(_)
+        | JobError::Attributes(_)
+        | JobError::NotRegular
+        | JobError::NoArchiveId
+        | JobError::PartialExtent { .. }
+        | JobError::UnknownAction(_)
+        | JobError::NoCopy { .. }
+        | JobError::NoFreeKey(_)
+        | JobError::StillOpen
+        | JobError::Released => true,
     }
 }
 
@@ -92,8 +187,8 @@ impl UploadLog for Log {
     }
 }
 
-/// An archive that a former daemon began and that can't be begun any more: its upload goes, and its object, unless
-/// it is the file's copy. `false`: not now.
+/// What an archive has written that was not brought to its end, by a former daemon mostly: its upload goes, and its
+/// object and that one's sidecar, unless they are the file's copy, or may have become another file's. `false`: not now.
 pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
     let Some((record, _)) = site.journal.upload_of(action) else {
         return true;
@@ -122,17 +217,73 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         writer: record.writer().unwrap_or_else(Writer::random),
     };
     let mut done = swept(lane, archive_id, &key, |found, origin| {
-        origin.is_by(&author) && !is_mapped(site, fid, (archive_id, &key), found)
+        origin.is_by(&author) && !may_be_shared(site, found) && !is_mapped(site, fid, (archive_id, &key), found)
     });
+    if done
+        && record.writer().is_some()
+        && let Ok(store) = lane.store(archive_id)
+        && let Ok(key) = ObjectKey::sidecar(&store.target().prefix, fid, author.writer)
+    {
+        done &= swept(lane, archive_id, &key, |found, origin| {
+            origin.is_by(&author) && !may_be_shared(site, found) && !has_sidecar(site, fid, &key)
+        });
+    }
     if let Some((archive_id, key, etag)) = record.previous() {
         done &= swept(lane, archive_id, &key, |found, origin| {
             origin.is_of(&author.owner)
-                && found.etag == etag
+                && (found.etag == etag || is_over(site, origin))
                 && !may_be_shared(site, found)
                 && !is_mapped(site, fid, (archive_id, &key), found)
         });
     }
     done
+}
+
+/// Whether the attempt that wrote an object can't make it a file's copy any more: the coordinator does not know its action.
+fn is_over(site: &Site, origin: &Origin) -> bool {
+    let Origin::Written(identity) = origin else {
+        return false;
+    };
+    let digits = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
+    let Some(cookie) = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+        return false;
+    };
+    let action = ActionKey {
+        cookie: Cookie(cookie),
+        fid: identity.owner.fid,
+    };
+    site.fs
+        .progress(action, Extent::EMPTY)
+        .is_err_and(|error| error.is_not_found())
+}
+
+/// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
+/// killed. `is_kept` tells, after the look, whether it is the file's copy all the same.
+pub(super) fn sweep_overwritten(
+    site: &Site,
+    lane: &Lane,
+    owner: &Owner,
+    former: &Location,
+    is_kept: impl Fn(&ObjectInfo) -> bool,
+) {
+    swept(lane, former.archive_id, &former.key, |found, origin| {
+        found.etag != former.etag
+            && origin.is_of(owner)
+            && !may_be_shared(site, found)
+            && is_over(site, origin)
+            && !is_kept(found)
+    });
+}
+
+/// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
+fn has_sidecar(site: &Site, fid: Fid, key: &ObjectKey) -> bool {
+    match site.fs.map(fid) {
+        Ok(None) => false,
+        Ok(Some(record)) => {
+            Location::from_bytes(&record).map_or(true, |location| location.sidecar.as_ref() == Some(key))
+        }
+        Err(error) => !error.is_not_found(),
+    }
 }
 
 fn swept(

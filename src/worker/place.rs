@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::log::Log;
+use super::log::{Log, announce};
 use super::{JobError, Site};
 use crate::action::Item;
 use crate::store::{
@@ -111,6 +111,7 @@ pub(super) fn place(
     let record = site.fs.map(item.fid)?;
     let previous = previous(lane, control, &author.owner, record.as_deref())?;
     let (archive_id, natural, path) = natural_key_and_path(site, lane, item)?;
+    announce(site, item, (archive_id, &natural), author.writer);
     let mut extras = site.fs.extras(item.fid, file)?;
     extras.path = path.map(|path| path.into_os_string().into_vec());
     let Described { metadata, sidecar } = describe(lane, control, archive_id, author, (&stat, extras))?;

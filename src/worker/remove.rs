@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::log::sweep_overwritten;
 use super::place::may_be_shared;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
@@ -100,7 +101,12 @@ fn delete_copy(
                  'scrub --delete-orphans' tells whether anybody has it");
         }
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
-            tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone");
+            // The file's record means what was there before.
+            if location.claim(owner) == Claim::Own {
+                sweep_overwritten(site, lane, owner, location, |_| false);
+            }
+            tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone, unless \
+                 a killed archive of the file left it there");
         }
         Err(error) => return Err(error.into()),
     }

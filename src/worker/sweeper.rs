@@ -73,15 +73,23 @@ impl Sweeper {
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
                     }
-                    // Not beside an action of the file; and it may have been sent again.
-                    if queue.has_file(action.fid) || !site.journal.is_orphan(action) || failed.contains(&action) {
+                    // It may have been sent again.
+                    if failed.contains(&action) || !site.journal.sweeping(action) {
+                        continue;
+                    }
+                    // Not beside an action of the file. One that comes from now on waits.
+                    if queue.has_file(action.fid) {
+                        site.journal.left(action);
                         continue;
                     }
                     if clean_up(&site, &lane, action) {
                         site.journal.cleaned(action);
                     } else {
+                        site.journal.left(action);
                         failed.insert(action);
                         all = false;
+                        // The store may be away: what else there is to do does not wait for each of a thousand.
+                        break;
                     }
                 }
                 site.forgotten

@@ -15,6 +15,7 @@ mod full_pipe;
 mod hostile;
 mod import;
 mod jobs;
+mod left_over;
 mod life;
 mod listings;
 mod live;

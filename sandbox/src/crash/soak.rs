@@ -164,7 +164,8 @@ impl World {
     }
 
     fn sample(&self) -> Result<Sample> {
-        let process = format!("/proc/{}", self.daemon.pid());
+        let mover = self.movers.first().ok_or("there is no daemon")?;
+        let process = format!("/proc/{}", mover.daemon.pid());
         let status = std::fs::read_to_string(format!("{process}/status"))?;
         let number = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -172,7 +173,7 @@ impl World {
                 .unwrap_or(0)
         };
         let mut journal = 0;
-        for file in std::fs::read_dir(&self.state_dir)? {
+        for file in std::fs::read_dir(&mover.state_dir)? {
             journal += file?.metadata()?.len();
         }
         Ok(Sample {

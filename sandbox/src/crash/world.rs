@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox::process::{Daemon, Spawn};
@@ -19,6 +20,8 @@ const BUCKET: &str = "lhsm-sandbox";
 /// In the keys of what a daemon makes to try the store.
 const PROBES: &str = ".lhsm-s3-metadata/0x0:0x0:0x0.";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at what comes by itself.
+const LOOK: Duration = Duration::from_millis(300);
 /// For a step or a request that was hoped for and does not come.
 const HOPE: Duration = Duration::from_millis(400);
 const STEPS: [Step; 4] = [Step::Begin, Step::Map, Step::Unmap, Step::End];
@@ -39,13 +42,17 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub(crate) struct Outcome {
     kills: u64,
     at_steps: u64,
+    movers: u16,
+    seed: u64,
+    cancels: u64,
+    purges: u64,
+    scrubs: u64,
     files: usize,
     lost: usize,
     corrupt: usize,
     /// Uploads that nobody will finish.
-    orphans: usize,
-    /// Objects that no file is mapped to: PUTs of a daemon's last moment, that it had no time to write down. A later
-    /// archive of the file takes the key over; they cost space, not data.
+    uploads: usize,
+    /// Objects that no file is mapped to.
     unmapped: usize,
     hung: u64,
     seconds: f64,
@@ -53,36 +60,46 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    const fn orphans(&self) -> usize {
+        self.uploads + self.unmapped
+    }
+
     pub(crate) fn json(&self) -> String {
+        let found = format!(
+            "\"files\":{},\"lost\":{},\"corrupt\":{},\"orphans\":{},\"hung\":{}",
+            self.files,
+            self.lost,
+            self.corrupt,
+            self.orphans(),
+            self.hung
+        );
         if let Some(flatness) = &self.flatness {
-            return format!(
-                "{{\"seconds\":{:.0},\"files\":{},\"lost\":{},\"corrupt\":{},\"orphans\":{},\"hung\":{},{}}}",
-                self.seconds,
-                self.files,
-                self.lost,
-                self.corrupt,
-                self.orphans,
-                self.hung,
-                flatness.json()
-            );
+            return format!("{{\"seconds\":{:.0},{found},{}}}", self.seconds, flatness.json());
         }
         format!(
-            "{{\"kills\":{},\"files\":{},\"lost\":{},\"corrupt\":{},\"orphans\":{},\"hung\":{}}}",
-            self.kills, self.files, self.lost, self.corrupt, self.orphans, self.hung
+            "{{\"kills\":{},\"movers\":{},\"seed\":{},\"cancels\":{},\"purges\":{},\"scrubs\":{},{found}}}",
+            self.kills, self.movers, self.seed, self.cancels, self.purges, self.scrubs
         )
     }
 
     pub(crate) fn text(&self) -> String {
         format!(
-            "{} kills in {:.0} s, {} of them at a chosen step or request; {} files: {} lost, {} corrupt; \
-             {} orphan uploads, {} objects that no file is mapped to, {} actions hang",
+            "seed {}: {} kills of {} daemons in {:.0} s, {} of them at a chosen step or request, {} cancels, {} purges, \
+             {} scrubs; {} files: {} lost, {} corrupt; {} orphans ({} uploads, {} objects that no file is mapped to), \
+             {} actions hang",
+            self.seed,
             self.kills,
+            self.movers,
             self.seconds,
             self.at_steps,
+            self.cancels,
+            self.purges,
+            self.scrubs,
             self.files,
             self.lost,
             self.corrupt,
-            self.orphans,
+            self.orphans(),
+            self.uploads,
             self.unmapped,
             self.hung
         )
@@ -93,7 +110,35 @@ impl Outcome {
             Some(flatness) => flatness.is_flat(),
             None => true,
         };
-        flat && self.lost == 0 && self.corrupt == 0 && self.orphans == 0 && self.hung == 0
+        flat && self.lost == 0 && self.corrupt == 0 && self.orphans() == 0 && self.hung == 0
+    }
+}
+
+/// One daemon after the other, with one journal.
+pub(crate) struct Mover {
+    spawn: Spawn,
+    pub(crate) daemon: Daemon,
+    pub(crate) state_dir: PathBuf,
+}
+
+impl Mover {
+    /// The first one is on the sandbox's own mount, each other one on another, as the coordinator sees it.
+    fn start(dir: &Path, number: u16, mount: &Path, store: &Server, settings: &str) -> Result<Self> {
+        let dir = match number {
+            0 => dir.to_owned(),
+            _ => dir.join(format!("mover{number}")),
+        };
+        std::fs::create_dir_all(&dir)?;
+        let mut spawn = Spawn::between(&dir, mount, store, BUCKET, settings)?;
+        if number > 0 {
+            let client = dir.display().to_string();
+            spawn.environment.push(("LHSM_SANDBOX_CLIENT".into(), client));
+        }
+        Ok(Self {
+            daemon: spawn.start()?,
+            spawn,
+            state_dir: dir.join("state"),
+        })
     }
 }
 
@@ -101,13 +146,25 @@ pub(crate) struct World {
     _mdt: Mdt,
     pub(crate) store: Server,
     pub(crate) client: Client,
-    spawn: Spawn,
-    pub(crate) daemon: Daemon,
+    mount: PathBuf,
+    pub(crate) movers: Vec<Mover>,
+    /// One that runs.
+    scrub: Option<Child>,
     pub(crate) files: Vec<Expected>,
     pub(crate) random: Random,
     pub(crate) made: u64,
-    pub(crate) state_dir: PathBuf,
     outcome: Outcome,
+}
+
+impl Drop for World {
+    /// It may be in a hurry to end.
+    fn drop(&mut self) {
+        if let Some(mut scrub) = self.scrub.take() {
+            // It may have ended this moment.
+            let _gone = scrub.kill();
+            let _reaped = scrub.wait();
+        }
+    }
 }
 
 pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
@@ -131,23 +188,28 @@ pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
     let settings = "keepalive = '200ms'\nheartbeat = '500ms'\nprogress = '500ms'\n[workers]\nthreads = 8\n\
                     restore_threads = 2\n[transfer]\nmultipart_threshold = '5MiB'\npart_size = '5MiB'\n\
                     abort_uploads_after = '1s'\n";
-    let spawn = Spawn::between(dir.path(), &mount, &store, BUCKET, settings)?;
     let mut random = Random(cli.seed);
     let files = (0..cli.files)
         .map(|n| Expected::create(&mount, &format!("f{n}"), &mut client, &mut random))
         .collect::<io::Result<_>>()?;
-    let daemon = spawn.start()?;
+    let movers = (0..cli.movers)
+        .map(|number| Mover::start(dir.path(), number, &mount, &store, settings))
+        .collect::<Result<_>>()?;
     let mut world = World {
         _mdt: mdt,
         store,
         client,
-        spawn,
-        daemon,
+        mount,
+        movers,
+        scrub: None,
         files,
         random,
         made: 0,
-        state_dir: dir.path().join("state"),
-        outcome: Outcome::default(),
+        outcome: Outcome {
+            movers: cli.movers,
+            seed: cli.seed,
+            ..Outcome::default()
+        },
     };
     let worked = match cli.minutes {
         None => world.rounds(cli.kills),
@@ -162,24 +224,44 @@ pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
     }
     result?;
     world.outcome.seconds = start.elapsed().as_secs_f64();
-    Ok(world.outcome)
+    Ok(std::mem::take(&mut world.outcome))
 }
 
 impl World {
     fn rounds(&mut self, kills: u64) -> Result<()> {
         while self.outcome.kills < kills {
-            if !self.client.wait_agents(1, PATIENCE)? {
-                return Err("the daemon does not register".into());
-            }
+            self.registered()?;
             let trap = self.set_trap()?;
             for _ in 0..10 + self.random.below(30) {
                 self.work()?;
             }
             self.spring(trap)?;
-            self.daemon = self.spawn.start()?;
-            self.outcome.kills += 1;
+            self.outcome.kills += self.start_dead()?;
         }
         Ok(())
+    }
+
+    fn registered(&mut self) -> Result<()> {
+        if !self.client.wait_agents(self.movers.len(), PATIENCE)? {
+            return Err("a daemon does not register".into());
+        }
+        Ok(())
+    }
+
+    fn all_run(&mut self) -> bool {
+        self.movers.iter_mut().all(|mover| mover.daemon.is_running())
+    }
+
+    /// A successor for each that is dead; how many.
+    fn start_dead(&mut self) -> Result<u64> {
+        let mut dead = 0;
+        for mover in &mut self.movers {
+            if !mover.daemon.is_running() {
+                mover.daemon = mover.spawn.start()?;
+                dead += 1;
+            }
+        }
+        Ok(dead)
     }
 
     /// Something that the daemon does not survive, or a request that it will be killed in.
@@ -205,19 +287,30 @@ impl World {
                 self.outcome.at_steps += 1;
             }
         } else {
-            // A random moment, unless a step kills it sooner.
+            // A random moment, unless a step kills one sooner.
             let until = Instant::now() + Duration::from_millis(self.random.below(150));
-            while Instant::now() < until && self.daemon.is_running() {
+            while Instant::now() < until && self.all_run() {
                 std::thread::yield_now();
             }
         }
-        if self.daemon.is_running() {
-            // It may die of its step at this moment.
-            let _gone = self.daemon.signal(Signal::SIGKILL);
+        if self.all_run() {
+            // Mostly one of them.
+            let count = self.movers.len() as u64;
+            let chosen = if count == 1 || self.random.below(4) == 0 {
+                None
+            } else {
+                Some(usize::try_from(self.random.below(count))?)
+            };
+            for (at, mover) in self.movers.iter_mut().enumerate() {
+                if chosen.is_none_or(|chosen| chosen == at) {
+                    // It may die of its step at this moment.
+                    let _gone = mover.daemon.signal(Signal::SIGKILL);
+                    mover.daemon.wait(PATIENCE)?;
+                }
+            }
         } else {
             self.outcome.at_steps += 1;
         }
-        self.daemon.wait(PATIENCE)?;
         if let Some(gate) = trap {
             gate.release();
         }
@@ -236,7 +329,10 @@ impl World {
             14..21 => self.client.release(fid).or_else(refused)?,
             21..27 => request(&mut self.client, Action::Restore)?,
             27..29 => request(&mut self.client, Action::Remove)?,
-            29..31 => request(&mut self.client, Action::Cancel)?,
+            29..31 => {
+                self.outcome.cancels += 1;
+                request(&mut self.client, Action::Cancel)?;
+            }
             31..37 => {
                 // A writer of a released file waits for its restore on Lustre; here it leaves it alone.
                 if !busy && !file.is_released(&mut self.client)? {
@@ -250,40 +346,102 @@ impl World {
                 file.path = to;
             }
             _ => match self.random.below(6) {
-                0 => self.client.control(HsmControl::Purge)?,
+                0 => {
+                    self.outcome.purges += 1;
+                    self.client.control(HsmControl::Purge)?;
+                }
                 1 => self.client.inject(Fault::Restart)?,
+                2 => self.scrub()?,
                 _ => {}
             },
         }
         Ok(())
     }
 
-    fn reckon(&mut self) -> Result<()> {
-        if !self.client.wait_agents(1, PATIENCE)? {
-            return Err("the last daemon does not register".into());
+    /// Begins a scrub, unless one runs. It may find what is under way, and deletes what has been nobody's for long.
+    fn scrub(&mut self) -> Result<()> {
+        if let Some(scrub) = &mut self.scrub
+            && scrub.try_wait()?.is_none()
+        {
+            return Ok(());
         }
+        let mut arguments = vec!["scrub", "--json"];
+        if self.random.below(2) == 0 {
+            arguments.extend(["--delete-orphans", "--grace", "30s"]);
+        }
+        let mount = self.mount.display().to_string();
+        arguments.push(&mount);
+        let mover = self.movers.first().ok_or("there is no daemon")?;
+        let mut command = mover.spawn.command(&arguments);
+        self.scrub = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        self.outcome.scrubs += 1;
+        Ok(())
+    }
+
+    fn end_scrub(&mut self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while let Some(scrub) = &mut self.scrub {
+            if scrub.try_wait()?.is_some() {
+                self.scrub = None;
+            } else if Instant::now() > until {
+                return Err("a scrub does not end".into());
+            } else {
+                self.pause(LOOK)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of this kind will happen: it is a clock.
+    fn pause(&mut self, time: Duration) -> Result<()> {
+        self.client.wait_agents(self.movers.len() + 9, time)?;
+        Ok(())
+    }
+
+    /// Until nothing is asked for any more. A trap of the last round may still be there.
+    fn idle(&mut self) -> Result<()> {
         let fids: Vec<_> = self.files.iter().map(|file| file.fid).collect();
-        self.client.wait(&fids, PATIENCE)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.start_dead()?;
+            self.registered()?;
+            if (self.client.wait(&fids, LOOK)? && self.all_run()) || Instant::now() > until {
+                return Ok(());
+            }
+        }
+    }
+
+    fn reckon(&mut self) -> Result<()> {
+        self.end_scrub()?;
+        self.idle()?;
+        // What the last successors take away by themselves, and archives that they ask for again.
+        let until = Instant::now() + PATIENCE;
+        while (!self.unmapped()?.is_empty() || self.client.pending()? > 0) && Instant::now() < until {
+            self.pause(LOOK)?;
+            self.idle()?;
+        }
         self.outcome.hung = self.client.pending()?;
         self.outcome.files = self.files.len();
-        // What is left at the store may belong to somebody until it is old; a daemon looks when it starts.
-        self.successor()?;
+        // Uploads whose number nobody got to know may belong to somebody until they are old; a daemon looks when it starts.
         let until = Instant::now() + PATIENCE;
         while !self.store.uploads(BUCKET).is_empty() && Instant::now() < until {
-            // Nothing of this kind will happen: it is a clock.
-            self.client.wait_agents(9, Duration::from_millis(1100))?;
-            self.successor()?;
+            self.pause(Duration::from_millis(1100))?;
+            self.successors()?;
+            self.idle()?;
         }
         self.orphans()?;
         for at in 0..self.files.len() {
-            let file = &self.files[at];
             for _ in 0..5 {
+                let file = &self.files[at];
                 if !file.is_released(&mut self.client)? {
                     break;
                 }
-                self.client.request(Action::Restore, 1, &[file.fid]).or_else(refused)?;
-                self.client.wait(&[file.fid], PATIENCE)?;
+                let fid = file.fid;
+                self.start_dead()?;
+                self.client.request(Action::Restore, 1, &[fid]).or_else(refused)?;
+                self.client.wait(&[fid], PATIENCE)?;
             }
+            let file = &self.files[at];
             if file.is_released(&mut self.client)? {
                 eprintln!("lost: {} {}", file.path.display(), file.fid);
                 self.outcome.lost += 1;
@@ -292,45 +450,60 @@ impl World {
                 self.outcome.corrupt += 1;
             }
         }
-        self.daemon.signal(Signal::SIGTERM)?;
-        self.daemon.wait(PATIENCE)?;
-        Ok(())
-    }
-
-    /// Ends the daemon well and starts another.
-    fn successor(&mut self) -> Result<()> {
-        if self.daemon.is_running() {
-            self.daemon.signal(Signal::SIGTERM)?;
-        }
-        self.daemon.wait(PATIENCE)?;
-        self.daemon = self.spawn.start()?;
-        if !self.client.wait_agents(1, PATIENCE)? {
-            return Err("the daemon does not register".into());
+        for mover in &mut self.movers {
+            if mover.daemon.is_running() {
+                mover.daemon.signal(Signal::SIGTERM)?;
+            }
+            mover.daemon.wait(PATIENCE)?;
         }
         Ok(())
     }
 
-    /// Uploads, and objects that are no file's copy.
-    fn orphans(&mut self) -> Result<()> {
-        // What a daemon was killed over while it tried the store is of no file, and goes when its time is over.
-        let uploads = self.store.uploads(BUCKET).into_iter();
-        for (key, id) in uploads.filter(|(key, _)| !key.contains(PROBES)) {
-            eprintln!("orphan upload: {key} {id}");
-            self.outcome.orphans += 1;
+    /// Ends the daemons well and starts others.
+    fn successors(&mut self) -> Result<()> {
+        for mover in &mut self.movers {
+            if mover.daemon.is_running() {
+                mover.daemon.signal(Signal::SIGTERM)?;
+            }
+            mover.daemon.wait(PATIENCE)?;
         }
+        self.start_dead()?;
+        self.registered()
+    }
+
+    /// Objects that no file is mapped to.
+    fn unmapped(&mut self) -> Result<Vec<String>> {
         let mut mapped = HashSet::new();
         for file in &self.files {
             if let Ok(record) = self.client.xattr(file.fid, "trusted.lhsm_s3") {
                 let record: serde_json::Value = serde_json::from_slice(&record)?;
-                mapped.insert(record["key"].as_str().unwrap_or_default().to_owned());
-            } else if self.client.state(file.fid)?.states & states::ARCHIVED != 0 {
-                eprintln!("archived and without a record: {}", file.path.display());
-                self.outcome.lost += 1;
+                let named = ["key", "sidecar"].map(|field| record[field].as_str().unwrap_or_default().to_owned());
+                mapped.extend(named);
             }
         }
-        for object in self.store.objects(BUCKET) {
-            if !mapped.contains(&object.key) {
-                self.outcome.unmapped += 1;
+        let objects = self.store.objects(BUCKET).into_iter().map(|object| object.key);
+        // What a daemon was killed over while it tried the store is of no file, and goes when its time is over.
+        Ok(objects
+            .filter(|key| !mapped.contains(key) && !key.contains(PROBES))
+            .collect())
+    }
+
+    /// Uploads, and objects that are no file's copy.
+    fn orphans(&mut self) -> Result<()> {
+        let uploads = self.store.uploads(BUCKET).into_iter();
+        for (key, id) in uploads.filter(|(key, _)| !key.contains(PROBES)) {
+            eprintln!("orphan upload: {key} {id}");
+            self.outcome.uploads += 1;
+        }
+        for key in self.unmapped()? {
+            eprintln!("no file is mapped to: {key}");
+            self.outcome.unmapped += 1;
+        }
+        for file in &self.files {
+            let has_record = self.client.xattr(file.fid, "trusted.lhsm_s3").is_ok();
+            if !has_record && self.client.state(file.fid)?.states & states::ARCHIVED != 0 {
+                eprintln!("archived and without a record: {}", file.path.display());
+                self.outcome.lost += 1;
             }
         }
         Ok(())
