@@ -206,6 +206,25 @@ pub trait Debt: Send + fmt::Debug {
     }
 }
 
+/// What HSM says of a file's copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CopyState {
+    /// There is one, of the file as it is or as it was.
+    pub archived: bool,
+    /// The file's data is nowhere else.
+    pub released: bool,
+    /// The archive that has it, or is to have it.
+    pub archive_id: Option<ArchiveId>,
+}
+
+impl CopyState {
+    /// Whether there may be a copy in that archive.
+    #[must_use]
+    pub fn may_be_in(self, id: ArchiveId) -> bool {
+        (self.archived || self.released) && self.archive_id.is_none_or(|own| own == id)
+    }
+}
+
 /// The file system as the workers see it. All calls block.
 pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Its name, as object metadata says whose FIDs it has.
@@ -229,18 +248,11 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError>;
 
-    /// Writes that record.
+    /// Writes that record, which changes the file's ctime: nothing puts one back.
     ///
     /// # Errors
     /// The failed call.
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError>;
-
-    /// The same for a file that is open, and leaves its ctime as it was: who looks for changed files by it must not take
-    /// one for changed that was copied.
-    ///
-    /// # Errors
-    /// The failed call.
-    fn set_map_quietly(&self, fid: Fid, file: &File, record: &[u8]) -> Result<(), HsmError>;
 
     /// Removes that record; absent is fine.
     ///
@@ -267,13 +279,19 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError>;
 
-    /// Looks at a file whose archive was begun: whether its data is only in its archive. Where a remove ran since the
-    /// coordinator sent the archive the file no longer counts as one with a copy, and no later write would make it dirty:
-    /// that is put right, in archive `id`, before the first byte is read.
+    /// What HSM says of the file's copy, of whatever version of the file it is.
     ///
     /// # Errors
     /// ENOENT when the file is gone.
-    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError>;
+    fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError>;
+
+    /// Looks at a file whose archive was begun: what HSM says of its copy. Where a remove ran since the coordinator sent
+    /// the archive the file no longer counts as one with a copy, and no later write would make it dirty: that is put right,
+    /// in archive `id`, before the first byte is read.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<CopyState, HsmError>;
 
     /// Asks the coordinator once more for the archive of a file in archive `id`. `false`: it was not asked, for the file
     /// needs none, or the coordinator ended that archive itself and knows of none that it owes.
@@ -313,6 +331,11 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// to another MDT. Asks nobody.
     fn may_change_fids(&self) -> bool {
         true
+    }
+
+    /// Whether files with a copy keep their FIDs for good, however many MDTs there will be. Asks nobody.
+    fn keeps_fids(&self) -> bool {
+        false
     }
 
     /// What is known of where files are.

@@ -19,6 +19,7 @@ pub mod intake;
 pub mod jobs;
 pub mod journal;
 pub mod lustre;
+pub mod mapped;
 pub mod mdt;
 pub mod namespace;
 pub mod queue;

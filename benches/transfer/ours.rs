@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lhsmtool_s3::action::{ActionKey, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use lhsmtool_s3::action::{ActionKey, CopyState, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 
 use lhsmtool_s3::journal::Journal;
 use lhsmtool_s3::mdt::Sequences;
@@ -72,9 +72,6 @@ impl FileSystem for Directory {
         self.maps.lock().unwrap().insert(fid, record.to_vec());
         Ok(())
     }
-    fn set_map_quietly(&self, fid: Fid, _: &File, record: &[u8]) -> Result<(), HsmError> {
-        self.set_map(fid, record)
-    }
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         self.maps.lock().unwrap().remove(&fid);
         Ok(())
@@ -88,8 +85,11 @@ impl FileSystem for Directory {
     fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
         Ok(false)
     }
-    fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
-        Ok(false)
+    fn copy_state(&self, _: Fid) -> Result<CopyState, HsmError> {
+        Ok(CopyState::default())
+    }
+    fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
+        Ok(CopyState::default())
     }
     fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
         Ok(false)

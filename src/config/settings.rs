@@ -9,8 +9,8 @@ use super::document::{Document, Section};
 use super::reach::Reach;
 use crate::intake::HeartbeatOptions;
 use crate::store::{
-    ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, TargetOptions, Thaw, ThawTier,
-    VerifyImported, check_proxy,
+    ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, Records, TargetOptions, Thaw,
+    ThawTier, VerifyImported, check_proxy,
 };
 use crate::telemetry::CompletionOptions;
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
@@ -392,6 +392,12 @@ fn targets(
                 prefix,
                 layout: section
                     .choice("layout", &[("path", KeyLayout::Path), ("fid", KeyLayout::Fid)])
+                    .unwrap_or_default(),
+                records: section
+                    .choice(
+                        "record",
+                        &[("when-needed", Records::WhenNeeded), ("always", Records::Always)],
+                    )
                     .unwrap_or_default(),
                 path_style,
                 endpoint_url,

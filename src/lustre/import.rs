@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NOARCHIVE, HS_RELEASED};
 use super::mount::{Identify, MAP_XATTR};
 use super::{Library, Mount, MountError, xattr};
-use crate::action::HsmError;
+use crate::action::{CopyState, HsmError};
 use crate::types::{ArchiveId, Fid, Timestamp, Xattr};
 
 /// What one plain stripe can hold on ldiskfs; larger files need more of them, or the MDT says EFBIG.
@@ -108,6 +108,15 @@ impl HsmStates {
     #[must_use]
     pub const fn never_archived(self) -> bool {
         self.bits & HS_NOARCHIVE != 0
+    }
+
+    /// Of its copy alone.
+    pub(super) const fn copy(self) -> CopyState {
+        CopyState {
+            archived: self.archived(),
+            released: self.released(),
+            archive_id: self.archive_id(),
+        }
     }
 
     /// Its copy is known to be lost.

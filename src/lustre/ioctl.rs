@@ -1,4 +1,4 @@
-//! Raw ioctls for which liblustreapi has no call that does only that: three on the mount's descriptor, one on a file's.
+//! Raw ioctls for which liblustreapi has no call that does only that, on the mount's descriptor.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -118,20 +118,6 @@ fn ct_start(mount: BorrowedFd<'_>, words: &mut [u32]) -> Result<(), HsmError> {
         )
     };
     errno_of("LL_IOC_HSM_CT_START", rc)
-}
-
-/// `_IOWR('f', 176, struct ll_futimes_3)`, in 2.7 and later.
-const LL_IOC_FUTIMES_3: libc::c_ulong = 0xc030_66b0;
-
-/// Sets atime, mtime and ctime of an open file, in seconds and nanoseconds: the only call that sets the last. Wants
-/// CAP_SYS_ADMIN.
-pub(super) fn set_times(file: BorrowedFd<'_>, times: [(i64, i64); 3]) -> Result<(), HsmError> {
-    // struct ll_futimes_3: six u64, seconds and nanoseconds of each.
-    let mut words = times.map(|(seconds, nanoseconds)| [seconds.cast_unsigned(), nanoseconds.cast_unsigned()]);
-    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
-    // SAFETY: llite copies one ll_futimes_3, 48 bytes, from the pointer (file.c).
-    let rc = unsafe { libc::ioctl(file.as_raw_fd(), LL_IOC_FUTIMES_3, words.as_mut_ptr()) };
-    errno_of("LL_IOC_FUTIMES_3", rc)
 }
 
 fn errno_of(call: &'static str, rc: i32) -> Result<(), HsmError> {

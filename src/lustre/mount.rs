@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::{Answers, Mdts};
 use super::{Library, UserAction, ioctl, layout, xattr};
-use crate::action::{ActionKey, FileSystem, HsmError};
+use crate::action::{ActionKey, CopyState, FileSystem, HsmError};
 use crate::mdt::{Domain, Mdt, Sequences};
 use crate::thread::Supervisor;
 use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
@@ -366,30 +366,6 @@ impl Mount {
     }
 }
 
-/// Unless somebody else changed the file meanwhile: then the ctime is that one's.
-fn put_ctime_back(file: &File, before: &Metadata) {
-    use std::os::unix::fs::MetadataExt as _;
-    let without_ctime = |stat: &Metadata| {
-        (
-            (stat.mtime(), stat.mtime_nsec(), stat.len()),
-            (stat.mode(), stat.uid(), stat.gid(), stat.nlink()),
-        )
-    };
-    let (ctime, nanoseconds) = (before.ctime(), before.ctime_nsec());
-    let result = file.metadata().map_err(|error| HsmError::io("fstat", &error));
-    let result = result.and_then(|now| {
-        if without_ctime(&now) != without_ctime(before) || (now.ctime(), now.ctime_nsec()) == (ctime, nanoseconds) {
-            return Ok(());
-        }
-        let (atime, mtime) = ((now.atime(), now.atime_nsec()), (now.mtime(), now.mtime_nsec()));
-        ioctl::set_times(file.as_fd(), [atime, mtime, (ctime, nanoseconds)])
-    });
-    // Backups by ctime copy it once more.
-    if let Err(error) = result {
-        tracing::debug!(%error, "the ctime could not be put back");
-    }
-}
-
 /// The one that is there, else a new one; two that make one at the same time agree.
 fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmError> {
     let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
@@ -474,13 +450,6 @@ impl FileSystem for Mount {
         xattr::set(&self.by_fid(fid), MAP_XATTR, record).map_err(|error| self.unless_unmounted(error))
     }
 
-    fn set_map_quietly(&self, fid: Fid, file: &File, record: &[u8]) -> Result<(), HsmError> {
-        let before = file.metadata().map_err(|error| HsmError::io("fstat", &error))?;
-        self.set_map(fid, record)?;
-        put_ctime_back(file, &before);
-        Ok(())
-    }
-
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         xattr::remove(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
     }
@@ -499,17 +468,24 @@ impl FileSystem for Mount {
         Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
     }
 
-    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
-        let states = self.states(fid)?;
+    fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError> {
+        let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
+        Ok(states.copy())
+    }
+
+    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<CopyState, HsmError> {
+        let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
+        let mut copy = states.copy();
         // The coordinator sets EXISTS when it sends an archive; the end of a remove that was sent before takes it away.
-        if states & (HS_EXISTS | HS_RELEASED) == 0 {
+        if !states.exists() && !states.released() {
             tracing::info!(%fid, "a remove came between; EXISTS is set again");
+            copy.archive_id = id.or(copy.archive_id);
             let id = id.map_or(0, ArchiveId::get);
             self.library
                 .change_hsm_states_in(&self.by_fid(fid), HS_EXISTS, 0, id)
                 .map_err(|error| self.unless_unmounted(error))?;
         }
-        Ok(states & HS_RELEASED != 0)
+        Ok(copy)
     }
 
     fn ask_again(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
@@ -567,6 +543,10 @@ impl FileSystem for Mount {
 
     fn may_change_fids(&self) -> bool {
         self.migrates && self.mdts.may_be_several()
+    }
+
+    fn keeps_fids(&self) -> bool {
+        !self.migrates
     }
 
     fn sequences(&self) -> Sequences {

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::{Location, ObjectInfo, ObjectKey};
+use super::{Checksum, Location, ObjectInfo, ObjectKey};
 use crate::types::{ArchiveId, Cookie, Fid};
 
 /// The action that wrote an object, as metadata.
@@ -220,6 +220,34 @@ impl Location {
         }
     }
 
+    /// The record that the object at a file's key tells by itself: it names that file, its file system and the key.
+    #[must_use]
+    pub fn told_by(found: &ObjectInfo, (archive_id, key): (ArchiveId, &ObjectKey), file: &Owner) -> Option<Self> {
+        match Origin::of(found, key) {
+            Origin::Written(identity) if identity.names_key && identity.owner == *file => {
+                Some(found.at(archive_id, key))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether [`Location::told_by`] tells all that it says, of an object of which the store keeps that checksum: the file
+    /// needs no record then.
+    #[must_use]
+    pub fn is_told(&self, prefix: &str, by_store: Option<Checksum>) -> bool {
+        let is_key_of = |owner: &Owner| {
+            self.key.may_be_from(owner.fid) && ObjectKey::from_fid(prefix, owner.fid).is_ok_and(|key| key == self.key)
+        };
+        self.written_for.as_ref().is_some_and(is_key_of)
+            && self.writer.is_some()
+            && self.checksum.is_some()
+            && self.checksum == by_store
+            && self.version.is_none()
+            && self.sidecar.is_none()
+            && self.layout.is_none()
+            && !self.pinned
+    }
+
     /// Whether it means what is at a key: in an unversioned bucket whatever is there took the place of its object.
     #[must_use]
     pub fn means(&self, archive_id: ArchiveId, key: &ObjectKey, found: &ObjectInfo) -> bool {
@@ -289,6 +317,59 @@ mod tests {
         // Of an older release the action is all that is known.
         metadata.remove(WRITER);
         assert!(Origin::of(&found(metadata), &key).is_by(&second));
+    }
+
+    #[test]
+    fn the_object_at_a_files_key_tells_its_record_and_no_other_does() {
+        let (id, author) = (ArchiveId::new(1).unwrap(), author(9, 1));
+        let key = ObjectKey::from_fid("p/", fid(9)).unwrap();
+        let mut metadata = HashMap::new();
+        author.sign(&mut metadata);
+        // An older release's does not name its key: its file has a record.
+        assert_eq!(
+            Location::told_by(&found(metadata.clone()), (id, &key), &author.owner),
+            None
+        );
+        name_key(&mut metadata, &key);
+        let object = ObjectInfo {
+            checksum: Some(Checksum(5)),
+            ..found(metadata)
+        };
+        let told = Location::told_by(&object, (id, &key), &author.owner).unwrap();
+        assert_eq!(
+            (&told.writer, &told.written_for),
+            (&Some(Writer(1)), &Some(author.owner.clone()))
+        );
+        assert!(told.is_told("p/", object.checksum));
+        let others = [
+            Owner {
+                fid: fid(8),
+                ..author.owner.clone()
+            },
+            Owner {
+                fs: "lustre:2".into(),
+                ..author.owner.clone()
+            },
+        ];
+        for other in others {
+            assert_eq!(Location::told_by(&object, (id, &key), &other), None);
+        }
+        let elsewhere = ObjectKey::from_fid("q/", fid(9)).unwrap();
+        assert_eq!(Location::told_by(&object, (id, &elsewhere), &author.owner), None);
+        // What a HEAD would not tell, or not of this object alone.
+        let needs: [fn(&mut Location); 5] = [
+            |location| location.pinned = true,
+            |location| location.version = Some("v".into()),
+            |location| location.sidecar = ObjectKey::new("s").ok(),
+            |location| location.checksum = None,
+            |location| location.writer = None,
+        ];
+        for need in needs {
+            let mut location = told.clone();
+            need(&mut location);
+            assert!(!location.is_told("p/", object.checksum));
+        }
+        assert!(!told.is_told("p/", None) && !told.is_told("", object.checksum));
     }
 
     #[test]

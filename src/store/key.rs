@@ -15,6 +15,16 @@ const MAX: usize = 1024;
 /// Of a prefix in metadata, which S3 limits to 2 KiB in all.
 const LONGEST_TOLD: usize = 1536;
 
+/// When a file gets a record of its copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Records {
+    /// Where its key does not tell all: a record changes the file's ctime.
+    #[default]
+    WhenNeeded,
+    /// With each archive.
+    Always,
+}
+
 /// An object's whole key, prefix included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(String);
@@ -140,6 +150,14 @@ impl ObjectKey {
         Self::new(format!("{prefix}{}", fid.bare()))
     }
 
+    /// Whether it may be the key that a FID gives, below whatever prefix; one beside another key is not.
+    #[must_use]
+    pub fn may_be_from(&self, fid: Fid) -> bool {
+        self.0
+            .strip_suffix(&fid.bare())
+            .is_some_and(|rest| !rest.ends_with('~'))
+    }
+
     /// Where a file's copy goes when `self` holds what may be another file's only one.
     ///
     /// # Errors
@@ -189,6 +207,11 @@ mod tests {
             ObjectKey::from_fid("p/", FID).unwrap().as_str(),
             "p/0x200000401:0x9:0x0"
         );
+        for prefix in ["", "p/", "p"] {
+            let by_fid = ObjectKey::from_fid(prefix, FID).unwrap();
+            assert!(by_fid.may_be_from(FID) && !by_fid.beside(FID).unwrap().may_be_from(FID));
+        }
+        assert!(!key.may_be_from(FID) && !key.beside(FID).unwrap().may_be_from(FID));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use dialect::{Dialect, Habit};
 pub use error::{StartError, StoreError, Whose};
 pub use evidence::{Algorithm, Evidence, Judge};
 pub use identity::{Author, COOKIE, Claim, Identity, Origin, Owner, Writer, name_key};
-pub use key::{InvalidKey, KeyLayout, ObjectKey};
+pub use key::{InvalidKey, KeyLayout, ObjectKey, Records};
 pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use list::{Entry, From as ListFrom, Page, Query};
 pub use listing::{Circle, Listing, hash};

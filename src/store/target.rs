@@ -14,8 +14,8 @@ use super::error::chain;
 use super::headers::Headers;
 use super::requests::Meter;
 use super::{
-    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, Habit, KeyLayout, Limits, Requests, StartError,
-    Store, StoreError, VerifyImported,
+    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, Habit, KeyLayout, Limits, Records, Requests,
+    StartError, Store, StoreError, VerifyImported,
 };
 use crate::types::ArchiveId;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -40,6 +40,8 @@ pub struct TargetOptions {
     pub prefix: String,
     /// How keys are made.
     pub layout: KeyLayout,
+    /// When files get records.
+    pub records: Records,
     /// Another store than AWS.
     pub endpoint_url: Option<String>,
     /// Where the bucket is.
@@ -79,6 +81,12 @@ pub struct TargetOptions {
 }
 
 impl TargetOptions {
+    /// Whether a file that is archived now may have no record of its copy.
+    #[must_use]
+    pub fn goes_without_records(&self) -> bool {
+        self.layout == KeyLayout::Fid && self.records == Records::WhenNeeded
+    }
+
     fn security(&self) -> Security {
         match (&self.endpoint_url, &self.ca_bundle) {
             (Some(url), _) if url.starts_with("http://") => Security::Plain,

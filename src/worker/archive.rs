@@ -4,13 +4,13 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::log::{Trail, author, sweep_overwritten};
-use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
+use super::place::{Placed, is_mapped, look_after, may_be_shared, place, sweep};
 use super::readback::read_back;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
+use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
 
 pub(super) fn archive(
     site: &Site,
@@ -40,10 +40,11 @@ fn carry_out(
     let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
         // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.
-        if site.fs.prepare_archive(debt.item().fid, debt.item().archive_id)? {
+        let state = site.fs.prepare_archive(debt.item().fid, debt.item().archive_id)?;
+        if state.released {
             return Err(JobError::Released);
         }
-        let placed = place(site, lane, helpers, control, debt.item(), (&author, &file))?;
+        let placed = place(site, lane, helpers, control, debt.item(), (&author, &file, state))?;
         Ok((placed, file))
     });
     match copied {
@@ -84,7 +85,11 @@ fn commit(
         undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
     }
-    let mapped = site.fs.set_map_quietly(item.fid, &file, &placed.location.to_bytes());
+    let mapped = if placed.needs_record {
+        site.fs.set_map(item.fid, &placed.location.to_bytes())
+    } else {
+        Ok(())
+    };
     // It is closed before the action ends: while somebody has it open nobody can release it.
     drop(file);
     if let Err(error) = mapped {
@@ -122,7 +127,12 @@ fn settle_copy(
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, location, owner, None, |_, origin| origin.is_by(author));
             } else if let Some(copy) = read_back(site, lane, item, author, placed) {
-                site.journal.remember(item.fid, &copy);
+                if placed.needs_record || copy != placed.location {
+                    site.journal.remember(item.fid, &copy);
+                } else {
+                    // It is found without the file, by its key, and what was known of one before is not it.
+                    site.journal.forget(item.fid);
+                }
             }
             match (&placed.previous, replaced) {
                 (_, Some(previous)) => {
@@ -152,7 +162,7 @@ fn settle_copy(
                 }
                 Ok(false) => {
                     undo(site, lane, item, author, placed);
-                    revoke_if_counted(site, item, placed);
+                    revoke_if_counted(site, lane, item, author, placed);
                 }
                 Err(_) => undo(site, lane, item, author, placed),
             }
@@ -175,6 +185,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
     if site.fs.map(item.fid).is_ok_and(is_anothers) {
         tracing::info!(key = %location.key, "the file was archived anew meanwhile; that record stays");
         discard(lane, location, owner, None, is_garbage);
+        look_after(site, lane, item.fid, (location.archive_id, &location.key));
         return;
     }
     // The record first: it must never point at what is gone.
@@ -183,7 +194,11 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(previous) if placed.in_place() && location.version.is_none() => {
             discard_sidecar_of(lane, previous, owner, Some(location));
-            let mapped = site.fs.set_map(item.fid, &own);
+            let mapped = if placed.needs_record {
+                site.fs.set_map(item.fid, &own)
+            } else {
+                is_there(site, item)
+            };
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, location, owner, None, is_garbage);
@@ -196,10 +211,12 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
         previous => {
             let restored = match &placed.record {
                 Some(record) => site.fs.set_map(item.fid, record),
-                None => site.fs.clear_map(item.fid),
+                None if placed.needs_record => site.fs.clear_map(item.fid),
+                None => Ok(()),
             };
             revoke_if_over(site, item, placed);
             discard(lane, location, owner, previous.as_ref(), is_garbage);
+            look_after(site, lane, item.fid, (location.archive_id, &location.key));
             restored
         }
     };
@@ -207,6 +224,14 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => tracing::warn!(%error, "the file's record of its copy could not be put back"),
+    }
+}
+
+/// An error where the file has no name any more.
+fn is_there(site: &Site, item: &Item) -> Result<(), HsmError> {
+    match site.fs.is_unlinked(item.fid) {
+        Ok(true) => Err(HsmError::new("lstat", libc::ENOENT)),
+        Ok(false) | Err(_) => Ok(()),
     }
 }
 
@@ -220,11 +245,20 @@ fn revoke_if_over(site: &Site, item: &Item, placed: &Placed) {
 }
 
 /// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end of
-/// another attempt counted meanwhile, whose record this one has put back.
-fn revoke_if_counted(site: &Site, item: &Item, placed: &Placed) {
-    if site.fs.is_archived(item.fid).unwrap_or(false) && site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
-        revoke(site, item, placed);
+/// another attempt counted meanwhile, whose record this one has put back. One that needs none has its object.
+fn revoke_if_counted(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) {
+    if !site.fs.is_archived(item.fid).unwrap_or(false) || !site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
+        return;
     }
+    let Location { archive_id, key, .. } = &placed.location;
+    let is_told = |found: &ObjectInfo| Location::told_by(found, (*archive_id, key), &author.owner).is_some();
+    if !placed.needs_record
+        && let Ok(Some(found)) = glance(lane, *archive_id, key, None)
+        && is_told(&found)
+    {
+        return;
+    }
+    revoke(site, item, placed);
 }
 
 fn revoke(site: &Site, item: &Item, placed: &Placed) {

@@ -211,7 +211,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{Debt, FileSystem, HsmError};
+    use crate::action::{CopyState, Debt, FileSystem, HsmError};
     use crate::journal::Journal;
     use crate::mdt::Sequences;
     use crate::queue::Admission;
@@ -241,9 +241,6 @@ mod tests {
         fn set_map(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
             panic!("as asked")
         }
-        fn set_map_quietly(&self, _: Fid, _: &File, _: &[u8]) -> Result<(), HsmError> {
-            panic!("as asked")
-        }
         fn clear_map(&self, _: Fid) -> Result<(), HsmError> {
             panic!("as asked")
         }
@@ -253,7 +250,10 @@ mod tests {
         fn is_archived(&self, _: Fid) -> Result<bool, HsmError> {
             panic!("as asked")
         }
-        fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
+        fn copy_state(&self, _: Fid) -> Result<CopyState, HsmError> {
+            panic!("as asked")
+        }
+        fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
             panic!("as asked")
         }
         fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {

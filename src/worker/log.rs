@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::place::{is_mapped, may_be_shared, natural_key};
+use super::place::{is_mapped, look_after, may_be_shared, natural_key};
 use super::{Ended, JobError, Site};
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
@@ -219,6 +219,7 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
     let mut done = swept(lane, archive_id, &key, |found, origin| {
         origin.is_by(&author) && !may_be_shared(site, found) && !is_mapped(site, fid, (archive_id, &key), found)
     });
+    look_after(site, lane, fid, (archive_id, &key));
     if done
         && record.writer().is_some()
         && let Ok(store) = lane.store(archive_id)
@@ -240,7 +241,7 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
 }
 
 /// Whether the attempt that wrote an object can't make it a file's copy any more: the coordinator does not know its action.
-fn is_over(site: &Site, origin: &Origin) -> bool {
+pub(super) fn is_over(site: &Site, origin: &Origin) -> bool {
     let Origin::Written(identity) = origin else {
         return false;
     };

@@ -6,23 +6,28 @@
 //! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. That nothing has a FID proves
 //! a file's death only where FIDs stay: `lfs migrate -m` changes them, where MDTs let it have files with a copy, and the
 //! file's record goes on naming the object. There a dead file's object is replaced only where there is one MDT, or where
-//! the bucket keeps it as a version, by which the record names it. A record that was written for another file names nothing that this one may replace: its
-//! archive is a first one.
+//! the bucket keeps it as a version, by which the record names it. A record that was written for another file names nothing
+//! that this one may replace: its archive is a first one.
+//!
+//! Where a file needs no record (`crate::mapped`), what it is archived as is seen by its state alone, and only when the end
+//! of the archive has counted. So an attempt that finds the object of another one that is still under way at the file's key
+//! leaves it to that one, and goes beside it with a record.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::log::{Log, announce};
+use super::log::{Log, announce, is_over};
 use super::{JobError, Site};
-use crate::action::Item;
+use crate::action::{CopyState, Item};
+use crate::mapped;
 use crate::store::{
-    Author, Claim, Condition, Habit, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError,
+    Author, Checksum, Claim, Condition, Habit, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError,
     TargetOptions, name_key,
 };
 use crate::transfer::{
-    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, head, sweep_key,
+    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, glance, head, sweep_key,
     try_conditions, upload,
 };
 use crate::types::{ArchiveId, Fid};
@@ -42,6 +47,8 @@ pub(super) struct Placed {
     pub(super) record: Option<Vec<u8>>,
     /// Its object took the place of one of this file that the record did not mean: another attempt's.
     pub(super) over_another: bool,
+    /// The key does not tell all of it, or the file has a record already, which must not go on saying something else.
+    pub(super) needs_record: bool,
 }
 
 impl Placed {
@@ -102,14 +109,14 @@ pub(super) fn place(
     helpers: &dyn Helpers,
     control: &Arc<Control>,
     item: &Item,
-    (author, file): (&Author, &Arc<File>),
+    (author, file, state): (&Author, &Arc<File>, CopyState),
 ) -> Result<Placed, JobError> {
     let stat = file.metadata().map_err(JobError::Attributes)?;
     if !stat.is_file() {
         return Err(JobError::NotRegular);
     }
     let record = site.fs.map(item.fid)?;
-    let previous = previous(lane, control, &author.owner, record.as_deref())?;
+    let previous = previous(lane, control, &author.owner, (record.as_deref(), state))?;
     let (archive_id, natural, path) = natural_key_and_path(site, lane, item)?;
     announce(site, item, (archive_id, &natural), author.writer);
     let mut extras = site.fs.extras(item.fid, file)?;
@@ -135,17 +142,43 @@ pub(super) fn place(
         previous.as_ref(),
     );
     match stored {
-        Ok((location, over_another)) => Ok(Placed {
-            location: Location { sidecar, ..location },
-            previous,
-            record,
-            over_another,
-        }),
+        Ok(written) => {
+            let location = Location {
+                sidecar,
+                ..written.location
+            };
+            Ok(Placed {
+                needs_record: record.is_some() || needs_record(site, lane, state, &location, written.by_store),
+                location,
+                previous,
+                record,
+                over_another: written.over_another,
+            })
+        }
         Err(error) => {
             discard_sidecar(lane, archive_id, sidecar.as_ref(), &author.owner, previous.as_ref());
             Err(error)
         }
     }
+}
+
+/// Whether a file that has no record needs one for that copy.
+fn needs_record(site: &Site, lane: &Lane, state: CopyState, location: &Location, by_store: Option<Checksum>) -> bool {
+    let is_told = |target: &TargetOptions| target.goes_without_records() && location.is_told(&target.prefix, by_store);
+    !lane
+        .store(location.archive_id)
+        .is_ok_and(|store| is_told(store.target()))
+        || state.archive_id != Some(location.archive_id)
+        || !site.fs.keeps_fids()
+}
+
+/// What was written.
+struct Written {
+    location: Location,
+    /// It replaced an object of this file that the file's record did not mean.
+    over_another: bool,
+    /// What the store keeps as the object's checksum.
+    by_store: Option<Checksum>,
 }
 
 /// The key of an upload, which its object names.
@@ -154,8 +187,7 @@ fn go_to(to: &mut Upload, key: ObjectKey) {
     to.key = key;
 }
 
-/// Writes the object to its key, or to the one beside it. Whether it replaced an object of this file that the file's record
-/// did not mean, too.
+/// Writes the object to its key, or to the one beside it.
 #[expect(clippy::too_many_arguments, reason = "one step of place()")]
 fn store(
     site: &Site,
@@ -166,7 +198,7 @@ fn store(
     mut to: Upload,
     author: &Author,
     previous: Option<&Location>,
-) -> Result<(Location, bool), JobError> {
+) -> Result<Written, JobError> {
     let (archive_id, natural) = (to.archive_id, to.key.clone());
     let owner = &author.owner;
     let beside = natural.beside(owner.fid);
@@ -192,7 +224,7 @@ fn store(
     // Before the data of a large file is sent in vain; the condition still guards the moment itself.
     let large = size > lane.options().plan.threshold;
     if unproven || untried || (large && to.condition == Condition::Absent) || !store.has_conditions() {
-        match look(site, lane, control, owner, &mut to) {
+        match look(site, lane, control, (author, previous), &mut to) {
             // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
             Err(JobError::Transfer(TransferError::Store(StoreError::Denied { .. }))) if store.has_conditions() => {
                 // What can't be looked at is not replaced.
@@ -226,13 +258,17 @@ fn store(
                     written_for: Some(owner.clone()),
                     writer: Some(author.writer),
                 };
-                return Ok((location, over_another));
+                return Ok(Written {
+                    location,
+                    over_another,
+                    by_store: uploaded.stored.checksum,
+                });
             }
             Err(error) => error,
         };
         match error {
             TransferError::Store(StoreError::Precondition { .. }) => {
-                over = look(site, lane, control, owner, &mut to)?;
+                over = look(site, lane, control, (author, previous), &mut to)?;
             }
             // Some stores say 404 where the object to be matched is gone.
             TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
@@ -245,7 +281,7 @@ fn store(
             {
                 // Second best, and all that such a store offers: look first, then write. That it was the condition
                 // which it does not know is certain when it takes the same without.
-                over = look(site, lane, control, owner, &mut to)?;
+                over = look(site, lane, control, (author, previous), &mut to)?;
                 to.condition = Condition::None;
                 unconditional = true;
             }
@@ -266,31 +302,54 @@ pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item, author: &Author) {
         origin.is_by(author) && !is_mapped(site, item.fid, (archive_id, &key), found)
     };
     match sweep_key(lane, archive_id, &key, None, is_garbage) {
-        Ok(()) => {}
+        Ok(()) => look_after(site, lane, item.fid, (archive_id, &key)),
         Err(error) => tracing::debug!(%key, %error, "could not look for what a stopped archive left"),
     }
 }
 
-/// Whether a file's record, as it is now, means what was found at a key. What can't be read may mean anything.
-pub(super) fn is_mapped(site: &Site, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
-    match site.fs.map(fid) {
-        Ok(None) => false,
-        Ok(Some(record)) => {
-            Location::from_bytes(&record).map_or(true, |location| location.means(archive_id, key, found))
+/// After an object of a file may have been taken away. Without versions equal bytes have equal ETags: it may have been the
+/// one that another attempt had put in its place that moment. Where that one's end counts by now, nobody may release the file
+/// before it is archived again; where it counts later, that attempt sees to it (`super::readback`).
+pub(super) fn look_after(site: &Site, lane: &Lane, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
+    if !site.fs.is_archived(fid).unwrap_or(false) {
+        return;
+    }
+    let means = match site.fs.map(fid) {
+        Ok(None) => mapped::may_be_told(site.fs.as_ref(), fid, archive_id, key),
+        Ok(Some(record)) => Location::from_bytes(&record).is_ok_and(|location| {
+            location.archive_id == archive_id && location.key == *key && location.version.is_none()
+        }),
+        Err(_) => false,
+    };
+    if !means || !matches!(glance(lane, archive_id, key, None), Ok(None)) {
+        return;
+    }
+    match site.fs.revoke(fid) {
+        Ok(()) => {
+            tracing::warn!(%fid, %key, "what another attempt to archive the file has written was taken away with what \
+             this one had: the file counts as not archived, and the next archive makes its copy anew")
         }
-        Err(error) => !error.is_not_found(),
+        Err(error) => {
+            tracing::error!(%fid, %key, %error, "the file's object is not there, and it can't be marked as not \
+             archived: look whether it can be restored")
+        }
     }
 }
 
-/// The file's own copy by its record, if it has one that can be told to be its own.
+/// Whether a file, as it is now, means what was found at a key. What can't be read may mean anything.
+pub(super) fn is_mapped(site: &Site, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+    mapped::may_mean(site.fs.as_ref(), fid, at, found)
+}
+
+/// The file's own copy by its record, or without one by its key, if it has one that can be told to be its own.
 fn previous(
     lane: &Lane,
     control: &Control,
     owner: &Owner,
-    record: Option<&[u8]>,
+    (record, state): (Option<&[u8]>, CopyState),
 ) -> Result<Option<Location>, JobError> {
     let location = match record.map(Location::from_bytes) {
-        None => return Ok(None),
+        None => return told(lane, control, owner, state),
         Some(Ok(location)) => location,
         Some(Err(error)) => {
             // The copy it meant can't be found, and the file is here: it gets a new copy and a new record.
@@ -311,17 +370,37 @@ fn previous(
     Ok(own.then_some(location))
 }
 
+/// That of a file without a record. One that was never archived costs no look.
+fn told(lane: &Lane, control: &Control, owner: &Owner, state: CopyState) -> Result<Option<Location>, JobError> {
+    let Some(archive_id) = state.archive_id.filter(|_| state.archived) else {
+        return Ok(None);
+    };
+    match mapped::by_key(lane, control, archive_id, owner) {
+        Ok(told) => Ok(told.location),
+        Err(error) if tells_nothing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether an object says that it is that file's copy, where the file's record says nothing of it.
 fn says_so(lane: &Lane, control: &Control, owner: &Owner, location: &Location) -> Result<bool, JobError> {
     let version = location.version.as_deref();
     match head(lane, control, location.archive_id, &location.key, version) {
         Ok(found) => Ok(Origin::of(&found, &location.key).is_of(owner)),
-        Err(
-            TransferError::NoTarget(_)
-            | TransferError::Store(StoreError::NotFound { .. } | StoreError::Denied { .. } | StoreError::Refused { .. }),
-        ) => Ok(false),
+        Err(error) if tells_nothing(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a look ended with that there is nothing to be seen.
+const fn tells_nothing(error: &TransferError) -> bool {
+    matches!(
+        error,
+        TransferError::NoTarget(_)
+            | TransferError::Store(
+                StoreError::NotFound { .. } | StoreError::Denied { .. } | StoreError::Refused { .. }
+            )
+    )
 }
 
 /// Looks at what holds the key and sets key and condition for the next try. The ETag of what is there, if it is this file's.
@@ -329,10 +408,10 @@ fn look(
     site: &Site,
     lane: &Lane,
     control: &Control,
-    owner: &Owner,
+    by: (&Author, Option<&Location>),
     to: &mut Upload,
 ) -> Result<Option<String>, JobError> {
-    let own = look_at_key(site, lane, control, owner, to)?;
+    let own = look_at_key(site, lane, control, by, to)?;
     if !lane.store(to.archive_id)?.has_conditions() {
         to.condition = Condition::None;
     }
@@ -343,9 +422,10 @@ fn look_at_key(
     site: &Site,
     lane: &Lane,
     control: &Control,
-    owner: &Owner,
+    (author, previous): (&Author, Option<&Location>),
     to: &mut Upload,
 ) -> Result<Option<String>, JobError> {
+    let owner = &author.owner;
     let Some(found) = find(lane, control, to.archive_id, &to.key)? else {
         to.condition = Condition::Absent;
         return Ok(None);
@@ -353,6 +433,9 @@ fn look_at_key(
     match Origin::of(&found, &to.key) {
         // An imported one that nobody changed: the condition is that of the file's own record.
         Origin::Strangers if to.condition == Condition::Match(found.etag.clone()) => return Ok(None),
+        origin if is_in_use(site, lane, (author, previous), to, &origin) => {
+            tracing::info!(key = %to.key, "another attempt to archive the file is under way, and this is its object");
+        }
         origin if may_replace(site, owner, &origin, &found) => {
             to.condition = Condition::Match(found.etag.clone());
             return Ok(origin.is_of(owner).then_some(found.etag));
@@ -380,6 +463,31 @@ fn look_at_key(
         return Ok(own);
     }
     Err(JobError::NoFreeKey(taken.to_string()))
+}
+
+/// Whether the object at a key is that of another attempt for the same file that may become its copy without a record, or
+/// be taken away again: nothing would tell which of two that share a key. Where this attempt replaces the file's copy there,
+/// it takes nothing away, and has read the file behind the other one.
+fn is_in_use(
+    site: &Site,
+    lane: &Lane,
+    (author, previous): (&Author, Option<&Location>),
+    to: &Upload,
+    origin: &Origin,
+) -> bool {
+    let Origin::Written(identity) = origin else {
+        return false;
+    };
+    let replaces_copy = previous.is_some_and(|previous| previous.archive_id == to.archive_id && previous.key == to.key);
+    !replaces_copy
+        && identity.owner == author.owner
+        && identity.writer != Some(author.writer)
+        && identity.cookie.as_ref() != Some(&author.cookie.to_string())
+        && to.key.may_be_from(author.owner.fid)
+        && lane
+            .store(to.archive_id)
+            .is_ok_and(|store| store.target().goes_without_records())
+        && !is_over(site, origin)
 }
 
 /// An object of this file, or one of a file of this file system that exists no more, and that nothing can name.

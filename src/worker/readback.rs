@@ -4,7 +4,8 @@
 //! back what was there before its own attempt, one that was cut off and whose write arrives late, root's `rsync -X`. The
 //! coordinator has taken this copy for the file's, so whoever ended the archive sees to it that the record means it, or
 //! that nobody can release the file. What is taken from the file is only what the archive gave it: no object that any
-//! record means is deleted here, and no attempt's but this one's.
+//! record means is deleted here, and no attempt's but this one's. Where the key tells all there is to be no record, and one
+//! that others wrote meanwhile is seen to as well.
 
 use super::Site;
 use super::place::{Placed, is_mapped};
@@ -51,13 +52,16 @@ const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
     }
 }
 
-/// Sees to the record after an end that counted, at the cost of one call where all is well. What the file's copy is then;
-/// `None` where it has none, or where that can't be told.
+/// Sees to the record after an end that counted, at the cost of one call where all is well, and of a look at the object where
+/// it took the place of another attempt's. What the file's copy is then; `None` where it has none, or where that can't be
+/// told.
 pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) -> Option<Location> {
-    let own = placed.location.to_bytes();
+    let own = placed.needs_record.then(|| placed.location.to_bytes());
     for _ in 0..ROUNDS {
         let record = match site.fs.map(item.fid) {
-            Ok(Some(record)) if record == own => return Some(placed.location.clone()),
+            Ok(record) if record == own && (!placed.over_another || stands(lane, author, placed)) => {
+                return Some(placed.location.clone());
+            }
             Ok(record) => record,
             // For the remove that comes with its last unlink.
             Err(error) if error.is_not_found() => return Some(placed.location.clone()),
@@ -86,6 +90,16 @@ pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, 
     }
     tracing::warn!(key = %placed.location.key, "others write the file's record again and again; it stays as it is");
     None
+}
+
+/// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted this
+/// one, for equal bytes have equal ETags. Without a record whatever has the bytes will do.
+fn stands(lane: &Lane, author: &Author, placed: &Placed) -> bool {
+    let own = &placed.location;
+    let is_copy = |(found, origin): &(ObjectInfo, Origin)| {
+        origin.is_by(author) || (!placed.needs_record && origin.is_of(&author.owner) && own.has_bytes_of(found))
+    };
+    look_at(lane, own).is_ok_and(|there| there.as_ref().is_some_and(is_copy))
 }
 
 /// What the store says.

@@ -37,6 +37,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         Some(record) if record.claim(&owner) == Claim::Anothers => (None, Some(record)),
         record => (record, None),
     };
+    let has_record = location.is_some() || anothers.is_some();
     let location = match location {
         Some(location) => Some(location),
         None => match site.journal.find(item.fid) {
@@ -72,7 +73,12 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         delete_copy(site, lane, control, &owner, location)?;
     }
     site.journal.forget(item.fid);
-    match site.fs.clear_map(item.fid) {
+    let cleared = if has_record {
+        site.fs.clear_map(item.fid)
+    } else {
+        Ok(())
+    };
+    match cleared {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
         // The object is gone and the file is not archived: the record only misleads.
@@ -113,9 +119,10 @@ fn delete_copy(
     Ok(())
 }
 
-/// Where keys are FIDs, and where a path could not be one, the object is found without the file.
+/// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.
 fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
-    let Some(archive_id) = item.archive_id else {
+    let of_file = || site.fs.copy_state(item.fid).ok()?.archive_id;
+    let Some(archive_id) = item.archive_id.or_else(of_file) else {
         return Ok(None);
     };
     let target = lane.store(archive_id)?.target();

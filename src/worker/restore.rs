@@ -7,9 +7,10 @@ use super::place::natural_key;
 use super::thaw::{Frozen, ask, pause, still_thaws};
 use super::{Ended, JobError, Outcome, Site};
 use crate::action::{Debt, Item, Objection};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError, Thawing};
+use crate::mapped::{self, ByKey};
+use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
 use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head};
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
 
 /// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
 /// meanwhile.
@@ -18,8 +19,8 @@ const MOST_DOUBLED: u32 = 6;
 
 /// What came of one round.
 enum Received {
-    /// All bytes of the object under that key.
-    Whole(u64, ObjectKey),
+    /// All bytes of the object under that key. Whether the key alone told it: such a file is left without a record.
+    Whole(u64, ObjectKey, bool),
     Frozen(Box<Frozen>),
 }
 
@@ -33,7 +34,7 @@ pub(super) fn restore(
     rounds: u32,
 ) -> Outcome {
     let received = match receive(site, lane, helpers, control, debt.as_mut(), rounds) {
-        Ok(Received::Whole(size, key)) => Ok(Some((size, key))),
+        Ok(Received::Whole(size, key, is_told)) => Ok(Some((size, key, is_told))),
         Ok(Received::Frozen(frozen)) => ask(lane, control, *frozen, rounds).map(|()| None),
         Err(error) => Err(error),
     };
@@ -47,11 +48,14 @@ pub(super) fn restore(
         (Ok(_) | Err(JobError::Transfer(TransferError::Stopped(_))), Some(stop)) => {
             super::settle::refuse(control, debt, TransferError::Stopped(stop).into()).into()
         }
-        (Ok(Some((size, key))), None) => {
+        (Ok(Some((size, key, is_told))), None) => {
             let fid = debt.item().fid;
             match debt.complete(size) {
                 Ok(()) => {
-                    note(site, fid);
+                    // It would change the ctime, which such a file keeps.
+                    if !is_told {
+                        note(site, fid);
+                    }
                     Ended::done(size).about(&key).into()
                 }
                 Err(Objection::Said(error)) => Ended::failed(error.into()).about(&key).into(),
@@ -88,7 +92,7 @@ fn receive(
     debt: &mut dyn Debt,
     rounds: u32,
 ) -> Result<Received, JobError> {
-    let mut from = locate(site, lane, control, debt.item())?;
+    let (mut from, mut is_told) = locate(site, lane, control, debt.item())?;
     if let Some(frozen) = still_thaws(lane, control, &from, rounds)? {
         return Ok(Received::Frozen(Box::new(frozen)));
     }
@@ -109,6 +113,7 @@ fn receive(
     {
         tracing::info!(key = %now.key, "the object was moved while it was read");
         from = now;
+        is_told = false;
         received = download(lane, helpers, control, &file, &from);
     }
     let mut looked_at = None;
@@ -133,7 +138,7 @@ fn receive(
     let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
     drop(file);
     match received {
-        Ok(()) => Ok(Received::Whole(from.size, from.key)),
+        Ok(()) => Ok(Received::Whole(from.size, from.key, is_told)),
         Err(TransferError::Store(StoreError::Frozen { .. })) => Ok(Received::Frozen(Box::new(Frozen {
             at: from,
             found: looked_at,
@@ -181,28 +186,67 @@ fn is_anothers(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
     })
 }
 
-/// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Else by
-/// the keys that an archive would have used.
-pub(super) fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Location, JobError> {
+/// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Without
+/// one by the key of its FID, where that tells all, which the answer says, too. Else by the keys that an archive would have
+/// used.
+fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(Location, bool), JobError> {
     if let Some(record) = site.fs.map(item.fid)? {
-        return Ok(Location::from_bytes(&record)?);
+        return Ok((Location::from_bytes(&record)?, false));
     }
-    let (archive_id, natural) = natural_key(site, lane, item)?;
-    let by_fid = ObjectKey::from_fid(&lane.store(archive_id)?.target().prefix, item.fid)?;
-    for key in [&natural, &by_fid] {
-        match head(lane, control, archive_id, key, None) {
+    let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
+    let target = lane.store(archive_id)?.target();
+    let by_fid = match mapped::by_key(lane, control, archive_id, &site.owner(item.fid)) {
+        // Without s3:ListBucket a key with no object is "denied", too.
+        Err(TransferError::Store(StoreError::Denied { .. })) if target.layout == KeyLayout::Path => ByKey {
+            key: ObjectKey::from_fid(&target.prefix, item.fid)?,
+            found: None,
+            location: None,
+        },
+        looked => looked?,
+    };
+    if let Some(told) = by_fid.location {
+        // What else a record would say of the object.
+        let size = site.fs.size_of(item.fid)?;
+        if told.size != size {
+            let what = format!(
+                "'{}' has {} bytes, and its file {size}: it is not what was archived",
+                told.key, told.size
+            );
+            return Err(TransferError::Checksum { what }.into());
+        }
+        return Ok((told, true));
+    }
+    let (_, natural) = natural_key(site, lane, item)?;
+    if natural != by_fid.key {
+        match head(lane, control, archive_id, &natural, None) {
             Ok(found) if is_anothers(site, item, &found) => {
-                tracing::warn!(%key, "the object that the file's name gives is another file's copy; not taken");
+                tracing::warn!(key = %natural, "the object that the file's name gives is another file's copy; not taken");
             }
-            Ok(found) => {
-                tracing::warn!(%key, "the file has no record of its copy; taking the object that its name gives");
-                return Ok(found.at(archive_id, key));
-            }
+            Ok(found) => return Ok((by_name(archive_id, &natural, &found), false)),
             Err(TransferError::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(JobError::NoCopy {
-        tried: format!("'{natural}' or '{by_fid}'"),
-    })
+    if let Some(found) = &by_fid.found {
+        // Where files go without records, an object that does not name its file may have come there since.
+        match Origin::of(found, &by_fid.key) {
+            Origin::Written(identity) if identity.owner == site.owner(item.fid) => {
+                return Ok((by_name(archive_id, &by_fid.key, found), false));
+            }
+            Origin::Strangers if target.layout == KeyLayout::Path => {
+                return Ok((by_name(archive_id, &by_fid.key, found), false));
+            }
+            _ => tracing::warn!(key = %by_fid.key, "the object does not say that it is this file's copy; not taken"),
+        }
+    }
+    let tried = match natural == by_fid.key {
+        true => format!("'{natural}' that says that it is its copy"),
+        false => format!("'{natural}' or '{}'", by_fid.key),
+    };
+    Err(JobError::NoCopy { tried })
+}
+
+fn by_name(archive_id: ArchiveId, key: &ObjectKey, found: &ObjectInfo) -> Location {
+    tracing::warn!(%key, "the file has no record of its copy; taking the object that its name gives");
+    found.at(archive_id, key)
 }

@@ -1,0 +1,74 @@
+//! Which object is a file's copy, as far as the file tells: its record says so, or the key that its FID gives.
+//!
+//! A record is an extended attribute, and writing one changes the file's ctime for good: Lustre lets nobody put a ctime
+//! back. So a file gets none where its object tells all that a record would say: it lies at the key of the file's FID
+//! (`layout = "fid"`), in a bucket without versions, and its metadata names the file, its file system and that key. Such a
+//! file has a copy while HSM's state says so, of the file as it is or as it was, and what is at the key is that copy. What
+//! can't be told counts as "it has one": nothing of it is deleted then.
+
+use crate::action::{FileSystem, HsmError};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner};
+use crate::transfer::{Control, Lane, TransferError, find};
+use crate::types::{ArchiveId, Fid};
+
+/// What a look at the key of a file's FID has found.
+#[derive(Debug)]
+pub struct ByKey {
+    /// The key.
+    pub key: ObjectKey,
+    /// What is there.
+    pub found: Option<ObjectInfo>,
+    /// As a record would say it; `None`: what is there is not the file's, or nothing is.
+    pub location: Option<Location>,
+}
+
+/// Looks at the key of a file's FID.
+///
+/// # Errors
+/// The store's refusal.
+pub fn by_key(lane: &Lane, control: &Control, archive_id: ArchiveId, file: &Owner) -> Result<ByKey, TransferError> {
+    let key = ObjectKey::from_fid(&lane.store(archive_id)?.target().prefix, file.fid)?;
+    let found = find(lane, control, archive_id, &key)?;
+    let location = found
+        .as_ref()
+        .and_then(|found| Location::told_by(found, (archive_id, &key), file));
+    Ok(ByKey { key, found, location })
+}
+
+/// Whether a file without a record may have its copy at a key.
+#[must_use]
+pub fn may_be_told(fs: &dyn FileSystem, fid: Fid, archive_id: ArchiveId, key: &ObjectKey) -> bool {
+    key.may_be_from(fid)
+        && match fs.copy_state(fid) {
+            Ok(state) => state.may_be_in(archive_id),
+            Err(error) => !error.is_not_found(),
+        }
+}
+
+/// Whether a file that has no record, as it is now, may have its copy at a key.
+///
+/// # Errors
+/// What tells neither. A file that is gone has none.
+pub fn is_told(fs: &dyn FileSystem, fid: Fid, archive_id: ArchiveId, key: &ObjectKey) -> Result<bool, HsmError> {
+    if !key.may_be_from(fid) {
+        return Ok(false);
+    }
+    match fs.map(fid) {
+        Ok(record) => Ok(record.is_none() && may_be_told(fs, fid, archive_id, key)),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file, as it is now, may mean what was found at a key: by its record, or without one. A record that can't be
+/// read may mean anything.
+#[must_use]
+pub fn may_mean(fs: &dyn FileSystem, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+    match fs.map(fid) {
+        Ok(None) => may_be_told(fs, fid, archive_id, key),
+        Ok(Some(record)) => {
+            Location::from_bytes(&record).map_or(true, |location| location.means(archive_id, key, found))
+        }
+        Err(error) => !error.is_not_found(),
+    }
+}
