@@ -12,6 +12,8 @@ use super::pending::Name;
 use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
+use crate::lustre::HsmStates;
+use crate::mapped;
 use crate::namespace::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
@@ -265,11 +267,15 @@ impl Looker<'_> {
                 path: mount.path().join(&seen.path),
             });
         }
-        let Some(record) = mount.map(fid)? else {
-            // Another copytool's.
-            return Ok(nothing());
+        let record = mount.map(fid)?;
+        let location = match &record {
+            Some(record) => Location::from_bytes(record).map_err(|error| LookError::This(error.to_string()))?,
+            None => match self.told(fid, states)? {
+                Some(location) => location,
+                // Another copytool's.
+                None => return Ok(nothing()),
+            },
         };
-        let location = Location::from_bytes(&record).map_err(|error| LookError::This(error.to_string()))?;
         if location.archive_id != follow.archive_id {
             return Ok(nothing());
         }
@@ -292,7 +298,7 @@ impl Looker<'_> {
             None if !told_otherwise => location,
             to => {
                 let to_key = to.as_ref().unwrap_or(&location.key);
-                match self.restate(&seen, &record, &location, to_key)? {
+                match self.restate(&seen, record.as_deref(), &location, to_key)? {
                     Restated::At(now) => {
                         counts.moved = u64::from(to.is_some());
                         counts.restated = u64::from(to.is_none());
@@ -333,6 +339,15 @@ impl Looker<'_> {
         } else {
             done(Some(now), counts)
         })
+    }
+
+    /// The copy of a clean file that has no record.
+    fn told(&self, fid: Fid, states: HsmStates) -> Result<Option<Location>, LookError> {
+        let follow = self.follow;
+        if !states.is_in(follow.archive_id) {
+            return Ok(None);
+        }
+        Ok(mapped::by_key(self.lane, follow.control, follow.archive_id, &self.owner(fid))?.location)
     }
 
     fn gone(&self, fid: Fid) -> Result<Handled, LookError> {

@@ -5,7 +5,7 @@ use super::book::Known;
 use super::look::{Handled, LookError, Looker, done, read};
 use super::pending::Name;
 use crate::action::FileSystem as _;
-use crate::lustre::Mount;
+use crate::mapped;
 use crate::namespace::{node_key, remove_node};
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{TransferError, delete, discard_sidecar, find};
@@ -101,8 +101,12 @@ impl Looker<'_> {
     /// Whether an object is the copy of another file than that, by the book and by what has its path.
     pub(super) fn is_anothers(&self, fid: Fid, location: &Location) -> Result<bool, LookError> {
         let mount = self.follow.mount;
+        let is_copy_of = |other: Fid| -> Result<bool, LookError> {
+            let by_record = self.copy_of(other)?.is_some_and(|now| now.is_at(location));
+            Ok(by_record || mapped::is_told(mount, other, location.archive_id, &location.key)?)
+        };
         if let Some(other) = self.book.file_of(&location.key)?.filter(|other| *other != fid)
-            && self.copy_of(other)?.is_some_and(|now| now.is_at(location))
+            && is_copy_of(other)?
         {
             return Ok(true);
         }
@@ -114,7 +118,7 @@ impl Looker<'_> {
             .unwrap_or(location.key.as_str());
         let path = mount.path().join(below);
         match mount.fid_at(&path) {
-            Ok(there) if there != fid => Ok(read(Mount::map_at(&path)?).is_some_and(|now| now.is_at(location))),
+            Ok(there) if there != fid => is_copy_of(there),
             Ok(_) => Ok(false),
             Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(false),
             Err(error) => Err(error.into()),
@@ -164,15 +168,16 @@ impl Looker<'_> {
             return Ok(false);
         }
         let now = self.copy_of(fid)?;
-        if now.as_ref().is_some_and(|now| now.is_at(location)) || self.is_anothers(fid, location)? {
+        let at = (location.archive_id, &location.key);
+        let is_copy =
+            now.as_ref().is_some_and(|now| now.is_at(location)) || mapped::is_told(follow.mount, fid, at.0, at.1)?;
+        if is_copy || self.is_anothers(fid, location)? {
             return Ok(false);
         }
         let owner = self.owner(fid);
-        // The file may have been archived to this key since: its record is asked for after the look at the object.
+        // The file may have been archived to this key since: it is asked after the look at the object.
         let is_ours = |found: &ObjectInfo, origin: &Origin| {
-            let means =
-                |now: Option<Location>| now.is_some_and(|now| now.means(location.archive_id, &location.key, found));
-            origin.yields_to(&owner, location) && self.copy_of(fid).is_ok_and(|now| !means(now))
+            origin.yields_to(&owner, location) && !mapped::may_mean(follow.mount, fid, at, found)
         };
         match delete(self.lane, follow.control, location, is_ours) {
             Ok(()) => {}

@@ -7,7 +7,7 @@ use crate::lustre::HsmStates;
 use crate::store::{
     Author, COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, Writer, name_key,
 };
-use crate::transfer::{Described, Lane, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
+use crate::transfer::{Described, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
 use crate::types::{Cookie, Fid};
 
 /// What came of it.
@@ -33,11 +33,12 @@ enum Key {
 }
 
 impl Looker<'_> {
-    /// Another key or other metadata for a file's copy. The former object stays: it is the caller's to delete.
+    /// Another key or other metadata for a file's copy. The former object stays: it is the caller's to delete. A file
+    /// without a record stays without one where its key tells all of the new one, too.
     pub(super) fn restate(
         &self,
         seen: &Seen,
-        record: &[u8],
+        record: Option<&[u8]>,
         from: &Location,
         to: &ObjectKey,
     ) -> Result<Restated, LookError> {
@@ -101,12 +102,15 @@ impl Looker<'_> {
             ..copied
         };
         // The file's record still means what was copied? Whatever can't be read has changed.
-        let unchanged = mount.map(fid).is_ok_and(|now| now.as_deref() == Some(record))
+        let unchanged = mount.map(fid).is_ok_and(|now| now.as_deref() == record)
             && mount.states_of(fid).is_ok_and(HsmStates::is_clean);
-        let set = if unchanged {
-            mount.set_map(fid, &made.to_bytes()).map_err(|error| error.to_string())
-        } else {
+        let prefix = &self.lane.store(from.archive_id)?.target().prefix;
+        let set = if !unchanged {
             Err("it was archived anew meanwhile".into())
+        } else if record.is_none() && made.is_told(prefix, made.checksum) {
+            Ok(())
+        } else {
+            mount.set_map(fid, &made.to_bytes()).map_err(|error| error.to_string())
         };
         if let Err(why) = set {
             if !in_place {
@@ -163,7 +167,7 @@ impl Looker<'_> {
     fn make_way(
         &self,
         seen: &Seen,
-        record: &[u8],
+        record: Option<&[u8]>,
         from: &Location,
         to: &ObjectKey,
         by: Fid,

@@ -25,8 +25,9 @@ pub struct Select {
     pub modified_before: Option<i64>,
     /// Last changed since.
     pub modified_since: Option<i64>,
-    /// Last read, changed, made or brought back before: a restore puts the times of before back, and notes itself by
-    /// the ctime, which users can't set and an archive puts back. So does who copies files with their old times.
+    /// Last read, changed, made, brought back or archived before: a restore puts the times of before back, and notes itself
+    /// by the ctime, which users can't set; the record that an archive writes changes it, too. Files without a record are
+    /// left as they were by both. Who copies files with their old times is told by the ctime as well.
     pub accessed_before: Option<i64>,
     /// Owner.
     pub uid: Option<u32>,

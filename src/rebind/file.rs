@@ -6,7 +6,7 @@ use super::places::{places, sidecar_at};
 use super::{Rebind, RebindError};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmStates, Mount};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner, StoreError};
+use crate::store::{Location, ObjectInfo, ObjectKey, Owner, Records, StoreError};
 use crate::transfer::{Lane, TransferError, head, is_of_one, verify};
 use crate::types::{ArchiveId, Fid};
 
@@ -95,7 +95,7 @@ pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Lo
     let old = match seen.record.as_deref().map(Location::from_bytes) {
         Some(Ok(old)) => old,
         Some(Err(error)) => return failed(None, error.to_string()),
-        None => return failed(None, "it is archived and has no record of its copy".into()),
+        None => return unrecorded(rebind, lane, path, &seen),
     };
     let archive_id = old.archive_id;
     if rebind.options.archive_id.is_some_and(|wanted| wanted != archive_id) {
@@ -133,6 +133,77 @@ pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Lo
     match first {
         Some((place, why)) => failed(Some(place), why),
         None => failed(Some(old.key), "there is no place to look at".into()),
+    }
+}
+
+/// A file without a record: where the object at the key of its FID names the file and that key, it tells all. One that was
+/// copied to where its key is another one is taken for it by the file that it names and its size, and the file gets a record;
+/// so does each file where records are always written, or where FIDs may change.
+fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &Seen) -> Result<Looked, RebindError> {
+    const NONE: &str = "it is archived and has no record of its copy";
+    let failed = |key: Option<ObjectKey>, why: String| Ok(Outcome::Failed { key, why }.into());
+    let Some((archive_id, store)) = seen
+        .states
+        .archive_id()
+        .and_then(|archive_id| Some((archive_id, lane.store(archive_id).ok()?)))
+    else {
+        return failed(None, NONE.into());
+    };
+    if rebind.options.archive_id.is_some_and(|wanted| wanted != archive_id) {
+        return Ok(Outcome::Skipped.into());
+    }
+    let looked = rebind.mount.fid_at(path).and_then(|fid| {
+        let stat = path.symlink_metadata();
+        Ok((fid, stat.map_err(|error| HsmError::io("lstat", &error))?.len()))
+    });
+    let (fid, size) = match looked {
+        Ok(looked) => looked,
+        Err(error) if error.is_not_found() => return gone(rebind),
+        Err(error) => return failed(None, error.to_string()),
+    };
+    let owner = Owner {
+        fs: rebind.mount.name().to_owned(),
+        fid,
+    };
+    let natural = match ObjectKey::from_fid(&store.target().prefix, fid) {
+        Ok(natural) => natural,
+        Err(error) => return failed(None, error.to_string()),
+    };
+    let places = match places(rebind.options.prefixes.as_ref(), &natural) {
+        Ok(places) => places,
+        Err(error) => return failed(Some(natural), error.to_string()),
+    };
+    let mut first = None;
+    for place in places {
+        let why = match head(lane, &rebind.control, archive_id, &place, None).map_err(Unproven::from) {
+            Ok(found) if Owner::of(&found.metadata).as_ref() != Some(&owner) => {
+                format!("{NONE}, and '{place}' does not say that it is")
+            }
+            Ok(found) if found.size != size && !seen.states.dirty() => format!("has {} bytes, not {size}", found.size),
+            Ok(found)
+                if place == natural
+                    && store.target().records == Records::WhenNeeded
+                    && rebind.mount.keeps_fids()
+                    && Location::told_by(&found, (archive_id, &place), &owner).is_some() =>
+            {
+                return Ok(Outcome::Same.into());
+            }
+            Ok(found) => {
+                let new = found.at(archive_id, &place);
+                let old = Location {
+                    key: natural,
+                    ..new.clone()
+                };
+                return take(rebind, lane, path, seen, (&old, &new));
+            }
+            Err(Unproven::This(why)) => format!("{NONE}, and '{place}' {why}"),
+            Err(Unproven::All(error)) => of_one(rebind, lane, archive_id, error)?,
+        };
+        first.get_or_insert((place, why));
+    }
+    match first {
+        Some((place, why)) => failed(Some(place), why),
+        None => failed(Some(natural), "there is no place to look at".into()),
     }
 }
 
@@ -197,6 +268,9 @@ fn changes(old: &Location, new: &Location) -> String {
     }
     if old.checksum != new.checksum {
         changes.push("with the store's checksum".to_owned());
+    }
+    if changes.is_empty() {
+        changes.push("had no record".to_owned());
     }
     changes.join("; ")
 }

@@ -5,10 +5,13 @@ use std::path::Path;
 use super::doomed::{Fate, fate, revive};
 use super::lost::Waiting;
 use super::{Scrub, ScrubError, What, shown};
+use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmStates, Mark, Mount};
+use crate::mapped::{self, ByKey};
 use crate::namespace::Named;
-use crate::store::{InvalidLocation, Location, ObjectInfo, StoreError};
+use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
+use crate::types::ArchiveId;
 
 /// What became of a file's object.
 enum Copy {
@@ -55,16 +58,16 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         return Ok(());
     }
     let seen = Seen { states, record };
-    let location = match location {
-        Some(Ok(location)) => location,
+    let (location, found) = match location {
+        Some(Ok(location)) => (location, None),
         Some(Err(error)) => {
             unmapped(scrub, file, &seen, &error.to_string());
             return Ok(());
         }
-        None => {
-            unmapped(scrub, file, &seen, "it has no record of its copy");
-            return Ok(());
-        }
+        None => match told(scrub, lane, file, &seen)? {
+            Some((location, found)) => (location, Some(found)),
+            None => return Ok(()),
+        },
     };
     if !states.exists() && !states.released() {
         let mended = damaged(scrub, file, &seen, false, What::Unwatched);
@@ -81,8 +84,14 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         scrub.find(What::Unknown, name(scrub, file), detail, false);
         return Ok(());
     }
-    scrub.lost.look();
-    match look(scrub, lane, &location)? {
+    let copy = match found {
+        Some(found) => judge(scrub, lane, &location, found)?,
+        None => {
+            scrub.lost.look();
+            look(scrub, lane, &location)?
+        }
+    };
+    match copy {
         Copy::Good(_) if states.lost() => {
             let mended = scrub.options.repair && mend(scrub, file, &seen, Mend::Mark(Mark::Found));
             let detail = format!("marked LOST, and '{}' is there", location.key);
@@ -99,12 +108,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
             let mended = scrub.options.repair && mend(scrub, file, &seen, Mend::Record(&record));
             scrub.find(What::Changed, name(scrub, file), detail, mended);
         }
-        Copy::Missing => {
-            scrub.lost.miss();
-            let mended = damaged(scrub, file, &seen, false, What::Missing);
-            let detail = format!("'{}' is not there{}", location.key, consequence(states));
-            scrub.find(What::Missing, name(scrub, file), detail, mended);
-        }
+        Copy::Missing => missing(scrub, file, &seen, &location.key),
         Copy::Other(how) => {
             scrub.lost.miss();
             let mended = damaged(scrub, file, &seen, location.pinned, What::Changed);
@@ -114,6 +118,87 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         Copy::Unknown(why) => scrub.find(What::Unknown, name(scrub, file), why, false),
     }
     Ok(())
+}
+
+/// The copy of a file that has no record, as the object at the key of its FID tells it; `None`: all is said.
+fn told(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    file: &Named,
+    seen: &Seen,
+) -> Result<Option<(Location, ObjectInfo)>, ScrubError> {
+    const NONE: &str = "it has no record of its copy";
+    let unknown = |why: String| scrub.find(What::Unknown, name(scrub, file), why, false);
+    let Some((archive_id, store)) = seen
+        .states
+        .archive_id()
+        .and_then(|archive_id| Some((archive_id, lane.store(archive_id).ok()?)))
+    else {
+        unmapped(scrub, file, seen, NONE);
+        return Ok(None);
+    };
+    let looked = scrub.mount.fid_at(file.at()).and_then(|fid| {
+        let stat = file.at().symlink_metadata();
+        Ok((fid, stat.map_err(|error| HsmError::io("lstat", &error))?.len()))
+    });
+    let (fid, size) = match looked {
+        Ok(looked) => looked,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => {
+            unknown(error.to_string());
+            return Ok(None);
+        }
+    };
+    let owner = Owner {
+        fs: scrub.mount.name().to_owned(),
+        fid,
+    };
+    scrub.lost.look();
+    let ByKey { key, found, location } = match mapped::by_key(lane, &scrub.control, archive_id, &owner) {
+        Ok(looked) => looked,
+        // 403 says nothing of the object: it may be there.
+        Err(error) => {
+            let why = scrub.of_one(lane, archive_id, error)?;
+            unknown(format!(
+                "{NONE}, and the object that its FID gives can't be looked at: {why}"
+            ));
+            return Ok(None);
+        }
+    };
+    match (location, found) {
+        (Some(location), Some(found)) if location.size == size || seen.states.dirty() => {
+            return Ok(Some((location, found)));
+        }
+        (Some(location), _) => {
+            scrub.lost.miss();
+            let mended = damaged(scrub, file, seen, false, What::Changed);
+            let detail = format!(
+                "'{key}' has {} bytes, not {size}{}",
+                location.size,
+                consequence(seen.states)
+            );
+            scrub.find(What::Changed, name(scrub, file), detail, mended);
+        }
+        (None, Some(_)) => unmapped(
+            scrub,
+            file,
+            seen,
+            &format!("{NONE}, and '{key}' does not say that it is"),
+        ),
+        (None, None) if store.target().layout == KeyLayout::Fid => match gone(scrub, lane, archive_id, &key)? {
+            Copy::Unknown(why) => unknown(why),
+            _ => missing(scrub, file, seen, &key),
+        },
+        (None, None) => unmapped(scrub, file, seen, NONE),
+    }
+    Ok(None)
+}
+
+fn missing(scrub: &Scrub<'_>, file: &Named, seen: &Seen, key: &ObjectKey) {
+    scrub.lost.miss();
+    let mended = damaged(scrub, file, seen, false, What::Missing);
+    let detail = format!("'{key}' is not there{}", consequence(seen.states));
+    scrub.find(What::Missing, name(scrub, file), detail, mended);
 }
 
 /// The copy is there. Will it stay?
@@ -280,16 +365,7 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
     let found = match found {
         Ok(found) => found,
         Err(TransferError::Store(StoreError::NotFound { .. })) => {
-            // A bucket that is not there says 404 as well.
-            let listed = super::objects::exists(scrub, lane, location.archive_id, location.key.as_str());
-            let Err(error) = listed else {
-                return Ok(Copy::Missing);
-            };
-            let why = scrub.of_one(lane, location.archive_id, error)?;
-            return Ok(Copy::Unknown(format!(
-                "'{}' seems not to be there, and its bucket can't be listed: {why}",
-                location.key
-            )));
+            return gone(scrub, lane, location.archive_id, &location.key);
         }
         Err(TransferError::NoTarget(id)) => {
             return Ok(Copy::Unknown(format!(
@@ -303,6 +379,22 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
             return Ok(Copy::Unknown(format!("'{}' can't be looked at: {why}", location.key)));
         }
     };
+    judge(scrub, lane, location, found)
+}
+
+/// A bucket that is not there says 404 as well.
+fn gone(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, key: &ObjectKey) -> Result<Copy, ScrubError> {
+    let Err(error) = super::objects::exists(scrub, lane, archive_id, key.as_str()) else {
+        return Ok(Copy::Missing);
+    };
+    let why = scrub.of_one(lane, archive_id, error)?;
+    Ok(Copy::Unknown(format!(
+        "'{key}' seems not to be there, and its bucket can't be listed: {why}"
+    )))
+}
+
+/// What is there, against what it should be.
+fn judge(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo) -> Result<Copy, ScrubError> {
     let same_bytes = found.size == location.size && found.checksum.is_some() && found.checksum == location.checksum;
     if found.etag != location.etag && !same_bytes {
         return Ok(Copy::Other(format!(

@@ -1,6 +1,7 @@
 //! Compares what files say of their copies with what the bucket has.
 //!
-//! First the files: each record's object must be there and be the one that was archived. Then the objects: each must
+//! First the files: each record's object, or the one that the file's FID gives, must be there and be the one that was
+//! archived. Then the objects: each must
 //! be some file's copy. A file's data is never touched; an object is deleted only when that is asked for, when it
 //! says itself that it was ours and written to its key, and when the file that it was of has another copy or is gone.
 

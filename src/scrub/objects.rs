@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Feed, Scrub, ScrubError, What};
 use crate::action::{ActionKey, FileSystem as _};
+use crate::mapped;
 use crate::namespace::location_at;
 use crate::store::{Entry, Identity, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Query, StoreError};
 use crate::transfer::{
@@ -247,6 +248,8 @@ fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, identit
             // It may mean any object.
             Err(_) => None,
         },
+        // Its key tells what a record would.
+        Ok(None) if mapped::may_be_told(scrub.mount, owner.fid, archive_id, key) => None,
         Ok(None) => certain(format!("its file {} has no record of a copy", owner.fid)),
         Err(error) if error.is_not_found() => certain(format!("its file {} is gone", owner.fid)),
         Err(error) => {

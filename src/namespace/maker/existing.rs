@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::{Known, Maker, Trouble, location_at};
+use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
 use crate::namespace::path::TreePath;
 use crate::namespace::tree::Dir;
@@ -62,6 +63,10 @@ impl Maker<'_> {
             self.count(|counts| counts.same += 1);
             return Ok(Existing::Leave);
         }
+        if found.is_none() && self.is_told(dir, known, states, &wanted) {
+            self.count(|counts| counts.same += 1);
+            return Ok(Existing::Leave);
+        }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         // Only what this import's own former run can have left, which was killed in the middle of a file.
         if self.shared.resumed && found.is_none() && stat.st_ctime >= self.shared.began {
@@ -90,6 +95,22 @@ impl Maker<'_> {
             }
             OnConflict::Refresh | OnConflict::Overwrite => Ok(Existing::Replace(Box::new(seen))),
         }
+    }
+
+    /// Whether the object is the copy of the file in its place, which has no record: it names the file, and lies at the key
+    /// of its FID.
+    fn is_told(&self, dir: &Dir, known: &Known, states: HsmStates, wanted: &Location) -> bool {
+        let Some(owner) = &known.told.owner else {
+            return false;
+        };
+        let mount = &self.shared.mount;
+        states.archived()
+            && states.is_in(wanted.archive_id)
+            && owner.fs == mount.name()
+            && wanted.key.may_be_from(owner.fid)
+            && mount
+                .fid_at(&dir.at(known.path.name()).path())
+                .is_ok_and(|fid| fid == owner.fid)
     }
 
     /// Two copies say that they have been here: one was renamed later. Nothing is lost.
