@@ -291,6 +291,20 @@ fn where_keys_are_fids_a_rename_renews_the_path_that_the_object_tells() {
     let objects = rig.store.objects(BUCKET);
     assert_eq!(objects.len(), 1);
     assert_eq!(objects[0].metadata["lhsm-path"], "after");
+    // What its key tells needs no record, whatever it is and wherever it goes.
+    let fid = rig.client.fid(&rig.mount().join("after")).unwrap();
+    assert!(rig.client.xattr(fid, "trusted.lhsm_s3").is_err());
+    rig.write("after", b"other bytes");
+    rig.follow(&user, EVERYTHING);
+    assert_eq!(rig.keys(), [objects[0].key.clone()]);
+    assert_eq!(rig.store.object_body(BUCKET, &objects[0].key).unwrap(), b"other bytes");
+    rig.release(fid);
+    assert_eq!(rig.restore("after", fid), b"other bytes");
+    assert!(rig.client.xattr(fid, "trusted.lhsm_s3").is_err());
+    rig.client.change(UserChange::Unlink(b"after".to_vec())).unwrap();
+    let line = rig.follow(&user, EVERYTHING);
+    assert_eq!(count(&line, "deleted"), 1, "{line}");
+    assert_eq!(rig.keys(), Vec::<String>::new());
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn said(rig: &Rig, what: &str) -> usize {
     rig.log().matches(what).count()
 }
 
-fn start_anew(rig: &mut Rig) {
+pub(crate) fn start_anew(rig: &mut Rig) {
     // The coordinator may still take the dead one for alive.
     let before = said(rig, SERVING);
     rig.start();
@@ -48,7 +48,7 @@ fn start_anew(rig: &mut Rig) {
 }
 
 /// After a purge: a successor that ends looks once more before.
-fn has_a_successor(rig: &mut Rig) {
+pub(crate) fn has_a_successor(rig: &mut Rig) {
     let before = (said(rig, TAKEN), said(rig, GIVEN_UP));
     start_anew(rig);
     // Where the action was in the journal's tables already.

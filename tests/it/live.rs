@@ -302,41 +302,6 @@ fn what_was_purged_or_timed_out_is_not_asked_for_again() {
     assert_eq!([0, 1].map(archives), [1, 1], "{}", rig.log());
 }
 
-/// As root's backup sees it: a program on the stand-in's client.
-fn ctime(rig: &Rig, name: &str) -> String {
-    let library = rig.spawn().library;
-    let mut stat = std::process::Command::new("stat");
-    stat.args(["-c", "%z"])
-        .arg(rig.mount().join(name))
-        .env("LD_PRELOAD", library);
-    String::from_utf8(stat.output().unwrap().stdout).unwrap()
-}
-
-#[test]
-fn an_archive_leaves_a_files_ctime_and_a_change_meanwhile_keeps_its_own() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mut rig = Rig::new();
-    let (fid, changed) = (rig.file("file", b"data"), rig.file("changed", b"data"));
-    let before = ctime(&rig, "file");
-    assert!(before.starts_with("20"), "{before}");
-    rig.archive(fid);
-    assert_eq!(ctime(&rig, "file"), before, "{}", rig.log());
-    let gate = rig.store.faults().hold("PutObject");
-    rig.client.request(Action::Archive, 1, &[changed]).unwrap();
-    assert!(gate.wait_held_blocking(1, PATIENCE));
-    fs::set_permissions(rig.mount().join("changed"), fs::Permissions::from_mode(0o600)).unwrap();
-    let meanwhile = ctime(&rig, "changed");
-    gate.release();
-    assert_eq!(rig.settle(changed).states, CLEAN);
-    assert_eq!(ctime(&rig, "changed"), meanwhile);
-    // A release leaves it, and a restore is a use.
-    rig.release(fid);
-    assert_eq!(ctime(&rig, "file"), before);
-    rig.act(Action::Restore, fid);
-    until(|| (ctime(&rig, "file") != before).then_some(()));
-    assert!(rig.client.xattr(fid, "trusted.lhsm_s3_restored").is_ok());
-}
-
 #[test]
 fn an_import_makes_the_directory_that_is_not_there() {
     let mut rig = Rig::new();

@@ -26,6 +26,7 @@ mod model;
 mod outputs;
 mod owned;
 mod proofs;
+mod quiet;
 mod readback;
 mod rebind;
 mod recovery;

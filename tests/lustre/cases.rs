@@ -206,7 +206,7 @@ pub(crate) const ALL: &[Case] = &[
     },
     Case {
         name: "ctime-kept",
-        proves: "archiving a file leaves its ctime as it was",
+        proves: "where keys are FIDs, archiving, releasing and restoring a file leaves its ctime as it was",
         run: copies::ctime,
     },
     Case {
