@@ -8,7 +8,8 @@ use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
+use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, find, sweep_key};
+use crate::types::Extent;
 
 pub(super) fn archive(
     site: &Site,
@@ -69,6 +70,11 @@ fn commit(
         undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
     }
+    if is_overtaken(site, lane, control, &item, placed) {
+        drop(file);
+        undo(site, lane, &item, author, placed);
+        return super::settle::refuse(control, debt, TransferError::Changed.into());
+    }
     let mapped = site.fs.set_map_quietly(item.fid, &file, &placed.location.to_bytes());
     // It is closed before the action ends: while somebody has it open nobody can release it.
     drop(file);
@@ -90,6 +96,23 @@ fn commit(
         site.journal.cleaned(item.key());
     }
     ended
+}
+
+/// Whether another mover has got the file meanwhile, for this archive ran into a time-out or was purged: its record is not
+/// to be written over, and where no versions are kept its object may be where this one was.
+fn is_overtaken(site: &Site, lane: &Lane, control: &Control, item: &Item, placed: &Placed) -> bool {
+    let location = &placed.location;
+    // As a rule nobody has: one look, right before the record is written.
+    if !site.fs.map(item.fid).is_ok_and(|now| now != placed.record) {
+        return false;
+    }
+    let replaced = match find(lane, control, location.archive_id, &location.key) {
+        Ok(found) => location.version.is_none() && found.is_none_or(|found| !location.is_written_as(&found)),
+        Err(_) => false,
+    };
+    // Last, for it may have been the other one that is over.
+    let is_over = |error: HsmError| error.is_not_found() || error.errno == libc::ECANCELED;
+    replaced || site.fs.progress(item.key(), Extent::EMPTY).is_err_and(is_over)
 }
 
 /// What the coordinator's answer means for the object and the one before it.
@@ -114,6 +137,7 @@ fn settle_copy(
             match (&placed.previous, replaced) {
                 (_, Some(previous)) => discard(lane, previous, owner, Some(location), |found, origin| {
                     origin.is_of(owner)
+                        && previous.is_written_as(found)
                         && !may_be_shared(site, found)
                         && !is_mapped(site, item.fid, (previous.archive_id, &previous.key), found)
                 }),
@@ -159,8 +183,9 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(previous) if placed.in_place() && location.version.is_none() => {
-            discard_sidecar_of(lane, previous, owner, Some(location));
+            // At once: what is written after the look at the record may be another mover's.
             let mapped = site.fs.set_map(item.fid, &own);
+            discard_sidecar_of(lane, previous, owner, Some(location));
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, location, owner, None, is_garbage);
