@@ -8,7 +8,7 @@ use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, find, sweep_key};
+use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, sweep_key};
 use crate::types::Extent;
 
 pub(super) fn archive(
@@ -64,16 +64,10 @@ fn commit(
 ) -> Ended {
     let item = debt.item().clone();
     let size = placed.location.size;
-    // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
-    if let Some(stop) = control.stopped() {
+    if let Some(error) = over(site, control, &item) {
         drop(file);
         undo(site, lane, &item, author, placed);
-        return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
-    }
-    if is_overtaken(site, lane, control, &item, placed) {
-        drop(file);
-        undo(site, lane, &item, author, placed);
-        return super::settle::refuse(control, debt, TransferError::Changed.into());
+        return super::settle::refuse(control, debt, error);
     }
     let mapped = site.fs.set_map_quietly(item.fid, &file, &placed.location.to_bytes());
     // It is closed before the action ends: while somebody has it open nobody can release it.
@@ -98,21 +92,18 @@ fn commit(
     ended
 }
 
-/// Whether another mover has got the file meanwhile, for this archive ran into a time-out or was purged: its record is not
-/// to be written over, and where no versions are kept its object may be where this one was.
-fn is_overtaken(site: &Site, lane: &Lane, control: &Control, item: &Item, placed: &Placed) -> bool {
-    let location = &placed.location;
-    // As a rule nobody has: one look, right before the record is written.
-    if !site.fs.map(item.fid).is_ok_and(|now| now != placed.record) {
-        return false;
+/// Why an archive is over before its record is written. A cancel that came after the last byte still counts: the
+/// coordinator waits for ECANCELED. And only who is alive says where a file's copy is: after a time-out or a purge another
+/// mover may have archived the file, and this one's object goes.
+fn over(site: &Site, control: &Control, item: &Item) -> Option<JobError> {
+    if let Some(stop) = control.stopped() {
+        return Some(TransferError::Stopped(stop).into());
     }
-    let replaced = match find(lane, control, location.archive_id, &location.key) {
-        Ok(found) => location.version.is_none() && found.is_none_or(|found| !location.is_written_as(&found)),
-        Err(_) => false,
-    };
-    // Last, for it may have been the other one that is over.
-    let is_over = |error: HsmError| error.is_not_found() || error.errno == libc::ECANCELED;
-    replaced || site.fs.progress(item.key(), Extent::EMPTY).is_err_and(is_over)
+    match site.fs.progress(item.key(), Extent::EMPTY) {
+        Err(error) if error.is_not_found() || error.errno == libc::ECANCELED => Some(error.into()),
+        // Whatever else it is, the end will tell.
+        Ok(()) | Err(_) => None,
+    }
 }
 
 /// What the coordinator's answer means for the object and the one before it.
