@@ -309,6 +309,12 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// EINVAL when it is released already, ENOENT when it is gone.
     fn revoke(&self, fid: Fid) -> Result<(), HsmError>;
 
+    /// Whether a file with a copy can have got another FID than the one that its object was written for, by `lfs migrate -m`
+    /// to another MDT. Asks nobody.
+    fn may_change_fids(&self) -> bool {
+        true
+    }
+
     /// What is known of where files are.
     fn sequences(&self) -> Sequences {
         Sequences::default()

@@ -24,6 +24,9 @@ pub(super) struct Coordinator {
     /// Seconds without a sign of life until an action is given up.
     #[serde(skip)]
     pub(super) active_request_timeout: Option<u64>,
+    /// 1: files with a copy may go to other MDTs.
+    #[serde(skip)]
+    pub(super) migrate_hsm_allowed: Option<u64>,
 }
 
 impl Coordinator {
@@ -41,7 +44,8 @@ impl Coordinator {
 
     fn of(mdt: &Path) -> Option<Self> {
         let hsm = mdt.join("hsm");
-        let number = |name: &str| std::fs::read_to_string(hsm.join(name)).ok()?.trim().parse().ok();
+        let at = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+        let number = |name: &str| at(&hsm.join(name));
         hsm.is_dir().then(|| Self {
             mdt: mdt
                 .file_name()
@@ -52,6 +56,7 @@ impl Coordinator {
             restores: number("restore_count"),
             removes: number("remove_count"),
             active_request_timeout: number("active_request_timeout"),
+            migrate_hsm_allowed: at(&mdt.join("migrate_hsm_allowed")),
         })
     }
 }

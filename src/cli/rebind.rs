@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ExitWith;
-use super::site::{lanes, open_mount, runtime, stopped_by_signals};
+use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::lustre::Identify;
 use crate::namespace::open_lines;
@@ -49,21 +49,8 @@ pub struct RebindArgs {
 type Failure = Box<dyn std::error::Error>;
 
 pub(super) fn run(args: &RebindArgs, settings: &Settings) -> Result<(), Failure> {
-    let mut paths = Vec::new();
-    for path in &args.paths {
-        let path = path
-            .canonicalize()
-            .map_err(|error| format!("'{}': {error}", path.display()))?;
-        paths.push(path);
-    }
-    let Some(first) = paths.first() else {
-        return Err("no path".into());
-    };
     let identify = if args.dry_run { Identify::Find } else { Identify::Make };
-    let mount = open_mount(settings, first, identify)?;
-    if let Some(other) = paths.iter().find(|path| !path.starts_with(mount.path())) {
-        return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
-    }
+    let (mount, paths) = open_paths(settings, &args.paths, identify)?;
     let runtime = runtime()?;
     let mut targets = Vec::new();
     let mut archives = Vec::new();

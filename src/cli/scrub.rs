@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::site::{lanes, open_mount, runtime, stopped_by_signals};
+use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::lustre::Identify;
 use crate::namespace::{open_lines, replace};
@@ -66,20 +66,7 @@ impl ScrubArgs {
 type Failure = Box<dyn std::error::Error>;
 
 pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> {
-    let mut paths = Vec::new();
-    for path in &args.paths {
-        let path = path
-            .canonicalize()
-            .map_err(|error| format!("'{}': {error}", path.display()))?;
-        paths.push(path);
-    }
-    let Some(first) = paths.first() else {
-        return Err("no path".into());
-    };
-    let mount = open_mount(settings, first, Identify::Find)?;
-    if let Some(other) = paths.iter().find(|path| !path.starts_with(mount.path())) {
-        return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
-    }
+    let (mount, paths) = open_paths(settings, &args.paths, Identify::Find)?;
     if args.delete_orphans && !paths.iter().any(|path| path == mount.path()) {
         return Err(format!(
             "--delete-orphans needs to know every file: give the mount point '{}'",

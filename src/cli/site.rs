@@ -149,7 +149,31 @@ pub(super) fn archive_of<'a>(
 /// The Lustre that a path is in.
 pub(super) fn open_mount(settings: &Settings, path: &Path, identify: Identify) -> Result<Mount, Failure> {
     let library = Library::open(&settings.library)?;
-    Ok(Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs))
+    let mount = Mount::around(library, path, identify)?.leaving_out(&settings.system_xattrs);
+    Ok(mount.migrating(settings.migrate_hsm_allowed))
+}
+
+/// The Lustre that all these files and directories are in, and they as it has them.
+pub(super) fn open_paths(
+    settings: &Settings,
+    paths: &[PathBuf],
+    identify: Identify,
+) -> Result<(Mount, Vec<PathBuf>), Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        let path = path
+            .canonicalize()
+            .map_err(|error| format!("'{}': {error}", path.display()))?;
+        found.push(path);
+    }
+    let Some(first) = found.first() else {
+        return Err("no path".into());
+    };
+    let mount = open_mount(settings, first, identify)?;
+    if let Some(other) = found.iter().find(|path| !path.starts_with(mount.path())) {
+        return Err(format!("'{}' is not in '{}'", other.display(), mount.path().display()).into());
+    }
+    Ok((mount, found))
 }
 
 pub(super) fn runtime() -> std::io::Result<Arc<tokio::runtime::Runtime>> {

@@ -50,6 +50,8 @@ pub struct Settings {
     pub heartbeat: HeartbeatOptions,
     /// Extended attributes that no object gets, though they look like users'.
     pub system_xattrs: Vec<String>,
+    /// Whether MDTs let files with a copy go to other MDTs, where their FIDs are others.
+    pub migrate_hsm_allowed: bool,
     /// Whether another copytool on the mount keeps this one from registering.
     pub heeds_other_tools: bool,
     /// What to do about archives that the coordinator forgot.
@@ -114,6 +116,7 @@ impl Settings {
         let system_xattrs = lustre
             .strings("system_xattrs")
             .unwrap_or_else(|| vec!["user.job".into()]);
+        let migrate_hsm_allowed = lustre.bool("migrate_hsm_allowed").unwrap_or(false);
         let heeds_other_tools = lustre
             .choice("other_tool", &[("refuse", true), ("ignore", false)])
             .unwrap_or(true);
@@ -209,6 +212,7 @@ impl Settings {
             keepalive,
             heartbeat,
             system_xattrs,
+            migrate_hsm_allowed,
             heeds_other_tools,
             forgotten,
             threads: usize::try_from(threads).ok()?,

@@ -302,10 +302,12 @@ async fn open(
 ) -> Result<Option<Opened>, DaemonError> {
     let library = Library::open(&settings.library)?;
     let (path, is_named) = (settings.mount.clone(), settings.event_fifo.is_some());
-    let left_out = settings.system_xattrs.clone();
+    let (left_out, migrates) = (settings.system_xattrs.clone(), settings.migrate_hsm_allowed);
     let mut call = Call::start(supervisor, "mount", move || {
         let identify = if how.dry_run { Identify::Find } else { Identify::Make };
-        let mount = Mount::open(library, &path, identify)?.leaving_out(&left_out);
+        let mount = Mount::open(library, &path, identify)?
+            .leaving_out(&left_out)
+            .migrating(migrates);
         let lock = (!how.dry_run).then(|| MountLock::take_soon(&mount)).transpose();
         let uuid = is_named.then(|| mount.client_uuid()).flatten();
         Ok::<_, MountError>((mount, lock, uuid.unwrap_or_default()))
@@ -335,7 +337,7 @@ async fn find_targets(settings: &Settings, how: How) -> Result<(Targets, Missing
     let (targets, missing) = (Targets::default(), Missing::default());
     let mut refused = Vec::new();
     for options in &settings.targets {
-        match reload::find(options.clone(), how.dry_run).await {
+        match reload::find(options.clone(), (!how.dry_run).then_some(CHECK)).await {
             Ok(target) => {
                 targets.add(target);
             }

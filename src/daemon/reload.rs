@@ -16,6 +16,8 @@ use crate::types::ArchiveId;
 /// Between two looks at archives that could not be used: at first, and in the end.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 const LOOK_LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// For the trial of a store's conditions where nothing waits for it: some twenty requests, one after the other.
+const TRIAL: Duration = Duration::from_secs(30);
 
 /// Archives of the configuration that can't be used yet. The coordinator is not told of them, so their actions wait
 /// there, or go to other movers.
@@ -176,7 +178,7 @@ fn adjust(target: &Target, mut new: TargetOptions) -> bool {
 /// An archive that was not there when the daemon started, or could not be used then.
 async fn add(options: TargetOptions, missing: Missing, targets: Targets, heir: Heir, nudge: Nudge) {
     let id = options.archive_id;
-    let found = find(options.clone(), false).await;
+    let found = find(options.clone(), Some(TRIAL)).await;
     if !missing.is_wanted(&options) {
         return;
     }
@@ -194,13 +196,13 @@ async fn add(options: TargetOptions, missing: Missing, targets: Targets, heir: H
     }
 }
 
-/// A target as the daemon needs it: with credentials, not refused by its store, and with what its store does known. A dry
-/// run writes nothing.
-pub(super) async fn find(options: TargetOptions, dry_run: bool) -> Result<Arc<Target>, StartError> {
+/// A target as the daemon needs it: with credentials, not refused by its store, and with what its store does known, as far
+/// as that can be found in the time of `trial`; `None`: nothing is written.
+pub(super) async fn find(options: TargetOptions, trial: Option<Duration>) -> Result<Arc<Target>, StartError> {
     let target = Target::resolve(options).await?;
     target.check(CHECK).await?;
-    if !dry_run {
-        target.try_conditions(CHECK).await?;
+    if let Some(time) = trial {
+        target.try_conditions(time).await?;
     }
     Ok(Arc::new(target))
 }

@@ -23,13 +23,12 @@ use serde::Serialize;
 
 use self::book::Book;
 pub use self::book::BookError;
-use self::restate::heeds_conditions;
 use self::state::State;
 use crate::action::{FileSystem as _, HsmError};
 use crate::fleet::Fleet;
 use crate::jobs::{self, LedgerError};
 use crate::lustre::Mount;
-use crate::transfer::{Control, Lane, TransferError};
+use crate::transfer::{Control, Lane, TransferError, copies_heed_conditions};
 use crate::types::ArchiveId;
 
 /// What the bucket follows beside data.
@@ -166,7 +165,7 @@ impl Follow<'_> {
                 .lanes
                 .first()
                 .ok_or(TransferError::NoTarget(self.archive_id.get()))?;
-            if !heeds_conditions(lane, self.control, self.archive_id)? {
+            if !copies_heed_conditions(lane, self.control, self.archive_id)? {
                 tracing::warn!(
                     "the store does not heed conditions of CopyObject: a copy could put old data over new; renames and \
                      attributes are not followed"

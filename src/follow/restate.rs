@@ -1,19 +1,14 @@
 //! A file's copy gets another key, or other metadata, or both: the store copies it, the record follows, the former
 //! object goes last. At each step either the old or the new object is the file's.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::look::{LookError, Looker, Seen, read};
 use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
 use crate::store::{
     Author, COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, Writer, name_key,
 };
-use crate::transfer::{
-    Control, Described, Lane, TransferError, copy, describe, discard_sidecar, find, head, put_bytes, sweep_key,
-};
-use crate::types::{ArchiveId, Cookie, Fid};
+use crate::transfer::{Described, Lane, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
+use crate::types::{Cookie, Fid};
 
 /// What came of it.
 pub(super) enum Restated {
@@ -145,6 +140,10 @@ impl Looker<'_> {
         if self.is_anothers(seen.fid, &there)? {
             return Ok(taken());
         }
+        // As when a file is archived: its file may have got another FID and another name.
+        if owner.fid != seen.fid && found.version.is_none() && mount.may_change_fids() {
+            return Ok(taken());
+        }
         Ok(Key::Free(Condition::Match(found.etag)))
     }
 
@@ -213,41 +212,4 @@ impl Looker<'_> {
             discard_sidecar(self.lane, made.archive_id, made.sidecar.as_ref(), &author.owner, None);
         }
     }
-}
-
-/// Whether a store heeds what a copy demands of its key. One that does not could put an old copy over a new one.
-pub(super) fn heeds_conditions(
-    lane: &Lane,
-    control: &Arc<Control>,
-    archive_id: ArchiveId,
-) -> Result<bool, TransferError> {
-    let prefix = &lane.store(archive_id)?.target().prefix;
-    // Always the same, among the sidecars: what a killed process leaves goes with the next one, and nobody imports it.
-    let nobody = Fid { seq: 0, oid: 0, ver: 0 };
-    let key = ObjectKey::sidecar(prefix, nobody, Writer(0))?;
-    let metadata = HashMap::from([(COOKIE.to_owned(), "probe".to_owned())]);
-    put_bytes(
-        lane,
-        control,
-        archive_id,
-        (&key, Condition::None),
-        b"probe",
-        metadata.clone(),
-    )?;
-    let from = head(lane, control, archive_id, &key, None)?.at(archive_id, &key);
-    let copied = |from: &Location, condition| copy(lane, control, from, (&key, condition), &metadata);
-    // Where the source's own ETag is refused (wanted without quotes, say), that tells nothing of the key's condition.
-    let heeded = match copied(&from, &Condition::None) {
-        Ok(now) => match copied(&now, &Condition::Absent) {
-            Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(true),
-            Ok(_) | Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Refused { .. })) => Ok(false),
-            Err(error) => Err(error),
-        },
-        Err(TransferError::Store(
-            StoreError::Precondition { .. } | StoreError::Unsupported { .. } | StoreError::Refused { .. },
-        )) => Ok(false),
-        Err(error) => Err(error),
-    };
-    sweep_key(lane, archive_id, &key, None, |_, _| true)?;
-    heeded
 }

@@ -66,6 +66,8 @@ struct Shared {
     known: Mutex<Known>,
     /// Whether files were looked at for the MDTs that they are on.
     looked: AtomicBool,
+    /// Whether all were looked for once.
+    surveyed: AtomicBool,
     /// The MDT that the survey is about.
     at: AtomicU32,
     /// When each took a report last.
@@ -104,6 +106,7 @@ impl Mdts {
                 sequences,
                 known: Mutex::new(known),
                 looked: AtomicBool::new(false),
+                surveyed: AtomicBool::new(false),
                 at: AtomicU32::new(0),
                 proofs: Mutex::default(),
             }),
@@ -195,6 +198,14 @@ impl Mdts {
         known.fids.keys().all(is_proved)
     }
 
+    /// Whether there may be more than one, by the last look for all of them. Asks none.
+    pub(super) fn may_be_several(&self) -> bool {
+        let shared = &self.shared;
+        let count = shared.library.mdt_count(&shared.path);
+        // Where it is no table's size it also counts those that this client was told to leave alone.
+        !shared.surveyed.load(Ordering::Relaxed) || shared.known().count() > 1 || !matches!(count, Some(1 | TABLE))
+    }
+
     /// All that can be reached. Waits for them.
     ///
     /// # Errors
@@ -269,6 +280,7 @@ impl Shared {
             self.look(Mdt(mdt))?;
             mdt += 1;
         }
+        self.surveyed.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -107,6 +107,8 @@ pub struct Mount {
     mdts: Mdts,
     /// Attributes that look like users' and are the system's.
     left_out: Vec<String>,
+    /// Whether MDTs are said to let files with a copy go to other MDTs.
+    migrates: bool,
     /// Of the daemon, where it is one's.
     supervisor: OnceLock<Supervisor>,
 }
@@ -155,6 +157,7 @@ impl Mount {
             by_fid,
             root,
             left_out: Vec::new(),
+            migrates: false,
             supervisor: OnceLock::new(),
         })
     }
@@ -163,6 +166,13 @@ impl Mount {
     #[must_use]
     pub fn leaving_out(mut self, names: &[String]) -> Self {
         self.left_out = names.to_vec();
+        self
+    }
+
+    /// Where `allowed`, the MDTs let files with a copy go to other MDTs (`migrate_hsm_allowed`), and their FIDs change.
+    #[must_use]
+    pub fn migrating(mut self, allowed: bool) -> Self {
+        self.migrates = allowed;
         self
     }
 
@@ -553,6 +563,10 @@ impl FileSystem for Mount {
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
         self.library
             .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
+    }
+
+    fn may_change_fids(&self) -> bool {
+        self.migrates && self.mdts.may_be_several()
     }
 
     fn sequences(&self) -> Sequences {

@@ -35,7 +35,7 @@ pub use ranges::{Batch, Open, Ranges, Ticket, Work};
 pub use report::{Counts, Outcome, Report, open_lines};
 pub use seen::Seen;
 pub use tree::{Attributes, Dir, Tree};
-pub use walk::{Named, Node};
+pub use walk::{Named, Node, Order, Visit, walk};
 
 /// Whether objects are asked for their metadata: a HEAD each costs as much as all the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

@@ -134,6 +134,104 @@ impl Node {
     }
 }
 
+/// Who wants the regular files of a walk.
+pub trait Visit {
+    /// Why it ends early.
+    type Error;
+
+    /// Whether it is to end.
+    fn is_over(&self) -> bool;
+
+    /// Whether a directory is read.
+    fn enters(&self, _: &Path) -> bool {
+        true
+    }
+
+    /// Takes a file. `false`: no more are taken.
+    ///
+    /// # Errors
+    /// What ends the walk.
+    fn file(&mut self, file: Node) -> Result<bool, Self::Error>;
+
+    /// Hears of what can't be read, also because it is gone by then.
+    ///
+    /// # Errors
+    /// What ends the walk.
+    fn unread(&mut self, path: &Path, error: &io::Error) -> Result<(), Self::Error>;
+}
+
+/// In which order files are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// By their names, so that what comes later is greater, as paths compare. All that is in a directory is held.
+    Names,
+    /// As directories give them: of one only the directories in it are held.
+    AsFound,
+}
+
+/// All regular files below some paths of a mount, depth first. What can't be read is told, and the walk goes on.
+///
+/// # Errors
+/// What the visitor ends it with.
+pub fn walk<V: Visit>(mount: &Path, paths: &[PathBuf], order: Order, visit: &mut V) -> Result<(), V::Error> {
+    let lustres_own = mount.join(".lustre");
+    for path in paths {
+        let mut waiting = vec![Node::new(path.clone())];
+        while let Some(node) = waiting.pop() {
+            if visit.is_over() {
+                return Ok(());
+            }
+            let stat = match node.stat() {
+                Ok(stat) => stat,
+                Err(error) => {
+                    visit.unread(node.path(), &error)?;
+                    continue;
+                }
+            };
+            if stat.is_file() {
+                if !visit.file(node)? {
+                    return Ok(());
+                }
+                continue;
+            }
+            if !stat.is_dir() || node.path() == lustres_own || !visit.enters(node.path()) {
+                continue;
+            }
+            let entries = match node.read() {
+                Ok(entries) => entries,
+                Err(error) => {
+                    visit.unread(node.path(), &error)?;
+                    continue;
+                }
+            };
+            let mut found = Vec::new();
+            for entry in entries {
+                match (entry, order) {
+                    (Err(error), _) => visit.unread(node.path(), &error)?,
+                    (Ok((below, _)), Order::Names) => found.push(below),
+                    // Where the directory does not tell it, this takes a look at what may be gone by then.
+                    (Ok((below, entry)), Order::AsFound) => match entry.file_type() {
+                        Ok(kind) if kind.is_dir() => found.push(below),
+                        Ok(kind) if kind.is_file() => {
+                            if !visit.file(below)? {
+                                return Ok(());
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(error) => visit.unread(below.path(), &error)?,
+                    },
+                }
+            }
+            if order == Order::Names {
+                // The stack gives the last one first.
+                found.sort_by(|a, b| b.path().cmp(a.path()));
+            }
+            waiting.extend(found);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +267,63 @@ mod tests {
         }
         assert_eq!(found, [40 * 201 + 4]);
         assert!(held.len() <= 3, "{held:?}");
+    }
+
+    struct Names {
+        found: Vec<PathBuf>,
+        unread: Vec<PathBuf>,
+        left_out: PathBuf,
+        most: usize,
+    }
+
+    impl Visit for Names {
+        type Error = std::convert::Infallible;
+
+        fn is_over(&self) -> bool {
+            false
+        }
+
+        fn enters(&self, directory: &Path) -> bool {
+            directory != self.left_out
+        }
+
+        fn file(&mut self, file: Node) -> Result<bool, Self::Error> {
+            self.found.push(file.path().to_owned());
+            Ok(self.found.len() < self.most)
+        }
+
+        fn unread(&mut self, path: &Path, _: &io::Error) -> Result<(), Self::Error> {
+            self.unread.push(path.to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn both_orders_find_the_same_files_and_pass_over_what_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for (below, name) in [("b", "2"), ("a", "1"), ("out", "3"), (".lustre", "4"), ("a", "0")] {
+            std::fs::create_dir_all(root.join(below)).unwrap();
+            std::fs::write(root.join(below).join(name), b"").unwrap();
+        }
+        std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+        let walked = |order, most| {
+            let mut names = Names {
+                found: Vec::new(),
+                unread: Vec::new(),
+                left_out: root.join("out"),
+                most,
+            };
+            let Ok(()) = walk(root, &[root.join("gone"), root.to_owned()], order, &mut names);
+            assert_eq!(names.unread, [root.join("gone")]);
+            names.found
+        };
+        let expected = ["a/0", "a/1", "b/2"].map(|name| root.join(name));
+        assert_eq!(walked(Order::Names, 9), expected);
+        let mut as_found = walked(Order::AsFound, 9);
+        as_found.sort();
+        assert_eq!(as_found, expected);
+        assert_eq!(walked(Order::Names, 2), expected[..2]);
+        assert_eq!(walked(Order::AsFound, 1).len(), 1);
     }
 }

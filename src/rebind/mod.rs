@@ -20,6 +20,7 @@ pub use places::Prefixes;
 
 use self::file::{Looked, Outcome};
 use crate::lustre::Mount;
+use crate::namespace::Named;
 use crate::store::{ListFrom, ObjectKey, Query, StoreError};
 use crate::transfer::{Control, Lane, Stop, TransferError, list};
 use crate::types::ArchiveId;
@@ -235,17 +236,17 @@ impl<'a> Rebind<'a> {
         }
     }
 
-    fn work(&self, lane: &Lane, receiver: &Mutex<Receiver<PathBuf>>, to: &SyncSender<Line>) {
+    fn work(&self, lane: &Lane, receiver: &Mutex<Receiver<Named>>, to: &SyncSender<Line>) {
         loop {
             let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(path) = next else {
+            let Ok(file) = next else {
                 return;
             };
             if self.control.stopped().is_some() {
                 continue;
             }
-            match file::rebind(self, lane, &path) {
-                Ok(looked) => self.note(&path, looked, to),
+            match file::rebind(self, lane, file.at()) {
+                Ok(looked) => self.note(&file.path, looked, to),
                 Err(error) => self.fail(error),
             }
         }
@@ -276,7 +277,7 @@ impl<'a> Rebind<'a> {
     }
 
     /// A file or directory that could not be looked at.
-    fn unreadable(&self, path: &Path, why: &std::io::Error, to: &SyncSender<Line>) {
+    fn unreadable(&self, path: &Path, why: &dyn std::fmt::Display, to: &SyncSender<Line>) {
         self.count(|counts| counts.failed += 1);
         self.tell(to, What::Failed, path, None, why.to_string());
     }

@@ -1,52 +1,47 @@
 //! Regular files below some paths. What can't be read is told, and the walk goes on.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::{Line, Rebind};
+use crate::namespace::{self, Named, Node, Order, Visit};
 
-/// Depth first; of a directory only the directories in it are held, its files are passed on as they are read.
-pub(super) fn walk(rebind: &Rebind<'_>, paths: &[PathBuf], feed: &SyncSender<PathBuf>, to: &SyncSender<Line>) {
-    let lustres_own = rebind.mount.path().join(".lustre");
-    let mut waiting: Vec<_> = paths.iter().rev().cloned().collect();
-    while let Some(path) = waiting.pop()
-        && rebind.control.stopped().is_none()
-    {
-        if path == lustres_own {
-            continue;
-        }
-        match visit(&path, feed, &mut waiting) {
-            Ok(true) => {}
-            Ok(false) => return,
-            // Renamed or unlinked meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => rebind.unreadable(&path, &error, to),
-        }
-    }
+/// As directories give them.
+pub(super) fn walk(rebind: &Rebind<'_>, paths: &[PathBuf], feed: &SyncSender<Named>, to: &SyncSender<Line>) {
+    let mut feeding = Feeding { rebind, feed, to };
+    let Ok(()) = namespace::walk(rebind.mount.path(), paths, Order::AsFound, &mut feeding);
 }
 
-/// `false`: nobody takes files any more.
-fn visit(path: &Path, feed: &SyncSender<PathBuf>, waiting: &mut Vec<PathBuf>) -> std::io::Result<bool> {
-    let stat = path.symlink_metadata()?;
-    if stat.is_file() {
-        return Ok(feed.send(path.to_owned()).is_ok());
+struct Feeding<'a> {
+    rebind: &'a Rebind<'a>,
+    feed: &'a SyncSender<Named>,
+    to: &'a SyncSender<Line>,
+}
+
+impl Visit for Feeding<'_> {
+    type Error = Infallible;
+
+    fn is_over(&self) -> bool {
+        self.rebind.control.stopped().is_some()
     }
-    if !stat.is_dir() {
-        return Ok(true);
-    }
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        // Where the directory does not tell it, it takes a look at what may be gone by then.
-        let kind = match entry.file_type() {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            kind => kind?,
-        };
-        if kind.is_dir() {
-            waiting.push(entry.path());
-        } else if kind.is_file() && feed.send(entry.path()).is_err() {
-            return Ok(false);
+
+    fn file(&mut self, file: Node) -> Result<bool, Infallible> {
+        let path = file.path().to_owned();
+        match file.into_named(self.rebind.mount) {
+            Ok(file) => return Ok(self.feed.send(file).is_ok()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => self.rebind.unreadable(&path, &error, self.to),
         }
+        Ok(true)
     }
-    Ok(true)
+
+    fn unread(&mut self, path: &Path, error: &std::io::Error) -> Result<(), Infallible> {
+        // Renamed or unlinked meanwhile.
+        if error.kind() != ErrorKind::NotFound {
+            self.rebind.unreadable(path, error, self.to);
+        }
+        Ok(())
+    }
 }

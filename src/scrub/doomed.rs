@@ -133,6 +133,13 @@ fn copy_back(
         Ok(true) => return Err("an action goes on with the file".into()),
         Err(error) => return Err(error.to_string().into()),
     }
+    // It replaces its source: on a store that heeds no condition, also what a mover has written there since.
+    if location.version.is_none() && !scrub.copies_are_guarded(lane, location.archive_id)? {
+        return Err(format!(
+            "the store does not keep what a copy demands of its key, and no versions: {ARCHIVE_AGAIN}"
+        )
+        .into());
+    }
     let (to, condition) = place(scrub, lane, fid, location, doom)?;
     let from = Location {
         etag: found.etag.clone(),

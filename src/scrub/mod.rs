@@ -12,6 +12,7 @@ mod objects;
 mod orphan;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -26,7 +27,7 @@ pub use self::lost::MaxMissing;
 use self::orphan::{Grounds, Suspect};
 use crate::lustre::Mount;
 use crate::namespace::{Named, Open, Ranges, Ticket};
-use crate::transfer::{Control, Lane, Stop, TransferError};
+use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
 use crate::types::ArchiveId;
 
 /// What decides on orphans, for tests of all who delete.
@@ -201,6 +202,8 @@ pub struct Scrub<'a> {
     notes: Mutex<Vec<String>>,
     /// Orphans that are to be deleted at the end.
     suspects: Mutex<Vec<Suspect>>,
+    /// Whether the store of each archive keeps what a copy demands of its key, where that was tried.
+    guarded_copies: Mutex<BTreeMap<ArchiveId, bool>>,
     failure: Mutex<Option<ScrubError>>,
     bytes: AtomicU64,
 }
@@ -219,6 +222,7 @@ impl<'a> Scrub<'a> {
             lost: Lost::default(),
             notes: Mutex::default(),
             suspects: Mutex::default(),
+            guarded_copies: Mutex::default(),
             failure: Mutex::default(),
             bytes: AtomicU64::new(0),
         }
@@ -306,17 +310,20 @@ impl<'a> Scrub<'a> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
+    /// Whether a copy within the store can demand something of its key; tried once for each archive, before the first copy.
+    fn copies_are_guarded(&self, lane: &Lane, archive_id: ArchiveId) -> Result<bool, TransferError> {
+        let mut tried = self.guarded_copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(guarded) = tried.get(&archive_id) {
+            return Ok(*guarded);
+        }
+        let guarded = copies_heed_conditions(lane, &self.control, archive_id)?;
+        tried.insert(archive_id, guarded);
+        Ok(guarded)
+    }
+
     /// One object's trouble in words. What concerns all of them ends the scrub.
     fn of_one(&self, lane: &Lane, archive_id: ArchiveId, error: TransferError) -> Result<String, ScrubError> {
-        let is_of_one = match &error {
-            // The store may be well but for this object.
-            TransferError::GaveUp { .. } if self.control.stopped().is_none() => {
-                let prefix = lane.store(archive_id)?.target().prefix.clone();
-                objects::exists(self, lane, archive_id, &prefix).is_ok() && self.control.stopped().is_none()
-            }
-            error => error.is_of_one_object(),
-        };
-        if is_of_one {
+        if is_of_one(lane, &self.control, archive_id, &error) {
             Ok(error.to_string())
         } else {
             Err(error.into())

@@ -6,70 +6,60 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::{Feed, Scrub, ScrubError, What, shown};
-use crate::namespace::{Named, Node};
+use crate::namespace::{self, Named, Node, Order, Visit};
 
-/// Depth first, names in order: what comes later in the walk is greater, as paths compare. What can't be read is passed
-/// over: no object may then be called an orphan. `tell`: it is a finding as well, which one walk of several says.
+/// In the order of names. What can't be read is passed over: no object may then be called an orphan. `tell`: it is a finding
+/// as well, which one walk of several says.
 pub(super) fn walk(scrub: &Scrub<'_>, paths: &[PathBuf], feed: &Feed<'_, Named>, tell: bool) -> Result<(), ScrubError> {
-    let after = feed.after.as_deref().map(decode);
     let mut paths = paths.to_vec();
     paths.sort();
-    for path in paths {
-        let mut waiting = vec![Node::new(path)];
-        while let Some(node) = waiting.pop() {
-            if scrub.control.stopped().is_some() {
-                return Ok(());
-            }
-            let stat = match node.stat() {
-                Ok(stat) => stat,
-                Err(error) => {
-                    pass_over(scrub, node.path(), &error, tell)?;
-                    continue;
-                }
-            };
-            let path = node.path();
-            if stat.is_dir() {
-                if path == scrub.mount.path().join(".lustre") {
-                    continue;
-                }
-                // A directory whose last file was done long ago is not read again.
-                if after
-                    .as_ref()
-                    .is_some_and(|after| path < after.as_path() && !after.starts_with(path))
-                {
-                    continue;
-                }
-                let mut found = Vec::new();
-                match node.read() {
-                    Ok(entries) => {
-                        for entry in entries {
-                            match entry {
-                                Ok((entry, _)) => found.push(entry),
-                                Err(error) => pass_over(scrub, path, &error, tell)?,
-                            }
-                        }
-                    }
-                    Err(error) => pass_over(scrub, path, &error, tell)?,
-                }
-                // The stack gives the last one first.
-                found.sort_by(|a, b| b.path().cmp(a.path()));
-                waiting.extend(found);
-            } else if stat.is_file() && after.as_ref().is_none_or(|after| path > after.as_path()) {
-                let place = encode(path);
-                let path = path.to_owned();
-                match node.into_named(scrub.mount) {
-                    Ok(file) => {
-                        if !feed.push(file, place) {
-                            return Ok(());
-                        }
-                    }
-                    Err(error) if error.is_not_found() => {}
-                    Err(error) => unseen(scrub, &path, &error.to_string(), tell)?,
-                }
-            }
-        }
+    let mut feeding = Feeding {
+        scrub,
+        feed,
+        after: feed.after.as_deref().map(decode),
+        tell,
+    };
+    namespace::walk(scrub.mount.path(), &paths, Order::Names, &mut feeding)
+}
+
+struct Feeding<'a> {
+    scrub: &'a Scrub<'a>,
+    feed: &'a Feed<'a, Named>,
+    /// The last file of a former run.
+    after: Option<PathBuf>,
+    tell: bool,
+}
+
+impl Visit for Feeding<'_> {
+    type Error = ScrubError;
+
+    fn is_over(&self) -> bool {
+        self.scrub.control.stopped().is_some()
     }
-    Ok(())
+
+    /// One whose last file was done long ago is not read again.
+    fn enters(&self, directory: &Path) -> bool {
+        let after = self.after.as_deref();
+        after.is_none_or(|after| directory >= after || after.starts_with(directory))
+    }
+
+    fn file(&mut self, file: Node) -> Result<bool, ScrubError> {
+        if self.after.as_ref().is_some_and(|after| file.path() <= after.as_path()) {
+            return Ok(true);
+        }
+        let place = encode(file.path());
+        let path = file.path().to_owned();
+        match file.into_named(self.scrub.mount) {
+            Ok(file) => return Ok(self.feed.push(file, place)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => unseen(self.scrub, &path, &error.to_string(), self.tell)?,
+        }
+        Ok(true)
+    }
+
+    fn unread(&mut self, path: &Path, error: &std::io::Error) -> Result<(), ScrubError> {
+        pass_over(self.scrub, path, error, self.tell)
+    }
 }
 
 fn pass_over(scrub: &Scrub<'_>, path: &Path, error: &std::io::Error, tell: bool) -> Result<(), ScrubError> {

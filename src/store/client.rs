@@ -358,6 +358,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Precondition`] when another object has taken the key.
     pub async fn delete(&self, key: &ObjectKey, version: Option<&str>, etag: Option<&str>) -> Result<(), StoreError> {
+        self.delete_told(key, version, etag).await.map(drop)
+    }
+
+    /// The same; tells the version of the delete marker that was made, if one was.
+    pub(super) async fn delete_told(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+        etag: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
         let mut respelled = false;
         loop {
             let etag = etag.filter(|_| version.is_none());
@@ -373,7 +383,11 @@ impl Store {
                 .await
                 .map_err(|error| StoreError::from_sdk("DeleteObject", &error));
             return match (result, etag) {
-                (Ok(_) | Err(StoreError::NotFound { .. }), _) => Ok(()),
+                (Ok(answer), _) => {
+                    let is_marked = version.is_none() && answer.delete_marker == Some(true);
+                    Ok(exact_version(answer.version_id).filter(|_| is_marked))
+                }
+                (Err(StoreError::NotFound { .. }), _) => Ok(None),
                 (Err(StoreError::Precondition { .. }), Some(etag))
                     if !respelled && self.respell(key, None, etag, bare).await =>
                 {

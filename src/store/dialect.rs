@@ -1,6 +1,12 @@
 //! What a store always does otherwise than S3: learned once, for all threads, and kept as long as the daemon lives.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::ObjectKey;
+
+/// Objects of trials that ran out of time and are kept in mind.
+const MOST_PROBES: usize = 16;
 
 /// One thing that a store does otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,22 +80,49 @@ impl Habit {
 
 /// What is known of one store.
 #[derive(Debug, Default)]
-pub struct Dialect(AtomicU32);
+pub struct Dialect {
+    habits: AtomicU32,
+    /// Objects that a trial has begun to make: those of one that ran out of time are left to the next.
+    probes: Mutex<Vec<ObjectKey>>,
+}
 
 impl Dialect {
     /// Whether the store was found to do that.
     #[must_use]
     pub fn has(&self, habit: Habit) -> bool {
-        self.0.load(Ordering::Relaxed) & habit as u32 != 0
+        self.habits.load(Ordering::Relaxed) & habit as u32 != 0
     }
 
     /// `true`: it was not known before.
     pub(super) fn learn(&self, habit: Habit) -> bool {
-        self.0.fetch_or(habit as u32, Ordering::Relaxed) & habit as u32 == 0
+        self.habits.fetch_or(habit as u32, Ordering::Relaxed) & habit as u32 == 0
     }
 
     pub(super) fn unlearn(&self, habit: Habit) {
-        self.0.fetch_and(!(habit as u32), Ordering::Relaxed);
+        self.habits.fetch_and(!(habit as u32), Ordering::Relaxed);
+    }
+
+    fn probes(&self) -> MutexGuard<'_, Vec<ObjectKey>> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An object is going to be made to try the store.
+    pub(super) fn makes_probe(&self, key: &ObjectKey) {
+        let mut probes = self.probes();
+        // One that can't be kept in mind is found by the listing, later.
+        if probes.len() < MOST_PROBES {
+            probes.push(key.clone());
+        }
+    }
+
+    /// It is gone again.
+    pub(super) fn removed_probe(&self, key: &ObjectKey) {
+        self.probes().retain(|probe| probe != key);
+    }
+
+    /// Those that are not gone yet.
+    pub(super) fn left_probes(&self) -> Vec<ObjectKey> {
+        self.probes().clone()
     }
 
     /// The names of all that it does otherwise.

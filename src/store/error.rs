@@ -120,6 +120,17 @@ pub enum StoreError {
     },
 }
 
+/// Whom an error concerns: the object that it is about, or all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// With the next object all may be well.
+    OneObjects,
+    /// The store tells, when it is asked for something else.
+    Doubtful,
+    /// Each would fail the same way.
+    Everybodys,
+}
+
 impl StoreError {
     /// Whether the same request can succeed a little later.
     #[must_use]
@@ -139,6 +150,37 @@ impl StoreError {
             | Self::Unsupported { .. }
             | Self::RangeIgnored { .. }
             | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Whom it concerns.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        match self {
+            Self::NoSuchBucket { .. } | Self::Throttled { .. } | Self::Unavailable { .. } | Self::Stalled { .. } => {
+                Whose::Doubtful
+            }
+            // A key of ours that the store does not know, or a gateway that writes this object's name otherwise than we
+            // have signed it. A mere 403 is said of one object.
+            Self::Denied { code, .. } => match code.as_str() {
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "InvalidToken"
+                | "InvalidClientTokenId"
+                | "NotSignedUp"
+                | "AccountProblem"
+                | "AuthorizationHeaderMalformed" => Whose::Doubtful,
+                _ => Whose::OneObjects,
+            },
+            Self::NotFound { .. }
+            | Self::Precondition { .. }
+            | Self::Frozen { .. }
+            | Self::Unsupported { .. }
+            | Self::Refused { .. }
+            | Self::Corrupt { .. }
+            | Self::NotS3 { .. }
+            | Self::RangeIgnored { .. }
+            | Self::Learned { .. } => Whose::OneObjects,
         }
     }
 

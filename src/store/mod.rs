@@ -41,7 +41,7 @@ pub use choices::{Choices, Conditions, CustomerKey, Encryption, Thaw, ThawTier, 
 pub use client::Store;
 pub use connection::{Connections, check_proxy};
 pub use dialect::{Dialect, Habit};
-pub use error::{StartError, StoreError};
+pub use error::{StartError, StoreError, Whose};
 pub use evidence::{Algorithm, Evidence, Judge};
 pub use identity::{Author, COOKIE, Claim, Identity, Origin, Owner, Writer, name_key};
 pub use key::{InvalidKey, KeyLayout, ObjectKey};

@@ -23,6 +23,8 @@ const OTHER: &str = "\"00000000000000000000000000000000\"";
 const NOBODY: Fid = Fid { seq: 0, oid: 0, ver: 0 };
 /// Seconds.
 const LONGEST_TRIAL: i64 = 3600;
+/// More than a trial makes versions of an object.
+const MOST_VERSIONS: usize = 16;
 
 /// What the keys of these objects begin with, and no other's.
 fn probes(prefix: &str) -> Option<String> {
@@ -200,8 +202,12 @@ impl Store {
         Ok(found)
     }
 
-    /// Takes away what processes left that were killed while they tried. No other process tries for so long.
+    /// Takes away what trials of this process left that ran out of time, and what processes left that were killed while they
+    /// tried. No other process tries for so long.
     async fn sweep_probes(&self) {
+        for key in self.dialect().left_probes() {
+            Box::pin(self.remove_probe(&key)).await;
+        }
         let Some(prefix) = probes(&self.target().prefix) else {
             return;
         };
@@ -224,10 +230,24 @@ impl Store {
             let Some(key) = key else {
                 continue;
             };
-            if let Err(error) = self.delete(&key, None, entry.etag.as_deref()).await {
+            Box::pin(self.remove_probe(&key)).await;
+        }
+    }
+
+    /// All of it, version by version: a marker over them would stay.
+    async fn remove_probe(&self, key: &ObjectKey) {
+        for _ in 0..MOST_VERSIONS {
+            let removed = match self.head(key, None).await {
+                Ok(found) => self.delete(key, found.version.as_deref(), Some(&found.etag)).await,
+                Err(StoreError::NotFound { .. }) => break,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
                 tracing::debug!(%key, %error, "an object that was made to try the store could not be deleted");
+                return;
             }
         }
+        self.dialect().removed_probe(key);
     }
 
     async fn tried_with_an_object(&self) -> Result<Heeds, StoreError> {
@@ -240,6 +260,7 @@ impl Store {
             message: error.to_string(),
         })?;
         let mut versions = Vec::new();
+        self.dialect().makes_probe(&key);
         let found = self.tried(&key, &mut versions).await;
         // Where versions are kept, each by its own: a marker over them would stay.
         let made: Vec<_> = match versions.is_empty() {
@@ -251,6 +272,7 @@ impl Store {
                 tracing::warn!(%key, %error, "an object that was made to try the store could not be deleted");
             }
         }
+        self.dialect().removed_probe(&key);
         found
     }
 
@@ -290,7 +312,10 @@ impl Store {
             other => other,
         };
         let (complete_absent, complete_match) = self.tried_uploads(key, versions).await?;
-        let delete_match = Heed::of(self.delete(key, None, Some(OTHER)).await)?;
+        let deleted = self.delete_told(key, None, Some(OTHER)).await;
+        // The marker that a delete without regard has made: it goes with the versions.
+        versions.extend(deleted.iter().flatten().cloned());
+        let delete_match = Heed::of(deleted.map(drop))?;
         Ok(Heeds {
             put_absent,
             put_match,

@@ -271,6 +271,14 @@ impl Target {
         let store = self.connect(&mut Connections::default());
         match tokio::time::timeout(deadline, Box::pin(store.try_conditions())).await {
             Ok(Ok(_)) => {}
+            Ok(Err(error @ StoreError::Denied { .. })) => {
+                tracing::warn!(
+                    archive, bucket, %error,
+                    "whether the store heeds conditional writes can't be tried: each archive looks at its key first, which is \
+                     one request more. Allow PutObject, GetObject, DeleteObject and AbortMultipartUpload below \
+                     PREFIX.lhsm-s3-metadata/, and start the daemon anew"
+                );
+            }
             Ok(Err(error)) => {
                 tracing::warn!(archive, bucket, %error, "whether the store heeds conditional writes can't be tried now");
             }

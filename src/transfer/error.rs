@@ -1,7 +1,7 @@
 //! Why a transfer did not happen.
 
 use super::{PlanError, Stop};
-use crate::store::{InvalidKey, StoreError};
+use crate::store::{InvalidKey, StoreError, Whose};
 
 /// One file's transfer failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,25 +50,67 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// Whether it says something of one object or file alone: with the next one all may be well. Not so of a store that
-    /// is away, of a bucket that is not there, and of a stop.
+    /// Whom it concerns: the one table of that, for all that work on many objects.
     #[must_use]
-    pub const fn is_of_one_object(&self) -> bool {
+    pub fn whose(&self) -> Whose {
         match self {
-            Self::GaveUp { .. } | Self::Stopped(_) | Self::Panic | Self::NoTarget(_) => false,
-            Self::Store(error) => !matches!(
-                error,
-                StoreError::NoSuchBucket { .. }
-                    | StoreError::Throttled { .. }
-                    | StoreError::Unavailable { .. }
-                    | StoreError::Stalled { .. }
-            ),
+            Self::GaveUp { .. } => Whose::Doubtful,
+            Self::Stopped(_) | Self::Panic | Self::NoTarget(_) => Whose::Everybodys,
+            Self::Store(error) => error.whose(),
             Self::Read(_)
             | Self::Write(_)
             | Self::Changed
             | Self::TooLarge(_)
             | Self::Key(_)
-            | Self::Checksum { .. } => true,
+            | Self::Checksum { .. } => Whose::OneObjects,
+        }
+    }
+
+    /// Whether it certainly says something of one object or file alone. Where that is in doubt,
+    /// [`is_of_one`](super::is_of_one) asks the store.
+    #[must_use]
+    pub fn is_of_one_object(&self) -> bool {
+        self.whose() == Whose::OneObjects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_all_objects_is_not_taken_for_one_objects_trouble() {
+        let denied = |code: &str| {
+            TransferError::Store(StoreError::Denied {
+                operation: "GetObject",
+                code: code.into(),
+                message: String::new(),
+            })
+        };
+        let table = [
+            (denied("AccessDenied"), Whose::OneObjects),
+            (denied("InvalidAccessKeyId"), Whose::Doubtful),
+            (
+                StoreError::NoSuchBucket {
+                    operation: "HeadObject",
+                }
+                .into(),
+                Whose::Doubtful,
+            ),
+            (
+                TransferError::GaveUp {
+                    seconds: 1,
+                    last: StoreError::Stalled { seconds: 1 },
+                },
+                Whose::Doubtful,
+            ),
+            (TransferError::Changed, Whose::OneObjects),
+            (TransferError::NoTarget(7), Whose::Everybodys),
+            (TransferError::Stopped(Stop::Shutdown), Whose::Everybodys),
+        ];
+        for (error, whose) in table {
+            assert_eq!(error.whose(), whose, "{error}");
+            assert_eq!(error.is_of_one_object(), whose == Whose::OneObjects);
         }
     }
 }

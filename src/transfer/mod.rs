@@ -13,6 +13,7 @@ mod control;
 mod download;
 mod error;
 mod evidence;
+mod heeds;
 mod lane;
 mod parts;
 mod plan;
@@ -28,11 +29,12 @@ pub use bytes::{get_bytes, get_range, put_bytes};
 pub use control::{Control, Stop};
 pub use download::{download, read_small, verify};
 pub use error::TransferError;
+pub use heeds::copies_heed_conditions;
 pub use lane::Lane;
 pub use parts::{Alone, Helpers, Parts};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use request::{
-    copy, delete, fetch_file, find, head, is_of_one, list, pages, sweep_key, thaw, thaw_found, try_conditions,
+    copy, delete, fetch_file, find, glance, head, is_of_one, list, pages, sweep_key, thaw, thaw_found, try_conditions,
 };
 pub use retry::RetryOptions;
 pub use sidecar::{Described, describe, discard_sidecar};

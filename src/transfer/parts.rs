@@ -1,9 +1,9 @@
 //! Parts of one file, worked off by the thread that owns the file and by any that are idle.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Lane, TransferError};
+use crate::guard::guarded;
 
 /// Work that an idle thread can take a piece of.
 pub trait Parts: Send + Sync {
@@ -78,7 +78,7 @@ impl<R: Send> Parts for Pool<R> {
             return false;
         };
         // A panic here must not leave the owner waiting for a part that nobody does.
-        let result = catch_unwind(AssertUnwindSafe(|| work(lane, index))).unwrap_or(Err(TransferError::Panic));
+        let result = guarded(|| work(lane, index)).unwrap_or(Err(TransferError::Panic));
         // Before anybody can see that this part is done: it may hold the last reference to the file.
         drop(work);
         let mut state = self.lock();

@@ -11,7 +11,7 @@ use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{
     Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
-    Thawing,
+    Thawing, Whose,
 };
 use crate::types::ArchiveId;
 
@@ -136,8 +136,10 @@ pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<
 /// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
 #[must_use]
 pub fn is_of_one(lane: &Lane, control: &Control, archive_id: ArchiveId, error: &TransferError) -> bool {
-    if !matches!(error, TransferError::GaveUp { .. }) {
-        return error.is_of_one_object();
+    match error.whose() {
+        Whose::OneObjects => return true,
+        Whose::Everybodys => return false,
+        Whose::Doubtful => {}
     }
     let Ok(store) = lane.store(archive_id) else {
         return false;
@@ -300,10 +302,35 @@ pub fn sweep_key(
             Err(error) => Err(error),
         }
     };
+    briefly(lane, sweep)
+}
+
+/// What is at a key, if anything is. One try and a short time: for after an answer.
+///
+/// # Errors
+/// The store did not tell.
+pub fn glance(
+    lane: &Lane,
+    archive_id: ArchiveId,
+    key: &ObjectKey,
+    version: Option<&str>,
+) -> Result<Option<ObjectInfo>, TransferError> {
+    let store = lane.store(archive_id)?;
+    let look = async {
+        match store.head(key, version).await {
+            Ok(found) => Ok(Some(found)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    briefly(lane, look)
+}
+
+fn briefly<T>(lane: &Lane, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, TransferError> {
     let stalled = StoreError::Stalled {
         seconds: SWEEP.as_secs(),
     };
-    lane.block_on(async { tokio::time::timeout(SWEEP, sweep).await })
+    lane.block_on(async { tokio::time::timeout(SWEEP, work).await })
         .unwrap_or(Err(stalled))
         .map_err(TransferError::from)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::log::author;
 use super::place::{Placed, is_mapped, may_be_shared, place, sweep};
+use super::readback::read_back;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
@@ -122,8 +123,8 @@ fn settle_copy(
             if site.fs.is_unlinked(item.fid).unwrap_or(false) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, location, owner, None, |_, origin| origin.is_by(author));
-            } else {
-                site.journal.remember(item.fid, location);
+            } else if let Some(copy) = read_back(site, lane, item, author, placed) {
+                site.journal.remember(item.fid, &copy);
             }
             match (&placed.previous, replaced) {
                 (_, Some(previous)) => discard(lane, previous, owner, Some(location), |found, origin| {
@@ -142,12 +143,18 @@ fn settle_copy(
             // then a release may come any time, and this object is the file.
             match site.fs.is_archived(item.fid) {
                 Ok(true) => {
-                    tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy")
+                    tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy");
+                    // It may be another one's archive that counts, with other bytes.
+                    revoke_if_over(site, item, placed);
                 }
                 Err(unknown) if !unknown.is_not_found() => {
                     tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
                 }
-                Ok(false) | Err(_) => undo(site, lane, item, author, placed),
+                Ok(false) => {
+                    undo(site, lane, item, author, placed);
+                    revoke_if_counted(site, item, placed);
+                }
+                Err(_) => undo(site, lane, item, author, placed),
             }
             Ended::failed(error.into())
         }
@@ -162,6 +169,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
     let is_garbage = |found: &ObjectInfo, origin: &Origin| {
         origin.is_by(author) && !is_mapped(site, item.fid, (location.archive_id, &location.key), found)
     };
+    revoke_if_over(site, item, placed);
     // Another mover may have archived the file since, who learned of the end of this one before we did.
     let is_anothers = |now: Option<Vec<u8>>| now != placed.record && now.as_ref() != Some(&own);
     if site.fs.map(item.fid).is_ok_and(is_anothers) {
@@ -191,6 +199,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
                 Some(record) => site.fs.set_map(item.fid, record),
                 None => site.fs.clear_map(item.fid),
             };
+            revoke_if_over(site, item, placed);
             discard(lane, location, owner, previous.as_ref(), is_garbage);
             restored
         }
@@ -202,13 +211,45 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
     }
 }
 
+/// An object that took the place of another attempt's: where that one's end counts, the file has no copy of what was
+/// archived. From here on nobody can release it; for a file that is not archived nothing changes.
+fn revoke_if_over(site: &Site, item: &Item, placed: &Placed) {
+    if !placed.over_another || !site.fs.is_archived(item.fid).unwrap_or(true) {
+        return;
+    }
+    revoke(site, item, placed);
+}
+
+/// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end of
+/// another attempt counted meanwhile, whose record this one has put back.
+fn revoke_if_counted(site: &Site, item: &Item, placed: &Placed) {
+    if site.fs.is_archived(item.fid).unwrap_or(false) && site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
+        revoke(site, item, placed);
+    }
+}
+
+fn revoke(site: &Site, item: &Item, placed: &Placed) {
+    let key = &placed.location.key;
+    match site.fs.revoke(item.fid) {
+        Ok(()) => {
+            tracing::warn!(%key, "another attempt to archive the file counts, and this one was in its way: the file counts \
+             as not archived, and the next archive makes its copy anew")
+        }
+        Err(error) if error.is_not_found() => {}
+        Err(error) => {
+            tracing::error!(%key, %error, "another attempt to archive the file counts, this one was in its way, and the \
+             file can't be marked as not archived: look whether it can be restored")
+        }
+    }
+}
+
 fn discard_sidecar_of(lane: &Lane, location: &Location, owner: &Owner, kept: Option<&Location>) {
     discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, kept);
 }
 
 /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
 /// deleted is an orphan in the log, not a failure.
-fn discard(
+pub(super) fn discard(
     lane: &Lane,
     location: &Location,
     owner: &Owner,

@@ -11,6 +11,7 @@ mod error;
 mod forgotten;
 mod log;
 mod place;
+mod readback;
 mod remove;
 mod restore;
 mod settle;

@@ -3,8 +3,11 @@
 //! Keys follow paths, and paths move: a new file can take the path of an old one whose data lives only
 //! under that key. So a first archive demands that the key is free, and a re-archive that the key still
 //! holds this file's own object. When the store objects, the object's metadata tells whose it is: ours
-//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. A record that was
-//! written for another file names nothing that this one may replace: its archive is a first one.
+//! or a dead file's is replaced, anybody else's is left alone and the copy goes beside it. That nothing has a FID proves
+//! a file's death only where FIDs stay: `lfs migrate -m` changes them, where MDTs let it have files with a copy, and the
+//! file's record goes on naming the object. There a dead file's object is replaced only where there is one MDT, or where
+//! the bucket keeps it as a version, by which the record names it. A record that was written for another file names nothing that this one may replace: its
+//! archive is a first one.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt as _;
@@ -37,6 +40,8 @@ pub(super) struct Placed {
     pub(super) previous: Option<Location>,
     /// The file's record before, whatever it says: that is put back when the archive fails.
     pub(super) record: Option<Vec<u8>>,
+    /// Its object took the place of one of this file that the record did not mean: another attempt's.
+    pub(super) over_another: bool,
 }
 
 impl Placed {
@@ -129,10 +134,11 @@ pub(super) fn place(
         previous.as_ref(),
     );
     match stored {
-        Ok(location) => Ok(Placed {
+        Ok((location, over_another)) => Ok(Placed {
             location: Location { sidecar, ..location },
             previous,
             record,
+            over_another,
         }),
         Err(error) => {
             discard_sidecar(lane, archive_id, sidecar.as_ref(), &author.owner, previous.as_ref());
@@ -147,7 +153,8 @@ fn go_to(to: &mut Upload, key: ObjectKey) {
     to.key = key;
 }
 
-/// Writes the object to its key, or to the one beside it.
+/// Writes the object to its key, or to the one beside it. Whether it replaced an object of this file that the file's record
+/// did not mean, too.
 #[expect(clippy::too_many_arguments, reason = "one step of place()")]
 fn store(
     site: &Site,
@@ -158,12 +165,14 @@ fn store(
     mut to: Upload,
     author: &Author,
     previous: Option<&Location>,
-) -> Result<Location, JobError> {
+) -> Result<(Location, bool), JobError> {
     let (archive_id, natural) = (to.archive_id, to.key.clone());
     let owner = &author.owner;
     let beside = natural.beside(owner.fid);
     let mut pinned = false;
     let mut unproven = false;
+    // The ETag of this file's object that is to be replaced, as far as one was seen.
+    let mut over = None;
     if let Some(previous) = previous.filter(|previous| {
         previous.archive_id == archive_id
             && (previous.pinned
@@ -190,7 +199,7 @@ fn store(
                     to.condition = Condition::Absent;
                 }
             }
-            looked => looked?,
+            looked => over = looked?,
         }
     }
     let mut unconditional = false;
@@ -200,7 +209,10 @@ fn store(
                 if unconditional {
                     store.lacks_conditions();
                 }
-                return Ok(Location {
+                let is_mapped =
+                    |etag: &String| previous.is_some_and(|previous| previous.key == to.key && previous.etag == *etag);
+                let over_another = over.as_ref().is_some_and(|etag| !is_mapped(etag));
+                let location = Location {
                     archive_id,
                     key: to.key,
                     size,
@@ -212,17 +224,19 @@ fn store(
                     sidecar: None,
                     written_for: Some(owner.clone()),
                     writer: Some(author.writer),
-                });
+                };
+                return Ok((location, over_another));
             }
             Err(error) => error,
         };
         match error {
             TransferError::Store(StoreError::Precondition { .. }) => {
-                look(site, lane, control, owner, &mut to)?;
+                over = look(site, lane, control, owner, &mut to)?;
             }
             // Some stores say 404 where the object to be matched is gone.
             TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
                 to.condition = Condition::Absent;
+                over = None;
             }
             // Where conditions were seen to work, it is something else that the store does not know.
             TransferError::Store(StoreError::Unsupported { .. })
@@ -230,7 +244,7 @@ fn store(
             {
                 // Second best, and all that such a store offers: look first, then write. That it was the condition
                 // which it does not know is certain when it takes the same without.
-                look(site, lane, control, owner, &mut to)?;
+                over = look(site, lane, control, owner, &mut to)?;
                 to.condition = Condition::None;
                 unconditional = true;
             }
@@ -309,26 +323,38 @@ fn says_so(lane: &Lane, control: &Control, owner: &Owner, location: &Location) -
     }
 }
 
-/// Looks at what holds the key and sets key and condition for the next try.
-fn look(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
-    look_at_key(site, lane, control, owner, to)?;
+/// Looks at what holds the key and sets key and condition for the next try. The ETag of what is there, if it is this file's.
+fn look(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    owner: &Owner,
+    to: &mut Upload,
+) -> Result<Option<String>, JobError> {
+    let own = look_at_key(site, lane, control, owner, to)?;
     if !lane.store(to.archive_id)?.has_conditions() {
         to.condition = Condition::None;
     }
-    Ok(())
+    Ok(own)
 }
 
-fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &mut Upload) -> Result<(), JobError> {
+fn look_at_key(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    owner: &Owner,
+    to: &mut Upload,
+) -> Result<Option<String>, JobError> {
     let Some(found) = find(lane, control, to.archive_id, &to.key)? else {
         to.condition = Condition::Absent;
-        return Ok(());
+        return Ok(None);
     };
     match Origin::of(&found, &to.key) {
         // An imported one that nobody changed: the condition is that of the file's own record.
-        Origin::Strangers if to.condition == Condition::Match(found.etag.clone()) => return Ok(()),
+        Origin::Strangers if to.condition == Condition::Match(found.etag.clone()) => return Ok(None),
         origin if may_replace(site, owner, &origin, &found) => {
-            to.condition = Condition::Match(found.etag);
-            return Ok(());
+            to.condition = Condition::Match(found.etag.clone());
+            return Ok(origin.is_of(owner).then_some(found.etag));
         }
         _ => {}
     }
@@ -341,39 +367,47 @@ fn look_at_key(site: &Site, lane: &Lane, control: &Control, owner: &Owner, to: &
             Ok(beside) => beside,
             Err(_) => ObjectKey::from_fid(prefix, owner.fid)?,
         };
-        let condition = match find(lane, control, to.archive_id, &beside)? {
-            None => Condition::Absent,
-            Some(found) if Origin::of(&found, &beside).is_of(owner) => Condition::Match(found.etag),
+        let own = match find(lane, control, to.archive_id, &beside)? {
+            None => None,
+            Some(found) if Origin::of(&found, &beside).is_of(owner) => Some(found.etag),
             Some(_) => continue,
         };
         site.tally.count_conflict();
         tracing::warn!(%taken, key = %beside, "the key holds what may be another file's only copy; archiving beside it");
         go_to(to, beside);
-        to.condition = condition;
-        return Ok(());
+        to.condition = own.clone().map_or(Condition::Absent, Condition::Match);
+        return Ok(own);
     }
     Err(JobError::NoFreeKey(taken.to_string()))
 }
 
-/// An object of this file, or of a file of this file system that exists no more.
+/// An object of this file, or one of a file of this file system that exists no more, and that nothing can name.
 fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
-    match origin.owner() {
-        Some(other) if other == owner => true,
-        Some(other) if other.fs == owner.fs => {
-            let dead = site.fs.path_of(other.fid).is_err_and(|error| error.is_not_found());
-            if dead && may_be_imported(site, found) {
-                tracing::info!(former = %other.fid, "the key's former file is gone, but an import may have made another file of \
-                    its object: it is no younger than what the last one saw, or one runs (trusted.lhsm_s3_imported and \
-                    trusted.lhsm_s3_importing of the root)");
-                return false;
-            }
-            if dead {
-                tracing::info!(former = %other.fid, "the key's former file is gone; replacing its object");
-            }
-            dead
-        }
-        _ => false,
+    let Some(former) = origin.owner() else {
+        return false;
+    };
+    if former == owner {
+        return true;
     }
+    if former.fs != owner.fs || !site.fs.path_of(former.fid).is_err_and(|error| error.is_not_found()) {
+        return false;
+    }
+    let former = former.fid;
+    if may_be_imported(site, found) {
+        tracing::info!(%former, "the key's former file is gone, but an import may have made another file of its object: it is \
+            no younger than what the last one saw, or one runs (trusted.lhsm_s3_imported and trusted.lhsm_s3_importing of the \
+            root)");
+        return false;
+    }
+    // What a record names by its version is not lost below a new one.
+    if found.version.is_none() && site.fs.may_change_fids() {
+        tracing::info!(%former, "the key's former file is gone, or has got another FID and another name since (lfs migrate -m): \
+            migrate_hsm_allowed is set, and the bucket keeps no versions. Its object stays; where no file means it, 'scrub' finds it \
+            an orphan");
+        return false;
+    }
+    tracing::info!(%former, "the key's former file is gone; replacing its object");
+    true
 }
 
 /// An object of a file of this file system that may be another one's copy, too.

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lhsm_sandbox::protocol::{Action, Fid, states};
-use lhsm_sandbox_s3::Dialect;
+use lhsm_sandbox_s3::{Config, Dialect};
 
 use crate::import::count;
 use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
@@ -402,6 +402,35 @@ fn a_delete_whose_condition_is_ignored_takes_no_other_object() {
     rig.put("file", b"somebody's", &[]);
     assert_eq!(rig.act(Action::Remove, fid).states, 0, "{}", rig.log());
     assert_eq!(body(&rig, "file"), b"somebody's");
+}
+
+#[test]
+fn trying_what_a_store_does_leaves_nothing_where_versions_are_kept() {
+    let all: [&[Dialect]; 2] = [&[], &[Dialect::ConditionsIgnoredOnDelete]];
+    for dialects in all {
+        let setup = Setup {
+            store: Config {
+                versioning: true,
+                ..Config::default()
+            },
+            ..Setup::default()
+        };
+        let rig = started(dialects, setup);
+        assert_eq!(rig.store.versions(BUCKET), [], "{dialects:?}: {}", rig.log());
+    }
+}
+
+#[test]
+fn what_a_trial_left_that_ran_out_of_time_goes_with_the_next_one() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let completions = rig.store.faults().hold("CompleteMultipartUpload");
+    rig.start();
+    assert!(rig.log().contains("is tried before the first one"), "{}", rig.log());
+    assert_eq!(rig.keys().len(), 1, "{:?}", rig.keys());
+    completions.release();
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    assert_eq!(rig.keys(), ["file"], "{}", rig.log());
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod model;
 mod outputs;
 mod owned;
 mod proofs;
+mod readback;
 mod rebind;
 mod recovery;
 mod rig;

@@ -235,6 +235,77 @@ fn what_a_record_of_another_fid_names_is_restored() {
     assert_eq!(rig.restore("moved", fid), b"content", "{}", rig.log());
 }
 
+/// As `lfs migrate -m`, a rename and a release leave a file: its record and its states under another FID, and none of its
+/// bytes.
+fn migrate(rig: &mut Rig, from: &str, to: &str) -> Fid {
+    let fid = copy(rig, from, to);
+    fs::remove_file(rig.mount().join(from)).unwrap();
+    let file = fs::File::options().write(true).open(rig.mount().join(to)).unwrap();
+    let size = file.metadata().unwrap().len();
+    file.set_len(0).unwrap();
+    file.set_len(size).unwrap();
+    let states = Request::SetState {
+        fid,
+        set: states::EXISTS | states::ARCHIVED | states::RELEASED,
+        clear: 0,
+        archive_id: Some(1),
+    };
+    rig.client.ask(&states).unwrap();
+    fid
+}
+
+#[test]
+fn a_new_file_does_not_take_the_object_of_one_that_has_another_fid_and_another_name_now() {
+    for versioning in [false, true] {
+        let mut rig = Rig::without_daemon(Setup {
+            mdts: 2,
+            store: Config {
+                versioning,
+                ..Config::default()
+            },
+            ..Setup::default()
+        });
+        rig.add_settings("[lustre]\nmigrate_hsm_allowed = true\n");
+        rig.start();
+        let content = noise(10_000);
+        let fid = rig.file("file", &content);
+        rig.archive(fid);
+        let moved = migrate(&mut rig, "file", "moved");
+        let new = rig.file("file", b"new");
+        rig.archive(new);
+        // Where versions are kept the former one lies below the new one.
+        let key = record(&mut rig, new)["key"].as_str().unwrap().to_owned();
+        assert_eq!(key == "file", versioning, "{key}; the log:\n{}", rig.log());
+        assert_eq!(rig.log().contains("has got another FID"), !versioning);
+        let state = rig.act(Action::Restore, moved);
+        assert_eq!(state.states & states::RELEASED, 0, "{}", rig.log());
+        assert_eq!(rig.read("moved"), content);
+        rig.release(new);
+        assert_eq!(rig.restore("file", new), b"new");
+    }
+}
+
+#[test]
+fn where_fids_stay_a_file_that_is_saved_anew_has_the_key_of_the_one_before() {
+    // MDTs that migrate no files with a copy, as is their default; and one MDT, which can't.
+    for (mdts, migrate) in [(2, false), (1, true)] {
+        let mut rig = Rig::without_daemon(Setup {
+            mdts,
+            ..Setup::default()
+        });
+        rig.add_settings(&format!("[lustre]\nmigrate_hsm_allowed = {migrate}\n"));
+        rig.start();
+        let fid = rig.file("file", b"first");
+        rig.archive(fid);
+        // As editors save.
+        let new = rig.file("file.tmp", b"second");
+        fs::rename(rig.mount().join("file.tmp"), rig.mount().join("file")).unwrap();
+        rig.archive(new);
+        assert_eq!(rig.keys(), ["file"], "{}", rig.log());
+        assert_eq!(rig.store.object_body(BUCKET, "file").unwrap(), b"second");
+    }
+}
+
 #[test]
 fn a_failed_archive_of_a_copy_leaves_the_record_that_it_had() {
     let mut rig = Rig::new();

@@ -258,6 +258,16 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
+    /// A write of another client's comes late: when the next action of the file has ended, and before anybody hears of that
+    /// end, it changes the attribute.
+    LateXattr {
+        /// The file.
+        fid: Fid,
+        /// The attribute.
+        name: String,
+        /// What it is then; `None`: it is gone.
+        value: Option<Vec<u8>>,
+    },
     /// The next `n` reads of an archive's file fail with this errno, as on a client that was evicted.
     ReadErrno {
         /// Answer.

@@ -171,6 +171,19 @@ impl Server {
         Some(body)
     }
 
+    /// All versions in a bucket by their keys, and whether each is a delete marker.
+    #[must_use]
+    pub fn versions(&self, bucket: &str) -> Vec<(String, bool)> {
+        let index = self.inner.store.index();
+        let keys = index.buckets.get(bucket).into_iter().flat_map(|bucket| &bucket.keys);
+        keys.flat_map(|(key, versions)| {
+            versions
+                .iter()
+                .map(move |version| (key.clone(), version.object.is_none()))
+        })
+        .collect()
+    }
+
     /// The multipart uploads in progress in a bucket, as key and upload id.
     #[must_use]
     pub fn uploads(&self, bucket: &str) -> Vec<(String, String)> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use lhsm_sandbox_protocol::{Action, ActionState, Fault, IO_FAULTS, Request, Step};
+use lhsm_sandbox_protocol::{Action, ActionState, Fault, Fid, IO_FAULTS, Request, Step};
 
 use super::namespace;
 use super::state::{State, mdt_of};
@@ -16,6 +16,8 @@ pub(super) struct Faults {
     pub(super) begin_errno: (i32, u32),
     pub(super) sync_errno: (i32, u32),
     pub(super) xattr_errno: (i32, u32),
+    /// A file, an attribute of it, and what that is once the file's next action has ended.
+    pub(super) late_xattr: Option<(Fid, String, Option<Vec<u8>>)>,
     pub(super) read_errno: (i32, u32),
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
@@ -35,6 +37,7 @@ impl State {
             Fault::BeginErrno { errno, times } => self.faults.begin_errno = (errno, times),
             Fault::SyncErrno { errno, times } => self.faults.sync_errno = (errno, times),
             Fault::XattrErrno { errno, times } => self.faults.xattr_errno = (errno, times),
+            Fault::LateXattr { fid, name, value } => self.faults.late_xattr = Some((fid, name, value)),
             Fault::ReadErrno { errno, times } => {
                 self.faults.read_errno = (errno, times);
                 self.mark_io_faults()?;
@@ -75,6 +78,20 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// What another client's write, which waited for this end, makes of the file.
+    pub(super) fn write_late(&mut self, ended: Fid) {
+        let late = self.faults.late_xattr.take_if(|(fid, ..)| *fid == ended);
+        let Some((fid, name, value)) = late else {
+            return;
+        };
+        let written = match value {
+            Some(value) => self.set_xattr(fid, name, value),
+            None => self.remove_xattr(fid, &name),
+        };
+        // A file that is gone takes none.
+        written.unwrap_or_default();
     }
 
     /// The clocks of those that answer again stood still.

@@ -222,7 +222,9 @@ fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version:
     } else {
         Ok(None)
     };
-    shared.lock().end(&ending, errval, flags, data_version, swapped)?;
+    let mut state = shared.lock();
+    state.end(&ending, errval, flags, data_version, swapped)?;
+    state.write_late(ending.fid);
     Ok(Reply::Ok(0))
 }
 

@@ -146,6 +146,13 @@ fn tunables(settings: &Settings, mdts: &Path, rows: &mut Rows) {
                 rows.pass(what, max.to_string());
             }
         }
+        if mdt.migrate_hsm_allowed == Some(1) && !settings.migrate_hsm_allowed {
+            rows.fail(
+                format!("{name} migrate_hsm_allowed"),
+                "1: files with a copy may get other FIDs, and a new file of their former name would replace their object",
+                "set migrate_hsm_allowed = true in section [lustre]",
+            );
+        }
         if let Some(seconds) = mdt.active_request_timeout {
             let what = format!("{name} active_request_timeout");
             let heartbeat = settings.heartbeat.waiting;
@@ -186,6 +193,12 @@ mod tests {
         };
         let good = look("1000\n", "3600\n");
         assert!(good.iter().all(|row| row.mark == Mark::Pass), "{good:?}");
+        let allowed = root.path().join("fs-MDT0000/migrate_hsm_allowed");
+        std::fs::write(&allowed, "1\n").unwrap();
+        let lost = look("1000\n", "3600\n");
+        let said = lost.iter().find(|row| row.mark == Mark::Fail).unwrap();
+        assert!(said.fix.contains("migrate_hsm_allowed = true"), "{lost:?}");
+        std::fs::write(&allowed, "0\n").unwrap();
         let bad = look("3", "200");
         assert_eq!((bad[0].mark, bad[1].mark), (Mark::Warn, Mark::Fail), "{bad:?}");
         assert!(bad[0].fix.contains("mdt.fs-MDT0000.hsm.max_requests=1000"));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Fatal, Maker, Shared, Trouble};
 use crate::action::HsmError;
 use crate::namespace::path::TreePath;
-use crate::store::{ListFrom, Location, Query, StoreError};
+use crate::store::{ListFrom, Location, Query, StoreError, Whose};
 use crate::transfer::{Lane, TransferError, list, thaw};
 
 /// Objects for which a store is given up that answers otherwise. Each takes as long as `give_up_after`, so more of them
@@ -19,12 +19,7 @@ const MOST_GIVEN_UP: u32 = 16;
 /// The next object would fail the same way.
 pub(in crate::namespace) fn of_one(shared: &Shared, lane: &Lane, error: TransferError) -> Result<String, Fatal> {
     match error {
-        TransferError::Stopped(_) | TransferError::NoTarget(_) => Err(Fatal::Store(error)),
         TransferError::Store(StoreError::NotFound { .. }) => Ok("the object is gone".into()),
-        // A gateway that writes some keys otherwise makes our signature wrong for just these.
-        TransferError::Store(ref of_store) if is_everybodys(of_store) && !answers(shared, lane) => {
-            Err(Fatal::Store(error))
-        }
         TransferError::GaveUp { .. } => {
             let before = shared.given_up.fetch_add(1, Ordering::Relaxed);
             if before >= MOST_GIVEN_UP || !answers(shared, lane) {
@@ -32,25 +27,11 @@ pub(in crate::namespace) fn of_one(shared: &Shared, lane: &Lane, error: Transfer
             }
             Ok(error.to_string())
         }
-        error => Ok(error.to_string()),
-    }
-}
-
-/// No bucket, or a key of ours that the store does not know. A mere 403 is said of one object.
-fn is_everybodys(error: &StoreError) -> bool {
-    match error {
-        StoreError::NoSuchBucket { .. } => true,
-        StoreError::Denied { code, .. } => matches!(
-            code.as_str(),
-            "InvalidAccessKeyId"
-                | "SignatureDoesNotMatch"
-                | "InvalidToken"
-                | "InvalidClientTokenId"
-                | "NotSignedUp"
-                | "AccountProblem"
-                | "AuthorizationHeaderMalformed"
-        ),
-        _ => false,
+        error => match error.whose() {
+            Whose::OneObjects => Ok(error.to_string()),
+            Whose::Doubtful if answers(shared, lane) => Ok(error.to_string()),
+            Whose::Doubtful | Whose::Everybodys => Err(Fatal::Store(error)),
+        },
     }
 }
 

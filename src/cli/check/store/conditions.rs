@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::{Probe, Rows};
-use crate::store::{Conditions, Heed, Heeds};
+use crate::store::{Conditions, Heed, Heeds, StoreError};
 
 const FIX: &str = "a store without them is looked at before each write; let no other program write below this prefix";
+const DENIED: &str = "each archive looks at its key first, which is one request more: allow PutObject, GetObject, DeleteObject \
+                      and AbortMultipartUpload below PREFIX.lhsm-s3-metadata/";
 /// Some fifteen small requests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,6 +26,9 @@ impl Probe<'_> {
         let trial = async { tokio::time::timeout(PATIENCE, Box::pin(store.try_conditions())).await };
         match self.lane.block_on(trial) {
             Ok(Ok(heeds)) => self.heeds(&heeds, rows),
+            Ok(Err(error @ StoreError::Denied { .. })) => {
+                rows.warn(what, format!("they can't be tried: {error}"), DENIED)
+            }
             Ok(Err(error)) => rows.warn(what, format!("they can't be tried: {error}"), FIX),
             Err(_) => rows.warn(what, "they can't be tried: the store does not answer", FIX),
         }

@@ -1,0 +1,241 @@
+//! After the end of an archive that counted: what the file's record says by then, and whether that is right.
+//!
+//! Between the record and the end, and behind both, others write it: another mover that archives the file as well or puts
+//! back what was there before its own attempt, one that was cut off and whose write arrives late, root's `rsync -X`. The
+//! coordinator has taken this copy for the file's, so whoever ended the archive sees to it that the record means it, or
+//! that nobody can release the file. What is taken from the file is only what the archive gave it: no object that any
+//! record means is deleted here, and no attempt's but this one's.
+
+use super::Site;
+use super::place::{Placed, is_mapped};
+use crate::action::Item;
+use crate::store::{Author, Claim, Location, ObjectInfo, Origin};
+use crate::transfer::{Lane, TransferError, glance};
+
+/// Each answers what another one has just written.
+const ROUNDS: usize = 4;
+
+/// What is to be done about a record that is not the one which was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// It stays as it is; this attempt's object is garbage, unless something means it.
+    Leave,
+    /// It is to name this attempt's object again.
+    SetAnew,
+    /// Which object is the copy can't be told, or none is: nobody may release the file until it is archived again.
+    Revoke,
+}
+
+/// What a record that is not the one which was written names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Named {
+    /// No object that could be the copy: there is no record, or that of before, or another file's, or what it names is not
+    /// there.
+    Nothing,
+    /// Another attempt's object, with the same bytes.
+    SameBytes,
+    /// Another attempt's object, with others: of a version of the file that is older, or newer.
+    OtherBytes,
+}
+
+/// `archived`: the coordinator takes the file for archived and not changed since. `own_is_there`: this attempt's object is.
+const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
+    match (archived, own_is_there, named) {
+        // Changed, or its copy was removed: nobody can release it, and the next archive sees to the record.
+        (false, _, _) => Step::Leave,
+        // The other one's attempt may come to nothing and be undone. This one counted.
+        (true, true, Named::Nothing | Named::SameBytes) => Step::SetAnew,
+        // It was put in this one's place.
+        (true, false, Named::SameBytes) => Step::Leave,
+        (true, true, Named::OtherBytes) | (true, false, Named::Nothing | Named::OtherBytes) => Step::Revoke,
+    }
+}
+
+/// Sees to the record after an end that counted, at the cost of one call where all is well. What the file's copy is then;
+/// `None` where it has none, or where that can't be told.
+pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) -> Option<Location> {
+    let own = placed.location.to_bytes();
+    for _ in 0..ROUNDS {
+        let record = match site.fs.map(item.fid) {
+            Ok(Some(record)) if record == own => return Some(placed.location.clone()),
+            Ok(record) => record,
+            // For the remove that comes with its last unlink.
+            Err(error) if error.is_not_found() => return Some(placed.location.clone()),
+            Err(error) => {
+                tracing::debug!(%error, "the file's record could not be read back");
+                return Some(placed.location.clone());
+            }
+        };
+        match Look::at(lane, author, placed, record.as_deref()) {
+            Ok(look) => match settle(site, lane, item, (author, placed), record.as_deref(), look) {
+                Settled::As(location) => return location.map(|location| *location),
+                Settled::ChangedMeanwhile => {}
+            },
+            Err(error) => {
+                tracing::warn!(key = %placed.location.key, %error, "another one wrote the file's record while it was archived, and \
+                    the store does not tell what it names: it stays");
+                return None;
+            }
+        }
+    }
+    tracing::warn!(key = %placed.location.key, "others write the file's record again and again; it stays as it is");
+    None
+}
+
+/// What the store says.
+struct Look {
+    /// What the record names, where that could be the file's copy.
+    theirs: Option<Location>,
+    named: Named,
+    own_is_there: bool,
+    /// What is at this attempt's key instead, if it has the bytes and says that it is this file's.
+    instead: Option<Location>,
+}
+
+impl Look {
+    fn at(lane: &Lane, author: &Author, placed: &Placed, record: Option<&[u8]>) -> Result<Self, TransferError> {
+        let own = &placed.location;
+        // That of before was put back by an attempt that was undone.
+        let put_back = record.is_some() && record == placed.record.as_deref();
+        let theirs = record
+            .filter(|_| !put_back)
+            .and_then(|record| Location::from_bytes(record).ok())
+            .filter(|theirs| theirs.claim(&author.owner) == Claim::Own);
+        let named = match &theirs {
+            None => Named::Nothing,
+            Some(theirs) => match look_at(lane, theirs)? {
+                Some((found, origin)) if found.etag == theirs.etag && origin.is_of(&author.owner) => {
+                    match own.checksum.is_some() && own.checksum == theirs.checksum && own.size == theirs.size {
+                        true => Named::SameBytes,
+                        false => Named::OtherBytes,
+                    }
+                }
+                _ => Named::Nothing,
+            },
+        };
+        let there = look_at(lane, own)?;
+        let own_is_there = there
+            .as_ref()
+            .is_some_and(|(found, origin)| found.etag == own.etag && origin.is_by(author));
+        let instead = there.filter(|(found, origin)| origin.is_of(&author.owner) && own.has_bytes_of(found));
+        Ok(Self {
+            theirs,
+            named,
+            own_is_there,
+            instead: instead.map(|(found, _)| Location {
+                pinned: own.pinned,
+                ..found.at(own.archive_id, &own.key)
+            }),
+        })
+    }
+}
+
+fn look_at(lane: &Lane, location: &Location) -> Result<Option<(ObjectInfo, Origin)>, TransferError> {
+    let found = glance(lane, location.archive_id, &location.key, location.version.as_deref())?;
+    Ok(found.map(|found| {
+        let origin = Origin::of(&found, &location.key);
+        (found, origin)
+    }))
+}
+
+enum Settled {
+    As(Option<Box<Location>>),
+    /// The record is another one than the looks were made for.
+    ChangedMeanwhile,
+}
+
+fn settle(
+    site: &Site,
+    lane: &Lane,
+    item: &Item,
+    (author, placed): (&Author, &Placed),
+    record: Option<&[u8]>,
+    look: Look,
+) -> Settled {
+    let own = &placed.location;
+    let key = &own.key;
+    // Record and state are asked after the looks: they tell what the looks are good for.
+    let archived = match site.fs.is_archived(item.fid) {
+        Ok(archived) => archived,
+        Err(error) => {
+            tracing::debug!(%error, "the file's state could not be read back");
+            return Settled::As(None);
+        }
+    };
+    match site.fs.map(item.fid) {
+        Ok(now) if now.as_deref() == record => {}
+        Ok(_) => return Settled::ChangedMeanwhile,
+        Err(_) => return Settled::As(None),
+    }
+    let Look {
+        theirs,
+        named,
+        own_is_there,
+        instead,
+    } = look;
+    let theirs = theirs.filter(|_| named != Named::Nothing).map(Box::new);
+    match step(archived, own_is_there, named) {
+        Step::Leave => {
+            tracing::info!(%key, archived, ?named, "another one wrote the file's record since; it stays");
+            super::archive::discard(lane, own, &author.owner, theirs.as_deref(), |found, origin| {
+                origin.is_by(author) && !is_mapped(site, item.fid, (own.archive_id, key), found)
+            });
+            Settled::As(theirs)
+        }
+        Step::SetAnew => Settled::As(set_anew(site, item, own)),
+        Step::Revoke => match site.fs.revoke(item.fid) {
+            Ok(()) => {
+                tracing::warn!(%key, own_is_there, ?named, "another one wrote the file's record, or took the object's place, \
+                    while it was archived, and which object is its copy can't be told: the file counts as not archived, and \
+                    the next archive makes its copy anew");
+                Settled::As(theirs)
+            }
+            // It is released: the best there is becomes its copy.
+            Err(error) => match instead {
+                Some(instead) if named == Named::Nothing => Settled::As(set_anew(site, item, &instead)),
+                _ => {
+                    tracing::error!(%key, own_is_there, ?named, %error, "another one wrote the file's record while it was \
+                        archived, and the file can't be marked as not archived: look whether it can be restored");
+                    Settled::As(theirs)
+                }
+            },
+        },
+    }
+}
+
+fn set_anew(site: &Site, item: &Item, location: &Location) -> Option<Box<Location>> {
+    match site.fs.set_map(item.fid, &location.to_bytes()) {
+        Ok(()) => {
+            tracing::warn!(key = %location.key, "another one wrote the file's record of its copy while it was archived; it is set \
+                anew");
+            Some(Box::new(location.clone()))
+        }
+        Err(error) if error.is_not_found() => None,
+        Err(error) => {
+            tracing::error!(key = %location.key, %error, "another one wrote the file's record of its copy while it was archived, \
+                and it can't be set anew: archive the file again");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archived_file_is_left_with_a_copy_that_is_there_or_can_not_be_released() {
+        use Named::{Nothing, OtherBytes, SameBytes};
+        for own_is_there in [false, true] {
+            for named in [Nothing, SameBytes, OtherBytes] {
+                assert_eq!(step(false, own_is_there, named), Step::Leave, "nobody can release it");
+                let expected = match (own_is_there, named) {
+                    (true, Nothing | SameBytes) => Step::SetAnew,
+                    (false, SameBytes) => Step::Leave,
+                    _ => Step::Revoke,
+                };
+                assert_eq!(step(true, own_is_there, named), expected, "{own_is_there} {named:?}");
+            }
+        }
+    }
+}
