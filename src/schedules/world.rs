@@ -462,6 +462,10 @@ impl FileSystem for Mdt {
         None
     }
 
+    fn may_change_fids(&self) -> bool {
+        false
+    }
+
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
         self.0.at(|state| {
             let node = state.node(fid, "revoke")?;
