@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::ARCHIVE;
-use super::world::{Action, MOVERS, Mdt, Owed, SCRUB, State, USERS, World};
+use super::mdt::{Mdt, Owed};
+use super::world::{Action, MOVERS, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
 use crate::scrub::{Judge, Judgment, KnownKeys};
 use crate::store::{Location, ObjectKey};

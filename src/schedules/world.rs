@@ -5,23 +5,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bucket::{Bucket, Object};
 use super::gate::{Gate, Here};
-use crate::action::{ActionKey, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use crate::action::{ActionKey, HsmError, Item};
 use crate::store::Location;
 use crate::store::memory::{Answer, Asked, Remote};
 use crate::transfer::Control;
-use crate::types::{ArchiveId, Extent, Extras, Fid};
+use crate::types::Fid;
 
 pub(super) const MOVERS: usize = 2;
 /// The thread of users and administrators.
 pub(super) const USERS: usize = 2;
 pub(super) const SCRUB: usize = 3;
 pub(super) const THREADS: usize = 4;
-pub(super) const NAME: &str = "lustre:1";
 
 /// A rule that is broken on purpose: the schedules have to find that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +36,7 @@ pub(super) enum Broken {
 pub(super) struct Node {
     pub(super) fid: Fid,
     pub(super) path: String,
-    data: Arc<File>,
+    pub(super) data: Arc<File>,
     /// What the data is made of; no two writes have the same.
     content: u64,
     pub(super) data_version: u64,
@@ -47,11 +45,11 @@ pub(super) struct Node {
     pub(super) dirty: bool,
     pub(super) released: bool,
     /// The data version of the copy.
-    archived_version: u64,
+    pub(super) archived_version: u64,
     pub(super) record: Option<Vec<u8>>,
     pub(super) gone: bool,
     /// Has more to tell than fits into an object's metadata.
-    large: bool,
+    pub(super) large: bool,
 }
 
 impl Node {
@@ -75,8 +73,19 @@ pub(super) struct Action {
     pub(super) item: Item,
     pub(super) mover: usize,
     /// The data version when it was begun.
-    begun: Option<u64>,
+    pub(super) begun: Option<u64>,
     pub(super) cancelled: bool,
+}
+
+impl Action {
+    pub(super) const fn new(item: Item, mover: usize) -> Self {
+        Self {
+            item,
+            mover,
+            begun: None,
+            cancelled: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -96,9 +105,9 @@ pub(super) struct State {
     pub(super) told: Vec<String>,
     pub(super) over: bool,
     /// As they were first seen, where that is the broken rule.
-    stale: [HashMap<Fid, Option<Vec<u8>>>; THREADS],
+    pub(super) stale: [HashMap<Fid, Option<Vec<u8>>>; THREADS],
     /// Between a write and its record, in a bucket without versions.
-    hurried: [bool; THREADS],
+    pub(super) hurried: [bool; THREADS],
     contents: u64,
 }
 
@@ -115,12 +124,17 @@ thread_local! {
     static WORLD: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
 }
 
-fn no_such_file(call: &'static str) -> HsmError {
+/// The number of the one who runs.
+pub(super) fn thread() -> usize {
+    THREAD.get()
+}
+
+pub(super) fn no_such_file(call: &'static str) -> HsmError {
     HsmError::new(call, libc::ENOENT)
 }
 
 /// Bytes of each file: so many that none can be taken for shortened.
-fn bytes_of(content: u64) -> Vec<u8> {
+pub(super) fn bytes_of(content: u64) -> Vec<u8> {
     format!("{content:032}").into_bytes()
 }
 
@@ -180,12 +194,12 @@ impl State {
         node.data.write_all_at(&bytes_of(content), 0).expect("room for data");
     }
 
-    fn node(&mut self, fid: Fid, call: &'static str) -> Result<&mut Node, HsmError> {
+    pub(super) fn node(&mut self, fid: Fid, call: &'static str) -> Result<&mut Node, HsmError> {
         let node = self.nodes.iter_mut().find(|node| node.fid == fid && !node.gone);
         node.ok_or_else(|| no_such_file(call))
     }
 
-    fn action(&self, key: ActionKey) -> Option<usize> {
+    pub(super) fn action(&self, key: ActionKey) -> Option<usize> {
         self.actions.iter().position(|action| action.item.key() == key)
     }
 
@@ -225,7 +239,8 @@ impl State {
             }
         }
         // The first one tells the most.
-        if self.losses.is_empty() {
+        if self.losses.is_empty() && !found.is_empty() {
+            self.tell(|| format!("lost: {}", found.join(", ")));
             self.losses = found;
         }
     }
@@ -300,7 +315,7 @@ impl World {
 
     /// One step.
     pub(super) fn at<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
-        let thread = THREAD.get();
+        let thread = thread();
         if !self.with(|state| state.hurried[thread]) {
             self.gate.step(thread);
         }
@@ -308,7 +323,7 @@ impl World {
     }
 
     /// In the same step as what was before.
-    fn now<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn now<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
         self.with(|state| {
             let result = what(state);
             state.check();
@@ -318,11 +333,11 @@ impl World {
 
     /// An action, or a scrub, begins on this thread.
     pub(super) fn begins(&self) {
-        let thread = THREAD.get();
+        let thread = thread();
         self.with(|state| state.stale[thread].clear());
     }
 
-    fn takes_stale(&self, thread: usize) -> bool {
+    pub(super) fn takes_stale(&self, thread: usize) -> bool {
         match self.broken {
             Broken::Nothing => false,
             Broken::Scrub => thread == SCRUB,
@@ -337,7 +352,7 @@ pub(super) struct Door;
 
 impl Remote for Door {
     fn ask(&self, asked: Asked) -> Option<Answer> {
-        let thread = THREAD.get();
+        let thread = thread();
         let world = WORLD.with_borrow(Clone::clone).expect("a world");
         world.with(|state| state.hurried[thread] = false);
         let writes = asked.method == "PUT";
@@ -353,208 +368,5 @@ impl Remote for Door {
         // Whether it is stopped, for one, is found out later than it was done.
         world.at(|_| ());
         (!lost).then_some(answer)
-    }
-}
-
-/// The file system as the code that is tried sees it.
-#[derive(Debug)]
-pub(super) struct Mdt(pub(super) Arc<World>);
-
-impl FileSystem for Mdt {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
-        self.0
-            .at(|state| Ok(Path::new(&state.node(fid, "path_of")?.path).to_owned()))
-    }
-
-    fn imported_until(&self) -> Result<Option<i64>, HsmError> {
-        Ok(None)
-    }
-
-    fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
-        let thread = THREAD.get();
-        let stale = self.0.takes_stale(thread);
-        self.0.at(|state| {
-            let now = state.node(fid, "map")?.record.clone();
-            Ok(match stale {
-                true => state.stale[thread].entry(fid).or_insert(now).clone(),
-                false => now,
-            })
-        })
-    }
-
-    // Whoever writes a record has looked at it just before: in the same step, for no file system has a way to do both at
-    // once. It is that look that is tried.
-    fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
-        let thread = THREAD.get();
-        self.0.now(|state| {
-            state.hurried[thread] = false;
-            state.tell(|| format!("{thread}: record of {fid}"));
-            state.node(fid, "set_map")?.record = Some(record.to_vec());
-            Ok(())
-        })
-    }
-
-    fn set_map_quietly(&self, fid: Fid, _: &File, record: &[u8]) -> Result<(), HsmError> {
-        self.set_map(fid, record)
-    }
-
-    fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
-        let thread = THREAD.get();
-        self.0.now(|state| {
-            state.tell(|| format!("{thread}: no record of {fid}"));
-            state.node(fid, "clear_map")?.record = None;
-            Ok(())
-        })
-    }
-
-    fn note_restored(&self, _: Fid) -> Result<(), HsmError> {
-        Ok(())
-    }
-
-    fn is_released(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| Ok(state.node(fid, "is_released")?.released))
-    }
-
-    fn is_archived(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| {
-            let node = state.node(fid, "is_archived")?;
-            Ok(node.released || node.is_clean())
-        })
-    }
-
-    fn prepare_archive(&self, fid: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
-        self.0.at(|state| {
-            let node = state.node(fid, "prepare_archive")?;
-            node.exists = true;
-            Ok(node.released)
-        })
-    }
-
-    fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
-        Ok(false)
-    }
-
-    fn extras(&self, fid: Fid, _: &File) -> Result<Extras, HsmError> {
-        self.0.at(|state| {
-            let large = state.node(fid, "extras")?.large;
-            let xattrs = large.then(|| (b"user.large".to_vec(), vec![7; 2500]));
-            Ok(Extras {
-                xattrs: xattrs.into_iter().collect(),
-                ..Extras::default()
-            })
-        })
-    }
-
-    fn size_of(&self, fid: Fid) -> Result<u64, HsmError> {
-        self.0
-            .at(|state| state.node(fid, "size_of").map(|_| bytes_of(0).len() as u64))
-    }
-
-    fn is_unlinked(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| Ok(state.node(fid, "is_unlinked").is_err()))
-    }
-
-    fn data_version(&self, _: &File) -> Option<u64> {
-        None
-    }
-
-    fn may_change_fids(&self) -> bool {
-        false
-    }
-
-    fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
-        self.0.at(|state| {
-            let node = state.node(fid, "revoke")?;
-            if node.released {
-                return Err(HsmError::new("revoke", libc::EINVAL));
-            }
-            node.archived = false;
-            Ok(())
-        })
-    }
-
-    fn progress(&self, key: ActionKey, _: Extent) -> Result<(), HsmError> {
-        self.0.at(|state| match state.action(key) {
-            None => Err(no_such_file("progress")),
-            Some(index) if state.actions[index].cancelled => Err(HsmError::new("progress", libc::ECANCELED)),
-            Some(_) => Ok(()),
-        })
-    }
-}
-
-/// An action as a mover has it.
-#[derive(Debug)]
-pub(super) struct Owed {
-    pub(super) world: Arc<World>,
-    pub(super) item: Item,
-}
-
-impl Debt for Owed {
-    fn item(&self) -> &Item {
-        &self.item
-    }
-
-    fn begin(&mut self, _: Option<&[u8]>) -> Result<Option<File>, HsmError> {
-        self.world.at(|state| {
-            let index = state.action(self.item.key()).ok_or_else(|| no_such_file("begin"))?;
-            if self.item.kind == Kind::Do(Verb::Remove) {
-                return Ok(None);
-            }
-            let node = state.node(self.item.fid, "begin")?;
-            let (version, data) = (node.data_version, node.data.try_clone());
-            state.actions[index].begun = Some(version);
-            data.map(Some).map_err(|error| HsmError::io("begin", &error))
-        })
-    }
-
-    /// What the MDT makes of it. Now and then nobody hears the answer.
-    fn finish(self: Box<Self>, verdict: Verdict, _: u64) -> Result<(), HsmError> {
-        let thread = THREAD.get();
-        self.world.with(|state| state.hurried[thread] = false);
-        self.world.at(|state| {
-            let key = self.item.key();
-            let index = state.action(key).ok_or_else(|| no_such_file("end"))?;
-            let action = state.actions.swap_remove(index);
-            state.tell(|| format!("{thread}: end of {key:?}: {verdict}"));
-            if verdict != Verdict::Done {
-                return Ok(());
-            }
-            let node = state.node(key.fid, "end")?;
-            match action.item.kind {
-                Kind::Do(Verb::Remove) => {
-                    (node.exists, node.archived, node.dirty) = (false, false, false);
-                }
-                _ if node.released || action.begun != Some(node.data_version) => {
-                    return Err(HsmError::new("end", libc::EBUSY));
-                }
-                _ => {
-                    (node.exists, node.archived, node.dirty) = (true, true, false);
-                    node.archived_version = node.data_version;
-                }
-            }
-            match state.dice.u8(..) < 8 {
-                true => Err(HsmError::new("end", libc::EPERM)),
-                false => Ok(()),
-            }
-        })
-    }
-
-    fn renew(&mut self) {}
-
-    fn disown(self: Box<Self>) {}
-}
-
-impl Action {
-    pub(super) const fn new(item: Item, mover: usize) -> Self {
-        Self {
-            item,
-            mover,
-            begun: None,
-            cancelled: false,
-        }
     }
 }

@@ -61,7 +61,10 @@ impl HttpConnector for Wire {
             let answer = remote.ask(asked);
             // Whoever was stopped while it was answered hears of the stop first.
             tokio::task::yield_now().await;
-            answer.map_or_else(|| Err(lost("the answer got lost")), |answer| write(answer).map_err(lost))
+            answer.map_or_else(
+                || Err(lost("the answer got lost")),
+                |answer| write(answer).map_err(lost),
+            )
         })
     }
 }
@@ -79,12 +82,19 @@ async fn read(mut request: HttpRequest) -> Result<Asked, Box<dyn std::error::Err
     let uri = request.uri().to_owned();
     let method = request.method().to_owned();
     let body = ByteStream::new(request.take_body()).collect().await?.to_vec();
-    let body = if headers.get("content-encoding").is_some_and(|it| it.contains("aws-chunked")) {
+    let body = if headers
+        .get("content-encoding")
+        .is_some_and(|it| it.contains("aws-chunked"))
+    {
         unframed(&body)
     } else {
         body
     };
-    let text = |bytes: &str| percent_encoding::percent_decode_str(bytes).decode_utf8_lossy().into_owned();
+    let text = |bytes: &str| {
+        percent_encoding::percent_decode_str(bytes)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
     let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
     let path = path.split_once("://").map_or(path, |(_, rest)| rest);
     // Host, bucket, key.
@@ -133,7 +143,10 @@ mod tests {
 
     #[test]
     fn chunks_are_taken_out_of_their_frame() {
-        assert_eq!(unframed(b"3\r\nabc\r\n1\r\nd\r\n0\r\nx-amz-checksum-crc64nvme:AA==\r\n\r\n"), b"abcd");
+        assert_eq!(
+            unframed(b"3\r\nabc\r\n1\r\nd\r\n0\r\nx-amz-checksum-crc64nvme:AA==\r\n\r\n"),
+            b"abcd"
+        );
         assert_eq!(unframed(b"0\r\n\r\n"), b"");
     }
 }
