@@ -294,7 +294,13 @@ fn copy_object(state: &mut State) {
     let from = &listed[state.dice.usize(..listed.len())];
     let mut to = format!("backup/{from}");
     if state.dice.bool() {
-        with_any(state, |state, index| to.clone_from(&state.nodes[index].path));
+        // Where no copy of the same bytes is expected: by its ETag it could be taken for that one.
+        with_any(state, |state, index| {
+            let node = &state.nodes[index];
+            if node.record.is_none() && !node.exists {
+                to.clone_from(&node.path);
+            }
+        });
     }
     let Some(object) = state.bucket.current(from).cloned() else {
         return;
