@@ -24,6 +24,8 @@ pub mod namespace;
 pub mod queue;
 pub mod rebind;
 pub mod recent;
+#[cfg(test)]
+mod schedules;
 pub mod scrub;
 pub mod store;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use super::lost::Waiting;
 use super::{Scrub, ScrubError, What, shown};
 use crate::lustre::{HsmStates, Mark, Mount};
 use crate::namespace::Named;
-use crate::store::{InvalidLocation, Location, ObjectInfo, StoreError};
+use crate::store::{InvalidLocation, Location, ObjectInfo, Origin, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
 
 /// What became of a file's object.
@@ -92,6 +92,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         Copy::Moved(found) => {
             let detail = format!("'{}' has the same bytes and another ETag", location.key);
             let record = Location {
+                writer: Origin::writer_of(&found, &location.key),
                 etag: found.etag,
                 version: found.version,
                 ..location

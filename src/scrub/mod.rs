@@ -9,6 +9,7 @@ mod files;
 mod known;
 mod lost;
 mod objects;
+mod orphan;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -23,11 +24,17 @@ use serde::{Deserialize, Serialize};
 use self::known::Known;
 use self::lost::Lost;
 pub use self::lost::MaxMissing;
-use self::objects::Suspect;
+use self::orphan::{Grounds, Suspect};
 use crate::lustre::Mount;
 use crate::namespace::{Named, Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
 use crate::types::ArchiveId;
+
+/// What decides on orphans, for tests of all who delete.
+#[cfg(test)]
+pub(crate) use self::known::Known as KnownKeys;
+#[cfg(test)]
+pub(crate) use self::orphan::{Grounds as Judge, Judgment};
 
 /// Orphans that one scrub deletes.
 const MOST_SUSPECTS: usize = 200_000;
@@ -234,6 +241,15 @@ impl<'a> Scrub<'a> {
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         if suspects.len() < MOST_SUSPECTS {
             suspects.push(suspect);
+        }
+    }
+
+    /// What objects are judged by.
+    fn grounds(&self) -> Grounds<'_> {
+        Grounds {
+            fs: self.mount,
+            known: &self.known,
+            control: &self.control,
         }
     }
 

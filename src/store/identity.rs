@@ -220,6 +220,12 @@ impl Location {
         }
     }
 
+    /// Whether what was found at its key was written by the attempt that it names; where it names none, anything may.
+    #[must_use]
+    pub fn is_written_as(&self, found: &ObjectInfo) -> bool {
+        self.writer.is_none() || Origin::writer_of(found, &self.key) == self.writer
+    }
+
     /// Whether it means what is at a key: in an unversioned bucket whatever is there took the place of its object.
     #[must_use]
     pub fn means(&self, archive_id: ArchiveId, key: &ObjectKey, found: &ObjectInfo) -> bool {

@@ -21,6 +21,8 @@ mod list;
 mod listing;
 mod location;
 mod lock;
+#[cfg(test)]
+pub(crate) mod memory;
 mod metadata;
 mod multipart;
 mod object;

@@ -63,6 +63,22 @@ impl Site {
     }
 }
 
+/// An archive or a remove from begin to answer, without queue and crew: for tests that decide what happens when.
+#[cfg(test)]
+pub(crate) fn perform(
+    site: &Site,
+    lane: &crate::transfer::Lane,
+    control: &Arc<crate::transfer::Control>,
+    debt: Box<dyn Debt>,
+) -> Verdict {
+    use crate::action::{Kind, Verb};
+    let ended = match debt.item().kind {
+        Kind::Do(Verb::Remove) => remove::remove(site, lane, control, debt),
+        _ => archive::archive(site, lane, &crate::transfer::Alone, control, debt),
+    };
+    ended.verdict
+}
+
 /// How one job ended, for the log.
 #[derive(Debug)]
 struct Ended {

@@ -9,6 +9,7 @@ use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
+use crate::types::Fid;
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
@@ -24,15 +25,15 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
 
 fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
     let owner = site.owner(item.fid);
-    let record = match site.fs.map(item.fid) {
-        Ok(Some(record)) => Some(Location::from_bytes(&record)?),
-        Ok(None) => None,
+    let before = match site.fs.map(item.fid) {
+        Ok(record) => record,
         // The last name is gone, and the file with it.
         Err(HsmError {
             errno: libc::ENOENT, ..
         }) => None,
         Err(error) => return Err(error.into()),
     };
+    let record = before.as_deref().map(Location::from_bytes).transpose()?;
     let (location, anothers) = match record {
         Some(record) if record.claim(&owner) == Claim::Anothers => (None, Some(record)),
         record => (record, None),
@@ -69,9 +70,14 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
              record is cleared");
     }
     if let Some(location) = &location {
-        delete_copy(site, lane, control, &owner, location)?;
+        delete_copy(site, lane, control, &owner, (location, before.as_deref()))?;
     }
     site.journal.forget(item.fid);
+    // Another mover may have archived the file since, when this remove ran into a time-out: that copy is not meant.
+    if !is_as_before(site, item.fid, before.as_deref()) {
+        tracing::warn!("the file was archived again meanwhile; its record stays");
+        return Ok(location.map(|location| location.key));
+    }
     match site.fs.clear_map(item.fid) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
@@ -81,18 +87,29 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
     Ok(location.map(|location| location.key))
 }
 
+/// Whether the file has the record that it had when its remove was begun; one that is gone has none to protect.
+fn is_as_before(site: &Site, fid: Fid, before: Option<&[u8]>) -> bool {
+    match site.fs.map(fid) {
+        Ok(now) => now.as_deref() == before,
+        Err(error) => error.is_not_found(),
+    }
+}
+
 /// The object that the file's own record means, if it still is the file's.
 fn delete_copy(
     site: &Site,
     lane: &Lane,
     control: &Control,
     owner: &Owner,
-    location: &Location,
+    (location, before): (&Location, Option<&[u8]>),
 ) -> Result<(), JobError> {
     let shared = Cell::new(false);
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
         shared.set(may_be_shared(site, found));
-        !shared.get() && origin.yields_to(owner, location)
+        !shared.get()
+            && origin.yields_to(owner, location)
+            && location.is_written_as(found)
+            && is_as_before(site, owner.fid, before)
     };
     match delete(lane, control, location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
