@@ -99,7 +99,12 @@ impl World {
     /// A new reader of each MDT's changelog, as `--changelog-user` takes them.
     pub(crate) fn changelog_users(&mut self) -> Result<String> {
         if self.is_sandbox() {
-            return Ok(Client::new(&self.mount)?.register_changelog()?);
+            let mut client = Client::new(&self.mount)?;
+            let mut users = Vec::new();
+            for mdt in (0..).take(self.mdts()?) {
+                users.push(format!("lustre-MDT{mdt:04x}={}", client.register_changelog_on(mdt)?));
+            }
+            return Ok(users.join(","));
         }
         let devices = lctl(&["list_param", "mdd.*"])?;
         let devices: Vec<_> = devices.lines().filter_map(|line| line.strip_prefix("mdd.")).collect();

@@ -1,10 +1,11 @@
 //! Trouble that was asked for.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fault, IO_FAULTS, Request, Step};
 
+use super::changelog::Changelog;
 use super::namespace;
 use super::state::{State, mdt_of};
 
@@ -20,6 +21,8 @@ pub(super) struct Faults {
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
     pub(super) silent: bool,
+    /// How long each call of another process takes.
+    pub(super) slow: Duration,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }
@@ -61,7 +64,10 @@ impl State {
                 );
                 self.faults.raw.push(message);
             }
-            Fault::ForgetChanges => self.changelog.forget(),
+            Fault::ForgetChanges => self.changelogs.values_mut().for_each(Changelog::forget),
+            Fault::ChangelogErrno { mdt, errno, times } => self.changelog(mdt)?.read_errno = (errno, times),
+            Fault::DropReader(mdt, name) => self.changelog(mdt)?.drop_reader(&name)?,
+            Fault::Slow(ms) => self.faults.slow = Duration::from_millis(ms),
             Fault::Silence(silent) => self.faults.silent = silent,
             Fault::Restart => {
                 self.lost_volatiles = self.next_oid;

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Shared;
-use super::changelog::kind;
+use super::changelog::{Changelog, kind};
 use super::dispatch::adopt;
 use super::faults::{step, strike};
 use super::namespace::{errno, fill, swap};
@@ -52,9 +52,16 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
+    let is_own = connection.peer().is_ok_and(|peer| peer == Pid::this().as_raw());
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
         if !until_heard(shared, &connection) || !heard(shared, &request, &connection) {
             return;
+        }
+        if !is_own {
+            let slow = shared.lock().met(&request);
+            if !slow.is_zero() {
+                std::thread::park_timeout(slow);
+            }
         }
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
         if let Some((_, before)) = deadly {
@@ -318,8 +325,15 @@ impl State {
             Request::NewVolatile(mdt) | Request::MakeDir(_, mdt) => self.silent.contains(mdt),
             Request::FidOfInode { dev, ino } => self.by_inode.get(&(*dev, *ino)).is_some_and(on),
             Request::Hsm { fids, .. } => fids.iter().any(on),
+            Request::ChangelogRead(mdt, _) | Request::ChangelogClear(mdt, ..) => self.silent.contains(mdt),
             _ => false,
         }
+    }
+
+    /// A call of somebody else's: it is counted. How long it takes.
+    fn met(&mut self, request: &Request) -> Duration {
+        *self.counters.calls.entry(request.name().to_owned()).or_default() += 1;
+        self.faults.slow
     }
 
     /// Drops every pipe of that uid, and the node's agent; what it runs stays STARTED.
@@ -416,14 +430,14 @@ impl State {
             Request::Inject(fault) => self.inject(fault).map(done),
             Request::Actions => Ok(Reply::Actions(self.infos())),
             Request::Pending => Ok(Reply::Ok(self.pending.values().map(Vec::len).sum::<usize>() as u64)),
-            Request::ChangelogRegister => Ok(Reply::Text(self.changelog.register())),
-            Request::ChangelogRead(from) => Ok(Reply::Changes(self.changelog.read(from))),
-            Request::ChangelogClear(user, up_to) => self.changelog.clear(&user, up_to).map(done),
+            Request::ChangelogRegister(mdt) => Ok(Reply::Text(self.changelog(mdt)?.register())),
+            Request::ChangelogRead(mdt, from) => self.changelog(mdt)?.read(from).map(Reply::Changes),
+            Request::ChangelogClear(mdt, user, up_to) => self.changelog(mdt)?.clear(&user, up_to).map(done),
             Request::Change(change) => self.change(change).map(done),
             Request::Agents => Ok(Reply::Agents(self.agent_infos())),
             Request::Counters => {
                 let mut counters = self.counters.clone();
-                counters.changes = self.changelog.kept();
+                counters.changes = self.changelogs.values().map(Changelog::kept).sum();
                 counters.readers = self.readers.as_ref().map_or(0, |readers| readers.waiting());
                 Ok(Reply::Counters(counters))
             }

@@ -90,7 +90,8 @@ pub(super) struct State {
     pub(super) retry_action: bool,
     pub(super) counters: Counters,
     pub(super) faults: Faults,
-    pub(super) changelog: Changelog,
+    /// By MDT.
+    pub(super) changelogs: HashMap<u32, Changelog>,
     pub(super) readers: Option<Readers>,
     pub(super) stopping: bool,
 }
@@ -196,7 +197,7 @@ impl State {
             retry_action: false,
             counters: Counters::default(),
             faults: Faults::default(),
-            changelog: Changelog::default(),
+            changelogs: HashMap::new(),
             readers: None,
             stopping: false,
         }
