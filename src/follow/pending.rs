@@ -131,6 +131,15 @@ impl Pending {
         due
     }
 
+    /// Those that wait for their ends, which are the caller's to write down and settle.
+    pub(super) fn without_ends(&mut self) -> Vec<Fid> {
+        self.doomed_in.clear();
+        std::mem::take(&mut self.doomed)
+            .into_iter()
+            .map(|(_, fid)| fid)
+            .collect()
+    }
+
     /// Some wait for their end.
     pub(super) fn has_ends(&self) -> bool {
         !self.doomed.is_empty()

@@ -18,6 +18,7 @@ impl State<'_> {
     pub(super) fn scan(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
         tracing::info!("looking through the whole file system");
         self.counts.scans += 1;
+        self.demanded = false;
         let root = self.follow.mount.path().to_owned();
         self.walk(&root, &mut |state, fids| {
             let mut to_archive = Vec::new();
@@ -46,12 +47,14 @@ impl State<'_> {
         if self.follow.stopped() {
             return Ok(());
         }
-        for (mdt, _) in &self.mdts {
-            if self.book.place(*mdt)?.is_none() {
-                self.book.set_place(*mdt, 0)?;
+        for feed in &self.feeds {
+            if self.book.place(feed.mdt)?.is_none() {
+                self.book.set_place(feed.mdt, 0)?;
             }
         }
-        self.book.owe_scan(false)?;
+        if !self.demanded {
+            self.book.owe_scan(false)?;
+        }
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! One pass after the other: what is due is looked at, archived where it must be, and settled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::book::{Book, BookError, Known};
+use super::feed::Feed;
 use super::look::{Handled, LookError, Looker};
 use super::pending::{Name, Pending};
 use super::{Counts, Follow, FollowError};
@@ -37,7 +38,9 @@ const CALLS: usize = 8;
 
 pub(super) struct State<'a> {
     pub(super) follow: &'a Follow<'a>,
-    pub(super) mdts: Vec<(u32, String)>,
+    pub(super) feeds: Vec<Feed>,
+    /// MDTs that came later, and that no reader is named for.
+    pub(super) unnamed: BTreeSet<String>,
     pub(super) seen_mdts: Option<Instant>,
     pub(super) book: Book,
     pub(super) pending: Pending,
@@ -48,8 +51,10 @@ pub(super) struct State<'a> {
     pub(super) newest: HashMap<u32, u64>,
     /// Since when a record of an MDT is missing.
     pub(super) gaps: HashMap<u32, Instant>,
-    /// Passes in a row in which a changelog could not be read.
-    pub(super) troubles: u32,
+    /// A look at everything was demanded since the last one began.
+    pub(super) demanded: bool,
+    /// When what is owed was last looked at.
+    pub(super) owed_at: Option<Instant>,
     /// How often something was put back.
     pub(super) put_back: u64,
 }
@@ -58,7 +63,8 @@ impl<'a> State<'a> {
     pub(super) fn new(follow: &'a Follow<'a>, book: Book) -> Self {
         Self {
             follow,
-            mdts: Vec::new(),
+            feeds: Vec::new(),
+            unnamed: BTreeSet::new(),
             seen_mdts: None,
             book,
             pending: Pending::default(),
@@ -66,7 +72,8 @@ impl<'a> State<'a> {
             catching_up: true,
             newest: HashMap::new(),
             gaps: HashMap::new(),
-            troubles: 0,
+            demanded: false,
+            owed_at: None,
             put_back: 0,
         }
     }
@@ -74,7 +81,6 @@ impl<'a> State<'a> {
 
 impl State<'_> {
     pub(super) fn run(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
-        let mut owed_at = None::<Instant>;
         while !self.follow.stopped() {
             self.find_mdts()?;
             // A scan comes first: what happens during it is in the records behind.
@@ -83,8 +89,8 @@ impl State<'_> {
                 continue;
             }
             let now = Instant::now();
-            if owed_at.is_none_or(|at| now - at >= OWED) {
-                owed_at = Some(now);
+            if self.owed_at.is_none_or(|at| now - at >= OWED) {
+                self.owed_at = Some(now);
                 for fid in self.book.take_owed()? {
                     self.pending.reopen(fid, now);
                 }
@@ -102,7 +108,8 @@ impl State<'_> {
             self.catching_up &= !self.has_caught_up();
             self.counts.pending = self.pending.len() as u64;
             tick(&self.counts);
-            if idle && !read.waits && self.follow.once && self.pending.len() == 0 {
+            let is_over = idle && !read.waits && self.pending.len() == 0 && !self.book.is_scan_owed()?;
+            if is_over && self.follow.once {
                 return Ok(());
             }
             if idle {
