@@ -34,6 +34,8 @@ struct Entry {
     waits_since: Option<Instant>,
     /// The changelogs, and those that others wait for, go on without it.
     let_go: bool,
+    /// It is written down elsewhere that it is open.
+    owed: bool,
 }
 
 /// What waits.
@@ -66,6 +68,7 @@ impl Entry {
             doomed: false,
             waits_since: None,
             let_go: false,
+            owed: false,
         }
     }
 }
@@ -148,6 +151,19 @@ impl Pending {
     /// A record that is not cleared is about it.
     pub(super) fn has_record(&self, fid: Fid) -> bool {
         self.entries.get(&fid).is_some_and(|entry| !entry.records.is_empty())
+    }
+
+    /// Whether it has still to be written down that it is open; not a second time.
+    pub(super) fn is_new_debt(&mut self, fid: Fid, now: Instant) -> bool {
+        let entry = Self::entry(&mut self.entries, &mut self.by_round, fid, now, self.round);
+        !std::mem::replace(&mut entry.owed, true)
+    }
+
+    /// What was written down is crossed out.
+    pub(super) fn forget_debt(&mut self, fid: Fid) {
+        if let Some(entry) = self.entries.get_mut(&fid) {
+            entry.owed = false;
+        }
     }
 
     /// Nothing happened to it, and it is to be looked at.

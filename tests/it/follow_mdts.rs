@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use lhsm_sandbox::protocol::{Fault, UserChange, states};
+use lhsm_sandbox::protocol::{ActionState, Fault, RequestInfo, UserChange, states};
 
 use crate::import::{count, json};
-use crate::rig::{Rig, Setup, until};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, noise, until};
 
 const ALWAYS: u32 = u32::MAX;
 
@@ -269,4 +269,86 @@ fn a_reader_that_can_not_be_registered_is_told_and_another_ones_name_heals_it() 
     let follower = rig.follower(&named, &options);
     follower.says("another reader than before");
     rig.gets(&follower, &["mdt1/unseen"]);
+}
+
+/// Large enough for parts, which can be held while small ones pass.
+const LARGE: usize = 6_000_000;
+
+#[test]
+fn neither_a_slow_archive_nor_the_first_look_at_everything_holds_up_what_is_changed_meanwhile() {
+    let mut rig = rig(1);
+    let readers = rig.readers(1);
+    rig.file("large", &noise(LARGE));
+    rig.file("small", b"1");
+    let parts = rig.store.faults().hold("UploadPart");
+    let follower = rig.follower(&readers, &["--propagate", "delete"]);
+    // The first look at everything waits for the end of this one's archive.
+    assert!(parts.wait_held_blocking(1, PATIENCE), "{}", follower.said());
+    rig.write_on(0, "made", b"2");
+    rig.gets(&follower, &["small", "mdt0/made"]);
+    rig.write_on(0, "made", b"changed");
+    let body = |rig: &Rig| rig.store.object_body(BUCKET, "mdt0/made");
+    until(|| (body(&rig).as_deref() == Some(&b"changed"[..])).then_some(()));
+    assert!(!rig.has(&["large"]), "it is held");
+    // A second one, by its record, and what is written behind it.
+    rig.client
+        .change(UserChange::Write("second".into(), noise(LARGE)))
+        .unwrap();
+    let second = rig.client.fid(&rig.mount().join("second")).unwrap();
+    let is_out = |action: &RequestInfo| action.fid == second && action.state == ActionState::Started;
+    until(|| rig.client.actions().unwrap().iter().any(is_out).then_some(()));
+    rig.write_on(0, "made", b"once more");
+    until(|| (body(&rig).as_deref() == Some(&b"once more"[..])).then_some(()));
+    parts.release();
+    rig.gets(&follower, &["large", "second"]);
+    // Each was asked for once.
+    until(|| (rig.client.pending().unwrap() == 0).then_some(()));
+    for name in ["large", "second"] {
+        let fid = rig.client.fid(&rig.mount().join(name)).unwrap();
+        let actions = rig.client.actions().unwrap();
+        assert_eq!(
+            actions.iter().filter(|action| action.fid == fid).count(),
+            1,
+            "{actions:?}"
+        );
+    }
+}
+
+#[test]
+fn a_look_at_everything_asks_for_many_files_at_a_time_and_for_no_path_that_it_has_walked() {
+    const FILES: u64 = 40;
+    let mut rig = rig(1);
+    let readers = rig.readers(1);
+    for n in 0..FILES {
+        rig.file(&format!("dir/f{n}"), b"1");
+    }
+    let once = ["--once", "--json"];
+    let follow = |rig: &Rig| {
+        let mount = rig.mount().display().to_string();
+        let mut arguments = vec!["export", "--follow", "--changelog-user", &readers];
+        arguments.extend(once);
+        arguments.push(&mount);
+        json(&rig.run(&arguments))
+    };
+    assert_eq!(count(&follow(&rig), "archived"), FILES);
+    assert_eq!(count(&follow(&rig), "scans"), 0);
+    // All are as they were; a gap makes it look at them.
+    rig.write_on(0, "lost", b"2");
+    rig.client.inject(Fault::ForgetChanges).unwrap();
+    rig.write_on(0, "shown", b"3");
+    let calls = |rig: &mut Rig| rig.client.counters().unwrap().calls;
+    let before = calls(&mut rig);
+    rig.client.inject(Fault::Slow(5)).unwrap();
+    let line = follow(&rig);
+    rig.client.inject(Fault::Slow(0)).unwrap();
+    assert_eq!((count(&line, "scans"), count(&line, "archived")), (1, 2), "{line}");
+    let after = calls(&mut rig);
+    let made = |name: &str| after.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0);
+    assert!(made("State") >= FILES, "{after:?}");
+    // Of what the book has it is asked whether it is still there, and of nothing else.
+    assert!(made("PathOf") < FILES + FILES / 2, "{}", made("PathOf"));
+    let at_once = rig.client.counters().unwrap().at_once;
+    for name in ["FidOf", "State", "PathOf"] {
+        assert!(at_once.get(name).copied().unwrap_or(0) > 1, "{name}: {at_once:?}");
+    }
 }

@@ -629,6 +629,8 @@ pub struct Counters {
     pub changes: u64,
     /// Calls of other processes than the sandbox's own, by what they were for.
     pub calls: BTreeMap<String, u64>,
+    /// The most of them at a time, of each kind, while calls are slow.
+    pub at_once: BTreeMap<String, u64>,
 }
 
 /// From the coordinator.

@@ -1,6 +1,6 @@
 //! Trouble that was asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fault, IO_FAULTS, Request, Step};
@@ -23,6 +23,8 @@ pub(super) struct Faults {
     pub(super) silent: bool,
     /// How long each call of another process takes.
     pub(super) slow: Duration,
+    /// Calls that take their time just now.
+    pub(super) under_way: BTreeMap<&'static str, u64>,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }

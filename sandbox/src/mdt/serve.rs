@@ -61,6 +61,7 @@ fn converse(shared: &Shared, mut connection: Connection) {
             let slow = shared.lock().met(&request);
             if !slow.is_zero() {
                 std::thread::park_timeout(slow);
+                shared.lock().is_over(&request);
             }
         }
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
@@ -332,8 +333,22 @@ impl State {
 
     /// A call of somebody else's: it is counted. How long it takes.
     fn met(&mut self, request: &Request) -> Duration {
-        *self.counters.calls.entry(request.name().to_owned()).or_default() += 1;
+        let name = request.name();
+        *self.counters.calls.entry(name.to_owned()).or_default() += 1;
+        if !self.faults.slow.is_zero() {
+            let under_way = self.faults.under_way.entry(name).or_default();
+            *under_way += 1;
+            let most = self.counters.at_once.entry(name.to_owned()).or_default();
+            *most = (*most).max(*under_way);
+        }
         self.faults.slow
+    }
+
+    /// It took its time.
+    fn is_over(&mut self, request: &Request) {
+        if let Some(under_way) = self.faults.under_way.get_mut(request.name()) {
+            *under_way = under_way.saturating_sub(1);
+        }
     }
 
     /// Drops every pipe of that uid, and the node's agent; what it runs stays STARTED.
