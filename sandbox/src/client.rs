@@ -279,6 +279,14 @@ impl Client {
         self.ask(&Request::Set(tunable, value)).map(drop)
     }
 
+    /// `max_requests` of one MDT.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn set_max_requests(&mut self, mdt: u32, requests: usize) -> io::Result<()> {
+        self.ask(&Request::SetMaxRequests(mdt, requests)).map(drop)
+    }
+
     /// Registers a reader of the first MDT's changelog; its name.
     ///
     /// # Errors

@@ -66,7 +66,8 @@ impl World {
     /// Unmounts the MDT that a file is on, and mounts it again.
     pub(crate) fn restart_mdt(&mut self, path: &Path) -> Result<()> {
         if self.is_sandbox() {
-            return Ok(Client::new(&self.mount)?.inject(Fault::Restart)?);
+            let mdt = self.mdt_of(path)?;
+            return Ok(Client::new(&self.mount)?.inject(Fault::RestartOf(mdt))?);
         }
         let Some(command) = self.restart_mdt.clone() else {
             return Err(Skip("it needs --restart-mdt COMMAND, on an MDS").into());

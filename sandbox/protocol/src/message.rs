@@ -283,6 +283,8 @@ pub enum Fault {
     StrayCancel,
     /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.
     Restart,
+    /// The same of one MDT.
+    RestartOf(u32),
     /// So many archives of files that do not exist, as fast as the pipes take them and without a record.
     Flood(u64),
     /// An action with a number that no verb has, for the file.
@@ -459,6 +461,8 @@ pub enum Request {
     Control(u32, HsmControl),
     /// A tunable.
     Set(Tunable, u64),
+    /// `max_requests` of one MDT; all others have that of [`Tunable::MaxRequests`].
+    SetMaxRequests(u32, usize),
     /// Trouble.
     Inject(Fault),
     /// All known actions, ended ones too.
@@ -594,6 +598,8 @@ pub struct RequestInfo {
 pub struct AgentInfo {
     /// Node.
     pub client: String,
+    /// MDTs that know it.
+    pub mdts: Vec<u32>,
     /// Ids; none: all.
     pub archives: Vec<u32>,
     /// Pipes that get its messages.

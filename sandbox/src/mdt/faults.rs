@@ -72,9 +72,11 @@ impl State {
             Fault::Slow(ms) => self.faults.slow = Duration::from_millis(ms),
             Fault::Silence(silent) => self.faults.silent = silent,
             Fault::Restart => {
-                self.lost_volatiles = self.next_oid;
-                self.forget_started();
+                for mdt in self.mdts() {
+                    self.restart(mdt);
+                }
             }
+            Fault::RestartOf(mdt) => self.restart(mdt),
             Fault::Silent(mdts) => self.fall_silent(mdts.into_iter().collect()),
             Fault::Full(mdts) => self.full = mdts.into_iter().collect(),
             Fault::Flood(count) => self.counters.flood_left = count,
@@ -110,16 +112,27 @@ impl State {
         strike(&mut self.faults.xattr_errno).map_or(Ok(()), Err)
     }
 
+    fn restart(&mut self, mdt: u32) {
+        self.lost_volatiles.insert(mdt, self.next_oid);
+        self.forget_started(mdt);
+    }
+
     /// As after an MDT's restart: restores go back to WAITING and are sent again with their cookies;
     /// archives and removes stay STARTED in the log, unknown to the coordinator's memory.
-    pub(super) fn forget_started(&mut self) {
-        self.outstanding.clear();
+    pub(super) fn forget_started(&mut self, mdt: u32) {
         for (number, record) in &mut self.actions {
-            if record.state != ActionState::Started || record.action == Action::Cancel {
+            let is_its = mdt_of(record.fid) == mdt;
+            if !is_its || record.state != ActionState::Started || record.action == Action::Cancel {
                 continue;
             }
-            record.in_memory = false;
-            self.started.over(record.fid);
+            // One that is STARTED in the log only was forgotten before.
+            if std::mem::take(&mut record.in_memory) {
+                self.started.over(record.fid);
+                let out = record.agent.take().and_then(|client| self.outstanding.get_mut(&client));
+                if let Some(out) = out {
+                    *out = out.saturating_sub(1);
+                }
+            }
             if record.action == Action::Restore {
                 record.state = ActionState::Waiting;
                 record.data_fid = None;

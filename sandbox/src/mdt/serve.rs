@@ -1,6 +1,5 @@
 //! Conversations: a thread for each connection.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -173,7 +172,8 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
         }
         Request::WaitAgents(count, ms) => {
             return wait(shared, ms, |state| {
-                count.saturating_sub(state.agents.iter().filter(|agent| agent.known).count())
+                let mdts = state.mdts();
+                count.saturating_sub(state.agents.iter().filter(|agent| agent.known_by == mdts).count())
             });
         }
         Request::WaitStarted(count, ms) => {
@@ -278,22 +278,21 @@ fn register(
     }
     let write = adopt(fd.ok_or(libc::EBADF)?).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     let pipe = Pipe { uid, write };
+    let mdts = state.mdts();
     match state.agents.iter_mut().find(|agent| agent.client == client) {
         // "already registered": the MDT keeps the first list; the client's kernel has one pipe more.
         Some(agent) => {
             agent.pipes.push(pipe);
-            agent.dropped.clear();
-            if !agent.known {
-                agent.known = true;
+            if agent.known_by.is_empty() {
                 agent.archives = archives;
             }
+            agent.known_by = mdts;
         }
         None => state.agents.push(Agent {
             client,
             archives,
             pipes: vec![pipe],
-            known: true,
-            dropped: BTreeSet::new(),
+            known_by: mdts,
         }),
     }
     Ok(Reply::Ok(u64::from(state.start_once)))
@@ -356,11 +355,11 @@ impl State {
         for agent in &mut self.agents {
             if agent.client == client {
                 agent.pipes.retain(|pipe| uid != 0 && pipe.uid != uid);
-                agent.known = false;
-                agent.dropped.clear();
+                agent.known_by.clear();
             }
         }
-        self.agents.retain(|agent| agent.known || !agent.pipes.is_empty());
+        self.agents
+            .retain(|agent| !agent.known_by.is_empty() || !agent.pipes.is_empty());
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -374,7 +373,14 @@ impl State {
                 .and_then(|()| self.new_fid_on(mdt))
                 .map(Reply::Fid),
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
-            Request::Sync(fid) if fid.oid < self.lost_volatiles => Err(libc::ESTALE),
+            Request::Sync(fid)
+                if self
+                    .lost_volatiles
+                    .get(&mdt_of(fid))
+                    .is_some_and(|lost| fid.oid < *lost) =>
+            {
+                Err(libc::ESTALE)
+            }
             Request::Sync(_) => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Read => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Write => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
@@ -428,20 +434,12 @@ impl State {
                 clear,
                 archive_id,
             } => self.set_state(fid, set, clear, archive_id).map(done),
-            Request::Control(0, control) => {
-                self.control(control);
-                Ok(Reply::Ok(0))
-            }
-            Request::Control(mdt, control) => {
-                let other = self.others.get_mut(mdt as usize - 1).ok_or(libc::ENODEV)?;
-                *other = match control {
-                    HsmControl::Enabled | HsmControl::Purge => Control::Enabled,
-                    HsmControl::Disabled => Control::Disabled,
-                    HsmControl::Shutdown => Control::Stopped,
-                };
-                Ok(Reply::Ok(0))
-            }
+            Request::Control(mdt, control) => self.control(mdt, control).map(done),
             Request::Set(tunable, value) => self.set(tunable, value).map(done),
+            Request::SetMaxRequests(mdt, value) => {
+                self.max_requests_on.insert(mdt, value);
+                Ok(Reply::Ok(0))
+            }
             Request::Inject(fault) => self.inject(fault).map(done),
             Request::Actions => Ok(Reply::Actions(self.infos())),
             Request::Pending => Ok(Reply::Ok(self.pending.values().map(Vec::len).sum::<usize>() as u64)),
@@ -471,13 +469,22 @@ impl State {
         }
     }
 
-    fn control(&mut self, control: HsmControl) {
+    /// `hsm_control` of one MDT; the others know nothing of it.
+    fn control(&mut self, mdt: u32, control: HsmControl) -> Result<(), i32> {
+        let at = match mdt.checked_sub(1) {
+            None => &mut self.control,
+            Some(other) => self.others.get_mut(other as usize).ok_or(libc::ENODEV)?,
+        };
         match control {
-            HsmControl::Enabled => self.control = Control::Enabled,
-            HsmControl::Disabled => self.control = Control::Disabled,
-            HsmControl::Shutdown => self.shutdown(),
-            HsmControl::Purge => self.purge(),
+            HsmControl::Enabled => *at = Control::Enabled,
+            HsmControl::Disabled => *at = Control::Disabled,
+            HsmControl::Shutdown => {
+                *at = Control::Stopped;
+                self.shutdown(mdt);
+            }
+            HsmControl::Purge => self.purge(mdt),
         }
+        Ok(())
     }
 
     fn set(&mut self, tunable: Tunable, value: u64) -> Result<(), i32> {
@@ -495,9 +502,10 @@ impl State {
     fn agent_infos(&self) -> Vec<AgentInfo> {
         self.agents
             .iter()
-            .filter(|agent| agent.known)
+            .filter(|agent| !agent.known_by.is_empty())
             .map(|agent| AgentInfo {
                 client: agent.client.clone(),
+                mdts: agent.known_by.iter().copied().collect(),
                 archives: agent.archives.clone(),
                 pipes: agent.pipes.len(),
                 outstanding: self.outstanding.get(&agent.client).copied().unwrap_or(0),
