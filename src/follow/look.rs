@@ -175,12 +175,22 @@ impl Looker<'_> {
     }
 
     /// Its archive has just ended, and what happened to it since it was looked at has a record of its own.
-    pub(super) fn archived(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
+    /// `path`: where it was then.
+    pub(super) fn archived(&self, fid: Fid, path: &Path, names: &[Name]) -> Result<Handled, LookError> {
+        let follow = self.follow;
+        let target = self.lane.store(follow.archive_id)?.target();
+        let below = path.strip_prefix(follow.mount.path()).unwrap_or(path);
+        let natural = ObjectKey::of_file(&target.prefix, below, fid).ok();
+        // Where another one's copy has its key, it went beside that, and may go there now.
+        let may_move = |now: &Location| {
+            follow.propagate.rename && target.layout == KeyLayout::Path && natural.as_ref() != Some(&now.key)
+        };
         let is_plain = names.is_empty() || !self.catching_up;
         if is_plain
             && let Some(Known::File { location: had, print }) = self.book.get(fid)?
             && let Some(now) = self.copy_of(fid)?
-            && now.archive_id == self.follow.archive_id
+            && now.archive_id == follow.archive_id
+            && !may_move(&now)
             && had.is_none_or(|had| had.key == now.key)
         {
             let known = Known::File {

@@ -198,7 +198,7 @@ impl State<'_> {
             match row {
                 None => unasked.push(fid),
                 Some(row) => match row.outcome {
-                    Outcome::Done | Outcome::Already => archived.push(fid),
+                    Outcome::Done | Outcome::Already => archived.push((fid, path)),
                     Outcome::Requested => asked.push(fid),
                     Outcome::Failed => {
                         let why = if row.reason.is_empty() {
@@ -216,9 +216,16 @@ impl State<'_> {
         self.keep_all(&unasked)?;
         for fid in unasked {
             self.pending.reopen(fid, Instant::now());
+            self.pending.postpone(fid, Instant::now() + PAUSE);
         }
         let mut again = Vec::new();
-        let handled = self.each_file(archived, |looker, fid, names| looker.archived(fid, names));
+        let archived: Vec<_> = archived
+            .into_iter()
+            .map(|(fid, path)| (fid, path, self.pending.names(fid)))
+            .collect();
+        let handled = self.each(&archived, |looker, (fid, path, names)| {
+            (*fid, looker.unless_stopped(|| looker.archived(*fid, path, names)))
+        });
         drop(self.take(handled, &mut again, false)?);
         for (fid, path) in again {
             self.try_again(fid, &path.display().to_string(), "it was changed while it was archived")?;
