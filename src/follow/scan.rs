@@ -8,7 +8,7 @@ use crate::action::FileSystem as _;
 use crate::namespace::Node;
 
 /// Looked at together; whatever happens meanwhile waits for no more than these.
-const LOT: usize = 500;
+const LOT: usize = 1000;
 
 type Each<'a, S> = dyn FnMut(&mut S, Vec<Node>) -> Result<(), FollowError> + 'a;
 

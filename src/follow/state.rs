@@ -18,7 +18,7 @@ use crate::transfer::{Control, Stop, TransferError, is_of_one};
 use crate::types::{Fid, Timestamp};
 
 /// Dealt with at once: whatever comes meanwhile waits for no more than these.
-const BATCH: usize = 500;
+const BATCH: usize = 1000;
 /// Between two looks at changelogs that had nothing new.
 pub(super) const POLL: Duration = Duration::from_secs(1);
 /// Where something is about to come.
@@ -29,6 +29,8 @@ const OWED: Duration = Duration::from_secs(3600);
 const LONGEST_JOB: Duration = Duration::from_secs(300);
 /// Where no archive of a batch has ended for so long, others that are due don't wait for it.
 const STALL: Duration = Duration::from_secs(2);
+/// For so long they wait in any case.
+const ROUND: Duration = Duration::from_secs(5);
 /// How often one file is tried.
 const TRIES: u32 = 5;
 /// After the first try; three times as long after each further one.
@@ -515,7 +517,8 @@ impl State<'_> {
                 read_at = now;
                 failed = failed.take().or(self.read().err());
             }
-            let others_wait = now - ended_at >= STALL && self.pending.next_due().is_some_and(|at| at <= now);
+            let is_long = now - ended_at >= STALL || now - began >= ROUND;
+            let others_wait = is_long && self.pending.next_due().is_some_and(|at| at <= now);
             if others_wait || follow.stopped() || failed.is_some() || now - began > LONGEST_JOB {
                 control.stop(Stop::Shutdown);
             }
