@@ -242,8 +242,12 @@ impl State<'_> {
                 last = record.index;
                 records += 1;
                 let now = Instant::now();
-                self.pending
-                    .note((mdt, record.index), concerned(&record), now, self.follow.quiet);
+                let (at, quiet, fids) = ((mdt, record.index), self.follow.quiet, concerned(&record));
+                if record.change == Change::Hsm {
+                    self.pending.note_unchanged(at, fids, now, quiet);
+                } else {
+                    self.pending.note(at, fids, now, quiet);
+                }
             }
             if is_end {
                 self.newest.entry(mdt).or_insert(last);

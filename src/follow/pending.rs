@@ -198,6 +198,25 @@ impl Pending {
         }
     }
 
+    /// A record was read that is about these and tells of no change: what is due already is not put off.
+    pub(super) fn note_unchanged(
+        &mut self,
+        record: (u32, u64),
+        fids: Vec<(Fid, Vec<Name>)>,
+        now: Instant,
+        quiet: Duration,
+    ) {
+        let due: Vec<_> = fids
+            .iter()
+            .filter_map(|(fid, _)| Some((self.entries.get(fid)?.due, *fid)))
+            .filter(|due| self.by_due.contains(due))
+            .collect();
+        self.note(record, fids, now, quiet);
+        for (at, fid) in due {
+            self.postpone(fid, at);
+        }
+    }
+
     /// Those that were quiet for long enough. They stay open until they are settled or put back.
     pub(super) fn due(&mut self, now: Instant, limit: usize) -> Vec<Fid> {
         let mut due = Vec::new();
@@ -257,6 +276,14 @@ impl Pending {
             self.by_due.remove(&(entry.due, fid));
             entry.due = at;
             self.by_due.insert((at, fid));
+        }
+    }
+
+    /// If it is to be looked at, then not before that.
+    pub(super) fn not_before(&mut self, fid: Fid, at: Instant) {
+        let due = self.entries.get(&fid).map(|entry| entry.due);
+        if due.is_some_and(|due| due < at && self.by_due.contains(&(due, fid))) {
+            self.postpone(fid, at);
         }
     }
 
@@ -329,6 +356,22 @@ mod tests {
             pending.note((0, 3 + second), [(fid(2), Vec::new())], at(20 + second), QUIET);
         }
         assert_eq!(pending.due(at(20 + 200), 9), [fid(2)]);
+    }
+
+    #[test]
+    fn what_tells_of_no_change_puts_nothing_off() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        pending.note((0, 1), [(fid(1), Vec::new())], at(0), QUIET);
+        pending.note_unchanged((0, 2), vec![(fid(1), Vec::new()), (fid(2), Vec::new())], at(9), QUIET);
+        assert_eq!(pending.due(at(10), 9), [fid(1)]);
+        pending.not_before(fid(2), at(30));
+        pending.not_before(fid(2), at(20));
+        assert_eq!(pending.due(at(29), 9), []);
+        assert_eq!(pending.due(at(30), 9), [fid(2)]);
+        pending.settle(fid(1));
+        pending.settle(fid(2));
+        assert_eq!((pending.place(0), pending.len()), (Some(2), 0));
     }
 
     #[test]

@@ -209,6 +209,10 @@ impl State<'_> {
                             row.reason.as_str()
                         };
                         self.try_again(fid, &path.display().to_string(), why)?;
+                        // It was changed meanwhile: it has to be quiet again.
+                        if row.errno == libc::EBUSY {
+                            self.pending.not_before(fid, Instant::now() + self.follow.quiet);
+                        }
                     }
                 },
             }
