@@ -293,12 +293,28 @@ pub enum Fault {
     StrayCancel,
     /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.
     Restart,
+    /// The same of one MDT.
+    RestartOf(u32),
     /// So many archives of files that do not exist, as fast as the pipes take them and without a record.
     Flood(u64),
     /// An action with a number that no verb has, for the file.
     UnknownAction(Fid),
-    /// The changelog's records are gone before they were read.
+    /// The records of all changelogs are gone before they were read.
     ForgetChanges,
+    /// The next `n` reads of an MDT's changelog fail with this errno; those of the others don't.
+    ChangelogErrno {
+        /// Whose.
+        mdt: u32,
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
+    /// An MDT drops a reader of its changelog, as one that was idle for too long; what others need stays.
+    DropReader(u32, String),
+    /// Each call of a copytool or a command takes so many milliseconds from now on; 0 ends it. The process that the
+    /// sandbox is part of is answered at once.
+    Slow(u64),
     /// These MDTs answer no copytool and no command from now on, all others do: who asks one about its files, or all of
     /// them by registering, waits until it answers again. The process that the sandbox is part of is answered.
     Silent(Vec<u32>),
@@ -455,6 +471,8 @@ pub enum Request {
     Control(u32, HsmControl),
     /// A tunable.
     Set(Tunable, u64),
+    /// `max_requests` of one MDT; all others have that of [`Tunable::MaxRequests`].
+    SetMaxRequests(u32, usize),
     /// Trouble.
     Inject(Fault),
     /// All known actions, ended ones too.
@@ -471,12 +489,12 @@ pub enum Request {
     WaitStarted(usize, u64),
     /// Waits until so many readers wait, so many milliseconds at most.
     WaitReaders(u64, u64),
-    /// `lctl changelog_register`; its name is the answer.
-    ChangelogRegister,
-    /// Records from that one on, some of them.
-    ChangelogRead(u64),
+    /// `lctl changelog_register` on an MDT; its name is the answer.
+    ChangelogRegister(u32),
+    /// Records of an MDT from that one on, some of them.
+    ChangelogRead(u32, u64),
     /// `lfs changelog_clear`
-    ChangelogClear(String, u64),
+    ChangelogClear(u32, String, u64),
     /// What a user does, with its record in the changelog. Plain operations on the directory have none.
     Change(UserChange),
     /// Registered copytools.
@@ -485,6 +503,28 @@ pub enum Request {
     Counters,
     /// Ends the sandbox.
     Stop,
+}
+
+impl Request {
+    /// What the calls of others are counted by.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::State(_) => "State",
+            Self::PathOf(..) => "PathOf",
+            Self::FidOf(_) | Self::FidOfInode { .. } => "FidOf",
+            Self::GetXattr(..) => "GetXattr",
+            Self::SetXattr(..) => "SetXattr",
+            Self::MdtOf(_) => "MdtOf",
+            Self::Hsm { .. } => "Hsm",
+            Self::CopyStart(_) => "CopyStart",
+            Self::CopyEnd { .. } => "CopyEnd",
+            Self::Progress { .. } => "Progress",
+            Self::ChangelogRead(..) => "ChangelogRead",
+            Self::ChangelogClear(..) => "ChangelogClear",
+            _ => "other",
+        }
+    }
 }
 
 /// What a user does. Paths are relative.
@@ -568,6 +608,8 @@ pub struct RequestInfo {
 pub struct AgentInfo {
     /// Node.
     pub client: String,
+    /// MDTs that know it.
+    pub mdts: Vec<u32>,
     /// Ids; none: all.
     pub archives: Vec<u32>,
     /// Pipes that get its messages.
@@ -599,8 +641,12 @@ pub struct Counters {
     pub unknown_cookies: u64,
     /// Actions of a flood that are still to be written.
     pub flood_left: u64,
-    /// Lines of the changelog that are kept.
+    /// Lines of all changelogs that are kept.
     pub changes: u64,
+    /// Calls of other processes than the sandbox's own, by what they were for.
+    pub calls: BTreeMap<String, u64>,
+    /// The most of them at a time, of each kind, while calls are slow.
+    pub at_once: BTreeMap<String, u64>,
 }
 
 /// From the coordinator.
