@@ -7,7 +7,7 @@ use crate::lustre::HsmStates;
 use crate::store::{
     Author, COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, Writer, name_key,
 };
-use crate::transfer::{Described, Lane, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
+use crate::transfer::{Described, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
 use crate::types::{Cookie, Fid};
 
 /// What came of it.
