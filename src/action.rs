@@ -326,3 +326,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ECANCELED: a cancel was accepted. ENOENT: the coordinator forgot the action. EAGAIN: it is off.
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError>;
 }
+
+/// One item of a message: what the border hands to whoever takes actions in.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Somebody waits for an answer.
+    Owed(Box<dyn Debt>),
+    /// The same, left by a former daemon.
+    Inherited(Box<dyn Debt>),
+    /// Stop the action of this key; needs no answer of its own.
+    Cancel(ActionKey),
+    /// Nothing that comes after this is taken in.
+    Last,
+}

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator, Probed};
-use crate::action::HsmError;
+use crate::action::{Arrival, HsmError};
 use crate::call::Call;
-use crate::intake::Arrival;
 use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
 
