@@ -6,11 +6,20 @@ use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
 use super::stderr::{self, Lines};
-use crate::config::LogFormat;
 
 type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
 static LEVEL: OnceLock<Change> = OnceLock::new();
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
 
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(level)

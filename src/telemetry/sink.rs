@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use crate::config::LogFormat;
+use super::LogFormat;
 
 /// Lines for `out`, whatever happens to it.
 #[derive(Debug)]
