@@ -14,7 +14,6 @@ mod stderr;
 pub use completions::{CompletionOptions, Completions};
 pub use event_fifo::{EventFifo, FifoUpdates, FifoWitness};
 pub use logging::{LogFormat, init, set_level};
-pub use mover::{Failures, Mover, Running, Sum};
 pub use notify::{Pulse, alive, beat_interval, ready, stopping};
 pub use server::MetricsServer;
 pub use sources::{Link, Sources};

@@ -1,13 +1,16 @@
-//! The movers of a site, asked over HTTP. One that does not answer is said, and holds up nothing.
+//! The movers of a site: what each tells of itself, and asking them over HTTP. One that does not answer is said, and
+//! holds up nothing.
+
+mod mover;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::telemetry::{Failures, Mover};
+pub use mover::{Failure, Failures, Mover, Running, Sum};
+
 use crate::types::Fid;
-use crate::worker::Failure;
 
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
