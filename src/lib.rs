@@ -7,13 +7,11 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod action;
-pub mod call;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod fleet;
 pub mod follow;
-pub mod guard;
 pub mod histogram;
 pub mod intake;
 pub mod jobs;

@@ -14,9 +14,9 @@ pub use finder::Finder;
 pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
 
 use crate::action::{Arrival, Debt, Kind, Verdict};
-use crate::guard::guarded;
 use crate::journal::{Journal, Recorded};
 use crate::queue::{Admission, Cancelled, Queue};
+use crate::thread::guarded;
 use crate::transfer::Stop;
 use crate::types::HsmErrno;
 use crate::worker::Settler;

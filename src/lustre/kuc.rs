@@ -14,8 +14,7 @@ use super::agent::Pipe;
 use super::debt::Action;
 use super::wire::{Framer, Message, WireError};
 use crate::action::{Arrival, Kind};
-use crate::guard::guarded;
-use crate::thread::{Supervisor, Thread};
+use crate::thread::{Supervisor, Thread, guarded};
 
 /// Why nothing more will come through a pipe.
 #[derive(Debug, thiserror::Error)]

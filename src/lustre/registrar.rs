@@ -11,8 +11,7 @@ use super::agent::Pipe;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator, Probed};
 use crate::action::{Arrival, HsmError};
-use crate::call::Call;
-use crate::thread::{Supervisor, Thread};
+use crate::thread::{Call, Supervisor, Thread};
 use crate::types::ArchiveId;
 
 /// Between tries to register, doubled from the first to the last.

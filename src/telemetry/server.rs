@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::{Sources, mover};
-use crate::guard::guarded;
-use crate::thread::{Supervisor, Threads};
+use crate::thread::{Supervisor, Threads, guarded};
 
 /// For a client, from its first byte to its last.
 const PATIENCE: Duration = Duration::from_secs(5);

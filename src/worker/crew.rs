@@ -8,10 +8,9 @@ use super::remove::remove;
 use super::restore::restore;
 use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
-use crate::guard::guarded;
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::{ObjectKey, Targets};
-use crate::thread::{Supervisor, Threads};
+use crate::thread::{Supervisor, Threads, guarded};
 use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 

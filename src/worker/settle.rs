@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use super::{Ended, Ending, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
-use crate::guard::guarded;
 use crate::mdt::{Domain, Sequences, domain_name};
-use crate::thread::{Supervisor, Thread};
+use crate::thread::{Supervisor, Thread, guarded};
 use crate::transfer::Control;
 
 /// Gives the answer of an action that ran.

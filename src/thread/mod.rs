@@ -5,6 +5,9 @@
 //! A call of Lustre's can block for as long as its MDT is silent, and the kernel then lets go of the thread for nobody, not
 //! even for SIGKILL. Such a thread is [`Held`]: it is named and left behind.
 
+mod call;
+mod guard;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -15,7 +18,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::gettid;
 use tokio::sync::watch;
 
-use crate::guard::guarded;
+pub use call::Call;
+pub use guard::guarded;
 
 /// For a thread that is dropped: whoever can wait for longer joins it before.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -555,7 +559,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     look(&path, found);
-                } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("src/thread.rs") {
+                } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("src/thread/mod.rs") {
                     let text = std::fs::read_to_string(&path).unwrap();
                     for word in [
                         "thread::Builder",

@@ -4,7 +4,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::thread::{Supervisor, Thread};
+use super::{Supervisor, Thread};
 
 /// For a thread to end that has brought its answer.
 const END: Duration = Duration::from_secs(1);
