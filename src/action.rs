@@ -5,8 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::mdt::{Domain, Sequences};
-use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, HsmErrno};
+use crate::types::{ArchiveId, Cookie, Domain, Extent, Extras, Fid, HsmErrno, Sequences};
 
 /// What the coordinator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

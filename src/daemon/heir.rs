@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use crate::action::{Arrival, Item, Kind, Verb};
 use crate::intake::Finder;
 use crate::lustre::Agent;
-use crate::mdt::Domain;
 use crate::queue::{Class, Queue};
 use crate::thread::{Supervisor, Thread};
-use crate::types::{ArchiveId, Extent};
+use crate::types::{ArchiveId, Domain, Extent};
 use crate::worker::Site;
 
 /// Until actions are sorted by MDT as well as can be.

@@ -21,9 +21,8 @@ use super::debt::Action;
 use super::mount::Place;
 use super::{Mount, OtherTool, Trace, ioctl};
 use crate::action::{Debt, HsmError, Item};
-use crate::mdt::Mdt;
 use crate::thread::Call;
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Mdt};
 
 /// Slack for some 170 of the largest messages, on top of a reader that never stops.
 const PIPE_BYTES: i32 = 1 << 20;

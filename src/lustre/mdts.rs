@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::{Library, ioctl, memory};
 use crate::action::HsmError;
-use crate::mdt::{Mdt, Sequences};
 use crate::thread::{Call, Supervisor};
-use crate::types::{Cookie, Extent, Fid};
+use crate::types::{Cookie, Extent, Fid, Mdt, Sequences};
 
 /// What newer clients say instead of a number of MDTs: the size of their table, at first (`ltd_tgts_size`).
 const TABLE: u32 = 64;

@@ -212,10 +212,9 @@ mod tests {
     use super::*;
     use crate::action::{Debt, FileSystem, HsmError};
     use crate::journal::Journal;
-    use crate::mdt::Sequences;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
-    use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
+    use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, Sequences};
     use crate::worker::{Forgotten, OnForgotten, Tally, Witness, Witnesses};
 
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::action::{Item, Verdict};
 use crate::fleet::Failure;
-use crate::histogram::Histogram;
+use crate::measure::{Histogram, Recent};
 use crate::queue::Class;
-use crate::recent::Recent;
 use crate::types::ArchiveId;
 
 /// Failures that are kept for whoever asks why.

@@ -1,11 +1,15 @@
 //! The words of the trade: parsed at a border once, trusted everywhere inside.
 
+mod mdt;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+pub use mdt::{Domain, Mdt, Sequences, domain_name};
 
 /// A Lustre file identifier, stable across renames: `[seq:oid:ver]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
