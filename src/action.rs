@@ -1,5 +1,4 @@
-//! What every stage says about an action: the item, the debt, the verdict. Stages know these words and
-//! the stage to their right; the Lustre border implements the two traits.
+//! What every room says about an action: the item, the debt, the verdict. The Lustre border implements the two traits.
 
 use std::fmt;
 use std::fs::File;

@@ -1,7 +1,15 @@
 //! `lhsmtool-s3`: the copytool that joins Lustre HSM to S3.
 //!
-//! Data goes from left to right, and a stage knows the one to its right, never the one to its left:
-//! [`lustre`] > `intake` > `queue` > `worker` > `transfer` > `store`.
+//! Each room (a module at the top) knows what it stands on, never what stands on it. From the ground to the roof:
+//!
+//! - [`measure`], [`thread`], [`types`], [`action`], [`fleet`]: what all may know
+//! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
+//! - [`transfer`] on both: the bytes of one file
+//! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
+//!   [`config`], [`daemon`]) and the tools ([`namespace`], [`jobs`], [`scrub`], [`rebind`], [`follow`])
+//! - [`cli`]: one file a command
+//!
+//! `cargo xtask layers` shows what stands on what, and fails where an arrow goes up.
 
 // They panic where the device is full or the reader gone: see `telemetry::say` and `cli::output`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
