@@ -5,21 +5,12 @@ use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
+use super::sink::LogFormat;
 use super::stderr::{self, Lines};
 
 type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
 static LEVEL: OnceLock<Change> = OnceLock::new();
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines.
-    Json,
-}
 
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(level)
