@@ -6,7 +6,7 @@
 //! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
 //! - [`transfer`] on both: the bytes of one file
 //! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
-//!   [`config`], [`daemon`]) and the tools ([`namespace`], [`jobs`], [`scrub`], [`rebind`], [`follow`])
+//!   [`config`], [`daemon`]) and the tools ([`disk`], [`namespace`], [`jobs`], [`scrub`], [`rebind`], [`follow`])
 //! - [`cli`]: one file a command
 //!
 //! `cargo xtask layers` shows what stands on what, and fails where an arrow goes up.
@@ -18,6 +18,7 @@ pub mod action;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod disk;
 pub mod fleet;
 pub mod follow;
 pub mod intake;

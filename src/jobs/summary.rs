@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use super::ledger::{LedgerError, Outcome};
+use crate::disk::replace;
 use crate::lustre::UserAction;
 
 /// Files by what came of them.
@@ -138,7 +139,7 @@ impl Summary {
     /// # Errors
     /// The directory takes no file.
     pub fn write(&self, directory: &Path) -> std::io::Result<()> {
-        crate::namespace::replace(&directory.join(format!("{}.json", self.id)), &serde_json::to_vec(self)?)
+        replace(&directory.join(format!("{}.json", self.id)), &serde_json::to_vec(self)?)
     }
 
     /// All jobs, the oldest first.

@@ -1,12 +1,13 @@
 //! How far an import is, on disk: after Ctrl-C or kill -9 the same command goes on from there.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::ranges::Open;
 use super::report::Counts;
+use crate::disk::replace;
 
 const FORMAT: u32 = 1;
 
@@ -108,17 +109,4 @@ impl Checkpoint {
                 source,
             })
     }
-}
-
-/// Replaces a file's content at once or not at all.
-///
-/// # Errors
-/// The directory takes no file, or its disk none of the bytes.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_data()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

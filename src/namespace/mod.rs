@@ -22,7 +22,7 @@ pub mod space;
 mod tree;
 mod walk;
 
-pub use checkpoint::{Checkpoint, CheckpointError, replace};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use crowds::Crowds;
 pub use filter::Filter;
 pub use finish::Finishing;
@@ -32,7 +32,7 @@ pub use nodes::{NodeError, node_key, node_key_at, remove_node, write_node};
 pub use path::{Refusal, TreePath};
 pub use prune::prune;
 pub use ranges::{Batch, Open, Ranges, Ticket, Work};
-pub use report::{Counts, Outcome, Report, open_lines};
+pub use report::{Counts, Outcome, Report};
 pub use seen::Seen;
 pub use tree::{Attributes, Dir, Tree};
 pub use walk::{Named, Node};

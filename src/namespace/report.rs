@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::open_lines;
+
 /// Counters; each object ends in exactly one of the first nine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
@@ -274,19 +276,6 @@ impl Report {
             tracing::error!(%error, "the report can't be written");
         }
     }
-}
-
-/// A file for lines, begun anew or gone on with.
-///
-/// # Errors
-/// It can't be made.
-pub fn open_lines(path: &Path, append: bool) -> std::io::Result<File> {
-    File::options()
-        .create(true)
-        .write(true)
-        .append(append)
-        .truncate(!append)
-        .open(path)
 }
 
 fn quoted(text: &str) -> String {

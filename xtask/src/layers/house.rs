@@ -56,6 +56,7 @@ pub(super) const HOUSE: &[Floor] = &[
             room("daemon", "wires all of these, and unwires them"),
         ],
         &[
+            room("disk", "files that commands write: reports, and what they go on from"),
             room(
                 "namespace",
                 "import, export, prune, and the trees and listings that all tools walk",
