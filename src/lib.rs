@@ -6,7 +6,8 @@
 //! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
 //! - [`transfer`] on both: the bytes of one file
 //! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
-//!   [`config`], [`daemon`]) and the tools ([`disk`], [`namespace`], [`jobs`], [`scrub`], [`rebind`], [`follow`])
+//!   [`config`], [`daemon`]) and the tools ([`disk`], [`walk`], [`ranges`], [`nodes`], [`namespace`], [`jobs`], [`scrub`],
+//!   [`rebind`], [`follow`])
 //! - [`cli`]: one file a command
 //!
 //! `cargo xtask layers` shows what stands on what, and fails where an arrow goes up.
@@ -27,7 +28,9 @@ pub mod journal;
 pub mod lustre;
 pub mod measure;
 pub mod namespace;
+pub mod nodes;
 pub mod queue;
+pub mod ranges;
 pub mod rebind;
 pub mod scrub;
 pub mod store;
@@ -35,4 +38,5 @@ pub mod telemetry;
 pub mod thread;
 pub mod transfer;
 pub mod types;
+pub mod walk;
 pub mod worker;

@@ -12,7 +12,7 @@ use super::pending::Name;
 use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
-use crate::namespace::{NodeError, node_key_at, write_node};
+use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
 use crate::types::{Extras, Fid};

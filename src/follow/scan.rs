@@ -5,8 +5,8 @@ use std::path::Path;
 use super::state::State;
 use super::{Counts, FollowError};
 use crate::action::FileSystem as _;
-use crate::namespace::Node;
 use crate::types::Fid;
+use crate::walk::Node;
 
 /// Looked at together.
 const LOT: usize = 1000;

@@ -20,9 +20,9 @@ use super::{Need, Spec, meaning, need};
 use crate::action::HsmError;
 use crate::fleet::{Fleet, Reasons};
 use crate::lustre::{HsmStates, Mount, UserAction};
-use crate::namespace::Named;
 use crate::transfer::Control;
 use crate::types::{Fid, Timestamp};
+use crate::walk::Named;
 
 /// Between the first request and the first look.
 const FIRST_LOOK: Duration = Duration::from_millis(20);

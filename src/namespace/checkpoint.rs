@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ranges::Open;
 use super::report::Counts;
 use crate::disk::replace;
+use crate::ranges::Open;
 
 const FORMAT: u32 = 1;
 

@@ -12,10 +12,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::maker::GROUP_BITS;
 use super::path::TreePath;
 use super::tree::{Attributes, Dir, Tree};
 use crate::lustre::{Mount, is_acl, is_users_xattr};
+use crate::nodes::GROUP_BITS;
 use crate::types::Xattr;
 
 /// Who may do what; the other ACL of a directory is what new files get.

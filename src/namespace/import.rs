@@ -13,8 +13,8 @@ use super::checkpoint::{Checkpoint, CheckpointError};
 use super::inventory::{self, InventoryError, Manifest};
 use super::listers;
 use super::maker::{Fatal, Maker, Shared};
-use super::ranges::{Batch, Open, Ranges, Work};
 use super::report::Counts;
+use crate::ranges::{Batch, Open, Ranges, Work};
 use crate::store::{Entry, ObjectKey};
 use crate::transfer::{Lane, Stop, TransferError, fetch_file};
 

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::SyncSender;
 
 use super::import::{BATCH, Flow};
-use super::ranges::Batch;
+use crate::ranges::Batch;
 use crate::store::{Entry, ListFrom, Query, StoreError};
 use crate::transfer::{Lane, TransferError, list, pages};
 

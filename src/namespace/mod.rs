@@ -1,4 +1,4 @@
-//! A bucket becomes a namespace of released files, and a file system's namespace becomes objects.
+//! A bucket becomes a namespace of released files.
 //!
 //! In: a listing, an inventory or a list of keys. Out: directories, released files and symlinks below one target
 //! directory, and a report of what could not be one. Data flows through bounded channels: listers > batches > makers;
@@ -12,15 +12,11 @@ mod import;
 pub mod inventory;
 mod listers;
 mod maker;
-mod nodes;
 pub mod path;
 mod prune;
-mod ranges;
 mod report;
 mod seen;
-pub mod space;
 mod tree;
-mod walk;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use crowds::Crowds;
@@ -28,14 +24,11 @@ pub use filter::Filter;
 pub use finish::Finishing;
 pub use import::{Import, ImportError, Input, Inventory, run};
 pub use maker::{Defaults, Fatal, Maker, Shared, location_at};
-pub use nodes::{NodeError, node_key, node_key_at, remove_node, write_node};
 pub use path::{Refusal, TreePath};
 pub use prune::prune;
-pub use ranges::{Batch, Open, Ranges, Ticket, Work};
 pub use report::{Counts, Outcome, Report};
 pub use seen::Seen;
 pub use tree::{Attributes, Dir, Tree};
-pub use walk::{Named, Node};
 
 /// Whether objects are asked for their metadata: a HEAD each costs as much as all the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

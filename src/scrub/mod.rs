@@ -24,9 +24,10 @@ use self::lost::Lost;
 pub use self::lost::MaxMissing;
 use self::objects::Suspect;
 use crate::lustre::Mount;
-use crate::namespace::{Named, Open, Ranges, Ticket};
+use crate::ranges::{Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError};
 use crate::types::ArchiveId;
+use crate::walk::Named;
 
 /// Orphans that one scrub deletes.
 const MOST_SUSPECTS: usize = 200_000;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::{Feed, Scrub, ScrubError, What, shown};
-use crate::namespace::{Named, Node};
+use crate::walk::{Named, Node};
 
 /// Depth first, names in order: what comes later in the walk is greater, as paths compare. What can't be read is passed
 /// over: no object may then be called an orphan. `tell`: it is a finding as well, which one walk of several says.

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::existing::{Existing, Seen};
-use super::{GROUP_BITS, Known, Made, Maker, Trouble, lock, spare_name};
+use super::{Known, Made, Maker, Trouble, lock, spare_name};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{Imported, Mount, is_acl, is_users_xattr, layout};
 use crate::namespace::path::TreePath;
 use crate::namespace::report::Outcome;
 use crate::namespace::tree::Dir;
+use crate::nodes::GROUP_BITS;
 use crate::store::{Location, Owner};
 use crate::types::Fid;
 

@@ -24,15 +24,13 @@ use super::report::{Counts, Outcome, Report};
 use super::tree::{Attributes, Tree};
 use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths, Seen};
 use crate::lustre::{Mount, layout::is_portable_composite};
+use crate::nodes::GROUP_BITS;
 use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told, sidecar_of};
 use crate::transfer::{Control, Lane, TransferError, get_bytes, head};
 use crate::types::{ArchiveId, Timestamp};
 
 /// Bytes; a component takes 80 and 24 for each of its stripes, and the record has to fit an attribute.
 const MOST_LAYOUT: usize = 16 << 10;
-
-/// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
-pub(super) const GROUP_BITS: u32 = 0o070;
 
 /// What files get that objects don't tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -57,9 +57,15 @@ pub(super) const HOUSE: &[Floor] = &[
         ],
         &[
             room("disk", "files that commands write: reports, and what they go on from"),
+            room("walk", "a tree, read directory by directory"),
+            room(
+                "ranges",
+                "what is being listed of a bucket: ranges of keys, each with how far it is done",
+            ),
+            room("nodes", "directories and symlinks as objects"),
             room(
                 "namespace",
-                "import, export, prune, and the trees and listings that all tools walk",
+                "import and prune: a bucket becomes a namespace of released files",
             ),
             room("jobs", "bulk jobs"),
             room("scrub", "files against the bucket, objects against files"),

@@ -8,7 +8,7 @@ const PLAIN: (u32, u32) = (0x20, 0x7e);
 /// A key between two others in the order of S3 (of UTF-8), both left out; `before` of `None` is the end of all keys
 /// with the prefix. `None`: there is none, or none that would help.
 #[must_use]
-pub fn between(after: &str, before: Option<&str>, prefix: &str) -> Option<String> {
+pub(super) fn between(after: &str, before: Option<&str>, prefix: &str) -> Option<String> {
     let after = after.strip_prefix(prefix).unwrap_or_default();
     let before = match before {
         Some(before) => Some(before.strip_prefix(prefix)?),

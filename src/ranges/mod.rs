@@ -4,13 +4,15 @@
 //! two. What is listed goes out in batches, which end in any order; the place up to which all of a range's batches
 //! are done is what a checkpoint says.
 
+mod space;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::space::between;
+use self::space::between;
 use crate::store::Entry;
 
 /// A look that finds no keys makes the space for the next one smaller; after so many the range is left alone for a while.

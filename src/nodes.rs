@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::maker::GROUP_BITS;
 use crate::lustre::{Mount, is_acl};
 use crate::store::{Condition, FileMetadata, Habit, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
 use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
 use crate::types::{ArchiveId, Extras};
+
+/// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
+pub const GROUP_BITS: u32 = 0o070;
 
 /// One entry's trouble, or everybody's.
 #[derive(Debug, thiserror::Error)]
