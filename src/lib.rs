@@ -6,7 +6,7 @@
 //! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
 //! - [`transfer`] on both: the bytes of one file
 //! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
-//!   [`config`], [`daemon`]) and the tools ([`disk`], [`walk`], [`ranges`], [`nodes`], [`namespace`], [`jobs`], [`scrub`],
+//!   [`config`], [`daemon`]) and the tools ([`disk`], [`walk`], [`ranges`], [`nodes`], [`import`], [`jobs`], [`scrub`],
 //!   [`rebind`], [`follow`])
 //! - [`cli`]: one file a command
 //!
@@ -22,12 +22,12 @@ pub mod daemon;
 pub mod disk;
 pub mod fleet;
 pub mod follow;
+pub mod import;
 pub mod intake;
 pub mod jobs;
 pub mod journal;
 pub mod lustre;
 pub mod measure;
-pub mod namespace;
 pub mod nodes;
 pub mod queue;
 pub mod ranges;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Feed, Scrub, ScrubError, What};
 use crate::action::{ActionKey, FileSystem as _};
-use crate::namespace::location_at;
+use crate::import::location_at;
 use crate::store::{Entry, Identity, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Query, StoreError};
 use crate::transfer::{
     Lane, TransferError, abort_upload, delete, find, list as list_page, pages, uploads as list_uploads,

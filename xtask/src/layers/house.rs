@@ -64,7 +64,7 @@ pub(super) const HOUSE: &[Floor] = &[
             ),
             room("nodes", "directories and symlinks as objects"),
             room(
-                "namespace",
+                "import",
                 "import and prune: a bucket becomes a namespace of released files",
             ),
             room("jobs", "bulk jobs"),

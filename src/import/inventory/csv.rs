@@ -226,7 +226,7 @@ mod tests {
 
     use super::super::tests::{EVERYTHING, collect, manifest};
     use super::*;
-    use crate::namespace::inventory;
+    use crate::import::inventory;
 
     fn packed(text: &str) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

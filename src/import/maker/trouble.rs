@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Fatal, Maker, Shared, Trouble};
 use crate::action::HsmError;
-use crate::namespace::path::TreePath;
+use crate::import::path::TreePath;
 use crate::store::{ListFrom, Location, Query, StoreError};
 use crate::transfer::{Lane, TransferError, list, thaw};
 
@@ -17,7 +17,7 @@ const MOST_GIVEN_UP: u32 = 16;
 ///
 /// # Errors
 /// The next object would fail the same way.
-pub(in crate::namespace) fn of_one(shared: &Shared, lane: &Lane, error: TransferError) -> Result<String, Fatal> {
+pub(in crate::import) fn of_one(shared: &Shared, lane: &Lane, error: TransferError) -> Result<String, Fatal> {
     match error {
         TransferError::Stopped(_) | TransferError::NoTarget(_) => Err(Fatal::Store(error)),
         TransferError::Store(StoreError::NotFound { .. }) => Ok("the object is gone".into()),

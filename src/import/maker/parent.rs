@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Maker, Trouble, location_at, lock};
-use crate::namespace::path::TreePath;
-use crate::namespace::report::Outcome;
-use crate::namespace::tree::Dir;
+use crate::import::path::TreePath;
+use crate::import::report::Outcome;
+use crate::import::tree::Dir;
 
 /// Of a file that is in a directory's way, while another thread may be making it.
 const TRIES: u32 = 400;

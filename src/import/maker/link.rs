@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::{Known, Made, Maker, Trouble, spare_name};
-use crate::namespace::path::stays_inside;
+use crate::import::path::stays_inside;
 use crate::store::StoreError;
 use crate::transfer::{TransferError, read_small};
 

@@ -3,10 +3,10 @@
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::{Known, Maker, Trouble, location_at};
+use crate::import::path::TreePath;
+use crate::import::tree::Dir;
+use crate::import::{OnConflict, Paths};
 use crate::lustre::HsmStates;
-use crate::namespace::path::TreePath;
-use crate::namespace::tree::Dir;
-use crate::namespace::{OnConflict, Paths};
 use crate::store::Location;
 use crate::transfer::find;
 
@@ -94,7 +94,7 @@ impl Maker<'_> {
 
     /// Two copies say that they have been here: one was renamed later. Nothing is lost.
     fn beside(&self, known: &Known, path: &TreePath) -> Result<Existing, Trouble> {
-        let refused = |refusal: crate::namespace::Refusal| Trouble::Refused(refusal.to_string());
+        let refused = |refusal: crate::import::Refusal| Trouble::Refused(refusal.to_string());
         let own = TreePath::of_key(known.key.as_str().as_bytes(), &self.shared.prefix).map_err(refused)?;
         let mut name = own.as_path().as_os_str().to_owned();
         name.push(match &known.told.owner {
