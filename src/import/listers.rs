@@ -11,7 +11,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::SyncSender;
 
-use super::pipeline::{BATCH, Flow};
+use super::flow::{BATCH, Flow};
 use crate::ranges::Batch;
 use crate::store::{Entry, ListFrom, Query, StoreError};
 use crate::transfer::{Lane, TransferError, list, pages};
