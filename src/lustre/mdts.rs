@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::call::Call;
 use super::{Library, ioctl, memory};
 use crate::action::HsmError;
-use crate::thread::{Call, Supervisor};
+use crate::thread::Supervisor;
 use crate::types::{Cookie, Extent, Fid, Mdt, Sequences};
 
 /// What newer clients say instead of a number of MDTs: the size of their table, at first (`ltd_tgts_size`).

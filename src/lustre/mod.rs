@@ -17,6 +17,7 @@ mod agent;
 )]
 #[rustfmt::skip]
 mod bindings;
+mod call;
 mod changelog;
 mod debt;
 mod import;

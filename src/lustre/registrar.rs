@@ -8,10 +8,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::agent::Pipe;
+use super::call::Call;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator, Probed};
 use crate::action::{Arrival, HsmError};
-use crate::thread::{Call, Supervisor, Thread};
+use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
 
 /// Between tries to register, doubled from the first to the last.

@@ -5,7 +5,6 @@
 //! A call of Lustre's can block for as long as its MDT is silent, and the kernel then lets go of the thread for nobody, not
 //! even for SIGKILL. Such a thread is [`Held`]: it is named and left behind.
 
-mod call;
 mod guard;
 
 use std::collections::BTreeMap;
@@ -18,7 +17,6 @@ use std::time::{Duration, Instant};
 use nix::unistd::gettid;
 use tokio::sync::watch;
 
-pub use call::Call;
 pub use guard::guarded;
 
 /// For a thread that is dropped: whoever can wait for longer joins it before.

@@ -4,14 +4,14 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::{Supervisor, Thread};
+use crate::thread::{Supervisor, Thread};
 
 /// For a thread to end that has brought its answer.
 const END: Duration = Duration::from_secs(1);
 
 /// Calls of one kind, one at a time.
 #[derive(Debug)]
-pub struct Call<T> {
+pub(super) struct Call<T> {
     name: &'static str,
     out: Option<(Thread, Receiver<T>)>,
 }
@@ -19,12 +19,12 @@ pub struct Call<T> {
 impl<T: Send + 'static> Call<T> {
     /// Their threads have that name.
     #[must_use]
-    pub const fn new(name: &'static str) -> Self {
+    pub(super) const fn new(name: &'static str) -> Self {
         Self { name, out: None }
     }
 
     /// Begins one on a thread of its own; nothing, while the one before has not come back.
-    pub fn begin(&mut self, supervisor: &Supervisor, call: impl FnOnce() -> T + Send + 'static) {
+    pub(super) fn begin(&mut self, supervisor: &Supervisor, call: impl FnOnce() -> T + Send + 'static) {
         if self.out.is_some() {
             return;
         }
@@ -40,7 +40,7 @@ impl<T: Send + 'static> Call<T> {
     }
 
     /// What it came back with, if it does until then.
-    pub fn answer(&mut self, until: Instant) -> Option<T> {
+    pub(super) fn answer(&mut self, until: Instant) -> Option<T> {
         let (thread, answer) = self.out.as_mut()?;
         let answer = match answer.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(answer) => Some(answer),
@@ -56,7 +56,7 @@ impl<T: Send + 'static> Call<T> {
 
     /// Whether it has not come back.
     #[must_use]
-    pub const fn is_out(&self) -> bool {
+    pub(super) const fn is_out(&self) -> bool {
         self.out.is_some()
     }
 }
