@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel,
 use std::time::{Duration, Instant};
 
 use super::hand::{Answer, Known, Task, hand};
-use super::ledger::{Ledger, LedgerError, Outcome, Row};
+use super::ledger::{Ledger, LedgerError, Row};
+use super::outcome::Outcome;
 use super::select::SelectError;
 use super::source::{self, Found};
 use super::summary::{Phase, Summary};
