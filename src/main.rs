@@ -63,7 +63,7 @@ fn as_command(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         }
         // What is wrong with the configuration is among what it tells.
         if let Command::Check(args) = command {
-            telemetry::init("error", config::LogFormat::Text);
+            telemetry::init("error", telemetry::LogFormat::Text);
             return told(args.run(&cli.config));
         }
         // It has a mount point, as the daemon has.

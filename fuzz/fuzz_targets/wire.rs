@@ -7,7 +7,7 @@
 
 #[path = "../../src/action.rs"]
 mod action;
-#[path = "../../src/types.rs"]
+#[path = "../../src/types/mod.rs"]
 mod types;
 #[path = "../../src/lustre/wire.rs"]
 mod wire;

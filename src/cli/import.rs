@@ -12,11 +12,11 @@ use super::bucket::Bucket;
 use super::{Site, SitePlan};
 use crate::action::HsmError;
 use crate::config::Settings;
-use crate::lustre::{Identify, Importing};
-use crate::namespace::{
+use crate::import::{
     self, Checkpoint, Counts, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths,
     Report, Shared, Tree, TreePath,
 };
+use crate::lustre::{Identify, Importing};
 use crate::store::{ListFrom, ObjectKey, Query};
 use crate::transfer::{head, list};
 use crate::types::Timestamp;
@@ -324,7 +324,7 @@ impl Plan<'_> {
             control: Arc::clone(&site.control),
             mount: site.mount,
             resumed,
-            seen: namespace::Seen::default(),
+            seen: import::Seen::default(),
             cleared: Mutex::default(),
             crowds: Mutex::default(),
             began: former
@@ -351,7 +351,7 @@ impl Plan<'_> {
             command: self.command,
             trust_order: self.run.trust_order,
         };
-        let imported = namespace::run(&shared, import, &mut |counts| {
+        let imported = import::run(&shared, import, &mut |counts| {
             progress.show(counts, shared.report.expected());
         });
         end(&shared, importing.as_ref())?;
@@ -360,7 +360,7 @@ impl Plan<'_> {
             return Err(error.into());
         }
         if let Some(lane) = pruner {
-            namespace::prune(&shared, &lane)?;
+            import::prune(&shared, &lane)?;
         }
         let failed = |path: &Path, error: &std::io::Error| {
             shared.report.count(|counts| counts.failed += 1);

@@ -13,10 +13,11 @@ use super::pending::Name;
 use super::restate::Restated;
 use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
-use crate::namespace::{Node, NodeError, node_key_at, write_node};
+use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
 use crate::types::{Extras, Fid};
+use crate::walk::Node;
 
 /// What came of it.
 pub(super) enum Handled {

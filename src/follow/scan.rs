@@ -5,7 +5,7 @@ use std::path::Path;
 use super::state::{POLL, State};
 use super::{Counts, FollowError};
 use crate::action::FileSystem as _;
-use crate::namespace::Node;
+use crate::walk::Node;
 
 /// Looked at together; whatever happens meanwhile waits for no more than these.
 const LOT: usize = 1000;

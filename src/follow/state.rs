@@ -13,9 +13,9 @@ use super::pending::{Name, Pending};
 use super::{Counts, Follow, FollowError};
 use crate::jobs::{self, Ledger, Outcome, Row, Select, Spec};
 use crate::lustre::UserAction;
-use crate::namespace::Node;
 use crate::transfer::{Control, Stop, TransferError, is_of_one};
 use crate::types::{Fid, Timestamp};
+use crate::walk::Node;
 
 /// Dealt with at once: whatever comes meanwhile waits for no more than these.
 const BATCH: usize = 1000;

@@ -16,26 +16,12 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use super::summary::Counts;
+use super::outcome::{Counts, Outcome};
 
 const JOB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("job");
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
 /// Pages that stay in memory.
 const CACHE: usize = 8 << 20;
-
-/// How far a file is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The coordinator was asked.
-    Requested,
-    /// It was done.
-    Done,
-    /// Nothing had to be done.
-    Already,
-    /// It could not be done.
-    Failed,
-}
 
 /// What came of one file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

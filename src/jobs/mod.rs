@@ -7,6 +7,7 @@
 
 mod hand;
 mod ledger;
+mod outcome;
 mod run;
 mod select;
 mod source;
@@ -20,10 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::lustre::{HsmStates, UserAction};
 use crate::types::ArchiveId;
 
-pub use ledger::{Ledger, LedgerError, Outcome, Row};
+pub use ledger::{Ledger, LedgerError, Row};
+pub use outcome::{Counts, Outcome};
 pub use run::{JobError, run};
 pub use select::{HsmFilter, Select, SelectError};
-pub use summary::{Counts, Phase, Summary};
+pub use summary::{Phase, Summary};
 
 /// What a job is, as its ledger keeps it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

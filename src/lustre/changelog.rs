@@ -10,8 +10,7 @@ use std::ptr::NonNull;
 use super::bindings::{CLF_EXTRA_FLAGS, CLF_JOBID, CLF_RENAME, changelog_rec, lu_fid};
 use super::{Library, Mount};
 use crate::action::HsmError;
-use crate::mdt::Mdt;
-use crate::types::Fid;
+use crate::types::{Fid, Mdt};
 
 const RENAME: usize = 32;
 const JOBID: usize = 32;

@@ -15,9 +15,8 @@ use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::{Answers, Mdts};
 use super::{Library, UserAction, ioctl, layout, xattr};
 use crate::action::{ActionKey, FileSystem, HsmError};
-use crate::mdt::{Domain, Mdt, Sequences};
 use crate::thread::Supervisor;
-use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
+use crate::types::{ArchiveId, Domain, Extent, Extras, Fid, Mdt, Sequences, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";

@@ -23,9 +23,8 @@ pub use work::{Admission, AtWork, Cancelled, Depth, Job, Work};
 use self::processors::Processors;
 use self::state::{Entry, Follower, State, Track};
 use crate::action::{ActionKey, Debt, Item, Verb};
-use crate::mdt::{Domain, Mdt, Sequences};
 use crate::transfer::{Helpers, Parts, Stop};
-use crate::types::{ArchiveId, Fid};
+use crate::types::{ArchiveId, Domain, Fid, Mdt, Sequences};
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
 const LOOK: Duration = Duration::from_millis(50);

@@ -10,9 +10,8 @@ use super::offers::Offers;
 use super::processors::Processors;
 use super::{AtWork, Class, Job, Lanes, Work};
 use crate::action::{ActionKey, Debt, Kind, Verb};
-use crate::mdt::{Domain, Sequences};
 use crate::transfer::Control;
-use crate::types::{ArchiveId, Fid};
+use crate::types::{ArchiveId, Domain, Fid, Sequences};
 
 /// Of actions that no longer wait, before they are swept out.
 const FORGOTTEN_ARRIVALS: usize = 1024;

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{Class, Lanes};
 use crate::action::{ActionKey, Debt, Verb};
-use crate::mdt::Domain;
 use crate::transfer::{Control, Parts};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Domain};
 
 /// One action to be done.
 #[derive(Debug)]

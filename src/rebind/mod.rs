@@ -20,10 +20,10 @@ pub use places::Prefixes;
 
 use self::file::{Looked, Outcome};
 use crate::lustre::Mount;
-use crate::namespace::Named;
 use crate::store::{ListFrom, ObjectKey, Query, StoreError};
 use crate::transfer::{Control, Lane, Stop, TransferError, list};
 use crate::types::ArchiveId;
+use crate::walk::Named;
 
 /// Between two calls of `tick` while there is nothing to tell.
 const TICK: Duration = Duration::from_millis(250);

@@ -6,9 +6,9 @@ use super::doomed::{Fate, fate, revive};
 use super::lost::Waiting;
 use super::{Scrub, ScrubError, What, shown};
 use crate::lustre::{HsmStates, Mark, Mount};
-use crate::namespace::Named;
 use crate::store::{InvalidLocation, Location, ObjectInfo, Origin, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
+use crate::walk::Named;
 
 /// What became of a file's object.
 enum Copy {

@@ -26,9 +26,10 @@ use self::lost::Lost;
 pub use self::lost::MaxMissing;
 use self::orphan::{Grounds, Suspect};
 use crate::lustre::Mount;
-use crate::namespace::{Named, Open, Ranges, Ticket};
+use crate::ranges::{Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
 use crate::types::ArchiveId;
+use crate::walk::Named;
 
 /// What decides on orphans, for tests of all who delete.
 #[cfg(test)]

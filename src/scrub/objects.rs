@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::orphan::{Judgment, Suspect};
 use super::{Feed, Scrub, ScrubError, What};
-use crate::namespace::location_at;
+use crate::import::location_at;
 use crate::store::{Entry, ListFrom, ObjectInfo, ObjectKey, Query, StoreError};
 use crate::transfer::{Lane, TransferError, abort_upload, find, list as list_page, pages, uploads as list_uploads};
 use crate::types::{ArchiveId, Timestamp};

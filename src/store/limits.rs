@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::recent::Recent;
+use crate::measure::Recent;
 
 /// Limits of one archive.
 #[derive(Debug, Default)]

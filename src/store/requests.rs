@@ -11,7 +11,7 @@ use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
-use crate::histogram::Histogram;
+use crate::measure::Histogram;
 use crate::types::Timestamp;
 
 /// Of one operation.

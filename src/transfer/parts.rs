@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Lane, TransferError};
-use crate::guard::guarded;
+use crate::thread::guarded;
 
 /// Work that an idle thread can take a piece of.
 pub trait Parts: Send + Sync {

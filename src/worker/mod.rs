@@ -29,7 +29,7 @@ pub use error::JobError;
 pub use forgotten::{Forgotten, OnForgotten};
 pub use settle::Settler;
 pub use sweeper::Sweeper;
-pub use tally::{Ending, Failure, Share, Sums, Tally};
+pub use tally::{Ending, Share, Sums, Tally};
 pub use verdict::verdict;
 pub use witness::{Witness, Witnesses};
 
