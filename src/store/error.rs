@@ -320,7 +320,7 @@ pub enum StartError {
     NoSuchBucket {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// " at ENDPOINT" where one is configured.
         at: String,
@@ -333,11 +333,11 @@ pub enum StartError {
     OtherRegion {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// Where it was looked for.
         asked: String,
-        /// Where it is.
+        /// The region that the store names.
         region: String,
     },
     /// The store doesn't know the key or the signature.
@@ -348,7 +348,7 @@ pub enum StartError {
     Credentials {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// The store's error code.
         code: String,
@@ -364,7 +364,7 @@ pub enum StartError {
     NoConditions {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
     },
     /// Something else that no retry will mend.
@@ -374,7 +374,7 @@ pub enum StartError {
     Unusable {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// The answer.
         source: StoreError,
