@@ -50,9 +50,9 @@ pub struct ActionKey {
 /// One action as it came through the pipe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Item {
-    /// What to do.
+    /// What is asked for: a verb, a cancel, or a number that nobody knows.
     pub kind: Kind,
-    /// The file.
+    /// The file that it is about.
     pub fid: Fid,
     /// The file that holds the data; equals `fid` until a restore makes its volatile file.
     pub dfid: Fid,

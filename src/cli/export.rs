@@ -65,7 +65,7 @@ fn canonical(directory: &Path) -> Result<PathBuf, Failure> {
     Ok(found.map_err(|error| format!("'{}': {error}", directory.display()))?)
 }
 
-/// What came of it.
+/// How many entries ended in which way; the line of `--json`.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 struct Counts {
     directories: u64,

@@ -52,7 +52,7 @@ pub struct Sum {
     pub archive: u32,
     /// As in metrics.
     pub class: String,
-    /// As asked.
+    /// Ended as it was asked for.
     pub done: u64,
     /// With an error.
     pub failed: u64,
@@ -70,7 +70,7 @@ pub struct Running {
     /// Below the mount point; who asks finds it, for a look at Lustre may take long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// What is done.
+    /// `archive`, `restore` or `remove`.
     pub verb: String,
     /// 0: none was named.
     pub archive: u32,

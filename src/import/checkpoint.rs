@@ -34,23 +34,23 @@ pub enum CheckpointError {
     /// No access.
     #[error("can't use the checkpoint '{}': {source}. Give another one with --checkpoint FILE", path.display())]
     Io {
-        /// The file.
+        /// The checkpoint's file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// Not ours, or damaged.
     #[error("'{}' is no checkpoint of an import: {source}. Remove it to begin anew: what is imported is found and kept", path.display())]
     Syntax {
-        /// The file.
+        /// The checkpoint's file.
         path: PathBuf,
-        /// What is wrong.
+        /// What in its JSON is wrong, and in which line.
         source: serde_json::Error,
     },
     /// Of another import.
     #[error("the checkpoint '{}' is of another import:\n  it has     {found}\n  this one is {wanted}\nGive the same command, another --checkpoint, or remove the file", path.display())]
     Other {
-        /// The file.
+        /// The checkpoint's file.
         path: PathBuf,
         /// Its command.
         found: String,

@@ -39,9 +39,9 @@ pub enum ImportError {
     Local {
         /// What was tried.
         what: &'static str,
-        /// The file.
+        /// What it was tried with.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// By a signal; a checkpoint is kept.

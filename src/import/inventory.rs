@@ -32,7 +32,7 @@ pub enum InventoryError {
     NoColumn {
         /// Which file should have named it.
         file: String,
-        /// As the format spells it.
+        /// The column's name in the inventory's format.
         column: &'static str,
     },
     /// Not what S3 writes.
@@ -40,9 +40,9 @@ pub enum InventoryError {
     ColumnType {
         /// The data file.
         file: String,
-        /// As the format spells it.
+        /// The column's name in the inventory's format.
         column: &'static str,
-        /// What it is.
+        /// The type that the file has instead.
         found: String,
     },
     /// Damaged, cut short or a bad disk.
@@ -128,7 +128,7 @@ pub struct Columns {
 pub struct DataFile {
     /// Its key in the destination bucket.
     pub key: String,
-    /// Bytes.
+    /// Bytes of the data file, as the manifest says.
     pub size: u64,
     /// Hexadecimal.
     #[serde(rename = "MD5checksum")]

@@ -31,7 +31,7 @@ pub struct Row {
     /// Its FID, where it was looked at.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fid: String,
-    /// Bytes.
+    /// Bytes of the file when it was looked at.
     pub size: u64,
     /// From the request to the end.
     #[serde(default)]
@@ -39,7 +39,7 @@ pub struct Row {
     /// 0: none.
     #[serde(default)]
     pub errno: i32,
-    /// In words.
+    /// Why it ended so, in words; empty where it is done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
@@ -55,36 +55,36 @@ pub enum LedgerError {
     None {
         /// Asked for.
         id: String,
-        /// Where.
+        /// The directory that could hold no ledger.
         directory: PathBuf,
     },
     /// The database.
     #[error("the ledger '{}': {source}", path.display())]
     Database {
-        /// Its file.
+        /// The ledger's file.
         path: PathBuf,
-        /// Why.
+        /// The database's error.
         source: Box<redb::Error>,
     },
     /// What is in it.
     #[error("the ledger '{}' is damaged: {what}", path.display())]
     Damaged {
-        /// Its file.
+        /// The ledger's file.
         path: PathBuf,
-        /// How.
+        /// What is wrong with it, in words.
         what: String,
     },
     /// Its directory.
     #[error("can't make '{}': {source}. Set `state_dir` in section [lustre]", path.display())]
     Directory {
-        /// Which.
+        /// The file that could not be read or written.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// One job's.
+/// One job's ledger, open.
 #[derive(Debug)]
 pub struct Ledger {
     database: Database,

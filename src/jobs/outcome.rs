@@ -19,7 +19,7 @@ pub enum Outcome {
 /// Files by what came of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// Done.
+    /// Files that the job brought to where it wants them.
     pub done: u64,
     /// Nothing had to be done.
     pub already: u64,

@@ -19,7 +19,7 @@ pub enum Phase {
     Running,
     /// Stopped by a signal, by `jobs cancel` or by an error.
     Stopped,
-    /// At its end.
+    /// It came to its end, whatever came of its files.
     Ended,
 }
 
@@ -38,11 +38,11 @@ impl Phase {
 /// A job at one moment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Summary {
-    /// Its name.
+    /// The name that `jobs show` and `jobs resume` take.
     pub id: String,
-    /// What is done.
+    /// What is asked for of each file.
     pub action: UserAction,
-    /// Where it is.
+    /// How far the job itself is.
     pub phase: Phase,
     /// The process that is at it.
     pub pid: u32,

@@ -474,7 +474,7 @@ fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept, trace: &T
 pub enum Pipe {
     /// The library's descriptor: read it, never close it.
     Library(RawFd),
-    /// Ours.
+    /// A pipe that we made, for a registration by the raw ioctl.
     Own(OwnedFd),
 }
 

@@ -44,7 +44,7 @@ pub struct Imported {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes.
+    /// Bytes of the file's data, which is in its copy.
     pub size: u64,
     /// Last access; seconds are kept.
     pub atime: Timestamp,

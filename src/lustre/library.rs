@@ -24,7 +24,7 @@ pub enum LibraryError {
         path.display()
     )]
     Open {
-        /// As configured.
+        /// `library` of `[lustre]`.
         path: PathBuf,
         /// What the loader said.
         cause: String,
@@ -35,7 +35,7 @@ pub enum LibraryError {
          update the Lustre client's user tools", path.display(), symbols.join(", ")
     )]
     Symbols {
-        /// As configured.
+        /// `library` of `[lustre]`.
         path: PathBuf,
         /// All that are missing.
         symbols: Vec<&'static str>,

@@ -65,13 +65,13 @@ pub enum Cancelled {
 /// An action that a worker has.
 #[derive(Clone, Debug)]
 pub struct AtWork {
-    /// Which.
+    /// The action: cookie and FID.
     pub key: ActionKey,
-    /// What is done.
+    /// Archive, restore or remove.
     pub verb: Verb,
     /// The archive that it is about.
     pub archive_id: Option<ArchiveId>,
-    /// Since when.
+    /// When the worker took it.
     pub since: Instant,
     pub(super) control: Arc<Control>,
     /// The MDT that the thread is counted for, as far as it was known when it took the action.

@@ -88,7 +88,7 @@ pub enum Work {
     List {
         /// Its number.
         range: u64,
-        /// Where to begin.
+        /// The key behind which it begins; `None`: at the first one.
         after: Option<String>,
     },
     /// Look for the first key behind `middle` and say so to [`Ranges::cut`].

@@ -19,7 +19,7 @@ pub(super) enum Fate {
 /// Why it will not stay.
 pub(super) struct Doom {
     pub(super) what: What,
-    /// In words.
+    /// The same for a person, with the day or the version.
     pub(super) how: String,
     /// The copy.
     found: ObjectInfo,

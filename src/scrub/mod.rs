@@ -60,11 +60,11 @@ pub struct Options {
 /// One thing that is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
-    /// What.
+    /// The kind of finding.
     pub what: What,
     /// The file, below the mount point, or the key.
     pub name: String,
-    /// In words.
+    /// The reason, for a person.
     pub detail: String,
     /// Whether something was done about it.
     pub mended: bool,
@@ -96,7 +96,7 @@ pub enum What {
     Unknown,
 }
 
-/// Counters.
+/// Files and objects by what was found of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -162,7 +162,7 @@ pub struct Place {
     files: Option<String>,
     /// The archives whose objects are done, and the last key of the one under way.
     objects: Option<(usize, Option<String>)>,
-    /// What came of that.
+    /// What was found in all that is done.
     pub counts: Counts,
 }
 
@@ -188,7 +188,7 @@ pub enum ScrubError {
 pub struct Scrub<'a> {
     /// The file system.
     pub mount: &'a Mount,
-    /// How.
+    /// What is looked at, and what is repaired or deleted.
     pub options: Options,
     /// Stops it.
     pub control: Arc<Control>,

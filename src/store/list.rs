@@ -10,7 +10,7 @@ use super::{Store, StoreError, etag};
 pub struct Entry {
     /// Its key; bytes, because not every store keeps to UTF-8.
     pub key: Vec<u8>,
-    /// Bytes.
+    /// Bytes of the object.
     pub size: u64,
     /// Quotes included; `None`: not told.
     pub etag: Option<String>,
@@ -36,7 +36,7 @@ pub enum From {
 pub struct Query<'a> {
     /// All keys begin with it.
     pub prefix: &'a str,
-    /// Where to begin.
+    /// Where the page begins: at the first key, behind one, or where another page ended.
     pub from: &'a From,
     /// Whether what lies below a further `/` is told as one common prefix.
     pub by_directory: bool,

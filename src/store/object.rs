@@ -11,7 +11,7 @@ use crate::types::ArchiveId;
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
-    /// Nothing.
+    /// The write is made whatever is at the key.
     None,
     /// No object is there.
     Absent,
@@ -33,7 +33,7 @@ pub struct Stored {
 /// What a HEAD tells.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ObjectInfo {
-    /// Bytes.
+    /// Bytes of the object.
     pub size: u64,
     /// Quotes included.
     pub etag: String,

@@ -170,7 +170,7 @@ impl Target {
         Ok(self.credentials.take_over(&trial.credentials).await)
     }
 
-    /// As configured.
+    /// The archive section that it was made from.
     #[must_use]
     pub fn options(&self) -> &TargetOptions {
         &self.options

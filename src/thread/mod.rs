@@ -42,7 +42,7 @@ struct Ward {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the thread '{thread}' {end}")]
 pub struct Death {
-    /// Its name.
+    /// The name that the thread was made with.
     pub thread: String,
     /// How it ended.
     pub end: End,
@@ -69,7 +69,7 @@ impl fmt::Display for End {
 /// A thread that was asked to end and has not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Held {
-    /// Its name.
+    /// The name that the thread was made with.
     pub thread: String,
     /// What it does, as the kernel says it with one letter (`/proc/PID/task/TID/stat`); `None`: it can't be told.
     pub state: Option<char>,

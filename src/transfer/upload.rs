@@ -61,9 +61,9 @@ impl UploadLog for NoLog {
 /// An upload that can be gone on with, or thrown away.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
-    /// Its key.
+    /// Where its object was to be.
     pub key: ObjectKey,
-    /// Its id.
+    /// The store's id of the multipart upload.
     pub upload: UploadId,
     /// Of the file then.
     pub size: u64,
@@ -80,7 +80,7 @@ pub struct Unfinished {
 pub struct Upload {
     /// Which bucket.
     pub archive_id: ArchiveId,
-    /// Where to.
+    /// The key of the object that is written.
     pub key: ObjectKey,
     /// What is expected to be there.
     pub condition: Condition,

@@ -164,7 +164,7 @@ impl Extent {
 /// A moment of a file: seconds since 1970, negative before, and nanoseconds after those.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Timestamp {
-    /// Seconds.
+    /// Whole seconds since 1970; negative before.
     pub seconds: i64,
     /// 0 to 999,999,999.
     pub nanos: u32,

@@ -162,7 +162,7 @@ pub enum ActionState {
 /// What begin and end say of an action.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Item {
-    /// What.
+    /// The verb, or a cancel.
     pub action: Action,
     /// The file.
     pub fid: Fid,
@@ -232,30 +232,30 @@ pub enum Fault {
     ClosePipes,
     /// The next `n` ends of any action answer this errno without being taken.
     EndErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` begins fail with this errno before anything was done.
     BeginErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` fsyncs of a restore's file fail with this errno.
     SyncErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` changes of a `trusted.*` attribute are refused with this errno.
     XattrErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// A write of another client's comes late: when the next action of the file has ended, and before anybody hears of that
@@ -270,23 +270,23 @@ pub enum Fault {
     },
     /// The next `n` reads of an archive's file fail with this errno, as on a client that was evicted.
     ReadErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` writes to a restore's file fail with this errno.
     WriteErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The copytool that next does this is killed (SIGKILL), before it is done or right after.
     Kill {
-        /// What.
+        /// The step at which it dies.
         step: Step,
-        /// Not done.
+        /// It dies before the step is done, else right after it.
         before: bool,
     },
     /// A cancel for an action that nobody has.
@@ -354,7 +354,7 @@ pub enum Request {
         fid: Fid,
         /// `hp_cookie`
         cookie: u64,
-        /// Where.
+        /// Where in the file, in bytes.
         offset: u64,
         /// How much.
         length: u64,
@@ -363,7 +363,7 @@ pub enum Request {
     CopyStart(Item),
     /// `LL_IOC_HSM_COPY_END`; a restore's volatile file comes with it.
     CopyEnd {
-        /// Which.
+        /// The action, as it was sent.
         item: Item,
         /// `HP_FLAG_*`
         flags: u16,
@@ -413,7 +413,7 @@ pub enum Request {
     RemoveXattr(Fid, String),
     /// `llapi_hsm_request`
     Hsm {
-        /// What.
+        /// The verb, or a cancel.
         action: Action,
         /// 0: the default.
         archive_id: u32,
@@ -574,7 +574,7 @@ pub struct ChangeRecord {
 pub struct FileState {
     /// `HS_*`
     pub states: u32,
-    /// 0: none.
+    /// The archive id; 0 where none was named.
     pub archive_id: u32,
     /// What goes on, if anything.
     pub action: Option<(Action, ActionState)>,
@@ -583,7 +583,7 @@ pub struct FileState {
 /// One action.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RequestInfo {
-    /// What.
+    /// The verb, or a cancel.
     pub action: Action,
     /// File.
     pub fid: Fid,

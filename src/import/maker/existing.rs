@@ -10,7 +10,7 @@ use crate::lustre::HsmStates;
 use crate::store::Location;
 use crate::transfer::find;
 
-/// What to do.
+/// What to do with a name that is taken.
 pub(super) enum Existing {
     Leave,
     /// A former run made the file and not yet its record.

@@ -78,7 +78,7 @@ pub struct Shared {
     pub outside_links: bool,
     /// Nothing is made.
     pub dry_run: bool,
-    /// What came of it.
+    /// Where each object is reported and counted.
     pub report: Report,
     /// Directories' attributes, for the end.
     pub finishing: Finishing,
@@ -104,9 +104,9 @@ pub enum Fatal {
     /// Another file would fail the same way.
     #[error("can't make '{path}': {source}. Mend that and give the same command again: it goes on where it ended")]
     Tree {
-        /// Where.
+        /// The path at which it happened.
         path: String,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// The store refused, or was given up.
