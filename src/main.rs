@@ -144,7 +144,8 @@ fn as_import(cli: &Cli, import: &[String]) -> Result<(), Box<dyn std::error::Err
     let [source, target] = import else {
         return Err("--import takes SRC and DST".into());
     };
-    let url = if source.starts_with("s3://") {
+    let path = (!source.starts_with("s3://")).then(|| source.trim_matches('/'));
+    let url = if path.is_none() {
         source.clone()
     } else {
         let archive = settings.targets.first().ok_or("no [[archive]] section")?;
@@ -159,6 +160,9 @@ fn as_import(cli: &Cli, import: &[String]) -> Result<(), Box<dyn std::error::Err
     let mut arguments = vec!["lhsmtool-s3", "--config", &config, "import", &url, target];
     if cli.reference.dry_run {
         arguments.push("--dry-run");
+    }
+    if let Some(path) = path.filter(|path| !path.is_empty()) {
+        arguments.extend(["--below", path]);
     }
     let command = Cli::parse_from(arguments).command.ok_or("no command")?;
     telemetry::init("warn", settings.log_format);
