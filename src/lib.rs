@@ -26,6 +26,7 @@ pub mod rebind;
 pub mod recent;
 pub mod scrub;
 pub mod store;
+mod sync;
 pub mod telemetry;
 pub mod thread;
 pub mod transfer;

@@ -14,8 +14,8 @@ mod processors;
 mod state;
 mod work;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 pub use class::{Class, Lanes};
 pub use work::{Admission, AtWork, Cancelled, Depth, Job, Work};
@@ -24,6 +24,7 @@ use self::processors::Processors;
 use self::state::{Entry, Follower, State, Track};
 use crate::action::{ActionKey, Debt, Item, Verb};
 use crate::mdt::{Domain, Mdt, Sequences};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::transfer::{Helpers, Parts, Stop};
 use crate::types::{ArchiveId, Fid};
 

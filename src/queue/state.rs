@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::fair::{Fair, Lot};
 use super::holds::Holds;
@@ -11,6 +11,7 @@ use super::processors::Processors;
 use super::{AtWork, Class, Job, Lanes, Work};
 use crate::action::{ActionKey, Debt, Kind, Verb};
 use crate::mdt::{Domain, Sequences};
+use crate::sync::Instant;
 use crate::transfer::Control;
 use crate::types::{ArchiveId, Fid};
 

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Class, Lanes};
 use crate::action::{ActionKey, Debt, Verb};
 use crate::mdt::Domain;
+use crate::sync::Instant;
 use crate::transfer::{Control, Parts};
 use crate::types::ArchiveId;
 

@@ -1,0 +1,26 @@
+//! The daemon's files that threads meet in, compiled as they are, with a [`sync`] in which a scheduler decides at each
+//! lock, wait, wake-up and atomic who runs on. The checks over them are in `checks/`.
+//!
+//! A package of its own, for nothing here stands on the S3 client: what the files want of the store and of lanes is a few
+//! plain types. `cfg(test)` is not set here, so the files' own tests stay where they are.
+
+#![expect(dead_code, reason = "of some files only what the checks call is used")]
+
+#[path = "../../../src/action.rs"]
+pub mod action;
+pub mod disk;
+#[path = "../../../src/guard.rs"]
+pub mod guard;
+#[path = "../../../src/journal/mod.rs"]
+pub mod journal;
+#[path = "../../../src/mdt.rs"]
+pub mod mdt;
+#[path = "../../../src/queue/mod.rs"]
+pub mod queue;
+pub mod store;
+pub mod sync;
+#[path = "../../../src/thread.rs"]
+pub mod thread;
+pub mod transfer;
+#[path = "../../../src/types.rs"]
+pub mod types;
