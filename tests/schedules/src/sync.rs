@@ -5,11 +5,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::{Add, Sub};
 use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LockResult, PoisonError};
 use std::time::Duration;
 
 pub use shuttle::sync::{Mutex, MutexGuard, RwLock, atomic};
 pub use shuttle::thread;
+
+/// A wait of so long runs out in no schedule, also what is left of it after a while.
+pub const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_secs(3600);
 
 // All threads of one schedule are one thread of the system's, and each test has one of its own.
 std::thread_local! {
@@ -140,15 +145,22 @@ impl Condvar {
     /// Somebody panicked under the lock.
     pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, wait: Duration) -> Waited<'a, T> {
         let until = Instant::now() + wait;
-        if TIME.get() == Time::Passes {
-            let condvar = self.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        if TIME.get() == Time::Passes && wait < LONGEST {
+            let (condvar, over) = (self.clone(), Arc::clone(&over));
             let _timer = thread::spawn(move || {
                 NOW.set(NOW.get().max(until.0));
-                condvar.0.notify_all();
+                // The first may come before the wait has begun.
+                while !over.load(Ordering::SeqCst) {
+                    condvar.0.notify_all();
+                    thread::yield_now();
+                }
             });
         }
+        let waited = self.0.wait(guard);
+        over.store(true, Ordering::SeqCst);
         let out = |guard| (guard, TimedOut(Instant::now() >= until));
-        match self.0.wait(guard) {
+        match waited {
             Ok(guard) => Ok(out(guard)),
             Err(poison) => Err(PoisonError::new(out(poison.into_inner()))),
         }
