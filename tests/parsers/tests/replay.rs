@@ -1,6 +1,8 @@
 //! Each file of `fuzz/corpus/TARGET/` is given to its target, so that what once was found, or thought of, stays right.
 //! A name that begins with `valid-` says that it must be read; all others may be refused, and none may be a panic.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its setup too")]
+
 use std::path::{Path, PathBuf};
 
 use lhsm_parsers as parsers;

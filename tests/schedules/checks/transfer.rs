@@ -20,9 +20,11 @@ const fn still(run: fn()) -> Check {
     }
 }
 
+type Offer = Arc<dyn Parts>;
+
 /// Two threads that help with what is offered, as long as it is.
 struct Two {
-    offered: Mutex<Option<Sender<Arc<dyn Parts>>>>,
+    offered: Mutex<Option<Sender<Offer>>>,
 }
 
 impl Helpers for Two {
@@ -38,7 +40,7 @@ impl Helpers for Two {
 }
 
 fn two() -> (Two, JoinHandle<()>) {
-    let (offered, offers): (Sender<Arc<dyn Parts>>, Receiver<Arc<dyn Parts>>) = channel();
+    let (offered, offers): (Sender<Offer>, Receiver<Offer>) = channel();
     let offers = thread::spawn(move || {
         let helpers: Vec<_> = offers
             .iter()

@@ -4,6 +4,8 @@
 //! A package of its own, for nothing here stands on the S3 client: what the files want of the store and of lanes is a few
 //! plain types. `cfg(test)` is not set here, so the files' own tests stay where they are.
 
+// The files' own tests are the daemon's.
+#![cfg(not(test))]
 #![expect(dead_code, reason = "of some files only what the checks call is used")]
 
 #[path = "../../../src/action.rs"]

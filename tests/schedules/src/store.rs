@@ -58,7 +58,7 @@ impl UploadId {
 
 /// A part that was sent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SentPart(pub u32);
+pub struct SentPart(pub String);
 
 /// Which object is a file's copy.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
