@@ -36,6 +36,7 @@ pub mod rebind;
 mod schedules;
 pub mod scrub;
 pub mod store;
+mod sync;
 pub mod telemetry;
 pub mod thread;
 pub mod transfer;
