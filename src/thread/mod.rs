@@ -500,7 +500,7 @@ mod tests {
         assert!(held[0].to_string().starts_with("stuck"), "{}", held[0]);
         // Soon it sleeps, in a way that a signal would end.
         while supervisor.held()[0].state != Some('S') {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         assert!(!supervisor.held()[0].is_unkillable());
         // And nobody waits for it a second time.
@@ -509,7 +509,7 @@ mod tests {
         assert!(start.elapsed() < PATIENCE);
         drop(release);
         while !supervisor.held().is_empty() {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         assert_eq!(supervisor.first_death(), None);
     }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{Lane, TransferError};
-use crate::thread::guarded;
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::thread::guarded;
 
 /// Work that an idle thread can take a piece of.
 pub trait Parts: Send + Sync {

@@ -4,8 +4,8 @@
 #![cfg(test)]
 #![expect(dead_code, reason = "of some files only what the retry loop uses is")]
 
-#[path = "../../../src/recent.rs"]
-mod recent;
+#[path = "../../../src/measure/mod.rs"]
+mod measure;
 mod store;
 mod sync;
 mod transfer;
