@@ -1,12 +1,10 @@
-//! What every stage says about an action: the item, the debt, the verdict. Stages know these words and
-//! the stage to their right; the Lustre border implements the two traits.
+//! What every room says about an action: the item, the debt, the verdict. The Lustre border implements the two traits.
 
 use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::mdt::{Domain, Sequences};
-use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, HsmErrno};
+use crate::types::{ArchiveId, Cookie, Domain, Extent, Extras, Fid, HsmErrno, Sequences};
 
 /// What the coordinator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -52,9 +50,9 @@ pub struct ActionKey {
 /// One action as it came through the pipe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Item {
-    /// What to do.
+    /// What is asked for: a verb, a cancel, or a number that nobody knows.
     pub kind: Kind,
-    /// The file.
+    /// The file that it is about.
     pub fid: Fid,
     /// The file that holds the data; equals `fid` until a restore makes its volatile file.
     pub dfid: Fid,
@@ -354,4 +352,17 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// ECANCELED: a cancel was accepted. ENOENT: the coordinator forgot the action. EAGAIN: it is off.
     fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError>;
+}
+
+/// One item of a message: what the border hands to whoever takes actions in.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Somebody waits for an answer.
+    Owed(Box<dyn Debt>),
+    /// The same, left by a former daemon.
+    Inherited(Box<dyn Debt>),
+    /// Stop the action of this key; needs no answer of its own.
+    Cancel(ActionKey),
+    /// Nothing that comes after this is taken in.
+    Last,
 }

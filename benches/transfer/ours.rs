@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use lhsmtool_s3::action::{ActionKey, CopyState, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 
 use lhsmtool_s3::journal::Journal;
-use lhsmtool_s3::mdt::Sequences;
 use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::transfer::Stop;
-use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid};
+use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid, Sequences};
 use lhsmtool_s3::worker::{Crew, Forgotten, OnForgotten, Settler, Site, Tally, Witnesses};
 
 use crate::sink;

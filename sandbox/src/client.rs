@@ -279,12 +279,28 @@ impl Client {
         self.ask(&Request::Set(tunable, value)).map(drop)
     }
 
-    /// Registers a reader of the changelog; its name.
+    /// `max_requests` of one MDT.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn set_max_requests(&mut self, mdt: u32, requests: usize) -> io::Result<()> {
+        self.ask(&Request::SetMaxRequests(mdt, requests)).map(drop)
+    }
+
+    /// Registers a reader of the first MDT's changelog; its name.
     ///
     /// # Errors
     /// As above.
     pub fn register_changelog(&mut self) -> io::Result<String> {
-        match self.ask(&Request::ChangelogRegister)? {
+        self.register_changelog_on(0)
+    }
+
+    /// The same of another MDT's.
+    ///
+    /// # Errors
+    /// ENOENT: there is no such MDT.
+    pub fn register_changelog_on(&mut self, mdt: u32) -> io::Result<String> {
+        match self.ask(&Request::ChangelogRegister(mdt))? {
             Reply::Text(name) => Ok(name),
             _ => Err(unexpected()),
         }

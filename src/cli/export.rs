@@ -12,9 +12,10 @@ use super::follow::FollowArgs;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals, target_of};
 use crate::config::Settings;
 use crate::lustre::{Identify, Mount};
-use crate::namespace::{Node, NodeError, write_node};
+use crate::nodes::{NodeError, write_node};
 use crate::store::{Target, TargetOptions};
 use crate::transfer::{Control, Lane, TransferError, is_of_one};
+use crate::walk::Node;
 
 /// What to export.
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ fn canonical(directory: &Path) -> Result<PathBuf, Failure> {
     Ok(found.map_err(|error| format!("'{}': {error}", directory.display()))?)
 }
 
-/// What came of it.
+/// How many entries ended in which way; the line of `--json`.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 struct Counts {
     directories: u64,

@@ -10,7 +10,7 @@ use super::export::ExportArgs;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
-use crate::follow::{Counts, Follow, Propagate, Users};
+use crate::follow::{Counts, Follow, Propagate, Users, is_reader};
 use crate::lustre::Identify;
 use crate::store::Target;
 
@@ -27,6 +27,13 @@ pub struct FollowArgs {
     /// The name that `lctl changelog_register` printed; where it is not the same on each MDS, MDT=NAME for each
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "follow")]
     changelog_user: Option<Vec<String>>,
+    /// A shell command that registers a reader on the MDT $MDT and prints its name, for an MDT that dropped ours (by
+    /// default lctl, which can where the MDT is mounted): ssh mds lctl --device $MDT changelog_register -n
+    #[arg(long, value_name = "COMMAND", requires = "follow")]
+    register_reader: Option<String>,
+    /// A reader without news shows itself to its MDT at least so often: less than mdd.*.changelog_max_idle_time
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration, requires = "follow")]
+    acknowledge: Duration,
     /// How long nothing happened to a file before it is archived
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration, requires = "follow")]
     quiet: Duration,
@@ -83,10 +90,18 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
             None => users.all = Some(user.clone()),
         }
     }
+    if let Some(wrong) = users.each.values().chain(&users.all).find(|name| !is_reader(name)) {
+        return Err(ExitWith::usage(format!(
+            "'{wrong}' is no reader of a changelog: --changelog-user takes the name that lctl changelog_register printed, cl1 say"
+        ))
+        .into());
+    }
     let fleet = Fleet::new(settings.movers.clone());
     let follow = Follow {
         mount: &mount,
         users: &users,
+        register: args.register_reader.as_deref(),
+        acknowledge: args.acknowledge,
         archive_id: options.archive_id,
         lanes: &lanes,
         state_dir: &settings.state_dir,
@@ -125,8 +140,12 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
             counts.pending
         );
     }
-    match counts.failed {
-        0 => Ok(()),
-        n => Err(ExitWith::failed(format!("{n} files were given up; the log says why")).into()),
+    match (counts.failed, counts.unread) {
+        (0, 0) => Ok(()),
+        (0, n) => Err(ExitWith::failed(format!(
+            "the changelogs of {n} MDTs were not read to their ends; the log says which and why"
+        ))
+        .into()),
+        (n, _) => Err(ExitWith::failed(format!("{n} files were given up; the log says why")).into()),
     }
 }

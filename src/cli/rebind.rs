@@ -12,8 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ExitWith;
 use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
+use crate::disk::open_lines;
 use crate::lustre::Identify;
-use crate::namespace::open_lines;
 use crate::rebind::{Counts, Line, Options, Prefixes, Rebind, RebindError, What};
 use crate::store::Target;
 

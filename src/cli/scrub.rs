@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
+use crate::disk::{open_lines, replace};
 use crate::lustre::Identify;
-use crate::namespace::{open_lines, replace};
 use crate::scrub::{Counts, MaxMissing, Options, Place, Scrub};
 use crate::store::{KeyLayout, Target};
 use crate::types::ArchiveId;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::bucket::Bucket;
 use crate::config::Settings;
+use crate::import::inventory::Manifest;
+use crate::import::{Input, Inventory};
 use crate::lustre::{Identify, Library, Mount};
-use crate::namespace::inventory::Manifest;
-use crate::namespace::{Input, Inventory};
 use crate::store::{ObjectKey, Target, TargetOptions};
 use crate::transfer::{Control, Lane, Stop, fetch_file};
 use crate::types::ArchiveId;

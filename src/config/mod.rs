@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use document::{Layer, Lookup};
 
-pub use settings::{LogFormat, Settings, is_host_and_port};
+pub use settings::{Settings, is_host_and_port};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,9 +41,9 @@ pub enum ConfigError {
     /// The file can't be read.
     #[error("can't read the configuration '{}': {source}. Give the file with --config FILE (a complete example is config/lhsmtool-s3.toml)", path.display())]
     Read {
-        /// The file.
+        /// The configuration file that could not be read.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A flag of the command line.
@@ -55,7 +55,7 @@ pub enum ConfigError {
     /// Its content.
     #[error("the configuration can't be used:{}", list(path, problems))]
     Invalid {
-        /// The file.
+        /// The configuration file with the problems.
         path: PathBuf,
         /// All of it.
         problems: Vec<Problem>,

@@ -12,7 +12,7 @@ use crate::store::{
     ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, Records, TargetOptions, Thaw,
     ThawTier, VerifyImported, check_proxy,
 };
-use crate::telemetry::CompletionOptions;
+use crate::telemetry::{CompletionOptions, LogFormat};
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
 use crate::worker::OnForgotten;
@@ -24,16 +24,6 @@ const GIB: u64 = 1 << 30;
 /// Of a bandwidth: a chunk must get through before the stall watch sees nothing move.
 const MIN_RATE: u64 = 64 << 10;
 const MAX_RATE: u64 = 1 << 50;
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines.
-    Json,
-}
 
 /// All of it, valid.
 #[derive(Clone, PartialEq, Debug)]

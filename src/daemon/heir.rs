@@ -5,13 +5,12 @@ use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::action::{Item, Kind, Verb};
-use crate::intake::{Arrival, Finder};
+use crate::action::{Arrival, Item, Kind, Verb};
+use crate::intake::Finder;
 use crate::lustre::Agent;
-use crate::mdt::Domain;
 use crate::queue::{Class, Queue};
 use crate::thread::{Supervisor, Thread};
-use crate::types::{ArchiveId, Extent};
+use crate::types::{ArchiveId, Domain, Extent};
 use crate::worker::Site;
 
 /// Until actions are sorted by MDT as well as can be.

@@ -58,9 +58,9 @@ pub enum DaemonError {
     /// The registration.
     #[error("can't register as a copytool for '{}': {source}", mount.display())]
     Agent {
-        /// The mount point.
+        /// The mount point that was to be served.
         mount: PathBuf,
-        /// Why.
+        /// Why there is no registration.
         source: AgentError,
     },
     /// The mount that is served was replaced.
@@ -69,9 +69,9 @@ pub enum DaemonError {
     /// The address of the metrics.
     #[error("can't serve metrics on {listen}: {source}. Correct `listen` in section [metrics]")]
     Metrics {
-        /// As configured.
+        /// `listen` of `[metrics]`.
         listen: SocketAddr,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The FIFO of events, or the completion log.
@@ -79,9 +79,9 @@ pub enum DaemonError {
     Output {
         /// Section and key.
         key: &'static str,
-        /// As configured.
+        /// What can not be written.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Whoever started it wants something that can't be had.

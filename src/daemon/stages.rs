@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::cues::{Call, Cues};
 use super::heir::Heir;
-use crate::action::{FileSystem, Verdict};
+use crate::action::{Arrival, FileSystem, Verdict};
 use crate::config::Settings;
-use crate::intake::{Arrival, Finder, Heartbeat, Intake};
+use crate::intake::{Finder, Heartbeat, Intake};
 use crate::journal::Journal;
 use crate::lustre::{Agent, Nudge, ReaderStats, Registrar};
 use crate::queue::Queue;

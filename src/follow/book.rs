@@ -6,6 +6,7 @@
 //! | `known` | FID | a [`Known`], JSON |
 //! | `keys` | key | the FID whose copy it is, as far as that is known |
 //! | `places` | MDT index | the last record that was dealt with; 0: none yet |
+//! | `readers` | MDT | the reader that the command line named, and the one that is registered |
 //! | `owed` | FID | tried in vain; tried again at the next start |
 //! | `marks` | `scan` | a look at everything is owed |
 
@@ -22,6 +23,7 @@ type FidKey = (u64, u32, u32);
 const KNOWN: TableDefinition<'_, FidKey, &[u8]> = TableDefinition::new("known");
 const KEYS: TableDefinition<'_, &str, FidKey> = TableDefinition::new("keys");
 const PLACES: TableDefinition<'_, u32, u64> = TableDefinition::new("places");
+const READERS: TableDefinition<'_, &str, (&str, &str)> = TableDefinition::new("readers");
 const OWED: TableDefinition<'_, FidKey, ()> = TableDefinition::new("owed");
 const MARKS: TableDefinition<'_, &str, ()> = TableDefinition::new("marks");
 const SCAN: &str = "scan";
@@ -158,6 +160,7 @@ impl Book {
             transaction.open_table(KNOWN)?;
             transaction.open_table(PLACES)?;
             transaction.open_table(KEYS)?;
+            transaction.open_table(READERS)?;
             transaction.open_table(OWED)?;
             transaction.open_table(MARKS)?;
             Ok(())
@@ -231,8 +234,19 @@ impl Book {
 
     /// Tried in vain.
     pub(super) fn owe(&self, fid: Fid) -> Result<(), BookError> {
+        self.owe_all(&[fid])
+    }
+
+    /// Some of them.
+    pub(super) fn owe_all(&self, fids: &[Fid]) -> Result<(), BookError> {
+        if fids.is_empty() {
+            return Ok(());
+        }
         self.write(|transaction| {
-            transaction.open_table(OWED)?.insert(fid_key(fid), ())?;
+            let mut table = transaction.open_table(OWED)?;
+            for fid in fids {
+                table.insert(fid_key(*fid), ())?;
+            }
             Ok(())
         })
     }
@@ -284,6 +298,26 @@ impl Book {
             Ok(fids)
         };
         read().map_err(|error| self.failed(error))
+    }
+
+    /// The reader of an MDT's changelog that was named when it was last followed, and the one that was registered.
+    pub(super) fn reader(&self, mdt: &str) -> Result<Option<(String, String)>, BookError> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(READERS)?;
+            let found = table.get(mdt)?;
+            Ok(found.map(|readers| {
+                let (given, registered) = readers.value();
+                (given.to_owned(), registered.to_owned())
+            }))
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    pub(super) fn set_reader(&self, mdt: &str, given: &str, registered: &str) -> Result<(), BookError> {
+        self.write(|transaction| {
+            transaction.open_table(READERS)?.insert(mdt, (given, registered))?;
+            Ok(())
+        })
     }
 
     pub(super) fn place(&self, mdt: u32) -> Result<Option<u64>, BookError> {
@@ -353,6 +387,10 @@ mod tests {
         assert_eq!(book.take_owed().unwrap(), [fid(3)]);
         assert_eq!(book.take_owed().unwrap(), []);
         assert_eq!((book.place(3).unwrap(), book.place(0).unwrap()), (Some(99), None));
+        assert_eq!(book.reader("m").unwrap(), None);
+        book.set_reader("m", "cl1", "cl1").unwrap();
+        book.set_reader("m", "cl1", "cl4").unwrap();
+        assert_eq!(book.reader("m").unwrap(), Some(("cl1".into(), "cl4".into())));
         assert_eq!(book.fids_after(Some(fid(1)), 2).unwrap(), [fid(2), fid(3)]);
         assert_eq!(book.fids_after(Some(fid(3)), 9).unwrap(), [fid(5)]);
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::feed::{Feed, register};
 use super::pending::Name;
 use super::state::State;
 use super::{FollowError, is_passing};
@@ -14,17 +15,24 @@ const MOST_PENDING: usize = 200_000;
 const CHUNK: usize = 4096;
 /// A record that is not there may still be on its way: since 2.17 they are written in parallel (LU-18218).
 const GAP: Duration = Duration::from_secs(2);
-/// Passes in a row in which a changelog can't be read, because the client or an MDT is away.
-const TROUBLE: u32 = 600;
+/// A changelog that can't be read for so long holds up nothing but its own, and what can't be told without it.
+const HOPELESS: Duration = Duration::from_secs(600);
 /// Between two looks at which MDTs there are.
 const MDTS: Duration = Duration::from_secs(60);
+
+const UNREAD: &str = "its changelog can't be read";
+const READ_AGAIN: &str = "its changelog is read again";
+const UNHEARD: &str = "what was dealt with can't be acknowledged to it";
+const HEARD_AGAIN: &str = "it takes acknowledgements again";
 
 /// What a pass over the changelogs found.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Read {
     pub(super) records: usize,
-    /// A record is missing and may still come, or a changelog could not be read.
+    /// A record is missing and may still come, or a changelog could not be read and somebody waits for its end.
     pub(super) waits: bool,
+    /// Some could not be read to their ends.
+    more: bool,
 }
 
 /// Where a pass over a changelog ended.
@@ -39,68 +47,159 @@ enum End {
 }
 
 impl State<'_> {
-    /// One that is new, or was never read, makes a look at everything necessary.
+    /// One that is new, or was never read, makes a look at everything necessary; one whose reader is another than before,
+    /// too: the former one may have been dropped, and then nobody wrote records.
     pub(super) fn find_mdts(&mut self) -> Result<(), FollowError> {
         if self.seen_mdts.is_some_and(|at| at.elapsed() < MDTS) {
             return Ok(());
         }
-        match self.follow.mount.mdt_names() {
-            Ok(mdts) => self.mdts = mdts,
-            Err(error) if self.seen_mdts.is_some() && is_passing(error.errno) => {}
-            Err(error) => return Err(FollowError::Mdts(error)),
-        }
+        let is_first = self.seen_mdts.is_none();
+        let mdts = match self.follow.mount.mdt_names() {
+            Ok(mdts) => mdts,
+            Err(error) if is_first => return Err(FollowError::Mdts(error)),
+            Err(error) => {
+                tracing::debug!(%error, "can't tell whether there are more MDTs");
+                Vec::new()
+            }
+        };
         self.seen_mdts = Some(Instant::now());
-        for (mdt, name) in &self.mdts {
-            if self.follow.users.of(name).is_none() {
-                return Err(FollowError::NoUser(name.clone()));
+        for (mdt, name) in mdts {
+            if self.feeds.iter().any(|feed| feed.mdt == mdt) {
+                continue;
             }
-            if self.book.place(*mdt)?.is_none() {
-                self.book.owe_scan(true)?;
+            let Some(given) = self.follow.users.of(&name).map(str::to_owned) else {
+                let error = FollowError::NoUser(name.clone());
+                if is_first {
+                    return Err(error);
+                }
+                if self.unnamed.insert(name) {
+                    tracing::warn!(%error, "an MDT more is not followed, and no object is deleted as long as that is so");
+                }
+                continue;
+            };
+            let before = self.book.reader(&name)?;
+            let reader = match before {
+                Some((was_given, reader)) if was_given == given => reader,
+                before => {
+                    if before.is_some_and(|(_, reader)| reader != given) {
+                        tracing::info!(
+                            mdt = name,
+                            reader = given,
+                            "its changelog has another reader than before"
+                        );
+                        self.demand_scan()?;
+                    }
+                    self.book.set_reader(&name, &given, &given)?;
+                    given.clone()
+                }
+            };
+            if self.book.place(mdt)?.is_none() {
+                self.demand_scan()?;
             }
+            self.feeds.push(Feed::new(mdt, name, given, reader));
         }
         Ok(())
     }
 
+    /// Something happened that no record tells of.
+    pub(super) fn demand_scan(&mut self) -> Result<(), FollowError> {
+        self.demanded = true;
+        Ok(self.book.owe_scan(true)?)
+    }
+
     /// Everything that a former process may have seen was dealt with.
     pub(super) fn has_caught_up(&self) -> bool {
-        self.mdts.iter().all(|(mdt, _)| {
-            let newest = self.newest.get(mdt);
-            newest.is_some_and(|newest| self.pending.place(*mdt).unwrap_or(*newest) >= *newest)
+        self.feeds.iter().all(|feed| {
+            let newest = self.newest.get(&feed.mdt);
+            newest.is_some_and(|newest| self.pending.place(feed.mdt).unwrap_or(*newest) >= *newest)
         })
     }
 
     /// Reads what is new.
     pub(super) fn read(&mut self) -> Result<Read, FollowError> {
         let mut read = Read::default();
-        let mut ends = true;
-        for (mdt, name) in self.mdts.clone() {
-            // Once means: up to here.
-            if self.follow.once && self.newest.contains_key(&mdt) {
-                continue;
-            }
-            match self.read_one(mdt, &name) {
-                Ok((records, state)) => {
+        let mut refused = None;
+        let mut feeds = std::mem::take(&mut self.feeds);
+        let done = feeds
+            .iter_mut()
+            .try_for_each(|feed| self.read_feed(feed, &mut read, &mut refused));
+        self.feeds = feeds;
+        done?;
+        // Nothing was ever read: that is how the command was started.
+        if let Some(error) = refused
+            && self.newest.is_empty()
+            && self.feeds.iter().all(|feed| feed.reading.is_on())
+        {
+            return Err(error);
+        }
+        if !read.more && self.unnamed.is_empty() {
+            self.pending.next_round();
+        }
+        let once = self.follow.once;
+        let is_hopeless = |feed: &Feed| feed.is_lost || feed.reading.is_hopeless(once, HOPELESS);
+        if self.feeds.iter().any(is_hopeless) || !self.unnamed.is_empty() {
+            self.let_ends_wait()?;
+        }
+        let sick = self.feeds.iter().filter(|feed| feed.is_sick()).count() + self.unnamed.len();
+        self.counts.unread = sick as u64;
+        self.counts.records += read.records as u64;
+        Ok(read)
+    }
+
+    /// What one MDT answers is nothing of the others. `refused`: by one whose answer will hardly be another one later.
+    fn read_feed(
+        &mut self,
+        feed: &mut Feed,
+        read: &mut Read,
+        refused: &mut Option<FollowError>,
+    ) -> Result<(), FollowError> {
+        // What its MDT did not record can't be known.
+        read.more |= feed.is_lost;
+        // Once means: up to here.
+        if self.follow.once && self.newest.contains_key(&feed.mdt) {
+            return Ok(());
+        }
+        if feed.reading.may_try(Instant::now()) {
+            match self.read_one(feed.mdt, &feed.name) {
+                Ok((records, end)) => {
                     read.records += records;
-                    read.waits |= state == End::Waits;
-                    ends &= state == End::Reached;
-                    self.troubles = 0;
-                }
-                Err(FollowError::Changelog { source, .. }) if is_passing(source.errno) && self.troubles < TROUBLE => {
-                    if self.troubles == 0 {
-                        tracing::warn!(mdt = name, error = %source, "its changelog can't be read for the moment");
+                    read.waits |= end == End::Waits;
+                    read.more |= end != End::Reached;
+                    if feed.reading.is_over(&feed.name, READ_AGAIN) {
+                        // What waited for it.
+                        self.owed_at = None;
                     }
-                    self.troubles += 1;
-                    read.waits = true;
-                    ends = false;
+                    return Ok(());
+                }
+                Err(FollowError::Changelog { mdt, source }) => {
+                    feed.reading.failed(&feed.name, UNREAD, &source.to_string());
+                    if !is_passing(source.errno) && refused.is_none() {
+                        *refused = Some(FollowError::Changelog { mdt, source });
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
-        if ends {
-            self.pending.next_round();
+        read.more = true;
+        read.waits |= self.follow.once && !feed.reading.is_hopeless(true, HOPELESS);
+        Ok(())
+    }
+
+    /// Ends of files that can't come before all changelogs are read hold up those that can be: they are tried with what is
+    /// owed.
+    fn let_ends_wait(&mut self) -> Result<(), FollowError> {
+        let fids = self.pending.without_ends();
+        if !fids.is_empty() {
+            tracing::info!(
+                files = fids.len(),
+                "are gone, and what is in the bucket for them stays until all changelogs can be read: tried again in an hour"
+            );
         }
-        self.counts.records += read.records as u64;
-        Ok(read)
+        self.book.owe_all(&fids)?;
+        for fid in fids {
+            self.pending.settle(fid);
+        }
+        Ok(())
     }
 
     fn read_one(&mut self, mdt: u32, name: &str) -> Result<(usize, End), FollowError> {
@@ -137,14 +236,18 @@ impl State<'_> {
                         missing,
                         "records of the changelog are gone: looking through everything"
                     );
-                    self.book.owe_scan(true)?;
+                    self.demand_scan()?;
                 }
                 self.gaps.remove(&mdt);
                 last = record.index;
                 records += 1;
                 let now = Instant::now();
-                self.pending
-                    .note((mdt, record.index), concerned(&record), now, self.follow.quiet);
+                let (at, quiet, fids) = ((mdt, record.index), self.follow.quiet, concerned(&record));
+                if record.change == Change::Hsm {
+                    self.pending.note_unchanged(at, fids, now, quiet);
+                } else {
+                    self.pending.note(at, fids, now, quiet);
+                }
             }
             if is_end {
                 self.newest.entry(mdt).or_insert(last);
@@ -156,28 +259,90 @@ impl State<'_> {
 
     /// What was dealt with need not be told again.
     pub(super) fn forget_done(&mut self) -> Result<(), FollowError> {
-        for (mdt, name) in &self.mdts {
-            let Some(place) = self.pending.place(*mdt) else {
-                continue;
-            };
-            if self.book.place(*mdt)?.is_some_and(|before| before >= place) {
-                continue;
+        let mut feeds = std::mem::take(&mut self.feeds);
+        let done = feeds.iter_mut().try_for_each(|feed| self.acknowledge(feed));
+        self.feeds = feeds;
+        done?;
+        // Of some the others are followed; of all there is nothing to follow.
+        match self.feeds.first() {
+            Some(feed) if self.feeds.iter().all(|feed| feed.is_lost) => Err(FollowError::NoReader {
+                mdt: feed.name.clone(),
+                reader: feed.reader.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn acknowledge(&mut self, feed: &mut Feed) -> Result<(), FollowError> {
+        let (done, before) = (self.pending.place(feed.mdt), self.book.place(feed.mdt)?);
+        if let Some(place) = done
+            && before.is_none_or(|before| before < place)
+        {
+            self.book.set_place(feed.mdt, place)?;
+        }
+        // 0 would be everything that there is.
+        let Some(place) = done.or(before).filter(|place| *place > 0) else {
+            return Ok(());
+        };
+        if !feed.is_acknowledgement_due(place, self.follow.acknowledge) {
+            return Ok(());
+        }
+        match self.follow.mount.clear_changelog(&feed.name, &feed.reader, place) {
+            Ok(()) => {
+                feed.acknowledged(place);
+                feed.acknowledging.is_over(&feed.name, HEARD_AGAIN);
             }
-            self.book.set_place(*mdt, place)?;
-            let user = self.follow.users.of(name).filter(|_| place > 0);
-            let Some(user) = user else {
-                continue;
-            };
-            match self.follow.mount.clear_changelog(name, user, place) {
-                Ok(()) => {}
-                // With one of the next ones.
-                Err(error) if is_passing(error.errno) => tracing::debug!(mdt = name, %error, "not cleared"),
-                Err(source) => {
-                    return Err(FollowError::Changelog {
-                        mdt: name.clone(),
-                        source,
-                    });
-                }
+            Err(error) if error.errno == libc::ENOENT => self.reader_is_gone(feed)?,
+            // The reader was registered behind it, so that there is nothing to acknowledge yet.
+            Err(error) if error.errno == libc::EINVAL && self.pending.last_read(feed.mdt).is_some() => {
+                tracing::debug!(mdt = feed.name, place, "not acknowledged: its reader is further");
+                feed.acknowledged(place);
+            }
+            Err(error) if error.errno == libc::EINVAL => {
+                tracing::warn!(
+                    mdt = feed.name,
+                    place,
+                    reader = feed.reader,
+                    "its changelog has not come so far as it was read, or somebody has cleared it further: looking through \
+                     everything"
+                );
+                self.book.set_place(feed.mdt, 0)?;
+                self.demand_scan()?;
+            }
+            Err(error) => feed.acknowledging.failed(&feed.name, UNHEARD, &error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// As long as there was none, its MDT may have recorded nothing, and a gap need not show it.
+    fn reader_is_gone(&mut self, feed: &mut Feed) -> Result<(), FollowError> {
+        if !feed.is_lost {
+            tracing::warn!(
+                mdt = feed.name,
+                reader = feed.reader,
+                "does not know the reader of its changelog: it was idle for too long (mdd.*.changelog_max_idle_time), or was \
+                 taken away"
+            );
+        }
+        match register(self.follow, &feed.name) {
+            Ok(reader) => {
+                tracing::warn!(
+                    mdt = feed.name,
+                    reader,
+                    "a reader of its changelog is registered anew; what happened meanwhile may be in no record: looking \
+                     through everything"
+                );
+                self.demand_scan()?;
+                self.book.set_reader(&feed.name, &feed.given, &reader)?;
+                feed.is_read_by(reader);
+            }
+            Err(why) => {
+                feed.is_lost = true;
+                feed.acknowledging.failed(
+                    &feed.name,
+                    "no reader of its changelog can be registered from here",
+                    &why,
+                );
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! One FID is looked at: what is it, what is in the bucket for it, what has to be done?
 
+use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,10 +15,11 @@ use super::{Counts, Follow};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::HsmStates;
 use crate::mapped;
-use crate::namespace::{NodeError, node_key_at, write_node};
+use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
 use crate::types::{Extras, Fid};
+use crate::walk::Node;
 
 /// What came of it.
 pub(super) enum Handled {
@@ -95,6 +97,8 @@ pub(super) struct Looker<'a> {
     pub(super) follow: &'a Follow<'a>,
     pub(super) lane: &'a Lane,
     pub(super) book: &'a Book,
+    /// Archives of these were asked for, and their ends were not seen.
+    pub(super) asked: &'a HashSet<Fid>,
     /// What the book does not have may be in the bucket.
     pub(super) catching_up: bool,
 }
@@ -157,6 +161,63 @@ impl Looker<'_> {
             Err(error) if error.is_not_found() => return self.gone(fid),
             Err(error) => return Err(error.into()),
         };
+        self.look_below(fid, below, names)
+    }
+
+    /// One that a walk has just found, so that its path need not be asked for.
+    pub(super) fn found(&self, fid: Fid, node: &Node, names: &[Name]) -> Result<Handled, LookError> {
+        let path = node.path();
+        // Of several names Lustre tells the one that counts; and a path may be longer than a call takes.
+        let is_its_path = path
+            .symlink_metadata()
+            .is_ok_and(|stat| stat.is_dir() || stat.nlink() == 1);
+        match path.strip_prefix(self.follow.mount.path()) {
+            Ok(below) if is_its_path => self.look_below(fid, below.to_owned(), names),
+            _ => self.look(fid, names),
+        }
+    }
+
+    /// Its archive has just ended, and what happened to it since it was looked at has a record of its own.
+    /// `path`: where it was then.
+    pub(super) fn archived(&self, fid: Fid, path: &Path, names: &[Name]) -> Result<Handled, LookError> {
+        let follow = self.follow;
+        let target = self.lane.store(follow.archive_id)?.target();
+        let below = path.strip_prefix(follow.mount.path()).unwrap_or(path);
+        let natural = ObjectKey::of_file(&target.prefix, below, fid).ok();
+        // Where another one's copy has its key, it went beside that, and may go there now.
+        let may_move = |now: &Location| {
+            follow.propagate.rename && target.layout == KeyLayout::Path && natural.as_ref() != Some(&now.key)
+        };
+        let is_plain = names.is_empty() || !self.catching_up;
+        if is_plain
+            && let Some(Known::File { location: had, print }) = self.book.get(fid)?
+            && let Some(now) = self.copy_of(fid)?
+            && now.archive_id == follow.archive_id
+            && !may_move(&now)
+            && had.is_none_or(|had| had.key == now.key)
+        {
+            let known = Known::File {
+                location: Some(now),
+                print,
+            };
+            return Ok(done(Some(known), Counts::default()));
+        }
+        self.look(fid, names)
+    }
+
+    /// What is not begun is not done any more.
+    pub(super) fn unless_stopped(
+        &self,
+        work: impl FnOnce() -> Result<Handled, LookError>,
+    ) -> Result<Handled, LookError> {
+        if self.follow.stopped() {
+            return Err(LookError::Passing("stopped".into()));
+        }
+        work()
+    }
+
+    fn look_below(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<Handled, LookError> {
+        let mount = self.follow.mount;
         // The root, and what Lustre has for itself (a restore's volatile file).
         if below.as_os_str().is_empty() || below.starts_with(".lustre") {
             return Ok(nothing());
@@ -231,6 +292,13 @@ impl Looker<'_> {
 
     fn file(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<Handled, LookError> {
         let (follow, mount) = (self.follow, self.follow.mount);
+        // Most often that is all: an archive of a large file takes its time.
+        if self.asked.contains(&fid) && !mount.states_of(fid)?.is_clean() && mount.has_action(fid).unwrap_or(true) {
+            return Ok(Handled::Later {
+                known: None,
+                why: "it is being archived".into(),
+            });
+        }
         let (file, by_fid) = mount.pinned(&mount.path().join(&below))?;
         if !by_fid.ends_with(fid.to_string()) {
             return Ok(Handled::Again("it was moved while it was looked at".into()));

@@ -2,11 +2,12 @@
 //! archived, and moved or removed in the bucket where that is asked for.
 //!
 //! The records only say where to look. What is done follows from how the file is when it is looked at, so a record
-//! that comes twice, or late, does no harm. `changelogs` reads them, `pending` holds FIDs until they are quiet,
-//! `state` has it dealt with by `look`, `book` is what must survive, `scan` goes through everything when records were lost.
+//! that comes twice, or late, does no harm. `changelogs` reads them, each MDT's as a `feed` with troubles of its own,
+//! `pending` holds FIDs until they are quiet, `state` has it dealt with by `look`, `book` is what must survive, `scan` goes through everything when records were lost.
 
 mod book;
 mod changelogs;
+mod feed;
 mod look;
 mod pending;
 mod remove;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use self::book::Book;
 pub use self::book::BookError;
+pub use self::feed::is_reader;
 use self::state::State;
 use crate::action::{FileSystem as _, HsmError};
 use crate::fleet::Fleet;
@@ -64,6 +66,11 @@ pub struct Follow<'a> {
     pub mount: &'a Mount,
     /// Readers' names that `lctl changelog_register` gave.
     pub users: &'a Users,
+    /// A shell command that registers a reader for the MDT that `$MDT` names and prints its name; `None`: `lctl`, which
+    /// can where the MDT is mounted.
+    pub register: Option<&'a str>,
+    /// A reader without news acknowledges what it has read at least so often.
+    pub acknowledge: Duration,
     /// Whose bucket.
     pub archive_id: ArchiveId,
     /// Ways to the store, one for each thread.
@@ -105,6 +112,8 @@ pub struct Counts {
     pub scans: u64,
     /// Not dealt with yet.
     pub pending: u64,
+    /// MDTs whose changelogs can't be read, or have no reader any more.
+    pub unread: u64,
 }
 
 /// Why following ended.
@@ -136,6 +145,18 @@ pub enum FollowError {
          {0}=NAME to --changelog-user"
     )]
     NoUser(String),
+    /// No changelog has a reader any more.
+    #[error(
+        "{mdt} does not know the reader '{reader}' of its changelog, and none could be registered from here: register one \
+         on its MDS (lctl --device {mdt} changelog_register) and name it with --changelog-user, or give \
+         --register-reader a command that does so"
+    )]
+    NoReader {
+        /// The first of them.
+        mdt: String,
+        /// Its reader.
+        reader: String,
+    },
     /// Archives could not be asked for.
     #[error(transparent)]
     Job(#[from] jobs::JobError),

@@ -34,6 +34,8 @@ struct Entry {
     waits_since: Option<Instant>,
     /// The changelogs, and those that others wait for, go on without it.
     let_go: bool,
+    /// It is written down elsewhere that it is open.
+    owed: bool,
 }
 
 /// What waits.
@@ -66,6 +68,7 @@ impl Entry {
             doomed: false,
             waits_since: None,
             let_go: false,
+            owed: false,
         }
     }
 }
@@ -131,6 +134,15 @@ impl Pending {
         due
     }
 
+    /// Those that wait for their ends, which are the caller's to write down and settle.
+    pub(super) fn without_ends(&mut self) -> Vec<Fid> {
+        self.doomed_in.clear();
+        std::mem::take(&mut self.doomed)
+            .into_iter()
+            .map(|(_, fid)| fid)
+            .collect()
+    }
+
     /// Some wait for their end.
     pub(super) fn has_ends(&self) -> bool {
         !self.doomed.is_empty()
@@ -139,6 +151,19 @@ impl Pending {
     /// A record that is not cleared is about it.
     pub(super) fn has_record(&self, fid: Fid) -> bool {
         self.entries.get(&fid).is_some_and(|entry| !entry.records.is_empty())
+    }
+
+    /// Whether it has still to be written down that it is open; not a second time.
+    pub(super) fn is_new_debt(&mut self, fid: Fid, now: Instant) -> bool {
+        let entry = Self::entry(&mut self.entries, &mut self.by_round, fid, now, self.round);
+        !std::mem::replace(&mut entry.owed, true)
+    }
+
+    /// What was written down is crossed out.
+    pub(super) fn forget_debt(&mut self, fid: Fid) {
+        if let Some(entry) = self.entries.get_mut(&fid) {
+            entry.owed = false;
+        }
     }
 
     /// Nothing happened to it, and it is to be looked at.
@@ -170,6 +195,25 @@ impl Pending {
                 entry.records.push((mdt, index));
                 self.by_record.insert((mdt, index, fid));
             }
+        }
+    }
+
+    /// A record was read that is about these and tells of no change: what is due already is not put off.
+    pub(super) fn note_unchanged(
+        &mut self,
+        record: (u32, u64),
+        fids: Vec<(Fid, Vec<Name>)>,
+        now: Instant,
+        quiet: Duration,
+    ) {
+        let due: Vec<_> = fids
+            .iter()
+            .filter_map(|(fid, _)| Some((self.entries.get(fid)?.due, *fid)))
+            .filter(|due| self.by_due.contains(due))
+            .collect();
+        self.note(record, fids, now, quiet);
+        for (at, fid) in due {
+            self.postpone(fid, at);
         }
     }
 
@@ -232,6 +276,14 @@ impl Pending {
             self.by_due.remove(&(entry.due, fid));
             entry.due = at;
             self.by_due.insert((at, fid));
+        }
+    }
+
+    /// If it is to be looked at, then not before that.
+    pub(super) fn not_before(&mut self, fid: Fid, at: Instant) {
+        let due = self.entries.get(&fid).map(|entry| entry.due);
+        if due.is_some_and(|due| due < at && self.by_due.contains(&(due, fid))) {
+            self.postpone(fid, at);
         }
     }
 
@@ -304,6 +356,22 @@ mod tests {
             pending.note((0, 3 + second), [(fid(2), Vec::new())], at(20 + second), QUIET);
         }
         assert_eq!(pending.due(at(20 + 200), 9), [fid(2)]);
+    }
+
+    #[test]
+    fn what_tells_of_no_change_puts_nothing_off() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        pending.note((0, 1), [(fid(1), Vec::new())], at(0), QUIET);
+        pending.note_unchanged((0, 2), vec![(fid(1), Vec::new()), (fid(2), Vec::new())], at(9), QUIET);
+        assert_eq!(pending.due(at(10), 9), [fid(1)]);
+        pending.not_before(fid(2), at(30));
+        pending.not_before(fid(2), at(20));
+        assert_eq!(pending.due(at(29), 9), []);
+        assert_eq!(pending.due(at(30), 9), [fid(2)]);
+        pending.settle(fid(1));
+        pending.settle(fid(2));
+        assert_eq!((pending.place(0), pending.len()), (Some(2), 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::look::{Handled, LookError, Looker, done, read};
 use super::pending::Name;
 use crate::action::FileSystem as _;
 use crate::mapped;
-use crate::namespace::{node_key, remove_node};
+use crate::nodes::{node_key, remove_node};
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{TransferError, delete, discard_sidecar, find};
 use crate::types::Fid;

@@ -2,56 +2,69 @@
 
 use std::path::Path;
 
-use super::state::State;
+use super::state::{POLL, State};
 use super::{Counts, FollowError};
 use crate::action::FileSystem as _;
-use crate::namespace::Node;
-use crate::types::Fid;
+use crate::walk::Node;
 
-/// Looked at together.
+/// Looked at together; whatever happens meanwhile waits for no more than these.
 const LOT: usize = 1000;
 
-type Each<'a, S> = dyn FnMut(&mut S, Vec<Fid>) -> Result<(), FollowError> + 'a;
+type Each<'a, S> = dyn FnMut(&mut S, Vec<Node>) -> Result<(), FollowError> + 'a;
 
 impl State<'_> {
     /// Files, directories and symlinks that are there; then what the book has of those that are not.
     pub(super) fn scan(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
         tracing::info!("looking through the whole file system");
         self.counts.scans += 1;
+        self.demanded = false;
         let root = self.follow.mount.path().to_owned();
-        self.walk(&root, &mut |state, fids| {
+        let had_none = self.book.fids_after(None, 1)?.is_empty();
+        self.walk(&root, &mut |state, nodes| {
             let mut to_archive = Vec::new();
             // All are walked to anyhow.
-            for moved in state.look(fids, &mut to_archive, true)? {
+            for moved in state.look_at(&nodes, &mut to_archive)? {
                 state.book.put(&[(moved.fid, Some(moved.known))])?;
                 state.pending.settle(moved.fid);
             }
             tick(&state.counts);
-            state.archive(to_archive)
+            state.archive(to_archive)?;
+            state.meanwhile()?;
+            let is_full = |state: &Self| !state.follow.once && state.asked.len() >= state.follow.window;
+            while is_full(state) && !state.follow.stopped() {
+                std::thread::park_timeout(POLL);
+                state.meanwhile()?;
+                tick(&state.counts);
+            }
+            Ok(())
         })?;
         let mut after = None;
-        while !self.follow.stopped() {
+        // What was written down since was there just now.
+        while !had_none && !self.follow.stopped() {
             let fids = self.book.fids_after(after, LOT)?;
             let Some(last) = fids.last().copied() else {
                 break;
             };
             after = Some(last);
-            let is_gone = |fid: &Fid| self.follow.mount.path_of(*fid).is_err_and(|error| error.is_not_found());
-            let gone: Vec<_> = fids.into_iter().filter(is_gone).collect();
+            let paths = self.each(&fids, |looker, fid| (*fid, looker.follow.mount.path_of(*fid)));
             // Their ends wait for what happens meanwhile.
-            for fid in &gone {
-                self.pending.reopen(*fid, std::time::Instant::now());
+            for (fid, path) in paths {
+                if path.is_err_and(|error| error.is_not_found()) {
+                    self.pending.reopen(fid, std::time::Instant::now());
+                }
             }
         }
         if self.follow.stopped() {
             return Ok(());
         }
-        for (mdt, _) in &self.mdts {
-            if self.book.place(*mdt)?.is_none() {
-                self.book.set_place(*mdt, 0)?;
+        for feed in &self.feeds {
+            if self.book.place(feed.mdt)?.is_none() {
+                self.book.set_place(feed.mdt, 0)?;
             }
         }
-        self.book.owe_scan(false)?;
+        if !self.demanded {
+            self.book.owe_scan(false)?;
+        }
         Ok(())
     }
 
@@ -64,12 +77,12 @@ impl State<'_> {
                 return Ok(());
             }
             for (found, is_dir) in self.entries(&directory)? {
-                lot.extend(self.fid_of(&found)?);
+                if is_dir {
+                    directories.push(found.clone());
+                }
+                lot.push(found);
                 if lot.len() >= LOT {
                     each(self, std::mem::take(&mut lot))?;
-                }
-                if is_dir {
-                    directories.push(found);
                 }
             }
         }
@@ -101,20 +114,8 @@ impl State<'_> {
         }
     }
 
-    /// `None`: gone meanwhile, or it can't be told.
-    fn fid_of(&mut self, node: &Node) -> Result<Option<Fid>, FollowError> {
-        match self.follow.mount.fid_at(&node.at()) {
-            Ok(fid) => Ok(Some(fid)),
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => Ok(None),
-            Err(error) => {
-                self.pass_over(node.path(), std::io::Error::from_raw_os_error(error.errno))?;
-                Ok(None)
-            }
-        }
-    }
-
     /// Without the file system nothing would be found anywhere; without one name, all others are.
-    fn pass_over(&mut self, path: &Path, source: std::io::Error) -> Result<(), FollowError> {
+    pub(super) fn pass_over(&mut self, path: &Path, source: std::io::Error) -> Result<(), FollowError> {
         let mount = self.follow.mount;
         if path == mount.path() || !mount.is_there() {
             return Err(FollowError::Local {

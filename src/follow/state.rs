@@ -1,30 +1,36 @@
 //! One pass after the other: what is due is looked at, archived where it must be, and settled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::book::{Book, BookError, Known};
+use super::feed::Feed;
 use super::look::{Handled, LookError, Looker};
 use super::pending::{Name, Pending};
 use super::{Counts, Follow, FollowError};
-use crate::jobs::{self, Ledger, Select, Spec};
+use crate::jobs::{self, Ledger, Outcome, Row, Select, Spec};
 use crate::lustre::UserAction;
 use crate::transfer::{Control, Stop, TransferError, is_of_one};
 use crate::types::{Fid, Timestamp};
+use crate::walk::Node;
 
-/// Dealt with at once.
-const BATCH: usize = 2000;
+/// Dealt with at once: whatever comes meanwhile waits for no more than these.
+const BATCH: usize = 1000;
 /// Between two looks at changelogs that had nothing new.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 /// Where something is about to come.
 const GLANCE: Duration = Duration::from_millis(50);
 /// Between two looks at what was tried in vain.
 const OWED: Duration = Duration::from_secs(3600);
 /// For archives of one batch; what is not done by then is looked at again.
 const LONGEST_JOB: Duration = Duration::from_secs(300);
+/// Where no archive of a batch has ended for so long, others that are due don't wait for it.
+const STALL: Duration = Duration::from_secs(2);
+/// For so long they wait in any case.
+const ROUND: Duration = Duration::from_secs(5);
 /// How often one file is tried.
 const TRIES: u32 = 5;
 /// After the first try; three times as long after each further one.
@@ -37,7 +43,9 @@ const CALLS: usize = 8;
 
 pub(super) struct State<'a> {
     pub(super) follow: &'a Follow<'a>,
-    pub(super) mdts: Vec<(u32, String)>,
+    pub(super) feeds: Vec<Feed>,
+    /// MDTs that came later, and that no reader is named for.
+    pub(super) unnamed: BTreeSet<String>,
     pub(super) seen_mdts: Option<Instant>,
     pub(super) book: Book,
     pub(super) pending: Pending,
@@ -48,8 +56,12 @@ pub(super) struct State<'a> {
     pub(super) newest: HashMap<u32, u64>,
     /// Since when a record of an MDT is missing.
     pub(super) gaps: HashMap<u32, Instant>,
-    /// Passes in a row in which a changelog could not be read.
-    pub(super) troubles: u32,
+    /// A look at everything was demanded since the last one began.
+    pub(super) demanded: bool,
+    /// Archives of these were asked for, and their ends were not seen.
+    pub(super) asked: HashSet<Fid>,
+    /// When what is owed was last looked at.
+    pub(super) owed_at: Option<Instant>,
     /// How often something was put back.
     pub(super) put_back: u64,
 }
@@ -58,7 +70,8 @@ impl<'a> State<'a> {
     pub(super) fn new(follow: &'a Follow<'a>, book: Book) -> Self {
         Self {
             follow,
-            mdts: Vec::new(),
+            feeds: Vec::new(),
+            unnamed: BTreeSet::new(),
             seen_mdts: None,
             book,
             pending: Pending::default(),
@@ -66,7 +79,9 @@ impl<'a> State<'a> {
             catching_up: true,
             newest: HashMap::new(),
             gaps: HashMap::new(),
-            troubles: 0,
+            demanded: false,
+            asked: HashSet::new(),
+            owed_at: None,
             put_back: 0,
         }
     }
@@ -74,7 +89,6 @@ impl<'a> State<'a> {
 
 impl State<'_> {
     pub(super) fn run(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
-        let mut owed_at = None::<Instant>;
         while !self.follow.stopped() {
             self.find_mdts()?;
             // A scan comes first: what happens during it is in the records behind.
@@ -83,10 +97,11 @@ impl State<'_> {
                 continue;
             }
             let now = Instant::now();
-            if owed_at.is_none_or(|at| now - at >= OWED) {
-                owed_at = Some(now);
+            if self.owed_at.is_none_or(|at| now - at >= OWED) {
+                self.owed_at = Some(now);
                 for fid in self.book.take_owed()? {
                     self.pending.reopen(fid, now);
+                    self.pending.forget_debt(fid);
                 }
             }
             let read = self.read()?;
@@ -102,7 +117,8 @@ impl State<'_> {
             self.catching_up &= !self.has_caught_up();
             self.counts.pending = self.pending.len() as u64;
             tick(&self.counts);
-            if idle && !read.waits && self.follow.once && self.pending.len() == 0 {
+            let is_over = idle && !read.waits && self.pending.len() == 0 && !self.book.is_scan_owed()?;
+            if is_over && self.follow.once {
                 return Ok(());
             }
             if idle {
@@ -116,18 +132,30 @@ impl State<'_> {
         Ok(())
     }
 
+    /// What happens while everything is looked through does not wait for the end of that; only the ends of files do.
+    pub(super) fn meanwhile(&mut self) -> Result<(), FollowError> {
+        // Once means: up to where it is read first, which is behind what a look at everything does.
+        if self.follow.once {
+            return Ok(());
+        }
+        self.read()?;
+        let due = self.pending.due(Instant::now(), BATCH);
+        self.deal_with(due)?;
+        self.forget_done()
+    }
+
     /// Looks at each, has archived what needs it, and looks at that again.
     pub(super) fn deal_with(&mut self, fids: Vec<Fid>) -> Result<(), FollowError> {
         let mut to_archive = Vec::new();
-        let mut todo = self.look(fids, &mut to_archive, true)?;
+        let mut todo = self.look(fids, &mut to_archive)?;
         // A directory that was moved brings all that is below it.
         while let Some(Move { fid, known, path }) = todo.pop()
             && !self.follow.stopped()
         {
             let put_back = self.put_back;
-            self.walk(&path, &mut |state, fids| {
+            self.walk(&path, &mut |state, nodes| {
                 // Directories below are walked to anyhow.
-                for Move { fid, known, .. } in state.look(fids, &mut to_archive, true)? {
+                for Move { fid, known, .. } in state.look_at(&nodes, &mut to_archive)? {
                     state.book.put(&[(fid, Some(known))])?;
                     state.pending.settle(fid);
                 }
@@ -151,73 +179,149 @@ impl State<'_> {
         self.archive(to_archive)
     }
 
-    pub(super) fn archive(&mut self, files: Vec<(Fid, PathBuf)>) -> Result<(), FollowError> {
-        if files.is_empty() || self.follow.stopped() {
+    /// Asks for no more than may be asked for, and waits for their ends as long as that holds up nobody.
+    pub(super) fn archive(&mut self, mut files: Vec<(Fid, PathBuf)>) -> Result<(), FollowError> {
+        if self.follow.stopped() {
             return Ok(());
         }
-        let done = self.have_archived(&files)?;
-        self.counts.archived += done;
-        let mut again = Vec::new();
-        let fids = files.into_iter().map(|(fid, _)| fid).collect();
-        drop(self.look(fids, &mut again, false)?);
-        for (fid, path) in again {
-            let goes_on = self.follow.mount.has_action(fid).unwrap_or(true);
-            if goes_on || self.follow.stopped() {
-                self.later(fid, "it is being archived")?;
-            } else {
-                self.try_again(fid, &path.display().to_string(), "it is not archived")?;
+        let room = self.follow.window.saturating_sub(self.asked.len());
+        let rest: Vec<_> = files
+            .split_off(room.min(files.len()))
+            .into_iter()
+            .map(|(fid, _)| fid)
+            .collect();
+        self.put_off(&rest, "as many archives as may be are asked for")?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        let rows = self.have_archived(&files)?;
+        let (mut archived, mut asked, mut unasked) = (Vec::new(), Vec::new(), Vec::new());
+        for ((fid, path), row) in files.into_iter().zip(rows) {
+            match row {
+                None => unasked.push(fid),
+                Some(row) => match row.outcome {
+                    Outcome::Done | Outcome::Already => archived.push((fid, path)),
+                    Outcome::Requested => asked.push(fid),
+                    Outcome::Failed => {
+                        let why = if row.reason.is_empty() {
+                            "it is not archived"
+                        } else {
+                            row.reason.as_str()
+                        };
+                        self.try_again(fid, &path.display().to_string(), why)?;
+                        // It was changed meanwhile: it has to be quiet again.
+                        if row.errno == libc::EBUSY {
+                            self.pending.not_before(fid, Instant::now() + self.follow.quiet);
+                        }
+                    }
+                },
             }
+        }
+        self.asked.extend(&asked);
+        self.put_off(&asked, "it is being archived")?;
+        self.keep_all(&unasked)?;
+        for fid in unasked {
+            self.pending.reopen(fid, Instant::now());
+            self.pending.postpone(fid, Instant::now() + PAUSE);
+        }
+        let mut again = Vec::new();
+        let archived: Vec<_> = archived
+            .into_iter()
+            .map(|(fid, path)| (fid, path, self.pending.names(fid)))
+            .collect();
+        let handled = self.each(&archived, |looker, (fid, path, names)| {
+            (*fid, looker.unless_stopped(|| looker.archived(*fid, path, names)))
+        });
+        drop(self.take(handled, &mut again, false)?);
+        for (fid, path) in again {
+            self.try_again(fid, &path.display().to_string(), "it was changed while it was archived")?;
         }
         Ok(())
     }
 
     /// Files that are gone, and that everything older than that was dealt with.
     fn end(&mut self, fids: Vec<Fid>) -> Result<(), FollowError> {
-        let handled = self.each(fids, |looker, fid, names| looker.end(fid, names));
+        let handled = self.each_file(fids, |looker, fid, names| looker.end(fid, names));
         drop(self.take(handled, &mut Vec::new(), false)?);
         Ok(())
     }
 
-    /// Directories whose whole content was moved come back. `first`: what is not archived may be asked for.
-    pub(super) fn look(
-        &mut self,
-        mut fids: Vec<Fid>,
-        to_archive: &mut Vec<(Fid, PathBuf)>,
-        first: bool,
-    ) -> Result<Vec<Move>, FollowError> {
+    /// Directories whose whole content was moved come back.
+    fn look(&mut self, mut fids: Vec<Fid>, to_archive: &mut Vec<(Fid, PathBuf)>) -> Result<Vec<Move>, FollowError> {
         // One of several names is met more than once.
         fids.sort_unstable();
         fids.dedup();
-        let handled = self.each(fids, |looker, fid, names| looker.look(fid, names));
-        self.take(handled, to_archive, first)
+        let handled = self.each_file(fids, |looker, fid, names| looker.look(fid, names));
+        self.take(handled, to_archive, true)
     }
 
-    fn each(&self, fids: Vec<Fid>, what: impl Fn(&Looker<'_>, Fid, &[Name]) -> Looked + Sync) -> Vec<(Fid, Looked)> {
+    /// What a walk has found: their FIDs are asked for at the same time, too.
+    pub(super) fn look_at(
+        &mut self,
+        nodes: &[Node],
+        to_archive: &mut Vec<(Fid, PathBuf)>,
+    ) -> Result<Vec<Move>, FollowError> {
+        let found = self.each(nodes, |looker, node| (node, looker.follow.mount.fid_at(&node.at())));
+        // One of several names is met more than once.
+        let mut files = BTreeMap::new();
+        for (node, fid) in found {
+            match fid {
+                Ok(fid) => {
+                    files.insert(fid, node);
+                }
+                // Gone meanwhile.
+                Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => {}
+                Err(error) => self.pass_over(node.path(), std::io::Error::from_raw_os_error(error.errno))?,
+            }
+        }
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|(fid, node)| (fid, node, self.pending.names(fid)))
+            .collect();
+        let handled = self.each(&files, |looker, (fid, node, names)| {
+            (*fid, looker.unless_stopped(|| looker.found(*fid, node, names)))
+        });
+        self.take(handled, to_archive, true)
+    }
+
+    pub(super) fn each_file(
+        &self,
+        fids: Vec<Fid>,
+        what: impl Fn(&Looker<'_>, Fid, &[Name]) -> Looked + Sync,
+    ) -> Vec<(Fid, Looked)> {
+        let files: Vec<_> = fids.into_iter().map(|fid| (fid, self.pending.names(fid))).collect();
+        self.each(&files, |looker, (fid, names)| {
+            (*fid, looker.unless_stopped(|| what(looker, *fid, names)))
+        })
+    }
+
+    /// Some at a time, in no order.
+    pub(super) fn each<'t, T: Sync, R: Send>(
+        &self,
+        items: &'t [T],
+        what: impl Fn(&Looker<'_>, &'t T) -> R + Sync,
+    ) -> Vec<R> {
+        if items.is_empty() {
+            return Vec::new();
+        }
         let follow = self.follow;
-        let fids: Vec<_> = fids.into_iter().map(|fid| (fid, self.pending.names(fid))).collect();
         let catching_up = self.catching_up;
-        let results = Mutex::new(Vec::new());
+        let results = Mutex::new(Vec::with_capacity(items.len()));
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for lane in follow.lanes.iter().take(CALLS) {
-                let (book, next, fids, results, what) = (&self.book, &next, &fids, &results, &what);
+                let (book, asked, next, results, what) = (&self.book, &self.asked, &next, &results, &what);
                 scope.spawn(move || {
                     let looker = Looker {
                         follow,
                         lane,
                         book,
+                        asked,
                         catching_up,
                     };
-                    while let Some((fid, names)) = fids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let handled = if follow.stopped() {
-                            Err(LookError::Passing("stopped".into()))
-                        } else {
-                            what(&looker, *fid, names)
-                        };
-                        results
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push((*fid, handled));
+                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let result = what(&looker, item);
+                        results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
                     }
                 });
             }
@@ -225,6 +329,7 @@ impl State<'_> {
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `first`: what is not archived may be asked for.
     fn take(
         &mut self,
         results: Vec<(Fid, Looked)>,
@@ -238,6 +343,9 @@ impl State<'_> {
             match handled {
                 Ok(Handled::Done { known, counts }) => {
                     add(&mut self.counts, counts);
+                    // Seen by a job, or only now.
+                    let has_copy = matches!(&known, Some(Some(Known::File { location: Some(_), .. })));
+                    self.counts.archived += u64::from(self.asked.remove(&fid) && has_copy);
                     changes.extend(known.map(|known| (fid, known)));
                     settled.push(fid);
                 }
@@ -246,12 +354,16 @@ impl State<'_> {
                     moved.push(Move { fid, known, path });
                 }
                 Ok(Handled::Archive { known, path }) => {
+                    self.asked.remove(&fid);
                     if first {
                         changes.push((fid, Some(known)));
                     }
                     to_archive.push((fid, path));
                 }
-                Ok(Handled::Gone) => self.pending.doom(fid),
+                Ok(Handled::Gone) => {
+                    self.asked.remove(&fid);
+                    self.pending.doom(fid);
+                }
                 Ok(Handled::Later { known, why }) => {
                     changes.extend(known.map(|known| (fid, Some(known))));
                     self.later(fid, &why)?;
@@ -292,9 +404,26 @@ impl State<'_> {
 
     /// What no record is about would be forgotten with this process.
     pub(super) fn keep(&mut self, fid: Fid) -> Result<(), BookError> {
-        self.put_back += 1;
-        if !self.pending.has_record(fid) {
-            self.book.owe(fid)?;
+        self.keep_all(&[fid])
+    }
+
+    /// The same of some, written together and each only once.
+    fn keep_all(&mut self, fids: &[Fid]) -> Result<(), BookError> {
+        self.put_back += fids.len() as u64;
+        let now = Instant::now();
+        let mut owed = Vec::new();
+        for fid in fids {
+            if !self.pending.has_record(*fid) && self.pending.is_new_debt(*fid, now) {
+                owed.push(*fid);
+            }
+        }
+        self.book.owe_all(&owed)
+    }
+
+    fn put_off(&mut self, fids: &[Fid], why: &str) -> Result<(), FollowError> {
+        self.keep_all(fids)?;
+        for fid in fids {
+            self.later(*fid, why)?;
         }
         Ok(())
     }
@@ -329,6 +458,7 @@ impl State<'_> {
             "given up for an hour, or until something happens to it"
         );
         self.counts.failed += 1;
+        self.asked.remove(&fid);
         self.book.owe(fid)?;
         self.pending.give_up(fid);
         Ok(())
@@ -346,8 +476,9 @@ impl State<'_> {
         Ok(())
     }
 
-    /// A job without a name: its list and its ledger go with it.
-    fn have_archived(&self, files: &[(Fid, PathBuf)]) -> Result<u64, FollowError> {
+    /// A job without a name: its list and its ledger go with it. What the ledger has of each file; nothing of one that was
+    /// not asked for.
+    fn have_archived(&mut self, files: &[(Fid, PathBuf)]) -> Result<Vec<Option<Row>>, FollowError> {
         let follow = self.follow;
         let local = |path: &Path| {
             let path = path.to_owned();
@@ -379,16 +510,33 @@ impl State<'_> {
         let ledger = Ledger::create(scratch.path(), &spec)?;
         // One huge file, or an archive that no mover serves, must not hold up all that follows.
         let (control, began) = (Control::default(), Instant::now());
-        let result = jobs::run(follow.mount, &spec, &ledger, &control, follow.fleet, &mut |_| {
-            if follow.stopped() || began.elapsed() > LONGEST_JOB {
+        let (mut ended, mut ended_at, mut read_at) = (0, began, began);
+        let mut failed = None;
+        let result = jobs::run(follow.mount, &spec, &ledger, &control, follow.fleet, &mut |summary| {
+            let now = Instant::now();
+            if summary.counts.ended() != ended {
+                (ended, ended_at) = (summary.counts.ended(), now);
+            }
+            if !follow.once && now - read_at >= POLL {
+                read_at = now;
+                failed = failed.take().or(self.read().err());
+            }
+            let is_long = now - ended_at >= STALL || now - began >= ROUND;
+            let others_wait = is_long && self.pending.next_due().is_some_and(|at| at <= now);
+            if others_wait || follow.stopped() || failed.is_some() || now - began > LONGEST_JOB {
                 control.stop(Stop::Shutdown);
             }
         });
-        match result {
-            Ok(summary) => Ok(summary.counts.done),
-            Err(jobs::JobError::Stopped(_)) => Ok(ledger.counts()?.done),
-            Err(error) => Err(error.into()),
+        if let Some(error) = failed {
+            return Err(error);
         }
+        match result {
+            Ok(_) | Err(jobs::JobError::Stopped(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.counts.archived += ledger.counts()?.done;
+        let rows = files.iter().map(|(_, path)| ledger.row(path));
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 

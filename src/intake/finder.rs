@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::action::FileSystem;
-use crate::guard::guarded;
-use crate::mdt::Sequences;
-use crate::thread::{Supervisor, Threads};
-use crate::types::Fid;
+use crate::thread::{Supervisor, Threads, guarded};
+use crate::types::{Fid, Sequences};
 
 /// One that is held up leaves the others.
 const THREADS: usize = 4;

@@ -11,12 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::action::{ActionKey, FileSystem, HsmError, Verb, Verdict};
-use crate::guard::guarded;
-use crate::mdt::{Domain, domain_name};
 use crate::queue::{Cancelled, Queue};
-use crate::thread::{Supervisor, Thread};
+use crate::thread::{Supervisor, Thread, guarded};
 use crate::transfer::Stop;
-use crate::types::Extent;
+use crate::types::{Domain, Extent, domain_name};
 use crate::worker::{Forgotten, Settler};
 
 /// How often, as configured.

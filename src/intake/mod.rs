@@ -13,26 +13,13 @@ use std::time::{Duration, Instant};
 pub use finder::Finder;
 pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
 
-use crate::action::{ActionKey, Debt, Kind, Verdict};
-use crate::guard::guarded;
+use crate::action::{Arrival, Debt, Kind, Verdict};
 use crate::journal::{Journal, Recorded};
 use crate::queue::{Admission, Cancelled, Queue};
+use crate::thread::guarded;
 use crate::transfer::Stop;
 use crate::types::HsmErrno;
 use crate::worker::Settler;
-
-/// One item of a message.
-#[derive(Debug)]
-pub enum Arrival {
-    /// Somebody waits for an answer.
-    Owed(Box<dyn Debt>),
-    /// The same, left by a former daemon.
-    Inherited(Box<dyn Debt>),
-    /// Stop the action of this key; needs no answer of its own.
-    Cancel(ActionKey),
-    /// Nothing that comes after this is taken in.
-    Last,
-}
 
 /// The intake's side of the queue.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::{Need, Spec, need};
 use crate::action::HsmError;
 use crate::lustre::{HsmStates, Mount, UserAction};
-use crate::namespace::Named;
 use crate::transfer::Control;
 use crate::types::Fid;
+use crate::walk::Named;
 
 /// For a file that somebody has open to be closed, and between two looks.
 const BUSY: Duration = Duration::from_millis(500);

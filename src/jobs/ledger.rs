@@ -16,26 +16,12 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use super::summary::Counts;
+use super::outcome::{Counts, Outcome};
 
 const JOB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("job");
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
 /// Pages that stay in memory.
 const CACHE: usize = 8 << 20;
-
-/// How far a file is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The coordinator was asked.
-    Requested,
-    /// It was done.
-    Done,
-    /// Nothing had to be done.
-    Already,
-    /// It could not be done.
-    Failed,
-}
 
 /// What came of one file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -45,7 +31,7 @@ pub struct Row {
     /// Its FID, where it was looked at.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fid: String,
-    /// Bytes.
+    /// Bytes of the file when it was looked at.
     pub size: u64,
     /// From the request to the end.
     #[serde(default)]
@@ -53,7 +39,7 @@ pub struct Row {
     /// 0: none.
     #[serde(default)]
     pub errno: i32,
-    /// In words.
+    /// Why it ended so, in words; empty where it is done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
@@ -69,36 +55,36 @@ pub enum LedgerError {
     None {
         /// Asked for.
         id: String,
-        /// Where.
+        /// The directory that could hold no ledger.
         directory: PathBuf,
     },
     /// The database.
     #[error("the ledger '{}': {source}", path.display())]
     Database {
-        /// Its file.
+        /// The ledger's file.
         path: PathBuf,
-        /// Why.
+        /// The database's error.
         source: Box<redb::Error>,
     },
     /// What is in it.
     #[error("the ledger '{}' is damaged: {what}", path.display())]
     Damaged {
-        /// Its file.
+        /// The ledger's file.
         path: PathBuf,
-        /// How.
+        /// What is wrong with it, in words.
         what: String,
     },
     /// Its directory.
     #[error("can't make '{}': {source}. Set `state_dir` in section [lustre]", path.display())]
     Directory {
-        /// Which.
+        /// The file that could not be read or written.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// One job's.
+/// One job's ledger, open.
 #[derive(Debug)]
 pub struct Ledger {
     database: Database,

@@ -7,6 +7,7 @@
 
 mod hand;
 mod ledger;
+mod outcome;
 mod run;
 mod select;
 mod source;
@@ -20,21 +21,22 @@ use serde::{Deserialize, Serialize};
 use crate::lustre::{HsmStates, UserAction};
 use crate::types::ArchiveId;
 
-pub use ledger::{Ledger, LedgerError, Outcome, Row};
+pub use ledger::{Ledger, LedgerError, Row};
+pub use outcome::{Counts, Outcome};
 pub use run::{JobError, run};
 pub use select::{HsmFilter, Select, SelectError};
-pub use summary::{Counts, Phase, Summary};
+pub use summary::{Phase, Summary};
 
 /// What a job is, as its ledger keeps it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Spec {
-    /// Its name.
+    /// The name that `jobs show` and `jobs resume` take.
     pub id: String,
-    /// What is done.
+    /// What is asked for of each file.
     pub action: UserAction,
     /// The archive id that is asked for; `None`: the file's, or the coordinator's default.
     pub archive_id: Option<ArchiveId>,
-    /// The mount point.
+    /// The mount point that the job's paths are below.
     pub mount: PathBuf,
     /// What is walked.
     pub roots: Vec<PathBuf>,

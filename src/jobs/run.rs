@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel,
 use std::time::{Duration, Instant};
 
 use super::hand::{Answer, Known, Task, hand};
-use super::ledger::{Ledger, LedgerError, Outcome, Row};
+use super::ledger::{Ledger, LedgerError, Row};
+use super::outcome::Outcome;
 use super::select::SelectError;
 use super::source::{self, Found};
 use super::summary::{Phase, Summary};
@@ -20,9 +21,9 @@ use super::{Need, Spec, meaning, need};
 use crate::action::HsmError;
 use crate::fleet::{Fleet, Reasons};
 use crate::lustre::{HsmStates, Mount, UserAction};
-use crate::namespace::Named;
 use crate::transfer::Control;
 use crate::types::{Fid, Timestamp};
+use crate::walk::Named;
 
 /// Between the first request and the first look.
 const FIRST_LOOK: Duration = Duration::from_millis(20);

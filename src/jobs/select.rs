@@ -17,9 +17,9 @@ pub struct Select {
     pub include: Vec<String>,
     /// None that match one of these.
     pub exclude: Vec<String>,
-    /// In bytes.
+    /// No smaller files, in bytes.
     pub min_size: Option<u64>,
-    /// In bytes.
+    /// No larger files, in bytes.
     pub max_size: Option<u64>,
     /// Last changed before, in seconds since 1970.
     pub modified_before: Option<i64>,

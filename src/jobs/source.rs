@@ -11,8 +11,8 @@ use super::Spec;
 use super::select::Selector;
 use crate::action::HsmError;
 use crate::lustre::Mount;
-use crate::namespace::{Named, Node};
 use crate::transfer::Control;
+use crate::walk::{Named, Node};
 
 /// What a source comes across.
 #[derive(Debug)]

@@ -5,41 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use super::ledger::{LedgerError, Outcome};
+use super::ledger::LedgerError;
+use super::outcome::Counts;
+use crate::disk::replace;
 use crate::lustre::UserAction;
-
-/// Files by what came of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// Done.
-    pub done: u64,
-    /// Nothing had to be done.
-    pub already: u64,
-    /// Could not be done.
-    pub failed: u64,
-    /// Of those that were done.
-    pub bytes: u64,
-}
-
-impl Counts {
-    /// Files that have ended.
-    #[must_use]
-    pub const fn ended(&self) -> u64 {
-        self.done + self.already + self.failed
-    }
-
-    pub(super) const fn add(&mut self, outcome: Outcome, size: u64) {
-        match outcome {
-            Outcome::Requested => {}
-            Outcome::Done => {
-                self.done += 1;
-                self.bytes += size;
-            }
-            Outcome::Already => self.already += 1,
-            Outcome::Failed => self.failed += 1,
-        }
-    }
-}
 
 /// Where a job is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -50,7 +19,7 @@ pub enum Phase {
     Running,
     /// Stopped by a signal, by `jobs cancel` or by an error.
     Stopped,
-    /// At its end.
+    /// It came to its end, whatever came of its files.
     Ended,
 }
 
@@ -69,11 +38,11 @@ impl Phase {
 /// A job at one moment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Summary {
-    /// Its name.
+    /// The name that `jobs show` and `jobs resume` take.
     pub id: String,
-    /// What is done.
+    /// What is asked for of each file.
     pub action: UserAction,
-    /// Where it is.
+    /// How far the job itself is.
     pub phase: Phase,
     /// The process that is at it.
     pub pid: u32,
@@ -138,7 +107,7 @@ impl Summary {
     /// # Errors
     /// The directory takes no file.
     pub fn write(&self, directory: &Path) -> std::io::Result<()> {
-        crate::namespace::replace(&directory.join(format!("{}.json", self.id)), &serde_json::to_vec(self)?)
+        replace(&directory.join(format!("{}.json", self.id)), &serde_json::to_vec(self)?)
     }
 
     /// All jobs, the oldest first.

@@ -9,7 +9,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const LEAST: usize = 64;
 const FIRST: usize = 256;
 
-/// The window.
+/// How many files may be asked for and not done; it follows the rate at which they are done.
 #[derive(Debug)]
 pub(super) struct Window {
     size: usize,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redb::Database;
 
 use super::{ACTIONS, Batch, COPIES, Change, PARTS, Shared, State, UPLOADS, action_id, fid_key, record};
-use crate::guard::guarded;
+use crate::thread::guarded;
 
 /// Changes of so long go together; what ends sooner is never written.
 const COLLECT: Duration = Duration::from_millis(50);

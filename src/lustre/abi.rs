@@ -29,7 +29,7 @@ macro_rules! layout {
     };
 }
 
-/// All of them.
+/// Every struct that crosses the border, for the test that compares them with the headers.
 #[must_use]
 pub fn structs() -> Vec<Layout> {
     vec![

@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
 use super::bindings::hsm_copytool_private;
+use super::call::Call;
 use super::debt::Action;
 use super::mount::Place;
 use super::{Mount, OtherTool, Trace, ioctl};
 use crate::action::{Debt, HsmError, Item};
-use crate::call::Call;
-use crate::mdt::Mdt;
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Mdt};
 
 /// Slack for some 170 of the largest messages, on top of a reader that never stops.
 const PIPE_BYTES: i32 = 1 << 20;
@@ -475,7 +474,7 @@ fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept, trace: &T
 pub enum Pipe {
     /// The library's descriptor: read it, never close it.
     Library(RawFd),
-    /// Ours.
+    /// A pipe that we made, for a registration by the raw ioctl.
     Own(OwnedFd),
 }
 

@@ -10,8 +10,7 @@ use std::ptr::NonNull;
 use super::bindings::{CLF_EXTRA_FLAGS, CLF_JOBID, CLF_RENAME, changelog_rec, lu_fid};
 use super::{Library, Mount};
 use crate::action::HsmError;
-use crate::mdt::Mdt;
-use crate::types::Fid;
+use crate::types::{Fid, Mdt};
 
 const RENAME: usize = 32;
 const JOBID: usize = 32;
@@ -37,7 +36,9 @@ pub enum Change {
     Data,
     /// Owner, permissions, extended attributes.
     Attributes,
-    /// Something of HSM.
+    /// An archived file was changed for the first time since.
+    Dirtied,
+    /// Something else of HSM: requests, ends of actions.
     Hsm,
     /// Anything else: opens, reads, layouts, migrations, marks.
     Other(u32),
@@ -237,6 +238,11 @@ fn parse(record: &[u8], name: usize) -> Option<ChangeRecord> {
 const OPEN_FLAGS: u16 = 0xfff;
 const WRITING: u16 = 0x2 | 0x200 | 0x400;
 
+/// Of what is of HSM: the event, and whether the file is dirty (facts of 2.17).
+const HSM_WHAT: u16 = 0x780;
+/// A change of the states, to dirty.
+const BECAME_DIRTY: u16 = 0x680;
+
 const fn change(kind: u32, flags: u16) -> Change {
     match kind {
         11 if flags & OPEN_FLAGS != 0 && flags & WRITING == 0 => Change::Other(11),
@@ -247,6 +253,7 @@ const fn change(kind: u32, flags: u16) -> Change {
         8 | 20 => Change::Renamed,
         11 | 13 | 17 => Change::Data,
         14 | 15 | 18 => Change::Attributes,
+        16 if flags & HSM_WHAT == BECAME_DIRTY => Change::Dirtied,
         16 => Change::Hsm,
         other => Change::Other(other),
     }
@@ -325,6 +332,20 @@ mod tests {
         assert_eq!(read(&record(11, 0x1001, &[], b"")).change, Change::Other(11));
         assert_eq!(read(&record(11, 0x1003, &[], b"")).change, Change::Data);
         assert_eq!(read(&record(11, 0x1000, &[], b"")).change, Change::Data);
+    }
+
+    #[test]
+    fn of_hsm_only_what_becomes_dirty_was_changed() {
+        for (flags, change) in [
+            (0x1680, Change::Dirtied),
+            (0x1280, Change::Hsm),
+            (0x1000, Change::Hsm),
+            (0x1405, Change::Hsm),
+            (0x1410, Change::Hsm),
+            (0x1180, Change::Hsm),
+        ] {
+            assert_eq!(read(&record(16, flags, &[], b"")).change, change, "{flags:#x}");
+        }
     }
 
     #[test]

@@ -13,10 +13,8 @@ use super::Agent;
 use super::agent::Pipe;
 use super::debt::Action;
 use super::wire::{Framer, Message, WireError};
-use crate::action::Kind;
-use crate::guard::guarded;
-use crate::intake::Arrival;
-use crate::thread::{Supervisor, Thread};
+use crate::action::{Arrival, Kind};
+use crate::thread::{Supervisor, Thread, guarded};
 
 /// Why nothing more will come through a pipe.
 #[derive(Debug, thiserror::Error)]

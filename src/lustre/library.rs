@@ -10,7 +10,7 @@ use super::bindings::{
     LL_DV_RD_FLUSH, LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_current_action,
     hsm_extent, hsm_request, hsm_user_item, hsm_user_request, hsm_user_state, lu_fid,
 };
-use super::import::HsmStates;
+use super::states::HsmStates;
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Fid};
 
@@ -24,7 +24,7 @@ pub enum LibraryError {
         path.display()
     )]
     Open {
-        /// As configured.
+        /// `library` of `[lustre]`.
         path: PathBuf,
         /// What the loader said.
         cause: String,
@@ -35,7 +35,7 @@ pub enum LibraryError {
          update the Lustre client's user tools", path.display(), symbols.join(", ")
     )]
     Symbols {
-        /// As configured.
+        /// `library` of `[lustre]`.
         path: PathBuf,
         /// All that are missing.
         symbols: Vec<&'static str>,

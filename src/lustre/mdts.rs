@@ -11,12 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::call::Call;
 use super::{Library, ioctl, memory};
 use crate::action::HsmError;
-use crate::call::Call;
-use crate::mdt::{Mdt, Sequences};
 use crate::thread::Supervisor;
-use crate::types::{Cookie, Extent, Fid};
+use crate::types::{Cookie, Extent, Fid, Mdt, Sequences};
 
 /// What newer clients say instead of a number of MDTs: the size of their table, at first (`ltd_tgts_size`).
 const TABLE: u32 = 64;

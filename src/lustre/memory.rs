@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::mdt::Mdt;
-use crate::types::Fid;
+use crate::types::{Fid, Mdt};
 
 /// What is there for that file system.
 pub(super) fn read(file: &Path, file_system: &str) -> Vec<(Mdt, Fid)> {

@@ -17,6 +17,7 @@ mod agent;
 )]
 #[rustfmt::skip]
 mod bindings;
+mod call;
 mod changelog;
 mod debt;
 mod import;
@@ -30,17 +31,19 @@ mod mount;
 mod others;
 mod registrar;
 mod request;
+mod states;
 mod trace;
 pub mod wire;
 mod xattr;
 
 pub use agent::{Agent, AgentError, Coordinator, MountLock, Probed};
 pub use changelog::{Change, ChangeRecord, Changelog};
-pub use import::{At, HsmStates, Imported, Mark};
+pub use import::{At, Imported, Mark};
 pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
 pub use mount::{Identify, Importing, MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
 pub use others::{OtherTool, other_tool};
 pub use registrar::{Nudge, Registrar};
 pub use request::UserAction;
+pub use states::HsmStates;
 pub use trace::{Trace, forget_dead};

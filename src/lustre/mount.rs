@@ -15,9 +15,8 @@ use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::{Answers, Mdts};
 use super::{Library, UserAction, ioctl, layout, xattr};
 use crate::action::{ActionKey, CopyState, FileSystem, HsmError};
-use crate::mdt::{Domain, Mdt, Sequences};
 use crate::thread::Supervisor;
-use crate::types::{ArchiveId, Extent, Extras, Fid, Timestamp};
+use crate::types::{ArchiveId, Domain, Extent, Extras, Fid, Mdt, Sequences, Timestamp};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
@@ -51,15 +50,15 @@ pub enum MountError {
     /// It can't be opened.
     #[error("can't open the mount point '{}': {source}. Mount the Lustre client there or correct `mount` in section [lustre]", path.display())]
     Open {
-        /// As configured.
+        /// The mount point, as configured.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It is on some other file system.
     #[error("'{}' is not on a Lustre file system ({source}). Mount the Lustre client there (mount -t lustre MGSNODE:/FSNAME {0}) or correct `mount` in section [lustre]", path.display())]
     NotLustre {
-        /// As configured.
+        /// The mount point, as configured.
         path: PathBuf,
         /// What the library said.
         source: HsmError,
@@ -67,9 +66,9 @@ pub enum MountError {
     /// It is a directory inside a Lustre, not its root.
     #[error("'{}' is inside the Lustre file system but is not its mount point: '.lustre/fid' is not there ({source}). Give the mount point itself", path.display())]
     NotRoot {
-        /// As configured.
+        /// The mount point, as configured.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// What tells it from a later file system of its name is not known: by another name it would take its own objects
@@ -78,9 +77,9 @@ pub enum MountError {
         or set ({source}). An MDT that does not answer, or a missing CAP_SYS_ADMIN; then try again", path.display(),
         INCARNATION_XATTR.to_string_lossy())]
     Identity {
-        /// As configured.
+        /// The mount point, as configured.
         path: PathBuf,
-        /// Why.
+        /// The call that failed.
         source: HsmError,
     },
 }

@@ -8,11 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::agent::Pipe;
+use super::call::Call;
 use super::kuc::{Lost, Reader, ReaderStats};
 use super::{Agent, AgentError, Coordinator, Probed};
-use crate::action::HsmError;
-use crate::call::Call;
-use crate::intake::Arrival;
+use crate::action::{Arrival, HsmError};
 use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
 

@@ -2,8 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::mdt::Domain;
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Domain};
 
 /// Whose actions wait in one row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -56,7 +55,7 @@ impl<T> Fair<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mdt::Mdt;
+    use crate::types::Mdt;
 
     fn lot(mdt: u32, id: u32) -> Lot {
         Lot {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Lanes;
-use crate::mdt::{Domain, Mdt};
+use crate::types::{Domain, Mdt};
 
 /// Threads by domain and lanes.
 #[derive(Debug, Default)]

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Class, Lanes};
 use crate::action::{ActionKey, Debt, Verb};
-use crate::mdt::Domain;
+use crate::sync::Instant;
 use crate::transfer::{Control, Parts};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Domain};
 
 /// One action to be done.
 #[derive(Debug)]
@@ -66,13 +66,13 @@ pub enum Cancelled {
 /// An action that a worker has.
 #[derive(Clone, Debug)]
 pub struct AtWork {
-    /// Which.
+    /// The action: cookie and FID.
     pub key: ActionKey,
-    /// What is done.
+    /// Archive, restore or remove.
     pub verb: Verb,
     /// The archive that it is about.
     pub archive_id: Option<ArchiveId>,
-    /// Since when.
+    /// When the worker took it.
     pub since: Instant,
     pub(super) control: Arc<Control>,
     /// The MDT that the thread is counted for, as far as it was known when it took the action.

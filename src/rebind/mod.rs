@@ -20,10 +20,10 @@ pub use places::Prefixes;
 
 use self::file::{Looked, Outcome};
 use crate::lustre::Mount;
-use crate::namespace::Named;
 use crate::store::{ListFrom, ObjectKey, Query, StoreError};
 use crate::transfer::{Control, Lane, Stop, TransferError, list};
 use crate::types::ArchiveId;
+use crate::walk::Named;
 
 /// Between two calls of `tick` while there is nothing to tell.
 const TICK: Duration = Duration::from_millis(250);
@@ -44,13 +44,13 @@ pub struct Options {
 /// One file that was rebound, or about which there is something to say.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Line {
-    /// What.
+    /// What is told of the file.
     pub what: What,
     /// The file, below the mount point.
     pub path: String,
     /// Where its object was looked for.
     pub key: Option<String>,
-    /// In words.
+    /// The reason, for a person.
     pub detail: String,
 }
 
@@ -66,7 +66,7 @@ pub enum What {
     Sidecar,
 }
 
-/// Counters.
+/// Files by what came of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Counts {
     /// Files looked at.
@@ -107,7 +107,7 @@ pub enum RebindError {
     NoSuchBucket {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// The archive's bucket, as configured.
         bucket: String,
     },
     /// The file system went away.
@@ -123,7 +123,7 @@ pub enum RebindError {
 pub struct Rebind<'a> {
     /// The file system.
     pub mount: &'a Mount,
-    /// How.
+    /// What is rebound, and by how many threads.
     pub options: Options,
     /// Stops it.
     pub control: Arc<Control>,

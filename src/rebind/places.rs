@@ -5,9 +5,9 @@ use crate::store::{InvalidKey, ObjectKey};
 /// Keys that began with the one begin with the other now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Prefixes {
-    /// Before.
+    /// What keys began with before the copy.
     pub from: String,
-    /// Now.
+    /// What they begin with now.
     pub to: String,
 }
 

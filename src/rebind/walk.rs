@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::{Line, Rebind};
-use crate::namespace::{self, Named, Node, Order, Visit};
+use crate::walk::{self, Named, Node, Order, Visit};
 
 /// As directories give them.
 pub(super) fn walk(rebind: &Rebind<'_>, paths: &[PathBuf], feed: &SyncSender<Named>, to: &SyncSender<Line>) {
     let mut feeding = Feeding { rebind, feed, to };
-    let Ok(()) = namespace::walk(rebind.mount.path(), paths, Order::AsFound, &mut feeding);
+    let Ok(()) = walk::walk(rebind.mount.path(), paths, Order::AsFound, &mut feeding);
 }
 
 struct Feeding<'a> {

@@ -4,10 +4,10 @@
 use super::files::{self, Mend, Seen};
 use super::{Scrub, ScrubError, What};
 use crate::action::FileSystem as _;
-use crate::namespace::Named;
 use crate::store::{Condition, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
 use crate::transfer::{Lane, TransferError, copy, find, head};
 use crate::types::Fid;
+use crate::walk::Named;
 
 /// What is to become of a copy that is as it should be.
 pub(super) enum Fate {
@@ -19,7 +19,7 @@ pub(super) enum Fate {
 /// Why it will not stay.
 pub(super) struct Doom {
     pub(super) what: What,
-    /// In words.
+    /// The same for a person, with the day or the version.
     pub(super) how: String,
     /// The copy.
     found: ObjectInfo,

@@ -8,10 +8,10 @@ use super::{Scrub, ScrubError, What, shown};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmStates, Mark, Mount};
 use crate::mapped::{self, ByKey};
-use crate::namespace::Named;
-use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Owner, StoreError};
+use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
 use crate::types::ArchiveId;
+use crate::walk::Named;
 
 /// What became of a file's object.
 enum Copy {
@@ -101,6 +101,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         Copy::Moved(found) => {
             let detail = format!("'{}' has the same bytes and another ETag", location.key);
             let record = Location {
+                writer: Origin::writer_of(&found, &location.key),
                 etag: found.etag,
                 version: found.version,
                 ..location

@@ -15,7 +15,7 @@ const WORDS: usize = 4 << 20;
 const HASHES: u64 = 4;
 
 #[derive(Debug)]
-pub(super) struct Known {
+pub(crate) struct Known {
     words: Vec<AtomicU64>,
     /// A record could not be read: it may mean any key.
     blind: AtomicBool,
@@ -23,17 +23,28 @@ pub(super) struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        Self {
-            words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
-            blind: AtomicBool::new(false),
-        }
+        Self::with(WORDS)
     }
 }
 
 impl Known {
-    pub(super) fn add(&self, key: &ObjectKey) {
-        for (word, bit) in places(key) {
-            if let Some(word) = self.words.get(word) {
+    /// With so many words, a power of two.
+    pub(crate) fn with(words: usize) -> Self {
+        Self {
+            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            blind: AtomicBool::new(false),
+        }
+    }
+
+    /// The word of a hash and the bit in it.
+    fn place(&self, hash: u64) -> (Option<&AtomicU64>, u64) {
+        let index = usize::try_from(hash >> 6).unwrap_or(0) & self.words.len().wrapping_sub(1);
+        (self.words.get(index), 1 << (hash & 63))
+    }
+
+    pub(crate) fn add(&self, key: &ObjectKey) {
+        for hash in hashes(key) {
+            if let (Some(word), bit) = self.place(hash) {
                 word.fetch_or(bit, Ordering::Relaxed);
             }
         }
@@ -49,24 +60,20 @@ impl Known {
 
     /// Whether a file may have its copy there.
     pub(super) fn may_have(&self, key: &ObjectKey) -> bool {
-        let is_set = |(word, bit): (usize, u64)| {
-            let word = self.words.get(word);
+        let is_set = |hash| {
+            let (word, bit) = self.place(hash);
             word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
         };
-        self.is_blind() || places(key).all(is_set)
+        self.is_blind() || hashes(key).all(is_set)
     }
 }
 
-/// Word and bit for each hash: two halves of work make as many as are wanted.
-fn places(key: &ObjectKey) -> impl Iterator<Item = (usize, u64)> {
+/// Two halves of work make as many as are wanted.
+fn hashes(key: &ObjectKey) -> impl Iterator<Item = u64> {
     let first = checksum(CrcAlgorithm::Crc64Nvme, key.as_str().as_bytes());
     // Odd, so that the steps do not repeat.
     let step = first.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..HASHES).map(move |n| {
-        let hash = first.wrapping_add(step.wrapping_mul(n));
-        let word = usize::try_from(hash >> 6).unwrap_or(0) & (WORDS - 1);
-        (word, 1 << (hash & 63))
-    })
+    (0..HASHES).map(move |n| first.wrapping_add(step.wrapping_mul(n)))
 }
 
 #[cfg(test)]

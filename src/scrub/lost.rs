@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::What;
 use super::files::Seen;
-use crate::namespace::Named;
+use crate::walk::Named;
 
 /// A share of few files is no sign of anything: so many may be missing whatever the share.
 const LEAST: u64 = 10;

@@ -10,6 +10,7 @@ mod files;
 mod known;
 mod lost;
 mod objects;
+mod orphan;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -24,11 +25,18 @@ use serde::{Deserialize, Serialize};
 use self::known::Known;
 use self::lost::Lost;
 pub use self::lost::MaxMissing;
-use self::objects::Suspect;
+use self::orphan::{Grounds, Suspect};
 use crate::lustre::Mount;
-use crate::namespace::{Named, Open, Ranges, Ticket};
+use crate::ranges::{Open, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
 use crate::types::ArchiveId;
+use crate::walk::Named;
+
+/// What decides on orphans, for tests of all who delete.
+#[cfg(test)]
+pub(crate) use self::known::Known as KnownKeys;
+#[cfg(test)]
+pub(crate) use self::orphan::{Grounds as Judge, Judgment};
 
 /// Orphans that one scrub deletes.
 const MOST_SUSPECTS: usize = 200_000;
@@ -53,11 +61,11 @@ pub struct Options {
 /// One thing that is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
-    /// What.
+    /// The kind of finding.
     pub what: What,
     /// The file, below the mount point, or the key.
     pub name: String,
-    /// In words.
+    /// The reason, for a person.
     pub detail: String,
     /// Whether something was done about it.
     pub mended: bool,
@@ -89,7 +97,7 @@ pub enum What {
     Unknown,
 }
 
-/// Counters.
+/// Files and objects by what was found of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -155,7 +163,7 @@ pub struct Place {
     files: Option<String>,
     /// The archives whose objects are done, and the last key of the one under way.
     objects: Option<(usize, Option<String>)>,
-    /// What came of that.
+    /// What was found in all that is done.
     pub counts: Counts,
 }
 
@@ -181,7 +189,7 @@ pub enum ScrubError {
 pub struct Scrub<'a> {
     /// The file system.
     pub mount: &'a Mount,
-    /// How.
+    /// What is looked at, and what is repaired or deleted.
     pub options: Options,
     /// Stops it.
     pub control: Arc<Control>,
@@ -235,6 +243,15 @@ impl<'a> Scrub<'a> {
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         if suspects.len() < MOST_SUSPECTS {
             suspects.push(suspect);
+        }
+    }
+
+    /// What objects are judged by.
+    fn grounds(&self) -> Grounds<'_> {
+        Grounds {
+            fs: self.mount,
+            known: &self.known,
+            control: &self.control,
         }
     }
 

@@ -3,15 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::orphan::{Judgment, Suspect};
 use super::{Feed, Scrub, ScrubError, What};
-use crate::action::{ActionKey, FileSystem as _};
-use crate::mapped;
-use crate::namespace::location_at;
-use crate::store::{Entry, Identity, ListFrom, Location, ObjectInfo, ObjectKey, Origin, Query, StoreError};
-use crate::transfer::{
-    Lane, TransferError, abort_upload, delete, find, list as list_page, pages, uploads as list_uploads,
-};
-use crate::types::{ArchiveId, Cookie, Extent, Timestamp};
+use crate::import::location_at;
+use crate::store::{Entry, ListFrom, ObjectInfo, ObjectKey, Query, StoreError};
+use crate::transfer::{Lane, TransferError, abort_upload, find, list as list_page, pages, uploads as list_uploads};
+use crate::types::{ArchiveId, Timestamp};
 
 pub(super) fn list(
     scrub: &Scrub<'_>,
@@ -131,77 +128,52 @@ pub(super) fn check(
             return Ok(());
         }
     };
-    // Somebody's copy of an object of ours within the bucket carries our metadata along, and names another key.
-    let identity = match Origin::of(&found, &key) {
-        Origin::Written(identity) if identity.owner.fs == scrub.mount.name() => identity,
-        _ => {
+    let grace = i64::try_from(scrub.options.grace.as_secs()).unwrap_or(i64::MAX);
+    let is_old = |found: &ObjectInfo| {
+        let modified = found.modified.or(entry.modified).unwrap_or(0);
+        grace == 0 || modified <= Timestamp::now().seconds.saturating_sub(grace)
+    };
+    let (suspect, why) = match scrub.grounds().judge(archive_id, &key, found, is_old) {
+        Judgment::Copy => return Ok(()),
+        Judgment::Foreign => {
             scrub.count(|counts| counts.foreign += 1);
             return Ok(());
         }
-    };
-    let Some(_) = why_orphan(scrub, archive_id, &key, &identity) else {
-        return Ok(());
-    };
-    let grace = i64::try_from(scrub.options.grace.as_secs()).unwrap_or(i64::MAX);
-    let modified = found.modified.or(entry.modified).unwrap_or(0);
-    if modified > Timestamp::now().seconds.saturating_sub(grace) && grace > 0 {
-        scrub.count(|counts| counts.young += 1);
-        return Ok(());
-    }
-    // A multipart upload's object is as old as the beginning of the upload. While its action runs, its file's record
-    // may be about to be written; when the coordinator no longer knows the action, the record says all.
-    if may_be_running(scrub, &identity) {
-        scrub.count(|counts| counts.young += 1);
-        return Ok(());
-    }
-    let Some(why) = why_orphan(scrub, archive_id, &key, &identity) else {
-        return Ok(());
+        Judgment::Young => {
+            scrub.count(|counts| counts.young += 1);
+            return Ok(());
+        }
+        Judgment::Unknown(words) => {
+            scrub.find(What::Unknown, key.to_string(), words, false);
+            return Ok(());
+        }
+        Judgment::Orphan(suspect, why) => (suspect, why),
     };
     // Below a mount point that is gone no file is to be found.
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
     if scrub.options.delete_orphans && why.certain {
-        scrub.suspect(Suspect {
-            archive_id,
-            key,
-            found,
-            identity,
-        });
+        scrub.suspect(*suspect);
     } else {
         scrub.find(What::Orphan, key.to_string(), why.text, false);
     }
     Ok(())
 }
 
-/// An object that is to be deleted once every record was read again: a file may have been renamed while the tree was
-/// walked, or imported since.
-#[derive(Debug)]
-pub(super) struct Suspect {
-    archive_id: ArchiveId,
-    key: ObjectKey,
-    found: ObjectInfo,
-    identity: Identity,
-}
-
 pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Result<(), ScrubError> {
-    let Suspect {
-        archive_id,
-        key,
-        found,
-        identity,
-    } = suspect;
-    let Some(why) = why_orphan(scrub, *archive_id, key, identity).filter(|why| why.certain) else {
+    let (grounds, key) = (scrub.grounds(), &suspect.key);
+    let Some(why) = grounds.sure(suspect) else {
         return Ok(());
     };
     if !scrub.mount.is_there() {
         return Err(ScrubError::Gone(scrub.mount.path().to_owned()));
     }
-    let mended = match remove(scrub, lane, suspect, &found.at(*archive_id, key)) {
-        Ok(removed) => removed,
+    let mended = match grounds.delete(lane, suspect) {
+        Ok(deleted) => deleted,
         // Locked, or denied: others may go.
         Err(error) => {
-            let reason = scrub.of_one(lane, *archive_id, error)?;
+            let reason = scrub.of_one(lane, suspect.archive_id, error)?;
             let why = format!("{}; it can't be deleted: {reason}", why.text);
             scrub.find(What::Orphan, key.to_string(), why, false);
             return Ok(());
@@ -211,90 +183,8 @@ pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Resu
     Ok(())
 }
 
-/// Why an object is no file's copy.
-struct Why {
-    text: String,
-    /// It is ours to delete.
-    certain: bool,
-}
-
-/// Why an object of this file system is no file's copy; `None`: it is one, or that can't be told.
-fn why_orphan(scrub: &Scrub<'_>, archive_id: ArchiveId, key: &ObjectKey, identity: &Identity) -> Option<Why> {
-    let owner = &identity.owner;
-    let certain = |text| Some(Why { text, certain: true });
-    // Another file's: after an import elsewhere, by another archive id, or of a file system made anew.
-    if scrub.known.may_have(key) {
-        return None;
-    }
-    match scrub.mount.map(owner.fid) {
-        Ok(Some(record)) => match Location::from_bytes(&record) {
-            Ok(location)
-                if location.archive_id == archive_id
-                    && (location.key == *key || location.sidecar.as_ref() == Some(key)) =>
-            {
-                None
-            }
-            Ok(location) => {
-                let text = format!("the copy of its file {} is '{}'", owner.fid, location.key);
-                // An older release's does not name its key: a copy that somebody made of it looks just so.
-                if identity.names_key || ObjectKey::is_sidecar(key.as_str().as_bytes()) {
-                    return certain(text);
-                }
-                Some(Why {
-                    text: format!("{text}, and this may be anybody's copy of it: it is left, delete it by hand"),
-                    certain: false,
-                })
-            }
-            // It may mean any object.
-            Err(_) => None,
-        },
-        // Its key tells what a record would.
-        Ok(None) if mapped::may_be_told(scrub.mount, owner.fid, archive_id, key) => None,
-        Ok(None) => certain(format!("its file {} has no record of a copy", owner.fid)),
-        Err(error) if error.is_not_found() => certain(format!("its file {} is gone", owner.fid)),
-        Err(error) => {
-            scrub.find(What::Unknown, key.to_string(), error.to_string(), false);
-            None
-        }
-    }
-}
-
-/// Whether the action that wrote an object may still be under way.
-fn may_be_running(scrub: &Scrub<'_>, identity: &Identity) -> bool {
-    let cookie = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
-    let Some(cookie) = cookie.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
-        return false;
-    };
-    let key = ActionKey {
-        cookie: Cookie(cookie),
-        fid: identity.owner.fid,
-    };
-    !matches!(scrub.mount.progress(key, Extent::EMPTY), Err(error) if error.is_not_found())
-}
-
 fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
     location_at(path).is_some_and(|location| location.archive_id == archive_id && location.key == *key)
-}
-
-/// Just the one that was looked at. Its file's record and whether an action goes on are asked after one more look: it may
-/// have been archived again since, with equal bytes.
-fn remove(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect, location: &Location) -> Result<bool, TransferError> {
-    let Suspect {
-        archive_id,
-        key,
-        identity,
-        ..
-    } = suspect;
-    let result = delete(lane, &scrub.control, location, |_, origin| {
-        matches!(origin, Origin::Written(now) if now == identity)
-            && !may_be_running(scrub, identity)
-            && why_orphan(scrub, *archive_id, key, identity).is_some_and(|why| why.certain)
-    });
-    match result {
-        Ok(()) => Ok(true),
-        Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// Uploads that are old, which a daemon that runs would have finished.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::{Feed, Scrub, ScrubError, What, shown};
-use crate::namespace::{self, Named, Node, Order, Visit};
+use crate::walk::{self, Named, Node, Order, Visit};
 
 /// In the order of names. What can't be read is passed over: no object may then be called an orphan. `tell`: it is a finding
 /// as well, which one walk of several says.
@@ -19,7 +19,7 @@ pub(super) fn walk(scrub: &Scrub<'_>, paths: &[PathBuf], feed: &Feed<'_, Named>,
         after: feed.after.as_deref().map(decode),
         tell,
     };
-    namespace::walk(scrub.mount.path(), &paths, Order::Names, &mut feeding)
+    walk::walk(scrub.mount.path(), &paths, Order::Names, &mut feeding)
 }
 
 struct Feeding<'a> {

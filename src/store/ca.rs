@@ -16,17 +16,17 @@ pub enum InvalidCaBundle {
     /// It can't be read.
     #[error("can't read '{}': {source}", path.display())]
     Read {
-        /// The file.
+        /// `ca_bundle`, as configured.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It has no certificate, or one that can't be an authority's.
     #[error("'{}' is no PEM file with CA certificates: {what}", path.display())]
     Content {
-        /// The file.
+        /// `ca_bundle`, as configured.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its certificates, in words.
         what: String,
     },
 }

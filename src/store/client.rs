@@ -136,7 +136,7 @@ impl Store {
         &self.client
     }
 
-    /// As configured.
+    /// The archive section that this store is of.
     #[must_use]
     pub fn target(&self) -> &TargetOptions {
         &self.target

@@ -26,7 +26,7 @@ pub enum Habit {
     RangesIgnored = 1 << 5,
     /// The ETag of a single PUT is the MD5 of its bytes.
     Md5ETags = 1 << 6,
-    /// It is not.
+    /// The ETag of a single PUT is no MD5.
     OpaqueETags = 1 << 7,
     /// It was said that objects of others can't be proved.
     UnprovenSaid = 1 << 8,

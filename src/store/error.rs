@@ -362,7 +362,7 @@ pub enum StartError {
     NoSuchBucket {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// " at ENDPOINT" where one is configured.
         at: String,
@@ -375,11 +375,11 @@ pub enum StartError {
     OtherRegion {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// Where it was looked for.
         asked: String,
-        /// Where it is.
+        /// The region that the store names.
         region: String,
     },
     /// The store doesn't know the key or the signature.
@@ -390,7 +390,7 @@ pub enum StartError {
     Credentials {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// The store's error code.
         code: String,
@@ -406,7 +406,7 @@ pub enum StartError {
     NoConditions {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
     },
     /// Something else that no retry will mend.
@@ -416,7 +416,7 @@ pub enum StartError {
     Unusable {
         /// The archive id.
         archive: u32,
-        /// As configured.
+        /// `bucket` of the section.
         bucket: String,
         /// The answer.
         source: StoreError,

@@ -220,19 +220,7 @@ impl Location {
         }
     }
 
-    /// The record that the object at a file's key tells by itself: it names that file, its file system and the key.
-    #[must_use]
-    pub fn told_by(found: &ObjectInfo, (archive_id, key): (ArchiveId, &ObjectKey), file: &Owner) -> Option<Self> {
-        match Origin::of(found, key) {
-            Origin::Written(identity) if identity.names_key && identity.owner == *file => {
-                Some(found.at(archive_id, key))
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether [`Location::told_by`] tells all that it says, of an object of which the store keeps that checksum: the file
-    /// needs no record then.
+    /// Whether the object tells all that it says, where the store keeps that checksum of it: the file needs no record then.
     #[must_use]
     pub fn is_told(&self, prefix: &str, by_store: Option<Checksum>) -> bool {
         let is_key_of = |owner: &Owner| {
@@ -246,6 +234,12 @@ impl Location {
             && self.sidecar.is_none()
             && self.layout.is_none()
             && !self.pinned
+    }
+
+    /// Whether what was found at its key was written by the attempt that it names; where it names none, anything may.
+    #[must_use]
+    pub fn is_written_as(&self, found: &ObjectInfo) -> bool {
+        self.writer.is_none() || Origin::writer_of(found, &self.key) == self.writer
     }
 
     /// Whether it means what is at a key: in an unversioned bucket whatever is there took the place of its object.

@@ -33,9 +33,9 @@ impl Checksum {
 pub struct Location {
     /// The archive that holds it.
     pub archive_id: ArchiveId,
-    /// Its key.
+    /// The object's key, prefix included.
     pub key: ObjectKey,
-    /// Bytes.
+    /// Bytes of the object, which are those of the file.
     pub size: u64,
     /// As the store gave it, quotes included.
     pub etag: String,

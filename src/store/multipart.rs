@@ -54,7 +54,7 @@ impl UploadId {
 pub struct SentPart {
     /// The store's words.
     pub stored: StoredPart,
-    /// Ours.
+    /// CRC-64/NVME of the bytes that we read and sent.
     pub checksum: Checksum,
 }
 
@@ -63,7 +63,7 @@ pub struct SentPart {
 pub struct ListedUpload {
     /// The key that it would become.
     pub key: ObjectKey,
-    /// Its id.
+    /// What the store calls it.
     pub id: UploadId,
     /// When it was begun, in seconds since 1970.
     pub initiated: i64,

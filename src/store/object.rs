@@ -11,7 +11,7 @@ use crate::types::ArchiveId;
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
-    /// Nothing.
+    /// The write is made whatever is at the key.
     None,
     /// No object is there.
     Absent,
@@ -33,7 +33,7 @@ pub struct Stored {
 /// What a HEAD tells.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ObjectInfo {
-    /// Bytes.
+    /// Bytes of the object.
     pub size: u64,
     /// Quotes included.
     pub etag: String,
@@ -157,6 +157,19 @@ impl ObjectInfo {
             etag: self.etag,
             version: self.version,
             checksum: self.checksum,
+        }
+    }
+}
+
+impl Location {
+    /// The record that the object at a file's key tells by itself: it names that file, its file system and the key.
+    #[must_use]
+    pub fn told_by(found: &ObjectInfo, (archive_id, key): (ArchiveId, &ObjectKey), file: &Owner) -> Option<Self> {
+        match Origin::of(found, key) {
+            Origin::Written(identity) if identity.names_key && identity.owner == *file => {
+                Some(found.at(archive_id, key))
+            }
+            _ => None,
         }
     }
 }

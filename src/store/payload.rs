@@ -33,7 +33,7 @@ pub enum Payload<B> {
     Stream {
         /// The bytes.
         body: B,
-        /// How many.
+        /// How many bytes it gives.
         length: u64,
         /// Asked for after the last one.
         proof: ProofAtEnd,
@@ -42,7 +42,7 @@ pub enum Payload<B> {
     Proven {
         /// The bytes.
         body: B,
-        /// How many.
+        /// How many bytes it gives.
         length: u64,
         /// Of all of them.
         proof: Option<Proof>,

@@ -21,7 +21,7 @@ const OTHER: &str = "\"00000000000000000000000000000000\"";
 
 /// The file of these objects.
 const NOBODY: Fid = Fid { seq: 0, oid: 0, ver: 0 };
-/// Seconds.
+/// Seconds until an object of a trial is one that somebody left behind.
 const LONGEST_TRIAL: i64 = 3600;
 /// More than a trial makes versions of an object.
 const MOST_VERSIONS: usize = 16;

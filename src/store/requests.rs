@@ -11,10 +11,10 @@ use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
-use crate::histogram::Histogram;
+use crate::measure::Histogram;
 use crate::types::Timestamp;
 
-/// Of one operation.
+/// What was answered to the requests of one S3 operation.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Operation {
     /// By HTTP status; 0: no answer came.

@@ -113,6 +113,9 @@ pub struct Target {
     dialect: Arc<Dialect>,
     limits: Arc<Limits>,
     requests: Arc<Requests>,
+    /// Instead of the network.
+    #[cfg(test)]
+    client: Option<SharedHttpClient>,
 }
 
 impl Target {
@@ -132,7 +135,28 @@ impl Target {
             dialect: Arc::default(),
             limits: Arc::new(limits),
             requests: Arc::default(),
+            #[cfg(test)]
+            client: None,
         })
+    }
+
+    /// A store behind a client that is no network, which heeds conditions. Must be made within a runtime.
+    #[cfg(test)]
+    pub(super) fn behind(options: TargetOptions, client: SharedHttpClient) -> Self {
+        let credentials = aws_credential_types::Credentials::new("key", "secret", None, None, "test");
+        let provider = SharedCredentialsProvider::new(credentials.clone());
+        let dialect = Dialect::default();
+        dialect.learn(Habit::Conditions);
+        let chain: Chain = Box::new(|| -> ChainFuture { Box::pin(async { None }) });
+        Self {
+            options: Arc::new(options),
+            credentials: Keeper::new(chain, provider, credentials),
+            region: Region::from_static("us-east-1"),
+            dialect: Arc::new(dialect),
+            limits: Arc::default(),
+            requests: Arc::default(),
+            client: Some(client),
+        }
     }
 
     /// Finds credentials anew, and takes them where the store does not refuse them. `false`: they are the same. Must run
@@ -154,7 +178,7 @@ impl Target {
         Ok(self.credentials.take_over(&trial.credentials).await)
     }
 
-    /// As configured.
+    /// The archive section that it was made from.
     #[must_use]
     pub fn options(&self) -> &TargetOptions {
         &self.options
@@ -181,6 +205,9 @@ impl Target {
     /// A store over this thread's connections.
     #[must_use]
     pub fn connect(&self, connections: &mut Connections) -> Store {
+        let client = connections.to(&self.options.security(), self.options.proxy.as_deref());
+        #[cfg(test)]
+        let client = self.client.clone().unwrap_or(client);
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(self.region.clone())
@@ -199,7 +226,7 @@ impl Target {
             .use_fips(self.options.use_fips_endpoint)
             .use_dual_stack(self.options.use_dualstack_endpoint)
             .accelerate(self.options.use_accelerate_endpoint)
-            .http_client(connections.to(&self.options.security(), self.options.proxy.as_deref()))
+            .http_client(client)
             // One retry loop, ours: it re-reads the file, keeps the action alive and watches for cancel.
             .retry_config(RetryConfig::disabled())
             // Ours watches uploads and downloads alike, per byte moved.

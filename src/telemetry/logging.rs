@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
+use super::sink::LogFormat;
 use super::stderr::{self, Lines};
-use crate::config::LogFormat;
 
 type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 

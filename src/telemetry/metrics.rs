@@ -11,10 +11,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::Sources;
-use crate::histogram::Histogram;
-use crate::mdt::Mdt;
+use crate::measure::Histogram;
 use crate::queue::Class;
 use crate::store::Target;
+use crate::types::Mdt;
 
 const PREFIX: &str = "lhsmtool_s3";
 

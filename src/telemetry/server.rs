@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::{Failures, Mover, Sources};
-use crate::guard::guarded;
-use crate::thread::{Supervisor, Threads};
+use super::{Sources, mover};
+use crate::thread::{Supervisor, Threads, guarded};
 
 /// For a client, from its first byte to its last.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -127,10 +126,10 @@ fn answer(mut stream: TcpStream, sources: &Sources) -> io::Result<()> {
     const JSON: &str = "application/json";
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let (status, kind, body) = match (method, path) {
-        ("GET" | "HEAD", "/status") => ("200 OK", JSON, serde_json::to_string(&Mover::now(sources))?),
+        ("GET" | "HEAD", "/status") => ("200 OK", JSON, serde_json::to_string(&mover::now(sources))?),
         ("GET" | "HEAD", "/failures") => {
             let after = query.strip_prefix("after=").and_then(|after| after.parse().ok());
-            let failures = Failures::after(sources, after.unwrap_or(0));
+            let failures = mover::failures_after(sources, after.unwrap_or(0));
             ("200 OK", JSON, serde_json::to_string(&failures)?)
         }
         ("GET" | "HEAD", "/metrics") => {

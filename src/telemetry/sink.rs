@@ -3,7 +3,15 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use crate::config::LogFormat;
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
 
 /// Lines for `out`, whatever happens to it.
 #[derive(Debug)]

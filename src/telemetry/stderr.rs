@@ -13,8 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
-use super::sink::{Sink, line, lines_of};
-use crate::config::LogFormat;
+use super::sink::{LogFormat, Sink, line, lines_of};
 use crate::thread::Supervisor;
 
 /// Bytes of lines that wait for the thread.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::retry::retry;
 use super::{Alone, Control, Lane, NoLog, TransferError, Upload, fetch_file, upload};
 use crate::store::{Condition, Location, ObjectKey};
 use crate::types::ArchiveId;
@@ -74,21 +73,16 @@ pub fn get_range(
     length: u64,
 ) -> Result<Vec<u8>, TransferError> {
     let store = lane.store(from.archive_id)?;
-    lane.block_on(retry(
-        &lane.options().retry,
-        control,
-        store.limits(),
-        async |activity| {
-            let mut body = store.get(from, offset, length).await?;
-            let mut bytes = Vec::new();
-            while let Some(chunk) = body.next().await {
-                activity.note();
-                bytes.extend_from_slice(&chunk?);
-                if bytes.len() as u64 > length {
-                    return Err(body.other_length("more", length).into());
-                }
+    lane.ask(control, store, async |activity| {
+        let mut body = store.get(from, offset, length).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await {
+            activity.note();
+            bytes.extend_from_slice(&chunk?);
+            if bytes.len() as u64 > length {
+                return Err(body.other_length("more", length).into());
             }
-            Ok(bytes)
-        },
-    ))
+        }
+        Ok(bytes)
+    })
 }

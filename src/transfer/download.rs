@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes};
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::evidence::Expected;
-use super::retry::{Activity, retry};
+use super::retry::Activity;
 use super::turns::Turns;
 use super::{Control, Helpers, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
 use crate::store::{Checksum, Habit, Location, Store, StoreError};
@@ -139,12 +139,9 @@ fn receive_whole(
     if from.size == 0 {
         return Ok(Checksum(range.digest.finalize()));
     }
-    lane.block_on(retry(
-        &lane.options().retry,
-        control,
-        store.limits(),
-        async |activity| range.receive(store, from, control, &activity, &mut write).await,
-    ))?;
+    lane.ask(control, store, async |activity| {
+        range.receive(store, from, control, &activity, &mut write).await
+    })?;
     Ok(Checksum(range.digest.finalize()))
 }
 
@@ -166,19 +163,14 @@ fn ranges(
         let store = lane.store(from.archive_id)?;
         let mut range = Range::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
-        lane.block_on(retry(
-            &lane.options().retry,
-            &control,
-            store.limits(),
-            async |activity| {
-                let mut write = |at, chunk: &Bytes| {
-                    turns
-                        .take(&control, || sparse::write(&file, at, chunk))?
-                        .map_err(TransferError::Write)
-                };
-                range.receive(store, &from, &control, &activity, &mut write).await
-            },
-        ))?;
+        lane.ask(&control, store, async |activity| {
+            let mut write = |at, chunk: &Bytes| {
+                turns
+                    .take(&control, || sparse::write(&file, at, chunk))?
+                    .map_err(TransferError::Write)
+            };
+            range.receive(store, &from, &control, &activity, &mut write).await
+        })?;
         Ok(Checksum(range.digest.finalize()))
     })
 }

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::retry::retry;
 use super::{Control, Lane, TransferError};
 use crate::store::{Checksum, Evidence, Habit, Judge, Location, StoreError, VerifyImported};
 
@@ -39,9 +38,9 @@ impl Expected {
         if policy == VerifyImported::Never || from.size == 0 {
             return Ok(Self::Unknown);
         }
-        let found = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+        let found = lane.ask(control, store, async |_| {
             Ok(store.head(&from.key, from.version.as_deref()).await?)
-        }))?;
+        })?;
         if found.etag != from.etag {
             return Err(StoreError::Precondition {
                 operation: "HeadObject",
@@ -128,9 +127,7 @@ impl Expected {
         let mut sizes = vec![*first];
         // The last one has what is left.
         for number in 2..i32::try_from(parts).unwrap_or(0) {
-            let told = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-                Ok(store.size_of_part(from, number).await?)
-            }));
+            let told = lane.ask(control, store, async |_| Ok(store.size_of_part(from, number).await?));
             match told {
                 Ok(size) => sizes.push(size),
                 Err(TransferError::Store(_)) => return Ok(None),
@@ -187,14 +184,14 @@ impl Expected {
 fn part_sizes(lane: &Lane, control: &Control, from: &Location, parts: u32) -> Result<Vec<u64>, TransferError> {
     let store = lane.store(from.archive_id)?;
     let fits = |size: u64| size > 0 && from.size.div_ceil(size) == u64::from(parts);
-    let told = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+    let told = lane.ask(control, store, async |_| {
         match store.part_size(from).await {
             Ok(size) => Ok(size),
             Err(error) if error.is_transient() => Err(error.into()),
             // Not every store knows the question.
             Err(_) => Ok(None),
         }
-    }))?;
+    })?;
     if let Some(size) = told.filter(|size| fits(*size)) {
         return Ok(vec![size]);
     }

@@ -1,9 +1,10 @@
 //! Parts of one file, worked off by the thread that owns the file and by any that are idle.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::{Lane, TransferError};
-use crate::guard::guarded;
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::thread::guarded;
 
 /// Work that an idle thread can take a piece of.
 pub trait Parts: Send + Sync {

@@ -28,7 +28,7 @@ pub struct PlanOptions {
 pub enum Plan {
     /// All of it at once; also the empty file.
     Single {
-        /// Bytes.
+        /// Bytes of the file.
         size: u64,
     },
     /// Several parts, of one size but for the last.
@@ -45,7 +45,7 @@ pub enum Plan {
 pub struct Part {
     /// First byte.
     pub offset: u64,
-    /// Bytes.
+    /// Bytes of the part.
     pub length: u64,
 }
 

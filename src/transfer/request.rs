@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::retry::retry;
 use super::{Alone, Control, Lane, TransferError, download};
 use crate::store::{
     Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
@@ -31,9 +30,7 @@ pub fn head(
     version: Option<&str>,
 ) -> Result<ObjectInfo, TransferError> {
     let store = lane.store(archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-        Ok(store.head(key, version).await?)
-    }))
+    lane.ask(control, store, async |_| Ok(store.head(key, version).await?))
 }
 
 /// Whether it is known what the store does with conditions of writes; tried where it is not yet.
@@ -43,9 +40,7 @@ pub fn head(
 pub fn try_conditions(lane: &Lane, control: &Control, archive_id: ArchiveId) -> Result<bool, TransferError> {
     let store = lane.store(archive_id)?;
     if store.claims_trial() {
-        let tried = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-            Ok(Box::pin(store.try_conditions()).await?)
-        }));
+        let tried = lane.ask(control, store, async |_| Ok(Box::pin(store.try_conditions()).await?));
         match tried {
             Ok(_) => {}
             Err(error @ TransferError::Stopped(_)) => return Err(error),
@@ -133,9 +128,7 @@ pub fn pages(
 /// The store's refusal.
 pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<'_>) -> Result<Page, TransferError> {
     let store = lane.store(archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-        Ok(store.list(query).await?)
-    }))
+    lane.ask(control, store, async |_| Ok(store.list(query).await?))
 }
 
 /// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
@@ -180,9 +173,9 @@ pub fn thaw_found(
     found: &ObjectInfo,
 ) -> Result<(), TransferError> {
     let store = lane.store(location.archive_id)?;
-    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+    lane.ask(control, store, async |_| {
         Ok(store.thaw(&location.key, location.version.as_deref(), found).await?)
-    }))
+    })
 }
 
 /// Copies an object to another key, or onto itself with other metadata, and looks at what was made.
@@ -205,15 +198,10 @@ pub fn copy(
         return Err(error.into());
     }
     let store = lane.store(from.archive_id)?;
-    let stored = lane.block_on(retry(
-        &lane.options().retry,
-        control,
-        store.limits(),
-        async |activity| {
-            let copied = store.copy(from, to, condition, metadata.clone());
-            Ok(Box::pin(activity.busy(LONGEST_COPY, copied)).await?)
-        },
-    ))?;
+    let stored = lane.ask(control, store, async |activity| {
+        let copied = store.copy(from, to, condition, metadata.clone());
+        Ok(Box::pin(activity.busy(LONGEST_COPY, copied)).await?)
+    })?;
     let found = head(lane, control, from.archive_id, to, stored.version.as_deref())?;
     let same_bytes = found.checksum.is_none() || from.checksum.is_none() || found.checksum == from.checksum;
     if found.etag != stored.etag || found.size != from.size || !same_bytes {
@@ -249,7 +237,7 @@ pub fn delete(
         operation: "DeleteObject",
     };
     let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found, &Origin::of(found, key));
-    lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+    lane.ask(control, store, async |_| {
         if version.is_some() {
             match store.head(key, None).await {
                 // A marker over it: without it, the version before would be the object.
@@ -268,7 +256,7 @@ pub fn delete(
             Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }))
+    })
 }
 
 /// If it still is the one with that ETag, where the store heeds that.

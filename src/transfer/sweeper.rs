@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::retry::retry;
 use super::{Control, Lane, TransferError, abort_upload};
 use crate::store::{Circle, ListedUpload, hash};
 use crate::types::{ArchiveId, Timestamp};
@@ -75,9 +74,7 @@ fn each_old(
     let mut from = None;
     let mut places = Circle::default();
     loop {
-        let (uploads, next) = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-            Ok(store.list_uploads(from.clone()).await?)
-        }))?;
+        let (uploads, next) = lane.ask(control, store, async |_| Ok(store.list_uploads(from.clone()).await?))?;
         for upload in uploads {
             if let Some(stop) = control.stopped() {
                 return Err(TransferError::Stopped(stop));

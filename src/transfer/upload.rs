@@ -61,9 +61,9 @@ impl UploadLog for NoLog {
 /// An upload that can be gone on with, or thrown away.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
-    /// Its key.
+    /// Where its object was to be.
     pub key: ObjectKey,
-    /// Its id.
+    /// The store's id of the multipart upload.
     pub upload: UploadId,
     /// Of the file then.
     pub size: u64,
@@ -80,7 +80,7 @@ pub struct Unfinished {
 pub struct Upload {
     /// Which bucket.
     pub archive_id: ArchiveId,
-    /// Where to.
+    /// The key of the object that is written.
     pub key: ObjectKey,
     /// What is expected to be there.
     pub condition: Condition,
@@ -232,9 +232,9 @@ fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, 
         return Left::Nothing;
     };
     let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
-    let listed = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
+    let listed = lane.ask(control, store, async |_| {
         Ok(store.list_parts(&left.key, &left.upload).await?)
-    }));
+    });
     let listed = match listed {
         Ok(listed) if fits => listed,
         Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
@@ -284,9 +284,7 @@ fn made(
         .map(|index| parts.get(&index).map(|part| part.checksum))
         .collect::<Option<_>>()?;
     let whole = plan.combine(sums);
-    let found = lane.block_on(retry(&lane.options().retry, control, store.limits(), async |_| {
-        Ok(store.head(&to.key, None).await?)
-    }));
+    let found = lane.ask(control, store, async |_| Ok(store.head(&to.key, None).await?));
     let found = found
         .ok()
         .filter(|found| found.size == size && found.checksum == Some(whole))?;
@@ -350,21 +348,16 @@ fn send_parts(
             return Ok(sent.clone());
         }
         let number = i32::try_from(index + 1).map_err(|_| TransferError::Changed)?;
-        let sent = lane.block_on(retry(
-            &lane.options().retry,
-            &control,
-            store.limits(),
-            async |activity| {
-                let (meter, payload) = body(lane, store, &source, part, &activity).await?;
-                let result = store.upload_part(&key, &upload, number, payload).await;
-                let stored = source_first(&meter, result)?;
-                agree("UploadPart", stored.checksum, meter.checksum())?;
-                Ok(SentPart {
-                    stored: stored.proven(meter.proof()),
-                    checksum: meter.checksum(),
-                })
-            },
-        ))?;
+        let sent = lane.ask(&control, store, async |activity| {
+            let (meter, payload) = body(lane, store, &source, part, &activity).await?;
+            let result = store.upload_part(&key, &upload, number, payload).await;
+            let stored = source_first(&meter, result)?;
+            agree("UploadPart", stored.checksum, meter.checksum())?;
+            Ok(SentPart {
+                stored: stored.proven(meter.proof()),
+                checksum: meter.checksum(),
+            })
+        })?;
         control.add_moved(part.length);
         log.sent(index32, &sent);
         Ok(sent)

@@ -11,6 +11,7 @@ use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
+use crate::types::Extent;
 
 pub(super) fn archive(
     site: &Site,
@@ -79,11 +80,10 @@ fn commit(
 ) -> Ended {
     let item = debt.item().clone();
     let size = placed.location.size;
-    // A cancel that came after the last byte still counts: the coordinator waits for ECANCELED.
-    if let Some(stop) = control.stopped() {
+    if let Some(error) = over(site, control, &item, placed) {
         drop(file);
         undo(site, lane, &item, author, placed);
-        return super::settle::refuse(control, debt, TransferError::Stopped(stop).into());
+        return super::settle::refuse(control, debt, error);
     }
     let mapped = if placed.needs_record {
         site.fs.set_map(item.fid, &placed.location.to_bytes())
@@ -108,6 +108,23 @@ fn commit(
         site.journal.uploading(item.key(), &own);
     }
     settle_copy(site, lane, &item, (author, placed), replaced, finished)
+}
+
+/// Why an archive is over before its record is written. A cancel that came after the last byte still counts: the
+/// coordinator waits for ECANCELED. And only who is alive says where a file's copy is: after a time-out or a purge another
+/// mover may have archived the file, and this one's object goes. Without a record only the end says it.
+fn over(site: &Site, control: &Control, item: &Item, placed: &Placed) -> Option<JobError> {
+    if let Some(stop) = control.stopped() {
+        return Some(TransferError::Stopped(stop).into());
+    }
+    if !placed.needs_record {
+        return None;
+    }
+    match site.fs.progress(item.key(), Extent::EMPTY) {
+        Err(error) if error.is_not_found() || error.errno == libc::ECANCELED => Some(error.into()),
+        // Whatever else it is, the end will tell.
+        Ok(()) | Err(_) => None,
+    }
 }
 
 /// What the coordinator's answer means for the object and the one before it.
@@ -139,7 +156,10 @@ fn settle_copy(
                     let is_kept =
                         |found: &ObjectInfo| is_mapped(site, item.fid, (previous.archive_id, &previous.key), found);
                     discard(lane, previous, owner, Some(location), |found, origin| {
-                        origin.is_of(owner) && !may_be_shared(site, found) && !is_kept(found)
+                        origin.is_of(owner)
+                            && previous.is_written_as(found)
+                            && !may_be_shared(site, found)
+                            && !is_kept(found)
                     });
                     sweep_overwritten(site, lane, owner, previous, is_kept);
                 }
@@ -193,12 +213,13 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
         // The former object is gone with the write. The new one is the file's only object now; it stays
         // and stays mapped, so that the next archive (the file is dirty) replaces just that.
         Some(previous) if placed.in_place() && location.version.is_none() => {
-            discard_sidecar_of(lane, previous, owner, Some(location));
+            // At once: what is written after the look at the record may be another mover's.
             let mapped = if placed.needs_record {
                 site.fs.set_map(item.fid, &own)
             } else {
                 is_there(site, item)
             };
+            discard_sidecar_of(lane, previous, owner, Some(location));
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, location, owner, None, is_garbage);

@@ -8,10 +8,9 @@ use super::remove::remove;
 use super::restore::restore;
 use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
-use crate::guard::guarded;
 use crate::queue::{Job, Lanes, Queue, Work};
 use crate::store::{ObjectKey, Targets};
-use crate::thread::{Supervisor, Threads};
+use crate::thread::{Supervisor, Threads, guarded};
 use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
@@ -213,10 +212,9 @@ mod tests {
     use super::*;
     use crate::action::{CopyState, Debt, FileSystem, HsmError};
     use crate::journal::Journal;
-    use crate::mdt::Sequences;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
-    use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid};
+    use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, Sequences};
     use crate::worker::{Forgotten, OnForgotten, Tally, Witness, Witnesses};
 
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -29,7 +29,7 @@ pub use error::JobError;
 pub use forgotten::{Forgotten, OnForgotten};
 pub use settle::Settler;
 pub use sweeper::Sweeper;
-pub use tally::{Ending, Failure, Share, Sums, Tally};
+pub use tally::{Ending, Share, Sums, Tally};
 pub use verdict::verdict;
 pub use witness::{Witness, Witnesses};
 
@@ -61,6 +61,22 @@ impl Site {
             fid,
         }
     }
+}
+
+/// An archive or a remove from begin to answer, without queue and crew: for tests that decide what happens when.
+#[cfg(test)]
+pub(crate) fn perform(
+    site: &Site,
+    lane: &crate::transfer::Lane,
+    control: &Arc<crate::transfer::Control>,
+    debt: Box<dyn Debt>,
+) -> Verdict {
+    use crate::action::{Kind, Verb};
+    let ended = match debt.item().kind {
+        Kind::Do(Verb::Remove) => remove::remove(site, lane, control, debt),
+        _ => archive::archive(site, lane, &crate::transfer::Alone, control, debt),
+    };
+    ended.verdict
 }
 
 /// How one job ended, for the log.

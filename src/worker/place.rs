@@ -433,7 +433,7 @@ fn look_at_key(
     match Origin::of(&found, &to.key) {
         // An imported one that nobody changed: the condition is that of the file's own record.
         Origin::Strangers if to.condition == Condition::Match(found.etag.clone()) => return Ok(None),
-        origin if is_in_use(site, lane, (author, previous), to, &origin) => {
+        origin if is_in_use(site, lane, (author, previous), to, (&found, &origin)) => {
             tracing::info!(key = %to.key, "another attempt to archive the file is under way, and this is its object");
         }
         origin if may_replace(site, owner, &origin, &found) => {
@@ -466,20 +466,25 @@ fn look_at_key(
 }
 
 /// Whether the object at a key is that of another attempt for the same file that may become its copy without a record, or
-/// be taken away again: nothing would tell which of two that share a key. Where this attempt replaces the file's copy there,
-/// it takes nothing away, and has read the file behind the other one.
+/// be taken away again: nothing would tell which of two that share a key. The copy that is to be replaced is none, whoever
+/// wrote it: the file is read behind the look at it, and what replaces it is not taken away again.
 fn is_in_use(
     site: &Site,
     lane: &Lane,
     (author, previous): (&Author, Option<&Location>),
     to: &Upload,
-    origin: &Origin,
+    (found, origin): (&ObjectInfo, &Origin),
 ) -> bool {
     let Origin::Written(identity) = origin else {
         return false;
     };
-    let replaces_copy = previous.is_some_and(|previous| previous.archive_id == to.archive_id && previous.key == to.key);
-    !replaces_copy
+    let is_previous = |previous: &Location| {
+        previous.archive_id == to.archive_id
+            && previous.key == to.key
+            && previous.etag == found.etag
+            && previous.writer == identity.writer
+    };
+    !previous.is_some_and(is_previous)
         && identity.owner == author.owner
         && identity.writer != Some(author.writer)
         && identity.cookie.as_ref() != Some(&author.cookie.to_string())

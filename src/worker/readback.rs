@@ -44,10 +44,10 @@ const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
     match (archived, own_is_there, named) {
         // Changed, or its copy was removed: nobody can release it, and the next archive sees to the record.
         (false, _, _) => Step::Leave,
-        // The other one's attempt may come to nothing and be undone. This one counted.
-        (true, true, Named::Nothing | Named::SameBytes) => Step::SetAnew,
-        // It was put in this one's place.
-        (true, false, Named::SameBytes) => Step::Leave,
+        (true, true, Named::Nothing) => Step::SetAnew,
+        // Only who is alive writes a record: the other one came later, and who of the two ends first takes away what the
+        // other's record does not mean.
+        (true, _, Named::SameBytes) => Step::Leave,
         (true, true, Named::OtherBytes) | (true, false, Named::Nothing | Named::OtherBytes) => Step::Revoke,
     }
 }
@@ -250,8 +250,8 @@ mod tests {
             for named in [Nothing, SameBytes, OtherBytes] {
                 assert_eq!(step(false, own_is_there, named), Step::Leave, "nobody can release it");
                 let expected = match (own_is_there, named) {
-                    (true, Nothing | SameBytes) => Step::SetAnew,
-                    (false, SameBytes) => Step::Leave,
+                    (true, Nothing) => Step::SetAnew,
+                    (_, SameBytes) => Step::Leave,
                     _ => Step::Revoke,
                 };
                 assert_eq!(step(true, own_is_there, named), expected, "{own_is_there} {named:?}");

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::log::sweep_overwritten;
-use super::place::may_be_shared;
+use super::log::{is_over, sweep_overwritten};
+use super::place::{is_mapped, may_be_shared};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
+use crate::types::Fid;
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
@@ -24,20 +25,19 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
 
 fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
     let owner = site.owner(item.fid);
-    let record = match site.fs.map(item.fid) {
-        Ok(Some(record)) => Some(Location::from_bytes(&record)?),
-        Ok(None) => None,
+    let before = match site.fs.map(item.fid) {
+        Ok(record) => record,
         // The last name is gone, and the file with it.
         Err(HsmError {
             errno: libc::ENOENT, ..
         }) => None,
         Err(error) => return Err(error.into()),
     };
+    let record = before.as_deref().map(Location::from_bytes).transpose()?;
     let (location, anothers) = match record {
         Some(record) if record.claim(&owner) == Claim::Anothers => (None, Some(record)),
         record => (record, None),
     };
-    let has_record = location.is_some() || anothers.is_some();
     let location = match location {
         Some(location) => Some(location),
         None => match site.journal.find(item.fid) {
@@ -70,13 +70,17 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
              record is cleared");
     }
     if let Some(location) = &location {
-        delete_copy(site, lane, control, &owner, location)?;
+        delete_copy(site, lane, control, &owner, (location, before.as_deref()))?;
     }
     site.journal.forget(item.fid);
-    let cleared = if has_record {
-        site.fs.clear_map(item.fid)
-    } else {
-        Ok(())
+    // Another mover may have archived the file since, when this remove ran into a time-out: that copy is not meant.
+    if !is_as_before(site, item.fid, before.as_deref()) {
+        tracing::warn!("the file was archived again meanwhile; its record stays");
+        return Ok(location.map(|location| location.key));
+    }
+    let cleared = match before {
+        Some(_) => site.fs.clear_map(item.fid),
+        None => Ok(()),
     };
     match cleared {
         Ok(()) => {}
@@ -87,18 +91,39 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
     Ok(location.map(|location| location.key))
 }
 
-/// The object that the file's own record means, if it still is the file's.
+/// Whether the file has the record that it had when its remove was begun; one that is gone has none to protect.
+fn is_as_before(site: &Site, fid: Fid, before: Option<&[u8]>) -> bool {
+    match site.fs.map(fid) {
+        Ok(now) => now.as_deref() == before,
+        Err(error) => error.is_not_found(),
+    }
+}
+
+/// Whether the object of a file without a record is that of no archive under way, and the file does not count as archived,
+/// by now: nothing else would tell that it is to be the copy. Nobody can release a file that is gone.
+fn may_go(site: &Site, fid: Fid, origin: &Origin) -> bool {
+    match site.fs.copy_state(fid) {
+        Ok(state) => !state.archived && !state.released && is_over(site, origin),
+        Err(error) => error.is_not_found(),
+    }
+}
+
+/// The object that the file's own record means, or its key, if it still is the file's.
 fn delete_copy(
     site: &Site,
     lane: &Lane,
     control: &Control,
     owner: &Owner,
-    location: &Location,
+    (location, before): (&Location, Option<&[u8]>),
 ) -> Result<(), JobError> {
     let shared = Cell::new(false);
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
         shared.set(may_be_shared(site, found));
-        !shared.get() && origin.yields_to(owner, location)
+        !shared.get()
+            && origin.yields_to(owner, location)
+            && location.is_written_as(found)
+            && is_as_before(site, owner.fid, before)
+            && (before.is_some() || may_go(site, owner.fid, origin))
     };
     match delete(lane, control, location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
@@ -109,7 +134,12 @@ fn delete_copy(
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
             // The file's record means what was there before.
             if location.claim(owner) == Claim::Own {
-                sweep_overwritten(site, lane, owner, location, |_| false);
+                let at = (location.archive_id, &location.key);
+                let is_kept = |found: &ObjectInfo| {
+                    !is_as_before(site, owner.fid, before)
+                        || (before.is_none() && is_mapped(site, owner.fid, at, found))
+                };
+                sweep_overwritten(site, lane, owner, location, is_kept);
             }
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone, unless \
                  a killed archive of the file left it there");

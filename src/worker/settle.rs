@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use super::{Ended, Ending, JobError, Tally};
 use crate::action::{Debt, HsmError, Verdict};
-use crate::guard::guarded;
-use crate::mdt::{Domain, Sequences, domain_name};
-use crate::thread::{Supervisor, Thread};
+use crate::thread::{Supervisor, Thread, guarded};
 use crate::transfer::Control;
+use crate::types::{Domain, Sequences, domain_name};
 
 /// Gives the answer of an action that ran.
 pub(super) fn finish(control: &Control, debt: Box<dyn Debt>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
@@ -202,8 +201,7 @@ mod tests {
 
     use super::*;
     use crate::action::{Item, Kind, Verb};
-    use crate::mdt::Mdt;
-    use crate::types::{ArchiveId, Cookie, Extent, Fid};
+    use crate::types::{ArchiveId, Cookie, Extent, Fid, Mdt};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::action::{Item, Verdict};
-use crate::histogram::Histogram;
+use crate::fleet::Failure;
+use crate::measure::{Histogram, Recent};
 use crate::queue::Class;
-use crate::recent::Recent;
 use crate::types::ArchiveId;
 
 /// Failures that are kept for whoever asks why.
@@ -32,21 +30,6 @@ pub struct Sums {
     pub bytes: u64,
     /// How long those that ran took, from the worker's first step to its answer.
     pub took: Histogram,
-}
-
-/// Why an action failed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Failure {
-    /// Counts up, from 1.
-    pub number: u64,
-    /// The file, without brackets.
-    pub fid: String,
-    /// `archive`, `restore`, `remove`.
-    pub class: String,
-    /// As the coordinator was told.
-    pub errno: i32,
-    /// What happened.
-    pub reason: String,
 }
 
 /// How an action ended.

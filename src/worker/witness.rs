@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Ending;
 use crate::action::{FileSystem, Item};
-use crate::guard::guarded;
+use crate::thread::guarded;
 
 /// Told by worker threads; what it does holds them up.
 pub trait Witness: Send + Sync + fmt::Debug {

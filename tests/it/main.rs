@@ -11,6 +11,7 @@ mod dialects;
 mod first_light;
 mod fleet;
 mod follow;
+mod follow_mdts;
 mod full_pipe;
 mod hostile;
 mod import;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, HsmControl, Tunable, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, HsmControl, RequestInfo, Tunable, states};
 
 use crate::recovery::ends_well;
 use crate::rig::{PATIENCE, Rig, Setup, noise, until};
@@ -156,7 +156,7 @@ fn probes_leave_no_trace_at_the_coordinators() {
     assert!(!rig.client.wait(&fids, Duration::from_millis(500)).unwrap());
     gate.release();
     ends_well(&mut rig, &fids);
-    let succeeded = |action: &lhsm_sandbox::protocol::RequestInfo| action.state == ActionState::Succeed;
+    let succeeded = |action: &RequestInfo| action.state == ActionState::Succeed;
     assert!(rig.client.actions().unwrap().iter().all(succeeded));
 }
 
@@ -185,6 +185,62 @@ fn a_toggled_coordinator_finds_its_copytool_again_where_a_descriptor_registers_o
     assert_eq!(rig.stop(), Some(0));
     assert_eq!(rig.client.agents().unwrap(), []);
     assert_eq!(rig.client.counters().unwrap().kernel_crashes, 0);
+}
+
+#[test]
+fn a_purge_a_stop_and_a_restart_of_one_mdt_are_nothing_of_the_others() {
+    let mut rig = Rig::with(quick(3));
+    let gate = rig.store.faults().hold("PutObject");
+    let (purged, kept) = (files_on(&mut rig, 1, "f", 3), files_on(&mut rig, 2, "f", 3));
+    rig.client
+        .request(Action::Archive, 1, &[purged.clone(), kept.clone()].concat())
+        .unwrap();
+    assert!(gate.wait_held_blocking(4, PATIENCE));
+    rig.client.control_mdt(1, HsmControl::Purge).unwrap();
+    let pending = |rig: &mut Rig, fids: &[Fid]| !rig.client.wait(fids, Duration::ZERO).unwrap();
+    assert!(!pending(&mut rig, &purged) && pending(&mut rig, &kept));
+
+    rig.client.control_mdt(1, HsmControl::Shutdown).unwrap();
+    assert_eq!(rig.client.agents().unwrap()[0].mdts, [0, 2]);
+    rig.client.control_mdt(1, HsmControl::Enabled).unwrap();
+    assert!(rig.client.wait_agents(1, PATIENCE).unwrap(), "{}", rig.log());
+    rig.client.inject(Fault::RestartOf(1)).unwrap();
+    gate.release();
+    ends_well(&mut rig, &kept);
+    one_by_one(&mut rig, &purged);
+    let once = |action: &RequestInfo| !kept.contains(&action.fid) || (action.sends, action.ends) == (1, 1);
+    let actions = rig.client.actions().unwrap();
+    assert!(actions.iter().all(once), "{actions:?}");
+    assert_eq!(rig.client.counters().unwrap().kernel_crashes, 0);
+}
+
+#[test]
+fn each_mdt_has_as_many_actions_out_as_it_may_and_numbers_of_its_own() {
+    let mut rig = Rig::with(quick(2));
+    rig.client.set_max_requests(1, 2).unwrap();
+    let gate = rig.store.faults().hold("PutObject");
+    let (many, few) = (files_on(&mut rig, 0, "f", 5), files_on(&mut rig, 1, "f", 5));
+    rig.client
+        .request(Action::Archive, 1, &[few.clone(), many.clone()].concat())
+        .unwrap();
+    assert!(rig.client.wait_started(7, PATIENCE).unwrap());
+    let actions = rig.client.actions().unwrap();
+    let of = |fids: &[Fid]| -> Vec<_> {
+        let mut cookies: Vec<_> = actions.iter().filter(|action| fids.contains(&action.fid)).collect();
+        cookies.sort_by_key(|action| action.cookie);
+        cookies
+            .into_iter()
+            .map(|action| (action.cookie, action.state))
+            .collect()
+    };
+    let is_out = |(_, state): &&(u64, ActionState)| *state == ActionState::Started;
+    assert_eq!(of(&few).iter().filter(is_out).count(), 2);
+    assert_eq!(of(&many).iter().filter(is_out).count(), 5);
+    let cookies = |fids: &[Fid]| of(fids).into_iter().map(|(cookie, _)| cookie).collect::<Vec<_>>();
+    assert_eq!(cookies(&few), cookies(&many), "they are equal");
+    gate.release();
+    ends_well(&mut rig, &[few, many].concat());
+    rig.assert_settled();
 }
 
 #[test]

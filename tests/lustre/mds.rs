@@ -66,7 +66,8 @@ impl World {
     /// Unmounts the MDT that a file is on, and mounts it again.
     pub(crate) fn restart_mdt(&mut self, path: &Path) -> Result<()> {
         if self.is_sandbox() {
-            return Ok(Client::new(&self.mount)?.inject(Fault::Restart)?);
+            let mdt = self.mdt_of(path)?;
+            return Ok(Client::new(&self.mount)?.inject(Fault::RestartOf(mdt))?);
         }
         let Some(command) = self.restart_mdt.clone() else {
             return Err(Skip("it needs --restart-mdt COMMAND, on an MDS").into());
@@ -99,7 +100,12 @@ impl World {
     /// A new reader of each MDT's changelog, as `--changelog-user` takes them.
     pub(crate) fn changelog_users(&mut self) -> Result<String> {
         if self.is_sandbox() {
-            return Ok(Client::new(&self.mount)?.register_changelog()?);
+            let mut client = Client::new(&self.mount)?;
+            let mut users = Vec::new();
+            for mdt in (0..).take(self.mdts()?) {
+                users.push(format!("lustre-MDT{mdt:04x}={}", client.register_changelog_on(mdt)?));
+            }
+            return Ok(users.join(","));
         }
         let devices = lctl(&["list_param", "mdd.*"])?;
         let devices: Vec<_> = devices.lines().filter_map(|line| line.strip_prefix("mdd.")).collect();

@@ -7,6 +7,8 @@
 //!
 //! `cargo xtask jobs`: many files through the bulk commands, everybody's counts compared.
 //!
+//! `cargo xtask layers`: the rooms of `src/` from the ground to the roof; whether one uses another that is above it.
+//!
 //! `cargo xtask lustre-suite --mount DIR --s3 URL`: the copytool's promises on a mounted Lustre (`--sandbox`: on the
 //! stand-in).
 //!
@@ -24,6 +26,7 @@
 //! features), then runs the demo. No dependencies: it is there at once.
 
 mod features;
+mod layers;
 mod lustre_vm;
 mod stores;
 
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         ),
         Some("soak") => run("crash", arguments),
         Some("jobs") => run("jobs", arguments),
+        Some("layers") => layers::run(&root(), &arguments),
         Some("lustre-suite") => run("suite", arguments),
         Some("lustre-vm") => lustre_vm::run(&root(), &arguments, build),
         Some("features") => features::check(&root()),
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
         Some("stores-table") => stores::write(&root(), &arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask features | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask layers [--json] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask features | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()

@@ -12,10 +12,9 @@ const FORMAT: u16 = 0x1000 | 0x2000;
 
 struct Reader {
     mount: PathBuf,
+    mdt: u32,
     next: u64,
     here: VecDeque<ChangeRecord>,
-    /// Of an MDT that has no files.
-    empty: bool,
 }
 
 /// The index at the end of an MDT's name.
@@ -41,9 +40,9 @@ pub unsafe extern "C" fn llapi_changelog_start(
     };
     let reader = Box::new(Reader {
         mount,
+        mdt,
         next: u64::try_from(from).unwrap_or(0),
         here: VecDeque::new(),
-        empty: mdt != 0,
     });
     // SAFETY: as the caller promises.
     unsafe { handle.write(Box::into_raw(reader).cast()) };
@@ -58,11 +57,8 @@ pub unsafe extern "C" fn llapi_changelog_start(
 pub unsafe extern "C" fn llapi_changelog_recv(handle: *mut c_void, out: *mut *mut c_void) -> c_int {
     // SAFETY: from start, and nobody else's.
     let reader = unsafe { &mut *handle.cast::<Reader>() };
-    if reader.empty {
-        return 1;
-    }
     if reader.here.is_empty() {
-        match ask(&reader.mount, &Request::ChangelogRead(reader.next), None) {
+        match ask(&reader.mount, &Request::ChangelogRead(reader.mdt, reader.next), None) {
             Ok(Reply::Changes(records)) => reader.here = records.into(),
             Ok(_) => return -libc::EPROTO,
             Err(errno) => return -errno,
@@ -128,11 +124,8 @@ pub unsafe extern "C" fn llapi_changelog_clear(mdt: *const c_char, user: *const 
     let (Some(mdt), Some(mount), Ok(up_to)) = (index(mdt), last_mount(), u64::try_from(up_to)) else {
         return -libc::EINVAL;
     };
-    if mdt != 0 {
-        return 0;
-    }
     let user = user.to_string_lossy().into_owned();
-    tell(&mount, &Request::ChangelogClear(user, up_to), None).map_or_else(|errno| -errno, |()| 0)
+    tell(&mount, &Request::ChangelogClear(mdt, user, up_to), None).map_or_else(|errno| -errno, |()| 0)
 }
 
 fn encode(record: &ChangeRecord) -> Vec<u8> {

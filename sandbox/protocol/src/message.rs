@@ -162,7 +162,7 @@ pub enum ActionState {
 /// What begin and end say of an action.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Item {
-    /// What.
+    /// The verb, or a cancel.
     pub action: Action,
     /// The file.
     pub fid: Fid,
@@ -232,30 +232,30 @@ pub enum Fault {
     ClosePipes,
     /// The next `n` ends of any action answer this errno without being taken.
     EndErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` begins fail with this errno before anything was done.
     BeginErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` fsyncs of a restore's file fail with this errno.
     SyncErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` changes of a `trusted.*` attribute are refused with this errno.
     XattrErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// A write of another client's comes late: when the next action of the file has ended, and before anybody hears of that
@@ -270,35 +270,51 @@ pub enum Fault {
     },
     /// The next `n` reads of an archive's file fail with this errno, as on a client that was evicted.
     ReadErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The next `n` writes to a restore's file fail with this errno.
     WriteErrno {
-        /// Answer.
+        /// What the call answers.
         errno: i32,
-        /// How many.
+        /// How many times in a row.
         times: u32,
     },
     /// The copytool that next does this is killed (SIGKILL), before it is done or right after.
     Kill {
-        /// What.
+        /// The step at which it dies.
         step: Step,
-        /// Not done.
+        /// It dies before the step is done, else right after it.
         before: bool,
     },
     /// A cancel for an action that nobody has.
     StrayCancel,
     /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.
     Restart,
+    /// The same of one MDT.
+    RestartOf(u32),
     /// So many archives of files that do not exist, as fast as the pipes take them and without a record.
     Flood(u64),
     /// An action with a number that no verb has, for the file.
     UnknownAction(Fid),
-    /// The changelog's records are gone before they were read.
+    /// The records of all changelogs are gone before they were read.
     ForgetChanges,
+    /// The next `n` reads of an MDT's changelog fail with this errno; those of the others don't.
+    ChangelogErrno {
+        /// Whose.
+        mdt: u32,
+        /// Answer.
+        errno: i32,
+        /// How many.
+        times: u32,
+    },
+    /// An MDT drops a reader of its changelog, as one that was idle for too long; what others need stays.
+    DropReader(u32, String),
+    /// Each call of a copytool or a command takes so many milliseconds from now on; 0 ends it. The process that the
+    /// sandbox is part of is answered at once.
+    Slow(u64),
     /// These MDTs answer no copytool and no command from now on, all others do: who asks one about its files, or all of
     /// them by registering, waits until it answers again. The process that the sandbox is part of is answered.
     Silent(Vec<u32>),
@@ -338,7 +354,7 @@ pub enum Request {
         fid: Fid,
         /// `hp_cookie`
         cookie: u64,
-        /// Where.
+        /// Where in the file, in bytes.
         offset: u64,
         /// How much.
         length: u64,
@@ -347,7 +363,7 @@ pub enum Request {
     CopyStart(Item),
     /// `LL_IOC_HSM_COPY_END`; a restore's volatile file comes with it.
     CopyEnd {
-        /// Which.
+        /// The action, as it was sent.
         item: Item,
         /// `HP_FLAG_*`
         flags: u16,
@@ -397,7 +413,7 @@ pub enum Request {
     RemoveXattr(Fid, String),
     /// `llapi_hsm_request`
     Hsm {
-        /// What.
+        /// The verb, or a cancel.
         action: Action,
         /// 0: the default.
         archive_id: u32,
@@ -455,6 +471,8 @@ pub enum Request {
     Control(u32, HsmControl),
     /// A tunable.
     Set(Tunable, u64),
+    /// `max_requests` of one MDT; all others have that of [`Tunable::MaxRequests`].
+    SetMaxRequests(u32, usize),
     /// Trouble.
     Inject(Fault),
     /// All known actions, ended ones too.
@@ -471,12 +489,12 @@ pub enum Request {
     WaitStarted(usize, u64),
     /// Waits until so many readers wait, so many milliseconds at most.
     WaitReaders(u64, u64),
-    /// `lctl changelog_register`; its name is the answer.
-    ChangelogRegister,
-    /// Records from that one on, some of them.
-    ChangelogRead(u64),
+    /// `lctl changelog_register` on an MDT; its name is the answer.
+    ChangelogRegister(u32),
+    /// Records of an MDT from that one on, some of them.
+    ChangelogRead(u32, u64),
     /// `lfs changelog_clear`
-    ChangelogClear(String, u64),
+    ChangelogClear(u32, String, u64),
     /// What a user does, with its record in the changelog. Plain operations on the directory have none.
     Change(UserChange),
     /// Registered copytools.
@@ -485,6 +503,28 @@ pub enum Request {
     Counters,
     /// Ends the sandbox.
     Stop,
+}
+
+impl Request {
+    /// What the calls of others are counted by.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::State(_) => "State",
+            Self::PathOf(..) => "PathOf",
+            Self::FidOf(_) | Self::FidOfInode { .. } => "FidOf",
+            Self::GetXattr(..) => "GetXattr",
+            Self::SetXattr(..) => "SetXattr",
+            Self::MdtOf(_) => "MdtOf",
+            Self::Hsm { .. } => "Hsm",
+            Self::CopyStart(_) => "CopyStart",
+            Self::CopyEnd { .. } => "CopyEnd",
+            Self::Progress { .. } => "Progress",
+            Self::ChangelogRead(..) => "ChangelogRead",
+            Self::ChangelogClear(..) => "ChangelogClear",
+            _ => "other",
+        }
+    }
 }
 
 /// What a user does. Paths are relative.
@@ -534,7 +574,7 @@ pub struct ChangeRecord {
 pub struct FileState {
     /// `HS_*`
     pub states: u32,
-    /// 0: none.
+    /// The archive id; 0 where none was named.
     pub archive_id: u32,
     /// What goes on, if anything.
     pub action: Option<(Action, ActionState)>,
@@ -543,7 +583,7 @@ pub struct FileState {
 /// One action.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RequestInfo {
-    /// What.
+    /// The verb, or a cancel.
     pub action: Action,
     /// File.
     pub fid: Fid,
@@ -568,6 +608,8 @@ pub struct RequestInfo {
 pub struct AgentInfo {
     /// Node.
     pub client: String,
+    /// MDTs that know it.
+    pub mdts: Vec<u32>,
     /// Ids; none: all.
     pub archives: Vec<u32>,
     /// Pipes that get its messages.
@@ -599,8 +641,12 @@ pub struct Counters {
     pub unknown_cookies: u64,
     /// Actions of a flood that are still to be written.
     pub flood_left: u64,
-    /// Lines of the changelog that are kept.
+    /// Lines of all changelogs that are kept.
     pub changes: u64,
+    /// Calls of other processes than the sandbox's own, by what they were for.
+    pub calls: BTreeMap<String, u64>,
+    /// The most of them at a time, of each kind, while calls are slow.
+    pub at_once: BTreeMap<String, u64>,
 }
 
 /// From the coordinator.

@@ -352,15 +352,17 @@ impl State {
         self.close(number, ActionState::Canceled);
     }
 
-    /// `hsm_control=purge`: everything is cancelled, with one message for each action that is out.
-    pub(super) fn purge(&mut self) {
+    /// `hsm_control=purge` of one MDT: everything of its is cancelled, with one message for each action that is out.
+    pub(super) fn purge(&mut self, mdt: u32) {
         let pending: Vec<u64> = self
             .actions
             .iter()
-            .filter(|(_, record)| record.is_pending())
+            .filter(|(_, record)| record.is_pending() && mdt_of(record.fid) == mdt)
             .map(|(number, _)| *number)
             .collect();
-        self.waiting.clear();
+        let actions = &self.actions;
+        self.waiting
+            .retain(|number| actions.get(number).is_some_and(|record| mdt_of(record.fid) != mdt));
         for number in pending {
             let Some(record) = self.actions.get(&number) else {
                 continue;
@@ -374,7 +376,7 @@ impl State {
                     data: &[],
                 };
                 let bytes = message(&self.fsname, record.archive_id, 0, &[item]);
-                self.outbox.push((client, bytes));
+                self.outbox.push((client, mdt, bytes));
             }
             let (fid, action) = (record.fid, record.action);
             self.drop_started(number);
@@ -384,14 +386,13 @@ impl State {
         }
     }
 
-    /// `hsm_control=shutdown`: agents are forgotten, and so is what they run; readers get an error.
-    pub(super) fn shutdown(&mut self) {
-        self.control = Control::Stopped;
+    /// `hsm_control=shutdown` of one MDT: it forgets agents and what they run of its files; readers get an error.
+    pub(super) fn shutdown(&mut self, mdt: u32) {
         for agent in &mut self.agents {
-            agent.known = false;
+            agent.known_by.remove(&mdt);
         }
-        self.forget_started();
-        let fids: Vec<Fid> = self.pending.keys().copied().collect();
+        self.forget_started(mdt);
+        let fids: Vec<Fid> = self.pending.keys().copied().filter(|fid| mdt_of(*fid) == mdt).collect();
         for fid in fids {
             self.wake_readers(fid, false);
         }

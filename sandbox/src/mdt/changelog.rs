@@ -1,4 +1,4 @@
-//! The changelog of the first MDT: kept while somebody is registered, cleared when all have read.
+//! Each MDT's changelog: kept while somebody is registered with it, cleared when all its readers have read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
@@ -10,8 +10,9 @@ use std::path::Path;
 
 use lhsm_sandbox_protocol::{Action, ChangeRecord, Fid, UserChange, states};
 
+use super::faults::strike;
 use super::namespace::errno;
-use super::state::State;
+use super::state::{State, mdt_of};
 
 /// `CL_*`
 pub(super) mod kind {
@@ -40,11 +41,16 @@ pub(super) struct Changelog {
     last: u64,
     /// What each has cleared.
     users: BTreeMap<String, u64>,
+    /// How many readers there ever were: no name is given out twice.
+    registered: u64,
+    /// What the next reads answer.
+    pub(super) read_errno: (i32, u32),
 }
 
 impl Changelog {
     pub(super) fn register(&mut self) -> String {
-        let name = format!("cl{}", self.users.len() + 1);
+        self.registered += 1;
+        let name = format!("cl{}", self.registered);
         self.users.insert(name.clone(), self.last);
         name
     }
@@ -58,26 +64,47 @@ impl Changelog {
         self.records.push_back(record);
     }
 
-    pub(super) fn read(&self, from: u64) -> Vec<ChangeRecord> {
+    pub(super) fn read(&mut self, from: u64) -> Result<Vec<ChangeRecord>, i32> {
+        if let Some(errno) = strike(&mut self.read_errno) {
+            return Err(errno);
+        }
         let first = self.records.partition_point(|record| record.index < from);
-        self.records.range(first..).take(MOST).cloned().collect()
+        Ok(self.records.range(first..).take(MOST).cloned().collect())
     }
 
+    /// EINVAL: there is no such record yet, or the reader has cleared more, or was registered later; ENOENT: there is no
+    /// such reader. The same once more is taken, and shows that the reader is alive (mdd_device.c).
     pub(super) fn clear(&mut self, user: &str, up_to: u64) -> Result<(), i32> {
         if up_to > self.last {
             return Err(libc::EINVAL);
         }
         let up_to = if up_to == 0 { self.last } else { up_to };
         let cleared = self.users.get_mut(user).ok_or(libc::ENOENT)?;
-        *cleared = up_to.max(*cleared);
-        let all = self.users.values().min().copied().unwrap_or(0);
-        while self.records.front().is_some_and(|record| record.index <= all) {
-            self.records.pop_front();
+        if *cleared > up_to {
+            return Err(libc::EINVAL);
         }
+        *cleared = up_to;
+        self.drop_read();
         Ok(())
     }
 
-    /// As when the MDT drops a reader that was idle for too long.
+    /// As the MDT does with a reader that was idle for too long. With the last one the changelog is off: what happens
+    /// from then on is in no record, and in no gap of their numbers either.
+    pub(super) fn drop_reader(&mut self, user: &str) -> Result<(), i32> {
+        self.users.remove(user).ok_or(libc::ENOENT)?;
+        self.drop_read();
+        Ok(())
+    }
+
+    /// Records that no reader waits for.
+    fn drop_read(&mut self) {
+        let all = self.users.values().min().copied().unwrap_or(self.last);
+        while self.records.front().is_some_and(|record| record.index <= all) {
+            self.records.pop_front();
+        }
+    }
+
+    /// As when records were lost.
     pub(super) fn forget(&mut self) {
         self.records.clear();
     }
@@ -88,9 +115,23 @@ impl Changelog {
 }
 
 impl State {
+    /// ENOENT: there is no such MDT.
+    pub(super) fn changelog(&mut self, mdt: u32) -> Result<&mut Changelog, i32> {
+        if mdt as usize > self.others.len() {
+            return Err(libc::ENOENT);
+        }
+        Ok(self.changelogs.entry(mdt).or_default())
+    }
+
+    /// On the MDT that the file is on, of a rename what was moved.
+    fn record(&mut self, record: ChangeRecord) {
+        let about = record.source.map(|(moved, _)| moved).or(record.target);
+        self.changelogs.entry(about.map_or(0, mdt_of)).or_default().push(record);
+    }
+
     /// Something happened to a file that has no name in it.
     pub(super) fn note(&mut self, kind: u32, flags: u16, target: Fid) {
-        self.changelog.push(ChangeRecord {
+        self.record(ChangeRecord {
             index: 0,
             kind,
             flags,
@@ -132,7 +173,7 @@ impl State {
                 let fid = self.fid_of(&relative)?;
                 if is_new {
                     let record = self.note_name(kind::CREATE, 0, Some(fid), &relative)?;
-                    self.changelog.push(record);
+                    self.record(record);
                 }
                 self.note(kind::CLOSE, OPEN_FOR_WRITING, fid);
             }
@@ -141,21 +182,21 @@ impl State {
                 fs::create_dir(mount.join(&relative)).map_err(io)?;
                 let fid = self.fid_of(&relative)?;
                 let record = self.note_name(kind::MKDIR, 0, Some(fid), &relative)?;
-                self.changelog.push(record);
+                self.record(record);
             }
             UserChange::Symlink(path, target) => {
                 let relative = Path::new(OsStr::from_bytes(&path)).to_owned();
                 std::os::unix::fs::symlink(OsStr::from_bytes(&target), mount.join(&relative)).map_err(io)?;
                 let fid = self.fid_of(&relative)?;
                 let record = self.note_name(kind::SOFTLINK, 0, Some(fid), &relative)?;
-                self.changelog.push(record);
+                self.record(record);
             }
             UserChange::Link(old, new) => {
                 let (old, new) = (Path::new(OsStr::from_bytes(&old)), Path::new(OsStr::from_bytes(&new)));
                 fs::hard_link(mount.join(old), mount.join(new)).map_err(io)?;
                 let fid = self.fid_of(old)?;
                 let record = self.note_name(kind::HARDLINK, 0, Some(fid), new)?;
-                self.changelog.push(record);
+                self.record(record);
             }
             UserChange::Chmod(path, mode) => {
                 let relative = Path::new(OsStr::from_bytes(&path)).to_owned();
@@ -169,7 +210,7 @@ impl State {
                 let fid = self.fid_of(&relative)?;
                 let record = self.note_name(kind::RMDIR, 0, Some(fid), &relative)?;
                 fs::remove_dir(mount.join(&relative)).map_err(io)?;
-                self.changelog.push(record);
+                self.record(record);
             }
             UserChange::Rename(old, new) => {
                 self.rename(Path::new(OsStr::from_bytes(&old)), Path::new(OsStr::from_bytes(&new)))?;
@@ -199,7 +240,7 @@ impl State {
         let flags = self.last_flags(fid, path);
         let record = self.note_name(kind::UNLINK, flags, Some(fid), path)?;
         fs::remove_file(self.mount.join(path)).map_err(|error| errno(&error))?;
-        self.changelog.push(record);
+        self.record(record);
         self.without_name(fid, flags);
         Ok(())
     }
@@ -232,7 +273,7 @@ impl State {
         record.source = Some((source, old_parent));
         record.old_name = old.file_name().unwrap_or_default().as_bytes().to_vec();
         fs::rename(self.mount.join(old), self.mount.join(new)).map_err(|error| errno(&error))?;
-        self.changelog.push(record);
+        self.record(record);
         if let Some(fid) = replaced {
             self.without_name(fid, flags);
         }

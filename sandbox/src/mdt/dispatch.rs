@@ -75,7 +75,10 @@ fn pause(shared: &Shared, mut state: std::sync::MutexGuard<'_, State>) {
             return;
         }
         state = shared.wait(state, left);
-        if state.started.all() == 0 && !state.waiting.is_empty() && state.agents.iter().any(|agent| agent.known) {
+        if state.started.all() == 0
+            && !state.waiting.is_empty()
+            && state.agents.iter().any(|agent| !agent.known_by.is_empty())
+        {
             return;
         }
     }
@@ -139,7 +142,7 @@ impl State {
     fn letters(&mut self) -> Vec<Letter> {
         let mut letters = Vec::new();
         for bytes in std::mem::take(&mut self.faults.raw) {
-            for agent in self.agents.iter().filter(|agent| agent.known) {
+            for agent in self.agents.iter().filter(|agent| !agent.known_by.is_empty()) {
                 letters.push(Letter {
                     client: agent.client.clone(),
                     mdt: 0,
@@ -150,11 +153,11 @@ impl State {
             }
         }
         self.flood(&mut letters);
-        for (client, bytes) in std::mem::take(&mut self.outbox) {
+        for (client, mdt, bytes) in std::mem::take(&mut self.outbox) {
             if let Some(agent) = self.agents.iter().find(|agent| agent.client == client) {
                 letters.push(Letter {
                     client,
-                    mdt: 0,
+                    mdt,
                     pipes: agent.pipes.clone(),
                     bytes,
                     records: Vec::new(),
@@ -172,7 +175,7 @@ impl State {
         while let Some(number) = self.waiting.pop_front() {
             let has_room = |mdt| {
                 let out = out.get(&mdt).copied().unwrap_or_else(|| self.started.on(mdt));
-                out < self.max_requests && !self.silent.contains(&mdt)
+                out < self.max_requests(mdt) && !self.silent.contains(&mdt)
             };
             if !(0..=self.others.len()).any(|mdt| u32::try_from(mdt).is_ok_and(has_room)) {
                 self.waiting.push_front(number);
@@ -188,7 +191,7 @@ impl State {
             let mdt = mdt_of(fid);
             let is_away = self.control_of(fid) != Control::Enabled || self.silent.contains(&mdt);
             let out = out.entry(mdt).or_insert_with(|| self.started.on(mdt));
-            if is_away || *out >= self.max_requests || self.best_agent(id, mdt).is_none() {
+            if is_away || *out >= self.max_requests(mdt) || self.best_agent(id, mdt).is_none() {
                 passed.push(number);
                 continue;
             }
@@ -269,19 +272,18 @@ impl State {
 
     /// EPIPE: this MDT forgets the agent; the others only when a message of theirs finds out.
     fn lose(&mut self, client: &str, mdt: u32) {
-        let mdts = 1 + self.others.len();
         let dead = |agent: &Agent| agent.client == client && agent.pipes.is_empty();
         for agent in self.agents.iter_mut().filter(|agent| dead(agent)) {
-            agent.dropped.insert(mdt);
+            agent.known_by.remove(&mdt);
         }
-        self.agents.retain(|agent| !dead(agent) || agent.dropped.len() < mdts);
+        self.agents.retain(|agent| !dead(agent) || !agent.known_by.is_empty());
     }
 
     /// Of those that serve the archive, the one with the fewest actions.
     fn best_agent(&self, archive_id: u32, mdt: u32) -> Option<&str> {
         self.agents
             .iter()
-            .filter(|agent| agent.known && !agent.dropped.contains(&mdt))
+            .filter(|agent| agent.known_by.contains(&mdt))
             .filter(|agent| agent.archives.is_empty() || agent.archives.contains(&archive_id))
             .min_by_key(|agent| self.outstanding.get(&agent.client).copied().unwrap_or(0))
             .map(|agent| agent.client.as_str())

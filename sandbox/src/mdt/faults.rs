@@ -1,10 +1,11 @@
 //! Trouble that was asked for.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fault, Fid, IO_FAULTS, Request, Step};
 
+use super::changelog::Changelog;
 use super::namespace;
 use super::state::{State, mdt_of};
 
@@ -22,6 +23,10 @@ pub(super) struct Faults {
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
     pub(super) silent: bool,
+    /// How long each call of another process takes.
+    pub(super) slow: Duration,
+    /// Calls that take their time just now.
+    pub(super) under_way: BTreeMap<&'static str, u64>,
     /// Bytes to be written to every pipe as they are.
     pub(super) raw: Vec<Vec<u8>>,
 }
@@ -64,12 +69,17 @@ impl State {
                 );
                 self.faults.raw.push(message);
             }
-            Fault::ForgetChanges => self.changelog.forget(),
+            Fault::ForgetChanges => self.changelogs.values_mut().for_each(Changelog::forget),
+            Fault::ChangelogErrno { mdt, errno, times } => self.changelog(mdt)?.read_errno = (errno, times),
+            Fault::DropReader(mdt, name) => self.changelog(mdt)?.drop_reader(&name)?,
+            Fault::Slow(ms) => self.faults.slow = Duration::from_millis(ms),
             Fault::Silence(silent) => self.faults.silent = silent,
             Fault::Restart => {
-                self.lost_volatiles = self.next_oid;
-                self.forget_started();
+                for mdt in self.mdts() {
+                    self.restart(mdt);
+                }
             }
+            Fault::RestartOf(mdt) => self.restart(mdt),
             Fault::Silent(mdts) => self.fall_silent(mdts.into_iter().collect()),
             Fault::Full(mdts) => self.full = mdts.into_iter().collect(),
             Fault::Flood(count) => self.counters.flood_left = count,
@@ -119,16 +129,27 @@ impl State {
         strike(&mut self.faults.xattr_errno).map_or(Ok(()), Err)
     }
 
+    fn restart(&mut self, mdt: u32) {
+        self.lost_volatiles.insert(mdt, self.next_oid);
+        self.forget_started(mdt);
+    }
+
     /// As after an MDT's restart: restores go back to WAITING and are sent again with their cookies;
     /// archives and removes stay STARTED in the log, unknown to the coordinator's memory.
-    pub(super) fn forget_started(&mut self) {
-        self.outstanding.clear();
+    pub(super) fn forget_started(&mut self, mdt: u32) {
         for (number, record) in &mut self.actions {
-            if record.state != ActionState::Started || record.action == Action::Cancel {
+            let is_its = mdt_of(record.fid) == mdt;
+            if !is_its || record.state != ActionState::Started || record.action == Action::Cancel {
                 continue;
             }
-            record.in_memory = false;
-            self.started.over(record.fid);
+            // One that is STARTED in the log only was forgotten before.
+            if std::mem::take(&mut record.in_memory) {
+                self.started.over(record.fid);
+                let out = record.agent.take().and_then(|client| self.outstanding.get_mut(&client));
+                if let Some(out) = out {
+                    *out = out.saturating_sub(1);
+                }
+            }
             if record.action == Action::Restore {
                 record.state = ActionState::Waiting;
                 record.data_fid = None;

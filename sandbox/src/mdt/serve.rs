@@ -1,6 +1,5 @@
 //! Conversations: a thread for each connection.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -19,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Shared;
-use super::changelog::kind;
+use super::changelog::{Changelog, kind};
 use super::dispatch::adopt;
 use super::faults::{step, strike};
 use super::namespace::{errno, fill, swap};
@@ -52,9 +51,17 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
+    let is_own = connection.peer().is_ok_and(|peer| peer == Pid::this().as_raw());
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
         if !until_heard(shared, &connection) || !heard(shared, &request, &connection) {
             return;
+        }
+        if !is_own {
+            let slow = shared.lock().met(&request);
+            if !slow.is_zero() {
+                std::thread::park_timeout(slow);
+                shared.lock().is_over(&request);
+            }
         }
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
         if let Some((_, before)) = deadly {
@@ -165,7 +172,8 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
         }
         Request::WaitAgents(count, ms) => {
             return wait(shared, ms, |state| {
-                count.saturating_sub(state.agents.iter().filter(|agent| agent.known).count())
+                let mdts = state.mdts();
+                count.saturating_sub(state.agents.iter().filter(|agent| agent.known_by == mdts).count())
             });
         }
         Request::WaitStarted(count, ms) => {
@@ -272,22 +280,21 @@ fn register(
     }
     let write = adopt(fd.ok_or(libc::EBADF)?).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     let pipe = Pipe { uid, write };
+    let mdts = state.mdts();
     match state.agents.iter_mut().find(|agent| agent.client == client) {
         // "already registered": the MDT keeps the first list; the client's kernel has one pipe more.
         Some(agent) => {
             agent.pipes.push(pipe);
-            agent.dropped.clear();
-            if !agent.known {
-                agent.known = true;
+            if agent.known_by.is_empty() {
                 agent.archives = archives;
             }
+            agent.known_by = mdts;
         }
         None => state.agents.push(Agent {
             client,
             archives,
             pipes: vec![pipe],
-            known: true,
-            dropped: BTreeSet::new(),
+            known_by: mdts,
         }),
     }
     Ok(Reply::Ok(u64::from(state.start_once)))
@@ -320,7 +327,28 @@ impl State {
             Request::NewVolatile(mdt) | Request::MakeDir(_, mdt) => self.silent.contains(mdt),
             Request::FidOfInode { dev, ino } => self.by_inode.get(&(*dev, *ino)).is_some_and(on),
             Request::Hsm { fids, .. } => fids.iter().any(on),
+            Request::ChangelogRead(mdt, _) | Request::ChangelogClear(mdt, ..) => self.silent.contains(mdt),
             _ => false,
+        }
+    }
+
+    /// A call of somebody else's: it is counted. How long it takes.
+    fn met(&mut self, request: &Request) -> Duration {
+        let name = request.name();
+        *self.counters.calls.entry(name.to_owned()).or_default() += 1;
+        if !self.faults.slow.is_zero() {
+            let under_way = self.faults.under_way.entry(name).or_default();
+            *under_way += 1;
+            let most = self.counters.at_once.entry(name.to_owned()).or_default();
+            *most = (*most).max(*under_way);
+        }
+        self.faults.slow
+    }
+
+    /// It took its time.
+    fn is_over(&mut self, request: &Request) {
+        if let Some(under_way) = self.faults.under_way.get_mut(request.name()) {
+            *under_way = under_way.saturating_sub(1);
         }
     }
 
@@ -329,11 +357,11 @@ impl State {
         for agent in &mut self.agents {
             if agent.client == client {
                 agent.pipes.retain(|pipe| uid != 0 && pipe.uid != uid);
-                agent.known = false;
-                agent.dropped.clear();
+                agent.known_by.clear();
             }
         }
-        self.agents.retain(|agent| agent.known || !agent.pipes.is_empty());
+        self.agents
+            .retain(|agent| !agent.known_by.is_empty() || !agent.pipes.is_empty());
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -347,7 +375,14 @@ impl State {
                 .and_then(|()| self.new_fid_on(mdt))
                 .map(Reply::Fid),
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
-            Request::Sync(fid) if fid.oid < self.lost_volatiles => Err(libc::ESTALE),
+            Request::Sync(fid)
+                if self
+                    .lost_volatiles
+                    .get(&mdt_of(fid))
+                    .is_some_and(|lost| fid.oid < *lost) =>
+            {
+                Err(libc::ESTALE)
+            }
             Request::Sync(_) => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Read => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Write => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
@@ -401,31 +436,23 @@ impl State {
                 clear,
                 archive_id,
             } => self.set_state(fid, set, clear, archive_id).map(done),
-            Request::Control(0, control) => {
-                self.control(control);
-                Ok(Reply::Ok(0))
-            }
-            Request::Control(mdt, control) => {
-                let other = self.others.get_mut(mdt as usize - 1).ok_or(libc::ENODEV)?;
-                *other = match control {
-                    HsmControl::Enabled | HsmControl::Purge => Control::Enabled,
-                    HsmControl::Disabled => Control::Disabled,
-                    HsmControl::Shutdown => Control::Stopped,
-                };
-                Ok(Reply::Ok(0))
-            }
+            Request::Control(mdt, control) => self.control(mdt, control).map(done),
             Request::Set(tunable, value) => self.set(tunable, value).map(done),
+            Request::SetMaxRequests(mdt, value) => {
+                self.max_requests_on.insert(mdt, value);
+                Ok(Reply::Ok(0))
+            }
             Request::Inject(fault) => self.inject(fault).map(done),
             Request::Actions => Ok(Reply::Actions(self.infos())),
             Request::Pending => Ok(Reply::Ok(self.pending.values().map(Vec::len).sum::<usize>() as u64)),
-            Request::ChangelogRegister => Ok(Reply::Text(self.changelog.register())),
-            Request::ChangelogRead(from) => Ok(Reply::Changes(self.changelog.read(from))),
-            Request::ChangelogClear(user, up_to) => self.changelog.clear(&user, up_to).map(done),
+            Request::ChangelogRegister(mdt) => Ok(Reply::Text(self.changelog(mdt)?.register())),
+            Request::ChangelogRead(mdt, from) => self.changelog(mdt)?.read(from).map(Reply::Changes),
+            Request::ChangelogClear(mdt, user, up_to) => self.changelog(mdt)?.clear(&user, up_to).map(done),
             Request::Change(change) => self.change(change).map(done),
             Request::Agents => Ok(Reply::Agents(self.agent_infos())),
             Request::Counters => {
                 let mut counters = self.counters.clone();
-                counters.changes = self.changelog.kept();
+                counters.changes = self.changelogs.values().map(Changelog::kept).sum();
                 counters.readers = self.readers.as_ref().map_or(0, |readers| readers.waiting());
                 Ok(Reply::Counters(counters))
             }
@@ -444,13 +471,22 @@ impl State {
         }
     }
 
-    fn control(&mut self, control: HsmControl) {
+    /// `hsm_control` of one MDT; the others know nothing of it.
+    fn control(&mut self, mdt: u32, control: HsmControl) -> Result<(), i32> {
+        let at = match mdt.checked_sub(1) {
+            None => &mut self.control,
+            Some(other) => self.others.get_mut(other as usize).ok_or(libc::ENODEV)?,
+        };
         match control {
-            HsmControl::Enabled => self.control = Control::Enabled,
-            HsmControl::Disabled => self.control = Control::Disabled,
-            HsmControl::Shutdown => self.shutdown(),
-            HsmControl::Purge => self.purge(),
+            HsmControl::Enabled => *at = Control::Enabled,
+            HsmControl::Disabled => *at = Control::Disabled,
+            HsmControl::Shutdown => {
+                *at = Control::Stopped;
+                self.shutdown(mdt);
+            }
+            HsmControl::Purge => self.purge(mdt),
         }
+        Ok(())
     }
 
     fn set(&mut self, tunable: Tunable, value: u64) -> Result<(), i32> {
@@ -468,9 +504,10 @@ impl State {
     fn agent_infos(&self) -> Vec<AgentInfo> {
         self.agents
             .iter()
-            .filter(|agent| agent.known)
+            .filter(|agent| !agent.known_by.is_empty())
             .map(|agent| AgentInfo {
                 client: agent.client.clone(),
+                mdts: agent.known_by.iter().copied().collect(),
                 archives: agent.archives.clone(),
                 pipes: agent.pipes.len(),
                 outstanding: self.outstanding.get(&agent.client).copied().unwrap_or(0),

@@ -52,8 +52,8 @@ pub(super) struct State {
     pub(super) files: HashMap<Fid, Inode>,
     pub(super) by_inode: HashMap<(u64, u64), Fid>,
     pub(super) next_oid: u32,
-    /// Volatile files with a lower one went with an MDT's restart.
-    pub(super) lost_volatiles: u32,
+    /// Of each MDT: volatile files with a lower one went with its restart.
+    pub(super) lost_volatiles: HashMap<u32, u32>,
     /// Of each MDT: all begin with the same one, so two of them give out equal ones.
     pub(super) next_cookies: HashMap<u32, u64>,
     /// The log, by record number: a cancel has a record of its own and the cookie of its target.
@@ -66,8 +66,8 @@ pub(super) struct State {
     pub(super) waiting: VecDeque<u64>,
     /// Actions out at each client.
     pub(super) outstanding: HashMap<String, usize>,
-    /// Messages for one client, to be written as they are.
-    pub(super) outbox: Vec<(String, Vec<u8>)>,
+    /// Messages of an MDT for one client, to be written as they are.
+    pub(super) outbox: Vec<(String, u32, Vec<u8>)>,
     /// Sent, and not over.
     pub(super) started: Started,
     pub(super) agents: Vec<Agent>,
@@ -83,6 +83,8 @@ pub(super) struct State {
     /// `trusted.*` attributes are the files' own.
     pub(super) keeps_trusted: bool,
     pub(super) max_requests: usize,
+    /// Of MDTs that have another one than the others.
+    pub(super) max_requests_on: HashMap<u32, usize>,
     pub(super) timeout: Duration,
     pub(super) loop_period: Duration,
     pub(super) tick: Duration,
@@ -90,7 +92,8 @@ pub(super) struct State {
     pub(super) retry_action: bool,
     pub(super) counters: Counters,
     pub(super) faults: Faults,
-    pub(super) changelog: Changelog,
+    /// By MDT.
+    pub(super) changelogs: HashMap<u32, Changelog>,
     pub(super) readers: Option<Readers>,
     pub(super) stopping: bool,
 }
@@ -151,10 +154,8 @@ pub(super) struct Agent {
     pub(super) archives: Vec<u32>,
     /// In the client's kernel: they survive the MDT's forgetting the agent.
     pub(super) pipes: Vec<Pipe>,
-    /// Whether the MDTs know it.
-    pub(super) known: bool,
-    /// MDTs that forgot it since, each because a message of its own met closed pipes.
-    pub(super) dropped: BTreeSet<u32>,
+    /// MDTs that know it. Each forgets it by itself: when it is stopped, or a message of its own meets closed pipes.
+    pub(super) known_by: BTreeSet<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -171,7 +172,7 @@ impl State {
             files: HashMap::new(),
             by_inode: HashMap::new(),
             next_oid: 1,
-            lost_volatiles: 0,
+            lost_volatiles: HashMap::new(),
             next_cookies: HashMap::new(),
             actions: BTreeMap::new(),
             by_cookie: HashMap::new(),
@@ -189,6 +190,7 @@ impl State {
             start_once: options.start_once,
             keeps_trusted: super::xattr::are_kept(&options.mount),
             max_requests: options.max_requests,
+            max_requests_on: HashMap::new(),
             timeout: Duration::from_secs(3600),
             loop_period: Duration::from_secs(10),
             tick: options.tick,
@@ -196,7 +198,7 @@ impl State {
             retry_action: false,
             counters: Counters::default(),
             faults: Faults::default(),
-            changelog: Changelog::default(),
+            changelogs: HashMap::new(),
             readers: None,
             stopping: false,
         }
@@ -218,6 +220,17 @@ impl State {
             oid,
             ver: 0,
         }
+    }
+
+    /// All MDTs.
+    pub(super) fn mdts(&self) -> BTreeSet<u32> {
+        let others = u32::try_from(self.others.len()).unwrap_or(0);
+        (0..=others).collect()
+    }
+
+    /// Actions that an MDT has at copytools at a time.
+    pub(super) fn max_requests(&self, mdt: u32) -> usize {
+        self.max_requests_on.get(&mdt).copied().unwrap_or(self.max_requests)
     }
 
     /// On one of the MDTs; ENODEV when there is none of that index.

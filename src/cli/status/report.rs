@@ -5,9 +5,8 @@ use std::path::Path;
 
 use super::Failure;
 use crate::cli::mds::Coordinator;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Mover, Running, Sum};
 use crate::jobs::{Phase, Summary};
-use crate::telemetry::{Mover, Running, Sum};
 
 /// Jobs of this node, movers of the site, coordinators of this node if it is an MDS.
 #[derive(Debug, Default)]

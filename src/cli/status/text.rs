@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::report::{Report, totals};
 use crate::cli::jobs::{bytes, line};
-use crate::telemetry::{Mover, Running};
+use crate::fleet::{Mover, Running};
 
 /// Of longest running actions.
 const SHOWN: usize = 5;

@@ -1,0 +1,105 @@
+//! One mover as others see it, as it travels: what `/status` and `/failures` answer, and `lhsmtool-s3 status` reads.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A mover at one moment.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Mover {
+    /// Its node.
+    pub host: String,
+    /// The mount that it serves.
+    pub mount: String,
+    /// The file system, with its incarnation.
+    pub file_system: String,
+    /// Its release.
+    pub version: String,
+    /// Registered and taking work.
+    pub ready: bool,
+    /// Seconds since it was started.
+    pub uptime: f64,
+    /// Actions that wait for a worker, by class.
+    pub waiting: BTreeMap<String, u64>,
+    /// Actions that a worker has, by class.
+    pub running: BTreeMap<String, u64>,
+    /// Seconds that the oldest waiting action has waited.
+    pub oldest_waiting: Option<f64>,
+    /// What has ended, by archive id and class.
+    pub sums: Vec<Sum>,
+    /// Actions that ended a second, over the last minute.
+    pub actions_per_second: f64,
+    /// Bytes that went to and came from the stores a second, over the last minute.
+    pub bytes_per_second: f64,
+    /// Running actions, the longest first; ten at most.
+    pub longest: Vec<Running>,
+    /// Second and further tries of requests to the stores.
+    pub retries: u64,
+    /// Answers of the stores that asked for fewer requests.
+    pub throttled: u64,
+    /// MDTs that do not answer, of those that had actions here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_mdts: Vec<String>,
+    /// What the store of each archive id was found to do otherwise than S3; those of which nothing is known are left out.
+    #[serde(default)]
+    pub dialects: BTreeMap<u32, Vec<String>>,
+}
+
+/// What has ended of one archive id and class.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Sum {
+    /// 0: the action named none.
+    pub archive: u32,
+    /// As in metrics.
+    pub class: String,
+    /// Ended as it was asked for.
+    pub done: u64,
+    /// With an error.
+    pub failed: u64,
+    /// By a cancel.
+    pub cancelled: u64,
+    /// Of those that were done.
+    pub bytes: u64,
+}
+
+/// A running action.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Running {
+    /// The file, without brackets.
+    pub fid: String,
+    /// Below the mount point; who asks finds it, for a look at Lustre may take long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `archive`, `restore` or `remove`.
+    pub verb: String,
+    /// 0: none was named.
+    pub archive: u32,
+    /// Since a worker took it.
+    pub seconds: f64,
+    /// Moved so far.
+    pub bytes: u64,
+}
+
+/// Some of a mover's failures.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Failures {
+    /// The number of the last one, to ask for those after it.
+    pub last: u64,
+    /// The oldest first.
+    pub failures: Vec<Failure>,
+}
+
+/// Why an action failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Counts up, from 1.
+    pub number: u64,
+    /// The file, without brackets.
+    pub fid: String,
+    /// `archive`, `restore`, `remove`.
+    pub class: String,
+    /// As the coordinator was told.
+    pub errno: i32,
+    /// What happened.
+    pub reason: String,
+}

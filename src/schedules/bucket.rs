@@ -1,0 +1,213 @@
+//! A bucket as S3 keeps it: conditions, versions, delete markers, equal ETags for equal bytes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crc_fast::{CrcAlgorithm, checksum};
+use md5::{Digest as _, Md5};
+
+use crate::store::Checksum;
+use crate::store::memory::{Answer, Asked};
+
+/// One write.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    /// No other write has it.
+    pub(super) serial: u64,
+    pub(super) bytes: Vec<u8>,
+    /// Quotes included.
+    pub(super) etag: String,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Version {
+    id: String,
+    /// `None`: a delete marker.
+    object: Option<Object>,
+}
+
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) versioned: bool,
+    /// The last one is the current one.
+    keys: BTreeMap<String, Vec<Version>>,
+    written: u64,
+    /// The write that each thread saw last at a key.
+    seen: HashMap<(usize, String), u64>,
+}
+
+fn error(status: u16, code: &str) -> Answer {
+    Answer {
+        status,
+        body: format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>"),
+        ..Answer::default()
+    }
+}
+
+fn bare(etag: &str) -> &str {
+    etag.trim_matches('"')
+}
+
+impl Bucket {
+    pub(super) fn new(versioned: bool) -> Self {
+        Self {
+            versioned,
+            keys: BTreeMap::new(),
+            written: 0,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// What a key stands for.
+    pub(super) fn current(&self, key: &str) -> Option<&Object> {
+        self.keys.get(key)?.last()?.object.as_ref()
+    }
+
+    /// Current or not.
+    pub(super) fn version(&self, key: &str, id: &str) -> Option<&Object> {
+        let version = self.keys.get(key)?.iter().find(|version| version.id == id)?;
+        version.object.as_ref()
+    }
+
+    /// Keys with an object, in order.
+    pub(super) fn listed(&self) -> Vec<String> {
+        let there = self.keys.keys().filter(|key| self.current(key).is_some());
+        there.cloned().collect()
+    }
+
+    /// Writes an object, whatever is there; its number.
+    pub(super) fn put(&mut self, key: &str, bytes: Vec<u8>, metadata: BTreeMap<String, String>) -> u64 {
+        self.written += 1;
+        let serial = self.written;
+        let sum: String = Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let object = Object {
+            serial,
+            bytes,
+            etag: format!("\"{sum}\""),
+            metadata,
+        };
+        self.push(key, Some(object));
+        serial
+    }
+
+    fn push(&mut self, key: &str, object: Option<Object>) {
+        let versions = self.keys.entry(key.to_owned()).or_default();
+        if !self.versioned {
+            versions.clear();
+        }
+        self.written += 1;
+        let id = format!("v{}", self.written);
+        versions.push(Version { id, object });
+    }
+
+    /// Serves a request of a thread.
+    pub(super) fn serve(&mut self, thread: usize, asked: Asked) -> Answer {
+        match asked.method.as_str() {
+            "PUT" => self.serve_put(asked),
+            "HEAD" => self.serve_head(thread, &asked),
+            "DELETE" => self.serve_delete(thread, &asked),
+            _ => error(501, "NotImplemented"),
+        }
+    }
+
+    fn serve_put(&mut self, asked: Asked) -> Answer {
+        let now = self.current(&asked.key);
+        if asked.headers.contains_key("if-none-match") && now.is_some() {
+            return error(412, "PreconditionFailed");
+        }
+        if let Some(etag) = asked.headers.get("if-match") {
+            match now {
+                None => return error(404, "NoSuchKey"),
+                Some(now) if bare(&now.etag) != bare(etag) => return error(412, "PreconditionFailed"),
+                Some(_) => {}
+            }
+        }
+        let metadata = asked
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix("x-amz-meta-")?.to_owned(), value.clone())))
+            .collect();
+        self.put(&asked.key, asked.body, metadata);
+        let mut answer = self.told(&asked.key, None);
+        answer.headers.retain(|(name, _)| name != "content-length");
+        answer
+    }
+
+    fn serve_head(&mut self, thread: usize, asked: &Asked) -> Answer {
+        let answer = self.told(&asked.key, asked.query.get("versionId").map(String::as_str));
+        if let Some(serial) = self.current(&asked.key).map(|now| now.serial) {
+            self.seen.insert((thread, asked.key.clone()), serial);
+        }
+        answer
+    }
+
+    fn told(&self, key: &str, id: Option<&str>) -> Answer {
+        let nothing = Answer {
+            status: 404,
+            ..Answer::default()
+        };
+        let Some(versions) = self.keys.get(key) else {
+            return nothing;
+        };
+        let version = match id {
+            Some(id) => versions.iter().find(|version| version.id == id),
+            None => versions.last(),
+        };
+        let Some(Version {
+            id,
+            object: Some(object),
+        }) = version
+        else {
+            return nothing;
+        };
+        let sum = Checksum(checksum(CrcAlgorithm::Crc64Nvme, &object.bytes));
+        let mut headers = vec![
+            ("etag".to_owned(), object.etag.clone()),
+            ("content-length".to_owned(), object.bytes.len().to_string()),
+            ("x-amz-checksum-crc64nvme".to_owned(), sum.to_base64()),
+            ("x-amz-checksum-type".to_owned(), "FULL_OBJECT".to_owned()),
+        ];
+        if self.versioned {
+            headers.push(("x-amz-version-id".to_owned(), id.clone()));
+        }
+        let metadata = object.metadata.iter();
+        headers.extend(metadata.map(|(name, value)| (format!("x-amz-meta-{name}"), value.clone())));
+        Answer {
+            status: 200,
+            headers,
+            body: String::new(),
+        }
+    }
+
+    fn serve_delete(&mut self, thread: usize, asked: &Asked) -> Answer {
+        let done = Answer {
+            status: 204,
+            ..Answer::default()
+        };
+        if let Some(id) = asked.query.get("versionId") {
+            if let Some(versions) = self.keys.get_mut(&asked.key) {
+                versions.retain(|version| version.id != *id);
+            }
+            return done;
+        }
+        let Some(now) = self.current(&asked.key) else {
+            return done;
+        };
+        let etag = asked.headers.get("if-match");
+        if etag.is_some_and(|etag| bare(etag) != bare(&now.etag)) {
+            return error(412, "PreconditionFailed");
+        }
+        // Equal bytes, written since this thread looked: only a bucket with versions tells the two apart. That moment is
+        // the one that is left to such a bucket, and not what is tried here.
+        let seen = self.seen.get(&(thread, asked.key.clone()));
+        if !self.versioned && seen.is_some_and(|seen| *seen != now.serial) {
+            return error(409, "ConditionalRequestConflict");
+        }
+        if self.versioned {
+            self.push(&asked.key, None);
+        } else {
+            self.keys.remove(&asked.key);
+        }
+        done
+    }
+}

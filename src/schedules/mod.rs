@@ -1,0 +1,235 @@
+//! Random schedules: two movers of one archive id, cancels, purges, time-outs, files that are changed, removed, renamed
+//! and copied with their records, objects that are copied within the bucket, and `scrub --delete-orphans`, all at the
+//! same time and in any order, over the code that decides what is written, replaced and deleted.
+//!
+//! Each call to the file system and each request is a step, and between two steps anybody else may go on ([`gate`]). In
+//! half of the schedules the bucket has versions, and nothing is left out. In the others equal bytes have equal ETags and
+//! a request can't tell them apart; two moments are then closed that only versions close (see [`world`], [`bucket`]).
+//!
+//! `LHSM_SCHEDULES` is how many, `LHSM_SCHEDULE_SEED` the first seed: a schedule is its seed's alone.
+
+mod bucket;
+mod gate;
+mod mdt;
+mod play;
+mod world;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::mdt::Mdt;
+use self::world::{Broken, Door, SCRUB, World};
+use crate::journal::Journal;
+use crate::store::memory::target;
+use crate::store::{ChecksumKind, Choices, Conditions, KeyLayout, Records, TargetOptions, VerifyImported};
+use crate::thread::Supervisor;
+use crate::transfer::{Lane, PlanOptions, RetryOptions, TransferOptions};
+use crate::types::ArchiveId;
+use crate::worker::{Forgotten, OnForgotten, Site, Tally, Witnesses};
+
+const ARCHIVE: ArchiveId = match ArchiveId::new(1) {
+    Some(id) => id,
+    None => panic!("1 is an archive id"),
+};
+/// What a schedule is tried with.
+type Course = (Broken, KeyLayout);
+
+/// As many as are promised.
+const SCHEDULES: u64 = 5000;
+/// Within so many a broken rule is found.
+const ENOUGH: u64 = 3000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn options() -> TransferOptions {
+    let ms = Duration::from_millis;
+    TransferOptions {
+        plan: PlanOptions {
+            threshold: 1 << 20,
+            part_size: 1 << 20,
+        },
+        retry: RetryOptions {
+            stall: Duration::from_secs(600),
+            give_up_after: Duration::from_secs(60),
+            first_pause: ms(1),
+            longest_pause: ms(8),
+        },
+        thaw_poll: ms(1),
+        chunk: 64 << 10,
+    }
+}
+
+fn archive(layout: KeyLayout) -> TargetOptions {
+    TargetOptions {
+        archive_id: ARCHIVE,
+        bucket: "bucket".to_owned(),
+        prefix: String::new(),
+        layout,
+        records: Records::WhenNeeded,
+        endpoint_url: Some("http://memory.invalid".to_owned()),
+        region: Some("us-east-1".to_owned()),
+        path_style: true,
+        profile: None,
+        checksum: ChecksumKind::Crc64Nvme,
+        sign_payload: false,
+        connect_timeout: Duration::from_secs(60),
+        ca_bundle: None,
+        proxy: None,
+        choices: Choices::default(),
+        requester_pays: false,
+        conditions: Conditions::Auto,
+        verify_imported: VerifyImported::Always,
+        use_fips_endpoint: false,
+        use_dualstack_endpoint: false,
+        use_accelerate_endpoint: false,
+        upload_bandwidth: None,
+        download_bandwidth: None,
+    }
+}
+
+/// What schedules have in common: a journal that keeps nothing, so that no disk's pace decides anything.
+struct Common {
+    journal: Arc<Journal>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Common {
+    fn new() -> Self {
+        let nowhere = Path::new("/dev/null/nowhere");
+        let journal = Journal::open(&Supervisor::default(), nowhere, "lustre", Path::new("/mnt"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Self {
+            journal: Arc::new(journal),
+            runtime: runtime.expect("a runtime"),
+        }
+    }
+
+    fn site(&self, world: &Arc<World>) -> Site {
+        Site {
+            fs: Arc::new(Mdt(Arc::clone(world))),
+            journal: Arc::clone(&self.journal),
+            tally: Arc::new(Tally::default()),
+            witnesses: Witnesses::default(),
+            forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(60))),
+        }
+    }
+
+    /// What happened in a schedule, and what must not have.
+    fn run(&self, seed: u64, (broken, layout): Course) -> (Vec<String>, Vec<String>) {
+        let world = World::new(seed, broken, layout);
+        let store = {
+            let _on_it = self.runtime.enter();
+            Arc::new(target(archive(layout), Arc::new(Door)))
+        };
+        let lane = || Lane::new(&[Arc::clone(&store)], options()).expect("a lane");
+        let (first, second, third) = (lane(), lane(), lane());
+        let site = self.site(&world);
+        let fine = std::thread::scope(|scope| {
+            let threads = [
+                scope.spawn(|| play::mover(&world, 0, &first, &site)),
+                scope.spawn(|| play::mover(&world, 1, &second, &site)),
+                scope.spawn(|| play::users(&world)),
+                scope.spawn(|| play::scrub(&world, &third)),
+            ];
+            threads.map(|thread| thread.join().is_ok()).iter().all(|fine| *fine)
+        });
+        world.stand_in(SCRUB);
+        for _ in 0..2 {
+            if !world.with(|state| state.orphans().is_empty()) {
+                play::scrub_once(&world, &third);
+            }
+        }
+        world.with(|state| {
+            let mut wrong = std::mem::take(&mut state.losses);
+            if !fine {
+                wrong.push("a thread panicked".to_owned());
+            }
+            if !state.actions.is_empty() {
+                wrong.push(format!("not answered: {:?}", state.actions));
+            }
+            let orphans = state.orphans();
+            if wrong.is_empty() && !orphans.is_empty() {
+                wrong.push(format!("nobody's: {orphans:?}"));
+            }
+            (std::mem::take(&mut state.told), wrong)
+        })
+    }
+
+    /// The first schedule that goes wrong.
+    fn search(&self, seeds: std::ops::Range<u64>, course: Course) -> Option<String> {
+        let (next, found, over) = (AtomicU64::new(seeds.start), Mutex::new(None), AtomicBool::new(false));
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= seeds.end {
+                            return;
+                        }
+                        let (told, wrong) = self.run(seed, course);
+                        if !wrong.is_empty() {
+                            over.store(true, Ordering::Relaxed);
+                            let text = format!("seed {seed}:\n{}\n{}", told.join("\n"), wrong.join("\n"));
+                            found.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+                        }
+                    }
+                });
+            }
+        });
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a test's own output")]
+fn nothing_is_lost(layout: KeyLayout) {
+    let count = number("LHSM_SCHEDULES").unwrap_or(SCHEDULES);
+    let first = number("LHSM_SCHEDULE_SEED").unwrap_or_else(|| fastrand::u64(..1 << 48));
+    println!("{count} schedules from LHSM_SCHEDULE_SEED={first} on");
+    let begun = Instant::now();
+    let wrong = Common::new().search(first..first + count, (Broken::Nothing, layout));
+    println!("took {:?}", begun.elapsed());
+    assert!(wrong.is_none(), "first seed {first}; {}", wrong.unwrap_or_default());
+}
+
+#[test]
+fn no_schedule_of_two_movers_and_a_scrub_leaves_an_archived_file_without_its_object() {
+    nothing_is_lost(KeyLayout::Path);
+}
+
+/// Of those in buckets without versions only files with much to tell have records.
+#[test]
+fn no_schedule_leaves_an_archived_file_without_a_record_without_its_object() {
+    nothing_is_lost(KeyLayout::Fid);
+}
+
+fn finds(broken: Broken) -> bool {
+    let story = Common::new().search(0..ENOUGH, (broken, KeyLayout::Path));
+    story.is_some_and(|story| story.contains("lost: "))
+}
+
+#[test]
+fn schedules_find_a_scrub_that_asks_for_records_before_it_looks_at_objects() {
+    assert!(finds(Broken::Scrub));
+}
+
+#[test]
+fn schedules_find_movers_that_ask_for_records_before_they_look_at_objects() {
+    assert!(finds(Broken::Movers));
+}
+
+#[test]
+fn a_seed_tells_the_same_story_each_time() {
+    let common = Common::new();
+    for seed in 0..8 {
+        assert_eq!(
+            common.run(seed, (Broken::Nothing, KeyLayout::Fid)),
+            common.run(seed, (Broken::Nothing, KeyLayout::Fid)),
+            "{seed}"
+        );
+    }
+}

@@ -1,0 +1,418 @@
+//! A file system with its coordinator and a bucket, all in memory. Each call of the code that is tried is a step of its
+//! thread's, and after each of them no file may be without its bytes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ARCHIVE;
+use super::bucket::{Bucket, Object};
+use super::gate::{Gate, Here};
+use crate::action::{ActionKey, CopyState, HsmError, Item};
+use crate::store::memory::{Answer, Asked, Remote};
+use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Owner};
+use crate::transfer::Control;
+use crate::types::Fid;
+
+/// Of the file system.
+pub(super) const NAME: &str = "lustre:1";
+pub(super) const MOVERS: usize = 2;
+/// The thread of users and administrators.
+pub(super) const USERS: usize = 2;
+pub(super) const SCRUB: usize = 3;
+pub(super) const THREADS: usize = 4;
+
+/// A rule that is broken on purpose: the schedules have to find that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Broken {
+    Nothing,
+    /// A scrub takes files' records as they were when it first saw them.
+    Scrub,
+    /// So do movers, during an action.
+    Movers,
+}
+
+/// A file as the MDT has it.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) fid: Fid,
+    pub(super) path: String,
+    pub(super) data: Arc<File>,
+    /// What the data is made of; no two writes have the same.
+    content: u64,
+    pub(super) data_version: u64,
+    pub(super) exists: bool,
+    pub(super) archived: bool,
+    pub(super) dirty: bool,
+    pub(super) released: bool,
+    /// The data version of the copy.
+    pub(super) archived_version: u64,
+    pub(super) record: Option<Vec<u8>>,
+    pub(super) gone: bool,
+    /// Has more to tell than fits into an object's metadata.
+    pub(super) large: bool,
+}
+
+impl Node {
+    pub(super) const fn is_clean(&self) -> bool {
+        self.archived && !self.dirty
+    }
+
+    pub(super) const fn copy_state(&self) -> CopyState {
+        CopyState {
+            archived: self.archived,
+            released: self.released,
+            archive_id: Some(ARCHIVE),
+        }
+    }
+
+    /// Where its copy is, without a record.
+    pub(super) fn told(&self) -> Option<String> {
+        (self.record.is_none() && (self.archived || self.released)).then(|| self.fid.bare())
+    }
+
+    pub(super) fn release(&mut self) {
+        self.released = self.is_clean() && self.archived_version == self.data_version;
+    }
+
+    pub(super) fn written(&mut self) {
+        self.data_version += 1;
+        self.dirty |= self.exists;
+    }
+}
+
+/// One that the coordinator knows.
+#[derive(Clone, Debug)]
+pub(super) struct Action {
+    pub(super) item: Item,
+    pub(super) mover: usize,
+    /// The data version when it was begun.
+    pub(super) begun: Option<u64>,
+    pub(super) cancelled: bool,
+}
+
+impl Action {
+    pub(super) const fn new(item: Item, mover: usize) -> Self {
+        Self {
+            item,
+            mover,
+            begun: None,
+            cancelled: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) dice: fastrand::Rng,
+    pub(super) nodes: Vec<Node>,
+    /// How files' keys are made.
+    pub(super) layout: KeyLayout,
+    pub(super) bucket: Bucket,
+    pub(super) actions: Vec<Action>,
+    /// What movers were sent and have not begun.
+    pub(super) inboxes: [VecDeque<Item>; MOVERS],
+    /// What they have in hand.
+    pub(super) hands: [Option<(ActionKey, Arc<Control>)>; MOVERS],
+    /// Others' objects: key and number.
+    pub(super) foreign: Vec<(String, u64)>,
+    pub(super) losses: Vec<String>,
+    /// What happened, for whoever looks into a loss.
+    pub(super) told: Vec<String>,
+    pub(super) over: bool,
+    /// As they were first seen, where that is the broken rule.
+    pub(super) stale: [HashMap<Fid, Option<Vec<u8>>>; THREADS],
+    /// Between a write and its record, in a bucket without versions.
+    pub(super) hurried: [bool; THREADS],
+    contents: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    seed: u64,
+    gate: Gate,
+    broken: Broken,
+    state: Mutex<State>,
+}
+
+thread_local! {
+    static THREAD: Cell<usize> = const { Cell::new(USERS) };
+    static WORLD: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
+}
+
+/// The number of the one who runs.
+pub(super) fn thread() -> usize {
+    THREAD.get()
+}
+
+pub(super) fn no_such_file(call: &'static str) -> HsmError {
+    HsmError::new(call, libc::ENOENT)
+}
+
+/// Bytes of each file: so many that none can be taken for shortened.
+pub(super) fn bytes_of(content: u64) -> Vec<u8> {
+    format!("{content:032}").into_bytes()
+}
+
+impl State {
+    pub(super) fn tell(&mut self, what: impl FnOnce() -> String) {
+        self.told.push(what());
+    }
+
+    /// Makes a file; its place in the list.
+    pub(super) fn create(&mut self, path: String) -> usize {
+        self.contents += 1;
+        let content = self.contents;
+        let data = tempfile::tempfile().expect("a file for data");
+        data.write_all_at(&bytes_of(content), 0).expect("room for data");
+        let oid = u32::try_from(self.nodes.len()).expect("few files") + 1;
+        let large = self.dice.u8(..4) == 0;
+        self.nodes.push(Node {
+            fid: Fid {
+                seq: 0x2_0000_0401,
+                oid,
+                ver: 0,
+            },
+            path,
+            data: Arc::new(data),
+            content,
+            data_version: 1,
+            exists: false,
+            archived: false,
+            dirty: false,
+            released: false,
+            archived_version: 0,
+            record: None,
+            gone: false,
+            large,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// New bytes.
+    pub(super) fn write(&mut self, index: usize) {
+        self.contents += 1;
+        self.fill(index, self.contents);
+        self.nodes[index].written();
+    }
+
+    /// `cp -a` as root: the bytes, and the record along with them.
+    pub(super) fn copy(&mut self, from: usize, path: String) -> usize {
+        let to = self.create(path);
+        self.fill(to, self.nodes[from].content);
+        self.nodes[to].record = self.nodes[from].record.clone();
+        to
+    }
+
+    fn fill(&mut self, index: usize, content: u64) {
+        let node = &mut self.nodes[index];
+        node.content = content;
+        node.data.write_all_at(&bytes_of(content), 0).expect("room for data");
+    }
+
+    pub(super) fn node(&mut self, fid: Fid, call: &'static str) -> Result<&mut Node, HsmError> {
+        let node = self.nodes.iter_mut().find(|node| node.fid == fid && !node.gone);
+        node.ok_or_else(|| no_such_file(call))
+    }
+
+    pub(super) fn action(&self, key: ActionKey) -> Option<usize> {
+        self.actions.iter().position(|action| action.item.key() == key)
+    }
+
+    pub(super) fn has_action(&self, fid: Fid) -> bool {
+        self.actions.iter().any(|action| action.item.fid == fid)
+    }
+
+    /// What a restore would get.
+    fn copy_of<'a>(&'a self, location: &Location) -> Option<&'a Object> {
+        match &location.version {
+            Some(version) => self.bucket.version(location.key.as_str(), version),
+            None => self.bucket.current(location.key.as_str()),
+        }
+    }
+
+    /// What a restore would get of a file without a record: where keys are FIDs, what says itself that it is the copy.
+    fn told(&self, node: &Node) -> Option<&Object> {
+        let key = node.told().filter(|_| self.layout == KeyLayout::Fid)?;
+        let object = self.bucket.current(&key)?;
+        let info = ObjectInfo {
+            metadata: object.metadata.clone().into_iter().collect(),
+            ..ObjectInfo::default()
+        };
+        let owner = Owner {
+            fs: NAME.to_owned(),
+            fid: node.fid,
+        };
+        let key = ObjectKey::new(key).expect("a key");
+        Location::told_by(&info, (ARCHIVE, &key), &owner).map(|_| object)
+    }
+
+    /// The key that a file's copy would have.
+    pub(super) fn key_of(&self, node: &Node) -> String {
+        match self.layout {
+            KeyLayout::Path => node.path.clone(),
+            KeyLayout::Fid => node.fid.bare(),
+        }
+    }
+
+    fn check(&mut self) {
+        let mut found = Vec::new();
+        for node in self.nodes.iter().filter(|node| !node.gone) {
+            if !node.released && !node.is_clean() {
+                continue;
+            }
+            let location = node.record.as_deref().map(Location::from_bytes).and_then(Result::ok);
+            let by_record = location
+                .as_ref()
+                .and_then(|location| self.copy_of(location).filter(|copy| copy.etag == location.etag));
+            let copy = by_record.or_else(|| self.told(node));
+            if copy.is_none_or(|copy| copy.bytes != bytes_of(node.content)) {
+                let state = if node.released { "released" } else { "archived" };
+                found.push(format!(
+                    "{} ({}) is {state}, and has not its copy: {location:?}",
+                    node.path, node.fid
+                ));
+            }
+        }
+        for (key, serial) in &self.foreign {
+            if self.bucket.current(key).is_none_or(|now| now.serial != *serial) {
+                found.push(format!("others' object '{key}' is gone"));
+            }
+        }
+        // The first one tells the most.
+        if self.losses.is_empty() && !found.is_empty() {
+            self.tell(|| format!("lost: {}", found.join(", ")));
+            self.losses = found;
+        }
+    }
+
+    /// Objects that are nobody's.
+    pub(super) fn orphans(&self) -> Vec<String> {
+        let records = self
+            .nodes
+            .iter()
+            .filter(|node| !node.gone)
+            .filter_map(|node| node.record.as_deref());
+        let mut meant: Vec<String> = records
+            .filter_map(|record| Location::from_bytes(record).ok())
+            .flat_map(|location| [Some(location.key), location.sidecar])
+            .flatten()
+            .map(|key| key.as_str().to_owned())
+            .collect();
+        let there = self.nodes.iter().filter(|node| !node.gone);
+        meant.extend(there.filter_map(Node::told));
+        let mut orphans = self.bucket.listed();
+        orphans.retain(|key| !meant.contains(key) && !self.foreign.iter().any(|(foreign, _)| foreign == key));
+        orphans
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64, broken: Broken, layout: KeyLayout) -> Arc<Self> {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let bucket = Bucket::new(dice.bool());
+        let mut state = State {
+            dice,
+            nodes: Vec::new(),
+            layout,
+            bucket,
+            actions: Vec::new(),
+            inboxes: Default::default(),
+            hands: Default::default(),
+            foreign: Vec::new(),
+            losses: Vec::new(),
+            told: Vec::new(),
+            over: false,
+            stale: Default::default(),
+            hurried: [false; THREADS],
+            contents: 0,
+        };
+        for name in ["a", "b"] {
+            state.create(name.to_owned());
+        }
+        Arc::new(Self {
+            seed,
+            gate: Gate::new(!seed, THREADS),
+            broken,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// This thread is one of it from now on, until what is given is dropped.
+    pub(super) fn enter(self: &Arc<Self>, thread: usize) -> Here<'_> {
+        self.stand_in(thread);
+        self.gate.enter(thread)
+    }
+
+    /// The same after the end of all, for who need not wait.
+    pub(super) fn stand_in(self: &Arc<Self>, thread: usize) {
+        THREAD.set(thread);
+        WORLD.set(Some(Arc::clone(self)));
+        // What the code draws is drawn again with the same seed.
+        fastrand::seed(self.seed.wrapping_mul(8) + thread as u64);
+    }
+
+    /// Without a step.
+    pub(super) fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+        what(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One step.
+    pub(super) fn at<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+        let thread = thread();
+        if !self.with(|state| state.hurried[thread]) {
+            self.gate.step(thread);
+        }
+        self.now(what)
+    }
+
+    /// In the same step as what was before.
+    pub(super) fn now<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+        self.with(|state| {
+            let result = what(state);
+            state.check();
+            result
+        })
+    }
+
+    /// An action, or a scrub, begins on this thread.
+    pub(super) fn begins(&self) {
+        let thread = thread();
+        self.with(|state| state.stale[thread].clear());
+    }
+
+    pub(super) fn takes_stale(&self, thread: usize) -> bool {
+        match self.broken {
+            Broken::Nothing => false,
+            Broken::Scrub => thread == SCRUB,
+            Broken::Movers => thread < MOVERS,
+        }
+    }
+}
+
+/// The store of whichever world this thread is in.
+#[derive(Debug)]
+pub(super) struct Door;
+
+impl Remote for Door {
+    fn ask(&self, asked: Asked) -> Option<Answer> {
+        let thread = thread();
+        let world = WORLD.with_borrow(Clone::clone).expect("a world");
+        world.with(|state| state.hurried[thread] = false);
+        let writes = asked.method == "PUT";
+        let (answer, lost) = world.at(|state| {
+            let words = format!("{thread}: {} {}", asked.method, asked.key);
+            let answer = state.bucket.serve(thread, asked);
+            state.tell(|| format!("{words} {}", answer.status));
+            // Where equal bytes can't be told apart, a copy's record follows it at once: what a slow mover can do there
+            // nobody but a bucket with versions prevents.
+            state.hurried[thread] = writes && answer.status == 200 && !state.bucket.versioned;
+            (answer, state.dice.u8(..) < 3)
+        });
+        // Whether it is stopped, for one, is found out later than it was done.
+        world.at(|_| ());
+        (!lost).then_some(answer)
+    }
+}

@@ -1,0 +1,172 @@
+//! Is an object some file's copy? The file system is asked as it is now, each time anew: what was true when the object
+//! was listed says nothing of the moment in which it is deleted.
+
+use super::known::Known;
+use crate::action::{ActionKey, FileSystem};
+use crate::mapped;
+use crate::store::{Identity, Location, ObjectInfo, ObjectKey, Origin, StoreError};
+use crate::transfer::{Control, Lane, TransferError, delete};
+use crate::types::{ArchiveId, Cookie, Extent};
+
+/// What an object is judged by.
+pub(crate) struct Grounds<'a> {
+    /// Files' records and actions, now.
+    pub(crate) fs: &'a dyn FileSystem,
+    /// What some file's record points at.
+    pub(crate) known: &'a Known,
+    /// Stops requests.
+    pub(crate) control: &'a Control,
+}
+
+/// What an object is.
+pub(crate) enum Judgment {
+    /// Others put it there.
+    Foreign,
+    /// Some file's copy, or that can't be told.
+    Copy,
+    /// It may be on its way to be one.
+    Young,
+    /// It could not be told, in words.
+    Unknown(String),
+    /// No file's copy.
+    Orphan(Box<Suspect>, Why),
+}
+
+/// An object that is to be deleted once every record was read again: a file may have been renamed while the tree was
+/// walked, or imported since.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pub(super) archive_id: ArchiveId,
+    pub(super) key: ObjectKey,
+    found: ObjectInfo,
+    identity: Identity,
+}
+
+/// Why an object is no file's copy.
+pub(crate) struct Why {
+    pub(crate) text: String,
+    /// It is ours to delete.
+    pub(crate) certain: bool,
+}
+
+impl Grounds<'_> {
+    /// `is_old`: it has been there for long enough, as is asked only of what seems to be nobody's.
+    pub(crate) fn judge(
+        &self,
+        archive_id: ArchiveId,
+        key: &ObjectKey,
+        found: ObjectInfo,
+        is_old: impl FnOnce(&ObjectInfo) -> bool,
+    ) -> Judgment {
+        // Somebody's copy of an object of ours within the bucket carries our metadata along, and names another key.
+        let identity = match Origin::of(&found, key) {
+            Origin::Written(identity) if identity.owner.fs == self.fs.name() => identity,
+            _ => return Judgment::Foreign,
+        };
+        match self.why(archive_id, key, &identity) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Judgment::Copy,
+            Err(words) => return Judgment::Unknown(words),
+        }
+        // A multipart upload's object is as old as the beginning of the upload. While its action runs, its file's record
+        // may be about to be written; when the coordinator no longer knows the action, the record says all.
+        if !is_old(&found) || self.may_be_running(&identity) {
+            return Judgment::Young;
+        }
+        match self.why(archive_id, key, &identity) {
+            Ok(None) => Judgment::Copy,
+            Err(words) => Judgment::Unknown(words),
+            Ok(Some(why)) => {
+                let key = key.clone();
+                let suspect = Suspect {
+                    archive_id,
+                    key,
+                    found,
+                    identity,
+                };
+                Judgment::Orphan(Box::new(suspect), why)
+            }
+        }
+    }
+
+    /// Why a suspect is no file's copy now, if that is sure.
+    pub(crate) fn sure(&self, suspect: &Suspect) -> Option<Why> {
+        let why = self.why(suspect.archive_id, &suspect.key, &suspect.identity);
+        why.ok().flatten().filter(|why| why.certain)
+    }
+
+    /// Deletes just the one that was looked at. Its file's record and whether an action goes on are asked after one more
+    /// look: it may have been archived again since, with equal bytes. `false`: it is another one now, or somebody's.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub(crate) fn delete(&self, lane: &Lane, suspect: &Suspect) -> Result<bool, TransferError> {
+        let Suspect {
+            archive_id,
+            key,
+            found,
+            identity,
+        } = suspect;
+        let result = delete(lane, self.control, &found.at(*archive_id, key), |_, origin| {
+            matches!(origin, Origin::Written(now) if now == identity)
+                && !self.may_be_running(identity)
+                && self.sure(suspect).is_some()
+        });
+        match result {
+            Ok(()) => Ok(true),
+            Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why an object of this file system is no file's copy; `None`: it is one, or that can't be told.
+    fn why(&self, archive_id: ArchiveId, key: &ObjectKey, identity: &Identity) -> Result<Option<Why>, String> {
+        let owner = &identity.owner;
+        let certain = |text| Ok(Some(Why { text, certain: true }));
+        // Another file's: after an import elsewhere, by another archive id, or of a file system made anew.
+        if self.known.may_have(key) {
+            return Ok(None);
+        }
+        match self.fs.map(owner.fid) {
+            Ok(Some(record)) => match Location::from_bytes(&record) {
+                Ok(location)
+                    if location.archive_id == archive_id
+                        && (location.key == *key || location.sidecar.as_ref() == Some(key)) =>
+                {
+                    Ok(None)
+                }
+                Ok(location) => {
+                    let text = format!("the copy of its file {} is '{}'", owner.fid, location.key);
+                    // An older release's does not name its key: a copy that somebody made of it looks just so.
+                    if identity.names_key || ObjectKey::is_sidecar(key.as_str().as_bytes()) {
+                        return certain(text);
+                    }
+                    Ok(Some(Why {
+                        text: format!("{text}, and this may be anybody's copy of it: it is left, delete it by hand"),
+                        certain: false,
+                    }))
+                }
+                // It may mean any object.
+                Err(_) => Ok(None),
+            },
+            // Its key tells what a record would.
+            Ok(None) if mapped::may_be_told(self.fs, owner.fid, archive_id, key) => Ok(None),
+            Ok(None) => certain(format!("its file {} has no record of a copy", owner.fid)),
+            Err(error) if error.is_not_found() => certain(format!("its file {} is gone", owner.fid)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether the action that wrote an object may still be under way.
+    fn may_be_running(&self, identity: &Identity) -> bool {
+        let cookie = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
+        let Some(cookie) = cookie.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+            return false;
+        };
+        let key = ActionKey {
+            cookie: Cookie(cookie),
+            fid: identity.owner.fid,
+        };
+        !matches!(self.fs.progress(key, Extent::EMPTY), Err(error) if error.is_not_found())
+    }
+}
