@@ -9,7 +9,7 @@ use super::readback::read_back;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
-use crate::store::{Author, Location, ObjectInfo, Origin, Owner, StoreError};
+use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
 use crate::types::Extent;
 
@@ -271,11 +271,12 @@ fn revoke_if_counted(site: &Site, lane: &Lane, item: &Item, author: &Author, pla
     if !site.fs.is_archived(item.fid).unwrap_or(false) || !site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
         return;
     }
-    let Location { archive_id, key, .. } = &placed.location;
-    let is_told = |found: &ObjectInfo| Location::told_by(found, (*archive_id, key), &author.owner).is_some();
-    if !placed.needs_record
-        && let Ok(Some(found)) = glance(lane, *archive_id, key, None)
-        && is_told(&found)
+    let archive_id = placed.location.archive_id;
+    if placed.record.is_none()
+        && let Ok(store) = lane.store(archive_id)
+        && let Ok(key) = ObjectKey::from_fid(&store.target().prefix, item.fid)
+        && let Ok(Some(found)) = glance(lane, archive_id, &key, None)
+        && Location::told_by(&found, (archive_id, &key), &author.owner).is_some()
     {
         return;
     }
