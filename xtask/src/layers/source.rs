@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::errnos::{Bare, may_name};
 use super::paths::{Named, read};
 
 /// A room uses something of another.
@@ -18,11 +19,13 @@ pub(super) struct Arrow {
     pub(super) path: String,
 }
 
-/// The rooms that there are, and all arrows between them, by file and line.
+/// The rooms that there are, all arrows between them, and errnos where none should be named, by file and line.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub(super) rooms: BTreeSet<String>,
     pub(super) arrows: Vec<Arrow>,
+    /// By their file, below the library's folder.
+    pub(super) errnos: Vec<(PathBuf, Bare)>,
 }
 
 /// Reads the library in that folder. What is there for tests only is left out, and so is `main.rs`: it stands on all.
@@ -45,12 +48,17 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
             of_tests.push(test);
             tests.push(of_tests);
         }
-        all.push((below, module, content.named));
+        all.push((below, module, content.named, content.errnos));
     }
     let mut source = Source::default();
-    for (file, module, named) in all {
+    for (file, module, named, errnos) in all {
         if tests.iter().any(|test| module.starts_with(test)) {
             continue;
+        }
+        if !may_name(&file) {
+            source
+                .errnos
+                .extend(errnos.into_iter().map(|bare| (file.clone(), bare)));
         }
         // The crate's root is no room: it names them.
         if let Some(room) = module.first() {
