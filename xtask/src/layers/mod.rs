@@ -1,5 +1,5 @@
 //! `cargo xtask layers [--json]`: the rooms of `src/` from the ground to the roof, what each stands on, and whether an arrow
-//! goes up or around; and that errnos are told apart in their tables alone. It reads the source and compiles nothing.
+//! goes up or around. It reads the source and compiles nothing.
 
 mod errnos;
 mod house;

@@ -19,13 +19,13 @@ pub(super) struct Arrow {
     pub(super) path: String,
 }
 
-/// The rooms that there are, all arrows between them, and errnos where none should be named, by file and line.
+/// The rooms that there are, and all arrows between them, by file and line.
 #[derive(Debug, Default)]
 pub(super) struct Source {
+    /// Errnos where none should be named, by their file below the library's folder.
+    pub(super) errnos: Vec<(PathBuf, Bare)>,
     pub(super) rooms: BTreeSet<String>,
     pub(super) arrows: Vec<Arrow>,
-    /// By their file, below the library's folder.
-    pub(super) errnos: Vec<(PathBuf, Bare)>,
 }
 
 /// Reads the library in that folder. What is there for tests only is left out, and so is `main.rs`: it stands on all.
@@ -35,6 +35,7 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
     files.sort();
     let mut tests = Vec::new();
     let mut all = Vec::new();
+    let mut errnos = Vec::new();
     for file in files {
         let below = file.strip_prefix(folder).unwrap_or(&file).to_owned();
         let module = module(&below);
@@ -48,17 +49,15 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
             of_tests.push(test);
             tests.push(of_tests);
         }
-        all.push((below, module, content.named, content.errnos));
+        if !may_name(&below) {
+            errnos.push((below.clone(), module.clone(), content.errnos));
+        }
+        all.push((below, module, content.named));
     }
     let mut source = Source::default();
-    for (file, module, named, errnos) in all {
+    for (file, module, named) in all {
         if tests.iter().any(|test| module.starts_with(test)) {
             continue;
-        }
-        if !may_name(&file) {
-            source
-                .errnos
-                .extend(errnos.into_iter().map(|bare| (file.clone(), bare)));
         }
         // The crate's root is no room: it names them.
         if let Some(room) = module.first() {
@@ -67,6 +66,11 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
             source.arrows.extend(leave);
         }
     }
+    errnos.retain(|(_, module, _)| !tests.iter().any(|test| module.starts_with(test)));
+    let each = errnos.into_iter();
+    source.errnos = each
+        .flat_map(|(file, _, bare)| bare.into_iter().map(move |bare| (file.clone(), bare)))
+        .collect();
     Ok(source)
 }
 
