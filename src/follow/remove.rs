@@ -9,7 +9,7 @@ use crate::lustre::Mount;
 use crate::nodes::{node_key, remove_node};
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{TransferError, delete, discard_sidecar, find};
-use crate::types::Fid;
+use crate::types::{ErrorClass, Fid};
 
 impl Looker<'_> {
     /// Not where another directory or symlink has the key by now: its own look has written it.
@@ -116,7 +116,14 @@ impl Looker<'_> {
         match mount.fid_at(&path) {
             Ok(there) if there != fid => Ok(read(Mount::map_at(&path)?).is_some_and(|now| now.is_at(location))),
             Ok(_) => Ok(false),
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(false),
+            Err(error)
+                if matches!(
+                    error.class(),
+                    ErrorClass::Gone | ErrorClass::NoDirectory | ErrorClass::NameTooLong
+                ) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }

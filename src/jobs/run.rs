@@ -22,7 +22,7 @@ use crate::action::HsmError;
 use crate::fleet::{Fleet, Reasons};
 use crate::lustre::{HsmStates, Mount, UserAction};
 use crate::transfer::Control;
-use crate::types::{Fid, Timestamp};
+use crate::types::{ErrorClass, Fid, Timestamp};
 use crate::walk::Named;
 
 /// Between the first request and the first look.
@@ -293,7 +293,7 @@ impl Job<'_> {
     fn looked(&mut self, known: Known, looked: Result<(Fid, HsmStates, bool), HsmError>) {
         let (fid, states, acting) = match looked {
             Ok(looked) => looked,
-            Err(error) if is_passing(error.errno) => {
+            Err(error) if error.class().is_off() => {
                 self.summary.waits_for = format!("the coordinator ({error})");
                 self.again.push((Instant::now() + AGAIN, known));
                 return;
@@ -329,14 +329,14 @@ impl Job<'_> {
                 let outcome = if asked { Outcome::Done } else { Outcome::Already };
                 self.end(file.path, Some(fid), size, Duration::ZERO, outcome, 0, String::new());
             }
-            Need::Impossible(errno, why) => {
+            Need::Impossible(class, why) => {
                 self.end(
                     file.path,
                     Some(fid),
                     size,
                     Duration::ZERO,
                     Outcome::Failed,
-                    errno,
+                    class.errno(),
                     why.to_owned(),
                 );
             }
@@ -411,17 +411,17 @@ impl Job<'_> {
                 }
                 continue;
             };
-            match error.errno {
-                errno if is_passing(errno) => {
+            match error.class() {
+                class if class.is_off() => {
                     self.summary.waits_for = format!("the coordinator ({error})");
                     self.not_before = Some(Instant::now() + AGAIN);
                     self.batch.extend(files);
                     self.batch.extend(waiting.drain(..).flatten());
                 }
-                libc::EOPNOTSUPP | libc::ENOTTY => return Err(JobError::Request(error)),
-                errno if files.len() <= 1 => {
+                ErrorClass::Unsupported | ErrorClass::WrongKind => return Err(JobError::Request(error)),
+                _ if files.len() <= 1 => {
                     for file in files {
-                        self.end_active(file, Outcome::Failed, errno, meaning(errno));
+                        self.end_active(file, Outcome::Failed, error.errno, meaning(error.errno));
                     }
                 }
                 _ => {
@@ -467,7 +467,7 @@ impl Job<'_> {
         };
         let (states, acting) = match checked {
             Ok(checked) => checked,
-            Err(error) if is_passing(error.errno) => {
+            Err(error) if error.class().is_off() => {
                 self.due.push(Reverse((Instant::now() + AGAIN, id)));
                 self.active.insert(id, file);
                 return;
@@ -482,11 +482,11 @@ impl Job<'_> {
             }
             UserAction::Archive if !acting && states.dirty() => {
                 let reason = "it was changed while it was archived: archive it again".to_owned();
-                return self.end_active(file, Outcome::Failed, libc::EBUSY, reason);
+                return self.end_active(file, Outcome::Failed, ErrorClass::Busy.errno(), reason);
             }
             _ if !acting => {
                 // The reason is asked for, for many files at a time, before the row is written.
-                return self.end_active(file, Outcome::Failed, libc::EIO, String::new());
+                return self.end_active(file, Outcome::Failed, ErrorClass::Other.errno(), String::new());
             }
             _ => {}
         }
@@ -571,14 +571,6 @@ impl Job<'_> {
         summary.eta = (summary.complete && summary.rate > 0.0).then(|| left as f64 / summary.rate);
         summary
     }
-}
-
-/// Errors that say nothing of a file: the coordinator is stopped or starting, the client evicted or cut off.
-const fn is_passing(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EAGAIN | libc::ESHUTDOWN | libc::ENOTCONN | libc::EINPROGRESS
-    )
 }
 
 fn row(file: &Active, outcome: Outcome) -> Row {

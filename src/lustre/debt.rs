@@ -15,7 +15,7 @@ use super::ioctl::{c_extent, c_fid};
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
 use super::{Agent, Mount, ioctl};
 use crate::action::{Debt, HsmError, Item, Kind, Objection, Verb, Verdict};
-use crate::types::{Extent, HsmErrno};
+use crate::types::{ErrorClass, Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
 const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
@@ -309,8 +309,8 @@ impl Drop for Action {
 /// the action or was cancelled, the file changed, layouts can't be swapped, it is off (and sends restores again).
 const fn is_unheard(errno: i32) -> bool {
     !matches!(
-        errno,
-        libc::ENOENT | libc::ECANCELED | libc::EBUSY | libc::ENOTSUP | libc::EAGAIN
+        ErrorClass::of(errno),
+        ErrorClass::Gone | ErrorClass::Cancelled | ErrorClass::Busy | ErrorClass::Unsupported | ErrorClass::Stopped
     )
 }
 

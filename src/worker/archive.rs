@@ -113,7 +113,7 @@ fn over(site: &Site, control: &Control, item: &Item) -> Option<JobError> {
         return Some(TransferError::Stopped(stop).into());
     }
     match site.fs.progress(item.key(), Extent::EMPTY) {
-        Err(error) if error.is_not_found() || error.errno == libc::ECANCELED => Some(error.into()),
+        Err(error) if error.is_not_found() || error.is_cancelled() => Some(error.into()),
         // Whatever else it is, the end will tell.
         Ok(()) | Err(_) => None,
     }

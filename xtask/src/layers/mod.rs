@@ -1,6 +1,7 @@
 //! `cargo xtask layers [--json]`: the rooms of `src/` from the ground to the roof, what each stands on, and whether an arrow
 //! goes up or around. It reads the source and compiles nothing.
 
+mod errnos;
 mod house;
 mod lexer;
 mod paths;
@@ -261,6 +262,32 @@ mod tests {
         for (line, begin) in wrong.iter().zip(begin) {
             assert!(line.starts_with(begin), "{line}");
         }
+    }
+
+    #[test]
+    fn an_errno_outside_its_tables_is_told_with_its_line() {
+        let library = Library::new(
+            "errnos",
+            &[
+                (
+                    "words.rs",
+                    "\nfn f(e: i32) -> bool { e == libc::EIO }\n#[cfg(test)]\nfn g() { libc::EPERM }",
+                ),
+                ("lib.rs", "#[cfg(test)]\nmod plays;\nfn f() { Errno::EPERM }"),
+                ("plays/mod.rs", "fn f() { Errno::EPERM }"),
+                ("types/errno.rs", "fn f() { Errno::EPERM }"),
+            ],
+        );
+        let wrong: Vec<_> = library
+            .wrong()
+            .into_iter()
+            .filter(|line| line.contains("errno"))
+            .collect();
+        let [lib, words] = wrong.as_slice() else {
+            panic!("{wrong:?}")
+        };
+        assert!(lib.starts_with("src/lib.rs:3: EPERM: an errno by number"), "{lib}");
+        assert!(words.starts_with("src/words.rs:2: EIO: an errno by number"), "{words}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The paths that the production code of a file names: in `use` lines and wherever else one begins with `crate`, `super`
-//! or `self`.
+//! or `self`. And the errnos, wherever.
 
+use super::errnos::{Bare, bare};
 use super::lexer::{Word, words};
 
 /// Words with which an item begins that ends with `;` or `}`, and not with a comma.
@@ -34,6 +35,7 @@ pub(super) struct Content {
     pub(super) named: Vec<Named>,
     /// Modules that are there for tests only, in files of their own.
     pub(super) tests: Vec<String>,
+    pub(super) errnos: Vec<Bare>,
 }
 
 /// What the text of that module names.
@@ -50,6 +52,7 @@ pub(super) fn read(text: &str, module: &[String]) -> Content {
     Content {
         named: reader.named,
         tests,
+        errnos: bare(&words),
     }
 }
 

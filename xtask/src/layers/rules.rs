@@ -1,4 +1,5 @@
-//! What must hold of the arrows: none goes up, none goes to another wing, so none goes around.
+//! What must hold of the arrows: none goes up, none goes to another wing, so none goes around. And of errnos: they are
+//! named where they are told apart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,6 +8,7 @@ use super::source::{Arrow, Source};
 
 const UPWARDS: &str =
     "an arrow upwards; move what both use into a room below, or have it handed in (a trait, a closure)";
+const ERRNO: &str = "an errno by number; decide by its class (src/types/errno.rs), or by ErrorKind";
 const BESIDE: &str = "these know nothing of each other; move what both use into a room below both";
 
 /// Where a room is: floor, wing, and how far up in that, from 0.
@@ -63,6 +65,10 @@ pub(super) fn wrong(house: &[Floor], source: &Source, folder: &str) -> Vec<Strin
             "{folder}/{}:{line}: {from} uses {path}: {trouble}",
             file.display()
         ));
+    }
+    for (file, bare) in &source.errnos {
+        let (file, name) = (file.display(), &bare.name);
+        wrong.push(format!("{folder}/{file}:{}: {name}: {ERRNO}", bare.line));
     }
     wrong
 }

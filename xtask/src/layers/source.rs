@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::errnos::{Bare, may_name};
 use super::paths::{Named, read};
 
 /// A room uses something of another.
@@ -21,6 +22,8 @@ pub(super) struct Arrow {
 /// The rooms that there are, and all arrows between them, by file and line.
 #[derive(Debug, Default)]
 pub(super) struct Source {
+    /// Errnos where none should be named, by their file below the library's folder.
+    pub(super) errnos: Vec<(PathBuf, Bare)>,
     pub(super) rooms: BTreeSet<String>,
     pub(super) arrows: Vec<Arrow>,
 }
@@ -32,6 +35,7 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
     files.sort();
     let mut tests = Vec::new();
     let mut all = Vec::new();
+    let mut errnos = Vec::new();
     for file in files {
         let below = file.strip_prefix(folder).unwrap_or(&file).to_owned();
         let module = module(&below);
@@ -44,6 +48,9 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
             let mut of_tests = module.clone();
             of_tests.push(test);
             tests.push(of_tests);
+        }
+        if !may_name(&below) {
+            errnos.push((below.clone(), module.clone(), content.errnos));
         }
         all.push((below, module, content.named));
     }
@@ -59,6 +66,11 @@ pub(super) fn source(folder: &Path) -> Result<Source, String> {
             source.arrows.extend(leave);
         }
     }
+    errnos.retain(|(_, module, _)| !tests.iter().any(|test| module.starts_with(test)));
+    let each = errnos.into_iter();
+    source.errnos = each
+        .flat_map(|(file, _, bare)| bare.into_iter().map(move |bare| (file.clone(), bare)))
+        .collect();
     Ok(source)
 }
 
