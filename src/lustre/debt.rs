@@ -51,6 +51,14 @@ enum Handle {
     Ended,
 }
 
+impl Agent {
+    /// An action that is owed by this mount, whichever process took it in: it belongs to its cookie.
+    #[must_use]
+    pub fn owe(self: &Arc<Self>, item: Item) -> Box<dyn Debt> {
+        Box::new(Action::new(Arc::clone(self), item))
+    }
+}
+
 #[derive(Debug)]
 struct HandlePtr(NonNull<hsm_copyaction_private>);
 
