@@ -7,23 +7,21 @@
 //! Each call that goes to all MDTs comes back when a dead one does: none is made while one does not answer. It could also
 //! come back to a coordinator that has not been started again yet.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag};
+use nix::fcntl::OFlag;
 
-use super::bindings::hsm_copytool_private;
 use super::call::Call;
+use super::handles::Copytool;
 use super::mount::Place;
+use super::pipe::{self, Pipe};
 use super::{AgentError, Mount, MountLock, Probed, Trace, ioctl};
 use crate::action::HsmError;
 use crate::types::ArchiveId;
 
-/// Slack for some 170 of the largest messages, on top of a reader that never stops.
-const PIPE_BYTES: i32 = 1 << 20;
 /// Above every pid (at most 2^22): a pipe of ours must not share its kernel uid with another process.
 const UID_SPACE: u32 = 1 << 30;
 
@@ -49,7 +47,9 @@ pub enum Coordinator {
 #[derive(Debug)]
 pub struct Agent {
     mount: Arc<Mount>,
-    ct: CopytoolPtr,
+    /// The library's registration. Actions and the reader of its pipe hold it, too, and let go of it before they let go of
+    /// this; `None` while this is dropped.
+    copytool: Option<Arc<Copytool>>,
     archives: RwLock<Vec<ArchiveId>>,
     /// 0: the library's registration; else the uid of our own pipe.
     generation: AtomicU32,
@@ -70,18 +70,6 @@ struct Kept {
     /// Whether this client is one of these; `None`: not known.
     once: Option<bool>,
 }
-
-/// The library's handle of the registration.
-#[derive(Debug)]
-struct CopytoolPtr(NonNull<hsm_copytool_private>);
-
-#[expect(unsafe_code, reason = "a C handle used from several threads")]
-// SAFETY: liblustreapi ties nothing to a thread. After register the struct is only read: begin takes it
-// const, end and progress use its mount descriptor; recv, which writes its buffer, is never called.
-unsafe impl Send for CopytoolPtr {}
-#[expect(unsafe_code, reason = "a C handle used from several threads")]
-// SAFETY: as for Send; unregister, the one call that changes it, has the only reference (Drop).
-unsafe impl Sync for CopytoolPtr {}
 
 impl Agent {
     /// Probes, registers for `archives` (never for "all") and widens the pipe. The mount is locked before anything else
@@ -117,11 +105,11 @@ impl Agent {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
         trace.leave(&[uid(0)]);
-        let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
-        let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
-        let agent = Self {
+        let copytool = Copytool::register(mount.library(), mount.path(), &mut ids)?;
+        pipe::prepare(&copytool);
+        Ok(Self {
             mount,
-            ct: CopytoolPtr(ct),
+            copytool: Some(Arc::new(copytool)),
             archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
             heard: AtomicBool::new(true),
@@ -129,13 +117,7 @@ impl Agent {
             patience,
             kept: Mutex::default(),
             _lock: lock,
-        };
-        let pipe = agent.library_pipe()?;
-        widen(&pipe);
-        if let Err(error) = nix::fcntl::fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
-            tracing::debug!(%error, "children inherit the message pipe");
-        }
-        Ok(agent)
+        })
     }
 
     /// Registers again for a stream that can't be followed or that ended: drops the old pipe, whose read
@@ -143,7 +125,7 @@ impl Agent {
     ///
     /// # Errors
     /// As for [`Agent::register`].
-    pub fn register_again(&self) -> Result<Pipe, AgentError> {
+    pub(super) fn register_again(&self) -> Result<Pipe, AgentError> {
         self.in_place()?;
         all_run(&self.mount, self.patience)?;
         let old = uid(self.generation.load(Ordering::Relaxed));
@@ -156,16 +138,13 @@ impl Agent {
         if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
             tracing::debug!(%error, "the old pipe was already gone");
         }
-        let (read, write) =
-            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| AgentError::Pipe(e.into()))?;
-        blocking(&write).map_err(AgentError::Pipe)?;
-        widen(&read);
+        let (pipe, write) = Pipe::make().map_err(AgentError::Pipe)?;
         self.trace.leave(&[uid(0), uid(generation)]);
         let mount = self.mount.reopen()?;
         ioctl::start_copytool(mount.as_fd(), &write, uid(generation), &self.archives())?;
         self.kept().descriptors.push(mount);
         self.generation.store(generation, Ordering::Relaxed);
-        Ok(Pipe::Own(read))
+        Ok(pipe)
     }
 
     /// Makes sure that the coordinators know us, with a pipe that is thrown away at once: if one forgot us this
@@ -236,12 +215,13 @@ impl Agent {
         ioctl::stop_copytool(self.mount.descriptor(), uid(self.generation.load(Ordering::Relaxed)))
     }
 
-    /// The pipe of the library's own registration.
+    /// The library's registration.
     ///
     /// # Errors
-    /// The library lost it.
-    pub fn library_pipe(&self) -> Result<Pipe, HsmError> {
-        self.mount.library().pipe_fd(self.ct.0.as_ptr()).map(Pipe::Library)
+    /// It is at its end, and so is this.
+    pub(super) fn copytool(&self) -> Result<&Arc<Copytool>, HsmError> {
+        let gone = HsmError::new("llapi_hsm_copytool_register", libc::ESHUTDOWN);
+        self.copytool.as_ref().ok_or(gone)
     }
 
     /// The mount that it serves.
@@ -285,10 +265,6 @@ impl Agent {
         let mut archives = self.archives.write().unwrap_or_else(PoisonError::into_inner);
         archives.retain(|known| *known != id);
     }
-
-    pub(super) const fn pointer(&self) -> *const hsm_copytool_private {
-        self.ct.0.as_ptr()
-    }
 }
 
 /// What names a pipe of ours in the kernel; the library's own is our pid.
@@ -312,77 +288,34 @@ fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
 impl Drop for Agent {
     /// On a thread of its own: an MDT that is dead may never answer, and nobody needs to wait for that.
     fn drop(&mut self) {
-        let (mount, ct) = (Arc::clone(&self.mount), CopytoolPtr(self.ct.0));
+        // It says so itself where somebody has it still.
+        let Some(copytool) = self.copytool.take().and_then(Arc::into_inner) else {
+            return;
+        };
+        let mount = Arc::clone(&self.mount);
         let generation = self.generation.load(Ordering::Relaxed);
         let (kept, trace) = (std::mem::take(&mut *self.kept()), self.trace.clone());
         let mut call = Call::new("unregister");
         let supervisor = mount.supervisor();
-        call.begin(&supervisor, move || leave(&mount, &ct, generation, kept, &trace));
+        call.begin(&supervisor, move || leave(&mount, copytool, generation, kept, &trace));
         if call.answer(Instant::now() + LEAVE).is_none() {
             tracing::warn!("an MDT does not answer: the coordinators are not told that this mount is served no more");
         }
     }
 }
 
-fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept, trace: &Trace) {
+fn leave(mount: &Mount, copytool: Copytool, generation: u32, kept: Kept, trace: &Trace) {
     if generation > 0
         && let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(generation))
     {
         tracing::warn!(%error, "could not drop the message pipe");
     }
     drop(kept);
-    match mount.library().unregister(ct.0.as_ptr()) {
+    match copytool.unregister() {
         Ok(()) => {
             trace.wipe();
             tracing::info!("unregistered from the coordinator");
         }
         Err(error) => tracing::warn!(%error, "could not unregister"),
     }
-}
-
-/// Where messages come from.
-#[derive(Debug)]
-pub enum Pipe {
-    /// The library's descriptor: read it, never close it.
-    Library(RawFd),
-    /// A pipe that we made, for a registration by the raw ioctl.
-    Own(OwnedFd),
-}
-
-impl Pipe {
-    /// The descriptor to read.
-    #[must_use]
-    pub fn borrow(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Library(fd) => {
-                #[expect(unsafe_code, reason = "the library lends its descriptor as a number")]
-                // SAFETY: the library keeps it open until unregister (llapi_hsm_copytool_get_fd returns
-                // its own, not a dup), and each Pipe is held beside the Agent that unregisters in Drop.
-                unsafe {
-                    BorrowedFd::borrow_raw(*fd)
-                }
-            }
-            Self::Own(fd) => fd.as_fd(),
-        }
-    }
-}
-
-impl std::os::fd::AsFd for Pipe {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.borrow()
-    }
-}
-
-/// A larger pipe is only slack; a node that allows none works too.
-fn widen(pipe: &impl std::os::fd::AsFd) {
-    if let Err(error) = nix::fcntl::fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
-        tracing::debug!(%error, "the message pipe keeps its default size");
-    }
-}
-
-/// The kernel writes whole messages and waits for room: its end must not be O_NONBLOCK.
-fn blocking(write: &OwnedFd) -> std::io::Result<()> {
-    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(write, FcntlArg::F_GETFL)?);
-    nix::fcntl::fcntl(write, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    Ok(())
 }
