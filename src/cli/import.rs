@@ -1,6 +1,6 @@
 //! `lhsmtool-s3 import` and `rebuild`: a bucket becomes a namespace of released files.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -30,6 +30,9 @@ pub struct ImportArgs {
     /// A directory of a mounted Lustre, made if it is not there; or the name of a file, for one object
     #[arg(value_name = "DIR")]
     to: PathBuf,
+    /// The reference's --import keeps SRC's path below DST
+    #[arg(long, hide = true, value_name = "PATH")]
+    below: Option<PathBuf>,
     /// The archive id that the files get (default: those of the archive section with that bucket)
     #[arg(long, value_name = "N")]
     archive_id: Option<u32>,
@@ -181,6 +184,7 @@ pub(super) fn import(args: &ImportArgs, settings: &Settings) -> Result<(), Box<d
     let plan = Plan {
         from: &args.from,
         to: &args.to,
+        below: args.below.as_deref(),
         archive_id: args.archive_id,
         metadata: args.metadata,
         paths: Paths::Keys,
@@ -225,6 +229,7 @@ pub(super) fn rebuild(args: &RebuildArgs, settings: &Settings) -> Result<(), Box
     let plan = Plan {
         from: &args.from,
         to: &args.to,
+        below: None,
         archive_id: args.archive_id,
         metadata: MetadataFrom::Head,
         paths: Paths::Recorded,
@@ -253,6 +258,8 @@ pub(super) fn rebuild(args: &RebuildArgs, settings: &Settings) -> Result<(), Box
 struct Plan<'a> {
     from: &'a Bucket,
     to: &'a Path,
+    /// Where below `to` what is more than one object comes.
+    below: Option<&'a Path>,
     archive_id: Option<u32>,
     metadata: MetadataFrom,
     paths: Paths,
@@ -413,8 +420,17 @@ impl Plan<'_> {
             prefix: self.from.prefix.clone(),
             one: None,
         };
-        if self.to.symlink_metadata().is_ok() {
-            return Ok(below(self.to));
+        let to = match self.below {
+            Some(path) if !is_one_object(site, settings, self.from)? => {
+                if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+                    return Err(format!("'{}' is no path below '{}'", path.display(), self.to.display()).into());
+                }
+                self.to.join(path)
+            }
+            _ => self.to.to_owned(),
+        };
+        if to.symlink_metadata().is_ok() {
+            return Ok(below(&to));
         }
         let made = |directory: &Path| {
             if self.dry_run && !directory.is_dir() {
@@ -428,7 +444,7 @@ impl Plan<'_> {
         let whole_bucket = self.inventory.is_some() || self.keys_from.is_some() || self.paths == Paths::Recorded;
         if !whole_bucket
             && is_one_object(site, settings, self.from)?
-            && let (Some(parent), Some(name)) = (self.to.parent(), self.to.file_name())
+            && let (Some(parent), Some(name)) = (to.parent(), to.file_name())
         {
             let parent = if parent.as_os_str().is_empty() {
                 Path::new(".")
@@ -443,8 +459,8 @@ impl Plan<'_> {
                 one: Some(TreePath::recorded(name.as_encoded_bytes())?),
             });
         }
-        made(self.to)?;
-        Ok(below(self.to))
+        made(&to)?;
+        Ok(below(&to))
     }
 
     fn checkpoint(&self, settings: &Settings) -> Result<Option<PathBuf>, String> {

@@ -26,8 +26,8 @@ mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
@@ -37,6 +37,7 @@ pub use record::UploadRecord;
 use self::intents::Intents;
 use crate::action::{ActionKey, Item};
 use crate::store::{Location, SentPart};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, RwLock};
 use crate::thread::{Supervisor, Thread};
 use crate::types::{Cookie, Fid};
 
@@ -245,7 +246,8 @@ impl Journal {
         Self::start(supervisor, path, Box::new(move || open(&file)))
     }
 
-    fn start(supervisor: &Supervisor, path: PathBuf, open: Open) -> Self {
+    /// A journal of the database that `open` opens, at the start and after each error of the disk.
+    pub(crate) fn start(supervisor: &Supervisor, path: PathBuf, open: Open) -> Self {
         let database = match open() {
             Ok(database) => Some(database),
             Err(error) => {
@@ -735,7 +737,7 @@ fn create(path: &Path) -> Result<Database, redb::Error> {
 }
 
 /// Makes the tables where there are none: one that has them can be read on a full disk, too.
-fn with_tables(database: Database) -> Result<Database, redb::Error> {
+pub(crate) fn with_tables(database: Database) -> Result<Database, redb::Error> {
     match has_tables(&database) {
         Ok(()) => return Ok(database),
         Err(redb::Error::TableDoesNotExist(_)) => {}
