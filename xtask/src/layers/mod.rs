@@ -1,6 +1,8 @@
-//! `cargo xtask layers [--json]`: the rooms of `src/` from the ground to the roof, what each stands on, and whether an arrow
-//! goes up or around. It reads the source and compiles nothing.
+//! `cargo xtask layers [--json | --circles]`: the rooms of `src/` from the ground to the roof, what each stands on, and
+//! whether an arrow goes up or around. With `--circles` also which files of one room stand on each other. It reads the
+//! source and compiles nothing.
 
+mod circles;
 mod errnos;
 mod house;
 mod lexer;
@@ -19,11 +21,11 @@ const FOLDER: &str = "src";
 
 /// Prints the house; whoever broke a rule is told by file and line.
 pub(super) fn run(root: &Path, arguments: &[String]) -> ExitCode {
-    let is_json = match arguments {
-        [] => false,
-        [argument] if argument == "--json" => true,
+    let argument = match arguments {
+        [] => "",
+        [argument] if matches!(argument.as_str(), "--json" | "--circles") => argument.as_str(),
         _ => {
-            eprintln!("usage: cargo xtask layers [--json]");
+            eprintln!("usage: cargo xtask layers [--json | --circles]");
             return ExitCode::from(2);
         }
     };
@@ -35,10 +37,15 @@ pub(super) fn run(root: &Path, arguments: &[String]) -> ExitCode {
         }
     };
     let wrong = rules::wrong(HOUSE, &source, FOLDER);
-    if is_json {
-        println!("{}", json(HOUSE, &source, &wrong));
-    } else {
-        print!("{}", text(HOUSE, &source));
+    match argument {
+        "--json" => println!("{}", json(HOUSE, &source, &wrong)),
+        _ => print!("{}", text(HOUSE, &source)),
+    }
+    if argument == "--circles" {
+        println!("files of one room that stand on each other (a remark, no failure):");
+        for line in circles::between_files(&source.inside) {
+            println!("{line}");
+        }
     }
     for line in &wrong {
         eprintln!("{line}");
@@ -235,6 +242,30 @@ mod tests {
             "{words}"
         );
         assert!(words.ends_with("(a circle: words > deeds > east > words)"), "{words}");
+    }
+
+    #[test]
+    fn files_of_a_room_that_stand_on_each_other_are_told_by_whatever_name() {
+        let library = Library::new(
+            "circles",
+            &[
+                (
+                    "east/mod.rs",
+                    "mod gate; mod wall; mod yard; pub use gate::Gate; pub use wall::Wall as Stones;",
+                ),
+                ("east/gate.rs", "use super::Stones; use super::yard;"),
+                ("east/wall.rs", "use crate::east::{Gate}; fn f() { super::yard::g() }"),
+                (
+                    "east/yard.rs",
+                    "use crate::words::Word; #[cfg(test)] mod tests { use super::super::Gate; }",
+                ),
+            ],
+        );
+        assert_eq!(
+            circles::between_files(&library.source().inside),
+            ["east: gate > wall > gate"]
+        );
+        assert_eq!(library.wrong(), Vec::<String>::new());
     }
 
     #[test]
