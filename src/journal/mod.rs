@@ -29,13 +29,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-
 pub use owed::Recorded;
 pub use record::UploadRecord;
 
 use self::intents::Intents;
 use crate::action::{ActionKey, Item};
+use crate::database::{self, Database, DatabaseError, ReadTransaction, ReadableTable as _, TableDefinition};
 use crate::store::{Location, SentPart};
 use crate::thread::{Supervisor, Thread};
 use crate::types::{Cookie, Fid};
@@ -48,8 +47,6 @@ const COPIES: TableDefinition<'_, FidKey, &[u8]> = TableDefinition::new("copies"
 const ACTIONS: TableDefinition<'_, ActionId, &[u8]> = TableDefinition::new("actions");
 const UPLOADS: TableDefinition<'_, ActionId, &[u8]> = TableDefinition::new("uploads");
 const PARTS: TableDefinition<'_, PartId, &[u8]> = TableDefinition::new("parts");
-/// Bytes of the database that stay in memory.
-const CACHE: usize = 8 << 20;
 /// Of copies that are not written yet, some hundred bytes each. When the disk takes none for so long, the copies of files
 /// that are unlinked later are left to `scrub --delete-orphans`.
 const MOST_COPIES: usize = 200_000;
@@ -328,8 +325,8 @@ impl Journal {
         };
         let found = match recent {
             Some(change) => change?,
-            None => self.read("copies", |database| {
-                let table = database.begin_read()?.open_table(COPIES)?;
+            None => self.read("copies", |transaction| {
+                let table = transaction.open_table(COPIES)?;
                 Ok(table.get(fid_key(fid))?.map(|bytes| bytes.value().to_vec()))
             })??,
         };
@@ -461,14 +458,17 @@ impl Journal {
 
     fn written_upload_of(&self, key: ActionKey) -> Option<(UploadRecord, HashMap<u32, SentPart>)> {
         let id = action_id(key);
-        let (upload, parts) = self.read("uploads", |database| {
-            let read = database.begin_read()?;
-            let Some(upload) = read.open_table(UPLOADS)?.get(id)?.map(|bytes| bytes.value().to_vec()) else {
+        let (upload, parts) = self.read("uploads", |transaction| {
+            let Some(upload) = transaction
+                .open_table(UPLOADS)?
+                .get(id)?
+                .map(|bytes| bytes.value().to_vec())
+            else {
                 return Ok(None);
             };
             let (a, b, c, d) = id;
             let mut parts = Vec::new();
-            for entry in read
+            for entry in transaction
                 .open_table(PARTS)?
                 .range((a, b, c, d, 0)..=(a, b, c, d, u32::MAX))?
             {
@@ -571,9 +571,9 @@ impl Journal {
     #[must_use]
     pub fn live_uploads(&self) -> HashSet<String> {
         let mut ids: HashSet<String> = self
-            .read("uploads", |database| {
+            .read("uploads", |transaction| {
                 let mut ids = HashSet::new();
-                for entry in database.begin_read()?.open_table(UPLOADS)?.iter()? {
+                for entry in transaction.open_table(UPLOADS)?.iter()? {
                     let (_, bytes) = entry?;
                     ids.extend(record::upload(bytes.value()).and_then(|upload| upload.upload_id()));
                 }
@@ -607,9 +607,9 @@ impl Journal {
     /// Actions that a former daemon took in and did not answer. Ask before anything new is admitted.
     #[must_use]
     pub fn unfinished(&self) -> Vec<Item> {
-        let items = self.read("actions", |database| {
+        let items = self.read("actions", |transaction| {
             let mut items = Vec::new();
-            for entry in database.begin_read()?.open_table(ACTIONS)?.iter()? {
+            for entry in transaction.open_table(ACTIONS)?.iter()? {
                 let (id, bytes) = entry?;
                 items.extend(record::item(id.value(), bytes.value()));
             }
@@ -622,9 +622,9 @@ impl Journal {
             let batches = state.writing.iter().map(AsRef::as_ref).chain([&state.pending]);
             batches.flat_map(|batch| batch.uploads.keys().copied()).collect()
         };
-        let uploads = self.read("uploads", |database| {
+        let uploads = self.read("uploads", |transaction| {
             let mut keys = Vec::new();
-            for entry in database.begin_read()?.open_table(UPLOADS)?.iter()? {
+            for entry in transaction.open_table(UPLOADS)?.iter()? {
                 keys.push(action_key(entry?.0.value()));
             }
             Ok(keys)
@@ -666,9 +666,9 @@ impl Journal {
         }
     }
 
-    fn read<T>(&self, what: &str, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
+    fn read<T>(&self, what: &str, read: impl FnOnce(&ReadTransaction) -> Result<T, database::Error>) -> Option<T> {
         self.shared
-            .with(read)?
+            .with(|database| database.read(read))?
             .inspect_err(|error| tracing::error!(what, %error, "the journal can't be read"))
             .ok()
     }
@@ -704,10 +704,12 @@ fn is_news(database: &Database, action: ActionKey, upload: &UploadRecord) -> boo
     }
 }
 
-fn upload_in(database: &Database, action: ActionKey) -> Result<Option<UploadRecord>, redb::Error> {
-    let table = database.begin_read()?.open_table(UPLOADS)?;
-    let bytes = table.get(action_id(action))?.map(|bytes| bytes.value().to_vec());
-    Ok(bytes.and_then(|bytes| record::upload(&bytes)))
+fn upload_in(database: &Database, action: ActionKey) -> Result<Option<UploadRecord>, DatabaseError> {
+    database.read(|transaction| {
+        let table = transaction.open_table(UPLOADS)?;
+        let bytes = table.get(action_id(action))?.map(|bytes| bytes.value().to_vec());
+        Ok(bytes.and_then(|bytes| record::upload(&bytes)))
+    })
 }
 
 fn open(path: &Path) -> Result<Database, Failure> {
@@ -718,11 +720,9 @@ fn open(path: &Path) -> Result<Database, Failure> {
         Ok(database) => return Ok(database),
         Err(error) => error,
     };
-    match &error {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo => return Err(error.into()),
-        // No place, no permission, no space; a file that is no database is InvalidData.
-        redb::Error::Io(io) if io.kind() != std::io::ErrorKind::InvalidData => return Err(error.into()),
-        _ => {}
+    // No place, no permission, no space, or another process.
+    if !error.is_damage() {
+        return Err(error.into());
     }
     let aside = aside(path);
     tracing::error!(path = %path.display(), aside = %aside.display(), %error, "the journal is damaged; it is set aside and a new one begun");
@@ -730,32 +730,32 @@ fn open(path: &Path) -> Result<Database, Failure> {
     Ok(create(path)?)
 }
 
-fn create(path: &Path) -> Result<Database, redb::Error> {
-    with_tables(Database::builder().set_cache_size(CACHE).create(path)?)
+fn create(path: &Path) -> Result<Database, DatabaseError> {
+    with_tables(Database::create(path)?)
 }
 
 /// Makes the tables where there are none: one that has them can be read on a full disk, too.
-fn with_tables(database: Database) -> Result<Database, redb::Error> {
-    match has_tables(&database) {
+fn with_tables(database: Database) -> Result<Database, DatabaseError> {
+    match database.read(has_tables) {
         Ok(()) => return Ok(database),
-        Err(redb::Error::TableDoesNotExist(_)) => {}
+        Err(error) if error.lacks_table() => {}
         Err(error) => return Err(error),
     }
-    let transaction = database.begin_write()?;
+    database.write(|transaction| {
+        transaction.open_table(COPIES)?;
+        transaction.open_table(ACTIONS)?;
+        transaction.open_table(UPLOADS)?;
+        transaction.open_table(PARTS)?;
+        Ok(())
+    })?;
+    Ok(database)
+}
+
+fn has_tables(transaction: &ReadTransaction) -> Result<(), database::Error> {
     transaction.open_table(COPIES)?;
     transaction.open_table(ACTIONS)?;
     transaction.open_table(UPLOADS)?;
     transaction.open_table(PARTS)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn has_tables(database: &Database) -> Result<(), redb::Error> {
-    let read = database.begin_read()?;
-    read.open_table(COPIES)?;
-    read.open_table(ACTIONS)?;
-    read.open_table(UPLOADS)?;
-    read.open_table(PARTS)?;
     Ok(())
 }
 
@@ -779,9 +779,8 @@ fn aside(path: &Path) -> PathBuf {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use redb::StorageBackend;
-
     use super::*;
+    use crate::database::StorageBackend;
     use crate::store::ObjectKey;
     use crate::types::ArchiveId;
 
@@ -901,8 +900,7 @@ mod tests {
                 .open(&file)?;
             let file = redb::backends::FileBackend::new(file)?;
             let full = Arc::clone(&is_full);
-            let database = Database::builder().create_with_backend(Disk { file, full })?;
-            Ok(with_tables(database)?)
+            Ok(with_tables(Database::create_on(Disk { file, full })?)?)
         };
         Journal::start(&Supervisor::default(), path, Box::new(open))
     }
