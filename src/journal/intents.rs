@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::UploadRecord;
 use super::record::{self, Line};
-use super::{UploadRecord, action_id, action_key};
+use super::tables::{action_id, action_key};
 use crate::action::ActionKey;
 
 /// Bytes of one file: the database takes no changes for long when it comes to that.
