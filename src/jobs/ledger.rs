@@ -11,6 +11,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use super::outcome::{Counts, Outcome};
 use crate::database::{
     self, Database, DatabaseError, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
 };
+use crate::types::Fid;
 
 const JOB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("job");
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
@@ -42,6 +44,25 @@ pub struct Row {
     /// Why it ended so, in words; empty where it is done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+}
+
+impl Row {
+    /// A row that says no errno and no reason.
+    pub(super) fn new(outcome: Outcome, fid: Option<Fid>, size: u64, took: Duration) -> Self {
+        Self {
+            outcome,
+            fid: fid.map(|fid| fid.to_string()).unwrap_or_default(),
+            size,
+            seconds: took.as_secs_f64(),
+            errno: 0,
+            reason: String::new(),
+        }
+    }
+
+    /// The same, and why.
+    pub(super) fn because(self, errno: i32, reason: String) -> Self {
+        Self { errno, reason, ..self }
+    }
 }
 
 /// A ledger that can't be used.
