@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::bucket::Bucket;
+use super::progress::Progress;
 use super::{Site, SitePlan};
 use crate::action::HsmError;
 use crate::config::Settings;
@@ -333,7 +333,7 @@ impl Plan<'_> {
             given_up: AtomicU32::default(),
         };
         let importing = begin(&shared)?;
-        let mut progress = Progress::new(self.run.json, lines);
+        let mut progress = progress(self.run.json, lines);
         let pruner = if self.delete {
             site.targets
                 .first()
@@ -352,7 +352,7 @@ impl Plan<'_> {
             trust_order: self.run.trust_order,
         };
         let imported = import::run(&shared, import, &mut |counts| {
-            progress.show(counts, shared.report.expected());
+            show(&mut progress, counts, shared.report.expected());
         });
         end(&shared, importing.as_ref())?;
         if let Err(error) = imported {
@@ -387,7 +387,7 @@ impl Plan<'_> {
         report(
             &counts,
             shared.report.disorder().as_deref(),
-            progress.began.elapsed(),
+            progress.elapsed(),
             self.run.json,
             self.dry_run,
         );
@@ -501,74 +501,37 @@ fn is_one_object(site: &Site, settings: &Settings, of: &Bucket) -> Result<bool, 
 }
 
 const WITH_TOTAL: &str = "{bar:30} {pos}/{len} {msg} ETA {eta}";
+const WITHOUT: &str = "{spinner} {pos} objects {msg} {elapsed}";
 
-/// A line that moves on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    quiet: bool,
-    began: Instant,
-    said: Instant,
+fn progress(quiet: bool, total: u64) -> Progress {
+    let progress = Progress::new(WITHOUT, quiet);
+    if total > 0 {
+        progress.expect(total, WITH_TOTAL);
+    }
+    progress
 }
 
-impl Progress {
-    fn new(quiet: bool, total: u64) -> Self {
-        let bar = if total > 0 {
-            ProgressBar::new(total)
-        } else {
-            ProgressBar::no_length()
-        };
-        let template = if total > 0 {
-            WITH_TOTAL
-        } else {
-            "{spinner} {pos} objects {msg} {elapsed}"
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        if quiet {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-        }
-        let now = Instant::now();
-        Self {
-            bar,
-            quiet,
-            began: now,
-            said: now,
-        }
+fn show(progress: &mut Progress, counts: &Counts, expected: Option<u64>) {
+    let objects = counts.objects();
+    if let Some(expected) = expected {
+        progress.expect(expected.max(objects), WITH_TOTAL);
     }
-
-    fn show(&mut self, counts: &Counts, expected: Option<u64>) {
-        if let Some(expected) = expected {
-            if self.bar.length().is_none()
-                && let Ok(style) = ProgressStyle::with_template(WITH_TOTAL)
-            {
-                self.bar.set_style(style);
-            }
-            self.bar.set_length(expected.max(counts.objects()));
-        }
-        let rate = counts.objects() / self.began.elapsed().as_secs().max(1);
-        let text = format!(
-            "({rate}/s), {} directories, {} refused, {} failed",
-            counts.directories, counts.refused, counts.failed
-        );
-        self.bar.set_position(counts.objects());
-        if self.bar.is_hidden() && !self.quiet && self.said.elapsed() >= Duration::from_secs(10) {
-            self.said = Instant::now();
-            let left = expected.map_or_else(String::new, |expected| {
-                let left = expected.saturating_sub(counts.objects()) / rate.max(1);
-                format!(
-                    " of about {expected}, {} to go,",
-                    indicatif::HumanDuration(Duration::from_secs(left))
-                )
-            });
-            errln!("{} objects{left} {text}", counts.objects());
-        }
-        self.bar.set_message(text);
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
+    let rate = objects / progress.elapsed().as_secs().max(1);
+    let text = format!(
+        "({rate}/s), {} directories, {} refused, {} failed",
+        counts.directories, counts.refused, counts.failed
+    );
+    progress.set_done(objects);
+    progress.show_or(text, |text| {
+        let left = expected.map_or_else(String::new, |expected| {
+            let left = expected.saturating_sub(objects) / rate.max(1);
+            format!(
+                " of about {expected}, {} to go,",
+                indicatif::HumanDuration(Duration::from_secs(left))
+            )
+        });
+        format!("{objects} objects{left} {text}")
+    });
 }
 
 fn unmarked(error: &HsmError) -> String {
