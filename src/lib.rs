@@ -2,7 +2,7 @@
 //!
 //! Each room (a module at the top) knows what it stands on, never what stands on it. From the ground to the roof:
 //!
-//! - [`measure`], [`thread`], [`types`], [`action`], [`fleet`], [`database`]: what all may know
+//! - `sync`, [`measure`], [`thread`], [`types`], [`action`], [`fleet`], [`database`]: what all may know
 //! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
 //! - [`transfer`] on both: the bytes of one file
 //! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
@@ -37,6 +37,7 @@ pub mod rebind;
 mod schedules;
 pub mod scrub;
 pub mod store;
+mod sync;
 pub mod telemetry;
 pub mod thread;
 pub mod transfer;

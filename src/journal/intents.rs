@@ -9,14 +9,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::UploadRecord;
 use super::record::{self, Line};
 use super::tables::{action_id, action_key};
 use crate::action::ActionKey;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Bytes of one file: the database takes no changes for long when it comes to that.
 const LONGEST: u64 = 16 << 20;

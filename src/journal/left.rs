@@ -2,13 +2,14 @@
 //! away.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::intents::Intents;
 use super::state::{MOST_COPIES, State, Upload};
 use super::{Journal, UploadRecord, tables};
 use crate::action::{ActionKey, Item};
 use crate::database::Database;
+use crate::sync::Instant;
 use crate::types::Fid;
 
 /// What it takes to take away what an archive left: an upload, and up to three objects.

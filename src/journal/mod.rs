@@ -27,13 +27,13 @@ mod left;
 mod owed;
 mod record;
 mod state;
-mod tables;
+pub(crate) mod tables;
 mod uploads;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 pub use owed::Recorded;
 pub use record::UploadRecord;
@@ -43,6 +43,7 @@ use self::state::{Change, State, Upload};
 use crate::action::{ActionKey, Item};
 use crate::database::{self, Database, ReadTransaction};
 use crate::store::Location;
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, RwLock};
 use crate::thread::{Supervisor, Thread};
 use crate::types::Fid;
 
@@ -140,7 +141,8 @@ impl Journal {
         Self::start(supervisor, path, Box::new(move || tables::open(&file)))
     }
 
-    fn start(supervisor: &Supervisor, path: PathBuf, open: Open) -> Self {
+    /// A journal of the database that `open` opens, at the start and after each error of the disk.
+    pub(crate) fn start(supervisor: &Supervisor, path: PathBuf, open: Open) -> Self {
         let database = match open() {
             Ok(database) => Some(database),
             Err(error) => {

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::UploadRecord;
 use crate::action::{ActionKey, Item};
 use crate::store::SentPart;
+use crate::sync::Instant;
 use crate::types::Fid;
 
 /// Of copies that are not written yet, some hundred bytes each. When the disk takes none for so long, the copies of files

@@ -83,7 +83,7 @@ fn create(path: &Path) -> Result<Database, DatabaseError> {
 }
 
 /// Makes the tables where there are none: one that has them can be read on a full disk, too.
-pub(super) fn with_tables(database: Database) -> Result<Database, DatabaseError> {
+pub(crate) fn with_tables(database: Database) -> Result<Database, DatabaseError> {
     match database.read(has_tables) {
         Ok(()) => return Ok(database),
         Err(error) if error.lacks_table() => {}

@@ -1,12 +1,12 @@
 //! Where running archives write to: said before they do, and kept until it is known what became of it.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
 
 use super::state::{MOST_COPIES, Upload};
 use super::{Journal, UploadRecord, tables};
 use crate::action::ActionKey;
 use crate::store::{Location, SentPart};
+use crate::sync::Instant;
 
 impl Journal {
     /// Where a running archive writes to: said before it does, and a daemon that is killed has said it.

@@ -14,15 +14,16 @@ mod processors;
 mod state;
 mod work;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 pub use class::{Class, Lanes};
 pub use work::{Admission, AtWork, Cancelled, Depth, Job, Work};
 
 use self::processors::Processors;
-use self::state::{Entry, Follower, State, Track};
+use self::state::{Entry, State, Track};
 use crate::action::{ActionKey, Debt, Item, Verb};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::transfer::{Helpers, Parts, Stop};
 use crate::types::{ArchiveId, Domain, Fid, Mdt, Sequences};
 
@@ -63,49 +64,11 @@ impl Queue {
 
     /// Takes a new action in. Its first heartbeat is due at `first_beat`.
     pub fn admit(&self, debt: Box<dyn Debt>, first_beat: Instant) -> Admission {
-        let key = debt.item().key();
-        let Some(class) = Class::of(debt.item()) else {
-            return Admission::Declined(debt);
-        };
         let mut state = self.lock();
-        if let Some(entry) = state.live.get_mut(&key) {
-            let is_new = match entry {
-                Entry::Running(Verb::Restore, control) => !control.send_again(),
-                Entry::Running(_, control) => control.is_ending(),
-                // It may have begun, and wait for a thaw.
-                Entry::Waiting(waiting) => {
-                    waiting.renew();
-                    false
-                }
-            };
-            if !is_new || state.again.contains_key(&key) {
-                return Admission::Duplicate(debt);
-            }
-            state.again.insert(key, debt);
-            return Admission::Queued;
-        }
-        let track = Track::of(key, class);
-        match state.first.get(&track).copied() {
-            Some(first) => {
-                let ending = state.is_ending(first);
-                state
-                    .behind
-                    .entry(track)
-                    .or_default()
-                    .push_back(Follower { key, ending });
-            }
-            None => {
-                state.first.insert(track, key);
-                state.line_up(class, debt.as_ref(), key);
-            }
-        }
-        *state.waiting.entry(class).or_default() += 1;
-        state.live.insert(key, Entry::Waiting(debt));
-        state.beat(first_beat, key);
-        state.note_arrival(key);
+        let (admission, lined_up) = state.admit(debt, first_beat);
         drop(state);
-        self.wake_one(class);
-        Admission::Queued
+        lined_up.into_iter().for_each(|class| self.wake_one(class));
+        admission
     }
 
     /// Stops an action, wherever it is.
@@ -242,16 +205,19 @@ impl Queue {
             *running = running.saturating_sub(1);
         }
         let next = state.advance(key, class);
-        let again = state.again.remove(&key);
-        drop(state);
-        next.into_iter().for_each(|class| self.wake_one(class));
-        if let Some(mut debt) = again {
+        // Under the same lock: who looks whether anything runs or waits, and ends the daemon, must not miss it.
+        let again = state.again.remove(&key).map(|mut debt| {
             // The first run's answer took its entry of the journal along.
             debt.renew();
-            if let Admission::Duplicate(debt) | Admission::Declined(debt) = self.admit(debt, Instant::now()) {
-                // Another of its file came first: it is then like any that was sent twice.
-                debt.disown();
-            }
+            state.admit(debt, Instant::now())
+        });
+        drop(state);
+        let (admission, lined_up) = again.unzip();
+        next.into_iter()
+            .chain(lined_up.flatten())
+            .for_each(|class| self.wake_one(class));
+        if let Some(Admission::Duplicate(debt) | Admission::Declined(debt)) = admission {
+            debt.disown();
         }
         self.idle.notify_all();
     }

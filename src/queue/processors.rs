@@ -2,9 +2,10 @@
 //! we keep all processors busy there is none to hide, and more connections only push each other out of the caches. Where
 //! others keep them busy, a job's computing say, we take what the kernel gives us.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex};
 
 /// What one look tells is about so long.
 const WINDOW: Duration = Duration::from_millis(100);

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::fair::{Fair, Lot};
 use super::holds::Holds;
 use super::offers::Offers;
 use super::processors::Processors;
-use super::{AtWork, Class, Job, Lanes, Work};
+use super::{Admission, AtWork, Class, Job, Lanes, Work};
 use crate::action::{ActionKey, Debt, Kind, Verb};
+use crate::sync::Instant;
 use crate::transfer::Control;
 use crate::types::{ArchiveId, Domain, Fid, Sequences};
 
@@ -88,7 +89,50 @@ impl State {
         }
     }
 
-    pub(super) fn note_arrival(&mut self, key: ActionKey) {
+    /// Takes a new action in; the class in which a thread has something to do now.
+    pub(super) fn admit(&mut self, debt: Box<dyn Debt>, first_beat: Instant) -> (Admission, Option<Class>) {
+        let key = debt.item().key();
+        let Some(class) = Class::of(debt.item()) else {
+            return (Admission::Declined(debt), None);
+        };
+        if let Some(entry) = self.live.get_mut(&key) {
+            let is_new = match entry {
+                Entry::Running(Verb::Restore, control) => !control.send_again(),
+                Entry::Running(_, control) => control.is_ending(),
+                // It may have begun, and wait for a thaw.
+                Entry::Waiting(waiting) => {
+                    waiting.renew();
+                    false
+                }
+            };
+            if !is_new || self.again.contains_key(&key) {
+                return (Admission::Duplicate(debt), None);
+            }
+            self.again.insert(key, debt);
+            return (Admission::Queued, None);
+        }
+        let track = Track::of(key, class);
+        match self.first.get(&track).copied() {
+            Some(first) => {
+                let ending = self.is_ending(first);
+                self.behind
+                    .entry(track)
+                    .or_default()
+                    .push_back(Follower { key, ending });
+            }
+            None => {
+                self.first.insert(track, key);
+                self.line_up(class, debt.as_ref(), key);
+            }
+        }
+        *self.waiting.entry(class).or_default() += 1;
+        self.live.insert(key, Entry::Waiting(debt));
+        self.beat(first_beat, key);
+        self.note_arrival(key);
+        (Admission::Queued, Some(class))
+    }
+
+    fn note_arrival(&mut self, key: ActionKey) {
         // One that waits for long must not hold all that came after it.
         if self.arrived.len() > 2 * self.live.len() + FORGOTTEN_ARRIVALS {
             let live = &self.live;
@@ -127,11 +171,11 @@ impl State {
         None
     }
 
-    pub(super) fn is_ending(&self, key: ActionKey) -> bool {
+    fn is_ending(&self, key: ActionKey) -> bool {
         matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
     }
 
-    pub(super) fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
+    fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
         self.push(class, debt.item().archive_id, key);
     }
 

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Class, Lanes};
 use crate::action::{ActionKey, Debt, Verb};
+use crate::sync::Instant;
 use crate::transfer::{Control, Parts};
 use crate::types::{ArchiveId, Domain};
 

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::measure::Recent;
+use crate::sync::Instant;
 
 /// Limits of one archive.
 #[derive(Debug, Default)]

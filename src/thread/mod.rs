@@ -10,14 +10,15 @@ mod guard;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use nix::unistd::gettid;
 use tokio::sync::watch;
 
 pub use guard::guarded;
+
+use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread, thread_number};
 
 /// For a thread that is dropped: whoever can wait for longer joins it before.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -148,7 +149,7 @@ impl Life {
     /// Whether it ended until then.
     fn ended_by(&self, deadline: Instant) -> bool {
         // Whoever drops the last of something may be the thread itself.
-        if self.tid.load(Ordering::Relaxed) == gettid().as_raw() {
+        if self.tid.load(Ordering::Relaxed) == thread_number() {
             return true;
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -217,8 +218,8 @@ impl Supervisor {
         let number = self.0.made.fetch_add(1, Ordering::Relaxed);
         self.0.living().insert(number, Arc::clone(&life));
         let (ward, own) = (Arc::clone(&self.0), Arc::clone(&life));
-        let made = std::thread::Builder::new().name(name).spawn(move || {
-            own.tid.store(gettid().as_raw(), Ordering::Relaxed);
+        let made = thread::Builder::new().name(name).spawn(move || {
+            own.tid.store(thread_number(), Ordering::Relaxed);
             let end = match guarded(work) {
                 Err(words) => Some(End::Panicked(words)),
                 Ok(()) => (!own.asked.load(Ordering::SeqCst)).then_some(End::Returned),
@@ -499,7 +500,7 @@ mod tests {
         assert!(held[0].to_string().starts_with("stuck"), "{}", held[0]);
         // Soon it sleeps, in a way that a signal would end.
         while supervisor.held()[0].state != Some('S') {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         assert!(!supervisor.held()[0].is_unkillable());
         // And nobody waits for it a second time.
@@ -508,7 +509,7 @@ mod tests {
         assert!(start.elapsed() < PATIENCE);
         drop(release);
         while !supervisor.held().is_empty() {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         assert_eq!(supervisor.first_death(), None);
     }

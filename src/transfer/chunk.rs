@@ -1,10 +1,12 @@
 //! Buffers that are filled, sent and filled again. A few of them stay in the CPU's cache; fresh memory for
 //! each chunk would cost a page fault for every 4 KiB.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Read and not yet sent, of one request: one goes out while the next is read.
 const IN_FLIGHT: usize = 2;

@@ -1,9 +1,11 @@
 //! The strings by which a running transfer is held: stop it, see how far it is.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
+
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Why a transfer was stopped from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,8 +1,9 @@
 //! Parts of one file, worked off by the thread that owns the file and by any that are idle.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::{Lane, TransferError};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::thread::guarded;
 
 /// Work that an idle thread can take a piece of.

@@ -1,4 +1,5 @@
-//! The one retry loop: each try is watched for a stop and for bytes that no longer move.
+//! The one retry loop: each try is watched for a stop and for bytes that no longer move. Its tests, where hours pass in
+//! no time, are in `tests/clock`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,85 +177,4 @@ impl Drop for UnderWay<'_> {
 /// Between half and all of it, so that many do not come back at the same moment.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transfer::Stop;
-
-    const OPTIONS: RetryOptions = RetryOptions {
-        stall: Duration::from_millis(40),
-        give_up_after: Duration::from_millis(400),
-        first_pause: Duration::from_millis(1),
-        longest_pause: Duration::from_millis(10),
-    };
-
-    fn unavailable() -> TransferError {
-        StoreError::Unavailable {
-            operation: "PutObject",
-            what: "500".into(),
-        }
-        .into()
-    }
-
-    #[tokio::test]
-    async fn trouble_that_passes_is_waited_out() {
-        let mut tries = 0;
-        let result = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
-            tries += 1;
-            if tries < 10 { Err(unavailable()) } else { Ok(tries) }
-        })
-        .await;
-        assert_eq!(result.unwrap(), 10);
-    }
-
-    #[tokio::test]
-    async fn a_store_that_stays_away_is_given_up_in_time() {
-        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
-            Err(unavailable())
-        })
-        .await;
-        assert!(matches!(result, Err(TransferError::GaveUp { .. })));
-    }
-
-    #[tokio::test]
-    async fn a_try_in_which_nothing_moves_is_cut() {
-        let mut tries = 0;
-        let result = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
-            tries += 1;
-            if tries == 1 {
-                std::future::pending::<()>().await;
-            }
-            Ok(())
-        })
-        .await;
-        assert!(result.is_ok());
-        assert_eq!(tries, 2);
-    }
-
-    #[tokio::test]
-    async fn a_stop_ends_a_try_that_hangs() {
-        let (control, limits) = (Control::default(), Limits::default());
-        let hanging = retry(&OPTIONS, &control, &limits, async |_| {
-            std::future::pending::<Result<(), _>>().await
-        });
-        let (result, ()) = tokio::join!(hanging, async { control.stop(Stop::Cancelled) });
-        assert!(matches!(result, Err(TransferError::Stopped(Stop::Cancelled))));
-    }
-
-    #[tokio::test]
-    async fn damage_that_stays_is_reported_after_three_tries() {
-        let mut tries = 0;
-        let result: Result<(), _> = retry(&OPTIONS, &Control::default(), &Limits::default(), async |_| {
-            tries += 1;
-            Err(TransferError::Store(StoreError::Corrupt {
-                operation: "PutObject",
-                what: "BadDigest".into(),
-            }))
-        })
-        .await;
-        assert!(matches!(result, Err(TransferError::Store(StoreError::Corrupt { .. }))));
-        assert_eq!(tries, 3);
-    }
 }

@@ -1,11 +1,12 @@
 //! Turns at writing one file. The kernel lets one writer at a time into most files and makes the others spin for
 //! it; those are better off taking the next bytes from their connections.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, PoisonError};
 use std::time::Duration;
 
 use super::{Control, TransferError};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Condvar, Mutex};
 
 /// Between two looks at the control of whoever waits: a file's write can stall for minutes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,7 +37,8 @@ impl Turns {
         Self::of((*PROCESSORS / 2).max(1))
     }
 
-    fn of(writers: usize) -> Self {
+    /// So many writers at a time.
+    pub(super) fn of(writers: usize) -> Self {
         Self {
             free: Mutex::new(writers),
             freed: Condvar::new(),

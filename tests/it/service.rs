@@ -281,7 +281,8 @@ fn an_import_as_the_reference_copytool_has_it_is_ours() {
     fs::create_dir(&target).unwrap();
     let output = rig.run(&["--archive", "1", "--import", "lab", &target.display().to_string()]);
     assert!(output.status.success(), "{output:?}");
-    assert!(target.join("a").exists() && !target.join("other").exists());
+    // SRC's path is kept below DST, as there.
+    assert!(target.join("lab/a").exists() && !target.join("other").exists());
 }
 
 #[test]

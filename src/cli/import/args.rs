@@ -16,6 +16,9 @@ pub struct ImportArgs {
     /// A directory of a mounted Lustre, made if it is not there; or the name of a file, for one object
     #[arg(value_name = "DIR")]
     pub(super) to: PathBuf,
+    /// The reference's --import keeps SRC's path below DST
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub(super) below: Option<PathBuf>,
     /// The archive id that the files get (default: those of the archive section with that bucket)
     #[arg(long, value_name = "N")]
     pub(super) archive_id: Option<u32>,

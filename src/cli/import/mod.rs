@@ -39,6 +39,7 @@ pub(super) fn import(args: &ImportArgs, settings: &Settings) -> Result<(), Box<d
     let plan = Plan {
         from: &args.from,
         to: &args.to,
+        below: args.below.as_deref(),
         archive_id: args.archive_id,
         metadata: args.metadata,
         paths: Paths::Keys,
@@ -83,6 +84,7 @@ pub(super) fn rebuild(args: &RebuildArgs, settings: &Settings) -> Result<(), Box
     let plan = Plan {
         from: &args.from,
         to: &args.to,
+        below: None,
         archive_id: args.archive_id,
         metadata: MetadataFrom::Head,
         paths: Paths::Recorded,
@@ -111,6 +113,8 @@ pub(super) fn rebuild(args: &RebuildArgs, settings: &Settings) -> Result<(), Box
 struct Plan<'a> {
     from: &'a Bucket,
     to: &'a Path,
+    /// Where below `to` what is more than one object comes.
+    below: Option<&'a Path>,
     archive_id: Option<u32>,
     metadata: MetadataFrom,
     paths: Paths,

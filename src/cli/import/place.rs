@@ -1,6 +1,6 @@
 //! What an import fills: a directory, or one file in it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::Plan;
 use crate::cli::{Bucket, Site};
@@ -27,8 +27,17 @@ impl Plan<'_> {
             prefix: self.from.prefix.clone(),
             one: None,
         };
-        if self.to.symlink_metadata().is_ok() {
-            return Ok(below(self.to));
+        let to = match self.below {
+            Some(path) if !is_one_object(site, settings, self.from)? => {
+                if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+                    return Err(format!("'{}' is no path below '{}'", path.display(), self.to.display()).into());
+                }
+                self.to.join(path)
+            }
+            _ => self.to.to_owned(),
+        };
+        if to.symlink_metadata().is_ok() {
+            return Ok(below(&to));
         }
         let made = |directory: &Path| {
             if self.dry_run && !directory.is_dir() {
@@ -42,7 +51,7 @@ impl Plan<'_> {
         let whole_bucket = self.inventory.is_some() || self.keys_from.is_some() || self.paths == Paths::Recorded;
         if !whole_bucket
             && is_one_object(site, settings, self.from)?
-            && let (Some(parent), Some(name)) = (self.to.parent(), self.to.file_name())
+            && let (Some(parent), Some(name)) = (to.parent(), to.file_name())
         {
             let parent = if parent.as_os_str().is_empty() {
                 Path::new(".")
@@ -57,8 +66,8 @@ impl Plan<'_> {
                 one: Some(TreePath::recorded(name.as_encoded_bytes())?),
             });
         }
-        made(self.to)?;
-        Ok(below(self.to))
+        made(&to)?;
+        Ok(below(&to))
     }
 }
 

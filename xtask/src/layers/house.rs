@@ -19,6 +19,7 @@ const fn room(name: &'static str, what: &'static str) -> Room {
 
 pub(super) const HOUSE: &[Floor] = &[
     &[&[
+        room("sync", "what threads share, wait with and read the time by"),
         room("measure", "what is counted while work goes on"),
         room("thread", "the one kind of thread, and what guards its work"),
         room("types", "the words of the trade: FIDs, archive ids, errnos, MDTs"),

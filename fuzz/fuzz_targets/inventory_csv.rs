@@ -1,0 +1,4 @@
+//! An inventory's rows as CSV.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lhsm_parsers::inventory_csv(data));
