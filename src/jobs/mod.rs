@@ -2,12 +2,15 @@
 //! of each file.
 //!
 //! A `source` (a walk or a list) is filtered by `select`; `run` keeps the coordinator's queue no deeper than a `window`
-//! that follows the completions, and each file is followed to its end. `ledger` is what survives: a job that was killed
-//! reads its source again and passes over what is done. `summary` is what everybody else sees of it, also while it runs.
+//! that follows the completions, and each file is followed to its end (`active`). `ledger` is what survives, and `rows` are
+//! on their way there: a job that was killed reads its source again and passes over what is done. `summary` is what
+//! everybody else sees of it, also while it runs.
 
+mod active;
 mod hand;
 mod ledger;
 mod outcome;
+mod rows;
 mod run;
 mod select;
 mod source;
