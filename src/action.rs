@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::types::{ArchiveId, Cookie, Domain, Extent, Extras, Fid, HsmErrno, Sequences};
+use crate::types::{ArchiveId, Cookie, Domain, ErrorClass, Extent, Extras, Fid, HsmErrno, Sequences, errno_of};
 
 /// What the coordinator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -121,13 +121,13 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A call into Lustre that failed.
+/// A call into Lustre that failed. What to do about it follows from its class.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{call} failed: {} ({:?})", nix::errno::Errno::from_raw(*errno).desc(), nix::errno::Errno::from_raw(*errno))]
 pub struct HsmError {
     /// The function or ioctl, as its manual names it.
     pub call: &'static str,
-    /// Its errno, positive.
+    /// Its errno, positive: for people and reports.
     pub errno: i32,
 }
 
@@ -138,16 +138,34 @@ impl HsmError {
         Self { call, errno }
     }
 
+    /// An error of `call` that we say ourselves.
+    #[must_use]
+    pub const fn of(call: &'static str, class: ErrorClass) -> Self {
+        Self::new(call, class.errno())
+    }
+
     /// An error of `call` from an I/O error; EIO where the system gave no number.
     #[must_use]
     pub fn io(call: &'static str, error: &std::io::Error) -> Self {
-        Self::new(call, error.raw_os_error().unwrap_or(libc::EIO))
+        Self::new(call, errno_of(error))
+    }
+
+    /// What it means.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        ErrorClass::of(self.errno)
     }
 
     /// Whether the file is not there.
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
-        self.errno == libc::ENOENT
+        matches!(self.class(), ErrorClass::Gone)
+    }
+
+    /// Whether a cancel of the action was accepted.
+    #[must_use]
+    pub const fn is_cancelled(&self) -> bool {
+        matches!(self.class(), ErrorClass::Cancelled)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each room (a module at the top) knows what it stands on, never what stands on it. From the ground to the roof:
 //!
-//! - `sync`, [`measure`], [`thread`], [`types`], [`action`], [`fleet`]: what all may know
+//! - `sync`, [`measure`], [`thread`], [`types`], [`action`], [`fleet`], [`database`]: what all may know
 //! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
 //! - [`transfer`] on both: the bytes of one file; [`mapped`]: which object is a file's copy
 //! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
@@ -19,6 +19,7 @@ pub mod action;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod database;
 pub mod disk;
 pub mod fleet;
 pub mod follow;

@@ -21,6 +21,7 @@ mod import;
 mod jobs;
 mod mds;
 mod print_config;
+mod progress;
 mod rebind;
 mod reference;
 mod scrub;

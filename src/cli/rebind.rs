@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ExitWith;
+use super::progress::Progress;
 use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::disk::open_lines;
@@ -90,31 +89,20 @@ pub(super) fn run(args: &RebindArgs, settings: &Settings) -> Result<(), Failure>
 
 /// The bar, the lines, the end.
 struct Output {
-    bar: ProgressBar,
+    progress: Progress,
     json: bool,
     dry_run: bool,
     report: Option<BufWriter<File>>,
-    began: Instant,
-    said: Instant,
 }
 
 impl Output {
     fn new(args: &RebindArgs) -> std::io::Result<Self> {
         let report = args.report.as_ref().map(|path| open_lines(path, false)).transpose()?;
-        let bar = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-            bar.set_style(style);
-        }
-        if args.json {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-        }
         Ok(Self {
-            bar,
+            progress: Progress::new("{spinner} {msg} {elapsed}", args.json),
             json: args.json,
             dry_run: args.dry_run,
             report: report.map(BufWriter::new),
-            began: Instant::now(),
-            said: Instant::now(),
         })
     }
 
@@ -124,18 +112,12 @@ impl Output {
             // Nothing happens at the moment.
             None => self.flush(),
         }
-        let text = format!(
+        self.progress.show(format!(
             "{} files, {} rebound, {} to be looked after",
             counts.files,
             counts.rebound,
             counts.problems()
-        );
-        if self.bar.is_hidden() && !self.json && self.said.elapsed() >= Duration::from_secs(10) {
-            self.said = Instant::now();
-            errln!("{text}");
-        }
-        self.bar.set_message(text);
-        self.bar.tick();
+        ));
     }
 
     fn tell(&mut self, line: &Line) {
@@ -150,7 +132,7 @@ impl Output {
         }
         let key = line.key.as_ref().map(|key| format!("'{key}' ")).unwrap_or_default();
         let text = format!("{}: {key}{}", line.path, line.detail);
-        self.bar.suspend(|| outln!("{text}"));
+        self.progress.print(&text);
     }
 
     fn flush(&mut self) {
@@ -163,8 +145,8 @@ impl Output {
 
     fn end(&mut self, counts: &Counts) {
         self.flush();
-        self.bar.finish_and_clear();
-        let seconds = self.began.elapsed().as_secs_f64();
+        self.progress.end();
+        let seconds = self.progress.elapsed().as_secs_f64();
         if self.json {
             let mut line = serde_json::json!(counts);
             if let Some(line) = line.as_object_mut() {

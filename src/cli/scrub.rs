@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::Progress;
 use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::disk::{open_lines, replace};
@@ -105,7 +105,7 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
         checkpoint.write(place);
     });
     output.show(&scrub);
-    output.bar.finish_and_clear();
+    output.progress.end();
     result?;
     checkpoint.remove();
     let counts = scrub.counts();
@@ -195,11 +195,9 @@ impl Checkpoint {
 
 /// The bar, the findings, the end.
 struct Output {
-    bar: ProgressBar,
+    progress: Progress,
     json: bool,
     report: Option<BufWriter<File>>,
-    began: Instant,
-    said: Instant,
 }
 
 impl Output {
@@ -208,19 +206,10 @@ impl Output {
             None => None,
             Some(path) => Some(BufWriter::new(open_lines(path, append)?)),
         };
-        let bar = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-            bar.set_style(style);
-        }
-        if args.json {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-        }
         Ok(Self {
-            bar,
+            progress: Progress::new("{spinner} {msg} {elapsed}", args.json),
             json: args.json,
             report,
-            began: Instant::now(),
-            said: Instant::now(),
         })
     }
 
@@ -242,22 +231,16 @@ impl Output {
                     finding.name,
                     finding.detail
                 );
-                self.bar.suspend(|| outln!("{line}"));
+                self.progress.print(&line);
             }
         }
         let counts = scrub.counts();
-        let text = format!(
+        self.progress.show(format!(
             "{} files, {} objects, {} findings",
             counts.files,
             counts.objects,
             counts.findings()
-        );
-        if self.bar.is_hidden() && !self.json && self.said.elapsed() >= Duration::from_secs(10) {
-            self.said = Instant::now();
-            errln!("{text}");
-        }
-        self.bar.set_message(text);
-        self.bar.tick();
+        ));
     }
 
     /// What is to be said of the whole: in the log, and in the report.
@@ -274,7 +257,7 @@ impl Output {
     }
 
     fn report(&self, counts: &Counts, notes: &[String]) {
-        let seconds = self.began.elapsed().as_secs_f64();
+        let seconds = self.progress.elapsed().as_secs_f64();
         if self.json {
             let mut line = serde_json::json!(counts);
             if let Some(line) = line.as_object_mut() {

@@ -109,7 +109,7 @@ impl Heir {
                     }
                     continue;
                 }
-                Err(error) if error.errno == libc::ECANCELED => {
+                Err(error) if error.is_cancelled() => {
                     vec![Arrival::Inherited(agent.owe(item)), Arrival::Cancel(key)]
                 }
                 _ => vec![Arrival::Inherited(agent.owe(item))],

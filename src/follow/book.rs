@@ -12,9 +12,11 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+use crate::database::{
+    self, Database, DatabaseError, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
+};
 use crate::store::{Location, ObjectKey};
 use crate::types::Fid;
 
@@ -27,8 +29,6 @@ const READERS: TableDefinition<'_, &str, (&str, &str)> = TableDefinition::new("r
 const OWED: TableDefinition<'_, FidKey, ()> = TableDefinition::new("owed");
 const MARKS: TableDefinition<'_, &str, ()> = TableDefinition::new("marks");
 const SCAN: &str = "scan";
-/// Pages that stay in memory.
-const CACHE: usize = 8 << 20;
 
 /// What is in the bucket for a FID.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,7 +112,7 @@ pub enum BookError {
         /// Its file.
         path: PathBuf,
         /// Why.
-        source: Box<redb::Error>,
+        source: DatabaseError,
     },
     /// The state directory.
     #[error("can't make '{}': {source}", path.display())]
@@ -146,13 +146,11 @@ impl Book {
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
             .collect();
         let path = state_dir.join(format!("follow-{name}.redb"));
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE);
-        let database = builder.create(&path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => BookError::InUse(path.clone()),
-            other => BookError::Database {
+        let database = Database::create(&path).map_err(|error| match error {
+            DatabaseError::InUse => BookError::InUse(path.clone()),
+            source @ DatabaseError::Failed(_) => BookError::Database {
                 path: path.clone(),
-                source: Box::new(other.into()),
+                source,
             },
         })?;
         let book = Self { database, path };
@@ -168,30 +166,28 @@ impl Book {
         Ok(book)
     }
 
-    fn failed(&self, source: redb::Error) -> BookError {
+    fn failed(&self, source: DatabaseError) -> BookError {
         BookError::Database {
             path: self.path.clone(),
-            source: Box::new(source),
+            source,
         }
     }
 
-    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), BookError> {
-        let write = || {
-            let transaction = self.database.begin_write()?;
-            work(&transaction)?;
-            Ok(transaction.commit()?)
-        };
-        write().map_err(|error| self.failed(error))
+    fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, database::Error>) -> Result<T, BookError> {
+        self.database.write(work).map_err(|error| self.failed(error))
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, database::Error>) -> Result<T, BookError> {
+        self.database.read(work).map_err(|error| self.failed(error))
     }
 
     pub(super) fn get(&self, fid: Fid) -> Result<Option<Known>, BookError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(KNOWN)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(KNOWN)?;
             Ok(table
                 .get(fid_key(fid))?
                 .and_then(|value| Known::from_bytes(value.value())))
-        };
-        read().map_err(|error| self.failed(error))
+        })
     }
 
     /// `None`: nothing is in the bucket any more.
@@ -224,12 +220,11 @@ impl Book {
 
     /// Whose copy a key is.
     pub(super) fn file_of(&self, key: &ObjectKey) -> Result<Option<Fid>, BookError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(KEYS)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(KEYS)?;
             let found = table.get(key.as_str())?.map(|fid| fid.value());
             Ok(found.map(|(seq, oid, ver)| Fid { seq, oid, ver }))
-        };
-        read().map_err(|error| self.failed(error))
+        })
     }
 
     /// Tried in vain.
@@ -253,22 +248,20 @@ impl Book {
 
     /// All that were tried in vain; they are no longer owed.
     pub(super) fn take_owed(&self) -> Result<Vec<Fid>, BookError> {
-        let mut owed = Vec::new();
         self.write(|transaction| {
             let mut table = transaction.open_table(OWED)?;
+            let mut owed = Vec::new();
             for entry in table.iter()? {
                 let (seq, oid, ver) = entry?.0.value();
                 owed.push(Fid { seq, oid, ver });
             }
             table.retain(|_, ()| false)?;
-            Ok(())
-        })?;
-        Ok(owed)
+            Ok(owed)
+        })
     }
 
     pub(super) fn is_scan_owed(&self) -> Result<bool, BookError> {
-        let read = || Ok(self.database.begin_read()?.open_table(MARKS)?.get(SCAN)?.is_some());
-        read().map_err(|error| self.failed(error))
+        self.read(|transaction| Ok(transaction.open_table(MARKS)?.get(SCAN)?.is_some()))
     }
 
     pub(super) fn owe_scan(&self, owed: bool) -> Result<(), BookError> {
@@ -285,8 +278,8 @@ impl Book {
 
     /// FIDs after that one, some of them.
     pub(super) fn fids_after(&self, after: Option<Fid>, limit: usize) -> Result<Vec<Fid>, BookError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(KNOWN)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(KNOWN)?;
             let from = after.map_or(std::ops::Bound::Unbounded, |fid| {
                 std::ops::Bound::Excluded(fid_key(fid))
             });
@@ -296,21 +289,19 @@ impl Book {
                 fids.push(Fid { seq, oid, ver });
             }
             Ok(fids)
-        };
-        read().map_err(|error| self.failed(error))
+        })
     }
 
     /// The reader of an MDT's changelog that was named when it was last followed, and the one that was registered.
     pub(super) fn reader(&self, mdt: &str) -> Result<Option<(String, String)>, BookError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(READERS)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(READERS)?;
             let found = table.get(mdt)?;
             Ok(found.map(|readers| {
                 let (given, registered) = readers.value();
                 (given.to_owned(), registered.to_owned())
             }))
-        };
-        read().map_err(|error| self.failed(error))
+        })
     }
 
     pub(super) fn set_reader(&self, mdt: &str, given: &str, registered: &str) -> Result<(), BookError> {
@@ -321,11 +312,10 @@ impl Book {
     }
 
     pub(super) fn place(&self, mdt: u32) -> Result<Option<u64>, BookError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(PLACES)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(PLACES)?;
             Ok(table.get(mdt)?.map(|place| place.value()))
-        };
-        read().map_err(|error| self.failed(error))
+        })
     }
 
     pub(super) fn set_place(&self, mdt: u32, place: u64) -> Result<(), BookError> {

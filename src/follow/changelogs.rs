@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::FollowError;
 use super::feed::{Feed, register};
 use super::pending::Name;
 use super::state::State;
-use super::{FollowError, is_passing};
 use crate::lustre::{Change, ChangeRecord};
-use crate::types::Fid;
+use crate::types::{ErrorClass, Fid};
 
 /// What waits in memory; the rest waits in the changelogs.
 const MOST_PENDING: usize = 200_000;
@@ -173,7 +173,7 @@ impl State<'_> {
                 }
                 Err(FollowError::Changelog { mdt, source }) => {
                     feed.reading.failed(&feed.name, UNREAD, &source.to_string());
-                    if !is_passing(source.errno) && refused.is_none() {
+                    if !source.class().is_passing() && refused.is_none() {
                         *refused = Some(FollowError::Changelog { mdt, source });
                     }
                 }
@@ -292,13 +292,13 @@ impl State<'_> {
                 feed.acknowledged(place);
                 feed.acknowledging.is_over(&feed.name, HEARD_AGAIN);
             }
-            Err(error) if error.errno == libc::ENOENT => self.reader_is_gone(feed)?,
+            Err(error) if error.is_not_found() => self.reader_is_gone(feed)?,
             // The reader was registered behind it, so that there is nothing to acknowledge yet.
-            Err(error) if error.errno == libc::EINVAL && self.pending.last_read(feed.mdt).is_some() => {
+            Err(error) if error.class() == ErrorClass::Invalid && self.pending.last_read(feed.mdt).is_some() => {
                 tracing::debug!(mdt = feed.name, place, "not acknowledged: its reader is further");
                 feed.acknowledged(place);
             }
-            Err(error) if error.errno == libc::EINVAL => {
+            Err(error) if error.class() == ErrorClass::Invalid => {
                 tracing::warn!(
                     mdt = feed.name,
                     place,

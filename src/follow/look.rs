@@ -18,7 +18,7 @@ use crate::mapped;
 use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
-use crate::types::{Extras, Fid};
+use crate::types::{ErrorClass, Extras, Fid};
 use crate::walk::Node;
 
 /// What came of it.
@@ -64,7 +64,7 @@ pub(super) enum LookError {
 
 impl From<HsmError> for LookError {
     fn from(error: HsmError) -> Self {
-        if super::is_passing(error.errno) {
+        if error.class().is_passing() {
             Self::Passing(error.to_string())
         } else {
             Self::This(error.to_string())
@@ -74,9 +74,10 @@ impl From<HsmError> for LookError {
 
 impl From<std::io::Error> for LookError {
     fn from(error: std::io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(errno) if super::is_passing(errno) => Self::Passing(error.to_string()),
-            _ => Self::This(error.to_string()),
+        if ErrorClass::of_io(&error).is_passing() {
+            Self::Passing(error.to_string())
+        } else {
+            Self::This(error.to_string())
         }
     }
 }

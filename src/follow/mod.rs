@@ -204,19 +204,3 @@ impl Follow<'_> {
         self.control.stopped().is_some()
     }
 }
-
-/// The client was evicted or cut off, an MDT is away: nothing of a file.
-const fn is_passing(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EAGAIN
-            | libc::EINTR
-            | libc::EIO
-            | libc::ENODEV
-            | libc::ENOTCONN
-            | libc::ESHUTDOWN
-            | libc::EINPROGRESS
-            | libc::ETIMEDOUT
-            | libc::ESTALE
-    )
-}

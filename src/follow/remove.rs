@@ -9,7 +9,7 @@ use crate::mapped;
 use crate::nodes::{node_key, remove_node};
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{TransferError, delete, discard_sidecar, find};
-use crate::types::Fid;
+use crate::types::{ErrorClass, Fid};
 
 impl Looker<'_> {
     /// Not where another directory or symlink has the key by now: its own look has written it.
@@ -120,7 +120,14 @@ impl Looker<'_> {
         match mount.fid_at(&path) {
             Ok(there) if there != fid => is_copy_of(there),
             Ok(_) => Ok(false),
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(false),
+            Err(error)
+                if matches!(
+                    error.class(),
+                    ErrorClass::Gone | ErrorClass::NoDirectory | ErrorClass::NameTooLong
+                ) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }

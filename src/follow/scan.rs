@@ -1,5 +1,6 @@
 //! Everything is looked at once: at the beginning, and when records were lost.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::state::{POLL, State};
@@ -104,7 +105,7 @@ impl State<'_> {
         };
         match read() {
             Ok(found) => Ok(found),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) && !is_root => {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) && !is_root => {
                 Ok(Vec::new())
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use super::{Counts, Follow, FollowError};
 use crate::jobs::{self, Ledger, Outcome, Row, Select, Spec};
 use crate::lustre::UserAction;
 use crate::transfer::{Control, Stop, TransferError, is_of_one};
-use crate::types::{Fid, Timestamp};
+use crate::types::{ErrorClass, Fid, Timestamp, io_error};
 use crate::walk::Node;
 
 /// Dealt with at once: whatever comes meanwhile waits for no more than these.
@@ -210,7 +210,7 @@ impl State<'_> {
                         };
                         self.try_again(fid, &path.display().to_string(), why)?;
                         // It was changed meanwhile: it has to be quiet again.
-                        if row.errno == libc::EBUSY {
+                        if ErrorClass::of(row.errno) == ErrorClass::Busy {
                             self.pending.not_before(fid, Instant::now() + self.follow.quiet);
                         }
                     }
@@ -270,8 +270,8 @@ impl State<'_> {
                     files.insert(fid, node);
                 }
                 // Gone meanwhile.
-                Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => {}
-                Err(error) => self.pass_over(node.path(), std::io::Error::from_raw_os_error(error.errno))?,
+                Err(error) if matches!(error.class(), ErrorClass::Gone | ErrorClass::NoDirectory) => {}
+                Err(error) => self.pass_over(node.path(), io_error(error.errno))?,
             }
         }
         let files: Vec<_> = files

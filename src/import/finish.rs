@@ -16,7 +16,7 @@ use super::path::TreePath;
 use super::tree::{Attributes, Dir, Tree};
 use crate::lustre::{Mount, is_acl, is_users_xattr};
 use crate::nodes::GROUP_BITS;
-use crate::types::Xattr;
+use crate::types::{Xattr, io_error};
 
 /// Who may do what; the other ACL of a directory is what new files get.
 const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -168,7 +168,7 @@ fn set(tree: &Tree, path: &TreePath, line: &Line) -> io::Result<Option<io::Error
         } else {
             &mut failed
         };
-        first.get_or_insert(io::Error::from_raw_os_error(error.errno));
+        first.get_or_insert(io_error(error.errno));
     }
     if refused.is_some() {
         // The other one may be set, and has brought a mask along.

@@ -5,11 +5,12 @@ use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::SyncSender;
 
 use super::flow::{BATCH, Flow, ImportError, lock};
 use super::inventory::{self, Manifest};
+use super::outlook::Outlook;
 use crate::ranges::{Batch, Open};
 use crate::store::{Entry, ObjectKey};
 use crate::transfer::{Lane, fetch_file};
@@ -156,7 +157,7 @@ pub(super) fn read_rows(
     after: Option<String>,
     sender: &SyncSender<Batch>,
 ) -> Result<(), ImportError> {
-    let Inventory { manifest, lane, .. } = inventory;
+    let Inventory { read, manifest, lane } = inventory;
     let after = after.unwrap_or_default();
     let number = after
         .split('/')
@@ -185,7 +186,7 @@ pub(super) fn read_rows(
     }
     let mut rows = Rows::new(flow, sender, range, format!("{number:08}/"), Some(&after));
     let mut stopped = false;
-    let mut outlook = Outlook::new(inventory, &file, data.size);
+    let mut outlook = Outlook::new(read, manifest, &file, data.size);
     inventory::read(manifest, &data.key, file, &mut |entry| {
         if let Some(expected) = outlook.after_row() {
             flow.shared.report.expect(expected);
@@ -205,57 +206,6 @@ pub(super) fn read_rows(
         rows.flush(false);
     }
     Ok(())
-}
-
-/// How many rows all data files have, by the bytes that those so far took.
-struct Outlook<'a> {
-    /// Rows and bytes, of all readers.
-    read: &'a (AtomicU64, AtomicU64),
-    /// Rows that are not among these yet.
-    here: u64,
-    /// Bytes of this file that are.
-    told: u64,
-    all: u64,
-    size: u64,
-    /// Moves with the reader's; Parquet is not read from front to back.
-    file: Option<File>,
-}
-
-impl<'a> Outlook<'a> {
-    fn new(inventory: &'a Inventory, file: &File, size: u64) -> Self {
-        let csv = matches!(inventory.manifest.format, inventory::Format::Csv { .. });
-        Self {
-            read: &inventory.read,
-            here: 0,
-            told: 0,
-            all: inventory.manifest.files.iter().map(|file| file.size).sum(),
-            size,
-            file: if csv { file.try_clone().ok() } else { None },
-        }
-    }
-
-    fn after_row(&mut self) -> Option<u64> {
-        self.here += 1;
-        if !self.here.is_multiple_of(BATCH as u64) {
-            return None;
-        }
-        let position = self.file.as_mut()?.stream_position().ok()?;
-        self.tell(position.min(self.size))
-    }
-
-    /// At its end.
-    fn after_file(&mut self) -> Option<u64> {
-        self.tell(self.size)
-    }
-
-    fn tell(&mut self, position: u64) -> Option<u64> {
-        let rows = self.read.0.fetch_add(self.here, Ordering::Relaxed) + self.here;
-        let more = position.saturating_sub(self.told);
-        let bytes = self.read.1.fetch_add(more, Ordering::Relaxed) + more;
-        (self.here, self.told) = (0, position.max(self.told));
-        let expected = u128::from(rows) * u128::from(self.all) / u128::from(bytes).max(1);
-        u64::try_from(expected).ok()
-    }
 }
 
 fn md5_of(file: &File) -> io::Result<String> {

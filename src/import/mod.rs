@@ -13,10 +13,12 @@ mod input;
 pub mod inventory;
 mod listers;
 mod maker;
+mod outlook;
 pub mod path;
 mod pipeline;
 mod prune;
 mod report;
+mod round;
 mod seen;
 mod tree;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::flow::{Flow, ImportError, Watched, lock};
-use super::input::{Input, beginning, read_keys, read_one, read_rows};
+use super::input::{Input, read_keys, read_one, read_rows};
 use super::listers;
 use super::maker::{Fatal, Maker, Shared};
 use super::report::Counts;
-use crate::ranges::{Batch, Open, Ranges, Work};
+use super::round::Round;
+use crate::ranges::{Batch, Ranges, Work};
 use crate::transfer::{Lane, TransferError};
 
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -34,66 +35,6 @@ pub struct Import {
     pub command: String,
     /// The bucket is listed in the order of its keys' bytes, on the caller's word.
     pub trust_order: bool,
-}
-
-/// One listing of the bucket, or the reading of what stands for one.
-#[derive(Debug)]
-struct Round {
-    open: Vec<Open>,
-    way: Way,
-    /// What this import had made before the listing began anew: it is there, and is found there once more.
-    before: Counts,
-}
-
-/// How the keys come.
-#[derive(Debug)]
-enum Way {
-    /// In ranges, on the caller's word that the bucket is listed in order.
-    Trusted,
-    /// In ranges where the order allows it, nothing being cut yet.
-    First,
-    /// In the ranges of a former run; the order is looked at beside that.
-    Resumed,
-    /// By one lister from the beginning to the end, because of that.
-    Whole(String),
-    /// Not by a listing.
-    Told,
-}
-
-impl Round {
-    fn first(shared: &Shared, input: &Input, former: Option<Checkpoint>, trusted: bool) -> Self {
-        let is_list = matches!(input, Input::List);
-        let open = match former {
-            None => beginning(input),
-            Some(former) => {
-                if let Some(why) = former.unordered.filter(|_| is_list) {
-                    shared.report.note_disorder(&shared.prefix, &why);
-                    return Self::whole(why, former.counts);
-                }
-                shared.report.count(|counts| *counts = former.counts);
-                former.open
-            }
-        };
-        let way = match (is_list, trusted) {
-            (false, _) => Way::Told,
-            (true, true) => Way::Trusted,
-            (true, false) if open == [Open::ALL] => Way::First,
-            (true, false) => Way::Resumed,
-        };
-        Self {
-            open,
-            way,
-            before: Counts::default(),
-        }
-    }
-
-    fn whole(why: String, before: Counts) -> Self {
-        Self {
-            open: vec![Open::ALL],
-            way: Way::Whole(why),
-            before,
-        }
-    }
 }
 
 /// The threads' connections.
@@ -169,22 +110,18 @@ fn go(
         Input::Inventory(_) | Input::Keys(_) | Input::One(_) => String::new(),
     };
     let (sender, receiver) = sync_channel(lanes.makers.len() * 2);
-    let why = match &round.way {
-        Way::Whole(why) => Some(why.clone()),
-        Way::Trusted | Way::First | Way::Resumed | Way::Told => None,
-    };
     let flow = Flow {
         shared,
         ranges: Ranges::new(&prefix, round.open.clone()),
         may_cut: lanes.listers.len() > 1,
         before: round.before,
-        first: matches!(round.way, Way::First | Way::Whole(_)),
+        first: round.goes_to_the_end(),
         batches: Mutex::new(receiver),
         failure: Mutex::default(),
-        disorder: Mutex::new(why),
+        disorder: Mutex::new(round.disorder().map(str::to_owned)),
         again: AtomicBool::new(false),
     };
-    let prover = prepare(&flow, round, &lanes)?;
+    let prover = round.prepare(&flow, lanes.listers.first())?;
     // Before the first file: a run that finds a checkpoint knows that another may have been killed.
     keep(&flow, keeper)?;
     let mut back = Lanes {
@@ -267,40 +204,6 @@ fn go(
     let again = flow.again.load(Ordering::Relaxed);
     let why = lock(&flow.disorder).take().filter(|_| again);
     Ok((back, why))
-}
-
-/// Says what may be cut, and gives a lane to whoever looks at the order beside the ranges.
-fn prepare(flow: &Flow<'_>, round: &Round, lanes: &Lanes) -> Result<Option<Lane>, ImportError> {
-    let first = lanes.listers.first();
-    match &round.way {
-        Way::Told => Ok(None),
-        Way::Trusted => {
-            if let Some(lane) = first.filter(|_| round.open == [Open::ALL]) {
-                flow.ranges.hold_cuts();
-                let places = listers::directories(flow, lane).map_err(ImportError::List)?;
-                flow.ranges.allow_cuts(&places);
-            }
-            Ok(None)
-        }
-        Way::First => {
-            flow.ranges.hold_cuts();
-            Ok(None)
-        }
-        Way::Whole(_) => {
-            // It is one range from the beginning on, and is not cut.
-            let whole = flow.ranges.keep_whole();
-            debug_assert!(whole);
-            Ok(None)
-        }
-        Way::Resumed => {
-            let lane = first.map(Lane::another).transpose();
-            lane.map_err(|source| ImportError::Local {
-                what: "make a thread's",
-                path: PathBuf::from("(runtime)"),
-                source,
-            })
-        }
-    }
 }
 
 /// The checkpoint: first what it relies on.

@@ -23,7 +23,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::lustre::At;
-use crate::types::Timestamp;
+use crate::types::{ErrorClass, Timestamp};
 
 /// Open directories that are kept; an entry is a descriptor.
 const KEPT: usize = 256;
@@ -81,7 +81,7 @@ impl Tree {
         let fd: OwnedFd = File::open(target)?.into();
         let stat = nix::sys::stat::fstat(&fd)?;
         if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
-            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+            return Err(ErrorClass::NoDirectory.into());
         }
         Ok(Self {
             root: Arc::new(Dir::new(fd, false)?),
@@ -106,7 +106,7 @@ impl Tree {
         }
         let (dir, made) = match self.open_beneath(path) {
             Ok(fd) => (fd, false),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = self.dir(path.parent().unwrap_or(Path::new("")))?;
                 let made = parent.make_dir(path.file_name().unwrap_or_default())?;
                 (self.open_beneath(path)?, made)
@@ -185,10 +185,10 @@ impl Dir {
     /// # Errors
     /// As of fstatat(2).
     pub fn stat(&self, name: &OsStr) -> io::Result<Option<FileStat>> {
-        match nix::sys::stat::fstatat(self.fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match nix::sys::stat::fstatat(self.fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(errno) {
             Ok(stat) => Ok(Some(stat)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(error) => Err(errno(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -212,16 +212,14 @@ impl Dir {
     /// # Errors
     /// ENOTDIR when something else has the name, and others of the system.
     pub fn make_dir(&self, name: &OsStr) -> io::Result<bool> {
-        match nix::sys::stat::mkdirat(self.fd(), name, Mode::from_bits_truncate(0o755)) {
+        match nix::sys::stat::mkdirat(self.fd(), name, Mode::from_bits_truncate(0o755)).map_err(errno) {
             Ok(()) => Ok(true),
-            Err(Errno::EEXIST) => match self.stat(name)? {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.stat(name)? {
                 Some(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFDIR => Ok(false),
-                Some(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => {
-                    Err(io::Error::from_raw_os_error(libc::ELOOP))
-                }
-                _ => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+                Some(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => Err(ErrorClass::Symlink.into()),
+                _ => Err(ErrorClass::NoDirectory.into()),
             },
-            Err(error) => Err(errno(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -257,13 +255,17 @@ impl Dir {
         if over {
             return nix::fcntl::renameat(self.fd(), name, self.fd(), new).map_err(errno);
         }
-        match nix::fcntl::renameat2(self.fd(), name, self.fd(), new, RenameFlags::RENAME_NOREPLACE) {
+        let renamed = nix::fcntl::renameat2(self.fd(), name, self.fd(), new, RenameFlags::RENAME_NOREPLACE);
+        let Err(error) = renamed.map_err(errno) else {
+            return Ok(());
+        };
+        match ErrorClass::of_io(&error) {
             // Not every release of Lustre knows the flag: a link and an unlink say EEXIST as well.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+            ErrorClass::Invalid | ErrorClass::NotImplemented | ErrorClass::Unsupported => {
                 self.link(name, self, new)?;
                 self.remove(name)
             }
-            result => result.map_err(errno),
+            _ => Err(error),
         }
     }
 
@@ -320,7 +322,7 @@ impl Dir {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let found = nix::fcntl::openat(self.fd(), name, flags, Mode::empty()).map_err(errno)?;
         if nix::sys::stat::fstat(&found)?.st_mode & libc::S_IFMT == libc::S_IFLNK {
-            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            return Err(ErrorClass::Symlink.into());
         }
         // The kernel changes nothing through such a descriptor, but by its name in /proc.
         std::fs::set_permissions(by_descriptor(found.as_fd()), Permissions::from_mode(mode & 0o7777))

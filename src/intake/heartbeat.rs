@@ -14,7 +14,7 @@ use crate::action::{ActionKey, FileSystem, HsmError, Verb, Verdict};
 use crate::queue::{Cancelled, Queue};
 use crate::thread::{Supervisor, Thread, guarded};
 use crate::transfer::Stop;
-use crate::types::{Domain, Extent, domain_name};
+use crate::types::{Domain, ErrorClass, Extent, domain_name};
 use crate::worker::{Forgotten, Settler};
 
 /// How often, as configured.
@@ -257,12 +257,12 @@ impl Beat {
 
     fn objection(&self, key: ActionKey, error: &HsmError) {
         let (fid, cookie) = (key.fid, key.cookie);
-        match error.errno {
-            libc::ECANCELED => {
+        match error.class() {
+            ErrorClass::Cancelled => {
                 tracing::info!(%fid, %cookie, "the coordinator cancelled the action");
                 self.end(key, Stop::Cancelled);
             }
-            libc::ENOENT => {
+            ErrorClass::Gone => {
                 (self.pulse)(Pulse::Lost);
                 match self.queue.verb(key) {
                     // It will come again with the same cookie, and the copy in hand is then the answer.
@@ -279,7 +279,7 @@ impl Beat {
                     None => {}
                 }
             }
-            libc::EAGAIN => (self.pulse)(Pulse::Lost),
+            ErrorClass::Stopped => (self.pulse)(Pulse::Lost),
             _ => tracing::debug!(%fid, %cookie, %error, "a heartbeat was not taken"),
         }
     }

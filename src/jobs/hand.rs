@@ -8,7 +8,7 @@ use super::{Need, Spec, need};
 use crate::action::HsmError;
 use crate::lustre::{HsmStates, Mount, UserAction};
 use crate::transfer::Control;
-use crate::types::Fid;
+use crate::types::{ErrorClass, Fid};
 use crate::walk::Named;
 
 /// For a file that somebody has open to be closed, and between two looks.
@@ -71,7 +71,7 @@ fn release(mount: &Mount, control: &Control, fid: Fid) -> Result<(), HsmError> {
     let until = Instant::now() + BUSY;
     loop {
         let released = mount.request(UserAction::Release, None, &[fid]);
-        let is_busy = released.as_ref().is_err_and(|error| error.errno == libc::EBUSY);
+        let is_busy = released.as_ref().is_err_and(|error| error.class() == ErrorClass::Busy);
         if !is_busy || Instant::now() >= until || control.stopped().is_some() {
             return released;
         }
@@ -96,7 +96,7 @@ fn check(mount: &Mount, spec: &Spec, fid: Fid, deep: bool) -> Result<(HsmStates,
         Ok(false) => Ok((mount.states_of(fid)?, false)),
         Ok(true) => Ok((states, true)),
         // An old library: only the states tell.
-        Err(error) if error.errno == libc::EOPNOTSUPP => Ok((states, true)),
+        Err(error) if error.class() == ErrorClass::Unsupported => Ok((states, true)),
         Err(error) => Err(error),
     }
 }

@@ -11,17 +11,19 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use super::outcome::{Counts, Outcome};
+use crate::database::{
+    self, Database, DatabaseError, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
+};
+use crate::types::Fid;
 
 const JOB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("job");
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
-/// Pages that stay in memory.
-const CACHE: usize = 8 << 20;
 
 /// What came of one file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -44,6 +46,25 @@ pub struct Row {
     pub reason: String,
 }
 
+impl Row {
+    /// A row that says no errno and no reason.
+    pub(super) fn new(outcome: Outcome, fid: Option<Fid>, size: u64, took: Duration) -> Self {
+        Self {
+            outcome,
+            fid: fid.map(|fid| fid.to_string()).unwrap_or_default(),
+            size,
+            seconds: took.as_secs_f64(),
+            errno: 0,
+            reason: String::new(),
+        }
+    }
+
+    /// The same, and why.
+    pub(super) fn because(self, errno: i32, reason: String) -> Self {
+        Self { errno, reason, ..self }
+    }
+}
+
 /// A ledger that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -64,7 +85,7 @@ pub enum LedgerError {
         /// The ledger's file.
         path: PathBuf,
         /// The database's error.
-        source: Box<redb::Error>,
+        source: DatabaseError,
     },
     /// What is in it.
     #[error("the ledger '{}' is damaged: {what}", path.display())]
@@ -131,20 +152,15 @@ impl Ledger {
 
     fn open_file(directory: &Path, id: &str, create: bool) -> Result<Self, LedgerError> {
         let path = directory.join(format!("{id}.redb"));
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE);
         let opened = if create {
-            builder.create(&path)
+            Database::create(&path)
         } else {
-            builder.open(&path)
+            Database::open(&path)
         };
         match opened {
             Ok(database) => Ok(Self { database, path }),
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(LedgerError::Running(id.to_owned())),
-            Err(error) => Err(LedgerError::Database {
-                path,
-                source: Box::new(error.into()),
-            }),
+            Err(DatabaseError::InUse) => Err(LedgerError::Running(id.to_owned())),
+            Err(source) => Err(LedgerError::Database { path, source }),
         }
     }
 
@@ -155,28 +171,26 @@ impl Ledger {
         }
     }
 
-    fn failed(&self, source: redb::Error) -> LedgerError {
+    fn failed(&self, source: DatabaseError) -> LedgerError {
         LedgerError::Database {
             path: self.path.clone(),
-            source: Box::new(source),
+            source,
         }
     }
 
-    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), LedgerError> {
-        let write = || {
-            let transaction = self.database.begin_write()?;
-            work(&transaction)?;
-            Ok(transaction.commit()?)
-        };
-        write().map_err(|error| self.failed(error))
+    fn write(&self, work: impl FnOnce(&WriteTransaction) -> Result<(), database::Error>) -> Result<(), LedgerError> {
+        self.database.write(work).map_err(|error| self.failed(error))
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, database::Error>) -> Result<T, LedgerError> {
+        self.database.read(work).map_err(|error| self.failed(error))
     }
 
     fn job(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(JOB)?;
+        self.read(|transaction| {
+            let table = transaction.open_table(JOB)?;
             Ok(table.get(name)?.map(|value| value.value().to_vec()))
-        };
-        read().map_err(|error| self.failed(error))
+        })
     }
 
     /// The counters as of the last rows.
@@ -235,13 +249,12 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub fn row(&self, path: &Path) -> Result<Option<Row>, LedgerError> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(FILES)?;
+        let row = self.read(|transaction| {
+            let table = transaction.open_table(FILES)?;
             Ok(table
                 .get(path.as_os_str().as_bytes())?
                 .map(|value| value.value().to_vec()))
-        };
-        let row: Option<Vec<u8>> = read().map_err(|error| self.failed(error))?;
+        })?;
         row.map(|row| serde_json::from_slice(&row).map_err(|error| self.damaged(&error)))
             .transpose()
     }
@@ -251,14 +264,16 @@ impl Ledger {
     /// # Errors
     /// The database's, or the first of `each`.
     pub fn rows<E: From<LedgerError>>(&self, mut each: impl FnMut(&[u8], Row) -> Result<(), E>) -> Result<(), E> {
-        let failed = |error: redb::Error| E::from(self.failed(error));
-        let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
-        let table = transaction.open_table(FILES).map_err(|error| failed(error.into()))?;
-        for entry in table.iter().map_err(|error| failed(error.into()))? {
-            let (path, row) = entry.map_err(|error| failed(error.into()))?;
-            let row = serde_json::from_slice(row.value()).map_err(|error| self.damaged(&error))?;
-            each(path.value(), row)?;
-        }
-        Ok(())
+        self.read(|transaction| {
+            for entry in transaction.open_table(FILES)?.iter()? {
+                let (path, row) = entry?;
+                let row = serde_json::from_slice(row.value()).map_err(|error| E::from(self.damaged(&error)));
+                let taken = row.and_then(|row| each(path.value(), row));
+                if taken.is_err() {
+                    return Ok(taken);
+                }
+            }
+            Ok(Ok(()))
+        })?
     }
 }

@@ -2,12 +2,15 @@
 //! of each file.
 //!
 //! A `source` (a walk or a list) is filtered by `select`; `run` keeps the coordinator's queue no deeper than a `window`
-//! that follows the completions, and each file is followed to its end. `ledger` is what survives: a job that was killed
-//! reads its source again and passes over what is done. `summary` is what everybody else sees of it, also while it runs.
+//! that follows the completions, and each file is followed to its end (`active`). `ledger` is what survives, and `rows` are
+//! on their way there: a job that was killed reads its source again and passes over what is done. `summary` is what
+//! everybody else sees of it, also while it runs.
 
+mod active;
 mod hand;
 mod ledger;
 mod outcome;
+mod rows;
 mod run;
 mod select;
 mod source;
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::lustre::{HsmStates, UserAction};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, ErrorClass, io_error};
 
 pub use ledger::{Ledger, LedgerError, Row};
 pub use outcome::{Counts, Outcome};
@@ -88,8 +91,8 @@ pub const fn word(action: UserAction) -> &'static str {
 enum Need {
     /// It is as it should be.
     Nothing,
-    /// It can't be done: errno and why.
-    Impossible(i32, &'static str),
+    /// It can't be done: what Lustre would say, and why.
+    Impossible(ErrorClass, &'static str),
     Ask,
 }
 
@@ -97,20 +100,21 @@ fn need(action: UserAction, states: HsmStates) -> Need {
     match action {
         UserAction::Archive if states.is_clean() => Need::Nothing,
         UserAction::Restore if !states.released() => Need::Nothing,
-        UserAction::Restore if states.lost() => {
-            Need::Impossible(libc::ENODATA, "its copy is marked LOST (lhsmtool-s3 scrub says more)")
-        }
+        UserAction::Restore if states.lost() => Need::Impossible(
+            ErrorClass::NoAttribute,
+            "its copy is marked LOST (lhsmtool-s3 scrub says more)",
+        ),
         UserAction::Release if states.released() => Need::Nothing,
         UserAction::Release if !states.archived() => {
-            Need::Impossible(libc::EPERM, "it is not archived: archive it first")
+            Need::Impossible(ErrorClass::Refused, "it is not archived: archive it first")
         }
         UserAction::Release if states.dirty() => Need::Impossible(
-            libc::EPERM,
+            ErrorClass::Refused,
             "it was changed after it was archived: archive it again first",
         ),
-        UserAction::Release if states.lost() => Need::Impossible(libc::EPERM, "its copy is marked LOST"),
+        UserAction::Release if states.lost() => Need::Impossible(ErrorClass::Refused, "its copy is marked LOST"),
         UserAction::Remove if states.released() => {
-            Need::Impossible(libc::EPERM, "its copy is all there is of it: restore it first")
+            Need::Impossible(ErrorClass::Refused, "its copy is all there is of it: restore it first")
         }
         UserAction::Remove if !states.archived() && !states.exists() => Need::Nothing,
         UserAction::Archive | UserAction::Restore | UserAction::Release | UserAction::Remove | UserAction::Cancel => {
@@ -121,12 +125,12 @@ fn need(action: UserAction, states: HsmStates) -> Need {
 
 /// An errno as a person reads it.
 fn meaning(errno: i32) -> String {
-    match errno {
-        libc::EPERM => {
+    match ErrorClass::of(errno) {
+        ErrorClass::Refused => {
             "EPERM: the file's state or archive does not allow it, or you may not (see `lfs hsm_state`)".into()
         }
-        libc::EBUSY => "EBUSY: it is open, or changed meanwhile".into(),
-        libc::ENOENT => "ENOENT: it is gone".into(),
-        _ => std::io::Error::from_raw_os_error(errno).to_string(),
+        ErrorClass::Busy => "EBUSY: it is open, or changed meanwhile".into(),
+        ErrorClass::Gone => "ENOENT: it is gone".into(),
+        _ => io_error(errno).to_string(),
     }
 }

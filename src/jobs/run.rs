@@ -1,38 +1,32 @@
 //! A job at work: from its source through the window to each file's end.
 //!
 //! One thread decides; hands make the calls that take a while. A file is looked at (FID, states), asked for in a
-//! batch, and looked at again, less and less often, until it is as it should be or nothing goes on with it any more.
+//! batch, and looked at again (`active` says when) until it is as it should be or nothing goes on with it any more. What
+//! came of it goes to the ledger by `rows`.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::active::{Active, Actives};
 use super::hand::{Answer, Known, Task, hand};
 use super::ledger::{Ledger, LedgerError, Row};
 use super::outcome::Outcome;
+use super::rows::Rows;
 use super::select::SelectError;
 use super::source::{self, Found};
 use super::summary::{Phase, Summary};
 use super::window::Window;
 use super::{Need, Spec, meaning, need};
 use crate::action::HsmError;
-use crate::fleet::{Fleet, Reasons};
+use crate::fleet::Fleet;
 use crate::lustre::{HsmStates, Mount, UserAction};
 use crate::transfer::Control;
-use crate::types::{Fid, Timestamp};
+use crate::types::{ErrorClass, Fid, Timestamp};
 use crate::walk::Named;
 
-/// Between the first request and the first look.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// From then on the coordinator is asked as well whether anything goes on: it looks through its log for that.
-const ASK_AFTER: Duration = Duration::from_secs(1);
-/// Rows that go to the ledger at once, and how long they may wait.
-const ROWS: usize = 2000;
-const FLUSH: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(200);
 /// A coordinator that is stopped is asked again after this.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -85,7 +79,6 @@ pub fn run(
         let mut job = Job {
             mount,
             spec,
-            ledger,
             control,
             window: Window::new(spec.window, Instant::now()),
             summary,
@@ -93,16 +86,11 @@ pub fn run(
             hands: to_hands,
             looking: 0,
             batch: Vec::new(),
-            active: HashMap::new(),
+            active: Actives::default(),
             fids: HashSet::new(),
-            next: 0,
-            due: BinaryHeap::new(),
-            rows: Vec::new(),
-            names: HashSet::new(),
-            flushed: Instant::now(),
+            rows: Rows::new(ledger, fleet),
             again: Vec::new(),
             not_before: None,
-            reasons: Reasons::new(fleet),
         };
         let result = job.work(&found, &answers, tick);
         // The source ends when nobody takes what it finds, the hands when nobody has anything for them.
@@ -127,19 +115,9 @@ pub fn run(
     })
 }
 
-/// A file that was asked for.
-struct Active {
-    path: PathBuf,
-    fid: Fid,
-    size: u64,
-    since: Instant,
-    pause: Duration,
-}
-
 struct Job<'a> {
     mount: &'a Mount,
     spec: &'a Spec,
-    ledger: &'a Ledger,
     control: &'a Control,
     window: Window,
     summary: Summary,
@@ -149,21 +127,14 @@ struct Job<'a> {
     looking: usize,
     /// To be asked for together.
     batch: Vec<Active>,
-    active: HashMap<u64, Active>,
+    active: Actives,
     /// Of `batch` and `active`.
     fids: HashSet<Fid>,
-    next: u64,
-    due: BinaryHeap<Reverse<(Instant, u64)>>,
-    rows: Vec<(PathBuf, Row)>,
-    /// Of a list: those without an end in the ledger.
-    names: HashSet<PathBuf>,
-    flushed: Instant,
+    rows: Rows<'a>,
     /// To be looked at once more: the first look failed in passing, or another name's end is waited for.
     again: Vec<(Instant, Known)>,
     /// The coordinator is stopped.
     not_before: Option<Instant>,
-    /// What the movers say of files that failed.
-    reasons: Reasons<'a>,
 }
 
 impl Job<'_> {
@@ -193,7 +164,7 @@ impl Job<'_> {
                 self.take(answer);
             }
             self.window.adjust(Instant::now());
-            if self.rows.len() >= ROWS || self.flushed.elapsed() >= FLUSH {
+            if self.rows.is_due() {
                 self.flush()?;
             }
             if ticked.elapsed() >= TICK {
@@ -210,8 +181,7 @@ impl Job<'_> {
 
     /// As long as nothing can change but by an answer.
     fn patience(&self, now: Instant) -> Duration {
-        let due = self.due.peek().map(|Reverse((at, _))| *at);
-        let next = due.into_iter().chain(self.not_before).min();
+        let next = self.active.next_look().into_iter().chain(self.not_before).min();
         let full = self.in_hand() >= self.window.size();
         // The source has no bell: while there is room, it is asked again soon.
         let most = if full || self.summary.complete {
@@ -228,13 +198,14 @@ impl Job<'_> {
             match found.try_recv() {
                 Ok(Found::File { file, size }) => self.begin(file, size)?,
                 Ok(Found::Bad { path, errno, reason }) => {
-                    if self.spec.list.is_some() && !self.names.insert(path.clone()) {
+                    if self.spec.list.is_some() && !self.rows.is_new(&path) {
                         continue;
                     }
                     self.summary.found += 1;
                     let ended = |row: Row| row.outcome != Outcome::Requested;
-                    if !self.ledger.row(&path)?.is_some_and(ended) {
-                        self.end(path, None, 0, Duration::ZERO, Outcome::Failed, errno, reason);
+                    if !self.rows.former(&path)?.is_some_and(ended) {
+                        let row = Row::new(Outcome::Failed, None, 0, Duration::ZERO);
+                        self.end(path, row.because(errno, reason));
                     }
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -247,15 +218,15 @@ impl Job<'_> {
     fn begin(&mut self, file: Named, size: u64) -> Result<(), JobError> {
         let path = &file.path;
         // Only a list can have a name twice.
-        if self.spec.list.is_some() && !self.names.insert(path.clone()) {
+        if self.spec.list.is_some() && !self.rows.is_new(path) {
             return Ok(());
         }
         self.summary.found += 1;
         self.summary.found_bytes += size;
         // A former run's.
-        let asked = match self.ledger.row(path)? {
+        let asked = match self.rows.former(path)? {
             Some(row) if row.outcome != Outcome::Requested => {
-                self.names.remove(path);
+                self.rows.forget(path);
                 return Ok(());
             }
             row => row.is_some(),
@@ -279,12 +250,12 @@ impl Job<'_> {
             }
             Answer::Checked(id, checked) => self.checked(id, checked),
             Answer::Released(id, released) => {
-                let Some(file) = self.active.remove(&id) else {
+                let Some(file) = self.active.take(id) else {
                     return;
                 };
                 match released {
-                    Ok(()) => self.end_active(file, Outcome::Done, 0, String::new()),
-                    Err(error) => self.end_active(file, Outcome::Failed, error.errno, meaning(error.errno)),
+                    Ok(()) => self.done(file),
+                    Err(error) => self.failed(file, error.errno, meaning(error.errno)),
                 }
             }
         }
@@ -293,23 +264,15 @@ impl Job<'_> {
     fn looked(&mut self, known: Known, looked: Result<(Fid, HsmStates, bool), HsmError>) {
         let (fid, states, acting) = match looked {
             Ok(looked) => looked,
-            Err(error) if is_passing(error.errno) => {
+            Err(error) if error.class().is_off() => {
                 self.summary.waits_for = format!("the coordinator ({error})");
                 self.again.push((Instant::now() + AGAIN, known));
                 return;
             }
             Err(error) => {
                 let reason = meaning(error.errno);
-                let Known { file, size, .. } = known;
-                return self.end(
-                    file.path,
-                    None,
-                    size,
-                    Duration::ZERO,
-                    Outcome::Failed,
-                    error.errno,
-                    reason,
-                );
+                let row = Row::new(Outcome::Failed, None, known.size, Duration::ZERO);
+                return self.end(known.file.path, row.because(error.errno, reason));
             }
         };
         let Known { file, size, asked } = known;
@@ -317,76 +280,37 @@ impl Job<'_> {
         if !asked && !self.spec.select.wants_states(states) {
             self.summary.found -= 1;
             self.summary.found_bytes -= size;
-            self.names.remove(&file.path);
+            self.rows.forget(&file.path);
             return;
         }
         let need = match self.spec.action {
             UserAction::Cancel if !acting => Need::Nothing,
             action => need(action, states),
         };
+        let ended = |outcome| Row::new(outcome, Some(fid), size, Duration::ZERO);
         match need {
-            Need::Nothing => {
-                let outcome = if asked { Outcome::Done } else { Outcome::Already };
-                self.end(file.path, Some(fid), size, Duration::ZERO, outcome, 0, String::new());
+            Need::Nothing if asked => self.end(file.path, ended(Outcome::Done)),
+            Need::Nothing => self.end(file.path, ended(Outcome::Already)),
+            Need::Impossible(class, why) => {
+                self.end(file.path, ended(Outcome::Failed).because(class.errno(), why.to_owned()));
             }
-            Need::Impossible(errno, why) => {
-                self.end(
-                    file.path,
-                    Some(fid),
-                    size,
-                    Duration::ZERO,
-                    Outcome::Failed,
-                    errno,
-                    why.to_owned(),
-                );
-            }
-            Need::Ask if self.spec.dry_run => {
-                self.end(
-                    file.path,
-                    Some(fid),
-                    size,
-                    Duration::ZERO,
-                    Outcome::Done,
-                    0,
-                    String::new(),
-                );
-            }
+            Need::Ask if self.spec.dry_run => self.end(file.path, ended(Outcome::Done)),
             // Another name of a file that is in hand: looked at again when that has ended.
             Need::Ask if !self.fids.insert(fid) => {
                 self.again.push((Instant::now() + AGAIN, Known { file, size, asked }));
             }
             Need::Ask => {
-                let file = Active {
-                    path: file.path,
-                    fid,
-                    size,
-                    since: Instant::now(),
-                    pause: FIRST_LOOK,
-                };
+                let file = Active::new(file.path, fid, size);
                 if asked && acting && self.spec.action != UserAction::Cancel {
-                    self.follow(file);
+                    self.active.follow(file);
                 } else if self.spec.action == UserAction::Release {
-                    let id = self.activate(file);
+                    let id = self.active.add(file);
                     self.send(Task::Release(id, fid));
                 } else {
                     self.batch.push(file);
                 }
             }
         }
-    }
-
-    /// Looks at it again and again until its end.
-    fn follow(&mut self, file: Active) {
-        let due = Instant::now() + file.pause;
-        let id = self.activate(file);
-        self.due.push(Reverse((due, id)));
-    }
-
-    fn activate(&mut self, file: Active) -> u64 {
-        self.next += 1;
-        self.active.insert(self.next, file);
-        self.summary.peak = self.summary.peak.max(self.active.len() as u64);
-        self.next
     }
 
     /// Asks for the batch. One that is refused is cut in two until the file is alone that is not taken.
@@ -400,28 +324,28 @@ impl Job<'_> {
         let mut waiting = vec![std::mem::replace(&mut self.batch, rest)];
         // Written before it is done: a killed job knows what it may have asked for.
         for file in waiting.iter().flatten() {
-            self.rows.push((file.path.clone(), row(file, Outcome::Requested)));
+            self.rows.push(file.path.clone(), file.requested());
         }
         self.flush()?;
         while let Some(files) = waiting.pop() {
             let fids: Vec<Fid> = files.iter().map(|file| file.fid).collect();
             let Err(error) = self.mount.request(self.spec.action, self.spec.archive_id, &fids) else {
                 for file in files {
-                    self.follow(file);
+                    self.active.follow(file);
                 }
                 continue;
             };
-            match error.errno {
-                errno if is_passing(errno) => {
+            match error.class() {
+                class if class.is_off() => {
                     self.summary.waits_for = format!("the coordinator ({error})");
                     self.not_before = Some(Instant::now() + AGAIN);
                     self.batch.extend(files);
                     self.batch.extend(waiting.drain(..).flatten());
                 }
-                libc::EOPNOTSUPP | libc::ENOTTY => return Err(JobError::Request(error)),
-                errno if files.len() <= 1 => {
+                ErrorClass::Unsupported | ErrorClass::WrongKind => return Err(JobError::Request(error)),
+                _ if files.len() <= 1 => {
                     for file in files {
-                        self.end_active(file, Outcome::Failed, errno, meaning(errno));
+                        self.failed(file, error.errno, meaning(error.errno));
                     }
                 }
                 _ => {
@@ -429,7 +353,7 @@ impl Job<'_> {
                     let mut rest = Vec::new();
                     for file in files {
                         match self.mount.has_action(file.fid) {
-                            Ok(true) => self.follow(file),
+                            Ok(true) => self.active.follow(file),
                             _ => rest.push(file),
                         }
                     }
@@ -450,112 +374,57 @@ impl Job<'_> {
                 self.again.push((at, known));
             }
         }
-        while let Some(Reverse((at, id))) = self.due.peek().copied()
-            && at <= now
-        {
-            self.due.pop();
-            if let Some(file) = self.active.get(&id) {
-                let deep = file.pause >= ASK_AFTER;
-                self.send(Task::Check(id, file.fid, deep));
-            }
+        while let Some(look) = self.active.due(now) {
+            self.send(look);
         }
     }
 
     fn checked(&mut self, id: u64, checked: Result<(HsmStates, bool), HsmError>) {
-        let Some(mut file) = self.active.remove(&id) else {
+        let Some(file) = self.active.take(id) else {
             return;
         };
         let (states, acting) = match checked {
             Ok(checked) => checked,
-            Err(error) if is_passing(error.errno) => {
-                self.due.push(Reverse((Instant::now() + AGAIN, id)));
-                self.active.insert(id, file);
-                return;
-            }
-            Err(error) => return self.end_active(file, Outcome::Failed, error.errno, meaning(error.errno)),
+            Err(error) if error.class().is_off() => return self.active.look_in(AGAIN, id, file),
+            Err(error) => return self.failed(file, error.errno, meaning(error.errno)),
         };
         match self.spec.action {
-            UserAction::Cancel if !acting => return self.end_active(file, Outcome::Done, 0, String::new()),
-            UserAction::Cancel => {}
-            action if need(action, states) == Need::Nothing => {
-                return self.end_active(file, Outcome::Done, 0, String::new());
-            }
+            UserAction::Cancel if !acting => self.done(file),
+            UserAction::Cancel => self.active.look_again(id, file),
+            action if need(action, states) == Need::Nothing => self.done(file),
             UserAction::Archive if !acting && states.dirty() => {
                 let reason = "it was changed while it was archived: archive it again".to_owned();
-                return self.end_active(file, Outcome::Failed, libc::EBUSY, reason);
+                self.failed(file, ErrorClass::Busy.errno(), reason);
             }
-            _ if !acting => {
-                // The reason is asked for, for many files at a time, before the row is written.
-                return self.end_active(file, Outcome::Failed, libc::EIO, String::new());
-            }
-            _ => {}
+            // The reason is asked for, for many files at a time, before the row is written.
+            _ if !acting => self.failed(file, ErrorClass::Other.errno(), String::new()),
+            _ => self.active.look_again(id, file),
         }
-        file.pause = (file.pause * 3 / 2).min(LONGEST_PAUSE);
-        self.due.push(Reverse((Instant::now() + file.pause, id)));
-        self.active.insert(id, file);
     }
 
-    fn end_active(&mut self, file: Active, outcome: Outcome, errno: i32, reason: String) {
-        let took = file.since.elapsed();
+    fn done(&mut self, file: Active) {
+        let row = file.ended(Outcome::Done);
+        self.end_active(file, row);
+    }
+
+    fn failed(&mut self, file: Active, errno: i32, reason: String) {
+        let row = file.ended(Outcome::Failed).because(errno, reason);
+        self.end_active(file, row);
+    }
+
+    fn end_active(&mut self, file: Active, row: Row) {
         self.fids.remove(&file.fid);
-        self.end(file.path, Some(file.fid), file.size, took, outcome, errno, reason);
+        self.end(file.path, row);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a row of the ledger")]
-    fn end(
-        &mut self,
-        path: PathBuf,
-        fid: Option<Fid>,
-        size: u64,
-        took: Duration,
-        outcome: Outcome,
-        errno: i32,
-        reason: String,
-    ) {
-        self.summary.counts.add(outcome, size);
+    fn end(&mut self, path: PathBuf, row: Row) {
+        self.summary.counts.add(row.outcome, row.size);
         self.window.completed(1);
-        let row = Row {
-            outcome,
-            fid: fid.map(|fid| fid.to_string()).unwrap_or_default(),
-            size,
-            seconds: took.as_secs_f64(),
-            errno,
-            reason,
-        };
-        self.rows.push((path, row));
+        self.rows.push(path, row);
     }
 
     fn flush(&mut self) -> Result<(), JobError> {
-        self.flushed = Instant::now();
-        if !self.rows.is_empty() {
-            self.explain();
-            self.ledger.record(&self.rows, &self.summary.counts)?;
-            for (path, row) in self.rows.drain(..) {
-                if row.outcome != Outcome::Requested {
-                    self.names.remove(&path);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Why actions failed is known where they ran.
-    fn explain(&mut self) {
-        let unexplained = |row: &Row| row.outcome == Outcome::Failed && row.reason.is_empty();
-        if !self.rows.iter().any(|(_, row)| unexplained(row)) {
-            return;
-        }
-        self.reasons.renew();
-        for (_, row) in self.rows.iter_mut().filter(|(_, row)| unexplained(row)) {
-            let known = row.fid.parse().ok().and_then(|fid| self.reasons.of(fid));
-            match known {
-                Some(failure) => {
-                    row.errno = failure.errno;
-                    row.reason = failure.reason.clone();
-                }
-                None => row.reason = format!("the action failed; the log of the mover says why (FID {})", row.fid),
-            }
-        }
+        Ok(self.rows.flush(&self.summary.counts)?)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates")]
@@ -564,30 +433,12 @@ impl Job<'_> {
         summary.updated = Timestamp::now().seconds;
         summary.seconds = self.began.elapsed().as_secs_f64();
         summary.active = self.active.len() as u64;
+        summary.peak = self.active.most() as u64;
         summary.window = self.window.size() as u64;
         summary.rate = self.window.rate();
         summary.average = summary.counts.ended() as f64 / summary.seconds.max(0.001);
         let left = summary.found.saturating_sub(summary.counts.ended());
         summary.eta = (summary.complete && summary.rate > 0.0).then(|| left as f64 / summary.rate);
         summary
-    }
-}
-
-/// Errors that say nothing of a file: the coordinator is stopped or starting, the client evicted or cut off.
-const fn is_passing(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EAGAIN | libc::ESHUTDOWN | libc::ENOTCONN | libc::EINPROGRESS
-    )
-}
-
-fn row(file: &Active, outcome: Outcome) -> Row {
-    Row {
-        outcome,
-        fid: file.fid.to_string(),
-        size: file.size,
-        seconds: 0.0,
-        errno: 0,
-        reason: String::new(),
     }
 }

@@ -12,6 +12,7 @@ use super::select::Selector;
 use crate::action::HsmError;
 use crate::lustre::Mount;
 use crate::transfer::Control;
+use crate::types::{ErrorClass, errno_of, io_error};
 use crate::walk::{Named, Node};
 
 /// What a source comes across.
@@ -66,14 +67,11 @@ impl Meant<'_> {
         match node.into_named(self.mount) {
             Ok(file) => Some(Found::File { file, size: stat.len() }),
             Err(error) if error.is_not_found() => None,
-            Err(HsmError { call, errno }) => {
-                let reason = std::io::Error::from_raw_os_error(errno);
-                Some(Found::Bad {
-                    path,
-                    errno,
-                    reason: format!("{call}: {reason}"),
-                })
-            }
+            Err(HsmError { call, errno }) => Some(Found::Bad {
+                path,
+                errno,
+                reason: format!("{call}: {}", io_error(errno)),
+            }),
         }
     }
 }
@@ -86,7 +84,7 @@ fn is_meant(spec: &Spec, selector: &Selector<'_>, path: &Path, stat: &Metadata) 
 fn bad(path: PathBuf, error: &std::io::Error) -> Found {
     Found::Bad {
         path,
-        errno: error.raw_os_error().unwrap_or(libc::EIO),
+        errno: errno_of(error),
         reason: error.to_string(),
     }
 }
@@ -116,7 +114,7 @@ fn send_listed(spec: &Spec, list: &Path, selector: &Selector<'_>, control: &Cont
         let found = match name.symlink_metadata() {
             Ok(stat) if !stat.is_file() => Some(Found::Bad {
                 path: name,
-                errno: libc::EINVAL,
+                errno: ErrorClass::Invalid.errno(),
                 reason: "it is no regular file".into(),
             }),
             Ok(stat) => match below_mount(spec, name) {
@@ -126,7 +124,7 @@ fn send_listed(spec: &Spec, list: &Path, selector: &Selector<'_>, control: &Cont
                 }),
                 Err(name) => Some(Found::Bad {
                     path: name,
-                    errno: libc::EXDEV,
+                    errno: ErrorClass::Outside.errno(),
                     reason: format!("it is not in '{}'", spec.mount.display()),
                 }),
             },

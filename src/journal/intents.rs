@@ -12,8 +12,9 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::UploadRecord;
 use super::record::{self, Line};
-use super::{UploadRecord, action_id, action_key};
+use super::tables::{action_id, action_key};
 use crate::action::ActionKey;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};

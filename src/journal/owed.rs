@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Journal;
 use crate::action::{ActionKey, Debt, HsmError, Item, Objection, Verdict};
+use crate::types::ErrorClass;
 
 /// The debt, and its entry.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Debt for Recorded {
     fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError> {
         match &mut self.debt {
             Some(debt) => debt.begin(layout),
-            None => Err(HsmError::new("begin", libc::EINVAL)),
+            None => Err(HsmError::of("begin", ErrorClass::Invalid)),
         }
     }
 

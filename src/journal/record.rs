@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ActionId;
+use super::tables::ActionId;
 use crate::action::{Item, Kind, Verb};
 use crate::store::{Location, ObjectKey, SentPart, UploadId, Writer};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use redb::Database;
-
-use super::{ACTIONS, Batch, COPIES, Change, PARTS, Shared, State, UPLOADS, action_id, fid_key, record};
+use super::state::{Batch, State};
+use super::{Shared, tables};
 use crate::thread::guarded;
 
 /// Changes of so long go together; what ends sooner is never written.
@@ -98,48 +97,9 @@ pub(super) fn run(shared: &Shared) {
 }
 
 fn put(shared: &Shared, batch: &Batch) -> Result<(), String> {
-    let written = guarded(|| shared.with(|database| write(database, batch)))?;
+    let written = guarded(|| shared.with(|database| database.write(|transaction| tables::write(transaction, batch))))?;
     match written {
         Some(written) => written.map_err(|error| error.to_string()),
         None => Err("it is not open".into()),
     }
-}
-
-fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut copies = transaction.open_table(COPIES)?;
-        for (fid, change) in &batch.copies {
-            match change {
-                Some(bytes) => drop(copies.insert(fid_key(*fid), bytes.as_slice())?),
-                None => drop(copies.remove(fid_key(*fid))?),
-            }
-        }
-        let mut actions = transaction.open_table(ACTIONS)?;
-        for (key, change) in &batch.actions {
-            match change {
-                Change::New(item) => drop(actions.insert(action_id(*key), record::of_item(item).as_slice())?),
-                Change::Gone => drop(actions.remove(action_id(*key))?),
-            }
-        }
-        let mut uploads = transaction.open_table(UPLOADS)?;
-        let mut parts = transaction.open_table(PARTS)?;
-        for (key, change) in &batch.uploads {
-            let id = action_id(*key);
-            if let Some(upload) = change {
-                uploads.insert(id, record::of_upload(upload).as_slice())?;
-                continue;
-            }
-            if uploads.remove(id)?.is_some() {
-                let (a, b, c, d) = id;
-                parts.retain_in((a, b, c, d, 0)..=(a, b, c, d, u32::MAX), |_, _| false)?;
-            }
-        }
-        for ((key, index), part) in &batch.parts {
-            let (a, b, c, d) = action_id(*key);
-            parts.insert((a, b, c, d, *index), record::of_part(part).as_slice())?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }

@@ -7,28 +7,21 @@
 //! Each call that goes to all MDTs comes back when a dead one does: none is made while one does not answer. It could also
 //! come back to a coordinator that has not been started again yet.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{SocketAddr, UnixListener};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag};
+use nix::fcntl::OFlag;
 
-use super::bindings::hsm_copytool_private;
 use super::call::Call;
-use super::debt::Action;
+use super::handles::Copytool;
 use super::mount::Place;
-use super::{Mount, OtherTool, Trace, ioctl};
-use crate::action::{Debt, HsmError, Item};
-use crate::types::{ArchiveId, Mdt};
+use super::pipe::{self, Pipe};
+use super::{AgentError, Mount, MountLock, Probed, Trace, ioctl};
+use crate::action::HsmError;
+use crate::types::ArchiveId;
 
-/// Slack for some 170 of the largest messages, on top of a reader that never stops.
-const PIPE_BYTES: i32 = 1 << 20;
-/// Until a lock that is held is another daemon's.
-const FOR_A_MOMENT: Duration = Duration::from_secs(1);
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Above every pid (at most 2^22): a pipe of ours must not share its kernel uid with another process.
 const UID_SPACE: u32 = 1 << 30;
 
@@ -37,15 +30,6 @@ const UID_SPACE: u32 = 1 << 30;
 const MOST_KEPT: usize = 60;
 /// To unregister, from MDTs that may be dead.
 const LEAVE: Duration = Duration::from_secs(5);
-
-/// What the MDTs' coordinators say (`mdt.*.hsm_control`), those that did not say that they run.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Probed {
-    /// Registering now would crash this node.
-    pub stopped: Vec<Mdt>,
-    /// No answer came in time.
-    pub silent: Vec<Mdt>,
-}
 
 /// What a keepalive found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,99 +42,14 @@ pub enum Coordinator {
     Unasked,
 }
 
-/// Why there is no agent.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// Another copytool of ours serves this mount.
-    #[error(
-        "another lhsmtool-s3 already serves this mount point. Lustre knows one agent per mount: give \
-             one daemon all archive ids, or mount the file system a second time for a second daemon"
-    )]
-    Occupied,
-    /// Another program serves it.
-    #[error(
-        "{0} serves this mount point as a copytool. Lustre knows one agent per mount: registering would take its messages \
-             away without a sign, and its readers would wait for ever. Stop it, or mount the file system a second time \
-             for this daemon. If it is none, set `other_tool = \"ignore\"` in section [lustre]"
-    )]
-    OtherTool(OtherTool),
-    /// The lock itself failed.
-    #[error("can't take the lock that keeps a second copytool off this mount: {0}")]
-    Lock(std::io::Error),
-    /// Coordinators are off, or MDTs away.
-    #[error("{}", away(.0))]
-    Away(Probed),
-    /// The mount point is another mount than the one that was opened.
-    #[error("the file system was mounted anew: all that is open here belongs to the former mount")]
-    MountedAnew,
-    /// Nothing is mounted there.
-    #[error("the file system is not mounted any more")]
-    Unmounted,
-    /// A call failed.
-    #[error("{0}{hint}", hint = hint(.0))]
-    Call(#[from] HsmError),
-    /// The pipe's own errors.
-    #[error("can't make the message pipe: {0}")]
-    Pipe(std::io::Error),
-}
-
-impl AgentError {
-    /// Whether waiting may help; the rest needs an administrator.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Away(_) | Self::Unmounted => true,
-            Self::Call(error) => !matches!(error.errno, libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOTTY),
-            Self::MountedAnew | Self::Occupied | Self::OtherTool(_) | Self::Lock(_) | Self::Pipe(_) => false,
-        }
-    }
-}
-
-/// What is wrong, and what to do.
-fn away(probed: &Probed) -> String {
-    let join = |mdts: &[Mdt], each: fn(&Mdt) -> String, by: &str| mdts.iter().map(each).collect::<Vec<_>>().join(by);
-    let names = |mdts: &[Mdt]| join(mdts, |mdt| format!("{:04x}", mdt.0), ", ");
-    let mut texts = Vec::new();
-    if !probed.stopped.is_empty() {
-        let (s, are) = match probed.stopped.len() {
-            1 => ("", "is"),
-            _ => ("s", "are"),
-        };
-        let fix = join(&probed.stopped, |mdt| format!("mdt.*-{mdt}.hsm_control=enabled"), " ");
-        texts.push(format!(
-            "the HSM coordinator{s} of MDT {} {are} stopped. On the server: lctl set_param {fix}",
-            names(&probed.stopped)
-        ));
-    }
-    if !probed.silent.is_empty() {
-        texts.push(format!(
-            "MDT {} does not answer, and who registers would wait for it. See its server and `lfs check mds`; where it is \
-             gone for long: lctl --device NAME deactivate, for its mdc device of this client (lctl dl)",
-            names(&probed.silent)
-        ));
-    }
-    texts.join(". And ")
-}
-
-fn hint(error: &HsmError) -> &'static str {
-    match error.errno {
-        libc::EPERM | libc::EACCES => {
-            ". A copytool needs CAP_SYS_ADMIN, and the nodemap's rbac role hsm_ops where nodemaps are used"
-        }
-        libc::EINVAL => ". Lustre 2.10 and its servers know archive ids 1 to 32 only",
-        libc::ENXIO | libc::EAGAIN | libc::EINPROGRESS => {
-            ". The coordinator is stopped or starting: on the MDS, lctl set_param mdt.*.hsm_control=enabled"
-        }
-        _ => "",
-    }
-}
-
 /// A live registration. The last clone of its `Arc` unregisters, which blocks; debts hold one each, so
 /// that comes after the last action.
 #[derive(Debug)]
 pub struct Agent {
     mount: Arc<Mount>,
-    ct: CopytoolPtr,
+    /// The library's registration. Actions and the reader of its pipe hold it, too, and let go of it before they let go of
+    /// this; `None` while this is dropped.
+    copytool: Option<Arc<Copytool>>,
     archives: RwLock<Vec<ArchiveId>>,
     /// 0: the library's registration; else the uid of our own pipe.
     generation: AtomicU32,
@@ -163,12 +62,6 @@ pub struct Agent {
     _lock: Arc<MountLock>,
 }
 
-/// What keeps a second copytool of ours off a mount, for as long as any clone of it is there.
-#[derive(Debug)]
-pub struct MountLock {
-    _socket: UnixListener,
-}
-
 /// Descriptors of the mount on which something was registered. Clients of 2.17.52 and later (LU-18238) let each do it once
 /// (a second time is EEXIST, and no MDT is asked), and when one is closed they unregister the mount and drop its pipes.
 #[derive(Debug, Default)]
@@ -178,35 +71,7 @@ struct Kept {
     once: Option<bool>,
 }
 
-/// The library's handle of the registration.
-#[derive(Debug)]
-struct CopytoolPtr(NonNull<hsm_copytool_private>);
-
-#[expect(unsafe_code, reason = "a C handle used from several threads")]
-// SAFETY: liblustreapi ties nothing to a thread. After register the struct is only read: begin takes it
-// const, end and progress use its mount descriptor; recv, which writes its buffer, is never called.
-unsafe impl Send for CopytoolPtr {}
-#[expect(unsafe_code, reason = "a C handle used from several threads")]
-// SAFETY: as for Send; unregister, the one call that changes it, has the only reference (Drop).
-unsafe impl Sync for CopytoolPtr {}
-
 impl Agent {
-    /// Asks on each MDT whether its coordinator runs, for `patience` at most; needs no registration and leaves no trace.
-    ///
-    /// # Errors
-    /// Another answer came: an MDT can't be reached, or this is no Lustre client.
-    pub fn probe(mount: &Mount, patience: Duration) -> Result<Probed, HsmError> {
-        let answers = mount.ask_mdts(patience);
-        let probed = Probed {
-            stopped: answers.stopped,
-            silent: answers.silent,
-        };
-        match answers.refused {
-            Some(error) if probed == Probed::default() => Err(error),
-            _ => Ok(probed),
-        }
-    }
-
     /// Probes, registers for `archives` (never for "all") and widens the pipe. The mount is locked before anything else
     /// of it is used. `trace`: where what this leaves in the kernel is noted, for whoever comes after a death; and what a
     /// dead daemon left is taken away before. `patience`: for the answer of an MDT, now and later.
@@ -221,7 +86,7 @@ impl Agent {
         patience: Duration,
     ) -> Result<Self, AgentError> {
         // Also where a coordinator is stopped: the others would go on sending to the dead one.
-        let probed = Self::probe(&mount, patience);
+        let probed = Probed::ask(&mount, patience);
         if !matches!(&probed, Ok(probed) if !probed.silent.is_empty()) {
             trace.forget(&mount);
         }
@@ -240,11 +105,11 @@ impl Agent {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
         trace.leave(&[uid(0)]);
-        let ct = mount.library().register(mount.path(), &mut ids, libc::O_NONBLOCK)?;
-        let ct = NonNull::new(ct).ok_or(HsmError::new("llapi_hsm_copytool_register", libc::EFAULT))?;
-        let agent = Self {
+        let copytool = Copytool::register(mount.library(), mount.path(), &mut ids)?;
+        pipe::prepare(&copytool);
+        Ok(Self {
             mount,
-            ct: CopytoolPtr(ct),
+            copytool: Some(Arc::new(copytool)),
             archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
             heard: AtomicBool::new(true),
@@ -252,13 +117,7 @@ impl Agent {
             patience,
             kept: Mutex::default(),
             _lock: lock,
-        };
-        let pipe = agent.library_pipe()?;
-        widen(&pipe);
-        if let Err(error) = nix::fcntl::fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
-            tracing::debug!(%error, "children inherit the message pipe");
-        }
-        Ok(agent)
+        })
     }
 
     /// Registers again for a stream that can't be followed or that ended: drops the old pipe, whose read
@@ -266,7 +125,7 @@ impl Agent {
     ///
     /// # Errors
     /// As for [`Agent::register`].
-    pub fn register_again(&self) -> Result<Pipe, AgentError> {
+    pub(super) fn register_again(&self) -> Result<Pipe, AgentError> {
         self.in_place()?;
         all_run(&self.mount, self.patience)?;
         let old = uid(self.generation.load(Ordering::Relaxed));
@@ -279,16 +138,13 @@ impl Agent {
         if let Err(error) = ioctl::stop_copytool(self.mount.descriptor(), old) {
             tracing::debug!(%error, "the old pipe was already gone");
         }
-        let (read, write) =
-            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| AgentError::Pipe(e.into()))?;
-        blocking(&write).map_err(AgentError::Pipe)?;
-        widen(&read);
+        let (pipe, write) = Pipe::make().map_err(AgentError::Pipe)?;
         self.trace.leave(&[uid(0), uid(generation)]);
         let mount = self.mount.reopen()?;
         ioctl::start_copytool(mount.as_fd(), &write, uid(generation), &self.archives())?;
         self.kept().descriptors.push(mount);
         self.generation.store(generation, Ordering::Relaxed);
-        Ok(Pipe::Own(read))
+        Ok(pipe)
     }
 
     /// Makes sure that the coordinators know us, with a pipe that is thrown away at once: if one forgot us this
@@ -299,7 +155,7 @@ impl Agent {
     /// The probe or the registration failed.
     pub fn keep_alive(&self) -> Result<Coordinator, AgentError> {
         self.in_place()?;
-        let probed = Self::probe(&self.mount, self.patience)?;
+        let probed = Probed::ask(&self.mount, self.patience)?;
         if probed != Probed::default() {
             return Ok(Coordinator::Away(probed));
         }
@@ -359,18 +215,13 @@ impl Agent {
         ioctl::stop_copytool(self.mount.descriptor(), uid(self.generation.load(Ordering::Relaxed)))
     }
 
-    /// The pipe of the library's own registration.
+    /// The library's registration.
     ///
     /// # Errors
-    /// The library lost it.
-    pub fn library_pipe(&self) -> Result<Pipe, HsmError> {
-        self.mount.library().pipe_fd(self.ct.0.as_ptr()).map(Pipe::Library)
-    }
-
-    /// An action that is owed by this mount, whichever process took it in: it belongs to its cookie.
-    #[must_use]
-    pub fn owe(self: &Arc<Self>, item: Item) -> Box<dyn Debt> {
-        Box::new(Action::new(Arc::clone(self), item))
+    /// It is at its end, and so is this.
+    pub(super) fn copytool(&self) -> Result<&Arc<Copytool>, HsmError> {
+        let gone = HsmError::new("llapi_hsm_copytool_register", libc::ESHUTDOWN);
+        self.copytool.as_ref().ok_or(gone)
     }
 
     /// The mount that it serves.
@@ -414,10 +265,6 @@ impl Agent {
         let mut archives = self.archives.write().unwrap_or_else(PoisonError::into_inner);
         archives.retain(|known| *known != id);
     }
-
-    pub(super) const fn pointer(&self) -> *const hsm_copytool_private {
-        self.ct.0.as_ptr()
-    }
 }
 
 /// What names a pipe of ours in the kernel; the library's own is our pid.
@@ -430,7 +277,7 @@ fn uid(generation: u32) -> u32 {
 
 /// Nobody registers unless each coordinator has said just now that it runs.
 fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
-    let probed = Agent::probe(mount, patience)?;
+    let probed = Probed::ask(mount, patience)?;
     if probed == Probed::default() {
         Ok(())
     } else {
@@ -441,135 +288,34 @@ fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
 impl Drop for Agent {
     /// On a thread of its own: an MDT that is dead may never answer, and nobody needs to wait for that.
     fn drop(&mut self) {
-        let (mount, ct) = (Arc::clone(&self.mount), CopytoolPtr(self.ct.0));
+        // It says so itself where somebody has it still.
+        let Some(copytool) = self.copytool.take().and_then(Arc::into_inner) else {
+            return;
+        };
+        let mount = Arc::clone(&self.mount);
         let generation = self.generation.load(Ordering::Relaxed);
         let (kept, trace) = (std::mem::take(&mut *self.kept()), self.trace.clone());
         let mut call = Call::new("unregister");
         let supervisor = mount.supervisor();
-        call.begin(&supervisor, move || leave(&mount, &ct, generation, kept, &trace));
+        call.begin(&supervisor, move || leave(&mount, copytool, generation, kept, &trace));
         if call.answer(Instant::now() + LEAVE).is_none() {
             tracing::warn!("an MDT does not answer: the coordinators are not told that this mount is served no more");
         }
     }
 }
 
-fn leave(mount: &Mount, ct: &CopytoolPtr, generation: u32, kept: Kept, trace: &Trace) {
+fn leave(mount: &Mount, copytool: Copytool, generation: u32, kept: Kept, trace: &Trace) {
     if generation > 0
         && let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(generation))
     {
         tracing::warn!(%error, "could not drop the message pipe");
     }
     drop(kept);
-    match mount.library().unregister(ct.0.as_ptr()) {
+    match copytool.unregister() {
         Ok(()) => {
             trace.wipe();
             tracing::info!("unregistered from the coordinator");
         }
         Err(error) => tracing::warn!(%error, "could not unregister"),
-    }
-}
-
-/// Where messages come from.
-#[derive(Debug)]
-pub enum Pipe {
-    /// The library's descriptor: read it, never close it.
-    Library(RawFd),
-    /// A pipe that we made, for a registration by the raw ioctl.
-    Own(OwnedFd),
-}
-
-impl Pipe {
-    /// The descriptor to read.
-    #[must_use]
-    pub fn borrow(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Library(fd) => {
-                #[expect(unsafe_code, reason = "the library lends its descriptor as a number")]
-                // SAFETY: the library keeps it open until unregister (llapi_hsm_copytool_get_fd returns
-                // its own, not a dup), and each Pipe is held beside the Agent that unregisters in Drop.
-                unsafe {
-                    BorrowedFd::borrow_raw(*fd)
-                }
-            }
-            Self::Own(fd) => fd.as_fd(),
-        }
-    }
-}
-
-impl std::os::fd::AsFd for Pipe {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.borrow()
-    }
-}
-
-/// A larger pipe is only slack; a node that allows none works too.
-fn widen(pipe: &impl std::os::fd::AsFd) {
-    if let Err(error) = nix::fcntl::fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
-        tracing::debug!(%error, "the message pipe keeps its default size");
-    }
-}
-
-/// The kernel writes whole messages and waits for room: its end must not be O_NONBLOCK.
-fn blocking(write: &OwnedFd) -> std::io::Result<()> {
-    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(write, FcntlArg::F_GETFL)?);
-    nix::fcntl::fcntl(write, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    Ok(())
-}
-
-impl MountLock {
-    /// Takes it; waits for a moment, where it is held by whoever has a dead daemon forgotten.
-    ///
-    /// # Errors
-    /// As for [`MountLock::take`].
-    pub fn take_soon(mount: &Mount) -> Result<Self, AgentError> {
-        let until = Instant::now() + FOR_A_MOMENT;
-        loop {
-            match Self::take(mount) {
-                Err(AgentError::Occupied) if Instant::now() < until => std::thread::park_timeout(LOCK_PAUSE),
-                other => return other,
-            }
-        }
-    }
-
-    /// Takes it. An abstract socket name is freed by the kernel when we die, needs no directory that we may write,
-    /// and is the same from each path to this mount.
-    ///
-    /// # Errors
-    /// Another copytool of ours has it, or the system gives none.
-    pub fn take(mount: &Mount) -> Result<Self, AgentError> {
-        let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
-        let address = {
-            use std::os::linux::net::SocketAddrExt as _;
-            SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?
-        };
-        let socket = UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => AgentError::Occupied,
-            _ => AgentError::Lock(error),
-        })?;
-        Ok(Self { _socket: socket })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_mdt_that_is_stopped_or_silent_is_named_with_what_to_do() {
-        let text = |stopped: &[u32], silent: &[u32]| {
-            let mdts = |indices: &[u32]| indices.iter().copied().map(Mdt).collect();
-            let (stopped, silent) = (mdts(stopped), mdts(silent));
-            AgentError::Away(Probed { stopped, silent }).to_string()
-        };
-        let one = text(&[2], &[]);
-        assert!(one.contains("coordinator of MDT 0002 is stopped"), "{one}");
-        assert!(
-            one.contains("lctl set_param mdt.*-MDT0002.hsm_control=enabled"),
-            "{one}"
-        );
-        let all = text(&[1, 0x1f], &[3]);
-        assert!(all.contains("coordinators of MDT 0001, 001f are stopped"), "{all}");
-        assert!(all.contains("mdt.*-MDT001f.hsm_control=enabled"), "{all}");
-        assert!(all.contains("MDT 0003 does not answer"), "{all}");
     }
 }

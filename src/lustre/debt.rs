@@ -1,21 +1,17 @@
 //! An action that must be answered: [`Debt`] over liblustreapi's handles.
 
 use std::fs::File;
-use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
-use super::bindings::{
-    HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private,
-};
-use super::ioctl::{c_extent, c_fid};
+use super::handles::CopyAction;
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
 use super::{Agent, Mount, ioctl};
 use crate::action::{Debt, HsmError, Item, Kind, Objection, Verb, Verdict};
-use crate::types::{Extent, HsmErrno};
+use crate::types::{ErrorClass, Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
 const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
@@ -33,64 +29,59 @@ const MOST_UNHEARD: u32 = 20;
 /// One action of one agent.
 #[derive(Debug)]
 pub(super) struct Action {
-    agent: Arc<Agent>,
     item: Item,
     handle: Handle,
     /// Of what was begun before the coordinator sent the action again. To end one tells the MDT about the action, by
     /// its cookie: only once that is over.
-    stale: Vec<HandlePtr>,
+    stale: Vec<CopyAction>,
     /// Ends that nobody heard, of a restore that was complete each time.
     unheard: u32,
+    /// Dropped behind the handles, which hold its registration: where it is the last one it unregisters.
+    agent: Arc<Agent>,
 }
 
 #[derive(Debug)]
 enum Handle {
     /// Not begun, or begin failed: only an error can be reported.
     None,
-    Begun(HandlePtr),
+    Begun(CopyAction),
     Ended,
 }
 
-#[derive(Debug)]
-struct HandlePtr(NonNull<hsm_copyaction_private>);
-
-#[expect(unsafe_code, reason = "a C handle that moves between threads")]
-// SAFETY: liblustreapi ties no handle to a thread; it is owned here, and used by one thread at a time.
-unsafe impl Send for HandlePtr {}
+impl Agent {
+    /// An action that is owed by this mount, whichever process took it in: it belongs to its cookie.
+    #[must_use]
+    pub fn owe(self: &Arc<Self>, item: Item) -> Box<dyn Debt> {
+        Box::new(Action::new(Arc::clone(self), item))
+    }
+}
 
 impl Action {
     pub(super) const fn new(agent: Arc<Agent>, item: Item) -> Self {
         Self {
-            agent,
             item,
             handle: Handle::None,
             stale: Vec::new(),
             unheard: 0,
+            agent,
         }
     }
 
-    fn start(&self, open_flags: i32, is_error: bool) -> Result<NonNull<hsm_copyaction_private>, HsmError> {
-        let hai = c_item(&self.item);
+    fn start(&self, open_flags: i32, is_error: bool) -> Result<CopyAction, HsmError> {
         let mount = self.agent.mount();
         // A volatile file must be on the MDT of its file, or their layouts can't be swapped.
         let mdt_index = match self.item.kind {
             Kind::Do(Verb::Restore) if !is_error => mount.mdt_index(self.item.fid),
             _ => ANY_MDT,
         };
-        let handle = mount
-            .library()
-            .begin(self.agent.pointer(), &hai, mdt_index, open_flags, is_error)?;
-        NonNull::new(handle).ok_or(HsmError::new("llapi_hsm_action_begin", libc::EFAULT))
+        CopyAction::begin(self.agent.copytool()?, &self.item, mdt_index, open_flags, is_error)
     }
 
     fn file(&self) -> Result<File, HsmError> {
         let Handle::Begun(handle) = &self.handle else {
             return Err(HsmError::new("llapi_hsm_action_get_fd", libc::EINVAL));
         };
-        let fd = self.agent.mount().library().action_fd(handle.0.as_ptr())?;
-        #[expect(unsafe_code, reason = "a descriptor made by C")]
-        // SAFETY: llapi_hsm_action_get_fd dups: this number is new and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = handle.file()?;
         // The library opens the source O_NONBLOCK: a read under somebody's lock would be EAGAIN (vvp_io.c).
         // And no child (credential_process) may keep a restore's file open.
         prepare(&fd).map_err(|error| HsmError::new("fcntl", error as i32))?;
@@ -105,10 +96,9 @@ impl Action {
         while self.agent.is_heard() && pause <= LONGEST_PAUSE {
             std::thread::park_timeout(pause);
             pause *= 2;
-            let library = self.agent.mount().library();
             let ended = self
                 .start(0, true)
-                .and_then(|handle| library.end(handle.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO));
+                .and_then(|handle| handle.end(Extent::EMPTY, false, libc::EIO));
             match ended {
                 Err(error) if is_unheard(error.errno) => tracing::debug!(%error, "nor did this one"),
                 _ => return,
@@ -143,7 +133,14 @@ impl Action {
             self.free_stale();
             return Ok(());
         }
-        let (errval, result) = self.answer(verdict, copied)?;
+        let (errval, result) = match self.answer(verdict, copied) {
+            Ok(answered) => answered,
+            // The answer could not be begun: what is left of earlier runs is the one way to say that it failed.
+            Err(error) => {
+                self.free_stale();
+                return Err(error);
+            }
+        };
         match &result {
             Err(error) if is_unheard(error.errno) => {
                 tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
@@ -165,7 +162,7 @@ impl Action {
     /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it.
     fn answer(&mut self, verdict: Verdict, copied: u64) -> Result<(i32, Result<(), HsmError>), HsmError> {
         let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
-            Handle::Begun(handle) => (true, handle.0),
+            Handle::Begun(handle) => (true, handle),
             Handle::Ended => return Ok((0, Ok(()))),
             // A begin that fails has not closed the action; this pair does (facts of 2.17).
             Handle::None => (false, self.start(0, true)?),
@@ -179,20 +176,17 @@ impl Action {
         // A restore that is sent again after its volatile file became known to the MDT can't begin any more
         // and never recovers by itself.
         let retry = retry && !(begun && self.item.kind == Kind::Do(Verb::Restore));
-        let flags = if retry { HP_FLAG_RETRY.cast_signed() } else { 0 };
-        let extent = c_extent(Extent {
+        let moved = Extent {
             offset: 0,
             length: copied,
-        });
-        let library = self.agent.mount().library();
-        Ok((errval, library.end(handle.as_ptr(), &extent, flags, errval)))
+        };
+        Ok((errval, handle.end(moved, retry, errval)))
     }
 
     fn free_stale(&mut self) {
-        let library = self.agent.mount().library();
-        for HandlePtr(stale) in self.stale.drain(..) {
+        for stale in self.stale.drain(..) {
             // ENOENT, of an action that is over; the handle and its file go.
-            if let Err(error) = library.end(stale.as_ptr(), &c_extent(Extent::EMPTY), 0, libc::EIO) {
+            if let Err(error) = stale.end(Extent::EMPTY, false, libc::EIO) {
                 tracing::debug!(%error, "an earlier run's handle is freed");
             }
         }
@@ -213,7 +207,7 @@ impl Debt for Action {
         };
         match self.item.kind {
             Kind::Do(Verb::Archive) => {
-                self.handle = Handle::Begun(HandlePtr(self.start(0, false)?));
+                self.handle = Handle::Begun(self.start(0, false)?);
                 self.file().map(Some)
             }
             Kind::Do(Verb::Restore) => {
@@ -225,7 +219,7 @@ impl Debt for Action {
                         0
                     }
                 };
-                self.handle = Handle::Begun(HandlePtr(self.start(flags, false)?));
+                self.handle = Handle::Begun(self.start(flags, false)?);
                 let file = self.file()?;
                 if let RestoreLayout::Kept(own) | RestoreLayout::Plain(own) = own
                     && !layout.is_some_and(|wanted| set_imported(&file, wanted, &own))
@@ -236,7 +230,7 @@ impl Debt for Action {
                 Ok(Some(file))
             }
             Kind::Do(Verb::Remove) => {
-                self.handle = Handle::Begun(HandlePtr(self.start(0, false)?));
+                self.handle = Handle::Begun(self.start(0, false)?);
                 Ok(None)
             }
             Kind::Cancel | Kind::Unknown(_) => Err(HsmError::new("llapi_hsm_action_begin", libc::EINVAL)),
@@ -285,7 +279,11 @@ impl Debt for Action {
     }
 
     fn disown(mut self: Box<Self>) {
-        self.handle = Handle::Ended;
+        // An end would be an answer, and might not come back.
+        if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::Ended) {
+            handle.leave();
+        }
+        self.stale.drain(..).for_each(CopyAction::leave);
     }
 }
 
@@ -309,8 +307,8 @@ impl Drop for Action {
 /// the action or was cancelled, the file changed, layouts can't be swapped, it is off (and sends restores again).
 const fn is_unheard(errno: i32) -> bool {
     !matches!(
-        errno,
-        libc::ENOENT | libc::ECANCELED | libc::EBUSY | libc::ENOTSUP | libc::EAGAIN
+        ErrorClass::of(errno),
+        ErrorClass::Gone | ErrorClass::Cancelled | ErrorClass::Busy | ErrorClass::Unsupported | ErrorClass::Stopped
     )
 }
 
@@ -335,28 +333,4 @@ fn prepare(fd: &OwnedFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(())
-}
-
-/// `sizeof`, as the struct carries it.
-const ITEM_SIZE: u32 = 72;
-const _: () = assert!(size_of::<hsm_action_item>() == ITEM_SIZE as usize);
-
-/// The item's fixed part; begin reads no more of it.
-const fn c_item(item: &Item) -> hsm_action_item {
-    hsm_action_item {
-        hai_len: ITEM_SIZE,
-        hai_action: match item.kind {
-            Kind::Do(Verb::Archive) => HSMA_ARCHIVE,
-            Kind::Do(Verb::Restore) => HSMA_RESTORE,
-            Kind::Do(Verb::Remove) => HSMA_REMOVE,
-            Kind::Cancel => HSMA_CANCEL,
-            Kind::Unknown(number) => number,
-        },
-        hai_fid: c_fid(item.fid),
-        hai_dfid: c_fid(item.dfid),
-        hai_extent: c_extent(item.extent),
-        hai_cookie: item.cookie.0,
-        hai_gid: item.gid,
-        hai_data: super::bindings::__IncompleteArrayField::new(),
-    }
 }

@@ -10,8 +10,8 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Agent;
-use super::agent::Pipe;
 use super::debt::Action;
+use super::pipe::Pipe;
 use super::wire::{Framer, Message, WireError};
 use crate::action::{Arrival, Kind};
 use crate::thread::{Supervisor, Thread, guarded};

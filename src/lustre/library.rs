@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bindings::{
-    LL_DV_RD_FLUSH, LustreApi, hsm_action_item, hsm_copyaction_private, hsm_copytool_private, hsm_current_action,
-    hsm_extent, hsm_request, hsm_user_item, hsm_user_request, hsm_user_state, lu_fid,
+    LL_DV_RD_FLUSH, LustreApi, hsm_current_action, hsm_extent, hsm_request, hsm_user_item, hsm_user_request,
+    hsm_user_state, lu_fid,
 };
+use super::ioctl::c_fid;
 use super::states::HsmStates;
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Fid};
@@ -225,7 +226,7 @@ impl Library {
         }
         for (n, fid) in fids.iter().enumerate() {
             let whole = hsm_user_item {
-                hui_fid: to_c(*fid),
+                hui_fid: c_fid(*fid),
                 hui_extent: hsm_extent {
                     offset: 0,
                     length: u64::MAX,
@@ -301,7 +302,7 @@ impl Library {
     /// Which MDT a file is on, where the library can tell.
     pub(super) fn mdt_index(&self, mount: BorrowedFd<'_>, fid: Fid) -> Option<i32> {
         self.0.llapi_get_mdt_index_by_fid.as_ref().ok()?;
-        let fid = super::ioctl::c_fid(fid);
+        let fid = c_fid(fid);
         let mut index = -1;
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
         // SAFETY: an open descriptor; reads the FID, writes the index (LL_IOC_FID2MDTIDX).
@@ -405,94 +406,6 @@ impl Library {
         };
         (rc == 0).then(|| until_nul(&name))
     }
-
-    pub(super) fn register(
-        &self,
-        mount: &Path,
-        archives: &mut [i32],
-        flags: i32,
-    ) -> Result<*mut hsm_copytool_private, HsmError> {
-        let mount = c_path(mount)?;
-        let mut ct = std::ptr::null_mut();
-        let count =
-            i32::try_from(archives.len()).map_err(|_| HsmError::new("llapi_hsm_copytool_register", libc::EINVAL))?;
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: the path is copied (strdup), `count` ids are read from a slice of that length, and on
-        // success `ct` gets a handle that only unregister frees (liblustreapi_hsm.c).
-        let rc = unsafe {
-            self.0
-                .llapi_hsm_copytool_register(&raw mut ct, mount.as_ptr(), count, archives.as_mut_ptr(), flags)
-        };
-        check("llapi_hsm_copytool_register", rc)?;
-        Ok(ct)
-    }
-
-    /// `ct` must come from [`Self::register`] and not have been given here before.
-    pub(super) fn unregister(&self, mut ct: *mut hsm_copytool_private) -> Result<(), HsmError> {
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: the caller's handle, given up here once; the library frees it.
-        let rc = unsafe { self.0.llapi_hsm_copytool_unregister(&raw mut ct) };
-        check("llapi_hsm_copytool_unregister", rc)
-    }
-
-    /// The pipe's read end. It stays the library's: borrow it, never close it.
-    pub(super) fn pipe_fd(&self, ct: *mut hsm_copytool_private) -> Result<i32, HsmError> {
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: a live handle from register; only a field is read.
-        let rc = unsafe { self.0.llapi_hsm_copytool_get_fd(ct) };
-        negative_is_errno("llapi_hsm_copytool_get_fd", rc)
-    }
-
-    pub(super) fn begin(
-        &self,
-        ct: *const hsm_copytool_private,
-        hai: &hsm_action_item,
-        mdt_index: i32,
-        open_flags: i32,
-        is_error: bool,
-    ) -> Result<*mut hsm_copyaction_private, HsmError> {
-        let mut handle = std::ptr::null_mut();
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: the item is copied by its fixed part (hai_data is not read); the new handle keeps the
-        // pointer `ct`, which the Agent inside each debt keeps alive (liblustreapi_hsm.c).
-        let rc = unsafe {
-            self.0.llapi_hsm_action_begin(
-                &raw mut handle,
-                ct,
-                std::ptr::from_ref(hai),
-                mdt_index,
-                open_flags,
-                is_error,
-            )
-        };
-        check("llapi_hsm_action_begin", rc)?;
-        Ok(handle)
-    }
-
-    /// Frees the handle, whatever the result.
-    pub(super) fn end(
-        &self,
-        mut handle: *mut hsm_copyaction_private,
-        extent: &hsm_extent,
-        flags: i32,
-        errval: i32,
-    ) -> Result<(), HsmError> {
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: a handle from begin, given up here once: end frees it even when it fails.
-        let rc = unsafe {
-            self.0
-                .llapi_hsm_action_end(&raw mut handle, std::ptr::from_ref(extent), flags, errval)
-        };
-        check("llapi_hsm_action_end", rc)
-    }
-
-    /// A new descriptor of the action's file; the caller owns it.
-    pub(super) fn action_fd(&self, handle: *const hsm_copyaction_private) -> Result<i32, HsmError> {
-        #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
-        // SAFETY: a live handle from begin; the library dups its descriptor.
-        let rc = unsafe { self.0.llapi_hsm_action_get_fd(handle) };
-        negative_is_errno("llapi_hsm_action_get_fd", rc)
-    }
 }
 
 const NO_FID: lu_fid = lu_fid {
@@ -500,14 +413,6 @@ const NO_FID: lu_fid = lu_fid {
     f_oid: 0,
     f_ver: 0,
 };
-
-const fn to_c(fid: Fid) -> lu_fid {
-    lu_fid {
-        f_seq: fid.seq,
-        f_oid: fid.oid,
-        f_ver: fid.ver,
-    }
-}
 
 const fn of_c(fid: lu_fid) -> Fid {
     Fid {
@@ -518,7 +423,7 @@ const fn of_c(fid: lu_fid) -> Fid {
 }
 
 /// The convention of this API: 0 or more is success, a failure is -errno, `errno` itself is not set.
-fn negative_is_errno(call: &'static str, rc: i32) -> Result<i32, HsmError> {
+pub(super) fn negative_is_errno(call: &'static str, rc: i32) -> Result<i32, HsmError> {
     if rc < 0 {
         Err(HsmError::new(call, rc.saturating_neg()))
     } else {
@@ -530,7 +435,7 @@ pub(super) fn check(call: &'static str, rc: i32) -> Result<(), HsmError> {
     negative_is_errno(call, rc).map(drop)
 }
 
-fn c_path(path: &Path) -> Result<CString, HsmError> {
+pub(super) fn c_path(path: &Path) -> Result<CString, HsmError> {
     use std::os::unix::ffi::OsStrExt as _;
     CString::new(path.as_os_str().as_bytes()).map_err(|_| HsmError::new("path with NUL", libc::EINVAL))
 }

@@ -15,7 +15,7 @@ use super::call::Call;
 use super::{Library, ioctl, memory};
 use crate::action::HsmError;
 use crate::thread::Supervisor;
-use crate::types::{Cookie, Extent, Fid, Mdt, Sequences};
+use crate::types::{Cookie, ErrorClass, Extent, Fid, Mdt, Sequences};
 
 /// What newer clients say instead of a number of MDTs: the size of their table, at first (`ltd_tgts_size`).
 const TABLE: u32 = 64;
@@ -239,8 +239,8 @@ impl Shared {
             // Not known or not allowed here: the older way, which the MDS logs.
             Err(error)
                 if matches!(
-                    error.errno,
-                    libc::ENOTTY | libc::EOPNOTSUPP | libc::EPERM | libc::EACCES
+                    error.class(),
+                    ErrorClass::WrongKind | ErrorClass::Unsupported | ErrorClass::Refused | ErrorClass::Denied
                 ) =>
             {
                 ioctl::progress(self.root.as_fd(), fid, BOGUS_COOKIE, Extent::EMPTY)
@@ -250,7 +250,7 @@ impl Shared {
         match asked {
             Ok(()) => Ok(Said::Running),
             Err(error) if error.is_not_found() => Ok(Said::Running),
-            Err(error) if error.errno == libc::EAGAIN => Ok(Said::Stopped),
+            Err(error) if error.class() == ErrorClass::Stopped => Ok(Said::Stopped),
             Err(error) => Err(error),
         }
     }
@@ -308,20 +308,22 @@ impl Shared {
                 known.doubted.remove(&mdt);
             }
             // Nobody has this index, or it is not connected; the client knows without asking.
-            Some(Err(error)) if matches!(error.errno, libc::ENODEV | libc::ENXIO | libc::EINVAL) => {}
             Some(Err(error))
                 if matches!(
-                    error.errno,
-                    libc::ENOTCONN | libc::ESHUTDOWN | libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH
-                ) =>
-            {
+                    error.class(),
+                    ErrorClass::Unmounted | ErrorClass::Nothing | ErrorClass::Invalid
+                ) => {}
+            Some(Err(error)) if error.class().is_away() => {
                 if self.known().away.insert(mdt) {
                     tracing::warn!(%error, "{mdt} does not answer; going on without it");
                 }
             }
             // It lives: registering would reach it.
             Some(Err(error)) => {
-                if matches!(error.errno, libc::ENOSPC | libc::EDQUOT | libc::EROFS) {
+                if matches!(
+                    error.class(),
+                    ErrorClass::Full | ErrorClass::OverQuota | ErrorClass::ReadOnly
+                ) {
                     if let Some(fid) = learnt {
                         self.found(mdt, fid);
                         return Ok(());

@@ -1,7 +1,7 @@
-//! One mounted Lustre: its root, its by-FID directory, its xattrs.
+//! One mounted Lustre: its root, its by-FID directory, and what tells it from others.
 
 use std::ffi::CStr;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,26 +11,17 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mdts::{Answers, Mdts};
-use super::{Library, UserAction, ioctl, layout, xattr};
-use crate::action::{ActionKey, CopyState, FileSystem, HsmError};
+use super::{Library, layout, xattr};
+use crate::action::HsmError;
 use crate::thread::Supervisor;
-use crate::types::{ArchiveId, Domain, Extent, Extras, Fid, Mdt, Sequences, Timestamp};
+use crate::types::{Fid, Mdt};
 
 /// The record of where a file's copy is. `trusted`: users can't point root at another object.
 pub const MAP_XATTR: &CStr = c"trusted.lhsm_s3";
 /// On the root directory: what tells a file system from a later one of the same name, whose FIDs begin anew.
 const INCARNATION_XATTR: &CStr = c"trusted.lhsm_s3_fs";
-/// On the root directory: [`FileSystem::imported_until`].
-const IMPORTED_XATTR: &CStr = c"trusted.lhsm_s3_imported";
-/// The same while imports run, and after one that was killed.
-const IMPORTING_XATTR: &CStr = c"trusted.lhsm_s3_importing";
-/// When a file was restored last, in seconds since 1970: [`FileSystem::note_restored`].
-const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
-const LAYOUT_XATTR: &CStr = c"lustre.lov";
-/// More would not fit into an object's metadata.
-const MOST_LINKS: usize = 64;
+pub(super) const LAYOUT_XATTR: &CStr = c"lustre.lov";
 
 /// Whether an extended attribute is the users' own, not the file system's or the copytool's.
 #[must_use]
@@ -100,14 +91,14 @@ pub struct Mount {
     path: PathBuf,
     fsname: String,
     /// The name with the incarnation.
-    identity: String,
+    pub(super) identity: String,
     by_fid: PathBuf,
     root: Arc<File>,
-    mdts: Mdts,
+    pub(super) mdts: Mdts,
     /// Attributes that look like users' and are the system's.
     left_out: Vec<String>,
     /// Whether MDTs are said to let files with a copy go to other MDTs.
-    migrates: bool,
+    pub(super) migrates: bool,
     /// Of the daemon, where it is one's.
     supervisor: OnceLock<Supervisor>,
 }
@@ -228,24 +219,6 @@ impl Mount {
         self.place() == Place::Same && std::fs::metadata(&self.by_fid).is_ok()
     }
 
-    fn attributes(&self, fid: Fid) -> Result<Metadata, HsmError> {
-        let stat = std::fs::symlink_metadata(self.by_fid(fid));
-        stat.map_err(|error| self.unless_unmounted(HsmError::io("lstat", &error)))
-    }
-
-    fn states(&self, fid: Fid) -> Result<u32, HsmError> {
-        let states = self.library.hsm_states(&self.by_fid(fid));
-        states.map_err(|error| self.unless_unmounted(error))
-    }
-
-    /// A file that is not found below what is not the file system any more may well be there.
-    fn unless_unmounted(&self, error: HsmError) -> HsmError {
-        if error.is_not_found() && !self.is_there() {
-            return HsmError::new(error.call, libc::ENODEV);
-        }
-        error
-    }
-
     /// Whether the mount point still is what was opened: not unmounted, and not mounted anew.
     pub(super) fn place(&self) -> Place {
         let now = OpenOptions::new()
@@ -316,49 +289,6 @@ impl Mount {
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
     }
 
-    /// While an import runs, objects that were last written before `until` (seconds since 1970) may be those of imported
-    /// files.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn import_begins(&self, until: i64) -> Result<Importing, HsmError> {
-        let before = self.time_of_import(IMPORTING_XATTR)?;
-        let until = before.unwrap_or(until).max(until);
-        xattr::set(&self.path, IMPORTING_XATTR, until.to_string().as_bytes())?;
-        Ok(Importing { before, until })
-    }
-
-    /// It is over: what it has made files of was last written by `latest`, which for good may be those of imported files.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn import_ended(&self, importing: &Importing, latest: Option<i64>) -> Result<(), HsmError> {
-        let settled = self.time_of_import(IMPORTED_XATTR)?;
-        if latest > settled {
-            let latest = latest.unwrap_or_default().to_string();
-            xattr::set(&self.path, IMPORTED_XATTR, latest.as_bytes())?;
-        }
-        // Another one that began later ends it.
-        if self.time_of_import(IMPORTING_XATTR)? != Some(importing.until) {
-            return Ok(());
-        }
-        match importing.before.filter(|before| *before > Timestamp::now().seconds) {
-            Some(before) => xattr::set(&self.path, IMPORTING_XATTR, before.to_string().as_bytes()),
-            None => xattr::remove(&self.path, IMPORTING_XATTR),
-        }
-    }
-
-    fn time_of_import(&self, name: &CStr) -> Result<Option<i64>, HsmError> {
-        let Some(value) = xattr::get(&self.path, name)? else {
-            return Ok(None);
-        };
-        let text = String::from_utf8_lossy(&value);
-        text.trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| HsmError::new("lgetxattr", libc::EINVAL))
-    }
-
     /// Sets a layout on a volatile file that was opened without one.
     pub(super) fn set_layout(file: &File, layout: &[u8]) -> Result<(), HsmError> {
         xattr::set_fd(file.as_fd(), LAYOUT_XATTR, layout)
@@ -388,22 +318,6 @@ fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmErr
         .ok_or(HsmError::new("lgetxattr", libc::ENODATA))
 }
 
-/// An import under way, as [`Mount::import_begins`] noted it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Importing {
-    /// What another one noted that may run still.
-    before: Option<i64>,
-    until: i64,
-}
-
-impl Importing {
-    /// Objects that were written before then may be imported by it.
-    #[must_use]
-    pub const fn until(&self) -> i64 {
-        self.until
-    }
-}
-
 /// What is at the mount point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
@@ -424,141 +338,4 @@ fn identity(dir: &File) -> std::io::Result<(String, u64, u64)> {
         .unwrap_or_default();
     let stat = dir.metadata()?;
     Ok((mount.to_owned(), stat.dev(), stat.ino()))
-}
-
-impl FileSystem for Mount {
-    fn name(&self) -> &str {
-        &self.identity
-    }
-
-    fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
-        self.library.fid2path(&self.path, fid)
-    }
-
-    fn imported_until(&self) -> Result<Option<i64>, HsmError> {
-        // In this order: an import that ends meanwhile sets the one before it takes the other away.
-        let importing = self.time_of_import(IMPORTING_XATTR)?;
-        Ok(importing.max(self.time_of_import(IMPORTED_XATTR)?))
-    }
-
-    fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
-        xattr::get(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
-    }
-
-    fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
-        xattr::set(&self.by_fid(fid), MAP_XATTR, record).map_err(|error| self.unless_unmounted(error))
-    }
-
-    fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
-        xattr::remove(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
-    }
-
-    fn note_restored(&self, fid: Fid) -> Result<(), HsmError> {
-        let now = Timestamp::now().seconds.to_string();
-        xattr::set(&self.by_fid(fid), RESTORED_XATTR, now.as_bytes()).map_err(|error| self.unless_unmounted(error))
-    }
-
-    fn is_released(&self, fid: Fid) -> Result<bool, HsmError> {
-        Ok(self.states(fid)? & HS_RELEASED != 0)
-    }
-
-    fn is_archived(&self, fid: Fid) -> Result<bool, HsmError> {
-        let states = self.states(fid)?;
-        Ok(states & HS_RELEASED != 0 || states & (HS_ARCHIVED | HS_DIRTY) == HS_ARCHIVED)
-    }
-
-    fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError> {
-        let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
-        Ok(states.copy())
-    }
-
-    fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<CopyState, HsmError> {
-        let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
-        let mut copy = states.copy();
-        // The coordinator sets EXISTS when it sends an archive; the end of a remove that was sent before takes it away.
-        if !states.exists() && !states.released() {
-            tracing::info!(%fid, "a remove came between; EXISTS is set again");
-            copy.archive_id = id.or(copy.archive_id);
-            let id = id.map_or(0, ArchiveId::get);
-            self.library
-                .change_hsm_states_in(&self.by_fid(fid), HS_EXISTS, 0, id)
-                .map_err(|error| self.unless_unmounted(error))?;
-        }
-        Ok(copy)
-    }
-
-    fn ask_again(&self, fid: Fid, id: Option<ArchiveId>) -> Result<bool, HsmError> {
-        // One that was stopped or restarted leaves the archive STARTED in its log; a cancel, a purge and a time-out of its
-        // own do not.
-        if !self.is_being_archived(fid)? || self.is_archived(fid)? {
-            return Ok(false);
-        }
-        self.request(UserAction::Archive, id, &[fid])?;
-        Ok(true)
-    }
-
-    fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError> {
-        use std::os::unix::ffi::OsStringExt as _;
-        use std::os::unix::fs::MetadataExt as _;
-        let path = self.by_fid(fid);
-        let mut extras = Extras {
-            xattrs: xattr::all(file.as_fd(), |name| self.is_archived_xattr(name))?,
-            layout: xattr::get(&path, LAYOUT_XATTR).unwrap_or_default(),
-            ..Extras::default()
-        };
-        let links = file.metadata().map_err(|error| HsmError::io("fstat", &error))?.nlink();
-        let mut next = (links > 1).then_some(0);
-        while let Some(link) = next
-            && extras.links.len() < MOST_LINKS
-        {
-            let (path, following) = self.library.name_of(&self.path, fid, link)?;
-            extras.links.push(path.into_os_string().into_vec());
-            next = following;
-        }
-        Ok(extras)
-    }
-
-    fn size_of(&self, fid: Fid) -> Result<u64, HsmError> {
-        Ok(self.attributes(fid)?.len())
-    }
-
-    fn is_unlinked(&self, fid: Fid) -> Result<bool, HsmError> {
-        use std::os::unix::fs::MetadataExt as _;
-        match self.attributes(fid) {
-            Ok(stat) => Ok(stat.nlink() == 0),
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::ESTALE) => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn data_version(&self, file: &File) -> Option<u64> {
-        self.library.data_version(file.as_fd())
-    }
-
-    fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
-        self.library
-            .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
-    }
-
-    fn may_change_fids(&self) -> bool {
-        self.migrates && self.mdts.may_be_several()
-    }
-
-    fn keeps_fids(&self) -> bool {
-        !self.migrates
-    }
-
-    fn sequences(&self) -> Sequences {
-        self.mdts.sequences().clone()
-    }
-
-    fn find_mdt(&self, fid: Fid) -> Domain {
-        self.mdts.find(fid)
-    }
-
-    fn progress(&self, key: ActionKey, extent: Extent) -> Result<(), HsmError> {
-        ioctl::progress(self.descriptor(), key.fid, key.cookie, extent)?;
-        self.mdts.prove(key.fid);
-        Ok(())
-    }
 }

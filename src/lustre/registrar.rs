@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::agent::Pipe;
 use super::call::Call;
 use super::kuc::{Lost, Reader, ReaderStats};
+use super::pipe::Pipe;
 use super::{Agent, AgentError, Coordinator, Probed};
 use crate::action::{Arrival, HsmError};
 use crate::thread::{Supervisor, Thread};
@@ -83,7 +83,7 @@ impl Registrar {
         mounted_anew: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<Self> {
         let (notices, inbox) = channel();
-        let pipe = agent.library_pipe().map_err(std::io::Error::other)?;
+        let pipe = Pipe::library(agent.copytool().map_err(std::io::Error::other)?);
         let mut watch = Watch {
             supervisor: supervisor.clone(),
             agent,

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Agent, AgentError, Mount, MountLock, Probed, ioctl};
+use super::{AgentError, Mount, MountLock, Probed, ioctl};
 
 /// The file of one mount.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ pub fn forget_dead(mount: &Mount, trace: &Trace, patience: Duration) -> Result<b
         return Ok(false);
     }
     // Whatever else an MDT says, to tell it that comes back.
-    if let Ok(Probed { silent, .. }) = Agent::probe(mount, patience)
+    if let Ok(Probed { silent, .. }) = Probed::ask(mount, patience)
         && !silent.is_empty()
     {
         return Err(AgentError::Away(Probed {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::action::{FileSystem, Item, Verdict};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, ErrorClass};
 use crate::worker::{Ending, Witness};
 
 /// Where, and how much of it is kept.
@@ -181,7 +181,7 @@ impl Witness for Completions {
         };
         let (outcome, errno) = match ending.verdict {
             Verdict::Done => ("done", 0),
-            Verdict::Cancelled => ("cancelled", libc::ECANCELED),
+            Verdict::Cancelled => ("cancelled", ErrorClass::Cancelled.errno()),
             Verdict::Failed { errno, .. } => ("failed", errno.get()),
         };
         let line = Line {

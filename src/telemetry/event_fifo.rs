@@ -90,7 +90,7 @@ impl EventFifo {
         if let Some(fifo) = &mut state.fifo
             && line.len() <= libc::PIPE_BUF
             && let Err(error) = fifo.write_all(line.as_bytes())
-            && error.raw_os_error() == Some(libc::EPIPE)
+            && error.kind() == io::ErrorKind::BrokenPipe
         {
             state.fifo = None;
         }

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 
 use super::sink::{LogFormat, Sink, line, lines_of};
@@ -75,13 +74,14 @@ struct Descriptor;
 impl Write for Descriptor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stderr = io::stderr();
-        match nix::unistd::write(&stderr, bytes) {
+        let write = || nix::unistd::write(&stderr, bytes).map_err(io::Error::from);
+        match write() {
             // Whoever shares it made it so.
-            Err(Errno::EAGAIN) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 nix::poll::poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], WRITABLE)?;
-                Ok(nix::unistd::write(&stderr, bytes)?)
+                write()
             }
-            written => Ok(written?),
+            written => written,
         }
     }
 

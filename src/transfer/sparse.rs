@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::unistd::Whence;
 
+use crate::types::ErrorClass;
+
 /// The granule of holes: Linux's page and Lustre's smallest block.
 const BLOCK: u64 = 4096;
 static ZEROS: [u8; 4096] = [0; 4096];
@@ -39,9 +41,10 @@ impl Segments {
 
 /// A file system that can't tell has no holes.
 fn next_data(file: &File, offset: u64, end: u64) -> std::ops::Range<u64> {
-    let seek = |at: u64, whence| {
-        let at = i64::try_from(at).map_err(|_| nix::errno::Errno::EOVERFLOW)?;
-        nix::unistd::lseek(file, at, whence).map(i64::cast_unsigned)
+    let seek = |at: u64, whence| -> io::Result<u64> {
+        let at = i64::try_from(at).map_err(io::Error::other)?;
+        let found = nix::unistd::lseek(file, at, whence).map_err(io::Error::from)?;
+        Ok(found.cast_unsigned())
     };
     match seek(offset, Whence::SeekData) {
         Ok(start) => {
@@ -49,7 +52,7 @@ fn next_data(file: &File, offset: u64, end: u64) -> std::ops::Range<u64> {
             start..stop.max(start + 1)
         }
         // No data from here to the end of the file.
-        Err(nix::errno::Errno::ENXIO) => end..end,
+        Err(error) if ErrorClass::of_io(&error) == ErrorClass::Nothing => end..end,
         Err(_) => offset..end,
     }
 }

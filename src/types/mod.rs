@@ -1,5 +1,6 @@
 //! The words of the trade: parsed at a border once, trusted everywhere inside.
 
+mod errno;
 mod mdt;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub use errno::{ErrorClass, HsmErrno, errno_of, io_error};
 pub use mdt::{Domain, Mdt, Sequences, domain_name};
 
 /// A Lustre file identifier, stable across renames: `[seq:oid:ver]`.
@@ -215,84 +217,6 @@ pub struct Extras {
     pub links: Vec<Vec<u8>>,
 }
 
-/// An errno that the coordinator's log can hold: 1..=126 (`CLF_HSM_MAXERROR`), never ENOSYS, which it
-/// takes for "this copytool cannot cancel", and never ECANCELED, which has a [`Verdict`] of its own.
-///
-/// [`Verdict`]: crate::action::Verdict
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct HsmErrno(u8);
-
-impl HsmErrno {
-    /// EIO, for what has no better number.
-    pub const EIO: Self = Self::known(libc::EIO);
-    /// ENOENT: the object is gone.
-    pub const ENOENT: Self = Self::known(libc::ENOENT);
-    /// EACCES: the store denied it.
-    pub const EACCES: Self = Self::known(libc::EACCES);
-    /// EBUSY: the file changed while it was read.
-    pub const EBUSY: Self = Self::known(libc::EBUSY);
-    /// EINVAL: an action that we don't know or can't do.
-    pub const EINVAL: Self = Self::known(libc::EINVAL);
-    /// EALREADY: another action does this already; does not make the file dirty (LU-19829).
-    pub const EALREADY: Self = Self::known(libc::EALREADY);
-    /// ESTALE: the object is not the one that was archived.
-    pub const ESTALE: Self = Self::known(libc::ESTALE);
-    /// ETIMEDOUT: the store did not recover in time.
-    pub const ETIMEDOUT: Self = Self::known(libc::ETIMEDOUT);
-    /// ESHUTDOWN: this copytool is going away.
-    pub const ESHUTDOWN: Self = Self::known(libc::ESHUTDOWN);
-    /// EFBIG: larger than an object can be.
-    pub const EFBIG: Self = Self::known(libc::EFBIG);
-    /// EEXIST: the key holds somebody else's only copy.
-    pub const EEXIST: Self = Self::known(libc::EEXIST);
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "asserted to lie in 1..=126"
-    )]
-    const fn known(errno: i32) -> Self {
-        assert!(errno >= 1 && errno <= 126);
-        Self(errno as u8)
-    }
-
-    /// The errno itself where the coordinator can take it, else EIO.
-    #[must_use]
-    pub fn from_raw(errno: i32) -> Self {
-        if errno == libc::ENOSYS || errno == libc::ECANCELED {
-            return Self::EIO;
-        }
-        match u8::try_from(errno) {
-            Ok(e @ 1..=126) => Self(e),
-            _ => Self::EIO,
-        }
-    }
-
-    /// The number, for C.
-    #[must_use]
-    pub const fn get(self) -> i32 {
-        self.0 as i32
-    }
-
-    /// The name that an administrator knows, e.g. `ENOENT`.
-    #[must_use]
-    pub fn name(self) -> String {
-        format!("{:?}", nix::errno::Errno::from_raw(self.get()))
-    }
-}
-
-impl fmt::Display for HsmErrno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name())
-    }
-}
-
-impl fmt::Debug for HsmErrno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,13 +228,6 @@ mod tests {
             let fid = Fid { seq, oid, ver };
             prop_assert_eq!(fid.to_string().parse::<Fid>().unwrap(), fid);
             prop_assert_eq!(fid.bare().parse::<Fid>().unwrap(), fid);
-        }
-
-        #[test]
-        fn an_errno_for_the_coordinator_always_fits_its_log(errno: i32) {
-            let e = HsmErrno::from_raw(errno);
-            prop_assert!((1..=126).contains(&e.get()));
-            prop_assert!(e.get() != libc::ENOSYS && e.get() != libc::ECANCELED);
         }
     }
 

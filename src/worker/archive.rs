@@ -11,7 +11,7 @@ use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
-use crate::types::Extent;
+use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(
     site: &Site,
@@ -121,7 +121,7 @@ fn over(site: &Site, control: &Control, item: &Item, placed: &Placed) -> Option<
         return None;
     }
     match site.fs.progress(item.key(), Extent::EMPTY) {
-        Err(error) if error.is_not_found() || error.errno == libc::ECANCELED => Some(error.into()),
+        Err(error) if error.is_not_found() || error.is_cancelled() => Some(error.into()),
         // Whatever else it is, the end will tell.
         Ok(()) | Err(_) => None,
     }
@@ -251,7 +251,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
 /// An error where the file has no name any more.
 fn is_there(site: &Site, item: &Item) -> Result<(), HsmError> {
     match site.fs.is_unlinked(item.fid) {
-        Ok(true) => Err(HsmError::new("lstat", libc::ENOENT)),
+        Ok(true) => Err(HsmError::of("lstat", ErrorClass::Gone)),
         Ok(false) | Err(_) => Ok(()),
     }
 }

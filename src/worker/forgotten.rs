@@ -108,20 +108,13 @@ impl Forgotten {
                 Ok(false) => tracing::debug!(%fid, cookie = %key.cookie, "not asked for again: nobody waits for it"),
                 Err(error) if error.is_not_found() => {}
                 // It is off still, or restarts.
-                Err(error) if is_off(error.errno) => self.wait(key, id),
+                Err(error) if error.class().is_off() => self.wait(key, id),
                 Err(error) => {
                     tracing::warn!(%fid, %error, "the coordinator forgot an archive, and it can't be asked for again");
                 }
             }
         }
     }
-}
-
-const fn is_off(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EAGAIN | libc::EINPROGRESS | libc::ENOTCONN | libc::ESHUTDOWN
-    )
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::log::{is_over, sweep_overwritten};
 use super::place::{is_mapped, may_be_shared};
 use super::{Ended, JobError, Site};
-use crate::action::{Debt, HsmError, Item};
+use crate::action::{Debt, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
-use crate::types::Fid;
+use crate::types::{ErrorClass, Fid};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
     let removed = debt
@@ -28,9 +28,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
     let before = match site.fs.map(item.fid) {
         Ok(record) => record,
         // The last name is gone, and the file with it.
-        Err(HsmError {
-            errno: libc::ENOENT, ..
-        }) => None,
+        Err(error) if error.is_not_found() => None,
         Err(error) => return Err(error.into()),
     };
     let record = before.as_deref().map(Location::from_bytes).transpose()?;
@@ -54,7 +52,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
     match site.fs.revoke(item.fid) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
-        Err(error) if error.errno == libc::EINVAL || site.fs.is_released(item.fid)? => {
+        Err(error) if error.class() == ErrorClass::Invalid || site.fs.is_released(item.fid)? => {
             tracing::warn!(%error, "the file is released; its copy stays");
             return Err(JobError::Released);
         }

@@ -4,7 +4,7 @@ use super::JobError;
 use crate::action::{HsmError, Verdict};
 use crate::store::StoreError;
 use crate::transfer::{Stop, TransferError};
-use crate::types::HsmErrno;
+use crate::types::{ErrorClass, HsmErrno};
 
 /// The answer for a failed action. Retries live in this daemon: the flag is for sites whose MDT policy
 /// allows them. Never ENOSYS; ECANCELED only after a CANCEL, for unasked it is recorded as a success.
@@ -27,9 +27,9 @@ pub fn verdict(error: &JobError) -> Verdict {
 
 /// Lustre says ECANCELED only for an action whose cancel it accepted, and waits for just that answer.
 fn hsm(error: &HsmError) -> Verdict {
-    match error.errno {
-        libc::ECANCELED => Verdict::Cancelled,
-        errno => Verdict::failed(HsmErrno::from_raw(errno)),
+    match error.class() {
+        ErrorClass::Cancelled => Verdict::Cancelled,
+        _ => Verdict::failed(HsmErrno::from_raw(error.errno)),
     }
 }
 

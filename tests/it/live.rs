@@ -279,8 +279,11 @@ fn what_was_purged_or_timed_out_is_not_asked_for_again() {
     assert!(gate.wait_held_blocking(1, PATIENCE));
     rig.client.control(HsmControl::Purge).unwrap();
     rig.settle(fids[0]);
+    let written = rig.store.stats().count("PutObject");
     rig.client.request(Action::Archive, 1, &fids[1..2]).unwrap();
     assert!(rig.client.wait_started(1, PATIENCE).unwrap());
+    // It is begun: one that the coordinator gives up before that is told at its begin.
+    until(|| (rig.store.stats().count("PutObject") > written).then_some(()));
     rig.client.set(Tunable::LoopPeriodMs, 10).unwrap();
     rig.client.set(Tunable::ActiveRequestTimeoutMs, 1).unwrap();
     rig.settle(fids[1]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lhsm_sandbox::process::{Daemon, Spawn};
 use lhsm_sandbox::protocol::{Action, Fault, HsmControl, Step, Tunable, states};
 use lhsm_sandbox::{Client, Mdt, Options};
-use lhsm_sandbox_s3::{Config, Gate, Server};
+use lhsm_sandbox_s3::{Config, Gate, ObjectInfo, Server};
 use nix::sys::signal::Signal;
 
 use crate::Cli;
@@ -472,7 +472,7 @@ impl World {
     }
 
     /// Objects that no file is mapped to.
-    fn unmapped(&mut self) -> Result<Vec<String>> {
+    fn unmapped(&mut self) -> Result<Vec<ObjectInfo>> {
         let mut mapped = HashSet::new();
         for file in &self.files {
             if let Ok(record) = self.client.xattr(file.fid, "trusted.lhsm_s3") {
@@ -481,10 +481,10 @@ impl World {
                 mapped.extend(named);
             }
         }
-        let objects = self.store.objects(BUCKET).into_iter().map(|object| object.key);
+        let objects = self.store.objects(BUCKET).into_iter();
         // What a daemon was killed over while it tried the store is of no file, and goes when its time is over.
         Ok(objects
-            .filter(|key| !mapped.contains(key) && !key.contains(PROBES))
+            .filter(|object| !mapped.contains(&object.key) && !object.key.contains(PROBES))
             .collect())
     }
 
@@ -495,8 +495,13 @@ impl World {
             eprintln!("orphan upload: {key} {id}");
             self.outcome.uploads += 1;
         }
-        for key in self.unmapped()? {
-            eprintln!("no file is mapped to: {key}");
+        for object in self.unmapped()? {
+            let said = |name: &str| object.metadata.get(name).map_or("-", String::as_str);
+            let (fid, cookie, writer) = (said("lhsm-fid"), said("lhsm-cookie"), said("lhsm-writer"));
+            eprintln!(
+                "no file is mapped to: {} ({} bytes of {fid}, cookie {cookie}, writer {writer})",
+                object.key, object.size
+            );
             self.outcome.unmapped += 1;
         }
         for file in &self.files {

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Rows;
 use crate::cli::mds;
 use crate::config::Settings;
-use crate::lustre::{Agent, Identify, Library, LibraryError, Mount, Probed, other_tool};
+use crate::lustre::{Identify, Library, LibraryError, Mount, Probed, other_tool};
 
 /// A worker has two sockets and a file at a time, and some for the rest.
 const DESCRIPTORS_EACH: u64 = 8;
@@ -97,7 +97,7 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
             "stop it, or mount the file system a second time for one of the two",
         ),
     }
-    match Agent::probe(&mount, PATIENCE) {
+    match Probed::ask(&mount, PATIENCE) {
         Ok(probed) => coordinators(&probed, rows),
         Err(error) => rows.fail(
             "coordinator",

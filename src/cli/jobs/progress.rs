@@ -1,47 +1,22 @@
 //! How far a job is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use crate::cli::progress::Progress;
 use crate::jobs::{Phase, Summary};
 
-/// A line that moves on a terminal, a line now and then elsewhere.
-pub(super) struct Progress {
-    pub(super) bar: ProgressBar,
-    quiet: bool,
-    said: Instant,
+const TEMPLATE: &str = "{spinner} {wide_bar} {msg}";
+
+pub(super) fn progress(quiet: bool) -> Progress {
+    Progress::new(TEMPLATE, quiet)
 }
 
-impl Progress {
-    pub(super) fn new(quiet: bool) -> Self {
-        let bar = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_bar} {msg}") {
-            bar.set_style(style);
-        }
-        if quiet {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-        }
-        Self {
-            bar,
-            quiet,
-            said: Instant::now(),
-        }
+pub(super) fn show(progress: &mut Progress, summary: &Summary) {
+    if summary.complete {
+        progress.expect(summary.found, TEMPLATE);
     }
-
-    pub(super) fn show(&mut self, summary: &Summary) {
-        let text = line(summary);
-        if summary.complete {
-            self.bar.set_length(summary.found);
-        }
-        self.bar.set_position(summary.counts.ended());
-        if self.bar.is_hidden() && !self.quiet && self.said.elapsed() >= Duration::from_secs(10) {
-            self.said = Instant::now();
-            errln!("{text}");
-        }
-        self.bar.set_message(text);
-        self.bar.tick();
-    }
+    progress.set_done(summary.counts.ended());
+    progress.show(line(summary));
 }
 
 /// A job in one line.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Failure;
-use super::progress::{Progress, bytes};
+use super::progress::{bytes, progress, show};
 use crate::cli::ExitWith;
 use crate::cli::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
@@ -23,11 +23,11 @@ pub(super) fn work(
     let mount = open_mount(settings, &spec.mount, Identify::Find)?;
     let runtime = runtime()?;
     let control = stopped_by_signals(&runtime);
-    let mut progress = Progress::new(json);
+    let mut progress = progress(json);
     let mut written = None::<Instant>;
     let fleet = Fleet::new(settings.movers.clone());
     let result = jobs::run(&mount, spec, ledger, &control, &fleet, &mut |summary| {
-        progress.show(summary);
+        show(&mut progress, summary);
         if summary.phase != Phase::Running || written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             written = Some(Instant::now());
             if let Err(error) = summary.write(directory) {
@@ -35,7 +35,7 @@ pub(super) fn work(
             }
         }
     });
-    progress.bar.finish_and_clear();
+    progress.end();
     let summary = match result {
         Ok(summary) => summary,
         Err(error @ JobError::Stopped(_)) => return Err(ExitWith::stopped(error.to_string()).into()),

@@ -14,19 +14,24 @@ use crate::import::tree::Dir;
 use crate::lustre::{Imported, Mount, is_acl, is_users_xattr, layout};
 use crate::nodes::GROUP_BITS;
 use crate::store::{Location, Owner};
-use crate::types::Fid;
+use crate::types::{ErrorClass, Fid};
 
 /// One file's attributes are limited: 4 KiB without `ea_inode`, which the MDT says with ENOSPC.
 const fn is_too_much(error: &HsmError) -> bool {
-    matches!(error.errno, libc::ENOSPC | libc::E2BIG)
+    matches!(error.class(), ErrorClass::Full | ErrorClass::TooMuch)
 }
 
 /// What this file system does not take as an ACL, whatever is tried.
 const fn is_no_acl(error: &HsmError) -> bool {
     is_too_much(error)
         || matches!(
-            error.errno,
-            libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EPERM | libc::EACCES | libc::ERANGE
+            error.class(),
+            ErrorClass::Unsupported
+                | ErrorClass::NotImplemented
+                | ErrorClass::Invalid
+                | ErrorClass::OutOfRange
+                | ErrorClass::Refused
+                | ErrorClass::Denied
         )
 }
 
@@ -72,7 +77,9 @@ impl Maker<'_> {
                 Ok(()) if self.made_way(&known.entry.key) => {
                     return match dir.remove(path.name()) {
                         // The directory has its place already, or the other one took it away.
-                        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EISDIR)) => {
+                        Err(error)
+                            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) =>
+                        {
                             Err(self.error(path, "remove", error))
                         }
                         _ => Ok(()),
@@ -163,7 +170,7 @@ impl Maker<'_> {
         };
         let fid = match self.shared.mount.import(dir.at(&name), &file) {
             Ok(fid) => fid,
-            Err(error) if matches!(error.errno, libc::EEXIST | libc::ENOTTY | libc::EISDIR) => {
+            Err(error) if matches!(error.class(), ErrorClass::Taken | ErrorClass::WrongKind) => {
                 return Err(Importing::Exists);
             }
             Err(error) => return Err(Importing::Trouble(self.hsm_error(path, &error))),

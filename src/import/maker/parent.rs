@@ -10,6 +10,7 @@ use super::{Maker, Trouble, location_at, lock};
 use crate::import::path::TreePath;
 use crate::import::report::Outcome;
 use crate::import::tree::Dir;
+use crate::types::ErrorClass;
 
 /// Of a file that is in a directory's way, while another thread may be making it.
 const TRIES: u32 = 400;
@@ -25,13 +26,13 @@ impl Maker<'_> {
                 Ok(dir) => return Ok(dir),
                 Err(error) => error,
             };
-            match error.raw_os_error() {
+            match ErrorClass::of_io(&error) {
                 // `a` came before `a/b`: the directory wins, whatever the order.
-                Some(libc::ENOTDIR) if tries < TRIES && self.clear_way(path.parent())? => {}
-                Some(libc::ENOTDIR) => {
+                ErrorClass::NoDirectory if tries < TRIES && self.clear_way(path.parent())? => {}
+                ErrorClass::NoDirectory => {
                     return Err(Trouble::Conflict("a file is where its directory must be".into()));
                 }
-                Some(libc::ELOOP | libc::EXDEV) => {
+                ErrorClass::Symlink | ErrorClass::Outside => {
                     return Err(Trouble::Refused("a symlink is where its directory must be".into()));
                 }
                 _ => return Err(self.error(path, "open the directory of", error)),

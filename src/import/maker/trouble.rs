@@ -8,6 +8,7 @@ use crate::action::HsmError;
 use crate::import::path::TreePath;
 use crate::store::{ListFrom, Location, Query, StoreError, Whose};
 use crate::transfer::{Lane, TransferError, list, thaw};
+use crate::types::{ErrorClass, io_error};
 
 /// Objects for which a store is given up that answers otherwise. Each takes as long as `give_up_after`, so more of them
 /// are a store that does not do its work.
@@ -73,8 +74,8 @@ impl Maker<'_> {
     /// An error of the system: one file's trouble, or everybody's. A quota is that of one owner, and what may not be done
     /// (EPERM) is so for one directory, which is immutable, as often as for all.
     pub(super) fn error(&self, path: &TreePath, what: &str, error: io::Error) -> Trouble {
-        match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EROFS | libc::ENOTCONN | libc::ESHUTDOWN | libc::EMFILE | libc::ENFILE) => {
+        match ErrorClass::of_io(&error) {
+            ErrorClass::Full | ErrorClass::ReadOnly | ErrorClass::CutOff | ErrorClass::NoDescriptors => {
                 Trouble::Fatal(Fatal::Tree {
                     path: path.as_path().display().to_string(),
                     source: error,
@@ -85,10 +86,9 @@ impl Maker<'_> {
     }
 
     pub(super) fn hsm_error(&self, path: &TreePath, error: &HsmError) -> Trouble {
-        let io = io::Error::from_raw_os_error(error.errno);
-        match error.errno {
-            libc::EFBIG => Trouble::Refused("the file would be larger than this file system takes".into()),
-            _ => match self.error(path, "import", io) {
+        match error.class() {
+            ErrorClass::TooLarge => Trouble::Refused("the file would be larger than this file system takes".into()),
+            _ => match self.error(path, "import", io_error(error.errno)) {
                 Trouble::Failed(_) => Trouble::Failed(error.to_string()),
                 fatal => fatal,
             },

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, StorageBackend};
-
-use crate::journal::{Journal, with_tables};
+use crate::database::{Database, StorageBackend};
+use crate::journal::Journal;
+use crate::journal::tables::with_tables;
 use crate::thread::Supervisor;
 
 /// Its bytes stay when a database on it is closed. Clones are the same disk.
@@ -31,10 +31,7 @@ impl Disk {
     #[must_use]
     pub fn journal(&self, supervisor: &Supervisor) -> Journal {
         let disk = self.clone();
-        let open = move || {
-            let database = Database::builder().create_with_backend(disk.clone())?;
-            Ok(with_tables(database)?)
-        };
+        let open = move || Ok(with_tables(Database::create_on(disk.clone())?)?);
         Journal::start(supervisor, PathBuf::new(), Box::new(open))
     }
 

@@ -10,6 +10,8 @@
 
 #[path = "../../../src/action.rs"]
 pub mod action;
+#[path = "../../../src/database.rs"]
+pub mod database;
 pub mod disk;
 #[path = "../../../src/journal/mod.rs"]
 pub mod journal;

@@ -28,6 +28,7 @@ pub(super) const HOUSE: &[Floor] = &[
             "what all say about an action, and the two traits that the border to Lustre implements",
         ),
         room("fleet", "what movers tell of themselves, and asking them"),
+        room("database", "an embedded database in a file"),
     ]],
     &[
         &[room("lustre", "the border to the kernel, the only place with `unsafe`")],

@@ -1,6 +1,9 @@
-//! `cargo xtask layers [--json]`: the rooms of `src/` from the ground to the roof, what each stands on, and whether an arrow
-//! goes up or around. It reads the source and compiles nothing.
+//! `cargo xtask layers [--json | --circles]`: the rooms of `src/` from the ground to the roof, what each stands on, and
+//! whether an arrow goes up or around. With `--circles` also which files of one room stand on each other. It reads the
+//! source and compiles nothing.
 
+mod circles;
+mod errnos;
 mod house;
 mod lexer;
 mod paths;
@@ -18,11 +21,11 @@ const FOLDER: &str = "src";
 
 /// Prints the house; whoever broke a rule is told by file and line.
 pub(super) fn run(root: &Path, arguments: &[String]) -> ExitCode {
-    let is_json = match arguments {
-        [] => false,
-        [argument] if argument == "--json" => true,
+    let argument = match arguments {
+        [] => "",
+        [argument] if matches!(argument.as_str(), "--json" | "--circles") => argument.as_str(),
         _ => {
-            eprintln!("usage: cargo xtask layers [--json]");
+            eprintln!("usage: cargo xtask layers [--json | --circles]");
             return ExitCode::from(2);
         }
     };
@@ -34,10 +37,15 @@ pub(super) fn run(root: &Path, arguments: &[String]) -> ExitCode {
         }
     };
     let wrong = rules::wrong(HOUSE, &source, FOLDER);
-    if is_json {
-        println!("{}", json(HOUSE, &source, &wrong));
-    } else {
-        print!("{}", text(HOUSE, &source));
+    match argument {
+        "--json" => println!("{}", json(HOUSE, &source, &wrong)),
+        _ => print!("{}", text(HOUSE, &source)),
+    }
+    if argument == "--circles" {
+        println!("files of one room that stand on each other (a remark, no failure):");
+        for line in circles::between_files(&source.inside) {
+            println!("{line}");
+        }
     }
     for line in &wrong {
         eprintln!("{line}");
@@ -237,6 +245,30 @@ mod tests {
     }
 
     #[test]
+    fn files_of_a_room_that_stand_on_each_other_are_told_by_whatever_name() {
+        let library = Library::new(
+            "circles",
+            &[
+                (
+                    "east/mod.rs",
+                    "mod gate; mod wall; mod yard; pub use gate::Gate; pub use wall::Wall as Stones;",
+                ),
+                ("east/gate.rs", "use super::Stones; use super::yard;"),
+                ("east/wall.rs", "use crate::east::{Gate}; fn f() { super::yard::g() }"),
+                (
+                    "east/yard.rs",
+                    "use crate::words::Word; #[cfg(test)] mod tests { use super::super::Gate; }",
+                ),
+            ],
+        );
+        assert_eq!(
+            circles::between_files(&library.source().inside),
+            ["east: gate > wall > gate"]
+        );
+        assert_eq!(library.wrong(), Vec::<String>::new());
+    }
+
+    #[test]
     fn wings_of_one_floor_know_nothing_of_each_other() {
         let library = Library::new("beside", &[("west/mod.rs", "use crate::east::Gate;")]);
         let wrong = library.wrong();
@@ -261,6 +293,32 @@ mod tests {
         for (line, begin) in wrong.iter().zip(begin) {
             assert!(line.starts_with(begin), "{line}");
         }
+    }
+
+    #[test]
+    fn an_errno_outside_its_tables_is_told_with_its_line() {
+        let library = Library::new(
+            "errnos",
+            &[
+                (
+                    "words.rs",
+                    "\nfn f(e: i32) -> bool { e == libc::EIO }\n#[cfg(test)]\nfn g() { libc::EPERM }",
+                ),
+                ("lib.rs", "#[cfg(test)]\nmod plays;\nfn f() { Errno::EPERM }"),
+                ("plays/mod.rs", "fn f() { Errno::EPERM }"),
+                ("types/errno.rs", "fn f() { Errno::EPERM }"),
+            ],
+        );
+        let wrong: Vec<_> = library
+            .wrong()
+            .into_iter()
+            .filter(|line| line.contains("errno"))
+            .collect();
+        let [lib, words] = wrong.as_slice() else {
+            panic!("{wrong:?}")
+        };
+        assert!(lib.starts_with("src/lib.rs:3: EPERM: an errno by number"), "{lib}");
+        assert!(words.starts_with("src/words.rs:2: EIO: an errno by number"), "{words}");
     }
 
     #[test]

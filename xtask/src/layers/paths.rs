@@ -1,6 +1,9 @@
 //! The paths that the production code of a file names: in `use` lines and wherever else one begins with `crate`, `super`
-//! or `self`.
+//! or `self`. And the errnos, wherever.
 
+use std::collections::BTreeSet;
+
+use super::errnos::{Bare, bare};
 use super::lexer::{Word, words};
 
 /// Words with which an item begins that ends with `;` or `}`, and not with a comma.
@@ -27,6 +30,10 @@ const ITEMS: &[&str] = &[
 pub(super) struct Named {
     pub(super) path: Vec<String>,
     pub(super) line: usize,
+    /// From the crate's root, too: what it can be called where a `use` names it.
+    pub(super) known_as: Option<Vec<String>>,
+    /// It is only shown to others: by `pub use`.
+    pub(super) is_shown: bool,
 }
 
 #[derive(PartialEq, Eq, Debug, Default)]
@@ -34,6 +41,7 @@ pub(super) struct Content {
     pub(super) named: Vec<Named>,
     /// Modules that are there for tests only, in files of their own.
     pub(super) tests: Vec<String>,
+    pub(super) errnos: Vec<Bare>,
 }
 
 /// What the text of that module names.
@@ -43,6 +51,7 @@ pub(super) fn read(text: &str, module: &[String]) -> Content {
         words: &words,
         at: 0,
         inside: module.to_vec(),
+        children: children(&words),
         blocks: Vec::new(),
         named: Vec::new(),
     };
@@ -50,6 +59,7 @@ pub(super) fn read(text: &str, module: &[String]) -> Content {
     Content {
         named: reader.named,
         tests,
+        errnos: bare(&words),
     }
 }
 
@@ -124,11 +134,20 @@ fn group(words: &[Word]) -> usize {
     words.len()
 }
 
+/// Modules that are declared here and have files of their own.
+fn children(words: &[Word]) -> BTreeSet<String> {
+    let declared = words
+        .windows(3)
+        .filter(|three| three[0].text == "mod" && three[2].text == ";");
+    declared.map(|three| three[1].text.clone()).collect()
+}
+
 struct Reader<'a> {
     words: &'a [Word],
     at: usize,
     /// The module that the words are of.
     inside: Vec<String>,
+    children: BTreeSet<String>,
     /// Of each open brace: whether a module began with it.
     blocks: Vec<bool>,
     named: Vec<Named>,
@@ -139,13 +158,19 @@ impl Reader<'_> {
         self.words.get(self.at + ahead).map_or("", |word| word.text.as_str())
     }
 
+    fn before(&self) -> &str {
+        let before = self.at.checked_sub(1).and_then(|at| self.words.get(at));
+        before.map_or("", |word| word.text.as_str())
+    }
+
     fn read(&mut self) {
         while let Some(word) = self.words.get(self.at) {
             match word.text.as_str() {
                 // `use<…>` names lifetimes.
                 "use" if self.word(1) != "<" => {
+                    let is_shown = matches!(self.before(), "pub" | ")");
                     self.at += 1;
-                    self.tree(&[]);
+                    self.tree(&[], is_shown);
                 }
                 "mod" if self.word(2) == "{" => {
                     self.inside.push(self.word(1).to_owned());
@@ -153,13 +178,14 @@ impl Reader<'_> {
                     self.at += 3;
                 }
                 // A visibility: who may use it, not what is used.
-                "in" if self.at > 0 && self.words[self.at - 1].text == "(" => {
+                "in" if self.before() == "(" => {
                     self.at += 1;
                     while !matches!(self.word(0), ")" | "") {
                         self.at += 1;
                     }
                 }
                 "crate" | "super" | "self" if self.word(1) == "::" => self.path(),
+                child if self.word(1) == "::" && self.before() != "::" && self.children.contains(child) => self.path(),
                 "{" => {
                     self.blocks.push(false);
                     self.at += 1;
@@ -176,15 +202,19 @@ impl Reader<'_> {
     }
 
     /// What stands behind `use`, or in its braces.
-    fn tree(&mut self, before: &[String]) {
+    fn tree(&mut self, before: &[String], is_shown: bool) {
         let mut path = before.to_vec();
         let mut line = 0;
+        let mut renamed = None;
         while let Some(word) = self.words.get(self.at) {
             match word.text.as_str() {
                 "," | "}" | ";" => break,
                 "::" => self.at += 1,
                 // The name that it has here.
-                "as" => self.at += 2,
+                "as" => {
+                    renamed = Some(self.word(1).to_owned());
+                    self.at += 2;
+                }
                 "{" => {
                     self.at += 1;
                     loop {
@@ -195,7 +225,7 @@ impl Reader<'_> {
                             }
                             "," => self.at += 1,
                             ";" | "" => return,
-                            _ => self.tree(&path),
+                            _ => self.tree(&path, is_shown),
                         }
                     }
                 }
@@ -206,7 +236,13 @@ impl Reader<'_> {
                 }
             }
         }
-        self.name(&path, line);
+        let last = path.iter().rev().find(|segment| *segment != "self");
+        let known_as = renamed.or_else(|| last.cloned()).map(|name| {
+            let mut known_as = self.inside.clone();
+            known_as.push(name);
+            known_as
+        });
+        self.name(&path, line, known_as, is_shown);
     }
 
     fn path(&mut self) {
@@ -217,14 +253,16 @@ impl Reader<'_> {
             path.push(self.word(1).to_owned());
             self.at += 2;
         }
-        self.name(&path, line);
+        self.name(&path, line, None, false);
     }
 
     /// Notes it where it is of this crate.
-    fn name(&mut self, path: &[String], line: usize) {
+    fn name(&mut self, path: &[String], line: usize, known_as: Option<Vec<String>>, is_shown: bool) {
         let (mut from_root, rest) = match path.split_first() {
             Some((first, rest)) if first == "crate" => (Vec::new(), rest),
-            Some((first, _)) if first == "self" || first == "super" => (self.inside.clone(), path),
+            Some((first, _)) if first == "self" || first == "super" || self.children.contains(first) => {
+                (self.inside.clone(), path)
+            }
             _ => return,
         };
         for segment in rest {
@@ -236,7 +274,12 @@ impl Reader<'_> {
                 name => from_root.push(name.to_owned()),
             }
         }
-        self.named.push(Named { path: from_root, line });
+        self.named.push(Named {
+            path: from_root,
+            line,
+            known_as,
+            is_shown,
+        });
     }
 }
 
@@ -276,6 +319,36 @@ mod tests {
         assert_eq!(
             paths("use super::a; use super::super::b::C; use self::d; mod inner { use super::e; } use super::f;"),
             ["room::a", "b::C", "room::door::d", "room::door::e", "room::f"]
+        );
+    }
+
+    #[test]
+    fn a_child_is_named_without_a_word_before_it() {
+        assert_eq!(
+            paths("mod a; use a::B; fn f() { a::g(); x::a::h(); c::i() }"),
+            ["room::door::a::B", "room::door::a::g"]
+        );
+    }
+
+    #[test]
+    fn what_a_use_names_is_known_by_its_last_name_or_its_new_one() {
+        let module = ["room", "door"].map(str::to_owned);
+        let named = read(
+            "pub use crate::a::B; use crate::c::{self, d as e}; fn f() { crate::g() }",
+            &module,
+        )
+        .named;
+        let known = named
+            .into_iter()
+            .map(|named| (named.known_as.map(|path| path.join("::")), named.is_shown));
+        assert_eq!(
+            known.collect::<Vec<_>>(),
+            [
+                (Some("room::door::B".to_owned()), true),
+                (Some("room::door::c".to_owned()), false),
+                (Some("room::door::e".to_owned()), false),
+                (None, false),
+            ]
         );
     }
 

@@ -1,12 +1,15 @@
-//! What must hold of the arrows: none goes up, none goes to another wing, so none goes around.
+//! What must hold of the arrows: none goes up, none goes to another wing, so none goes around. And of errnos: they are
+//! named where they are told apart.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
+use super::circles::{On, around};
 use super::house::Floor;
 use super::source::{Arrow, Source};
 
 const UPWARDS: &str =
     "an arrow upwards; move what both use into a room below, or have it handed in (a trait, a closure)";
+const ERRNO: &str = "an errno by number; decide by its class (src/types/errno.rs), or by ErrorKind";
 const BESIDE: &str = "these know nothing of each other; move what both use into a room below both";
 
 /// Where a room is: floor, wing, and how far up in that, from 0.
@@ -64,6 +67,10 @@ pub(super) fn wrong(house: &[Floor], source: &Source, folder: &str) -> Vec<Strin
             file.display()
         ));
     }
+    for (file, bare) in &source.errnos {
+        let (file, name) = (file.display(), &bare.name);
+        wrong.push(format!("{folder}/{file}:{}: {name}: {ERRNO}", bare.line));
+    }
     wrong
 }
 
@@ -81,30 +88,11 @@ fn trouble(from: Place, to: Place) -> Option<&'static str> {
 
 /// How the arrow's end leads back to its beginning, the shortest way; empty where it does not.
 fn circle(arrow: &Arrow, arrows: &[Arrow]) -> String {
-    let mut stands_on: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut on = On::new();
     for arrow in arrows {
-        stands_on.entry(&arrow.from).or_default().insert(&arrow.to);
+        on.entry(&arrow.from).or_default().insert(&arrow.to);
     }
-    let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut next = VecDeque::from([arrow.to.as_str()]);
-    while let Some(room) = next.pop_front() {
-        if room == arrow.from {
-            let mut way = vec![room];
-            let mut at = room;
-            while let Some(&before) = came_from.get(at) {
-                way.push(before);
-                at = before;
-            }
-            way.push(&arrow.from);
-            way.reverse();
-            return format!(" (a circle: {})", way.join(" > "));
-        }
-        for &on in stands_on.get(room).into_iter().flatten() {
-            if on != arrow.to && !came_from.contains_key(on) {
-                came_from.insert(on, room);
-                next.push_back(on);
-            }
-        }
-    }
-    String::new()
+    around(&on, &arrow.from, &arrow.to)
+        .map(|way| format!(" (a circle: {})", way.join(" > ")))
+        .unwrap_or_default()
 }

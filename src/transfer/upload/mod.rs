@@ -1,20 +1,21 @@
 //! Archive: a file becomes an object, confirmed by size and checksum.
 
+mod left;
+mod log;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::left::abort_upload;
+use self::left::{Left, abort, go_on, is_same};
+pub use self::log::{NoLog, Unfinished, Upload, UploadLog, Uploaded};
 use super::body::{FileBody, Form, Meter, Source, payload};
 use super::retry::{Activity, retry};
 use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
-use crate::store::{
-    Checksum, Condition, ObjectKey, Payload, SentPart, Store, StoreError, Stored, StoredPart, UploadId,
-};
-use crate::types::ArchiveId;
+use crate::store::{Checksum, ObjectKey, Payload, SentPart, Store, StoreError, Stored, StoredPart, UploadId};
 
-/// For requests that clean up after a failure: they must end, too.
-const CLEAN_UP: Duration = Duration::from_secs(20);
 /// For an upload's id, after a stop.
 const CREATE_GRACE: Duration = Duration::from_millis(800);
 /// Of one file in one action, when the store loses them.
@@ -23,74 +24,6 @@ const UPLOADS: usize = 3;
 const GONE: &str = "NoSuchUpload";
 /// Completing joins up to 10,000 parts at the store, which may take minutes without a byte moving.
 const COMPLETE_STALL: Duration = Duration::from_secs(600);
-
-/// An object that the store confirmed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Uploaded {
-    /// The store's words.
-    pub stored: Stored,
-    /// Ours, over the bytes that were read.
-    pub checksum: Checksum,
-}
-
-/// What is kept of an upload for whoever goes on with it after a crash.
-pub trait UploadLog: Send + Sync + std::fmt::Debug {
-    /// One that a former daemon began for the same action and did not finish. Given once.
-    fn unfinished(&self) -> Option<Unfinished>;
-    /// The object will be written by a single request.
-    fn single(&self, to: &Upload);
-    /// An upload in parts was begun.
-    fn begun(&self, to: &Upload, upload: &UploadId, size: u64, part_size: u64);
-    /// The store confirmed a part.
-    fn sent(&self, index: u32, part: &SentPart);
-}
-
-/// For transfers that nobody goes on with.
-#[derive(Clone, Copy, Debug)]
-pub struct NoLog;
-
-impl UploadLog for NoLog {
-    fn unfinished(&self) -> Option<Unfinished> {
-        None
-    }
-    fn single(&self, _: &Upload) {}
-    fn begun(&self, _: &Upload, _: &UploadId, _: u64, _: u64) {}
-    fn sent(&self, _: u32, _: &SentPart) {}
-}
-
-/// An upload that can be gone on with, or thrown away.
-#[derive(Clone, Debug)]
-pub struct Unfinished {
-    /// Where its object was to be.
-    pub key: ObjectKey,
-    /// The store's id of the multipart upload.
-    pub upload: UploadId,
-    /// Of the file then.
-    pub size: u64,
-    /// Of each part but the last.
-    pub part_size: u64,
-    /// Whether the file has the same bytes now.
-    pub same_data: bool,
-    /// What was confirmed, by index.
-    pub parts: HashMap<u32, SentPart>,
-}
-
-/// One file on its way.
-#[derive(Clone, Debug)]
-pub struct Upload {
-    /// Which bucket.
-    pub archive_id: ArchiveId,
-    /// The key of the object that is written.
-    pub key: ObjectKey,
-    /// What is expected to be there.
-    pub condition: Condition,
-    /// User metadata of the object.
-    pub metadata: HashMap<String, String>,
-    /// Whether it is a file's data, which alone goes into the archive's storage class.
-    pub is_data: bool,
-    /// Who is told how far it is.
-    pub log: Arc<dyn UploadLog>,
-}
 
 /// The store that makes the object.
 fn store_of(lane: &Lane, to: &Upload) -> Result<Store, TransferError> {
@@ -217,87 +150,6 @@ fn multipart(
     result
 }
 
-/// What a former daemon left at the store.
-enum Left {
-    Nothing,
-    /// With the parts that need not be sent again.
-    Upload(UploadId, HashMap<u32, SentPart>),
-    /// It died while the store made the object.
-    Object(Uploaded),
-}
-
-/// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
-fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, plan: Plan) -> Left {
-    let Some(left) = to.log.unfinished() else {
-        return Left::Nothing;
-    };
-    let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
-    let listed = lane.ask(control, store, async |_| {
-        Ok(store.list_parts(&left.key, &left.upload).await?)
-    });
-    let listed = match listed {
-        Ok(listed) if fits => listed,
-        Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
-            return made(lane, control, store, to, size, plan, &left.parts).map_or(Left::Nothing, Left::Object);
-        }
-        listed => {
-            tracing::info!(
-                key = %left.key, same_data = left.same_data, fits, error = listed.err().map(tracing::field::display),
-                "the upload of a former daemon can't be gone on with"
-            );
-            abort(lane, store, &left.key, &left.upload);
-            return Left::Nothing;
-        }
-    };
-    let has = |index: u32, part: &SentPart| {
-        let length = plan.part(index as usize).length;
-        listed
-            .iter()
-            .any(|(number, etag, size)| *number == part.stored.number && *etag == part.stored.etag && *size == length)
-    };
-    let mut parts = left.parts;
-    parts.retain(|index, part| has(*index, part));
-    tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
-    Left::Upload(left.upload, parts)
-}
-
-/// Whether an object was written by the same action: all that is ours agrees. Times may differ, a reader changes one.
-fn is_same(found: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
-    wanted
-        .iter()
-        .filter(|(name, _)| name.starts_with("lhsm-"))
-        .all(|(name, value)| found.get(name) == Some(value))
-}
-
-/// The object that an upload has become, if it has just the bytes of our parts.
-fn made(
-    lane: &Lane,
-    control: &Control,
-    store: &Store,
-    to: &Upload,
-    size: u64,
-    plan: Plan,
-    parts: &HashMap<u32, SentPart>,
-) -> Option<Uploaded> {
-    let indices = 0..u32::try_from(plan.count()).ok()?;
-    let sums: Vec<Checksum> = indices
-        .map(|index| parts.get(&index).map(|part| part.checksum))
-        .collect::<Option<_>>()?;
-    let whole = plan.combine(sums);
-    let found = lane.ask(control, store, async |_| Ok(store.head(&to.key, None).await?));
-    let found = found
-        .ok()
-        .filter(|found| found.size == size && found.checksum == Some(whole))?;
-    if !is_same(&found.metadata, &to.metadata) {
-        return None;
-    }
-    tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
-    Some(Uploaded {
-        stored: found.into_stored(),
-        checksum: whole,
-    })
-}
-
 /// A request for an upload that is dropped may leave one at the store whose id nobody knows: when the
 /// action is stopped meanwhile, the answer is waited for a little longer.
 fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<UploadId, TransferError> {
@@ -414,28 +266,6 @@ fn complete(
             checksum: whole,
         })
     })
-}
-
-/// Throws an upload away that nobody goes on with.
-///
-/// # Errors
-/// The store did not take it.
-pub fn abort_upload(
-    lane: &Lane,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-    upload: &UploadId,
-) -> Result<(), TransferError> {
-    let store = lane.store(archive_id)?;
-    let aborted = lane.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
-    let seconds = CLEAN_UP.as_secs();
-    Ok(aborted.unwrap_or(Err(StoreError::Stalled { seconds }))?)
-}
-
-fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
-    if let Err(error) = abort_upload(lane, store.target().archive_id, key, upload) {
-        tracing::warn!(%key, %error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
-    }
 }
 
 /// A part that fits into one chunk waits for its bandwidth here, a longer one as it goes.
