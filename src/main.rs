@@ -76,7 +76,7 @@ fn as_command(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
         }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
-        telemetry::init("warn", settings.log_format);
+        telemetry::init(command.log_level(&settings), settings.log_format);
         return command.run(&settings, &cli.config);
     }
     match &cli.reference.import {

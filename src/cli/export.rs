@@ -56,6 +56,11 @@ impl ExportArgs {
     pub(super) const fn json(&self) -> bool {
         self.json
     }
+
+    /// Whether it ends only when it is stopped.
+    pub(super) const fn goes_on(&self) -> bool {
+        self.follow.goes_on()
+    }
 }
 
 type Failure = Box<dyn std::error::Error>;

@@ -65,6 +65,10 @@ impl FollowArgs {
     pub(super) const fn is_wanted(&self) -> bool {
         self.follow
     }
+
+    pub(super) const fn goes_on(&self) -> bool {
+        self.follow && !self.once
+    }
 }
 
 pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -> Result<(), Failure> {

@@ -137,6 +137,15 @@ impl ExitWith {
 }
 
 impl Command {
+    /// The level of its log: what goes on until it is stopped tells of itself as the daemon does.
+    #[must_use]
+    pub fn log_level<'a>(&self, settings: &'a Settings) -> &'a str {
+        match self {
+            Self::Export(args) if args.goes_on() => &settings.log_level,
+            _ => "warn",
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use lhsm_sandbox_protocol::{Fid, Reply, Request, ctime};
+use lhsm_sandbox_protocol::{Fid, Reply, Request, ctime, links};
 
 use crate::abi::{HsmProgress, path};
 use crate::client::{ask, client_name, mount_of, tell};
@@ -374,13 +374,18 @@ pub unsafe extern "C" fn statx(
     // SAFETY: the caller's, and written by the kernel.
     if let Some(stat) = unsafe { out.as_mut() } {
         let inode = (libc::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino);
-        if action::is_source(inode) {
+        let is_file = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+        let mount = if is_file {
+            // SAFETY: the caller's own path.
+            unsafe { mount_of_stat(dirfd, at) }
+        } else {
+            None
+        };
+        let is_linked = mount.as_ref().is_some_and(|mount| links::is_linked(mount, inode.1));
+        if is_linked || action::is_source(inode) {
             stat.stx_nlink = stat.stx_nlink.saturating_sub(1);
         }
-        if u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG
-            // SAFETY: the caller's own path.
-            && let Some(mount) = unsafe { mount_of_stat(dirfd, at) }
-        {
+        if let Some(mount) = mount {
             let real = (stat.stx_ctime.tv_sec, i64::from(stat.stx_ctime.tv_nsec));
             let (seconds, nanoseconds) = ctime::shown(&mount, stat.stx_ino, real);
             stat.stx_ctime.tv_sec = seconds;

@@ -4,6 +4,7 @@
 
 pub mod ctime;
 mod frame;
+pub mod links;
 mod message;
 
 pub use frame::{Connection, IO_FAULTS, SOCKET, connect, listen};

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use lhsm_sandbox_protocol::{Action, ChangeRecord, Fid, UserChange, states};
+use lhsm_sandbox_protocol::{Action, ChangeRecord, Fid, UserChange, links, states};
 
 use super::faults::strike;
 use super::namespace::errno;
@@ -255,6 +255,7 @@ impl State {
         };
         self.by_inode.remove(&file.inode);
         // What has no link is no regular file.
+        let _told = links::remove(&self.mount, file.inode.1);
         let _none = fs::remove_file(self.mount.join(".lustre/fid").join(fid.to_string()));
         if self.remove_on_last_unlink && file.states & states::ARCHIVED != 0 {
             self.log(Action::Remove, fid, file.archive_id, 0, Vec::new());

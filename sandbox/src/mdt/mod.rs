@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lhsm_sandbox_protocol::SOCKET;
+use lhsm_sandbox_protocol::{SOCKET, ctime, links};
 
 use self::state::State;
 
@@ -100,7 +100,7 @@ impl Mdt {
     /// # Errors
     /// The directory can't be used, or waiting readers were demanded and can't be had.
     pub fn start(options: Options) -> io::Result<Self> {
-        for dir in [".lustre/fid", ".lustre/volatile", lhsm_sandbox_protocol::ctime::CTIMES] {
+        for dir in [".lustre/fid", ".lustre/volatile", ctime::CTIMES, links::LINKS] {
             std::fs::create_dir_all(options.mount.join(dir))?;
         }
         let mount = options.mount.canonicalize()?;

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use lhsm_sandbox_protocol::{Action, Fid, FileState, ctime, states};
+use lhsm_sandbox_protocol::{Action, Fid, FileState, ctime, links, states};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Whence;
 use walkdir::WalkDir;
@@ -46,6 +46,7 @@ impl State {
         let fid = self.new_fid_on(self.mdt_for(relative))?;
         if stat.is_file() {
             std::fs::hard_link(&path, self.link(fid)).map_err(|error| errno(&error))?;
+            links::add(&self.mount, stat.ino()).map_err(|error| errno(&error))?;
         }
         self.know(fid, &stat, relative);
         Ok(fid)
@@ -326,6 +327,7 @@ impl State {
             match std::fs::symlink_metadata(&link) {
                 Ok(stat) if stat.nlink() < 2 => {
                     // Nothing to do about a link that can't be removed: it is seen again next time.
+                    let _told = links::remove(&self.mount, file.inode.1);
                     let _kept = std::fs::remove_file(&link);
                     self.by_inode.remove(&file.inode);
                     if file.states & states::ARCHIVED != 0 {
