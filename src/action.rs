@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::types::{ArchiveId, Cookie, Domain, ErrorClass, Extent, Extras, Fid, HsmErrno, Sequences, errno_of};
+use crate::types::{ArchiveId, Cookie, Domain, ErrorClass, Extent, ExtraMetadata, Fid, HsmErrno, Sequences, errno_of};
 
 /// What the coordinator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -171,16 +171,16 @@ impl HsmError {
 
 /// Why the end of a restore did not count.
 #[derive(Debug)]
-pub enum Objection {
+pub enum EndFailure {
     /// The coordinator said so: the action is over, or comes again.
     Said(HsmError),
     /// The answer got lost with all that was begun. The action can begin anew.
-    Unheard(Box<dyn Debt>, HsmError),
+    Unheard(Box<dyn ActionHandle>, HsmError),
 }
 
-/// An action that the coordinator waits for. It must be ended, exactly once, by [`Debt::finish`];
+/// An action that the coordinator waits for. It must be ended, exactly once, by [`ActionHandle::finish`];
 /// one that is dropped is answered EIO and logged as a defect.
-pub trait Debt: Send + fmt::Debug {
+pub trait ActionHandle: Send + fmt::Debug {
     /// What was asked for.
     fn item(&self) -> &Item;
 
@@ -193,7 +193,7 @@ pub trait Debt: Send + fmt::Debug {
     /// The failed call. The action is still owed and must be finished.
     fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError>;
 
-    /// Ends the action, of which `copied` bytes were moved; blocks. Every duplicate of the file from [`Debt::begin`] must be closed before:
+    /// Ends the action, of which `copied` bytes were moved; blocks. Every duplicate of the file from [`ActionHandle::begin`] must be closed before:
     /// after a restore a late write on one hangs for ever.
     ///
     /// # Errors
@@ -201,16 +201,16 @@ pub trait Debt: Send + fmt::Debug {
     /// action up), ECANCELED. What was copied is then not the file's copy.
     fn finish(self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError>;
 
-    /// Ends a restore whose bytes are all in place; blocks, and asks for the same as [`Debt::finish`].
+    /// Ends a restore whose bytes are all in place; blocks, and asks for the same as [`ActionHandle::finish`].
     ///
     /// # Errors
     /// The coordinator's objection, or that nobody heard the answer: then the action is owed still, for somebody may wait
     /// for the file.
-    fn complete(self: Box<Self>, copied: u64) -> Result<(), Objection> {
-        self.finish(Verdict::Done, copied).map_err(Objection::Said)
+    fn complete(self: Box<Self>, copied: u64) -> Result<(), EndFailure> {
+        self.finish(Verdict::Done, copied).map_err(EndFailure::Said)
     }
 
-    /// Lets go of what was begun: the next [`Debt::begin`] begins anew. For an action that the coordinator sent again.
+    /// Lets go of what was begun: the next [`ActionHandle::begin`] begins anew. For an action that the coordinator sent again.
     fn renew(&mut self);
 
     /// Lets go of a second copy of an action that is already in hand: the first one answers.
@@ -320,7 +320,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// ENOENT when the file is gone.
-    fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError>;
+    fn extras(&self, fid: Fid, file: &File) -> Result<ExtraMetadata, HsmError>;
 
     /// Bytes of a file, released or not; reads nothing of it.
     ///
@@ -376,9 +376,9 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub enum Arrival {
     /// Somebody waits for an answer.
-    Owed(Box<dyn Debt>),
+    Owed(Box<dyn ActionHandle>),
     /// The same, left by a former daemon.
-    Inherited(Box<dyn Debt>),
+    Inherited(Box<dyn ActionHandle>),
     /// Stop the action of this key; needs no answer of its own.
     Cancel(ActionKey),
     /// Nothing that comes after this is taken in.

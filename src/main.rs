@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use lhsmtool_s3::cli::{Cli, Command, ExitWith, told, watch_over};
-use lhsmtool_s3::daemon::{Background, Calls, How, PidFile, into_background};
+use lhsmtool_s3::daemon::{Background, DaemonHooks, PidFile, RunMode, into_background};
 use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::{config, daemon, telemetry};
 
@@ -118,7 +118,7 @@ fn as_daemon(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             tracing::warn!(%error, "nobody watches over this daemon: if it is killed, start it again soon");
         })
     });
-    let how = How {
+    let how = RunMode {
         abort_on_error: cli.reference.abort_on_error,
         dry_run: cli.reference.dry_run,
     };
@@ -131,7 +131,7 @@ fn as_daemon(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Ok(())
     };
-    let calls = Calls {
+    let calls = DaemonHooks {
         reload: &load,
         registered: &registered,
     };

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::lustre::{Mount, is_acl};
-use crate::store::{Condition, FileMetadata, Habit, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
+use crate::store::{
+    Condition, FileMetadata, InvalidKey, ObjectKey, ParsedAttributes, Quirk, StoreError, TargetOptions,
+};
 use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
-use crate::types::{ArchiveId, Extras};
+use crate::types::{ArchiveId, ExtraMetadata};
 
 /// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
 pub const GROUP_BITS: u32 = 0o070;
@@ -85,19 +87,19 @@ pub fn write_node(
     let (key, tells_path) = node_key_at(&target.prefix, mount, below, stat.is_dir())?;
     let (body, mut extras) = if stat.is_dir() {
         let directory = File::open(path).map_err(|error| this(&error))?;
-        let extras = Extras {
+        let extras = ExtraMetadata {
             xattrs: mount.xattrs_of(&directory).map_err(|error| this(&error))?,
-            ..Extras::default()
+            ..ExtraMetadata::default()
         };
         (Vec::new(), extras)
     } else {
         let target = std::fs::read_link(path).map_err(|error| this(&error))?;
-        (target.as_os_str().as_bytes().to_vec(), Extras::default())
+        (target.as_os_str().as_bytes().to_vec(), ExtraMetadata::default())
     };
     let told_path = (!tells_path).then(|| below.as_os_str().as_bytes().to_vec());
     extras.path.clone_from(&told_path);
     let (metadata, left_out) = fitting(FileMetadata::new(None, stat, extras));
-    if told_path.is_some() && Told::of(&metadata).path != told_path {
+    if told_path.is_some() && ParsedAttributes::of(&metadata).path != told_path {
         return Err(this(
             &"its path is no object's key, and an object's metadata has no room for it",
         ));
@@ -155,7 +157,9 @@ pub fn remove_node(
 
 /// Whether an object stands for a directory or a symlink, and is no file's copy.
 fn is_node(key: &ObjectKey, metadata: &HashMap<String, String>, size: u64) -> bool {
-    let kind = Told::of(metadata).mode.map_or(0, |mode| mode & libc::S_IFMT);
+    let kind = ParsedAttributes::of(metadata)
+        .mode
+        .map_or(0, |mode| mode & libc::S_IFMT);
     let empty_directory = key.as_str().ends_with('/') && size == 0;
     empty_directory || matches!(kind, libc::S_IFDIR | libc::S_IFLNK)
 }
@@ -198,7 +202,7 @@ fn put(
             TransferError::Store(StoreError::Precondition { .. }) => false,
             // Where conditions were seen to work, it is something else that the store does not know.
             TransferError::Store(StoreError::Unsupported { .. })
-                if condition != Condition::None && !store.dialect().has(Habit::Conditions) =>
+                if condition != Condition::None && !store.dialect().has(Quirk::Conditions) =>
             {
                 true
             }
@@ -238,9 +242,9 @@ mod tests {
             atime: Timestamp::default(),
             mtime: Timestamp::default(),
             owner: None,
-            more: Extras {
+            more: ExtraMetadata {
                 xattrs,
-                ..Extras::default()
+                ..ExtraMetadata::default()
             },
         }
     }
@@ -251,10 +255,10 @@ mod tests {
         let other = |len| (b"user.other".to_vec(), vec![8; len]);
         let (metadata, left_out) = fitting(directory(vec![other(1800), acl(600)]));
         assert_eq!(left_out, ["user.other"]);
-        let told = Told::of(&metadata);
+        let told = ParsedAttributes::of(&metadata);
         assert_eq!((told.mode, told.xattrs), (Some(0o042_770), vec![acl(600)]));
         let (metadata, left_out) = fitting(directory(vec![acl(2000), other(9)]));
         assert_eq!(left_out, ["user.other", "system.posix_acl_access"]);
-        assert_eq!(Told::of(&metadata).mode, Some(0o042_700));
+        assert_eq!(ParsedAttributes::of(&metadata).mode, Some(0o042_700));
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn stand_in(dir: &Path, files: u64, threads: u64) {
     each(files, threads, |n| {
         let path = dir.join(key(n));
         let parent = std::fs::File::open(path.parent().unwrap()).unwrap();
-        let at = lhsmtool_s3::lustre::At {
+        let at = lhsmtool_s3::lustre::EntryAt {
             dir: std::os::fd::AsFd::as_fd(&parent),
             name: path.file_name().unwrap(),
         };

@@ -8,15 +8,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lhsmtool_s3::action::{ActionKey, CopyState, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use lhsmtool_s3::action::{ActionHandle, ActionKey, CopyState, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 
 use lhsmtool_s3::journal::Journal;
 use lhsmtool_s3::queue::Queue;
 use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::transfer::Stop;
-use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, Extras, Fid, Sequences};
-use lhsmtool_s3::worker::{Crew, Forgotten, OnForgotten, Settler, Site, Tally, Witnesses};
+use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, ExtraMetadata, Fid, Sequences};
+use lhsmtool_s3::worker::{Context, Forgotten, Observers, OnForgotten, Responder, Tally, WorkerPool};
 
 use crate::sink;
 
@@ -93,8 +93,8 @@ impl FileSystem for Directory {
     fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
         Ok(false)
     }
-    fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
-        Ok(Extras::default())
+    fn extras(&self, _: Fid, _: &File) -> Result<ExtraMetadata, HsmError> {
+        Ok(ExtraMetadata::default())
     }
 
     fn size_of(&self, _: Fid) -> Result<u64, HsmError> {
@@ -117,14 +117,14 @@ impl FileSystem for Directory {
 }
 
 #[derive(Debug)]
-struct Owed {
+struct FakeAction {
     item: Item,
     path: PathBuf,
     ended: Sender<Option<Verdict>>,
     verdict: Option<Verdict>,
 }
 
-impl Debt for Owed {
+impl ActionHandle for FakeAction {
     fn item(&self) -> &Item {
         &self.item
     }
@@ -149,7 +149,7 @@ impl Debt for Owed {
 }
 
 /// Also where a worker panicked.
-impl Drop for Owed {
+impl Drop for FakeAction {
     fn drop(&mut self) {
         // At a given time nobody counts any more.
         let _gone = self.ended.send(self.verdict);
@@ -213,17 +213,17 @@ pub(crate) fn run(task: &Task) {
     let queue = Arc::new(Queue::default());
     let tally = Arc::new(Tally::default());
     let supervisor = Supervisor::default();
-    let settler = Arc::new(Settler::new(&supervisor, Sequences::default(), 1, &tally));
+    let settler = Arc::new(Responder::new(&supervisor, Sequences::default(), 1, &tally));
     // A new one for each run: what a former run had in hand is not gone on with.
     let state = tempfile::tempdir_in(task.settings.parent().unwrap()).unwrap();
-    let site = Site {
+    let site = Context {
         journal: Arc::new(Journal::open(&supervisor, state.path(), "bench", &task.dir)),
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
-        witnesses: Witnesses::default(),
+        witnesses: Observers::default(),
         forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
     };
-    let crew = Crew::start(
+    let crew = WorkerPool::start(
         &supervisor,
         (settings.threads, 0),
         &queue,
@@ -251,7 +251,7 @@ pub(crate) fn run(task: &Task) {
             data: Box::default(),
         };
         let path = fs.path(item.fid);
-        let debt = Owed {
+        let debt = FakeAction {
             item,
             path,
             ended: ended.clone(),

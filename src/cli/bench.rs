@@ -14,7 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::site::{lanes, runtime, target_of};
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
-use crate::transfer::{Alone, Control, Lane, NoLog, Stop, TransferError, Upload, delete, download, upload};
+use crate::transfer::{Control, Lane, NoIdleThreads, NoLog, Stop, TransferError, Upload, delete, download, upload};
 use crate::types::ArchiveId;
 
 /// How to measure.
@@ -229,7 +229,7 @@ impl Run {
             is_data: true,
             log: Arc::new(NoLog),
         };
-        let done = upload(lane, &Alone, &self.control, file, size, &to)?;
+        let done = upload(lane, &NoIdleThreads, &self.control, file, size, &to)?;
         let location = Location {
             archive_id: self.archive_id,
             key: to.key,
@@ -259,7 +259,7 @@ impl Run {
             return Ok(false);
         };
         let file = Arc::new(scratch(0).map_err(TransferError::Write)?);
-        download(lane, &Alone, &self.control, &file, &from)?;
+        download(lane, &NoIdleThreads, &self.control, &file, &from)?;
         Ok(true)
     }
 

@@ -72,7 +72,7 @@ fn canonical(directory: &Path) -> Result<PathBuf, Failure> {
 
 /// How many entries ended in which way; the line of `--json`.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-struct Counts {
+struct ExportCounts {
     directories: u64,
     links: u64,
     failed: u64,
@@ -82,7 +82,7 @@ struct Export<'a> {
     target: &'a TargetOptions,
     mount: &'a Mount,
     control: Arc<Control>,
-    counts: Mutex<Counts>,
+    counts: Mutex<ExportCounts>,
     failure: Mutex<Option<TransferError>>,
 }
 

@@ -10,7 +10,7 @@ use super::export::ExportArgs;
 use super::site::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
-use crate::follow::{Counts, Follow, Propagate, Users, is_reader};
+use crate::follow::{FollowCounts, FollowOptions, Propagate, Users, is_reader};
 use crate::lustre::Identify;
 use crate::store::Target;
 
@@ -39,7 +39,7 @@ pub struct FollowArgs {
     quiet: Duration,
     /// What the bucket follows beside data
     #[arg(long, value_name = "WHAT", value_delimiter = ',', requires = "follow")]
-    propagate: Vec<What>,
+    propagate: Vec<Followed>,
     /// End when everything that has happened by now is dealt with; for a timer
     #[arg(long, requires = "follow")]
     once: bool,
@@ -50,7 +50,7 @@ pub struct FollowArgs {
 
 /// What can be followed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum What {
+enum Followed {
     /// Objects of files that are gone are deleted
     Delete,
     /// Objects of renamed files get the new key
@@ -101,7 +101,7 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
         .into());
     }
     let fleet = Fleet::new(settings.movers.clone());
-    let follow = Follow {
+    let follow = FollowOptions {
         mount: &mount,
         users: &users,
         register: args.register_reader.as_deref(),
@@ -111,9 +111,9 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
         state_dir: &settings.state_dir,
         quiet: if args.once { Duration::ZERO } else { args.quiet },
         propagate: Propagate {
-            delete: wants(What::Delete),
-            rename: wants(What::Rename),
-            attributes: wants(What::Attr),
+            delete: wants(Followed::Delete),
+            rename: wants(Followed::Rename),
+            attributes: wants(Followed::Attr),
         },
         window: usize::try_from(args.window)?,
         once: args.once,
@@ -121,7 +121,7 @@ pub(super) fn run(export: &ExportArgs, args: &FollowArgs, settings: &Settings) -
         control: &control,
     };
     tracing::info!(mount = %mount.path().display(), archive = options.archive_id.get(), "following the changelogs");
-    let (mut said, mut last) = (Instant::now(), Counts::default());
+    let (mut said, mut last) = (Instant::now(), FollowCounts::default());
     let counts = follow.run(&mut |counts| {
         if said.elapsed() >= SAY && *counts != last {
             (said, last) = (Instant::now(), *counts);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::Settings;
-use crate::lustre::{AgentError, Identify, Library, Mount, Trace, forget_dead, other_tool};
+use crate::lustre::{AgentError, AgentTrace, Identify, Library, Mount, forget_dead, other_tool};
 
 /// For an MDT's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ impl ForgetArgs {
                 None => Ok(()),
             };
         }
-        let trace = Trace::new(&settings.state_dir, mount.path());
+        let trace = AgentTrace::new(&settings.state_dir, mount.path());
         let forgotten = loop {
             match forget_dead(&mount, &trace, PATIENCE) {
                 // It may be that no other daemon comes that would do it.

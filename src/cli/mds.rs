@@ -10,7 +10,7 @@ pub(super) const MDTS: &str = "/sys/fs/lustre/mdt";
 
 /// One MDT's.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Coordinator {
+pub(super) struct CoordinatorReport {
     /// The MDT.
     pub(super) mdt: String,
     /// Actions that may be active at once.
@@ -29,7 +29,7 @@ pub(super) struct Coordinator {
     pub(super) migrate_hsm_allowed: Option<u64>,
 }
 
-impl Coordinator {
+impl CoordinatorReport {
     /// Of all MDTs of this node; none elsewhere.
     pub(super) fn all(mdts: &Path) -> Vec<Self> {
         let mut all: Vec<_> = std::fs::read_dir(mdts)
@@ -68,13 +68,13 @@ mod tests {
     #[test]
     fn an_mds_tells_its_counters_and_another_node_nothing() {
         let root = tempfile::tempdir().unwrap();
-        assert!(Coordinator::all(root.path()).is_empty());
+        assert!(CoordinatorReport::all(root.path()).is_empty());
         let hsm = root.path().join("fs-MDT0000/hsm");
         std::fs::create_dir_all(&hsm).unwrap();
         std::fs::create_dir(root.path().join("exports")).unwrap();
         std::fs::write(hsm.join("archive_count"), "17\n").unwrap();
         std::fs::write(hsm.join("max_requests"), "3\n").unwrap();
-        let all = Coordinator::all(root.path());
+        let all = CoordinatorReport::all(root.path());
         assert_eq!((all.len(), all[0].mdt.as_str()), (1, "fs-MDT0000"));
         assert_eq!(
             (all[0].archives, all[0].max_requests, all[0].restores),

@@ -13,7 +13,7 @@ use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::disk::open_lines;
 use crate::lustre::Identify;
-use crate::rebind::{Counts, Line, Options, Prefixes, Rebind, RebindError, What};
+use crate::rebind::{Prefixes, Rebind, RebindCounts, RebindError, RebindEvent, RebindLine, RebindOptions};
 use crate::store::Target;
 
 /// Which files, and where their objects went.
@@ -64,7 +64,7 @@ pub(super) fn run(args: &RebindArgs, settings: &Settings) -> Result<(), Failure>
     }
     let lanes = lanes(&targets, settings, args.threads.map_or(settings.threads, usize::from))?;
     let prefixes = args.from_prefix.clone().zip(args.to_prefix.clone());
-    let options = Options {
+    let options = RebindOptions {
         dry_run: args.dry_run,
         // There is one of that id.
         archive_id: args.archive_id.and_then(|_| archives.first()).map(|(id, _)| *id),
@@ -106,7 +106,7 @@ impl Output {
         })
     }
 
-    fn show(&mut self, counts: &Counts, line: Option<Line>) {
+    fn show(&mut self, counts: &RebindCounts, line: Option<RebindLine>) {
         match line {
             Some(line) => self.tell(&line),
             // Nothing happens at the moment.
@@ -120,14 +120,14 @@ impl Output {
         ));
     }
 
-    fn tell(&mut self, line: &Line) {
+    fn tell(&mut self, line: &RebindLine) {
         let json = serde_json::to_string(line).unwrap_or_default();
         if let Some(report) = &mut self.report
             && let Err(error) = writeln!(report, "{json}")
         {
             tracing::error!(%error, "the report can't be written");
         }
-        if self.json || line.what == What::Rebound {
+        if self.json || line.what == RebindEvent::Rebound {
             return;
         }
         let key = line.key.as_ref().map(|key| format!("'{key}' ")).unwrap_or_default();
@@ -143,7 +143,7 @@ impl Output {
         }
     }
 
-    fn end(&mut self, counts: &Counts) {
+    fn end(&mut self, counts: &RebindCounts) {
         self.flush();
         self.progress.end();
         let seconds = self.progress.elapsed().as_secs_f64();

@@ -13,7 +13,7 @@ use super::site::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::disk::{open_lines, replace};
 use crate::lustre::Identify;
-use crate::scrub::{Counts, MaxMissing, Options, Place, Scrub};
+use crate::scrub::{MaxMissing, Scrub, ScrubCounts, ScrubOptions, ScrubPosition};
 use crate::store::{KeyLayout, Target};
 use crate::types::ArchiveId;
 
@@ -89,8 +89,8 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
     let command = format!("scrub {paths:?} {} {archives:?}", args.deep);
     let checkpoint = Checkpoint::open(args, settings, command)?;
     let from = checkpoint.place.clone();
-    let resumed = from != Place::default();
-    let options = Options {
+    let resumed = from != ScrubPosition::default();
+    let options = ScrubOptions {
         deep: args.deep,
         repair: args.repair,
         max_missing: args.max_missing,
@@ -142,7 +142,7 @@ fn prefixes(settings: &Settings, mount: &Path, paths: &[PathBuf]) -> Vec<(Archiv
 struct Checkpoint {
     path: PathBuf,
     command: String,
-    place: Place,
+    place: ScrubPosition,
 }
 
 impl Checkpoint {
@@ -164,20 +164,20 @@ impl Checkpoint {
         };
         let place = match std::fs::read(&path) {
             Ok(bytes) => {
-                let (found, place): (String, Place) = serde_json::from_slice(&bytes)
+                let (found, place): (String, ScrubPosition) = serde_json::from_slice(&bytes)
                     .map_err(|error| format!("'{}' is no checkpoint of a scrub: {error}. Remove it", path.display()))?;
                 if found != command {
                     return Err(format!("the checkpoint '{}' is of another scrub. Remove it", path.display()).into());
                 }
                 place
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Place::default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => ScrubPosition::default(),
             Err(error) => return Err(format!("can't read '{}': {error}", path.display()).into()),
         };
         Ok(Self { path, command, place })
     }
 
-    fn write(&self, place: &Place) {
+    fn write(&self, place: &ScrubPosition) {
         let write = || -> std::io::Result<()> { replace(&self.path, &serde_json::to_vec(&(&self.command, place))?) };
         if let Err(error) = write() {
             tracing::warn!(path = %self.path.display(), %error, "the checkpoint can't be written");
@@ -256,7 +256,7 @@ impl Output {
         }
     }
 
-    fn report(&self, counts: &Counts, notes: &[String]) {
+    fn report(&self, counts: &ScrubCounts, notes: &[String]) {
         let seconds = self.progress.elapsed().as_secs_f64();
         if self.json {
             let mut line = serde_json::json!(counts);

@@ -16,7 +16,7 @@ type Failure = Box<dyn std::error::Error>;
 
 /// What a command names.
 #[derive(Debug)]
-pub(super) struct SitePlan<'a> {
+pub(super) struct SessionPlan<'a> {
     pub(super) bucket: &'a Bucket,
     pub(super) archive_id: Option<u32>,
     pub(super) directory: &'a Path,
@@ -25,7 +25,7 @@ pub(super) struct SitePlan<'a> {
 
 /// A mounted file system and a store, ready.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct Session {
     pub(super) mount: Mount,
     pub(super) archive_id: ArchiveId,
     /// The one of the bucket first.
@@ -35,10 +35,10 @@ pub(super) struct Site {
     runtime: Arc<tokio::runtime::Runtime>,
 }
 
-impl Site {
+impl Session {
     /// # Errors
     /// What is missing, and where to put it.
-    pub(super) fn open(settings: &Settings, plan: &SitePlan<'_>) -> Result<Self, Failure> {
+    pub(super) fn open(settings: &Settings, plan: &SessionPlan<'_>) -> Result<Self, Failure> {
         let options = archive_of(settings, plan.bucket, plan.archive_id)?;
         let mount = open_mount(settings, plan.directory, plan.identify)?;
         let runtime = runtime()?;

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
-use crate::store::Around;
+use crate::store::SourcedValue;
 
 /// A text and where it is from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub(super) struct Section<'a> {
 }
 
 /// A value and its layer.
-type Found<'a> = (usize, &'a Spanned<DeValue<'a>>);
+type LocatedValue<'a> = (usize, &'a Spanned<DeValue<'a>>);
 
 impl<'a> Document<'a> {
     pub(super) fn new(layers: &'a [Layer]) -> Self {
@@ -98,11 +98,11 @@ impl<'a> Document<'a> {
         1 + before.iter().filter(|byte| **byte == b'\n').count()
     }
 
-    fn place(&self, (layer, value): Found<'a>) -> (usize, usize) {
+    fn place(&self, (layer, value): LocatedValue<'a>) -> (usize, usize) {
         (layer, self.line(layer, value.span().start))
     }
 
-    fn written(&self, (layer, value): Found<'a>) -> &'a str {
+    fn written(&self, (layer, value): LocatedValue<'a>) -> &'a str {
         let text = self
             .layers
             .get(layer)
@@ -189,7 +189,7 @@ impl<'a> Section<'a> {
     }
 
     /// A text, or where none is written what the surroundings say.
-    pub(super) fn string_or(&self, key: &'static str, around: Option<Around>) -> Option<String> {
+    pub(super) fn string_or(&self, key: &'static str, around: Option<SourcedValue>) -> Option<String> {
         match around {
             Some((value, origin)) if self.find(key).is_none() => {
                 self.take(key, toml::Value::String(value.clone()).to_string(), origin);
@@ -200,7 +200,7 @@ impl<'a> Section<'a> {
     }
 
     /// The same for what is true or false.
-    pub(super) fn bool_or(&self, key: &'static str, around: Option<Around>) -> Option<bool> {
+    pub(super) fn bool_or(&self, key: &'static str, around: Option<SourcedValue>) -> Option<bool> {
         match around {
             Some((value, origin)) if self.find(key).is_none() => {
                 let parsed = value.to_ascii_lowercase().parse::<bool>().ok();
@@ -218,7 +218,7 @@ impl<'a> Section<'a> {
     }
 
     /// Where a key's value is from, in words. `around`: what the surroundings say of it.
-    pub(super) fn origin_of(&self, key: &str, around: Option<&Around>) -> String {
+    pub(super) fn origin_of(&self, key: &str, around: Option<&SourcedValue>) -> String {
         match (self.find(key), around) {
             (None, Some((_, origin))) => format!("{key}, from {origin}"),
             _ => key.to_owned(),
@@ -318,12 +318,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn find(&self, key: &str) -> Option<Found<'a>> {
+    fn find(&self, key: &str) -> Option<LocatedValue<'a>> {
         let mut tables = self.tables.iter().rev();
         tables.find_map(|(layer, table)| Some((*layer, table.get(key)?)))
     }
 
-    fn get_all(&self, key: &'static str) -> Vec<Found<'a>> {
+    fn get_all(&self, key: &'static str) -> Vec<LocatedValue<'a>> {
         self.asked.borrow_mut().push(key);
         let tables = self.tables.iter();
         tables
@@ -331,7 +331,7 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    fn get(&self, key: &'static str) -> Option<Found<'a>> {
+    fn get(&self, key: &'static str) -> Option<LocatedValue<'a>> {
         self.asked.borrow_mut().push(key);
         let found = self.find(key);
         self.document.lookups.borrow_mut().push(Lookup {
@@ -365,7 +365,7 @@ impl<'a> Section<'a> {
         converted
     }
 
-    fn wrong(&self, found: Found<'a>, what: &str) {
+    fn wrong(&self, found: LocatedValue<'a>, what: &str) {
         self.document.report(Some(self.document.place(found)), what.to_owned());
     }
 }

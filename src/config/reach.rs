@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::document::Section;
-use crate::store::{Around, CaBundle, Surroundings};
+use crate::store::{AwsEnvironment, CaBundle, SourcedValue};
 
 /// Endpoint, region and their like of one section.
 #[derive(Debug)]
-pub(super) struct Reach {
+pub(super) struct EndpointSettings {
     pub(super) endpoint_url: Option<String>,
     pub(super) region: Option<String>,
     pub(super) profile: Option<String>,
@@ -21,11 +21,11 @@ pub(super) struct Reach {
     pub(super) use_accelerate_endpoint: bool,
 }
 
-impl Reach {
+impl EndpointSettings {
     /// `variables`: of the environment.
     pub(super) fn read(section: &Section<'_>, bucket: &str, variables: &HashMap<String, String>) -> Self {
         let profile = section.string("profile");
-        let around = Surroundings::read(variables.clone(), profile.as_deref());
+        let around = AwsEnvironment::read(variables.clone(), profile.as_deref());
         let endpoint = around.endpoint_url();
         let endpoint_origin = section.origin_of("endpoint_url", endpoint.as_ref());
         let endpoint_url = section.string_or("endpoint_url", endpoint);
@@ -40,7 +40,7 @@ impl Reach {
                 ),
             );
         }
-        let of_aws = |key: &'static str, around: Option<Around>| {
+        let of_aws = |key: &'static str, around: Option<SourcedValue>| {
             let origin = section.origin_of(key, around.as_ref());
             let wanted = section.bool_or(key, around).unwrap_or(false);
             if wanted && endpoint_url.is_some() {

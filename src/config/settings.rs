@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Document, Section};
-use super::reach::Reach;
+use super::reach::EndpointSettings;
 use crate::intake::HeartbeatOptions;
 use crate::store::{
-    ChecksumKind, Choices, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, Records, TargetOptions, Thaw,
-    ThawTier, VerifyImported, check_proxy,
+    ChecksumKind, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, ObjectOptions, Records, TargetOptions,
+    Thaw, ThawTier, VerifyImported, check_proxy,
 };
 use crate::telemetry::{CompletionOptions, LogFormat};
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
@@ -265,7 +265,7 @@ fn transfer(root: &Section<'_>) -> Option<(TransferOptions, Duration)> {
     Some((options, abort_uploads_after))
 }
 
-fn choices(section: &Section<'_>) -> Choices {
+fn choices(section: &Section<'_>) -> ObjectOptions {
     let kms_key = section.string("kms_key_id");
     let key_file = section.string("customer_key_file");
     let customer_key = key_file.and_then(|path| match std::fs::read(&path) {
@@ -316,7 +316,7 @@ fn choices(section: &Section<'_>) -> Choices {
         ],
     );
     let thaw = Thaw::default();
-    Choices {
+    ObjectOptions {
         encryption,
         storage_class: section.string("storage_class"),
         tags,
@@ -361,7 +361,7 @@ fn targets(
                     &format!("id = {id} stands in another [[archive]] section already"),
                 );
             }
-            let Reach {
+            let EndpointSettings {
                 endpoint_url,
                 region,
                 profile,
@@ -371,7 +371,7 @@ fn targets(
                 use_fips_endpoint,
                 use_dualstack_endpoint,
                 use_accelerate_endpoint,
-            } = Reach::read(&section, bucket.as_deref().unwrap_or_default(), variables);
+            } = EndpointSettings::read(&section, bucket.as_deref().unwrap_or_default(), variables);
             let prefix = section.string("prefix").unwrap_or_default();
             if let Err(error) = ObjectKey::check_prefix(&prefix) {
                 section.complain("prefix", &format!("`prefix` leaves no room for keys: {error}"));

@@ -17,7 +17,7 @@ const SLOW: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(1);
 
 /// Signals and deaths.
-pub(super) struct Cues {
+pub(super) struct DaemonEvents {
     term: Signal,
     int: Signal,
     supervisor: Supervisor,
@@ -25,7 +25,7 @@ pub(super) struct Cues {
     is_ready: bool,
 }
 
-impl Cues {
+impl DaemonEvents {
     pub(super) fn new(supervisor: &Supervisor) -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -105,12 +105,12 @@ impl Cues {
 }
 
 /// What blocks, on a thread of its own. To drop it leaves it alone.
-pub(super) struct Call<T> {
+pub(super) struct BlockingCall<T> {
     thread: Thread,
     result: oneshot::Receiver<T>,
 }
 
-impl<T: Send + 'static> Call<T> {
+impl<T: Send + 'static> BlockingCall<T> {
     pub(super) fn start(
         supervisor: &Supervisor,
         name: &'static str,

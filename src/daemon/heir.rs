@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::action::{Arrival, Item, Kind, Verb};
-use crate::intake::Finder;
+use crate::intake::MdtFinder;
 use crate::lustre::Agent;
 use crate::queue::{Class, Queue};
 use crate::thread::{Supervisor, Thread};
 use crate::types::{ArchiveId, Domain, Extent};
-use crate::worker::Site;
+use crate::worker::Context;
 
 /// Until actions are sorted by MDT as well as can be.
 const FIND: Duration = Duration::from_secs(2);
@@ -19,22 +19,22 @@ const FIND: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What of the journal is of archives that can't be used yet.
-pub(super) type Left = Arc<Mutex<BTreeMap<ArchiveId, Vec<Item>>>>;
+pub(super) type UnclaimedItems = Arc<Mutex<BTreeMap<ArchiveId, Vec<Item>>>>;
 
 /// Clones are the same one.
 #[derive(Clone)]
-pub(super) struct Heir {
+pub(super) struct Takeover {
     pub(super) supervisor: Supervisor,
     /// It is not kept for what may never come.
     pub(super) agent: Weak<Agent>,
     pub(super) arrivals: Sender<Vec<Arrival>>,
-    pub(super) site: Site,
+    pub(super) site: Context,
     pub(super) queue: Arc<Queue>,
-    pub(super) finder: Arc<Finder>,
-    pub(super) left: Left,
+    pub(super) finder: Arc<MdtFinder>,
+    pub(super) left: UnclaimedItems,
 }
 
-impl Heir {
+impl Takeover {
     /// Has what is of an archive taken over that can be used from now on. Call it before the coordinator is told of the
     /// archive: what comes then is new. Does not wait.
     pub(super) fn take_up(&self, id: ArchiveId) {

@@ -15,19 +15,19 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::cues::{Call, Cues};
+use self::cues::{BlockingCall, DaemonEvents};
 pub use self::launch::{Background, PidFile, Starter, into_background};
 use self::outputs::Outputs;
-use self::reload::{Missing, Reloader};
-use self::stages::{Beside, Registration, Stages};
+use self::reload::{Reloader, UnusableArchives};
+use self::stages::{Pipeline, Registration, SideThreads};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
 use crate::lustre::{
-    Agent, AgentError, Identify, Library, LibraryError, Mount, MountError, MountLock, Trace, other_tool,
+    Agent, AgentError, AgentTrace, Identify, Library, LibraryError, Mount, MountError, MountLock, other_tool,
 };
 use crate::store::{StartError, Targets};
-use crate::telemetry::{self, FifoUpdates, Link, MetricsServer, Pulse, Sources};
-use crate::thread::{Death, Held, Supervisor};
+use crate::telemetry::{self, FifoUpdates, MetricsServer, ReaderLink, StatusNotifier, TelemetrySources};
+use crate::thread::{StuckThread, Supervisor, ThreadDeath};
 use crate::types::ArchiveId;
 use crate::worker::Sweeper;
 
@@ -89,7 +89,7 @@ pub enum DaemonError {
     Started(String),
     /// One of its threads.
     #[error("{0}. Its work would not be done any more: start again (systemd does). This is a defect: please report it")]
-    Died(#[from] Death),
+    Died(#[from] ThreadDeath),
     /// `--abort-on-error`.
     #[error("an action failed: {0}")]
     Aborted(String),
@@ -103,7 +103,12 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// What keeps it from starting, or from going on.
-pub fn run(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Supervisor) -> Result<(), DaemonError> {
+pub fn run(
+    settings: &Settings,
+    how: RunMode,
+    calls: DaemonHooks<'_>,
+    supervisor: &Supervisor,
+) -> Result<(), DaemonError> {
     // The control runtime: signals and credentials. Data moves on the workers' own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(settings, how, calls, supervisor));
@@ -115,7 +120,7 @@ pub fn run(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Supervi
 
 /// How it runs beside what is configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct How {
+pub struct RunMode {
     /// It ends at the first action that fails.
     pub abort_on_error: bool,
     /// It looks at everything and serves nothing.
@@ -127,24 +132,29 @@ pub type Reload<'a> = &'a dyn Fn() -> Result<Settings, ConfigError>;
 
 /// What it calls whoever started it for.
 #[derive(Clone, Copy)]
-pub struct Calls<'a> {
+pub struct DaemonHooks<'a> {
     /// Reads the configuration again.
     pub reload: Reload<'a>,
     /// It is registered and serves, from now on. The error is why it can't go on nevertheless.
     pub registered: &'a dyn Fn() -> Result<(), String>,
 }
 
-impl fmt::Debug for Calls<'_> {
+impl fmt::Debug for DaemonHooks<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Calls").finish_non_exhaustive()
     }
 }
 
-async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Supervisor) -> Result<(), DaemonError> {
-    let mut cues = Cues::new(supervisor)?;
+async fn serve(
+    settings: &Settings,
+    how: RunMode,
+    calls: DaemonHooks<'_>,
+    supervisor: &Supervisor,
+) -> Result<(), DaemonError> {
+    let mut cues = DaemonEvents::new(supervisor)?;
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let Some(Opened { mount, lock, uuid }) = open(settings, how, supervisor, &mut cues).await? else {
+    let Some(OpenedMount { mount, lock, uuid }) = open(settings, how, supervisor, &mut cues).await? else {
         return Ok(());
     };
     let Some(found) = cues.unless_ending(Box::pin(find_targets(settings, how))).await? else {
@@ -169,9 +179,9 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
         failure,
     } = Outputs::open(settings, uuid, how)?;
     let fs = Arc::clone(&mount) as Arc<dyn FileSystem>;
-    let mut stages = Stages::start(supervisor, settings, fs, witnesses, &targets)?;
+    let mut stages = Pipeline::start(supervisor, settings, fs, witnesses, &targets)?;
     let link = Arc::new(OnceLock::new());
-    let sources = Sources {
+    let sources = TelemetrySources {
         mount: settings.mount.clone(),
         threads: (settings.threads, settings.restore_threads),
         queue: Arc::clone(&stages.queue),
@@ -183,11 +193,11 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
         let server = MetricsServer::start(supervisor, listen, &sources);
         server.map_err(|source| DaemonError::Metrics { listen, source })
     });
-    let mut beside = Beside {
+    let mut beside = SideThreads {
         metrics: metrics.transpose()?,
-        ..Beside::default()
+        ..SideThreads::default()
     };
-    let mut pulse = Pulse::new(sources);
+    let mut pulse = StatusNotifier::new(sources);
     let agent = match register(settings, supervisor, (&mount, &lock), &targets, &mut cues).await {
         Ok(Some(agent)) => agent,
         other => {
@@ -201,7 +211,7 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
     let heir = stages.inherit(&agent, &ids(&targets))?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     // Set once, here.
-    let _first = link.set(Link {
+    let _first = link.set(ReaderLink {
         reader: Arc::clone(&registration.stats),
         heartbeats: Arc::clone(registration.heartbeat.sent()),
     });
@@ -254,7 +264,7 @@ async fn serve(settings: &Settings, how: How, calls: Calls<'_>, supervisor: &Sup
 }
 
 /// Does it, and goes on telling systemd how it is.
-async fn beating(pulse: &mut Pulse, work: impl Future<Output = ()>) {
+async fn beating(pulse: &mut StatusNotifier, work: impl Future<Output = ()>) {
     let mut work = std::pin::pin!(work);
     let mut beat = tokio::time::interval(telemetry::beat_interval());
     loop {
@@ -266,9 +276,9 @@ async fn beating(pulse: &mut Pulse, work: impl Future<Output = ()>) {
 }
 
 /// The process may have to wait for these, whoever kills it.
-fn tell_held(held: &[Held]) {
+fn tell_held(held: &[StuckThread]) {
     let threads = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if held.iter().any(Held::is_unkillable) {
+    if held.iter().any(StuckThread::is_unkillable) {
         tracing::error!(
             threads,
             "these threads did not end in time: the kernel holds them in a call, mostly because an MDT does not answer, \
@@ -285,7 +295,7 @@ fn tell_held(held: &[Held]) {
 }
 
 /// A mount.
-struct Opened {
+struct OpenedMount {
     mount: Arc<Mount>,
     /// What keeps a second daemon off it; not for a dry run.
     lock: Option<Arc<MountLock>>,
@@ -296,14 +306,14 @@ struct Opened {
 /// The mount point, locked before anything else is opened that a daemon has. `None`: told to end meanwhile.
 async fn open(
     settings: &Settings,
-    how: How,
+    how: RunMode,
     supervisor: &Supervisor,
-    cues: &mut Cues,
-) -> Result<Option<Opened>, DaemonError> {
+    cues: &mut DaemonEvents,
+) -> Result<Option<OpenedMount>, DaemonError> {
     let library = Library::open(&settings.library)?;
     let (path, is_named) = (settings.mount.clone(), settings.event_fifo.is_some());
     let (left_out, migrates) = (settings.system_xattrs.clone(), settings.migrate_hsm_allowed);
-    let mut call = Call::start(supervisor, "mount", move || {
+    let mut call = BlockingCall::start(supervisor, "mount", move || {
         let identify = if how.dry_run { Identify::Find } else { Identify::Make };
         let mount = Mount::open(library, &path, identify)?
             .leaving_out(&left_out)
@@ -318,7 +328,7 @@ async fn open(
     };
     let (mount, lock, uuid) = opened??;
     let lock = lock.map_err(|source| no_agent(settings, source))?;
-    Ok(Some(Opened {
+    Ok(Some(OpenedMount {
         mount: Arc::new(mount),
         lock: lock.map(Arc::new),
         uuid,
@@ -333,8 +343,8 @@ fn no_agent(settings: &Settings, source: AgentError) -> DaemonError {
 }
 
 /// The archives' buckets. One that can't be used is no reason not to serve the others, as long as there are any.
-async fn find_targets(settings: &Settings, how: How) -> Result<(Targets, Missing), DaemonError> {
-    let (targets, missing) = (Targets::default(), Missing::default());
+async fn find_targets(settings: &Settings, how: RunMode) -> Result<(Targets, UnusableArchives), DaemonError> {
+    let (targets, missing) = (Targets::default(), UnusableArchives::default());
     let mut refused = Vec::new();
     for options in &settings.targets {
         match reload::find(options.clone(), (!how.dry_run).then_some(CHECK)).await {
@@ -368,11 +378,11 @@ async fn register(
     supervisor: &Supervisor,
     (mount, lock): (&Arc<Mount>, &Arc<MountLock>),
     targets: &Targets,
-    cues: &mut Cues,
+    cues: &mut DaemonEvents,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
     if settings.heeds_other_tools {
         let mount = Arc::clone(mount);
-        let mut call = Call::start(supervisor, "other-tool", move || other_tool(&mount))?;
+        let mut call = BlockingCall::start(supervisor, "other-tool", move || other_tool(&mount))?;
         let Some(looked) = cues.wait(WAITING, call.done()).await? else {
             call.give_up(CALL_GRACE);
             return Ok(None);
@@ -382,13 +392,13 @@ async fn register(
         }
     }
     let archives = ids(targets);
-    let trace = Trace::new(&settings.state_dir, mount.path());
+    let trace = AgentTrace::new(&settings.state_dir, mount.path());
     let mut pause = REGISTER_PAUSE;
     loop {
         let (mount, lock, archives) = (Arc::clone(mount), Arc::clone(lock), archives.clone());
         let trace = trace.clone();
         let patience = settings.keepalive.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
-        let mut call = Call::start(supervisor, "register", move || {
+        let mut call = BlockingCall::start(supervisor, "register", move || {
             Agent::register(mount, lock, archives, trace, patience)
         })?;
         let Some(called) = cues.wait(WAITING, call.done()).await? else {

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{DaemonError, How};
+use super::{DaemonError, RunMode};
 use crate::action::{FileSystem, Item, Verdict};
 use crate::config::Settings;
-use crate::telemetry::{Completions, EventFifo, FifoWitness};
-use crate::worker::{Ending, Witness, Witnesses};
+use crate::telemetry::{Completions, EventFifo, FifoObserver};
+use crate::worker::{ActionEnd, Observer, Observers};
 
 /// Who is told of actions.
 pub(super) struct Outputs {
-    pub(super) witnesses: Witnesses,
+    pub(super) witnesses: Observers,
     pub(super) fifo: Option<Arc<EventFifo>>,
     /// Notified at the first failure, where that ends it.
     pub(super) failure: Arc<tokio::sync::Notify>,
@@ -18,8 +18,8 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// `uuid`: what servers know the mount by, for the events.
-    pub(super) fn open(settings: &Settings, uuid: String, how: How) -> Result<Self, DaemonError> {
-        let mut all: Vec<Box<dyn Witness>> = Vec::new();
+    pub(super) fn open(settings: &Settings, uuid: String, how: RunMode) -> Result<Self, DaemonError> {
+        let mut all: Vec<Box<dyn Observer>> = Vec::new();
         if let Some(options) = &settings.completions {
             let log = Completions::open(options.clone()).map_err(|source| DaemonError::Output {
                 key: "path in section [completions]",
@@ -37,7 +37,7 @@ impl Outputs {
                     path: path.clone(),
                     source,
                 })?);
-                all.push(Box::new(FifoWitness(Arc::clone(&fifo))));
+                all.push(Box::new(FifoObserver(Arc::clone(&fifo))));
                 Some(fifo)
             }
         };
@@ -46,7 +46,7 @@ impl Outputs {
             all.push(Box::new(Abort(Arc::clone(&failure))));
         }
         Ok(Self {
-            witnesses: Witnesses::new(all),
+            witnesses: Observers::new(all),
             fifo,
             failure,
         })
@@ -57,10 +57,10 @@ impl Outputs {
 #[derive(Debug)]
 struct Abort(Arc<tokio::sync::Notify>);
 
-impl Witness for Abort {
+impl Observer for Abort {
     fn started(&self, _: &dyn FileSystem, _: &Item) {}
 
-    fn ended(&self, _: &dyn FileSystem, ending: &Ending<'_>) {
+    fn ended(&self, _: &dyn FileSystem, ending: &ActionEnd<'_>) {
         if let Verdict::Failed { .. } = ending.verdict {
             self.0.notify_one();
         }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::heir::Heir;
+use super::heir::Takeover;
 use super::{CHECK, Reload};
 use crate::config::Settings;
-use crate::lustre::Nudge;
+use crate::lustre::RegistrarHandle;
 use crate::store::{StartError, Target, TargetOptions, Targets};
 use crate::telemetry;
 use crate::types::ArchiveId;
@@ -22,24 +22,24 @@ const TRIAL: Duration = Duration::from_secs(30);
 /// Archives of the configuration that can't be used yet. The coordinator is not told of them, so their actions wait
 /// there, or go to other movers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Missing(Arc<Mutex<BTreeMap<ArchiveId, Absent>>>);
+pub(super) struct UnusableArchives(Arc<Mutex<BTreeMap<ArchiveId, UnusableArchive>>>);
 
 #[derive(Debug)]
-struct Absent {
+struct UnusableArchive {
     options: TargetOptions,
     /// Why, as it was last said.
     why: String,
 }
 
-impl Missing {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ArchiveId, Absent>> {
+impl UnusableArchives {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ArchiveId, UnusableArchive>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// These are looked at from now on.
     fn insert(&self, options: TargetOptions) {
         let why = String::new();
-        self.lock().insert(options.archive_id, Absent { options, why });
+        self.lock().insert(options.archive_id, UnusableArchive { options, why });
     }
 
     /// Says why one can't be used, unless it was said before.
@@ -48,7 +48,7 @@ impl Missing {
         let id = options.archive_id;
         let former = self.lock().insert(
             id,
-            Absent {
+            UnusableArchive {
                 options,
                 why: why.clone(),
             },
@@ -86,7 +86,7 @@ impl Missing {
 }
 
 /// Looks again at those that could not be used, as long as the daemon runs.
-async fn look_again(missing: Missing, targets: Targets, heir: Heir, nudge: Nudge) {
+async fn look_again(missing: UnusableArchives, targets: Targets, heir: Takeover, nudge: RegistrarHandle) {
     let mut pause = LOOK_PAUSE;
     loop {
         tokio::time::sleep(pause).await;
@@ -102,9 +102,9 @@ pub(super) struct Reloader<'a> {
     pub(super) running: &'a Settings,
     pub(super) read: Reload<'a>,
     pub(super) targets: Targets,
-    pub(super) nudge: Nudge,
-    pub(super) heir: Heir,
-    pub(super) missing: Missing,
+    pub(super) nudge: RegistrarHandle,
+    pub(super) heir: Takeover,
+    pub(super) missing: UnusableArchives,
 }
 
 impl Reloader<'_> {
@@ -176,7 +176,13 @@ fn adjust(target: &Target, mut new: TargetOptions) -> bool {
 }
 
 /// An archive that was not there when the daemon started, or could not be used then.
-async fn add(options: TargetOptions, missing: Missing, targets: Targets, heir: Heir, nudge: Nudge) {
+async fn add(
+    options: TargetOptions,
+    missing: UnusableArchives,
+    targets: Targets,
+    heir: Takeover,
+    nudge: RegistrarHandle,
+) {
     let id = options.archive_id;
     let found = find(options.clone(), Some(TRIAL)).await;
     if !missing.is_wanted(&options) {

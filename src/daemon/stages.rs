@@ -6,20 +6,20 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::cues::{Call, Cues};
-use super::heir::Heir;
+use super::cues::{BlockingCall, DaemonEvents};
+use super::heir::Takeover;
 use crate::action::{Arrival, FileSystem, Verdict};
 use crate::config::Settings;
-use crate::intake::{Finder, Heartbeat, Intake};
+use crate::intake::{Heartbeat, Intake, MdtFinder};
 use crate::journal::Journal;
-use crate::lustre::{Agent, Nudge, ReaderStats, Registrar};
+use crate::lustre::{Agent, ReaderStats, Registrar, RegistrarHandle};
 use crate::queue::Queue;
 use crate::store::Targets;
 use crate::telemetry::{FifoUpdates, MetricsServer};
 use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, HsmErrno};
-use crate::worker::{Crew, Forgotten, Settler, Site, Sweeper, Tally, Witnesses};
+use crate::worker::{Context, Forgotten, Observers, Responder, Sweeper, Tally, WorkerPool};
 
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -46,12 +46,12 @@ const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
 const FORGOTTEN_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Everything behind the intake; it can run without a registration.
-pub(super) struct Stages {
+pub(super) struct Pipeline {
     pub(super) queue: Arc<Queue>,
-    settler: Arc<Settler>,
-    finder: Arc<Finder>,
-    pub(super) site: Site,
-    crew: Crew,
+    settler: Arc<Responder>,
+    finder: Arc<MdtFinder>,
+    pub(super) site: Context,
+    crew: WorkerPool,
     arrivals: std::sync::mpsc::Sender<Vec<Arrival>>,
     intake: Thread,
     /// It takes over what a former daemon had in hand.
@@ -68,14 +68,14 @@ pub(super) struct Registration {
 
 impl Registration {
     /// For what wants another registration.
-    pub(super) fn nudge(&self) -> Nudge {
+    pub(super) fn nudge(&self) -> RegistrarHandle {
         self.registrar.nudge()
     }
 
     pub(super) fn start(
         settings: &Settings,
         agent: Arc<Agent>,
-        stages: &Stages,
+        stages: &Pipeline,
         mounted_anew: tokio::sync::oneshot::Sender<()>,
     ) -> std::io::Result<Self> {
         let stats = Arc::new(ReaderStats::default());
@@ -107,18 +107,18 @@ impl Registration {
     }
 }
 
-impl Stages {
+impl Pipeline {
     pub(super) fn start(
         supervisor: &Supervisor,
         settings: &Settings,
         fs: Arc<dyn FileSystem>,
-        witnesses: Witnesses,
+        witnesses: Observers,
         targets: &Targets,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(fs.sequences(), settings.threads, settings.restore_threads));
-        let finder = Arc::new(Finder::start(supervisor, &fs)?);
+        let finder = Arc::new(MdtFinder::start(supervisor, &fs)?);
         let tally = Arc::new(Tally::default());
-        let settler = Arc::new(Settler::new(supervisor, fs.sequences(), SETTLERS, &tally));
+        let settler = Arc::new(Responder::new(supervisor, fs.sequences(), SETTLERS, &tally));
         let journal = Arc::new(Journal::open(
             supervisor,
             &settings.state_dir,
@@ -129,14 +129,14 @@ impl Stages {
             .heartbeat
             .running
             .clamp(FORGOTTEN_PAUSE, FORGOTTEN_LONGEST_PAUSE);
-        let site = Site {
+        let site = Context {
             fs,
             journal,
             tally,
             witnesses,
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
         };
-        let crew = Crew::start(
+        let crew = WorkerPool::start(
             supervisor,
             (settings.threads, settings.restore_threads),
             &queue,
@@ -175,7 +175,7 @@ impl Stages {
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
     /// `served`: what is of another archive stays in the journal, until that can be used or for a daemon that can use it;
     /// the heir takes it over then.
-    pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<Heir> {
+    pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<Takeover> {
         let (mut items, mut left) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for item in self.site.journal.unfinished() {
             match item.archive_id.filter(|id| !served.contains(id)) {
@@ -187,7 +187,7 @@ impl Stages {
             let actions = left.values().map(Vec::len).sum::<usize>();
             tracing::warn!(actions, "left in the journal: their archive can't be used now");
         }
-        let heir = Heir {
+        let heir = Takeover {
             supervisor: self.supervisor.clone(),
             agent: Arc::downgrade(agent),
             arrivals: self.arrivals.clone(),
@@ -225,9 +225,9 @@ impl Stages {
     pub(super) async fn stop(
         self,
         registration: Option<Registration>,
-        beside: Beside,
+        beside: SideThreads,
         drain: Duration,
-        cues: &mut Cues,
+        cues: &mut DaemonEvents,
     ) {
         let start = Instant::now();
         let depth = self.queue.depth();
@@ -264,7 +264,7 @@ impl Stages {
         }
         let supervisor = self.supervisor.clone();
         // Not here: whoever supervises the daemon is to hear that it lives.
-        match Call::start(&supervisor, "end", move || self.end(registration, beside, start)) {
+        match BlockingCall::start(&supervisor, "end", move || self.end(registration, beside, start)) {
             Ok(mut call) => match tokio::time::timeout(LAST_STEPS, call.done()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(%error, "not all could be ended in order"),
@@ -275,7 +275,7 @@ impl Stages {
     }
 
     /// The last steps. Each waits until a deadline: what a thread that hangs has in hand stays in the journal.
-    fn end(self, registration: Option<Registration>, beside: Beside, start: Instant) {
+    fn end(self, registration: Option<Registration>, beside: SideThreads, start: Instant) {
         let Self {
             queue,
             settler,
@@ -328,7 +328,7 @@ impl Stages {
         );
     }
 
-    async fn idle_within(&self, limit: Duration, cues: &mut Cues) -> bool {
+    async fn idle_within(&self, limit: Duration, cues: &mut DaemonEvents) -> bool {
         let until = Instant::now() + limit;
         loop {
             if self.queue.wait_done(Instant::now()) {
@@ -351,13 +351,13 @@ impl Stages {
 
 /// What runs beside the stages.
 #[derive(Default)]
-pub(super) struct Beside {
+pub(super) struct SideThreads {
     pub(super) metrics: Option<MetricsServer>,
     pub(super) updates: Option<FifoUpdates>,
     pub(super) sweeper: Option<Sweeper>,
 }
 
-impl Beside {
+impl SideThreads {
     fn end(self, until: Instant) {
         let Self {
             mut metrics,
@@ -402,7 +402,7 @@ fn ended(tally: &Tally) -> String {
 }
 
 /// Tells the coordinator at once, so that another mover gets what has not begun here.
-fn answer_waiting(queue: &Queue, settler: &Settler) {
+fn answer_waiting(queue: &Queue, settler: &Responder) {
     let mut left = 0u64;
     for debt in queue.take_all_waiting() {
         if queue.is_silent(debt.item().fid) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-pub use mover::{Failure, Failures, Mover, Running, Sum};
+pub use mover::{ActionFailure, ClassTotals, Failures, Mover, Running};
 
 use crate::types::Fid;
 
@@ -91,17 +91,17 @@ impl Fleet {
 
 /// Why files failed, as the movers know it.
 #[derive(Debug)]
-pub struct Reasons<'a> {
+pub struct FailureReasons<'a> {
     fleet: &'a Fleet,
     /// The last number that each mover told.
     last: HashMap<String, u64>,
-    by_fid: HashMap<String, Failure>,
+    by_fid: HashMap<String, ActionFailure>,
     renewed: Option<Instant>,
     /// Those that did not answer, and when.
     silent: HashMap<String, Instant>,
 }
 
-impl<'a> Reasons<'a> {
+impl<'a> FailureReasons<'a> {
     /// None known yet.
     #[must_use]
     pub fn new(fleet: &'a Fleet) -> Self {
@@ -156,7 +156,7 @@ impl<'a> Reasons<'a> {
 
     /// Why the file's last action failed.
     #[must_use]
-    pub fn of(&self, fid: Fid) -> Option<&Failure> {
+    pub fn of(&self, fid: Fid) -> Option<&ActionFailure> {
         self.by_fid.get(&fid.bare())
     }
 }

@@ -26,7 +26,7 @@ pub struct Mover {
     /// Seconds that the oldest waiting action has waited.
     pub oldest_waiting: Option<f64>,
     /// What has ended, by archive id and class.
-    pub sums: Vec<Sum>,
+    pub sums: Vec<ClassTotals>,
     /// Actions that ended a second, over the last minute.
     pub actions_per_second: f64,
     /// Bytes that went to and came from the stores a second, over the last minute.
@@ -47,7 +47,7 @@ pub struct Mover {
 
 /// What has ended of one archive id and class.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Sum {
+pub struct ClassTotals {
     /// 0: the action named none.
     pub archive: u32,
     /// As in metrics.
@@ -86,12 +86,12 @@ pub struct Failures {
     /// The number of the last one, to ask for those after it.
     pub last: u64,
     /// The oldest first.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<ActionFailure>,
 }
 
 /// Why an action failed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Failure {
+pub struct ActionFailure {
     /// Counts up, from 1.
     pub number: u64,
     /// The file, without brackets.

@@ -3,7 +3,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `known` | FID | a [`Known`], JSON |
+//! | `known` | FID | a [`IndexEntry`], JSON |
 //! | `keys` | key | the FID whose copy it is, as far as that is known |
 //! | `places` | MDT index | the last record that was dealt with; 0: none yet |
 //! | `readers` | MDT | the reader that the command line named, and the one that is registered |
@@ -32,7 +32,7 @@ const SCAN: &str = "scan";
 
 /// What is in the bucket for a FID.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Known {
+pub(super) enum IndexEntry {
     /// A file; without a copy while its archive is awaited.
     File {
         location: Option<Location>,
@@ -52,7 +52,7 @@ struct Value {
     print: u64,
 }
 
-impl Known {
+impl IndexEntry {
     /// The key of a file's copy.
     fn copy(&self) -> Option<&str> {
         match self {
@@ -99,7 +99,7 @@ impl Known {
 
 /// The database can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BookError {
+pub enum CopyIndexError {
     /// Another process follows the same file system.
     #[error("'{}' is in use: another `export --follow` runs for this file system", .0.display())]
     InUse(PathBuf),
@@ -126,7 +126,7 @@ pub enum BookError {
 
 /// The database.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct CopyIndex {
     database: Database,
     path: PathBuf,
 }
@@ -135,9 +135,9 @@ const fn fid_key(fid: Fid) -> FidKey {
     (fid.seq, fid.oid, fid.ver)
 }
 
-impl Book {
-    pub(super) fn open(state_dir: &Path, file_system: &str) -> Result<Self, BookError> {
-        std::fs::create_dir_all(state_dir).map_err(|source| BookError::Directory {
+impl CopyIndex {
+    pub(super) fn open(state_dir: &Path, file_system: &str) -> Result<Self, CopyIndexError> {
+        std::fs::create_dir_all(state_dir).map_err(|source| CopyIndexError::Directory {
             path: state_dir.to_owned(),
             source,
         })?;
@@ -147,8 +147,8 @@ impl Book {
             .collect();
         let path = state_dir.join(format!("follow-{name}.redb"));
         let database = Database::create(&path).map_err(|error| match error {
-            DatabaseError::InUse => BookError::InUse(path.clone()),
-            source @ DatabaseError::Failed(_) => BookError::Database {
+            DatabaseError::InUse => CopyIndexError::InUse(path.clone()),
+            source @ DatabaseError::Failed(_) => CopyIndexError::Database {
                 path: path.clone(),
                 source,
             },
@@ -166,32 +166,35 @@ impl Book {
         Ok(book)
     }
 
-    fn failed(&self, source: DatabaseError) -> BookError {
-        BookError::Database {
+    fn failed(&self, source: DatabaseError) -> CopyIndexError {
+        CopyIndexError::Database {
             path: self.path.clone(),
             source,
         }
     }
 
-    fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, database::Error>) -> Result<T, BookError> {
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, database::Error>,
+    ) -> Result<T, CopyIndexError> {
         self.database.write(work).map_err(|error| self.failed(error))
     }
 
-    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, database::Error>) -> Result<T, BookError> {
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, database::Error>) -> Result<T, CopyIndexError> {
         self.database.read(work).map_err(|error| self.failed(error))
     }
 
-    pub(super) fn get(&self, fid: Fid) -> Result<Option<Known>, BookError> {
+    pub(super) fn get(&self, fid: Fid) -> Result<Option<IndexEntry>, CopyIndexError> {
         self.read(|transaction| {
             let table = transaction.open_table(KNOWN)?;
             Ok(table
                 .get(fid_key(fid))?
-                .and_then(|value| Known::from_bytes(value.value())))
+                .and_then(|value| IndexEntry::from_bytes(value.value())))
         })
     }
 
     /// `None`: nothing is in the bucket any more.
-    pub(super) fn put(&self, changes: &[(Fid, Option<Known>)]) -> Result<(), BookError> {
+    pub(super) fn put(&self, changes: &[(Fid, Option<IndexEntry>)]) -> Result<(), CopyIndexError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -204,13 +207,13 @@ impl Book {
                     Some(known) => known_by_fid.insert(fid, known.to_bytes().as_slice())?,
                     None => known_by_fid.remove(fid)?,
                 };
-                let before = before.and_then(|before| Known::from_bytes(before.value()));
-                if let Some(key) = before.as_ref().and_then(Known::copy)
+                let before = before.and_then(|before| IndexEntry::from_bytes(before.value()));
+                if let Some(key) = before.as_ref().and_then(IndexEntry::copy)
                     && fids_by_key.get(key)?.is_some_and(|of| of.value() == fid)
                 {
                     fids_by_key.remove(key)?;
                 }
-                if let Some(key) = known.as_ref().and_then(Known::copy) {
+                if let Some(key) = known.as_ref().and_then(IndexEntry::copy) {
                     fids_by_key.insert(key, fid)?;
                 }
             }
@@ -219,7 +222,7 @@ impl Book {
     }
 
     /// Whose copy a key is.
-    pub(super) fn file_of(&self, key: &ObjectKey) -> Result<Option<Fid>, BookError> {
+    pub(super) fn file_of(&self, key: &ObjectKey) -> Result<Option<Fid>, CopyIndexError> {
         self.read(|transaction| {
             let table = transaction.open_table(KEYS)?;
             let found = table.get(key.as_str())?.map(|fid| fid.value());
@@ -228,12 +231,12 @@ impl Book {
     }
 
     /// Tried in vain.
-    pub(super) fn owe(&self, fid: Fid) -> Result<(), BookError> {
+    pub(super) fn owe(&self, fid: Fid) -> Result<(), CopyIndexError> {
         self.owe_all(&[fid])
     }
 
     /// Some of them.
-    pub(super) fn owe_all(&self, fids: &[Fid]) -> Result<(), BookError> {
+    pub(super) fn owe_all(&self, fids: &[Fid]) -> Result<(), CopyIndexError> {
         if fids.is_empty() {
             return Ok(());
         }
@@ -247,7 +250,7 @@ impl Book {
     }
 
     /// All that were tried in vain; they are no longer owed.
-    pub(super) fn take_owed(&self) -> Result<Vec<Fid>, BookError> {
+    pub(super) fn take_owed(&self) -> Result<Vec<Fid>, CopyIndexError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(OWED)?;
             let mut owed = Vec::new();
@@ -260,11 +263,11 @@ impl Book {
         })
     }
 
-    pub(super) fn is_scan_owed(&self) -> Result<bool, BookError> {
+    pub(super) fn is_scan_owed(&self) -> Result<bool, CopyIndexError> {
         self.read(|transaction| Ok(transaction.open_table(MARKS)?.get(SCAN)?.is_some()))
     }
 
-    pub(super) fn owe_scan(&self, owed: bool) -> Result<(), BookError> {
+    pub(super) fn owe_scan(&self, owed: bool) -> Result<(), CopyIndexError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MARKS)?;
             if owed {
@@ -277,7 +280,7 @@ impl Book {
     }
 
     /// FIDs after that one, some of them.
-    pub(super) fn fids_after(&self, after: Option<Fid>, limit: usize) -> Result<Vec<Fid>, BookError> {
+    pub(super) fn fids_after(&self, after: Option<Fid>, limit: usize) -> Result<Vec<Fid>, CopyIndexError> {
         self.read(|transaction| {
             let table = transaction.open_table(KNOWN)?;
             let from = after.map_or(std::ops::Bound::Unbounded, |fid| {
@@ -293,7 +296,7 @@ impl Book {
     }
 
     /// The reader of an MDT's changelog that was named when it was last followed, and the one that was registered.
-    pub(super) fn reader(&self, mdt: &str) -> Result<Option<(String, String)>, BookError> {
+    pub(super) fn reader(&self, mdt: &str) -> Result<Option<(String, String)>, CopyIndexError> {
         self.read(|transaction| {
             let table = transaction.open_table(READERS)?;
             let found = table.get(mdt)?;
@@ -304,21 +307,21 @@ impl Book {
         })
     }
 
-    pub(super) fn set_reader(&self, mdt: &str, given: &str, registered: &str) -> Result<(), BookError> {
+    pub(super) fn set_reader(&self, mdt: &str, given: &str, registered: &str) -> Result<(), CopyIndexError> {
         self.write(|transaction| {
             transaction.open_table(READERS)?.insert(mdt, (given, registered))?;
             Ok(())
         })
     }
 
-    pub(super) fn place(&self, mdt: u32) -> Result<Option<u64>, BookError> {
+    pub(super) fn place(&self, mdt: u32) -> Result<Option<u64>, CopyIndexError> {
         self.read(|transaction| {
             let table = transaction.open_table(PLACES)?;
             Ok(table.get(mdt)?.map(|place| place.value()))
         })
     }
 
-    pub(super) fn set_place(&self, mdt: u32, place: u64) -> Result<(), BookError> {
+    pub(super) fn set_place(&self, mdt: u32, place: u64) -> Result<(), CopyIndexError> {
         self.write(|transaction| {
             transaction.open_table(PLACES)?.insert(mdt, place)?;
             Ok(())
@@ -337,12 +340,12 @@ mod tests {
     #[test]
     fn what_is_known_and_the_places_survive_and_nobody_else_may_have_the_book() {
         let dir = tempfile::tempdir().unwrap();
-        let book = Book::open(dir.path(), "fs:00ff").unwrap();
-        let node = Known::Node {
+        let book = CopyIndex::open(dir.path(), "fs:00ff").unwrap();
+        let node = IndexEntry::Node {
             key: ObjectKey::new("a/").unwrap(),
             print: 7,
         };
-        let awaited = Known::File {
+        let awaited = IndexEntry::File {
             location: None,
             print: u64::MAX,
         };
@@ -352,16 +355,19 @@ mod tests {
         book.put(&changes).unwrap();
         book.put(&[(fid(4), None)]).unwrap();
         book.set_place(3, 99).unwrap();
-        assert!(matches!(Book::open(dir.path(), "fs:00ff"), Err(BookError::InUse(_))));
+        assert!(matches!(
+            CopyIndex::open(dir.path(), "fs:00ff"),
+            Err(CopyIndexError::InUse(_))
+        ));
         drop(book);
-        let book = Book::open(dir.path(), "fs:00ff").unwrap();
+        let book = CopyIndex::open(dir.path(), "fs:00ff").unwrap();
         assert_eq!(book.get(fid(1)).unwrap(), Some(node));
         assert_eq!(book.get(fid(2)).unwrap(), Some(awaited));
         assert_eq!(book.get(fid(4)).unwrap(), None);
         let copy = |oid: u32, key: &str| {
             let record = format!(r#"{{"v":1,"archive":1,"key":"{key}","size":1,"etag":"e"}}"#);
             let location = Some(Location::from_bytes(record.as_bytes()).unwrap());
-            (fid(oid), Some(Known::File { location, print: 0 }))
+            (fid(oid), Some(IndexEntry::File { location, print: 0 }))
         };
         let key = |text: &str| ObjectKey::new(text).unwrap();
         book.put(&[copy(8, "k"), copy(9, "l")]).unwrap();

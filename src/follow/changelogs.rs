@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::FollowError;
 use super::feed::{Feed, register};
 use super::pending::Name;
-use super::state::State;
+use super::state::FollowState;
 use crate::lustre::{Change, ChangeRecord};
 use crate::types::{ErrorClass, Fid};
 
@@ -27,7 +27,7 @@ const HEARD_AGAIN: &str = "it takes acknowledgements again";
 
 /// What a pass over the changelogs found.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Read {
+pub(super) struct PassResult {
     pub(super) records: usize,
     /// A record is missing and may still come, or a changelog could not be read and somebody waits for its end.
     pub(super) waits: bool,
@@ -37,7 +37,7 @@ pub(super) struct Read {
 
 /// Where a pass over a changelog ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum PassEnd {
     /// There are no more for now.
     Reached,
     /// There are, and no room for them.
@@ -46,7 +46,7 @@ enum End {
     Waits,
 }
 
-impl State<'_> {
+impl FollowState<'_> {
     /// One that is new, or was never read, makes a look at everything necessary; one whose reader is another than before,
     /// too: the former one may have been dropped, and then nobody wrote records.
     pub(super) fn find_mdts(&mut self) -> Result<(), FollowError> {
@@ -116,8 +116,8 @@ impl State<'_> {
     }
 
     /// Reads what is new.
-    pub(super) fn read(&mut self) -> Result<Read, FollowError> {
-        let mut read = Read::default();
+    pub(super) fn read(&mut self) -> Result<PassResult, FollowError> {
+        let mut read = PassResult::default();
         let mut refused = None;
         let mut feeds = std::mem::take(&mut self.feeds);
         let done = feeds
@@ -150,7 +150,7 @@ impl State<'_> {
     fn read_feed(
         &mut self,
         feed: &mut Feed,
-        read: &mut Read,
+        read: &mut PassResult,
         refused: &mut Option<FollowError>,
     ) -> Result<(), FollowError> {
         // What its MDT did not record can't be known.
@@ -163,8 +163,8 @@ impl State<'_> {
             match self.read_one(feed.mdt, &feed.name) {
                 Ok((records, end)) => {
                     read.records += records;
-                    read.waits |= end == End::Waits;
-                    read.more |= end != End::Reached;
+                    read.waits |= end == PassEnd::Waits;
+                    read.more |= end != PassEnd::Reached;
                     if feed.reading.is_over(&feed.name, READ_AGAIN) {
                         // What waited for it.
                         self.owed_at = None;
@@ -202,7 +202,7 @@ impl State<'_> {
         Ok(())
     }
 
-    fn read_one(&mut self, mdt: u32, name: &str) -> Result<(usize, End), FollowError> {
+    fn read_one(&mut self, mdt: u32, name: &str) -> Result<(usize, PassEnd), FollowError> {
         let failed = |source| FollowError::Changelog {
             mdt: name.to_owned(),
             source,
@@ -228,7 +228,7 @@ impl State<'_> {
                 if last > 0 && record.index > last + 1 {
                     let since = *self.gaps.entry(mdt).or_insert_with(Instant::now);
                     if since.elapsed() < GAP {
-                        return Ok((records, End::Waits));
+                        return Ok((records, PassEnd::Waits));
                     }
                     let missing = record.index - last - 1;
                     tracing::warn!(
@@ -251,10 +251,10 @@ impl State<'_> {
             }
             if is_end {
                 self.newest.entry(mdt).or_insert(last);
-                return Ok((records, End::Reached));
+                return Ok((records, PassEnd::Reached));
             }
         }
-        Ok((records, End::More))
+        Ok((records, PassEnd::More))
     }
 
     /// What was dealt with need not be told again.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Follow;
+use super::FollowOptions;
 
 /// After the first failure; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -150,7 +150,7 @@ impl Feed {
 }
 
 /// A new reader of an MDT's changelog: its name, or why there is none.
-pub(super) fn register(follow: &Follow<'_>, mdt: &str) -> Result<String, String> {
+pub(super) fn register(follow: &FollowOptions<'_>, mdt: &str) -> Result<String, String> {
     let command = follow.register.unwrap_or(REGISTER);
     let said = said_by(follow, command, mdt).map_err(|error| format!("'{command}': {error}"))?;
     reader_in(&said)
@@ -159,7 +159,7 @@ pub(super) fn register(follow: &Follow<'_>, mdt: &str) -> Result<String, String>
 }
 
 /// What a command prints that ends well and in time.
-fn said_by(follow: &Follow<'_>, command: &str, mdt: &str) -> std::io::Result<String> {
+fn said_by(follow: &FollowOptions<'_>, command: &str, mdt: &str) -> std::io::Result<String> {
     // Files, not pipes: what it leaves running can hold nobody up.
     let (mut out, mut errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = Command::new("sh")

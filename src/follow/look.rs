@@ -8,41 +8,41 @@ use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::book::{Book, BookError, Known};
+use super::book::{CopyIndex, CopyIndexError, IndexEntry};
 use super::pending::Name;
-use super::restate::Restated;
-use super::{Counts, Follow};
+use super::restate::CopyChange;
+use super::{FollowCounts, FollowOptions};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::HsmStates;
 use crate::mapped;
 use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, TransferError};
-use crate::types::{ErrorClass, Extras, Fid};
+use crate::types::{ErrorClass, ExtraMetadata, Fid};
 use crate::walk::Node;
 
 /// What came of it.
-pub(super) enum Handled {
+pub(super) enum LookOutcome {
     /// Nothing more is to be done. `known`: what is in the bucket now, if that changed.
     #[expect(clippy::option_option, reason = "a change of an entry, which may be its end")]
     Done {
-        known: Option<Option<Known>>,
-        counts: Counts,
+        known: Option<Option<IndexEntry>>,
+        counts: FollowCounts,
     },
     /// A directory has another path: everything below it, too.
     Moved {
-        known: Known,
-        counts: Counts,
+        known: IndexEntry,
+        counts: FollowCounts,
         path: PathBuf,
     },
     /// A file has to be archived.
-    Archive { known: Known, path: PathBuf },
+    Archive { known: IndexEntry, path: PathBuf },
     /// It is gone; its object's end waits until everything that happened before is known.
     Gone,
     /// Something is in the way that should not be there for long.
     Again(String),
     /// Something goes on that ends by itself, however long it takes. `known`: what to remember until then.
-    Later { known: Option<Known>, why: String },
+    Later { known: Option<IndexEntry>, why: String },
 }
 
 /// One FID's trouble, or everybody's.
@@ -53,7 +53,7 @@ pub(super) enum LookError {
     This(String),
     /// The book.
     #[error(transparent)]
-    Book(#[from] BookError),
+    Book(#[from] CopyIndexError),
     /// The file system or this process is on its way out, or back.
     #[error("{0}")]
     Passing(String),
@@ -94,10 +94,10 @@ impl From<TransferError> for LookError {
 }
 
 /// Looks on one thread.
-pub(super) struct Looker<'a> {
-    pub(super) follow: &'a Follow<'a>,
+pub(super) struct FileLooker<'a> {
+    pub(super) follow: &'a FollowOptions<'a>,
     pub(super) lane: &'a Lane,
-    pub(super) book: &'a Book,
+    pub(super) book: &'a CopyIndex,
     /// Archives of these were asked for, and their ends were not seen.
     pub(super) asked: &'a HashSet<Fid>,
     /// What the book does not have may be in the bucket.
@@ -105,22 +105,22 @@ pub(super) struct Looker<'a> {
 }
 
 /// A file as it is now.
-pub(super) struct Seen {
+pub(super) struct FileNow {
     pub(super) fid: Fid,
     /// Below the mount point.
     pub(super) path: PathBuf,
     pub(super) stat: Metadata,
-    pub(super) extras: Extras,
+    pub(super) extras: ExtraMetadata,
 }
 
-impl Seen {
+impl FileNow {
     /// Of what an object's metadata tells.
     pub(super) fn print(&self) -> u64 {
         print_of(&self.stat, &self.extras)
     }
 }
 
-fn print_of(stat: &Metadata, extras: &Extras) -> u64 {
+fn print_of(stat: &Metadata, extras: &ExtraMetadata) -> u64 {
     let told = format!(
         "{:o} {} {} {} {} {:?} {:?} {:?}",
         stat.mode(),
@@ -135,17 +135,17 @@ fn print_of(stat: &Metadata, extras: &Extras) -> u64 {
     checksum(CrcAlgorithm::Crc64Nvme, told.as_bytes())
 }
 
-pub(super) fn done(known: Option<Known>, counts: Counts) -> Handled {
-    Handled::Done {
+pub(super) fn done(known: Option<IndexEntry>, counts: FollowCounts) -> LookOutcome {
+    LookOutcome::Done {
         known: Some(known),
         counts,
     }
 }
 
-fn nothing() -> Handled {
-    Handled::Done {
+fn nothing() -> LookOutcome {
+    LookOutcome::Done {
         known: None,
-        counts: Counts::default(),
+        counts: FollowCounts::default(),
     }
 }
 
@@ -154,8 +154,8 @@ pub(super) fn read(record: Option<Vec<u8>>) -> Option<Location> {
     Location::from_bytes(&record?).ok()
 }
 
-impl Looker<'_> {
-    pub(super) fn look(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
+impl FileLooker<'_> {
+    pub(super) fn look(&self, fid: Fid, names: &[Name]) -> Result<LookOutcome, LookError> {
         let mount = self.follow.mount;
         let below = match mount.path_of(fid) {
             Ok(path) => path,
@@ -166,7 +166,7 @@ impl Looker<'_> {
     }
 
     /// One that a walk has just found, so that its path need not be asked for.
-    pub(super) fn found(&self, fid: Fid, node: &Node, names: &[Name]) -> Result<Handled, LookError> {
+    pub(super) fn found(&self, fid: Fid, node: &Node, names: &[Name]) -> Result<LookOutcome, LookError> {
         let path = node.path();
         // Of several names Lustre tells the one that counts; and a path may be longer than a call takes.
         let is_its_path = path
@@ -180,7 +180,7 @@ impl Looker<'_> {
 
     /// Its archive has just ended, and what happened to it since it was looked at has a record of its own.
     /// `path`: where it was then.
-    pub(super) fn archived(&self, fid: Fid, path: &Path, names: &[Name]) -> Result<Handled, LookError> {
+    pub(super) fn archived(&self, fid: Fid, path: &Path, names: &[Name]) -> Result<LookOutcome, LookError> {
         let follow = self.follow;
         let target = self.lane.store(follow.archive_id)?.target();
         let below = path.strip_prefix(follow.mount.path()).unwrap_or(path);
@@ -191,17 +191,17 @@ impl Looker<'_> {
         };
         let is_plain = names.is_empty() || !self.catching_up;
         if is_plain
-            && let Some(Known::File { location: had, print }) = self.book.get(fid)?
+            && let Some(IndexEntry::File { location: had, print }) = self.book.get(fid)?
             && let Some(now) = self.copy_of(fid)?
             && now.archive_id == follow.archive_id
             && !may_move(&now)
             && had.is_none_or(|had| had.key == now.key)
         {
-            let known = Known::File {
+            let known = IndexEntry::File {
                 location: Some(now),
                 print,
             };
-            return Ok(done(Some(known), Counts::default()));
+            return Ok(done(Some(known), FollowCounts::default()));
         }
         self.look(fid, names)
     }
@@ -209,15 +209,15 @@ impl Looker<'_> {
     /// What is not begun is not done any more.
     pub(super) fn unless_stopped(
         &self,
-        work: impl FnOnce() -> Result<Handled, LookError>,
-    ) -> Result<Handled, LookError> {
+        work: impl FnOnce() -> Result<LookOutcome, LookError>,
+    ) -> Result<LookOutcome, LookError> {
         if self.follow.stopped() {
             return Err(LookError::Passing("stopped".into()));
         }
         work()
     }
 
-    fn look_below(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<Handled, LookError> {
+    fn look_below(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<LookOutcome, LookError> {
         let mount = self.follow.mount;
         // The root, and what Lustre has for itself (a restore's volatile file).
         if below.as_os_str().is_empty() || below.starts_with(".lustre") {
@@ -227,7 +227,7 @@ impl Looker<'_> {
         let stat = match path.symlink_metadata() {
             Ok(stat) => stat,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Handled::Again("it was moved while it was looked at".into()));
+                return Ok(LookOutcome::Again("it was moved while it was looked at".into()));
             }
             Err(error) => return Err(error.into()),
         };
@@ -240,10 +240,10 @@ impl Looker<'_> {
         self.file(fid, below, names)
     }
 
-    fn node(&self, fid: Fid, below: &Path, path: &Path, stat: &Metadata) -> Result<Handled, LookError> {
+    fn node(&self, fid: Fid, below: &Path, path: &Path, stat: &Metadata) -> Result<LookOutcome, LookError> {
         let follow = self.follow;
         let target = self.lane.store(follow.archive_id)?.target();
-        let mut extras = Extras::default();
+        let mut extras = ExtraMetadata::default();
         if stat.is_dir() {
             let directory = File::open(path)?;
             extras.xattrs = follow.mount.xattrs_of(&directory)?;
@@ -256,7 +256,7 @@ impl Looker<'_> {
         extras.path = (!tells_path).then(|| below.as_os_str().as_bytes().to_vec());
         let print = print_of(stat, &extras);
         let before = match self.book.get(fid)? {
-            Some(Known::Node { key, print }) => Some((key, print)),
+            Some(IndexEntry::Node { key, print }) => Some((key, print)),
             _ => None,
         };
         if before.as_ref().is_some_and(|(was, of)| *was == key && *of == print) {
@@ -268,11 +268,11 @@ impl Looker<'_> {
             Err(NodeError::This(why)) => return Err(LookError::This(why)),
             Err(NodeError::All(error)) => return Err(error.into()),
         }
-        let mut counts = Counts {
+        let mut counts = FollowCounts {
             nodes: 1,
-            ..Counts::default()
+            ..FollowCounts::default()
         };
-        let known = Known::Node {
+        let known = IndexEntry::Node {
             key: key.clone(),
             print,
         };
@@ -282,7 +282,7 @@ impl Looker<'_> {
                 counts.moved = 1;
                 let path = path.to_owned();
                 Ok(if stat.is_dir() {
-                    Handled::Moved { known, counts, path }
+                    LookOutcome::Moved { known, counts, path }
                 } else {
                     done(Some(known), counts)
                 })
@@ -291,18 +291,18 @@ impl Looker<'_> {
         }
     }
 
-    fn file(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<Handled, LookError> {
+    fn file(&self, fid: Fid, below: PathBuf, names: &[Name]) -> Result<LookOutcome, LookError> {
         let (follow, mount) = (self.follow, self.follow.mount);
         // Most often that is all: an archive of a large file takes its time.
         if self.asked.contains(&fid) && !mount.states_of(fid)?.is_clean() && mount.has_action(fid).unwrap_or(true) {
-            return Ok(Handled::Later {
+            return Ok(LookOutcome::Later {
                 known: None,
                 why: "it is being archived".into(),
             });
         }
         let (file, by_fid) = mount.pinned(&mount.path().join(&below))?;
         if !by_fid.ends_with(fid.to_string()) {
-            return Ok(Handled::Again("it was moved while it was looked at".into()));
+            return Ok(LookOutcome::Again("it was moved while it was looked at".into()));
         }
         let stat = file.metadata()?;
         let mut extras = mount.extras(fid, &file)?;
@@ -312,7 +312,7 @@ impl Looker<'_> {
         let told_by_key = target.layout == KeyLayout::Path && ObjectKey::of_file(&target.prefix, &below, fid).is_ok();
         extras.path = (!told_by_key).then(|| below.as_os_str().as_bytes().to_vec());
         let states = mount.states_at(&by_fid)?;
-        let seen = Seen {
+        let seen = FileNow {
             fid,
             path: below,
             stat,
@@ -320,7 +320,7 @@ impl Looker<'_> {
         };
         let known = self.book.get(fid)?;
         let (had, print) = match known.clone() {
-            Some(Known::File { location, print }) => (location, Some(print)),
+            Some(IndexEntry::File { location, print }) => (location, Some(print)),
             _ => (None, None),
         };
         if !states.is_clean() {
@@ -328,8 +328,8 @@ impl Looker<'_> {
             if states.never_archived() || anothers {
                 return Ok(nothing());
             }
-            return Ok(Handled::Archive {
-                known: Known::File {
+            return Ok(LookOutcome::Archive {
+                known: IndexEntry::File {
                     location: had,
                     print: seen.print(),
                 },
@@ -360,7 +360,7 @@ impl Looker<'_> {
             tracing::debug!(key = %location.key, "an object over 5 GiB keeps its key and metadata until it is archived anew");
         }
         let told_otherwise = copies && follow.propagate.attributes && print.is_some_and(|print| print != seen.print());
-        let mut counts = Counts::default();
+        let mut counts = FollowCounts::default();
         let mut kept_print = None;
         let mut former = had.filter(|had| had.key != location.key);
         let location = match to {
@@ -368,15 +368,15 @@ impl Looker<'_> {
             to => {
                 let to_key = to.as_ref().unwrap_or(&location.key);
                 match self.restate(&seen, record.as_deref(), &location, to_key)? {
-                    Restated::At(now) => {
+                    CopyChange::At(now) => {
                         counts.moved = u64::from(to.is_some());
                         counts.restated = u64::from(to.is_none());
                         former = former.or_else(|| to.is_some().then_some(location));
                         now
                     }
-                    Restated::Again(why) => return Ok(Handled::Again(why)),
-                    Restated::Later(why) => return Ok(Handled::Later { known: None, why }),
-                    Restated::Never(why) => {
+                    CopyChange::Again(why) => return Ok(LookOutcome::Again(why)),
+                    CopyChange::Later(why) => return Ok(LookOutcome::Later { known: None, why }),
+                    CopyChange::Never(why) => {
                         tracing::debug!(file = %seen.path.display(), why, "its object stays as it is");
                         kept_print = print;
                         location
@@ -388,8 +388,8 @@ impl Looker<'_> {
             && !self.delete_former(fid, &former)?
         {
             // A restore may be reading it. It is remembered until it is deleted.
-            return Ok(Handled::Later {
-                known: Some(Known::File {
+            return Ok(LookOutcome::Later {
+                known: Some(IndexEntry::File {
                     location: Some(former),
                     print: seen.print(),
                 }),
@@ -399,7 +399,7 @@ impl Looker<'_> {
         if follow.propagate.rename && self.catching_up {
             self.delete_under(fid, names, Some(&location))?;
         }
-        let now = Known::File {
+        let now = IndexEntry::File {
             location: Some(location),
             print: kept_print.unwrap_or_else(|| seen.print()),
         };
@@ -419,10 +419,10 @@ impl Looker<'_> {
         Ok(mapped::by_key(self.lane, follow.control, follow.archive_id, &self.owner(fid))?.location)
     }
 
-    fn gone(&self, fid: Fid) -> Result<Handled, LookError> {
+    fn gone(&self, fid: Fid) -> Result<LookOutcome, LookError> {
         Ok(match self.book.get(fid)? {
             None if !self.catching_up => nothing(),
-            _ => Handled::Gone,
+            _ => LookOutcome::Gone,
         })
     }
 }

@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::book::Book;
-pub use self::book::BookError;
+use self::book::CopyIndex;
+pub use self::book::CopyIndexError;
 pub use self::feed::is_reader;
-use self::state::State;
+use self::state::FollowState;
 use crate::action::{FileSystem as _, HsmError};
 use crate::fleet::Fleet;
 use crate::jobs::{self, LedgerError};
@@ -61,7 +61,7 @@ impl Users {
 
 /// How to follow.
 #[derive(Debug)]
-pub struct Follow<'a> {
+pub struct FollowOptions<'a> {
     /// The file system.
     pub mount: &'a Mount,
     /// Readers' names that `lctl changelog_register` gave.
@@ -93,7 +93,7 @@ pub struct Follow<'a> {
 
 /// What was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Counts {
+pub struct FollowCounts {
     /// Records read.
     pub records: u64,
     /// Files archived.
@@ -121,7 +121,7 @@ pub struct Counts {
 pub enum FollowError {
     /// The book.
     #[error(transparent)]
-    Book(#[from] BookError),
+    Book(#[from] CopyIndexError),
     /// A changelog.
     #[error(
         "changelog of {mdt}: {source}. It is read as root, and its reader is registered on the MDS: \
@@ -173,13 +173,13 @@ pub enum FollowError {
     },
 }
 
-impl Follow<'_> {
+impl FollowOptions<'_> {
     /// Follows until it is stopped, or once. `tick` is called now and then.
     ///
     /// # Errors
     /// What ended it; single files' trouble is logged and counted.
-    pub fn run(&self, tick: &mut dyn FnMut(&Counts)) -> Result<Counts, FollowError> {
-        let book = Book::open(self.state_dir, self.mount.name())?;
+    pub fn run(&self, tick: &mut dyn FnMut(&FollowCounts)) -> Result<FollowCounts, FollowError> {
+        let book = CopyIndex::open(self.state_dir, self.mount.name())?;
         let mut propagate = self.propagate;
         if propagate.rename || propagate.attributes {
             let lane = self
@@ -194,8 +194,8 @@ impl Follow<'_> {
                 (propagate.rename, propagate.attributes) = (false, false);
             }
         }
-        let follow = Follow { propagate, ..*self };
-        let mut state = State::new(&follow, book);
+        let follow = FollowOptions { propagate, ..*self };
+        let mut state = FollowState::new(&follow, book);
         state.run(tick)?;
         Ok(state.counts)
     }

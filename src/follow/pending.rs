@@ -40,7 +40,7 @@ struct Entry {
 
 /// What waits.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct PendingFids {
     entries: HashMap<Fid, Entry>,
     by_due: BTreeSet<(Instant, Fid)>,
     by_record: BTreeSet<(u32, u64, Fid)>,
@@ -73,7 +73,7 @@ impl Entry {
     }
 }
 
-impl Pending {
+impl PendingFids {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_file_is_due_when_it_was_quiet_or_has_been_busy_for_too_long() {
-        let (mut pending, start) = (Pending::default(), Instant::now());
+        let (mut pending, start) = (PendingFids::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         pending.note((0, 1), [(fid(1), Vec::new())], at(0), QUIET);
         pending.note((0, 2), [(fid(1), Vec::new())], at(9), QUIET);
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_tells_of_no_change_puts_nothing_off() {
-        let (mut pending, start) = (Pending::default(), Instant::now());
+        let (mut pending, start) = (PendingFids::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         pending.note((0, 1), [(fid(1), Vec::new())], at(0), QUIET);
         pending.note_unchanged((0, 2), vec![(fid(1), Vec::new()), (fid(2), Vec::new())], at(9), QUIET);
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn the_end_of_one_that_is_gone_waits_for_all_that_happened_before_it_was_seen() {
-        let (mut pending, now) = (Pending::default(), Instant::now());
+        let (mut pending, now) = (PendingFids::default(), Instant::now());
         pending.note((0, 1), [(fid(1), Vec::new())], now, Duration::ZERO);
         pending.note((0, 2), [(fid(2), Vec::new())], now, Duration::ZERO);
         assert_eq!(pending.due(now, 9).len(), 2);
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_place_is_before_the_oldest_that_is_open_on_each_mdt() {
-        let (mut pending, now) = (Pending::default(), Instant::now());
+        let (mut pending, now) = (PendingFids::default(), Instant::now());
         assert_eq!(pending.place(0), None);
         pending.note((0, 10), [(fid(1), Vec::new())], now, Duration::ZERO);
         pending.note((0, 11), [(fid(2), Vec::new())], now, Duration::ZERO);
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn one_that_waits_for_long_holds_up_neither_the_changelog_nor_the_end_of_another() {
-        let (mut pending, start) = (Pending::default(), Instant::now());
+        let (mut pending, start) = (PendingFids::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         pending.note((0, 1), [(fid(1), Vec::new())], start, Duration::ZERO);
         pending.note((0, 2), [(fid(2), Vec::new())], start, Duration::ZERO);

@@ -1,8 +1,8 @@
 //! What is in the bucket for a file that is gone, or has moved, goes; never what may be another file's.
 
-use super::Counts;
-use super::book::Known;
-use super::look::{Handled, LookError, Looker, done, read};
+use super::FollowCounts;
+use super::book::IndexEntry;
+use super::look::{FileLooker, LookError, LookOutcome, done, read};
 use super::pending::Name;
 use crate::action::FileSystem as _;
 use crate::mapped;
@@ -11,7 +11,7 @@ use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
 
-impl Looker<'_> {
+impl FileLooker<'_> {
     /// Not where another directory or symlink has the key by now: its own look has written it.
     pub(super) fn remove_node_of(&self, key: &ObjectKey) -> Result<(), LookError> {
         let follow = self.follow;
@@ -42,28 +42,28 @@ impl Looker<'_> {
     }
 
     /// Its object goes, if no other file has it: what was there was seen before.
-    pub(super) fn end(&self, fid: Fid, names: &[Name]) -> Result<Handled, LookError> {
+    pub(super) fn end(&self, fid: Fid, names: &[Name]) -> Result<LookOutcome, LookError> {
         if !self.is_dead(fid)? {
-            return Ok(Handled::Again("it is there again, or still open".into()));
+            return Ok(LookOutcome::Again("it is there again, or still open".into()));
         }
         let known = self.book.get(fid)?;
-        let mut counts = Counts::default();
+        let mut counts = FollowCounts::default();
         if self.follow.propagate.delete {
             match &known {
-                Some(Known::File {
+                Some(IndexEntry::File {
                     location: Some(location),
                     ..
                 }) => {
                     counts.deleted = u64::from(self.delete_copy(fid, location)?);
                 }
-                Some(Known::Node { key, .. }) => {
+                Some(IndexEntry::Node { key, .. }) => {
                     self.remove_node_of(key)?;
                     counts.deleted = 1;
                 }
-                Some(Known::File { location: None, .. }) | None => {}
+                Some(IndexEntry::File { location: None, .. }) | None => {}
             }
             // It was archived, and gone before that was written down.
-            if self.catching_up || matches!(known, Some(Known::File { location: None, .. })) {
+            if self.catching_up || matches!(known, Some(IndexEntry::File { location: None, .. })) {
                 counts.deleted |= u64::from(self.delete_under(fid, names, None)?);
             }
         }

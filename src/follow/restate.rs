@@ -1,17 +1,17 @@
 //! A file's copy gets another key, or other metadata, or both: the store copies it, the record follows, the former
 //! object goes last. At each step either the old or the new object is the file's.
 
-use super::look::{LookError, Looker, Seen, read};
+use super::look::{FileLooker, FileNow, LookError, read};
 use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
 use crate::store::{
-    Author, COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, Writer, name_key,
+    COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, WriteAttempt, WriterId, name_key,
 };
-use crate::transfer::{Described, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
+use crate::transfer::{ObjectDescription, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
 use crate::types::{Cookie, Fid};
 
 /// What came of it.
-pub(super) enum Restated {
+pub(super) enum CopyChange {
     /// The copy is there now.
     At(Location),
     /// Something is in the way that should not be there for long.
@@ -32,32 +32,32 @@ enum Key {
     Taken(String),
 }
 
-impl Looker<'_> {
+impl FileLooker<'_> {
     /// Another key or other metadata for a file's copy. The former object stays: it is the caller's to delete. A file
     /// without a record stays without one where its key tells all of the new one, too.
     pub(super) fn restate(
         &self,
-        seen: &Seen,
+        seen: &FileNow,
         record: Option<&[u8]>,
         from: &Location,
         to: &ObjectKey,
-    ) -> Result<Restated, LookError> {
+    ) -> Result<CopyChange, LookError> {
         let (mount, control) = (self.follow.mount, self.follow.control);
         let fid = seen.fid;
         // An action would move the object under our hands.
         if mount.has_action(fid)? {
-            return Ok(Restated::Later("an action goes on with it".into()));
+            return Ok(CopyChange::Later("an action goes on with it".into()));
         }
         let found = head(self.lane, control, from.archive_id, &from.key, from.version.as_deref())?;
         if found.etag != from.etag && !from.has_bytes_of(&found) {
-            return Ok(Restated::Never(format!(
+            return Ok(CopyChange::Never(format!(
                 "'{}' is not the object of its record",
                 from.key
             )));
         }
         let owner = self.owner(fid);
         if !Origin::of(&found, &from.key).yields_to(&owner, from) {
-            return Ok(Restated::Never(format!(
+            return Ok(CopyChange::Never(format!(
                 "'{}' may be another file's copy, too, or the file's record was not written for it",
                 from.key
             )));
@@ -66,13 +66,13 @@ impl Looker<'_> {
         let condition = if in_place {
             // Until the record follows, only its bytes tell the object: a copy may have another ETag.
             if !from.has_bytes_of(&found) {
-                return Ok(Restated::Never("the store keeps no CRC64NVME of it".into()));
+                return Ok(CopyChange::Never("the store keeps no CRC64NVME of it".into()));
             }
             Condition::Match(found.etag.clone())
         } else {
             match self.occupied(seen, from, to)? {
                 Key::Free(condition) => condition,
-                Key::Taken(why) => return Ok(Restated::Never(why)),
+                Key::Taken(why) => return Ok(CopyChange::Never(why)),
                 Key::Waiting(by) => return self.make_way(seen, record, from, to, by),
             }
         };
@@ -82,7 +82,7 @@ impl Looker<'_> {
         };
         let author = self.author(fid, &found);
         let stat = (&seen.stat, seen.extras.clone());
-        let Described { mut metadata, sidecar } = describe(self.lane, control, from.archive_id, &author, stat)?;
+        let ObjectDescription { mut metadata, sidecar } = describe(self.lane, control, from.archive_id, &author, stat)?;
         name_key(&mut metadata, to);
         let discard = |sidecar: Option<&ObjectKey>, kept: &Location| {
             discard_sidecar(self.lane, from.archive_id, sidecar, &owner, Some(kept));
@@ -91,7 +91,7 @@ impl Looker<'_> {
         let copied = match copied {
             Err(TransferError::Store(StoreError::Precondition { .. })) => {
                 discard(sidecar.as_ref(), from);
-                return Ok(Restated::Again(format!("another writer is at '{to}'")));
+                return Ok(CopyChange::Again(format!("another writer is at '{to}'")));
             }
             copied => copied?,
         };
@@ -116,15 +116,15 @@ impl Looker<'_> {
             if !in_place {
                 self.undo(fid, &made, &author);
             }
-            return Ok(Restated::Again(why));
+            return Ok(CopyChange::Again(why));
         }
         if in_place {
             discard(from.sidecar.as_ref(), &made);
         }
-        Ok(Restated::At(made))
+        Ok(CopyChange::At(made))
     }
 
-    fn occupied(&self, seen: &Seen, from: &Location, to: &ObjectKey) -> Result<Key, LookError> {
+    fn occupied(&self, seen: &FileNow, from: &Location, to: &ObjectKey) -> Result<Key, LookError> {
         let mount = self.follow.mount;
         let Some(found) = find(self.lane, self.follow.control, from.archive_id, to)? else {
             return Ok(Key::Free(Condition::Absent));
@@ -166,40 +166,40 @@ impl Looker<'_> {
     /// The key's file has to move as well, perhaps to this one's: beside it, this one is in nobody's way.
     fn make_way(
         &self,
-        seen: &Seen,
+        seen: &FileNow,
         record: Option<&[u8]>,
         from: &Location,
         to: &ObjectKey,
         by: Fid,
-    ) -> Result<Restated, LookError> {
+    ) -> Result<CopyChange, LookError> {
         let beside = to.beside(seen.fid).map_err(TransferError::from)?;
         let why = format!("'{to}' is still the copy of {by}, which is to go elsewhere");
         if from.key == beside {
-            return Ok(Restated::Again(why));
+            return Ok(CopyChange::Again(why));
         }
         match self.restate(seen, record, from, &beside)? {
-            Restated::At(_) => {
+            CopyChange::At(_) => {
                 // Unless an action reads it, and then it goes with the next look.
                 self.delete_former(seen.fid, from)?;
-                Ok(Restated::Again(why))
+                Ok(CopyChange::Again(why))
             }
             other => Ok(other),
         }
     }
 
     /// As whom a copy is made again: for the same action, in an attempt of its own.
-    fn author(&self, fid: Fid, found: &ObjectInfo) -> Author {
+    fn author(&self, fid: Fid, found: &ObjectInfo) -> WriteAttempt {
         let cookie = found.metadata.get(COOKIE);
         let number = cookie.and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
-        Author {
+        WriteAttempt {
             owner: self.owner(fid),
             cookie: Cookie(number.unwrap_or(0)),
-            writer: Writer::random(),
+            writer: WriterId::random(),
         }
     }
 
     /// The object that was made, if it is nobody's: neither another writer's, nor by now the file's copy.
-    fn undo(&self, fid: Fid, made: &Location, author: &Author) {
+    fn undo(&self, fid: Fid, made: &Location, author: &WriteAttempt) {
         let is_ours = |found: &ObjectInfo, origin: &Origin| {
             let named = self.copy_of(fid).map(|now| now.is_some_and(|now| now.is_at(made)));
             matches!(named, Ok(false)) && found.etag == made.etag && origin.is_by(author)

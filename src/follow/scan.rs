@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::state::{POLL, State};
-use super::{Counts, FollowError};
+use super::state::{FollowState, POLL};
+use super::{FollowCounts, FollowError};
 use crate::action::FileSystem as _;
 use crate::walk::Node;
 
@@ -13,9 +13,9 @@ const LOT: usize = 1000;
 
 type Each<'a, S> = dyn FnMut(&mut S, Vec<Node>) -> Result<(), FollowError> + 'a;
 
-impl State<'_> {
+impl FollowState<'_> {
     /// Files, directories and symlinks that are there; then what the book has of those that are not.
-    pub(super) fn scan(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
+    pub(super) fn scan(&mut self, tick: &mut dyn FnMut(&FollowCounts)) -> Result<(), FollowError> {
         tracing::info!("looking through the whole file system");
         self.counts.scans += 1;
         self.demanded = false;

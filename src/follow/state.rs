@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::book::{Book, BookError, Known};
+use super::book::{CopyIndex, CopyIndexError, IndexEntry};
 use super::feed::Feed;
-use super::look::{Handled, LookError, Looker};
-use super::pending::{Name, Pending};
-use super::{Counts, Follow, FollowError};
-use crate::jobs::{self, Ledger, Outcome, Row, Select, Spec};
+use super::look::{FileLooker, LookError, LookOutcome};
+use super::pending::{Name, PendingFids};
+use super::{FollowCounts, FollowError, FollowOptions};
+use crate::jobs::{self, FileFilter, JobSpec, Ledger, Outcome, Row};
 use crate::lustre::UserAction;
 use crate::transfer::{Control, Stop, TransferError, is_of_one};
 use crate::types::{ErrorClass, Fid, Timestamp, io_error};
@@ -41,15 +41,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 const CALLS: usize = 8;
 
-pub(super) struct State<'a> {
-    pub(super) follow: &'a Follow<'a>,
+pub(super) struct FollowState<'a> {
+    pub(super) follow: &'a FollowOptions<'a>,
     pub(super) feeds: Vec<Feed>,
     /// MDTs that came later, and that no reader is named for.
     pub(super) unnamed: BTreeSet<String>,
     pub(super) seen_mdts: Option<Instant>,
-    pub(super) book: Book,
-    pub(super) pending: Pending,
-    pub(super) counts: Counts,
+    pub(super) book: CopyIndex,
+    pub(super) pending: PendingFids,
+    pub(super) counts: FollowCounts,
     /// A former process may have seen these records and was killed before it could write down what it did.
     pub(super) catching_up: bool,
     /// The last record of each MDT when its end was first read.
@@ -66,16 +66,16 @@ pub(super) struct State<'a> {
     pub(super) put_back: u64,
 }
 
-impl<'a> State<'a> {
-    pub(super) fn new(follow: &'a Follow<'a>, book: Book) -> Self {
+impl<'a> FollowState<'a> {
+    pub(super) fn new(follow: &'a FollowOptions<'a>, book: CopyIndex) -> Self {
         Self {
             follow,
             feeds: Vec::new(),
             unnamed: BTreeSet::new(),
             seen_mdts: None,
             book,
-            pending: Pending::default(),
-            counts: Counts::default(),
+            pending: PendingFids::default(),
+            counts: FollowCounts::default(),
             catching_up: true,
             newest: HashMap::new(),
             gaps: HashMap::new(),
@@ -87,8 +87,8 @@ impl<'a> State<'a> {
     }
 }
 
-impl State<'_> {
-    pub(super) fn run(&mut self, tick: &mut dyn FnMut(&Counts)) -> Result<(), FollowError> {
+impl FollowState<'_> {
+    pub(super) fn run(&mut self, tick: &mut dyn FnMut(&FollowCounts)) -> Result<(), FollowError> {
         while !self.follow.stopped() {
             self.find_mdts()?;
             // A scan comes first: what happens during it is in the records behind.
@@ -287,8 +287,8 @@ impl State<'_> {
     pub(super) fn each_file(
         &self,
         fids: Vec<Fid>,
-        what: impl Fn(&Looker<'_>, Fid, &[Name]) -> Looked + Sync,
-    ) -> Vec<(Fid, Looked)> {
+        what: impl Fn(&FileLooker<'_>, Fid, &[Name]) -> LookResult + Sync,
+    ) -> Vec<(Fid, LookResult)> {
         let files: Vec<_> = fids.into_iter().map(|fid| (fid, self.pending.names(fid))).collect();
         self.each(&files, |looker, (fid, names)| {
             (*fid, looker.unless_stopped(|| what(looker, *fid, names)))
@@ -299,7 +299,7 @@ impl State<'_> {
     pub(super) fn each<'t, T: Sync, R: Send>(
         &self,
         items: &'t [T],
-        what: impl Fn(&Looker<'_>, &'t T) -> R + Sync,
+        what: impl Fn(&FileLooker<'_>, &'t T) -> R + Sync,
     ) -> Vec<R> {
         if items.is_empty() {
             return Vec::new();
@@ -312,7 +312,7 @@ impl State<'_> {
             for lane in follow.lanes.iter().take(CALLS) {
                 let (book, asked, next, results, what) = (&self.book, &self.asked, &next, &results, &what);
                 scope.spawn(move || {
-                    let looker = Looker {
+                    let looker = FileLooker {
                         follow,
                         lane,
                         book,
@@ -332,7 +332,7 @@ impl State<'_> {
     /// `first`: what is not archived may be asked for.
     fn take(
         &mut self,
-        results: Vec<(Fid, Looked)>,
+        results: Vec<(Fid, LookResult)>,
         to_archive: &mut Vec<(Fid, PathBuf)>,
         first: bool,
     ) -> Result<Vec<Move>, FollowError> {
@@ -341,30 +341,30 @@ impl State<'_> {
         let mut settled = Vec::new();
         for (fid, handled) in results {
             match handled {
-                Ok(Handled::Done { known, counts }) => {
+                Ok(LookOutcome::Done { known, counts }) => {
                     add(&mut self.counts, counts);
                     // Seen by a job, or only now.
-                    let has_copy = matches!(&known, Some(Some(Known::File { location: Some(_), .. })));
+                    let has_copy = matches!(&known, Some(Some(IndexEntry::File { location: Some(_), .. })));
                     self.counts.archived += u64::from(self.asked.remove(&fid) && has_copy);
                     changes.extend(known.map(|known| (fid, known)));
                     settled.push(fid);
                 }
-                Ok(Handled::Moved { known, counts, path }) => {
+                Ok(LookOutcome::Moved { known, counts, path }) => {
                     add(&mut self.counts, counts);
                     moved.push(Move { fid, known, path });
                 }
-                Ok(Handled::Archive { known, path }) => {
+                Ok(LookOutcome::Archive { known, path }) => {
                     self.asked.remove(&fid);
                     if first {
                         changes.push((fid, Some(known)));
                     }
                     to_archive.push((fid, path));
                 }
-                Ok(Handled::Gone) => {
+                Ok(LookOutcome::Gone) => {
                     self.asked.remove(&fid);
                     self.pending.doom(fid);
                 }
-                Ok(Handled::Later { known, why }) => {
+                Ok(LookOutcome::Later { known, why }) => {
                     changes.extend(known.map(|known| (fid, Some(known))));
                     self.later(fid, &why)?;
                 }
@@ -373,7 +373,7 @@ impl State<'_> {
                     self.give_up(fid, &fid.to_string(), &why)?;
                 }
                 Err(LookError::Passing(why)) => self.later(fid, &why)?,
-                Ok(Handled::Again(why)) | Err(LookError::This(why)) => {
+                Ok(LookOutcome::Again(why)) | Err(LookError::This(why)) => {
                     self.try_again(fid, &fid.to_string(), &why)?;
                 }
                 Err(LookError::Book(error)) => return Err(error.into()),
@@ -391,7 +391,7 @@ impl State<'_> {
     }
 
     fn is_of_one(&self, error: &TransferError) -> bool {
-        let Follow {
+        let FollowOptions {
             lanes,
             control,
             archive_id,
@@ -403,12 +403,12 @@ impl State<'_> {
     }
 
     /// What no record is about would be forgotten with this process.
-    pub(super) fn keep(&mut self, fid: Fid) -> Result<(), BookError> {
+    pub(super) fn keep(&mut self, fid: Fid) -> Result<(), CopyIndexError> {
         self.keep_all(&[fid])
     }
 
     /// The same of some, written together and each only once.
-    fn keep_all(&mut self, fids: &[Fid]) -> Result<(), BookError> {
+    fn keep_all(&mut self, fids: &[Fid]) -> Result<(), CopyIndexError> {
         self.put_back += fids.len() as u64;
         let now = Instant::now();
         let mut owed = Vec::new();
@@ -493,7 +493,7 @@ impl State<'_> {
             names.push(0);
         }
         std::fs::write(&list, names).map_err(local(&list))?;
-        let spec = Spec {
+        let spec = JobSpec {
             id: jobs::new_id(UserAction::Archive),
             action: UserAction::Archive,
             archive_id: Some(follow.archive_id),
@@ -501,7 +501,7 @@ impl State<'_> {
             roots: Vec::new(),
             list: Some(list),
             nul: true,
-            select: Select::default(),
+            select: FileFilter::default(),
             window: follow.window,
             threads: CALLS,
             dry_run: false,
@@ -543,13 +543,13 @@ impl State<'_> {
 /// A directory that was moved.
 pub(super) struct Move {
     pub(super) fid: Fid,
-    pub(super) known: Known,
+    pub(super) known: IndexEntry,
     pub(super) path: PathBuf,
 }
 
-pub(super) type Looked = Result<Handled, LookError>;
+pub(super) type LookResult = Result<LookOutcome, LookError>;
 
-const fn add(to: &mut Counts, more: Counts) {
+const fn add(to: &mut FollowCounts, more: FollowCounts) {
     to.nodes += more.nodes;
     to.moved += more.moved;
     to.restated += more.restated;

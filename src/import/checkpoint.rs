@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::Counts;
+use super::report::ImportCounts;
 use crate::disk::replace;
-use crate::ranges::Open;
+use crate::ranges::OpenRange;
 
 const FORMAT: u32 = 1;
 
@@ -20,9 +20,9 @@ pub struct Checkpoint {
     /// When the first run began, in seconds since 1970.
     pub began: i64,
     /// What is not done.
-    pub(super) open: Vec<Open>,
+    pub(super) open: Vec<OpenRange>,
     /// What came of the rest.
-    pub(super) counts: Counts,
+    pub(super) counts: ImportCounts,
     /// How the bucket's listing is not in order: it begins anew then, and the counts are of what was made so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unordered: Option<String>,
@@ -60,7 +60,13 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    pub(super) fn new(command: &str, began: i64, open: Vec<Open>, counts: Counts, unordered: Option<String>) -> Self {
+    pub(super) fn new(
+        command: &str,
+        began: i64,
+        open: Vec<OpenRange>,
+        counts: ImportCounts,
+        unordered: Option<String>,
+    ) -> Self {
         Self {
             format: FORMAT,
             command: command.to_owned(),

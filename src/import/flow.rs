@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::checkpoint::CheckpointError;
 use super::inventory::InventoryError;
-use super::maker::{Fatal, Shared};
-use super::report::Counts;
+use super::maker::{Fatal, ImportContext};
+use super::report::ImportCounts;
 use crate::ranges::{Batch, Ranges};
 use crate::transfer::{Stop, TransferError};
 
@@ -50,12 +50,12 @@ pub enum ImportError {
 }
 
 /// What all threads of a round share.
-pub(super) struct Flow<'a> {
-    pub(super) shared: &'a Shared,
+pub(super) struct ImportRun<'a> {
+    pub(super) shared: &'a ImportContext,
     pub(super) ranges: Ranges,
     /// There are others to whom a part could be given.
     pub(super) may_cut: bool,
-    pub(super) before: Counts,
+    pub(super) before: ImportCounts,
     /// Whoever lists from the first key on goes to the end.
     pub(super) first: bool,
     pub(super) batches: Mutex<Receiver<Batch>>,
@@ -66,12 +66,12 @@ pub(super) struct Flow<'a> {
     pub(super) again: AtomicBool,
 }
 
-/// A thread that panicked ends the import by [`Watched`]; what it held is whole.
+/// A thread that panicked ends the import by [`PanicGuard`]; what it held is whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Flow<'_> {
+impl ImportRun<'_> {
     pub(super) fn fail(&self, error: ImportError) {
         lock(&self.failure).get_or_insert(error);
         self.shared.control.stop(Stop::Shutdown);
@@ -115,9 +115,9 @@ impl Flow<'_> {
 }
 
 /// Ends the import when its thread panics: the others would wait for it.
-pub(super) struct Watched<'a>(pub(super) &'a Flow<'a>);
+pub(super) struct PanicGuard<'a>(pub(super) &'a ImportRun<'a>);
 
-impl Drop for Watched<'_> {
+impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.shared.control.stop(Stop::Shutdown);

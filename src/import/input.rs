@@ -8,10 +8,10 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::SyncSender;
 
-use super::flow::{BATCH, Flow, ImportError, lock};
+use super::flow::{BATCH, ImportError, ImportRun, lock};
 use super::inventory::{self, Manifest};
-use super::outlook::Outlook;
-use crate::ranges::{Batch, Open};
+use super::outlook::RowEstimate;
+use crate::ranges::{Batch, OpenRange};
 use crate::store::{Entry, ObjectKey};
 use crate::transfer::{Lane, fetch_file};
 
@@ -43,10 +43,10 @@ pub struct Inventory {
 }
 
 /// What is to be read, nothing of it being done.
-pub(super) fn beginning(input: &Input) -> Vec<Open> {
-    let whole = |after, end| Open { after, end };
+pub(super) fn beginning(input: &Input) -> Vec<OpenRange> {
+    let whole = |after, end| OpenRange { after, end };
     match input {
-        Input::List | Input::Keys(_) | Input::One(_) => vec![Open::ALL],
+        Input::List | Input::Keys(_) | Input::One(_) => vec![OpenRange::ALL],
         // Rows of each data file are a range of their own.
         Input::Inventory(inventory) => (0..inventory.manifest.files.len())
             .map(|file| whole(Some(format!("{file:08}/")), Some(format!("{file:08}/~"))))
@@ -55,8 +55,8 @@ pub(super) fn beginning(input: &Input) -> Vec<Open> {
 }
 
 /// Rows as a range: their places stand where keys would.
-struct Rows<'a> {
-    flow: &'a Flow<'a>,
+struct InventoryRows<'a> {
+    flow: &'a ImportRun<'a>,
     sender: &'a SyncSender<Batch>,
     range: u64,
     /// Before each row's number.
@@ -67,8 +67,14 @@ struct Rows<'a> {
     waiting: Vec<Entry>,
 }
 
-impl<'a> Rows<'a> {
-    fn new(flow: &'a Flow<'a>, sender: &'a SyncSender<Batch>, range: u64, name: String, after: Option<&str>) -> Self {
+impl<'a> InventoryRows<'a> {
+    fn new(
+        flow: &'a ImportRun<'a>,
+        sender: &'a SyncSender<Batch>,
+        range: u64,
+        name: String,
+        after: Option<&str>,
+    ) -> Self {
         let done = after
             .and_then(|after| after.strip_prefix(&name))
             .and_then(|row| row.parse().ok());
@@ -115,15 +121,15 @@ fn named(key: &[u8]) -> Entry {
     }
 }
 
-pub(super) fn read_one(flow: &Flow<'_>, key: &str, range: u64, after: Option<String>, sender: &SyncSender<Batch>) {
-    let mut rows = Rows::new(flow, sender, range, String::new(), after.as_deref());
+pub(super) fn read_one(flow: &ImportRun<'_>, key: &str, range: u64, after: Option<String>, sender: &SyncSender<Batch>) {
+    let mut rows = InventoryRows::new(flow, sender, range, String::new(), after.as_deref());
     // One that is not pushed is done already.
     let _done = rows.push(named(key.as_bytes()));
     rows.flush(false);
 }
 
 pub(super) fn read_keys(
-    flow: &Flow<'_>,
+    flow: &ImportRun<'_>,
     path: &Path,
     range: u64,
     after: Option<String>,
@@ -135,7 +141,7 @@ pub(super) fn read_keys(
         source,
     };
     let file = File::open(path).map_err(failed)?;
-    let mut rows = Rows::new(flow, sender, range, String::new(), after.as_deref());
+    let mut rows = InventoryRows::new(flow, sender, range, String::new(), after.as_deref());
     for line in BufReader::new(file).split(b'\n') {
         let key = line.map_err(failed)?;
         let key = key.strip_suffix(b"\r").unwrap_or(&key);
@@ -151,7 +157,7 @@ pub(super) fn read_keys(
 }
 
 pub(super) fn read_rows(
-    flow: &Flow<'_>,
+    flow: &ImportRun<'_>,
     inventory: &Inventory,
     range: u64,
     after: Option<String>,
@@ -184,9 +190,9 @@ pub(super) fn read_rows(
             return Err(wrong(format!("its MD5 is {found}, not {wanted}")));
         }
     }
-    let mut rows = Rows::new(flow, sender, range, format!("{number:08}/"), Some(&after));
+    let mut rows = InventoryRows::new(flow, sender, range, format!("{number:08}/"), Some(&after));
     let mut stopped = false;
-    let mut outlook = Outlook::new(read, manifest, &file, data.size);
+    let mut outlook = RowEstimate::new(read, manifest, &file, data.size);
     inventory::read(manifest, &data.key, file, &mut |entry| {
         if let Some(expected) = outlook.after_row() {
             flow.shared.report.expect(expected);

@@ -11,7 +11,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::SyncSender;
 
-use super::flow::{BATCH, Flow};
+use super::flow::{BATCH, ImportRun};
 use crate::ranges::Batch;
 use crate::store::{Entry, ListFrom, Query, StoreError};
 use crate::transfer::{Lane, TransferError, list, pages};
@@ -22,13 +22,13 @@ const PAGES_BEFORE_CUTS: u32 = 16;
 const CUTS: usize = 64;
 
 /// The first key behind another one.
-struct Behind {
+struct NextKey {
     key: Option<Vec<u8>>,
     disorder: Option<String>,
 }
 
 /// Where to cut before anything is known: at directories.
-pub(super) fn directories(flow: &Flow<'_>, lane: &Lane) -> Result<Vec<String>, TransferError> {
+pub(super) fn directories(flow: &ImportRun<'_>, lane: &Lane) -> Result<Vec<String>, TransferError> {
     let query = Query {
         by_directory: true,
         ..Query::below(&flow.shared.prefix, &ListFrom::Start)
@@ -48,7 +48,7 @@ pub(super) fn directories(flow: &Flow<'_>, lane: &Lane) -> Result<Vec<String>, T
 
 /// Lists one of several ranges.
 pub(super) fn list_range(
-    flow: &Flow<'_>,
+    flow: &ImportRun<'_>,
     lane: &Lane,
     range: u64,
     after: Option<String>,
@@ -56,7 +56,7 @@ pub(super) fn list_range(
 ) -> Result<(), TransferError> {
     let from_key = after.is_some();
     let from = after.map_or(ListFrom::Start, ListFrom::After);
-    let Flow { shared, ranges, .. } = flow;
+    let ImportRun { shared, ranges, .. } = flow;
     let query = Query::below(&shared.prefix, &from);
     let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
         // Before anything of the page is dropped: what is behind the range's end may be followed by what is not.
@@ -84,12 +84,12 @@ pub(super) fn list_range(
 
 /// Lists from the beginning to the end: the entries of `range`, up to where others have theirs, and the order of all.
 pub(super) fn from_the_beginning(
-    flow: &Flow<'_>,
+    flow: &ImportRun<'_>,
     lane: &Lane,
     range: Option<u64>,
     sender: &SyncSender<Batch>,
 ) -> Result<(), TransferError> {
-    let Flow { shared, ranges, .. } = flow;
+    let ImportRun { shared, ranges, .. } = flow;
     let (mut own, mut count, mut failed) = (range, 0, None);
     let query = Query::below(&shared.prefix, &ListFrom::Start);
     let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
@@ -148,10 +148,10 @@ fn neighbours(entries: &[Entry]) -> Option<(String, String)> {
 }
 
 /// Lets others take a part, if the store lists from behind a key what it has just listed.
-fn open_cuts(flow: &Flow<'_>, lane: &Lane, (first, second): &(String, String)) -> Result<(), TransferError> {
+fn open_cuts(flow: &ImportRun<'_>, lane: &Lane, (first, second): &(String, String)) -> Result<(), TransferError> {
     let disorder = match behind(flow, lane, first) {
-        Ok(Behind { key: Some(key), .. }) if key == second.as_bytes() => None,
-        Ok(Behind {
+        Ok(NextKey { key: Some(key), .. }) if key == second.as_bytes() => None,
+        Ok(NextKey {
             disorder: Some(disorder),
             ..
         }) => Some(disorder),
@@ -171,13 +171,13 @@ fn open_cuts(flow: &Flow<'_>, lane: &Lane, (first, second): &(String, String)) -
     Ok(())
 }
 
-fn behind(flow: &Flow<'_>, lane: &Lane, key: &str) -> Result<Behind, TransferError> {
+fn behind(flow: &ImportRun<'_>, lane: &Lane, key: &str) -> Result<NextKey, TransferError> {
     let from = ListFrom::After(key.to_owned());
     let query = Query {
         limit: 1,
         ..Query::below(&flow.shared.prefix, &from)
     };
-    let mut found = Behind {
+    let mut found = NextKey {
         key: None,
         disorder: None,
     };
@@ -194,15 +194,15 @@ fn behind(flow: &Flow<'_>, lane: &Lane, key: &str) -> Result<Behind, TransferErr
 }
 
 /// Looks where a range can be cut, and cuts it.
-pub(super) fn probe(flow: &Flow<'_>, lane: &Lane, range: u64, middle: &str) -> Result<(), TransferError> {
+pub(super) fn probe(flow: &ImportRun<'_>, lane: &Lane, range: u64, middle: &str) -> Result<(), TransferError> {
     match behind(flow, lane, middle) {
-        Ok(Behind {
+        Ok(NextKey {
             disorder: Some(disorder),
             ..
         }) => {
             flow.disordered(&disorder);
         }
-        Ok(Behind { key, .. }) => {
+        Ok(NextKey { key, .. }) => {
             let found = key.as_deref().map(String::from_utf8_lossy);
             flow.ranges.cut(range, middle, found.as_deref());
         }
@@ -233,7 +233,7 @@ fn send(sender: &SyncSender<Batch>, batches: Vec<Batch>) -> bool {
 }
 
 /// Entries in any order.
-fn send_all(flow: &Flow<'_>, range: u64, mut entries: Vec<Entry>, more: bool, sender: &SyncSender<Batch>) -> bool {
+fn send_all(flow: &ImportRun<'_>, range: u64, mut entries: Vec<Entry>, more: bool, sender: &SyncSender<Batch>) -> bool {
     while !entries.is_empty() {
         let rest = entries.split_off(BATCH.min(entries.len()));
         let batch = flow.ranges.rows(range, entries, String::new(), true);

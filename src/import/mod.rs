@@ -28,12 +28,12 @@ pub use filter::Filter;
 pub use finish::Finishing;
 pub use flow::ImportError;
 pub use input::{Input, Inventory};
-pub use maker::{Defaults, Fatal, Maker, Shared, location_at};
+pub use maker::{Defaults, Fatal, ImportContext, Maker, location_at};
 pub use path::{Refusal, TreePath};
 pub use pipeline::{Import, run};
 pub use prune::prune;
-pub use report::{Counts, Outcome, Report};
-pub use seen::Seen;
+pub use report::{ImportCounts, Outcome, Report};
+pub use seen::NewestObject;
 pub use tree::{Attributes, Dir, Tree};
 
 /// Whether objects are asked for their metadata: a HEAD each costs as much as all the rest.

@@ -8,7 +8,7 @@ use super::flow::BATCH;
 use super::inventory::{Format, Manifest};
 
 /// How many rows all data files have, by the bytes that those so far took.
-pub(super) struct Outlook<'a> {
+pub(super) struct RowEstimate<'a> {
     /// Rows and bytes, of all readers.
     read: &'a (AtomicU64, AtomicU64),
     /// Rows that are not among these yet.
@@ -21,7 +21,7 @@ pub(super) struct Outlook<'a> {
     file: Option<File>,
 }
 
-impl<'a> Outlook<'a> {
+impl<'a> RowEstimate<'a> {
     /// For one of them, of `size` bytes.
     pub(super) fn new(read: &'a (AtomicU64, AtomicU64), manifest: &Manifest, file: &File, size: u64) -> Self {
         let csv = matches!(manifest.format, Format::Csv { .. });

@@ -7,18 +7,18 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
-use super::flow::{Flow, ImportError, Watched, lock};
+use super::flow::{ImportError, ImportRun, PanicGuard, lock};
 use super::input::{Input, read_keys, read_one, read_rows};
 use super::listers;
-use super::maker::{Fatal, Maker, Shared};
-use super::report::Counts;
-use super::round::Round;
-use crate::ranges::{Batch, Ranges, Work};
+use super::maker::{Fatal, ImportContext, Maker};
+use super::report::ImportCounts;
+use super::round::ListingRound;
+use crate::ranges::{Batch, ListerTask, Ranges};
 use crate::transfer::{Lane, TransferError};
 
 const CHECKPOINT: Duration = Duration::from_secs(1);
 
-/// What an import needs besides [`Shared`].
+/// What an import needs besides [`ImportContext`].
 #[derive(Debug)]
 pub struct Import {
     /// Where the objects are told.
@@ -39,14 +39,14 @@ pub struct Import {
 
 /// The threads' connections.
 #[derive(Debug)]
-struct Lanes {
+struct ImportLanes {
     listers: Vec<Lane>,
     makers: Vec<Lane>,
 }
 
 /// Where the checkpoint is, and of what.
 #[derive(Debug)]
-struct Keeper {
+struct CheckpointFile {
     path: Option<PathBuf>,
     command: String,
 }
@@ -55,7 +55,7 @@ struct Keeper {
 ///
 /// # Errors
 /// What ended it early; single objects' trouble is in the report.
-pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Result<(), ImportError> {
+pub fn run(shared: &ImportContext, import: Import, tick: &mut dyn FnMut(&ImportCounts)) -> Result<(), ImportError> {
     let Import {
         input,
         mut listers,
@@ -69,12 +69,12 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
         // One lane reads data files.
         listers.truncate(1);
     }
-    let mut lanes = Lanes { listers, makers };
-    let keeper = Keeper {
+    let mut lanes = ImportLanes { listers, makers };
+    let keeper = CheckpointFile {
         path: checkpoint,
         command,
     };
-    let mut round = Round::first(shared, &input, former, trust_order);
+    let mut round = ListingRound::first(shared, &input, former, trust_order);
     loop {
         let (back, again) = go(shared, &input, &round, lanes, &keeper, tick)?;
         let Some(why) = again else {
@@ -82,14 +82,14 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
         };
         lanes = back;
         let made = if shared.dry_run {
-            Counts::default()
+            ImportCounts::default()
         } else {
             round.before.with_made(&shared.report.counts())
         };
         // What made way for a directory is not counted a second time.
         let refused = u64::try_from(lock(&shared.cleared).len()).unwrap_or(u64::MAX);
         shared.report.begin_again(refused);
-        round = Round::whole(why, made);
+        round = ListingRound::whole(why, made);
     }
     // What an earlier listing led to is there now, and this import made it.
     shared.report.count(|counts| counts.take_over(&round.before));
@@ -98,19 +98,19 @@ pub fn run(shared: &Shared, import: Import, tick: &mut dyn FnMut(&Counts)) -> Re
 
 /// One round; the lanes, and why there has to be another one.
 fn go(
-    shared: &Shared,
+    shared: &ImportContext,
     input: &Input,
-    round: &Round,
-    lanes: Lanes,
-    keeper: &Keeper,
-    tick: &mut dyn FnMut(&Counts),
-) -> Result<(Lanes, Option<String>), ImportError> {
+    round: &ListingRound,
+    lanes: ImportLanes,
+    keeper: &CheckpointFile,
+    tick: &mut dyn FnMut(&ImportCounts),
+) -> Result<(ImportLanes, Option<String>), ImportError> {
     let prefix = match input {
         Input::List => shared.prefix.clone(),
         Input::Inventory(_) | Input::Keys(_) | Input::One(_) => String::new(),
     };
     let (sender, receiver) = sync_channel(lanes.makers.len() * 2);
-    let flow = Flow {
+    let flow = ImportRun {
         shared,
         ranges: Ranges::new(&prefix, round.open.clone()),
         may_cut: lanes.listers.len() > 1,
@@ -124,7 +124,7 @@ fn go(
     let prover = round.prepare(&flow, lanes.listers.first())?;
     // Before the first file: a run that finds a checkpoint knows that another may have been killed.
     keep(&flow, keeper)?;
-    let mut back = Lanes {
+    let mut back = ImportLanes {
         listers: Vec::new(),
         makers: Vec::new(),
     };
@@ -132,7 +132,7 @@ fn go(
         let proving = prover.map(|lane| {
             let (flow, sender) = (&flow, sender.clone());
             scope.spawn(move || {
-                let _watched = Watched(flow);
+                let _watched = PanicGuard(flow);
                 if let Err(error) = listers::from_the_beginning(flow, &lane, None, &sender) {
                     flow.fail(ImportError::List(error));
                 }
@@ -144,7 +144,7 @@ fn go(
             .map(|lane| {
                 let (flow, sender) = (&flow, sender.clone());
                 scope.spawn(move || {
-                    let _watched = Watched(flow);
+                    let _watched = PanicGuard(flow);
                     if let Err(error) = tell(flow, input, &lane, &sender) {
                         flow.fail(error);
                     }
@@ -160,7 +160,7 @@ fn go(
             .map(|lane| {
                 let (flow, waiting) = (&flow, std::thread::current());
                 scope.spawn(move || {
-                    let _watched = Watched(flow);
+                    let _watched = PanicGuard(flow);
                     let lane = make(flow, lane);
                     waiting.unpark();
                     lane
@@ -207,7 +207,7 @@ fn go(
 }
 
 /// The checkpoint: first what it relies on.
-fn keep(flow: &Flow<'_>, Keeper { path, command }: &Keeper) -> Result<(), ImportError> {
+fn keep(flow: &ImportRun<'_>, CheckpointFile { path, command }: &CheckpointFile) -> Result<(), ImportError> {
     let Some(path) = path else {
         return Ok(());
     };
@@ -228,11 +228,11 @@ fn keep(flow: &Flow<'_>, Keeper { path, command }: &Keeper) -> Result<(), Import
     Ok(Checkpoint::new(command, flow.shared.began, open, counts, unordered).write(path)?)
 }
 
-fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>) -> Result<(), ImportError> {
+fn tell(flow: &ImportRun<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>) -> Result<(), ImportError> {
     loop {
         match flow.ranges.claim() {
-            Work::Done => return Ok(()),
-            Work::List { range, after } => match input {
+            ListerTask::Done => return Ok(()),
+            ListerTask::List { range, after } => match input {
                 Input::List => {
                     let listed = if flow.first && after.is_none() {
                         listers::from_the_beginning(flow, lane, Some(range), sender)
@@ -245,7 +245,7 @@ fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>)
                 Input::One(key) => read_one(flow, key, range, after, sender),
                 Input::Inventory(inventory) => read_rows(flow, inventory, range, after, sender)?,
             },
-            Work::Probe { range, middle } => match input {
+            ListerTask::Probe { range, middle } => match input {
                 Input::List => listers::probe(flow, lane, range, &middle).map_err(ImportError::List)?,
                 // Rows are in no order of keys.
                 Input::Keys(_) | Input::Inventory(_) | Input::One(_) => return Ok(()),
@@ -255,7 +255,7 @@ fn tell(flow: &Flow<'_>, input: &Input, lane: &Lane, sender: &SyncSender<Batch>)
 }
 
 /// Makes what comes until nothing more does; gives the lane back.
-fn make(flow: &Flow<'_>, lane: Lane) -> Lane {
+fn make(flow: &ImportRun<'_>, lane: Lane) -> Lane {
     let maker = Maker::new(flow.shared, lane);
     loop {
         let next = lock(&flow.batches).recv();

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::maker::{Fatal, Shared, location_at, of_one};
+use super::maker::{Fatal, ImportContext, location_at, of_one};
 use super::path::TreePath;
 use super::report::Outcome;
 use crate::store::{ListFrom, Location, Query};
@@ -21,7 +21,7 @@ use crate::transfer::{Lane, TransferError, find, pages};
 ///
 /// # Errors
 /// Trouble that everything below has: the store is away.
-pub fn prune(shared: &Shared, lane: &Lane) -> Result<(), Fatal> {
+pub fn prune(shared: &ImportContext, lane: &Lane) -> Result<(), Fatal> {
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         let names = match names_in_bucket(shared, lane, &directory) {
@@ -43,7 +43,7 @@ pub fn prune(shared: &Shared, lane: &Lane) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn fail(shared: &Shared, path: &Path, reason: &str) {
+fn fail(shared: &ImportContext, path: &Path, reason: &str) {
     shared.report.count(|counts| counts.failed += 1);
     let key = [shared.prefix.as_bytes(), path.as_os_str().as_bytes()].concat();
     shared.report.say(Outcome::Failed, &key, reason);
@@ -51,7 +51,7 @@ fn fail(shared: &Shared, path: &Path, reason: &str) {
 
 /// One directory; those in it are added to `directories`. Inside: what was not looked at, and why.
 fn prune_directory(
-    shared: &Shared,
+    shared: &ImportContext,
     lane: &Lane,
     directory: &Path,
     names: &HashSet<OsString>,
@@ -85,7 +85,7 @@ fn prune_directory(
 }
 
 /// The names of files that the bucket has there. One that is missing here, for any reason, is looked at by itself.
-fn names_in_bucket(shared: &Shared, lane: &Lane, directory: &Path) -> Result<HashSet<OsString>, TransferError> {
+fn names_in_bucket(shared: &ImportContext, lane: &Lane, directory: &Path) -> Result<HashSet<OsString>, TransferError> {
     let mut prefix = shared.prefix.clone();
     if !directory.as_os_str().is_empty() {
         prefix = format!("{prefix}{}/", directory.display());
@@ -108,7 +108,7 @@ fn names_in_bucket(shared: &Shared, lane: &Lane, directory: &Path) -> Result<Has
     Ok(names)
 }
 
-fn remove(shared: &Shared, lane: &Lane, dir: &super::Dir, path: &TreePath) -> Result<(), Fatal> {
+fn remove(shared: &ImportContext, lane: &Lane, dir: &super::Dir, path: &TreePath) -> Result<(), Fatal> {
     let report = &shared.report;
     let at = dir.at(path.name()).path();
     let key = [shared.prefix.as_bytes(), path.as_path().as_os_str().as_bytes()].concat();

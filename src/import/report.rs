@@ -14,7 +14,7 @@ use crate::disk::open_lines;
 
 /// Counters; each object ends in exactly one of the first nine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Counts {
+pub struct ImportCounts {
     /// Released files made.
     pub imported: u64,
     /// Directories that objects stand for.
@@ -41,7 +41,7 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-impl Counts {
+impl ImportCounts {
     /// Objects that were looked at.
     #[must_use]
     pub const fn objects(&self) -> u64 {
@@ -122,7 +122,7 @@ enum Form {
 /// The lines' file, if one is wanted; the first few also go to the log.
 #[derive(Debug)]
 pub struct Report {
-    counts: Mutex<Counts>,
+    counts: Mutex<ImportCounts>,
     rows: Option<(Mutex<BufWriter<File>>, Form)>,
     said: AtomicU64,
     /// 0: not known.
@@ -182,25 +182,25 @@ impl Report {
 
     /// The counters now.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ImportCounts {
         *self.lock()
     }
 
     /// Changes them.
-    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+    pub fn count(&self, change: impl FnOnce(&mut ImportCounts)) {
         change(&mut self.lock());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, ImportCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The objects are gone through once more, from the beginning; `refused` are counted for good.
     pub(super) fn begin_again(&self, refused: u64) {
         self.count(|counts| {
-            *counts = Counts {
+            *counts = ImportCounts {
                 refused,
-                ..Counts::default()
+                ..ImportCounts::default()
             };
         });
     }

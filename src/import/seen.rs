@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// The latest so far.
 #[derive(Debug)]
-pub struct Seen {
+pub struct NewestObject {
     /// In seconds since 1970, by the store's clock.
     latest: AtomicI64,
     untimed: AtomicBool,
 }
 
-impl Default for Seen {
+impl Default for NewestObject {
     fn default() -> Self {
         Self {
             latest: AtomicI64::new(i64::MIN),
@@ -19,7 +19,7 @@ impl Default for Seen {
     }
 }
 
-impl Seen {
+impl NewestObject {
     /// One that was last written then, as far as that is told.
     pub(super) fn note(&self, modified: Option<i64>) {
         match modified {
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_latest_of_all_counts_and_one_without_a_time_is_remembered() {
-        let seen = Seen::default();
+        let seen = NewestObject::default();
         assert_eq!(seen.latest(), None);
         for modified in [5, 9, 7] {
             seen.note(Some(modified));

@@ -22,7 +22,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use serde::{Deserialize, Serialize};
 
-use crate::lustre::At;
+use crate::lustre::EntryAt;
 use crate::types::{ErrorClass, Timestamp};
 
 /// Open directories that are kept; an entry is a descriptor.
@@ -169,8 +169,8 @@ impl Dir {
 
     /// A name in it.
     #[must_use]
-    pub fn at<'a>(&'a self, name: &'a OsStr) -> At<'a> {
-        At {
+    pub fn at<'a>(&'a self, name: &'a OsStr) -> EntryAt<'a> {
+        EntryAt {
             dir: self.fd.as_fd(),
             name,
         }

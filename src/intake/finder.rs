@@ -16,10 +16,10 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// The running threads.
 #[derive(Debug)]
-pub struct Finder {
+pub struct MdtFinder {
     sequences: Sequences,
     to_find: Inlet,
-    asked: Mutex<Asked>,
+    asked: Mutex<AskedSequences>,
     threads: Mutex<Threads>,
 }
 
@@ -27,12 +27,12 @@ pub struct Finder {
 type Inlet = Arc<Mutex<Option<Sender<Fid>>>>;
 
 #[derive(Debug)]
-struct Asked {
+struct AskedSequences {
     sequences: HashSet<u64>,
     since: Instant,
 }
 
-impl Finder {
+impl MdtFinder {
     /// Starts them.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Finder {
         Ok(Self {
             sequences: fs.sequences(),
             to_find,
-            asked: Mutex::new(Asked {
+            asked: Mutex::new(AskedSequences {
                 sequences: HashSet::new(),
                 since: Instant::now(),
             }),

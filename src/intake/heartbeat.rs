@@ -15,7 +15,7 @@ use crate::queue::{Cancelled, Queue};
 use crate::thread::{Supervisor, Thread, guarded};
 use crate::transfer::Stop;
 use crate::types::{Domain, ErrorClass, Extent, domain_name};
-use crate::worker::{Forgotten, Settler};
+use crate::worker::{Forgotten, Responder};
 
 /// How often, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ const LAST_REPORT: Duration = Duration::from_secs(2);
 
 /// What the heartbeat learnt about the coordinator, for whoever keeps us registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pulse {
+pub enum HeartbeatEvent {
     /// It knows nothing of an action of ours, or does not run: it may have forgotten us, too.
     Lost,
 }
@@ -55,14 +55,14 @@ impl Heartbeat {
     pub fn start(
         supervisor: &Supervisor,
         queue: Arc<Queue>,
-        settler: Arc<Settler>,
+        settler: Arc<Responder>,
         (fs, forgotten): (Arc<dyn FileSystem>, Arc<Forgotten>),
         options: HeartbeatOptions,
-        pulse: impl Fn(Pulse) + Send + Sync + 'static,
+        pulse: impl Fn(HeartbeatEvent) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let (stop, stopped): (Sender<()>, _) = channel();
         let sent = Arc::new(AtomicU64::new(0));
-        let watch = Watch {
+        let watch = HeartbeatWatch {
             beat: Beat {
                 queue,
                 settler,
@@ -98,7 +98,7 @@ impl Heartbeat {
 type Since = Arc<Mutex<Option<Instant>>>;
 
 /// Sees to it that each MDT with actions has its thread.
-struct Watch {
+struct HeartbeatWatch {
     /// What they are made of.
     beat: Beat,
     threads: BTreeMap<Domain, OneMdt>,
@@ -110,7 +110,7 @@ struct OneMdt {
     thread: Thread,
 }
 
-impl Watch {
+impl HeartbeatWatch {
     fn run(mut self, stopped: &Receiver<()>) {
         let tick = self.beat.options.tick();
         while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
@@ -170,11 +170,11 @@ impl HeartbeatOptions {
 /// The reports of one MDT.
 struct Beat {
     queue: Arc<Queue>,
-    settler: Arc<Settler>,
+    settler: Arc<Responder>,
     fs: Arc<dyn FileSystem>,
     forgotten: Arc<Forgotten>,
     options: HeartbeatOptions,
-    pulse: Arc<dyn Fn(Pulse) + Send + Sync>,
+    pulse: Arc<dyn Fn(HeartbeatEvent) + Send + Sync>,
     sent: Arc<AtomicU64>,
     domain: Domain,
     since: Since,
@@ -263,7 +263,7 @@ impl Beat {
                 self.end(key, Stop::Cancelled);
             }
             ErrorClass::Gone => {
-                (self.pulse)(Pulse::Lost);
+                (self.pulse)(HeartbeatEvent::Lost);
                 match self.queue.verb(key) {
                     // It will come again with the same cookie, and the copy in hand is then the answer.
                     Some(Verb::Restore) => {
@@ -279,7 +279,7 @@ impl Beat {
                     None => {}
                 }
             }
-            ErrorClass::Stopped => (self.pulse)(Pulse::Lost),
+            ErrorClass::Stopped => (self.pulse)(HeartbeatEvent::Lost),
             _ => tracing::debug!(%fid, %cookie, %error, "a heartbeat was not taken"),
         }
     }

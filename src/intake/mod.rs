@@ -10,24 +10,24 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-pub use finder::Finder;
-pub use heartbeat::{Heartbeat, HeartbeatOptions, Pulse};
+pub use finder::MdtFinder;
+pub use heartbeat::{Heartbeat, HeartbeatEvent, HeartbeatOptions};
 
-use crate::action::{Arrival, Debt, Kind, Verdict};
-use crate::journal::{Journal, Recorded};
+use crate::action::{ActionHandle, Arrival, Kind, Verdict};
+use crate::journal::{Journal, JournaledAction};
 use crate::queue::{Admission, Cancelled, Queue};
 use crate::thread::guarded;
 use crate::transfer::Stop;
 use crate::types::HsmErrno;
-use crate::worker::Settler;
+use crate::worker::Responder;
 
 /// The intake's side of the queue.
 #[derive(Debug)]
 pub struct Intake {
     queue: Arc<Queue>,
-    settler: Arc<Settler>,
+    settler: Arc<Responder>,
     journal: Arc<Journal>,
-    finder: Arc<Finder>,
+    finder: Arc<MdtFinder>,
     first_beat: Duration,
 }
 
@@ -36,9 +36,9 @@ impl Intake {
     #[must_use]
     pub const fn new(
         queue: Arc<Queue>,
-        settler: Arc<Settler>,
+        settler: Arc<Responder>,
         journal: Arc<Journal>,
-        finder: Arc<Finder>,
+        finder: Arc<MdtFinder>,
         first_beat: Duration,
     ) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Intake {
         }
     }
 
-    fn admit(&self, debt: Box<dyn Debt>, first_beat: Duration) {
+    fn admit(&self, debt: Box<dyn ActionHandle>, first_beat: Duration) {
         let item = debt.item();
         if let Kind::Unknown(number) = item.kind {
             tracing::warn!(fid = %item.fid, cookie = %item.cookie, number, "unknown action refused");
@@ -90,7 +90,7 @@ impl Intake {
             return;
         }
         self.finder.find(item.fid);
-        let debt = Box::new(Recorded::new(debt, Arc::clone(&self.journal)));
+        let debt = Box::new(JournaledAction::new(debt, Arc::clone(&self.journal)));
         match self.queue.admit(debt, Instant::now() + first_beat) {
             Admission::Queued => {}
             Admission::Duplicate(debt) => {

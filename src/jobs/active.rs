@@ -17,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const ASK_AFTER: Duration = Duration::from_secs(1);
 
 /// A file that is asked for.
-pub(super) struct Active {
+pub(super) struct ActiveFile {
     pub(super) path: PathBuf,
     pub(super) fid: Fid,
     pub(super) size: u64,
@@ -25,7 +25,7 @@ pub(super) struct Active {
     pause: Duration,
 }
 
-impl Active {
+impl ActiveFile {
     pub(super) fn new(path: PathBuf, fid: Fid, size: u64) -> Self {
         Self {
             path,
@@ -50,7 +50,7 @@ impl Active {
 /// The files that were asked for and have not ended, each by a number.
 #[derive(Default)]
 pub(super) struct Actives {
-    files: HashMap<u64, Active>,
+    files: HashMap<u64, ActiveFile>,
     last: u64,
     most: usize,
     looks: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -67,7 +67,7 @@ impl Actives {
     }
 
     /// One whose end an answer tells, without a look.
-    pub(super) fn add(&mut self, file: Active) -> u64 {
+    pub(super) fn add(&mut self, file: ActiveFile) -> u64 {
         self.last += 1;
         self.files.insert(self.last, file);
         self.most = self.most.max(self.files.len());
@@ -75,26 +75,26 @@ impl Actives {
     }
 
     /// One that is looked at again and again until its end.
-    pub(super) fn follow(&mut self, file: Active) {
+    pub(super) fn follow(&mut self, file: ActiveFile) {
         let due = Instant::now() + file.pause;
         let number = self.add(file);
         self.looks.push(Reverse((due, number)));
     }
 
     /// For whoever knows what became of it: its end, [`Actives::look_again`] or [`Actives::look_in`].
-    pub(super) fn take(&mut self, number: u64) -> Option<Active> {
+    pub(super) fn take(&mut self, number: u64) -> Option<ActiveFile> {
         self.files.remove(&number)
     }
 
     /// Nothing has changed: the next look is later than the last one was.
-    pub(super) fn look_again(&mut self, number: u64, mut file: Active) {
+    pub(super) fn look_again(&mut self, number: u64, mut file: ActiveFile) {
         file.pause = (file.pause * 3 / 2).min(LONGEST_PAUSE);
         let pause = file.pause;
         self.look_in(pause, number, file);
     }
 
     /// The look failed in passing.
-    pub(super) fn look_in(&mut self, pause: Duration, number: u64, file: Active) {
+    pub(super) fn look_in(&mut self, pause: Duration, number: u64, file: ActiveFile) {
         self.looks.push(Reverse((Instant::now() + pause, number)));
         self.files.insert(number, file);
     }
@@ -122,8 +122,8 @@ impl Actives {
 mod tests {
     use super::*;
 
-    fn file(oid: u32) -> Active {
-        Active::new(PathBuf::from("a"), Fid { seq: 1, oid, ver: 0 }, 7)
+    fn file(oid: u32) -> ActiveFile {
+        ActiveFile::new(PathBuf::from("a"), Fid { seq: 1, oid, ver: 0 }, 7)
     }
 
     #[test]

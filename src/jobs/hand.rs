@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Need, Spec, need};
+use super::{JobSpec, NextStep, need};
 use crate::action::HsmError;
 use crate::lustre::{HsmStates, Mount, UserAction};
 use crate::transfer::Control;
@@ -16,7 +16,7 @@ const BUSY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file of the source, before it is looked at.
-pub(super) struct Known {
+pub(super) struct SourceFile {
     pub(super) file: Named,
     pub(super) size: u64,
     /// A former run asked for it and did not see its end.
@@ -25,7 +25,7 @@ pub(super) struct Known {
 
 pub(super) enum Task {
     /// A file of the source.
-    Look(Known),
+    Look(SourceFile),
     /// One that was asked for; and whether to ask the coordinator.
     Check(u64, Fid, bool),
     Release(u64, Fid),
@@ -33,7 +33,7 @@ pub(super) enum Task {
 
 pub(super) enum Answer {
     /// And whether anything goes on with it, where that was asked for.
-    Looked(Known, Result<(Fid, HsmStates, bool), HsmError>),
+    Looked(SourceFile, Result<(Fid, HsmStates, bool), HsmError>),
     /// `false`: nothing goes on with it.
     Checked(u64, Result<(HsmStates, bool), HsmError>),
     Released(u64, Result<(), HsmError>),
@@ -41,7 +41,7 @@ pub(super) enum Answer {
 
 pub(super) fn hand(
     mount: &Mount,
-    spec: &Spec,
+    spec: &JobSpec,
     control: &Control,
     tasks: &Mutex<Receiver<Task>>,
     answers: &Sender<Answer>,
@@ -79,16 +79,16 @@ fn release(mount: &Mount, control: &Control, fid: Fid) -> Result<(), HsmError> {
     }
 }
 
-fn look(mount: &Mount, spec: &Spec, known: &Known) -> Result<(Fid, HsmStates, bool), HsmError> {
+fn look(mount: &Mount, spec: &JobSpec, known: &SourceFile) -> Result<(Fid, HsmStates, bool), HsmError> {
     let (fid, states) = mount.look(known.file.at())?;
     let matters = known.asked || spec.action == UserAction::Cancel;
     Ok((fid, states, matters && mount.has_action(fid)?))
 }
 
-fn check(mount: &Mount, spec: &Spec, fid: Fid, deep: bool) -> Result<(HsmStates, bool), HsmError> {
+fn check(mount: &Mount, spec: &JobSpec, fid: Fid, deep: bool) -> Result<(HsmStates, bool), HsmError> {
     let states = mount.states_of(fid)?;
     let deep = deep || spec.action == UserAction::Cancel;
-    if !deep || (spec.action != UserAction::Cancel && need(spec.action, states) == Need::Nothing) {
+    if !deep || (spec.action != UserAction::Cancel && need(spec.action, states) == NextStep::Nothing) {
         return Ok((states, true));
     }
     match mount.has_action(fid) {

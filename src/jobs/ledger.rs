@@ -2,8 +2,8 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `job` | `spec` | the [`Spec`], JSON |
-//! | `job` | `counts` | [`Counts`] of all rows, JSON; written with them |
+//! | `job` | `spec` | the [`JobSpec`], JSON |
+//! | `job` | `counts` | [`JobCounts`] of all rows, JSON; written with them |
 //! | `files` | the path's bytes | a [`Row`], JSON |
 //!
 //! A row is written when a file is asked for and again when it has ended. What a killed job had asked for and not seen
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Spec;
-use super::outcome::{Counts, Outcome};
+use super::JobSpec;
+use super::outcome::{JobCounts, Outcome};
 use crate::database::{
     self, Database, DatabaseError, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
 };
@@ -117,7 +117,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The state directory takes no file.
-    pub fn create(directory: &Path, spec: &Spec) -> Result<Self, LedgerError> {
+    pub fn create(directory: &Path, spec: &JobSpec) -> Result<Self, LedgerError> {
         std::fs::create_dir_all(directory).map_err(|source| LedgerError::Directory {
             path: directory.to_owned(),
             source,
@@ -136,7 +136,7 @@ impl Ledger {
     ///
     /// # Errors
     /// There is none, another process has it, or it is damaged.
-    pub fn open(directory: &Path, id: &str) -> Result<(Self, Spec), LedgerError> {
+    pub fn open(directory: &Path, id: &str) -> Result<(Self, JobSpec), LedgerError> {
         let named = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !named || !directory.join(format!("{id}.redb")).is_file() {
             return Err(LedgerError::None {
@@ -197,9 +197,9 @@ impl Ledger {
     ///
     /// # Errors
     /// The database's.
-    pub fn counts(&self) -> Result<Counts, LedgerError> {
+    pub fn counts(&self) -> Result<JobCounts, LedgerError> {
         let counts = self.job("counts")?;
-        counts.map_or(Ok(Counts::default()), |counts| {
+        counts.map_or(Ok(JobCounts::default()), |counts| {
             serde_json::from_slice(&counts).map_err(|error| self.damaged(&error))
         })
     }
@@ -208,7 +208,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The database's.
-    pub fn record(&self, rows: &[(PathBuf, Row)], counts: &Counts) -> Result<(), LedgerError> {
+    pub fn record(&self, rows: &[(PathBuf, Row)], counts: &JobCounts) -> Result<(), LedgerError> {
         let encode = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| self.damaged(&error));
         let counts = encode(serde_json::to_vec(counts))?;
         let rows = rows
@@ -230,7 +230,7 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub fn forget_failed(&self) -> Result<(), LedgerError> {
-        let counts = Counts {
+        let counts = JobCounts {
             failed: 0,
             ..self.counts()?
         };

@@ -25,14 +25,14 @@ use crate::lustre::{HsmStates, UserAction};
 use crate::types::{ArchiveId, ErrorClass, io_error};
 
 pub use ledger::{Ledger, LedgerError, Row};
-pub use outcome::{Counts, Outcome};
+pub use outcome::{JobCounts, Outcome};
 pub use run::{JobError, run};
-pub use select::{HsmFilter, Select, SelectError};
+pub use select::{FileFilter, HsmFilter, SelectError};
 pub use summary::{Phase, Summary};
 
 /// What a job is, as its ledger keeps it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Spec {
+pub struct JobSpec {
     /// The name that `jobs show` and `jobs resume` take.
     pub id: String,
     /// What is asked for of each file.
@@ -48,7 +48,7 @@ pub struct Spec {
     /// Which end with NUL, not with a newline.
     pub nul: bool,
     /// Which files are meant.
-    pub select: Select,
+    pub select: FileFilter,
     /// At most so many files are asked for and not done.
     pub window: usize,
     /// Calls at a time.
@@ -88,7 +88,7 @@ pub const fn word(action: UserAction) -> &'static str {
 
 /// What is to be done about a file in these states.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Need {
+enum NextStep {
     /// It is as it should be.
     Nothing,
     /// It can't be done: what Lustre would say, and why.
@@ -96,29 +96,29 @@ enum Need {
     Ask,
 }
 
-fn need(action: UserAction, states: HsmStates) -> Need {
+fn need(action: UserAction, states: HsmStates) -> NextStep {
     match action {
-        UserAction::Archive if states.is_clean() => Need::Nothing,
-        UserAction::Restore if !states.released() => Need::Nothing,
-        UserAction::Restore if states.lost() => Need::Impossible(
+        UserAction::Archive if states.is_clean() => NextStep::Nothing,
+        UserAction::Restore if !states.released() => NextStep::Nothing,
+        UserAction::Restore if states.lost() => NextStep::Impossible(
             ErrorClass::NoAttribute,
             "its copy is marked LOST (lhsmtool-s3 scrub says more)",
         ),
-        UserAction::Release if states.released() => Need::Nothing,
+        UserAction::Release if states.released() => NextStep::Nothing,
         UserAction::Release if !states.archived() => {
-            Need::Impossible(ErrorClass::Refused, "it is not archived: archive it first")
+            NextStep::Impossible(ErrorClass::Refused, "it is not archived: archive it first")
         }
-        UserAction::Release if states.dirty() => Need::Impossible(
+        UserAction::Release if states.dirty() => NextStep::Impossible(
             ErrorClass::Refused,
             "it was changed after it was archived: archive it again first",
         ),
-        UserAction::Release if states.lost() => Need::Impossible(ErrorClass::Refused, "its copy is marked LOST"),
+        UserAction::Release if states.lost() => NextStep::Impossible(ErrorClass::Refused, "its copy is marked LOST"),
         UserAction::Remove if states.released() => {
-            Need::Impossible(ErrorClass::Refused, "its copy is all there is of it: restore it first")
+            NextStep::Impossible(ErrorClass::Refused, "its copy is all there is of it: restore it first")
         }
-        UserAction::Remove if !states.archived() && !states.exists() => Need::Nothing,
+        UserAction::Remove if !states.archived() && !states.exists() => NextStep::Nothing,
         UserAction::Archive | UserAction::Restore | UserAction::Release | UserAction::Remove | UserAction::Cancel => {
-            Need::Ask
+            NextStep::Ask
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum Outcome {
 
 /// Files by what came of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Counts {
+pub struct JobCounts {
     /// Files that the job brought to where it wants them.
     pub done: u64,
     /// Nothing had to be done.
@@ -29,7 +29,7 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-impl Counts {
+impl JobCounts {
     /// Files that have ended.
     #[must_use]
     pub const fn ended(&self) -> u64 {

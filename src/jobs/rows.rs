@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, LedgerError, Row};
-use super::outcome::{Counts, Outcome};
-use crate::fleet::{Fleet, Reasons};
+use super::outcome::{JobCounts, Outcome};
+use crate::fleet::{FailureReasons, Fleet};
 
 /// Rows that go to the ledger at once, and how long they may wait.
 const AT_ONCE: usize = 2000;
@@ -20,7 +20,7 @@ pub(super) struct Rows<'a> {
     names: HashSet<PathBuf>,
     flushed: Instant,
     /// What the movers say of files that failed.
-    reasons: Reasons<'a>,
+    reasons: FailureReasons<'a>,
 }
 
 impl<'a> Rows<'a> {
@@ -30,7 +30,7 @@ impl<'a> Rows<'a> {
             waiting: Vec::new(),
             names: HashSet::new(),
             flushed: Instant::now(),
-            reasons: Reasons::new(fleet),
+            reasons: FailureReasons::new(fleet),
         }
     }
 
@@ -58,7 +58,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Writes all that wait, with the counters after them.
-    pub(super) fn flush(&mut self, counts: &Counts) -> Result<(), LedgerError> {
+    pub(super) fn flush(&mut self, counts: &JobCounts) -> Result<(), LedgerError> {
         self.flushed = Instant::now();
         if !self.waiting.is_empty() {
             self.explain();

@@ -10,16 +10,16 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::active::{Active, Actives};
-use super::hand::{Answer, Known, Task, hand};
+use super::active::{ActiveFile, Actives};
+use super::hand::{Answer, SourceFile, Task, hand};
 use super::ledger::{Ledger, LedgerError, Row};
 use super::outcome::Outcome;
 use super::rows::Rows;
 use super::select::SelectError;
-use super::source::{self, Found};
+use super::source::{self, SourceItem};
 use super::summary::{Phase, Summary};
 use super::window::Window;
-use super::{Need, Spec, meaning, need};
+use super::{JobSpec, NextStep, meaning, need};
 use crate::action::HsmError;
 use crate::fleet::Fleet;
 use crate::lustre::{HsmStates, Mount, UserAction};
@@ -54,7 +54,7 @@ pub enum JobError {
 /// What ended it early. Single files' trouble is in the ledger.
 pub fn run(
     mount: &Mount,
-    spec: &Spec,
+    spec: &JobSpec,
     ledger: &Ledger,
     control: &Control,
     fleet: &Fleet,
@@ -117,7 +117,7 @@ pub fn run(
 
 struct Job<'a> {
     mount: &'a Mount,
-    spec: &'a Spec,
+    spec: &'a JobSpec,
     control: &'a Control,
     window: Window,
     summary: Summary,
@@ -126,13 +126,13 @@ struct Job<'a> {
     /// Files that hands are looking at for the first time.
     looking: usize,
     /// To be asked for together.
-    batch: Vec<Active>,
+    batch: Vec<ActiveFile>,
     active: Actives,
     /// Of `batch` and `active`.
     fids: HashSet<Fid>,
     rows: Rows<'a>,
     /// To be looked at once more: the first look failed in passing, or another name's end is waited for.
-    again: Vec<(Instant, Known)>,
+    again: Vec<(Instant, SourceFile)>,
     /// The coordinator is stopped.
     not_before: Option<Instant>,
 }
@@ -140,7 +140,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn work(
         &mut self,
-        found: &Receiver<Found>,
+        found: &Receiver<SourceItem>,
         answers: &Receiver<Answer>,
         tick: &mut dyn FnMut(&Summary),
     ) -> Result<(), JobError> {
@@ -193,11 +193,11 @@ impl Job<'_> {
     }
 
     /// Takes from the source what the window has room for.
-    fn fill(&mut self, found: &Receiver<Found>) -> Result<(), JobError> {
+    fn fill(&mut self, found: &Receiver<SourceItem>) -> Result<(), JobError> {
         while self.in_hand() < self.window.size() && !self.summary.complete {
             match found.try_recv() {
-                Ok(Found::File { file, size }) => self.begin(file, size)?,
-                Ok(Found::Bad { path, errno, reason }) => {
+                Ok(SourceItem::File { file, size }) => self.begin(file, size)?,
+                Ok(SourceItem::Bad { path, errno, reason }) => {
                     if self.spec.list.is_some() && !self.rows.is_new(&path) {
                         continue;
                     }
@@ -232,7 +232,7 @@ impl Job<'_> {
             row => row.is_some(),
         };
         self.looking += 1;
-        self.send(Task::Look(Known { file, size, asked }));
+        self.send(Task::Look(SourceFile { file, size, asked }));
         Ok(())
     }
 
@@ -261,7 +261,7 @@ impl Job<'_> {
         }
     }
 
-    fn looked(&mut self, known: Known, looked: Result<(Fid, HsmStates, bool), HsmError>) {
+    fn looked(&mut self, known: SourceFile, looked: Result<(Fid, HsmStates, bool), HsmError>) {
         let (fid, states, acting) = match looked {
             Ok(looked) => looked,
             Err(error) if error.class().is_off() => {
@@ -275,7 +275,7 @@ impl Job<'_> {
                 return self.end(known.file.path, row.because(error.errno, reason));
             }
         };
-        let Known { file, size, asked } = known;
+        let SourceFile { file, size, asked } = known;
         // What was asked for has other states since.
         if !asked && !self.spec.select.wants_states(states) {
             self.summary.found -= 1;
@@ -284,23 +284,24 @@ impl Job<'_> {
             return;
         }
         let need = match self.spec.action {
-            UserAction::Cancel if !acting => Need::Nothing,
+            UserAction::Cancel if !acting => NextStep::Nothing,
             action => need(action, states),
         };
         let ended = |outcome| Row::new(outcome, Some(fid), size, Duration::ZERO);
         match need {
-            Need::Nothing if asked => self.end(file.path, ended(Outcome::Done)),
-            Need::Nothing => self.end(file.path, ended(Outcome::Already)),
-            Need::Impossible(class, why) => {
+            NextStep::Nothing if asked => self.end(file.path, ended(Outcome::Done)),
+            NextStep::Nothing => self.end(file.path, ended(Outcome::Already)),
+            NextStep::Impossible(class, why) => {
                 self.end(file.path, ended(Outcome::Failed).because(class.errno(), why.to_owned()));
             }
-            Need::Ask if self.spec.dry_run => self.end(file.path, ended(Outcome::Done)),
+            NextStep::Ask if self.spec.dry_run => self.end(file.path, ended(Outcome::Done)),
             // Another name of a file that is in hand: looked at again when that has ended.
-            Need::Ask if !self.fids.insert(fid) => {
-                self.again.push((Instant::now() + AGAIN, Known { file, size, asked }));
+            NextStep::Ask if !self.fids.insert(fid) => {
+                self.again
+                    .push((Instant::now() + AGAIN, SourceFile { file, size, asked }));
             }
-            Need::Ask => {
-                let file = Active::new(file.path, fid, size);
+            NextStep::Ask => {
+                let file = ActiveFile::new(file.path, fid, size);
                 if asked && acting && self.spec.action != UserAction::Cancel {
                     self.active.follow(file);
                 } else if self.spec.action == UserAction::Release {
@@ -391,7 +392,7 @@ impl Job<'_> {
         match self.spec.action {
             UserAction::Cancel if !acting => self.done(file),
             UserAction::Cancel => self.active.look_again(id, file),
-            action if need(action, states) == Need::Nothing => self.done(file),
+            action if need(action, states) == NextStep::Nothing => self.done(file),
             UserAction::Archive if !acting && states.dirty() => {
                 let reason = "it was changed while it was archived: archive it again".to_owned();
                 self.failed(file, ErrorClass::Busy.errno(), reason);
@@ -402,17 +403,17 @@ impl Job<'_> {
         }
     }
 
-    fn done(&mut self, file: Active) {
+    fn done(&mut self, file: ActiveFile) {
         let row = file.ended(Outcome::Done);
         self.end_active(file, row);
     }
 
-    fn failed(&mut self, file: Active, errno: i32, reason: String) {
+    fn failed(&mut self, file: ActiveFile, errno: i32, reason: String) {
         let row = file.ended(Outcome::Failed).because(errno, reason);
         self.end_active(file, row);
     }
 
-    fn end_active(&mut self, file: Active, row: Row) {
+    fn end_active(&mut self, file: ActiveFile, row: Row) {
         self.fids.remove(&file.fid);
         self.end(file.path, row);
     }

@@ -12,7 +12,7 @@ use crate::types::ArchiveId;
 
 /// As a job's ledger keeps it: times are absolute, so that a resumed job means the same files.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Select {
+pub struct FileFilter {
     /// Only names or paths that match one of these.
     pub include: Vec<String>,
     /// None that match one of these.
@@ -65,13 +65,13 @@ pub struct SelectError {
 
 /// The same, ready to be asked.
 #[derive(Debug)]
-pub(super) struct Selector<'a> {
-    select: &'a Select,
+pub(super) struct CompiledFilter<'a> {
+    select: &'a FileFilter,
     include: Globs,
     exclude: Globs,
 }
 
-impl Select {
+impl FileFilter {
     /// Whether its globs are globs.
     ///
     /// # Errors
@@ -80,8 +80,8 @@ impl Select {
         self.selector().map(drop)
     }
 
-    pub(super) fn selector(&self) -> Result<Selector<'_>, SelectError> {
-        Ok(Selector {
+    pub(super) fn selector(&self) -> Result<CompiledFilter<'_>, SelectError> {
+        Ok(CompiledFilter {
             select: self,
             include: Globs::new(&self.include)?,
             exclude: Globs::new(&self.exclude)?,
@@ -102,7 +102,7 @@ impl Select {
     }
 }
 
-impl Selector<'_> {
+impl CompiledFilter<'_> {
     /// What its name and attributes tell.
     pub(super) fn wants(&self, below_mount: &Path, stat: &Metadata) -> bool {
         let select = self.select;
@@ -171,7 +171,7 @@ impl Globs {
 mod tests {
     use super::*;
 
-    fn wants(select: &Select, path: &str) -> bool {
+    fn wants(select: &FileFilter, path: &str) -> bool {
         let stat = std::fs::metadata(".").unwrap();
         select.selector().unwrap().wants(Path::new(path), &stat)
     }
@@ -184,9 +184,9 @@ mod tests {
         file.set_times(old).unwrap();
         let stat = file.metadata().unwrap();
         let unread_since = |time| {
-            let select = Select {
+            let select = FileFilter {
                 accessed_before: Some(time),
-                ..Select::default()
+                ..FileFilter::default()
             };
             select.selector().unwrap().wants(Path::new("file"), &stat)
         };
@@ -202,10 +202,10 @@ mod tests {
 
     #[test]
     fn globs_without_a_slash_are_of_names_and_others_of_paths() {
-        let of = |include: &[&str], exclude: &[&str]| Select {
+        let of = |include: &[&str], exclude: &[&str]| FileFilter {
             include: include.iter().map(|&glob| glob.to_owned()).collect(),
             exclude: exclude.iter().map(|&glob| glob.to_owned()).collect(),
-            ..Select::default()
+            ..FileFilter::default()
         };
         assert!(wants(&of(&[], &[]), "a/b.tmp"));
         assert!(!wants(&of(&[], &["*.tmp"]), "a/b.tmp"));

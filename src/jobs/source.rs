@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::Spec;
-use super::select::Selector;
+use super::JobSpec;
+use super::select::CompiledFilter;
 use crate::action::HsmError;
 use crate::lustre::Mount;
 use crate::transfer::Control;
@@ -17,7 +17,7 @@ use crate::walk::{Named, Node};
 
 /// What a source comes across.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum SourceItem {
     File {
         file: Named,
         size: u64,
@@ -34,11 +34,17 @@ pub(super) enum Found {
 const WALKERS: usize = 4;
 
 /// Sends all until the end, or until nobody takes them or the job is stopped.
-pub(super) fn send(mount: &Mount, spec: &Spec, selector: &Selector<'_>, control: &Control, to: &SyncSender<Found>) {
+pub(super) fn send(
+    mount: &Mount,
+    spec: &JobSpec,
+    selector: &CompiledFilter<'_>,
+    control: &Control,
+    to: &SyncSender<SourceItem>,
+) {
     match &spec.list {
         Some(list) => send_listed(spec, list, selector, control, to),
         None => walk(
-            &Meant {
+            &WalkScope {
                 mount,
                 spec,
                 selector,
@@ -50,24 +56,24 @@ pub(super) fn send(mount: &Mount, spec: &Spec, selector: &Selector<'_>, control:
 }
 
 /// What a walk looks for, and where.
-struct Meant<'a> {
+struct WalkScope<'a> {
     mount: &'a Mount,
-    spec: &'a Spec,
-    selector: &'a Selector<'a>,
+    spec: &'a JobSpec,
+    selector: &'a CompiledFilter<'a>,
     control: &'a Control,
 }
 
-impl Meant<'_> {
+impl WalkScope<'_> {
     /// Of one node; `None`: not meant.
-    fn found(&self, node: Node, stat: &Metadata) -> Option<Found> {
+    fn found(&self, node: Node, stat: &Metadata) -> Option<SourceItem> {
         if !is_meant(self.spec, self.selector, node.path(), stat) {
             return None;
         }
         let path = node.path().to_owned();
         match node.into_named(self.mount) {
-            Ok(file) => Some(Found::File { file, size: stat.len() }),
+            Ok(file) => Some(SourceItem::File { file, size: stat.len() }),
             Err(error) if error.is_not_found() => None,
-            Err(HsmError { call, errno }) => Some(Found::Bad {
+            Err(HsmError { call, errno }) => Some(SourceItem::Bad {
                 path,
                 errno,
                 reason: format!("{call}: {}", io_error(errno)),
@@ -76,20 +82,26 @@ impl Meant<'_> {
     }
 }
 
-fn is_meant(spec: &Spec, selector: &Selector<'_>, path: &Path, stat: &Metadata) -> bool {
+fn is_meant(spec: &JobSpec, selector: &CompiledFilter<'_>, path: &Path, stat: &Metadata) -> bool {
     let below = path.strip_prefix(&spec.mount).unwrap_or(path);
     stat.is_file() && selector.wants(below, stat)
 }
 
-fn bad(path: PathBuf, error: &std::io::Error) -> Found {
-    Found::Bad {
+fn bad(path: PathBuf, error: &std::io::Error) -> SourceItem {
+    SourceItem::Bad {
         path,
         errno: errno_of(error),
         reason: error.to_string(),
     }
 }
 
-fn send_listed(spec: &Spec, list: &Path, selector: &Selector<'_>, control: &Control, to: &SyncSender<Found>) {
+fn send_listed(
+    spec: &JobSpec,
+    list: &Path,
+    selector: &CompiledFilter<'_>,
+    control: &Control,
+    to: &SyncSender<SourceItem>,
+) {
     let file = match std::fs::File::open(list) {
         Ok(file) => file,
         Err(error) => {
@@ -112,17 +124,17 @@ fn send_listed(spec: &Spec, list: &Path, selector: &Selector<'_>, control: &Cont
             }
         };
         let found = match name.symlink_metadata() {
-            Ok(stat) if !stat.is_file() => Some(Found::Bad {
+            Ok(stat) if !stat.is_file() => Some(SourceItem::Bad {
                 path: name,
                 errno: ErrorClass::Invalid.errno(),
                 reason: "it is no regular file".into(),
             }),
             Ok(stat) => match below_mount(spec, name) {
-                Ok(name) => is_meant(spec, selector, &name, &stat).then(|| Found::File {
+                Ok(name) => is_meant(spec, selector, &name, &stat).then(|| SourceItem::File {
                     file: Named::new(name),
                     size: stat.len(),
                 }),
-                Err(name) => Some(Found::Bad {
+                Err(name) => Some(SourceItem::Bad {
                     path: name,
                     errno: ErrorClass::Outside.errno(),
                     reason: format!("it is not in '{}'", spec.mount.display()),
@@ -139,7 +151,7 @@ fn send_listed(spec: &Spec, list: &Path, selector: &Selector<'_>, control: &Cont
 }
 
 /// The name as the mount point has it; it may lead there by a symlink.
-fn below_mount(spec: &Spec, name: PathBuf) -> Result<PathBuf, PathBuf> {
+fn below_mount(spec: &JobSpec, name: PathBuf) -> Result<PathBuf, PathBuf> {
     if name.starts_with(&spec.mount) {
         return Ok(name);
     }
@@ -158,7 +170,7 @@ struct Stack {
 }
 
 /// Depth first, so that what waits stays short.
-fn walk(meant: &Meant<'_>, to: &SyncSender<Found>) {
+fn walk(meant: &WalkScope<'_>, to: &SyncSender<SourceItem>) {
     let stack = Mutex::new(Stack {
         waiting: meant.spec.roots.iter().rev().cloned().map(Node::new).collect(),
         reading: 0,
@@ -172,7 +184,7 @@ fn walk(meant: &Meant<'_>, to: &SyncSender<Found>) {
     });
 }
 
-fn walker(meant: &Meant<'_>, to: SyncSender<Found>, stack: &Mutex<Stack>, changed: &Condvar) {
+fn walker(meant: &WalkScope<'_>, to: SyncSender<SourceItem>, stack: &Mutex<Stack>, changed: &Condvar) {
     let lock = || stack.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ended = false;
     loop {
@@ -205,7 +217,7 @@ fn walker(meant: &Meant<'_>, to: SyncSender<Found>, stack: &Mutex<Stack>, change
 }
 
 /// `false`: nobody takes any more.
-fn visit(meant: &Meant<'_>, node: Node, to: &SyncSender<Found>, below: &mut Vec<Node>) -> bool {
+fn visit(meant: &WalkScope<'_>, node: Node, to: &SyncSender<SourceItem>, below: &mut Vec<Node>) -> bool {
     let tell = |path: &Path, error: &std::io::Error| to.send(bad(path.to_owned(), error)).is_ok();
     let is_root = meant.spec.roots.iter().any(|root| root == node.path());
     let stat = match node.stat() {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Spec;
+use super::JobSpec;
 use super::ledger::LedgerError;
-use super::outcome::Counts;
+use super::outcome::JobCounts;
 use crate::disk::replace;
 use crate::lustre::UserAction;
 
@@ -54,7 +54,7 @@ pub struct Summary {
     pub seconds: f64,
     /// What came of files so far.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: JobCounts,
     /// Files that were found so far; all of them once `complete`.
     pub found: u64,
     /// Bytes of these.
@@ -79,7 +79,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) fn new(spec: &Spec) -> Self {
+    pub(super) fn new(spec: &JobSpec) -> Self {
         Self {
             id: spec.id.clone(),
             action: spec.action,
@@ -88,7 +88,7 @@ impl Summary {
             created: spec.created,
             updated: 0,
             seconds: 0.0,
-            counts: Counts::default(),
+            counts: JobCounts::default(),
             found: 0,
             found_bytes: 0,
             complete: false,

@@ -206,7 +206,7 @@ impl Intents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ObjectKey, Writer};
+    use crate::store::{ObjectKey, WriterId};
     use crate::types::{ArchiveId, Cookie, Fid};
 
     fn action(oid: u32) -> ActionKey {
@@ -222,7 +222,7 @@ mod tests {
 
     fn upload(writer: u64) -> UploadRecord {
         let key = ObjectKey::new("a/b").unwrap();
-        UploadRecord::single(ArchiveId::new(1).unwrap(), &key, Writer(writer))
+        UploadRecord::single(ArchiveId::new(1).unwrap(), &key, WriterId(writer))
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::intents::Intents;
-use super::state::{MOST_COPIES, State, Upload};
+use super::state::{JournalState, MOST_COPIES, UploadEntry};
 use super::{Journal, UploadRecord, tables};
 use crate::action::{ActionKey, Item};
 use crate::database::Database;
@@ -30,14 +30,14 @@ impl Journal {
         let mut state = self.shared.lock();
         state
             .uploads
-            .extend(items.iter().map(|item| (item.key(), Upload::Live)));
+            .extend(items.iter().map(|item| (item.key(), UploadEntry::Live)));
         for key in uploads.unwrap_or_default().into_iter().chain(recent) {
             // One that was looked at before is what it was found to be.
-            let action = !matches!(state.uploads.get(&key), None | Some(Upload::Orphan(_)));
+            let action = !matches!(state.uploads.get(&key), None | Some(UploadEntry::Orphan(_)));
             let upload = if action {
-                Upload::Inherited
+                UploadEntry::Inherited
             } else {
-                Upload::Orphan(Instant::now())
+                UploadEntry::Orphan(Instant::now())
             };
             state.uploads.insert(key, upload);
         }
@@ -49,8 +49,8 @@ impl Journal {
     /// Somebody goes on with what a former daemon left of an action, or cleans it up.
     pub fn taken(&self, key: ActionKey) {
         let mut state = self.shared.lock();
-        if let Some(upload @ Upload::Inherited) = state.uploads.get_mut(&key) {
-            *upload = Upload::Running;
+        if let Some(upload @ UploadEntry::Inherited) = state.uploads.get_mut(&key) {
+            *upload = UploadEntry::Running;
             state.on_disk.insert(key);
         }
     }
@@ -64,10 +64,10 @@ impl Journal {
         let Some(upload) = state.uploads.get_mut(&key) else {
             return false;
         };
-        let Upload::Orphan(since) = *upload else {
+        let UploadEntry::Orphan(since) = *upload else {
             return false;
         };
-        *upload = Upload::Swept(since);
+        *upload = UploadEntry::Swept(since);
         state.swept = Some(key.fid);
         true
     }
@@ -86,9 +86,9 @@ impl Journal {
     pub fn left(&self, key: ActionKey) {
         let mut state = self.shared.lock();
         if let Some(upload) = state.uploads.get_mut(&key)
-            && let Upload::Swept(since) = *upload
+            && let UploadEntry::Swept(since) = *upload
         {
-            *upload = Upload::Orphan(since);
+            *upload = UploadEntry::Orphan(since);
         }
         state.swept = None;
         drop(state);
@@ -100,7 +100,7 @@ impl Journal {
     #[must_use]
     pub fn orphans(&self, age: Duration) -> Vec<ActionKey> {
         let state = self.shared.lock();
-        let is_old = |upload: &Upload| matches!(upload, Upload::Orphan(since) if since.elapsed() >= age);
+        let is_old = |upload: &UploadEntry| matches!(upload, UploadEntry::Orphan(since) if since.elapsed() >= age);
         let orphans = state.uploads.iter().filter(|(_, upload)| is_old(upload));
         orphans.map(|(key, _)| *key).collect()
     }
@@ -109,7 +109,7 @@ impl Journal {
     pub fn cleaned(&self, key: ActionKey) {
         self.shared.change(|state| {
             state.swept = None;
-            if let Some(Upload::Live | Upload::Inherited | Upload::Running) = state.uploads.get(&key) {
+            if let Some(UploadEntry::Live | UploadEntry::Inherited | UploadEntry::Running) = state.uploads.get(&key) {
                 return;
             }
             state.uploads.remove(&key);
@@ -126,7 +126,7 @@ impl Journal {
 
 /// Opens the lines beside the database. What they have and the database lacks, for a daemon was killed before its next
 /// transaction, goes there with the first one.
-pub(super) fn intents(path: &Path, database: &Database, state: &mut State) -> Option<Intents> {
+pub(super) fn intents(path: &Path, database: &Database, state: &mut JournalState) -> Option<Intents> {
     match Intents::open(path) {
         Ok((intents, left)) => {
             for (key, upload) in left {

@@ -35,11 +35,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-pub use owed::Recorded;
+pub use owed::JournaledAction;
 pub use record::UploadRecord;
 
 use self::intents::Intents;
-use self::state::{Change, State, Upload};
+use self::state::{Change, JournalState, UploadEntry};
 use crate::action::{ActionKey, Item};
 use crate::database::{self, Database, ReadTransaction};
 use crate::store::Location;
@@ -55,12 +55,12 @@ const LAST_CHANGES: Duration = Duration::from_secs(30);
 pub struct Journal {
     shared: Arc<Shared>,
     path: PathBuf,
-    writer: Mutex<Writer>,
+    writer: Mutex<JournalWriter>,
 }
 
 /// Who writes changes.
 #[derive(Debug)]
-enum Writer {
+enum JournalWriter {
     Thread(Thread),
     /// There could be no thread: it is written at the end.
     Nobody,
@@ -69,18 +69,18 @@ enum Writer {
 }
 
 /// Opens the database, or makes it.
-type Open = Box<dyn Fn() -> Result<Database, Failure> + Send + Sync>;
-type Failure = Box<dyn std::error::Error>;
+type OpenDatabase = Box<dyn Fn() -> Result<Database, DiskError> + Send + Sync>;
+type DiskError = Box<dyn std::error::Error>;
 
 struct Shared {
-    open: Open,
+    open: OpenDatabase,
     /// There was a place for it at the start: else nothing is kept.
     is_used: bool,
     /// `None` while it can't be opened.
     database: RwLock<Option<Database>>,
     /// `None`: they can't be made.
     intents: Option<Intents>,
-    state: Mutex<State>,
+    state: Mutex<JournalState>,
     changed: Condvar,
     /// The sweeper is done with an orphan.
     swept: Condvar,
@@ -93,11 +93,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, JournalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut JournalState)) {
         if !self.is_used {
             return;
         }
@@ -122,7 +122,7 @@ impl Shared {
     }
 
     /// After an error of the disk a database takes nothing more. Who reads waits for this.
-    fn reopen(&self) -> Result<(), Failure> {
+    fn reopen(&self) -> Result<(), DiskError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // It has a lock on the file.
         *database = None;
@@ -142,7 +142,7 @@ impl Journal {
     }
 
     /// A journal of the database that `open` opens, at the start and after each error of the disk.
-    pub(crate) fn start(supervisor: &Supervisor, path: PathBuf, open: Open) -> Self {
+    pub(crate) fn start(supervisor: &Supervisor, path: PathBuf, open: OpenDatabase) -> Self {
         let database = match open() {
             Ok(database) => Some(database),
             Err(error) => {
@@ -154,7 +154,7 @@ impl Journal {
                 None
             }
         };
-        let mut state = State::default();
+        let mut state = JournalState::default();
         let intents = database
             .as_ref()
             .and_then(|database| left::intents(&path, database, &mut state));
@@ -171,7 +171,7 @@ impl Journal {
         let writer = supervisor
             .serve("journal", move || stopping.stop(), move || writer::run(&writing))
             .inspect_err(|error| tracing::error!(%error, "the journal has no thread: it is written at the end only"))
-            .map_or(Writer::Nobody, Writer::Thread);
+            .map_or(JournalWriter::Nobody, JournalWriter::Thread);
         Self {
             shared,
             path,
@@ -219,8 +219,8 @@ impl Journal {
             let change = Change::New(Box::new(item.clone()));
             state.pending.actions.insert(item.key(), change);
             // Sent again under its cookie: what a former run left is its own again.
-            if let Some(upload @ Upload::Orphan(_)) = state.uploads.get_mut(&item.key()) {
-                *upload = Upload::Inherited;
+            if let Some(upload @ UploadEntry::Orphan(_)) = state.uploads.get_mut(&item.key()) {
+                *upload = UploadEntry::Inherited;
                 state.on_disk.insert(item.key());
             }
         });
@@ -235,7 +235,7 @@ impl Journal {
     pub fn ended(&self, key: ActionKey) {
         self.shared.change(|state| {
             // What is pending as new, and nowhere else, never reaches the disk.
-            let known = if state.uploads.get(&key) == Some(&Upload::Running) {
+            let known = if state.uploads.get(&key) == Some(&UploadEntry::Running) {
                 state.on_disk.contains(&key)
             } else {
                 state.on_disk.remove(&key)
@@ -246,9 +246,9 @@ impl Journal {
                 _ => drop(state.pending.actions.insert(key, Change::Gone)),
             }
             match state.uploads.get_mut(&key) {
-                None | Some(Upload::Orphan(_) | Upload::Swept(_) | Upload::Running) => {}
-                Some(upload @ Upload::Inherited) => *upload = Upload::Orphan(Instant::now()),
-                Some(Upload::Live) => state.drop_upload(key, on_disk),
+                None | Some(UploadEntry::Orphan(_) | UploadEntry::Swept(_) | UploadEntry::Running) => {}
+                Some(upload @ UploadEntry::Inherited) => *upload = UploadEntry::Orphan(Instant::now()),
+                Some(UploadEntry::Live) => state.drop_upload(key, on_disk),
             }
         });
     }
@@ -273,17 +273,17 @@ impl Journal {
     /// disk any more: what it has in hand is there as it was. Not all may be written when the deadline comes first.
     pub fn finish(&self, deadline: Instant) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *writer, Writer::Finished) {
-            Writer::Thread(mut thread) => {
+        match std::mem::replace(&mut *writer, JournalWriter::Finished) {
+            JournalWriter::Thread(mut thread) => {
                 if !thread.join(deadline) {
                     tracing::error!(path = %self.path.display(), "the disk of the journal does not answer");
                 }
             }
-            Writer::Nobody => {
+            JournalWriter::Nobody => {
                 self.shared.stop();
                 writer::run(&self.shared);
             }
-            Writer::Finished => {}
+            JournalWriter::Finished => {}
         }
     }
 

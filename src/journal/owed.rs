@@ -4,22 +4,22 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::Journal;
-use crate::action::{ActionKey, Debt, HsmError, Item, Objection, Verdict};
+use crate::action::{ActionHandle, ActionKey, EndFailure, HsmError, Item, Verdict};
 use crate::types::ErrorClass;
 
 /// The debt, and its entry.
 #[derive(Debug)]
-pub struct Recorded {
+pub struct JournaledAction {
     /// Taken by whatever ends it.
-    debt: Option<Box<dyn Debt>>,
+    debt: Option<Box<dyn ActionHandle>>,
     item: Item,
     journal: Arc<Journal>,
 }
 
-impl Recorded {
+impl JournaledAction {
     /// Writes `debt` down; its entry goes with its end, whichever that is.
     #[must_use]
-    pub fn new(debt: Box<dyn Debt>, journal: Arc<Journal>) -> Self {
+    pub fn new(debt: Box<dyn ActionHandle>, journal: Arc<Journal>) -> Self {
         let item = debt.item().clone();
         journal.admitted(&item);
         Self {
@@ -34,7 +34,7 @@ impl Recorded {
     }
 }
 
-impl Debt for Recorded {
+impl ActionHandle for JournaledAction {
     fn item(&self) -> &Item {
         &self.item
     }
@@ -55,14 +55,14 @@ impl Debt for Recorded {
         }
     }
 
-    fn complete(mut self: Box<Self>, copied: u64) -> Result<(), Objection> {
+    fn complete(mut self: Box<Self>, copied: u64) -> Result<(), EndFailure> {
         let Some(debt) = self.debt.take() else {
             return Ok(());
         };
         match debt.complete(copied) {
-            Err(Objection::Unheard(debt, error)) => {
+            Err(EndFailure::Unheard(debt, error)) => {
                 self.debt = Some(debt);
-                Err(Objection::Unheard(self, error))
+                Err(EndFailure::Unheard(self, error))
             }
             result => {
                 self.journal.ended(self.key());
@@ -96,7 +96,7 @@ impl Debt for Recorded {
     }
 }
 
-impl Drop for Recorded {
+impl Drop for JournaledAction {
     fn drop(&mut self) {
         if let Some(debt) = self.debt.take() {
             drop(debt);
@@ -116,9 +116,9 @@ mod tests {
     use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
     #[derive(Debug)]
-    struct Owed(Item);
+    struct FakeAction(Item);
 
-    impl Debt for Owed {
+    impl ActionHandle for FakeAction {
         fn item(&self) -> &Item {
             &self.0
         }
@@ -168,7 +168,12 @@ mod tests {
                 "lustre",
                 Path::new("/mnt/lustre"),
             ));
-            let owe = || Box::new(Recorded::new(Box::new(Owed(item.clone())), Arc::clone(&journal)));
+            let owe = || {
+                Box::new(JournaledAction::new(
+                    Box::new(FakeAction(item.clone())),
+                    Arc::clone(&journal),
+                ))
+            };
             let first = owe();
             if was_written {
                 assert_eq!(written(&journal), 1);

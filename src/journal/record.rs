@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::ActionId;
 use crate::action::{Item, Kind, Verb};
-use crate::store::{Location, ObjectKey, SentPart, UploadId, Writer};
+use crate::store::{Location, ObjectKey, SentPart, UploadId, WriterId};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 const FORMAT: u32 = 1;
@@ -58,7 +58,7 @@ pub struct UploadRecord {
 impl UploadRecord {
     /// A single PUT.
     #[must_use]
-    pub fn single(archive_id: ArchiveId, key: &ObjectKey, writer: Writer) -> Self {
+    pub fn single(archive_id: ArchiveId, key: &ObjectKey, writer: WriterId) -> Self {
         Self {
             v: FORMAT,
             archive: archive_id.get(),
@@ -106,8 +106,8 @@ impl UploadRecord {
 
     /// The attempt that it is the record of; `None`: an older release's.
     #[must_use]
-    pub fn writer(&self) -> Option<Writer> {
-        Writer::parse(self.writer.as_ref()?)
+    pub fn writer(&self) -> Option<WriterId> {
+        WriterId::parse(self.writer.as_ref()?)
     }
 
     /// The copy before, and its ETag; `None` when there is none.

@@ -14,12 +14,12 @@ use crate::types::Fid;
 pub(super) const MOST_COPIES: usize = 200_000;
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct JournalState {
     pub(super) pending: Batch,
     /// Being written now: not yet found in the database.
     pub(super) writing: Option<Arc<Batch>>,
     /// Actions that may have an entry in `uploads`, on disk or pending; few.
-    pub(super) uploads: HashMap<ActionKey, Upload>,
+    pub(super) uploads: HashMap<ActionKey, UploadEntry>,
     /// The file of the orphan that the sweeper is at.
     pub(super) swept: Option<Fid>,
     /// Actions that may be on disk though they are pending as new.
@@ -33,7 +33,7 @@ pub(super) struct State {
 
 /// What an entry of `uploads` is to the daemon that runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Upload {
+pub(super) enum UploadEntry {
     /// Of an action that a former daemon took in; there may be none. It goes with its action's end.
     Live,
     /// A former daemon made it, and nobody has looked at it yet.
@@ -88,7 +88,7 @@ impl Batch {
     }
 }
 
-impl State {
+impl JournalState {
     /// An entry of `uploads` goes; `on_disk`: it may be there already.
     pub(super) fn drop_upload(&mut self, key: ActionKey, on_disk: bool) {
         self.uploads.remove(&key);
@@ -112,7 +112,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ObjectKey, Writer};
+    use crate::store::{ObjectKey, WriterId};
     use crate::types::{ArchiveId, Cookie};
 
     const FID: Fid = Fid {
@@ -129,7 +129,7 @@ mod tests {
         };
         let archive_id = ArchiveId::new(1).unwrap();
         let upload = |size| {
-            let single = UploadRecord::single(archive_id, &ObjectKey::new("a/b").unwrap(), Writer::random());
+            let single = UploadRecord::single(archive_id, &ObjectKey::new("a/b").unwrap(), WriterId::random());
             let id = serde_json::from_str("\"id\"").unwrap();
             single.multipart(&id, size, 1, None)
         };
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn copies_that_can_not_be_written_for_long_have_an_end() {
-        let mut state = State::default();
+        let mut state = JournalState::default();
         for n in 0..MOST_COPIES as u64 + 5 {
             let fid = Fid { seq: n, ..FID };
             state.set_copy(fid, None);

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::state::{Batch, Change};
-use super::{Failure, UploadRecord, record};
+use super::{DiskError, UploadRecord, record};
 use crate::action::{ActionKey, Item};
 use crate::database::{
     Database, DatabaseError, Error, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
@@ -54,7 +54,7 @@ pub(super) fn file_name(name: &str, mount: &Path) -> String {
 }
 
 /// Opens the database, or makes it. A damaged one is set aside for a new one.
-pub(super) fn open(path: &Path) -> Result<Database, Failure> {
+pub(super) fn open(path: &Path) -> Result<Database, DiskError> {
     if let Some(state_dir) = path.parent() {
         std::fs::create_dir_all(state_dir)?;
     }

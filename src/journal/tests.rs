@@ -61,7 +61,7 @@ fn action(oid: u32) -> ActionKey {
 }
 
 fn single() -> UploadRecord {
-    UploadRecord::single(location().archive_id, &location().key, crate::store::Writer::random())
+    UploadRecord::single(location().archive_id, &location().key, crate::store::WriterId::random())
 }
 
 #[test]
@@ -112,7 +112,7 @@ impl StorageBackend for Disk {
 /// On a disk that is full when it is said.
 fn open_on(path: PathBuf, full: &Arc<AtomicBool>) -> Journal {
     let (file, is_full) = (path.clone(), Arc::clone(full));
-    let open = move || -> Result<Database, Failure> {
+    let open = move || -> Result<Database, DiskError> {
         let mut options = std::fs::File::options();
         let file = options
             .read(true)

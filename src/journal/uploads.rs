@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::state::{MOST_COPIES, Upload};
+use super::state::{MOST_COPIES, UploadEntry};
 use super::{Journal, UploadRecord, tables};
 use crate::action::ActionKey;
 use crate::store::{Location, SentPart};
@@ -15,11 +15,11 @@ impl Journal {
         let mut is_said = false;
         self.shared.change(|state| {
             let pending = state.pending.uploads.get(&key).and_then(Option::as_ref);
-            is_said = pending == Some(upload) && state.uploads.get(&key) == Some(&Upload::Running);
+            is_said = pending == Some(upload) && state.uploads.get(&key) == Some(&UploadEntry::Running);
             if is_said {
                 return;
             }
-            if state.uploads.insert(key, Upload::Running).is_some() {
+            if state.uploads.insert(key, UploadEntry::Running).is_some() {
                 // The former record may be written already.
                 state.on_disk.insert(key);
             }
@@ -36,11 +36,11 @@ impl Journal {
         let mut is_over = false;
         self.shared.change(|state| {
             let is_room = state.uploads.len() < MOST_COPIES;
-            let Some(upload @ Upload::Running) = state.uploads.get_mut(&key) else {
+            let Some(upload @ UploadEntry::Running) = state.uploads.get_mut(&key) else {
                 return;
             };
             if !nothing_left && is_room {
-                *upload = Upload::Orphan(Instant::now());
+                *upload = UploadEntry::Orphan(Instant::now());
                 return;
             }
             is_over = true;
@@ -66,7 +66,7 @@ impl Journal {
         state
             .uploads
             .get(&key)
-            .is_some_and(|upload| !matches!(upload, Upload::Swept(_)))
+            .is_some_and(|upload| !matches!(upload, UploadEntry::Swept(_)))
     }
 
     /// Where the archive that is `key` was writing to, and the parts that are there: of a former daemon, or before it was

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::state::{Batch, State};
+use super::state::{Batch, JournalState};
 use super::{Shared, tables};
 use crate::thread::guarded;
 
@@ -61,7 +61,7 @@ pub(super) fn run(shared: &Shared) {
                 // What came meanwhile is newer; the rest waits for the next try.
                 if let Some(batch) = Arc::into_inner(batch) {
                     let newer = std::mem::replace(&mut state.pending, batch);
-                    let State { pending, on_disk, .. } = &mut *state;
+                    let JournalState { pending, on_disk, .. } = &mut *state;
                     pending.overlay(newer);
                     // Of a commit that failed nobody knows what reached the disk: what ends is taken away there, too.
                     on_disk.extend(pending.living());

@@ -16,9 +16,9 @@ use nix::fcntl::OFlag;
 
 use super::call::Call;
 use super::handles::Copytool;
-use super::mount::Place;
+use super::mount::MountState;
 use super::pipe::{self, Pipe};
-use super::{AgentError, Mount, MountLock, Probed, Trace, ioctl};
+use super::{AgentError, AgentTrace, Mount, MountLock, UnreadyCoordinators, ioctl};
 use crate::action::HsmError;
 use crate::types::ArchiveId;
 
@@ -33,11 +33,11 @@ const LEAVE: Duration = Duration::from_secs(5);
 
 /// What a keepalive found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Coordinator {
+pub enum KeepaliveResult {
     /// All run, and know us.
     Running,
     /// Not all run or answer: nothing was done.
-    Away(Probed),
+    Away(UnreadyCoordinators),
     /// They run; whether they know us, the client did not ask.
     Unasked,
 }
@@ -55,17 +55,17 @@ pub struct Agent {
     generation: AtomicU32,
     /// Whether answers reached the coordinator, as of the last one.
     heard: AtomicBool,
-    trace: Trace,
+    trace: AgentTrace,
     /// For an MDT's answer.
     patience: Duration,
-    kept: Mutex<Kept>,
+    kept: Mutex<RegisteredFds>,
     _lock: Arc<MountLock>,
 }
 
 /// Descriptors of the mount on which something was registered. Clients of 2.17.52 and later (LU-18238) let each do it once
 /// (a second time is EEXIST, and no MDT is asked), and when one is closed they unregister the mount and drop its pipes.
 #[derive(Debug, Default)]
-struct Kept {
+struct RegisteredFds {
     descriptors: Vec<OwnedFd>,
     /// Whether this client is one of these; `None`: not known.
     once: Option<bool>,
@@ -82,16 +82,16 @@ impl Agent {
         mount: Arc<Mount>,
         lock: Arc<MountLock>,
         archives: Vec<ArchiveId>,
-        trace: Trace,
+        trace: AgentTrace,
         patience: Duration,
     ) -> Result<Self, AgentError> {
         // Also where a coordinator is stopped: the others would go on sending to the dead one.
-        let probed = Probed::ask(&mount, patience);
+        let probed = UnreadyCoordinators::ask(&mount, patience);
         if !matches!(&probed, Ok(probed) if !probed.silent.is_empty()) {
             trace.forget(&mount);
         }
         let probed = probed?;
-        if probed != Probed::default() {
+        if probed != UnreadyCoordinators::default() {
             return Err(AgentError::Away(probed));
         }
         // Where a copytool was killed the MDT still has its agent, and with it the list of archives: of a second
@@ -153,11 +153,11 @@ impl Agent {
     ///
     /// # Errors
     /// The probe or the registration failed.
-    pub fn keep_alive(&self) -> Result<Coordinator, AgentError> {
+    pub fn keep_alive(&self) -> Result<KeepaliveResult, AgentError> {
         self.in_place()?;
-        let probed = Probed::ask(&self.mount, self.patience)?;
-        if probed != Probed::default() {
-            return Ok(Coordinator::Away(probed));
+        let probed = UnreadyCoordinators::ask(&self.mount, self.patience)?;
+        if probed != UnreadyCoordinators::default() {
+            return Ok(KeepaliveResult::Away(probed));
         }
         let (_read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| AgentError::Pipe(e.into()))?;
         let uid = uid(self.generation.load(Ordering::Relaxed));
@@ -167,7 +167,7 @@ impl Agent {
         let start = || ioctl::start_copytool(mount.as_fd(), &write, uid, &archives);
         match start() {
             Ok(()) => {}
-            Err(error) if error.errno == libc::EEXIST => return Ok(Coordinator::Unasked),
+            Err(error) if error.errno == libc::EEXIST => return Ok(KeepaliveResult::Unasked),
             Err(error) => return Err(error.into()),
         }
         let known = self.kept().once;
@@ -180,7 +180,7 @@ impl Agent {
         if once {
             kept.descriptors.push(mount);
         }
-        Ok(Coordinator::Running)
+        Ok(KeepaliveResult::Running)
     }
 
     /// Whether so much is kept open that a new registration is due.
@@ -195,15 +195,15 @@ impl Agent {
         self.patience
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, RegisteredFds> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_place(&self) -> Result<(), AgentError> {
         match self.mount.place() {
-            Place::Same => Ok(()),
-            Place::MountedAnew => Err(AgentError::MountedAnew),
-            Place::Gone => Err(AgentError::Unmounted),
+            MountState::Same => Ok(()),
+            MountState::MountedAnew => Err(AgentError::MountedAnew),
+            MountState::Gone => Err(AgentError::Unmounted),
         }
     }
 
@@ -277,8 +277,8 @@ fn uid(generation: u32) -> u32 {
 
 /// Nobody registers unless each coordinator has said just now that it runs.
 fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
-    let probed = Probed::ask(mount, patience)?;
-    if probed == Probed::default() {
+    let probed = UnreadyCoordinators::ask(mount, patience)?;
+    if probed == UnreadyCoordinators::default() {
         Ok(())
     } else {
         Err(AgentError::Away(probed))
@@ -304,7 +304,7 @@ impl Drop for Agent {
     }
 }
 
-fn leave(mount: &Mount, copytool: Copytool, generation: u32, kept: Kept, trace: &Trace) {
+fn leave(mount: &Mount, copytool: Copytool, generation: u32, kept: RegisteredFds, trace: &AgentTrace) {
     if generation > 0
         && let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(generation))
     {

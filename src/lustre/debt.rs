@@ -1,4 +1,4 @@
-//! An action that must be answered: [`Debt`] over liblustreapi's handles.
+//! An action that must be answered: [`ActionHandle`] over liblustreapi's handles.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use super::handles::CopyAction;
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
 use super::{Agent, Mount, ioctl};
-use crate::action::{Debt, HsmError, Item, Kind, Objection, Verb, Verdict};
+use crate::action::{ActionHandle, EndFailure, HsmError, Item, Kind, Verb, Verdict};
 use crate::types::{ErrorClass, Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
@@ -28,7 +28,7 @@ const MOST_UNHEARD: u32 = 20;
 
 /// One action of one agent.
 #[derive(Debug)]
-pub(super) struct Action {
+pub(super) struct AgentAction {
     item: Item,
     handle: Handle,
     /// Of what was begun before the coordinator sent the action again. To end one tells the MDT about the action, by
@@ -51,12 +51,12 @@ enum Handle {
 impl Agent {
     /// An action that is owed by this mount, whichever process took it in: it belongs to its cookie.
     #[must_use]
-    pub fn owe(self: &Arc<Self>, item: Item) -> Box<dyn Debt> {
-        Box::new(Action::new(Arc::clone(self), item))
+    pub fn owe(self: &Arc<Self>, item: Item) -> Box<dyn ActionHandle> {
+        Box::new(AgentAction::new(Arc::clone(self), item))
     }
 }
 
-impl Action {
+impl AgentAction {
     pub(super) const fn new(agent: Arc<Agent>, item: Item) -> Self {
         Self {
             item,
@@ -193,7 +193,7 @@ impl Action {
     }
 }
 
-impl Debt for Action {
+impl ActionHandle for AgentAction {
     fn item(&self) -> &Item {
         &self.item
     }
@@ -241,12 +241,12 @@ impl Debt for Action {
         self.end(verdict, copied)
     }
 
-    fn complete(mut self: Box<Self>, copied: u64) -> Result<(), Objection> {
+    fn complete(mut self: Box<Self>, copied: u64) -> Result<(), EndFailure> {
         let can_begin_anew = matches!(self.handle, Handle::Begun(_))
             && self.item.kind == Kind::Do(Verb::Restore)
             && self.unheard < MOST_UNHEARD;
         if !can_begin_anew {
-            return self.end(Verdict::Done, copied).map_err(Objection::Said);
+            return self.end(Verdict::Done, copied).map_err(EndFailure::Said);
         }
         let result = match self.answer(Verdict::Done, copied) {
             Ok((_, result)) => result,
@@ -257,17 +257,17 @@ impl Debt for Action {
             Err(error) if is_unheard(error.errno) && error.errno != libc::EINVAL => {
                 self.unheard += 1;
                 self.handle = Handle::None;
-                Err(Objection::Unheard(self, error))
+                Err(EndFailure::Unheard(self, error))
             }
             Err(error) if error.errno == libc::EINVAL => {
                 self.insist();
                 self.free_stale();
-                Err(Objection::Said(error))
+                Err(EndFailure::Said(error))
             }
             result => {
                 self.agent.set_heard(true);
                 self.free_stale();
-                result.map_err(Objection::Said)
+                result.map_err(EndFailure::Said)
             }
         }
     }
@@ -287,7 +287,7 @@ impl Debt for Action {
     }
 }
 
-impl Drop for Action {
+impl Drop for AgentAction {
     fn drop(&mut self) {
         if matches!(self.handle, Handle::Ended) {
             return;

@@ -1,6 +1,6 @@
 //! Why a mount is not served, with what to do.
 
-use super::{OtherTool, Probed};
+use super::{OtherTool, UnreadyCoordinators};
 use crate::action::HsmError;
 use crate::types::{ErrorClass, Mdt};
 
@@ -25,7 +25,7 @@ pub enum AgentError {
     Lock(std::io::Error),
     /// Coordinators are off, or MDTs away.
     #[error("{}", away(.0))]
-    Away(Probed),
+    Away(UnreadyCoordinators),
     /// The mount point is another mount than the one that was opened.
     #[error("the file system was mounted anew: all that is open here belongs to the former mount")]
     MountedAnew,
@@ -56,7 +56,7 @@ impl AgentError {
 }
 
 /// What is wrong, and what to do.
-fn away(probed: &Probed) -> String {
+fn away(probed: &UnreadyCoordinators) -> String {
     let join = |mdts: &[Mdt], each: fn(&Mdt) -> String, by: &str| mdts.iter().map(each).collect::<Vec<_>>().join(by);
     let names = |mdts: &[Mdt]| join(mdts, |mdt| format!("{:04x}", mdt.0), ", ");
     let mut texts = Vec::new();
@@ -103,7 +103,7 @@ mod tests {
         let text = |stopped: &[u32], silent: &[u32]| {
             let mdts = |indices: &[u32]| indices.iter().copied().map(Mdt).collect();
             let (stopped, silent) = (mdts(stopped), mdts(silent));
-            AgentError::Away(Probed { stopped, silent }).to_string()
+            AgentError::Away(UnreadyCoordinators { stopped, silent }).to_string()
         };
         let one = text(&[2], &[]);
         assert!(one.contains("coordinator of MDT 0002 is stopped"), "{one}");

@@ -9,7 +9,7 @@ use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mount::{LAYOUT_XATTR, MAP_XATTR};
 use super::{Mount, UserAction, ioctl, xattr};
 use crate::action::{ActionKey, CopyState, FileSystem, HsmError};
-use crate::types::{ArchiveId, Domain, Extent, Extras, Fid, Sequences, Timestamp};
+use crate::types::{ArchiveId, Domain, Extent, ExtraMetadata, Fid, Sequences, Timestamp};
 
 /// When a file was restored last, in seconds since 1970: [`FileSystem::note_restored`].
 const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
@@ -85,14 +85,14 @@ impl FileSystem for Mount {
         Ok(true)
     }
 
-    fn extras(&self, fid: Fid, file: &File) -> Result<Extras, HsmError> {
+    fn extras(&self, fid: Fid, file: &File) -> Result<ExtraMetadata, HsmError> {
         use std::os::unix::ffi::OsStringExt as _;
         use std::os::unix::fs::MetadataExt as _;
         let path = self.by_fid(fid);
-        let mut extras = Extras {
+        let mut extras = ExtraMetadata {
             xattrs: xattr::all(file.as_fd(), |name| self.is_archived_xattr(name))?,
             layout: xattr::get(&path, LAYOUT_XATTR).unwrap_or_default(),
-            ..Extras::default()
+            ..ExtraMetadata::default()
         };
         let links = file.metadata().map_err(|error| HsmError::io("fstat", &error))?.nlink();
         let mut next = (links > 1).then_some(0);

@@ -3,7 +3,7 @@
 //! in this file only. Code that ends one twice does not compile.
 //!
 //! That C keeps the registration's pointer in each action is told to the compiler, too: an action holds its registration.
-//! Both types are this room's own. What others have of an action is a [`Debt`](crate::action::Debt), which is consumed as
+//! Both types are this room's own. What others have of an action is a [`ActionHandle`](crate::action::Debt), which is consumed as
 //! well. This compiles:
 //!
 //! ```no_run

@@ -16,14 +16,14 @@ const STRIPE: u64 = 16 << 40;
 
 /// A file in a directory that is open: its last name is all that the kernel looks up.
 #[derive(Clone, Copy, Debug)]
-pub struct At<'a> {
+pub struct EntryAt<'a> {
     /// The directory.
     pub dir: BorrowedFd<'a>,
     /// The name in it.
     pub name: &'a OsStr,
 }
 
-impl At<'_> {
+impl EntryAt<'_> {
     /// For calls that only know paths.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -56,7 +56,7 @@ pub struct Imported {
 
 /// What can be said of a file's copy by hand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mark {
+pub enum HsmMark {
     /// The copy is gone for good: nobody restores or releases.
     Lost,
     /// It is there again.
@@ -83,7 +83,7 @@ impl Mount {
     ///
     /// # Errors
     /// EEXIST (a file or link is there; untouched), ENOTTY (a directory is), EFBIG, and others of the system.
-    pub fn import(&self, at: At<'_>, file: &Imported) -> Result<Fid, HsmError> {
+    pub fn import(&self, at: EntryAt<'_>, file: &Imported) -> Result<Fid, HsmError> {
         let invalid = || HsmError::new("llapi_hsm_import", libc::EINVAL);
         #[expect(unsafe_code, reason = "a C struct of numbers")]
         // SAFETY: all-zero bytes are a valid struct stat.
@@ -146,11 +146,11 @@ impl Mount {
     ///
     /// # Errors
     /// The failed call.
-    pub fn mark(&self, path: &Path, mark: Mark) -> Result<(), HsmError> {
+    pub fn mark(&self, path: &Path, mark: HsmMark) -> Result<(), HsmError> {
         let (set, clear) = match mark {
-            Mark::Lost => (HS_LOST, 0),
-            Mark::Found => (0, HS_LOST),
-            Mark::Dirty => (HS_EXISTS | HS_DIRTY, 0),
+            HsmMark::Lost => (HS_LOST, 0),
+            HsmMark::Found => (0, HS_LOST),
+            HsmMark::Dirty => (HS_EXISTS | HS_DIRTY, 0),
         };
         self.library().change_hsm_states(path, set, clear)
     }

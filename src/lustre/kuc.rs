@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Agent;
-use super::debt::Action;
+use super::debt::AgentAction;
 use super::pipe::Pipe;
 use super::wire::{Framer, Message, WireError};
 use crate::action::{Arrival, Kind};
@@ -18,7 +18,7 @@ use crate::thread::{Supervisor, Thread, guarded};
 
 /// Why nothing more will come through a pipe.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
+pub(super) enum PipeLoss {
     /// The kernel dropped us.
     #[error("the kernel closed it")]
     Closed,
@@ -68,7 +68,7 @@ impl Reader {
         pipe: Pipe,
         stats: Arc<ReaderStats>,
         arrivals: Sender<Vec<Arrival>>,
-        lost: impl Fn(Lost) + Send + 'static,
+        lost: impl Fn(PipeLoss) + Send + 'static,
     ) -> std::io::Result<Self> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let stop = Arc::clone(&wake);
@@ -100,7 +100,7 @@ struct Source {
     agent: Arc<Agent>,
     stats: Arc<ReaderStats>,
     arrivals: Sender<Vec<Arrival>>,
-    lost: Box<dyn Fn(Lost) + Send>,
+    lost: Box<dyn Fn(PipeLoss) + Send>,
     framer: Framer,
     damaged: bool,
     told: bool,
@@ -119,7 +119,7 @@ impl Source {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "can't wait for the message pipe");
-                    self.lose(Lost::Closed);
+                    self.lose(PipeLoss::Closed);
                     return;
                 }
             }
@@ -153,7 +153,7 @@ impl Source {
                     if self.framer.partial() > 0 && !self.told {
                         tracing::warn!(bytes = self.framer.partial(), "the message pipe ended in mid-message");
                     }
-                    self.lose(Lost::Closed);
+                    self.lose(PipeLoss::Closed);
                     return false;
                 }
                 Ok(n) => {
@@ -167,7 +167,7 @@ impl Source {
                 Err(nix::errno::Errno::EAGAIN) => return true,
                 Err(error) => {
                     tracing::warn!(%error, "can't read the message pipe");
-                    self.lose(Lost::Closed);
+                    self.lose(PipeLoss::Closed);
                     return false;
                 }
             }
@@ -195,7 +195,7 @@ impl Source {
     fn damage(&mut self, error: WireError) {
         self.damaged = true;
         self.stats.damaged.fetch_add(1, Ordering::Relaxed);
-        self.lose(Lost::Damaged(error));
+        self.lose(PipeLoss::Damaged(error));
     }
 
     fn message(&mut self, message: Message) {
@@ -212,7 +212,7 @@ impl Source {
                     .map(|item| match item.kind {
                         Kind::Cancel => Arrival::Cancel(item.key()),
                         Kind::Do(_) | Kind::Unknown(_) => {
-                            Arrival::Owed(Box::new(Action::new(Arc::clone(&self.agent), item)))
+                            Arrival::Owed(Box::new(AgentAction::new(Arc::clone(&self.agent), item)))
                         }
                     })
                     .collect();
@@ -223,7 +223,7 @@ impl Source {
             Message::Actions { .. } | Message::Foreign { .. } => {
                 self.stats.foreign.fetch_add(1, Ordering::Relaxed);
             }
-            Message::Shutdown => self.lose(Lost::Closed),
+            Message::Shutdown => self.lose(PipeLoss::Closed),
         }
     }
 
@@ -240,7 +240,7 @@ impl Source {
     }
 
     /// Said once: a second notice would be taken for the next pipe's.
-    fn lose(&mut self, lost: Lost) {
+    fn lose(&mut self, lost: PipeLoss) {
         if !std::mem::replace(&mut self.told, true) {
             (self.lost)(lost);
         }

@@ -28,14 +28,14 @@ const MOST_NAMES: usize = 256;
 
 /// What a coordinator says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Said {
+pub(super) enum CoordinatorState {
     Running,
     Stopped,
 }
 
 /// What was asked of all MDTs.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
+pub(super) struct SurveyResult {
     pub(super) stopped: Vec<Mdt>,
     /// No answer came in time.
     pub(super) silent: Vec<Mdt>,
@@ -46,23 +46,23 @@ pub(super) struct Answers {
 /// What is known of the MDTs of a mount.
 #[derive(Debug)]
 pub(super) struct Mdts {
-    shared: Arc<Shared>,
-    calls: Mutex<Calls>,
+    shared: Arc<MdtsShared>,
+    calls: Mutex<MdtCalls>,
 }
 
 #[derive(Debug)]
-struct Calls {
+struct MdtCalls {
     survey: Call<Result<(), HsmError>>,
-    each: BTreeMap<Mdt, Call<Result<Said, HsmError>>>,
+    each: BTreeMap<Mdt, Call<Result<CoordinatorState, HsmError>>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct MdtsShared {
     library: Library,
     path: PathBuf,
     root: Arc<std::fs::File>,
     sequences: Sequences,
-    known: Mutex<Known>,
+    known: Mutex<KnownMdts>,
     /// Whether files were looked at for the MDTs that they are on.
     looked: AtomicBool,
     /// Whether all were looked for once.
@@ -74,7 +74,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownMdts {
     /// A FID on each MDT. A sequence never moves to another MDT, so it serves for good.
     fids: BTreeMap<Mdt, Fid>,
     /// There, but not connected when last looked at.
@@ -88,7 +88,7 @@ struct Known {
 
 impl Mdts {
     pub(super) fn new(library: Library, path: PathBuf, root: Arc<std::fs::File>) -> Self {
-        let known = Known {
+        let known = KnownMdts {
             fids: BTreeMap::from([(Mdt(0), Fid::ROOT)]),
             away: BTreeSet::new(),
             doubted: BTreeSet::new(),
@@ -98,7 +98,7 @@ impl Mdts {
         let sequences = Sequences::default();
         sequences.learn(Fid::ROOT, Mdt(0));
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(MdtsShared {
                 library,
                 path,
                 root,
@@ -109,7 +109,7 @@ impl Mdts {
                 at: AtomicU32::new(0),
                 proofs: Mutex::default(),
             }),
-            calls: Mutex::new(Calls {
+            calls: Mutex::new(MdtCalls {
                 survey: Call::new("mdt-survey"),
                 each: BTreeMap::new(),
             }),
@@ -131,11 +131,11 @@ impl Mdts {
 
     /// Asks each MDT that can be reached whether its coordinator runs, for `patience` at most. One that is away is left
     /// out: registering passes over it, too.
-    pub(super) fn ask(&self, supervisor: &Supervisor, patience: Duration) -> Answers {
+    pub(super) fn ask(&self, supervisor: &Supervisor, patience: Duration) -> SurveyResult {
         let until = Instant::now() + patience;
-        let mut answers = Answers::default();
+        let mut answers = SurveyResult::default();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let Calls { survey, each } = &mut *calls;
+        let MdtCalls { survey, each } = &mut *calls;
         // Those that are known are asked meanwhile.
         let shared = Arc::clone(&self.shared);
         survey.begin(supervisor, move || shared.survey());
@@ -153,8 +153,8 @@ impl Mdts {
         self.begin(supervisor, each, fids);
         for (mdt, call) in each.iter_mut() {
             match call.answer(until) {
-                Some(Ok(Said::Running)) => {}
-                Some(Ok(Said::Stopped)) => answers.stopped.push(*mdt),
+                Some(Ok(CoordinatorState::Running)) => {}
+                Some(Ok(CoordinatorState::Stopped)) => answers.stopped.push(*mdt),
                 Some(Err(error)) => {
                     self.shared.forget(*mdt);
                     answers.refused.get_or_insert(error);
@@ -171,7 +171,7 @@ impl Mdts {
     fn begin(
         &self,
         supervisor: &Supervisor,
-        each: &mut BTreeMap<Mdt, Call<Result<Said, HsmError>>>,
+        each: &mut BTreeMap<Mdt, Call<Result<CoordinatorState, HsmError>>>,
         fids: BTreeMap<Mdt, Fid>,
     ) {
         for (mdt, fid) in fids {
@@ -220,8 +220,8 @@ impl Mdts {
     }
 }
 
-impl Shared {
-    fn known(&self) -> MutexGuard<'_, Known> {
+impl MdtsShared {
+    fn known(&self) -> MutexGuard<'_, KnownMdts> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -234,7 +234,7 @@ impl Shared {
 
     /// Asks the coordinator that has this FID, by a cancel that finds nothing to cancel: neither a record nor a line in
     /// the MDS's log is left of it.
-    fn ask(&self, fid: Fid) -> Result<Said, HsmError> {
+    fn ask(&self, fid: Fid) -> Result<CoordinatorState, HsmError> {
         let asked = match ioctl::cancel_nothing(self.root.as_fd(), fid) {
             // Not known or not allowed here: the older way, which the MDS logs.
             Err(error)
@@ -248,9 +248,9 @@ impl Shared {
             asked => asked,
         };
         match asked {
-            Ok(()) => Ok(Said::Running),
-            Err(error) if error.is_not_found() => Ok(Said::Running),
-            Err(error) if error.class() == ErrorClass::Stopped => Ok(Said::Stopped),
+            Ok(()) => Ok(CoordinatorState::Running),
+            Err(error) if error.is_not_found() => Ok(CoordinatorState::Running),
+            Err(error) if error.class() == ErrorClass::Stopped => Ok(CoordinatorState::Stopped),
             Err(error) => Err(error),
         }
     }
@@ -387,7 +387,7 @@ impl Shared {
     }
 }
 
-impl Known {
+impl KnownMdts {
     fn count(&self) -> u32 {
         u32::try_from(self.fids.len() + self.away.len()).unwrap_or(u32::MAX)
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::mdts::{Answers, Mdts};
+use super::mdts::{Mdts, SurveyResult};
 use super::{Library, layout, xattr};
 use crate::action::HsmError;
 use crate::thread::Supervisor;
@@ -216,29 +216,29 @@ impl Mount {
     /// Whether the mount point still is what was opened: what is "not there" below another one says nothing.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        self.place() == Place::Same && std::fs::metadata(&self.by_fid).is_ok()
+        self.place() == MountState::Same && std::fs::metadata(&self.by_fid).is_ok()
     }
 
     /// Whether the mount point still is what was opened: not unmounted, and not mounted anew.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> MountState {
         let now = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
             .open(&self.path)
             .and_then(|root| identity(&root));
         match (now, identity(&self.root)) {
-            (Ok(now), Ok(then)) if now == then => Place::Same,
+            (Ok(now), Ok(then)) if now == then => MountState::Same,
             (now, then) => match self.library.fsname(&self.path) {
-                Ok(name) if name == self.fsname && now.is_ok() && then.is_ok() => Place::MountedAnew,
+                Ok(name) if name == self.fsname && now.is_ok() && then.is_ok() => MountState::MountedAnew,
                 // Mounted, and the look at it failed: an evicted client's calls do, until it is back.
-                Ok(name) if name == self.fsname => Place::Same,
-                _ => Place::Gone,
+                Ok(name) if name == self.fsname => MountState::Same,
+                _ => MountState::Gone,
             },
         }
     }
 
     /// Asks each MDT that can be reached whether its coordinator runs.
-    pub(super) fn ask_mdts(&self, patience: Duration) -> Answers {
+    pub(super) fn ask_mdts(&self, patience: Duration) -> SurveyResult {
         self.mdts.ask(&self.supervisor(), patience)
     }
 
@@ -320,7 +320,7 @@ fn incarnation(root: &Path, identify: Identify) -> Result<Option<String>, HsmErr
 
 /// What is at the mount point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum MountState {
     Same,
     /// The same file system, mounted again: all that is open belongs to the former mount.
     MountedAnew,

@@ -28,7 +28,7 @@ impl fmt::Display for OtherTool {
 }
 
 /// An open descriptor of some process.
-struct Open {
+struct OpenDescriptor {
     target: PathBuf,
     writes: bool,
 }
@@ -92,13 +92,13 @@ fn is_pipe(target: &Path) -> bool {
 }
 
 /// Nothing of a process that is gone, or that must not be looked at. No file is touched: one may be on what hangs.
-fn descriptors(pid: u32) -> Vec<Open> {
+fn descriptors(pid: u32) -> Vec<OpenDescriptor> {
     let entries = std::fs::read_dir(of(pid).join("fd")).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let target = std::fs::read_link(entry.path()).ok()?;
             let writes = is_pipe(&target) && may_write(pid, entry.file_name().to_str()?);
-            Some(Open { target, writes })
+            Some(OpenDescriptor { target, writes })
         })
         .collect()
 }

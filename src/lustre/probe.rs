@@ -8,14 +8,14 @@ use crate::types::Mdt;
 
 /// What the MDTs' coordinators say (`mdt.*.hsm_control`), those that did not say that they run.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Probed {
+pub struct UnreadyCoordinators {
     /// Registering now would crash this node.
     pub stopped: Vec<Mdt>,
     /// No answer came in time.
     pub silent: Vec<Mdt>,
 }
 
-impl Probed {
+impl UnreadyCoordinators {
     /// Asks on each MDT whether its coordinator runs, for `patience` at most; needs no registration and leaves no trace.
     ///
     /// # Errors

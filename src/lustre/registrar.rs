@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::call::Call;
-use super::kuc::{Lost, Reader, ReaderStats};
+use super::kuc::{PipeLoss, Reader, ReaderStats};
 use super::pipe::Pipe;
-use super::{Agent, AgentError, Coordinator, Probed};
+use super::{Agent, AgentError, KeepaliveResult, UnreadyCoordinators};
 use crate::action::{Arrival, HsmError};
 use crate::thread::{Supervisor, Thread};
 use crate::types::ArchiveId;
@@ -36,9 +36,9 @@ const LAST_MESSAGES: Duration = Duration::from_secs(2);
 const NO_ANSWER: AgentError = AgentError::Call(HsmError::new("LL_IOC_HSM_CT_START", libc::ETIMEDOUT));
 
 #[derive(Debug)]
-pub(super) enum Notice {
+pub(super) enum RegistrarMessage {
     /// The pipe of that number, counted from 1.
-    Lost(u64, Lost),
+    Lost(u64, PipeLoss),
     Nudge,
     Add(ArchiveId),
     Stop,
@@ -47,24 +47,24 @@ pub(super) enum Notice {
 /// The running thread.
 #[derive(Debug)]
 pub struct Registrar {
-    notices: Sender<Notice>,
+    notices: Sender<RegistrarMessage>,
     thread: Thread,
 }
 
 /// Asks for a keepalive now, or for another registration.
 #[derive(Clone, Debug)]
-pub struct Nudge(Sender<Notice>);
+pub struct RegistrarHandle(Sender<RegistrarMessage>);
 
-impl Nudge {
+impl RegistrarHandle {
     /// Does not wait.
     pub fn nudge(&self) {
         // A registrar that is gone needs none.
-        let _gone = self.0.send(Notice::Nudge);
+        let _gone = self.0.send(RegistrarMessage::Nudge);
     }
 
     /// Has the mount registered for one archive more; does not wait. Actions that run go on.
     pub fn add(&self, id: ArchiveId) {
-        let _gone = self.0.send(Notice::Add(id));
+        let _gone = self.0.send(RegistrarMessage::Add(id));
     }
 }
 
@@ -84,7 +84,7 @@ impl Registrar {
     ) -> std::io::Result<Self> {
         let (notices, inbox) = channel();
         let pipe = Pipe::library(agent.copytool().map_err(std::io::Error::other)?);
-        let mut watch = Watch {
+        let mut watch = RegistrarLoop {
             supervisor: supervisor.clone(),
             agent,
             arrivals,
@@ -95,7 +95,7 @@ impl Registrar {
             reader: None,
             pipes: 0,
             added: Vec::new(),
-            away: Probed::default(),
+            away: UnreadyCoordinators::default(),
             skipped: 0,
             stopping: Arc::default(),
             held: false,
@@ -107,7 +107,7 @@ impl Registrar {
         let (stop, stopping) = (notices.clone(), Arc::clone(&watch.stopping));
         let stop = move || {
             stopping.store(true, Ordering::Relaxed);
-            let _gone = stop.send(Notice::Stop);
+            let _gone = stop.send(RegistrarMessage::Stop);
         };
         let thread = supervisor.serve("registrar", stop, move || watch.run(&inbox))?;
         Ok(Self { notices, thread })
@@ -115,8 +115,8 @@ impl Registrar {
 
     /// For whoever sees signs that the coordinator forgot us.
     #[must_use]
-    pub fn nudge(&self) -> Nudge {
-        Nudge(self.notices.clone())
+    pub fn nudge(&self) -> RegistrarHandle {
+        RegistrarHandle(self.notices.clone())
     }
 
     /// The thread. At its end nothing is read any more; the agent unregisters with its last action.
@@ -125,12 +125,12 @@ impl Registrar {
     }
 }
 
-struct Watch {
+struct RegistrarLoop {
     supervisor: Supervisor,
     agent: Arc<Agent>,
     arrivals: Sender<Vec<Arrival>>,
     stats: Arc<ReaderStats>,
-    notices: Sender<Notice>,
+    notices: Sender<RegistrarMessage>,
     keepalive: Duration,
     mounted_anew: Option<Box<dyn FnOnce() + Send>>,
     reader: Option<Reader>,
@@ -139,21 +139,21 @@ struct Watch {
     /// Archive ids that no registration had yet.
     added: Vec<ArchiveId>,
     /// The coordinators, when last seen.
-    away: Probed,
+    away: UnreadyCoordinators,
     /// Keepalives that were not needed, one after the other.
     skipped: u32,
     /// It is told to end.
     stopping: Arc<AtomicBool>,
     /// A keepalive has not come back.
     held: bool,
-    keeping: Call<Result<Coordinator, AgentError>>,
+    keeping: Call<Result<KeepaliveResult, AgentError>>,
     renewing: Call<Result<Pipe, AgentError>>,
     leaving: Call<Result<(), HsmError>>,
 }
 
 /// What a keepalive leaves to be done.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum Registered {
     /// Nothing, or nothing can be.
     Yes,
     /// Whether the coordinators know us was not asked.
@@ -162,7 +162,7 @@ enum Known {
     Due,
 }
 
-impl Watch {
+impl RegistrarLoop {
     fn read(&mut self, pipe: Pipe) -> std::io::Result<()> {
         let notices = self.notices.clone();
         self.pipes += 1;
@@ -175,22 +175,22 @@ impl Watch {
             Arc::clone(&self.stats),
             self.arrivals.clone(),
             move |lost| {
-                let _gone = notices.send(Notice::Lost(number, lost));
+                let _gone = notices.send(RegistrarMessage::Lost(number, lost));
             },
         )?);
         Ok(())
     }
 
-    fn run(mut self, inbox: &Receiver<Notice>) {
+    fn run(mut self, inbox: &Receiver<RegistrarMessage>) {
         let mut due = Instant::now() + self.keepalive;
         let mut nudged = false;
         loop {
             match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(RegistrarMessage::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.read_to_the_end(inbox);
                     return;
                 }
-                Ok(Notice::Nudge) => {
+                Ok(RegistrarMessage::Nudge) => {
                     nudged = true;
                     due = due.min(Instant::now() + NUDGE_PAUSE);
                 }
@@ -201,10 +201,10 @@ impl Watch {
                         continue;
                     }
                     let again = match self.keep_alive() {
-                        Known::Yes => false,
+                        Registered::Yes => false,
                         // There was a sign of a loss, and this client does not ask the MDT a second time.
-                        Known::Unasked => nudged,
-                        Known::Due => true,
+                        Registered::Unasked => nudged,
+                        Registered::Due => true,
                     };
                     if again && !self.register_again(inbox) {
                         // The pipe may have been in use until now.
@@ -213,7 +213,7 @@ impl Watch {
                     }
                     due = Instant::now() + self.keepalive;
                 }
-                Ok(Notice::Add(id)) => {
+                Ok(RegistrarMessage::Add(id)) => {
                     if !self.add(id) {
                         continue;
                     }
@@ -225,8 +225,8 @@ impl Watch {
                     due = Instant::now() + self.keepalive;
                 }
                 // It was given up for a new one.
-                Ok(Notice::Lost(number, _)) if number != self.pipes => {}
-                Ok(Notice::Lost(_, lost)) => {
+                Ok(RegistrarMessage::Lost(number, _)) if number != self.pipes => {}
+                Ok(RegistrarMessage::Lost(_, lost)) => {
                     tracing::warn!(%lost, "the message pipe is lost; registering again");
                     if !self.register_again(inbox) {
                         return;
@@ -238,7 +238,7 @@ impl Watch {
     }
 
     /// Lets the kernel close the pipe and reads what is in it: an action that was sent is answered.
-    fn read_to_the_end(&mut self, inbox: &Receiver<Notice>) {
+    fn read_to_the_end(&mut self, inbox: &Receiver<RegistrarMessage>) {
         let until = Instant::now() + LAST_MESSAGES;
         let agent = Arc::clone(&self.agent);
         self.leaving.begin(&self.supervisor, move || agent.stop_messages());
@@ -247,8 +247,13 @@ impl Watch {
         }
         loop {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Notice::Lost(number, _)) if number == self.pipes => return,
-                Ok(Notice::Stop | Notice::Nudge | Notice::Add(_) | Notice::Lost(..)) => {}
+                Ok(RegistrarMessage::Lost(number, _)) if number == self.pipes => return,
+                Ok(
+                    RegistrarMessage::Stop
+                    | RegistrarMessage::Nudge
+                    | RegistrarMessage::Add(_)
+                    | RegistrarMessage::Lost(..),
+                ) => {}
                 Err(_) => {
                     tracing::warn!("the message pipe was not closed by the kernel");
                     return;
@@ -260,13 +265,13 @@ impl Watch {
     /// Whether actions show that all is well: a coordinator that forgot us has forgotten them, too, and that is heard of.
     fn is_proved(&mut self) -> bool {
         let is_proved = self.skipped < MOST_SKIPPED
-            && self.away == Probed::default()
+            && self.away == UnreadyCoordinators::default()
             && self.agent.mount().are_mdts_proved(self.keepalive);
         self.skipped = if is_proved { self.skipped + 1 } else { 0 };
         is_proved
     }
 
-    fn keep_alive(&mut self) -> Known {
+    fn keep_alive(&mut self) -> Registered {
         let agent = Arc::clone(&self.agent);
         self.keeping.begin(&self.supervisor, move || agent.keep_alive());
         let until = Instant::now() + self.agent.patience() + MARGIN;
@@ -276,11 +281,11 @@ impl Watch {
                     "the registration can't be confirmed: an MDT does not answer. Going on with those that do"
                 );
             }
-            return Known::Yes;
+            return Registered::Yes;
         };
         self.held = false;
         match answer {
-            Ok(Coordinator::Away(away)) => {
+            Ok(KeepaliveResult::Away(away)) => {
                 if away != self.away {
                     tracing::warn!(
                         "{}; waiting for it, and going on with the others",
@@ -288,30 +293,34 @@ impl Watch {
                     );
                 }
                 self.away = away;
-                Known::Yes
+                Registered::Yes
             }
-            Ok(Coordinator::Running) => {
-                if std::mem::take(&mut self.away) != Probed::default() {
+            Ok(KeepaliveResult::Running) => {
+                if std::mem::take(&mut self.away) != UnreadyCoordinators::default() {
                     tracing::info!("all HSM coordinators run again and know us");
                 }
-                if self.agent.is_due() { Known::Due } else { Known::Yes }
+                if self.agent.is_due() {
+                    Registered::Due
+                } else {
+                    Registered::Yes
+                }
             }
-            Ok(Coordinator::Unasked) => {
+            Ok(KeepaliveResult::Unasked) => {
                 // One that was stopped has forgotten us.
                 let forgotten = std::mem::take(&mut self.away).stopped;
                 if forgotten.is_empty() {
-                    Known::Unasked
+                    Registered::Unasked
                 } else {
-                    Known::Due
+                    Registered::Due
                 }
             }
             Err(AgentError::MountedAnew) => {
                 self.give_way();
-                Known::Yes
+                Registered::Yes
             }
             Err(error) => {
                 tracing::warn!(%error, "the registration could not be confirmed");
-                Known::Yes
+                Registered::Yes
             }
         }
     }
@@ -334,7 +343,7 @@ impl Watch {
     }
 
     /// `false`: told to stop meanwhile.
-    fn register_again(&mut self, inbox: &Receiver<Notice>) -> bool {
+    fn register_again(&mut self, inbox: &Receiver<RegistrarMessage>) -> bool {
         let mut pause = FIRST_PAUSE;
         loop {
             // The old reader drains its pipe until the kernel closes it, which this does.
@@ -369,9 +378,9 @@ impl Watch {
             let until = Instant::now() + pause;
             loop {
                 match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                    Ok(Notice::Add(id)) => _ = self.add(id),
-                    Ok(Notice::Nudge | Notice::Lost(..)) => {}
+                    Ok(RegistrarMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                    Ok(RegistrarMessage::Add(id)) => _ = self.add(id),
+                    Ok(RegistrarMessage::Nudge | RegistrarMessage::Lost(..)) => {}
                     Err(RecvTimeoutError::Timeout) => break,
                 }
             }

@@ -10,13 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{AgentError, Mount, MountLock, Probed, ioctl};
+use super::{AgentError, Mount, MountLock, UnreadyCoordinators, ioctl};
 
 /// The file of one mount.
 #[derive(Clone, Debug)]
-pub struct Trace(PathBuf);
+pub struct AgentTrace(PathBuf);
 
-impl Trace {
+impl AgentTrace {
     /// Of the daemon that serves `mount` with that state directory.
     #[must_use]
     pub fn new(state_dir: &Path, mount: &Path) -> Self {
@@ -94,17 +94,17 @@ fn is_alive(pid: u32) -> bool {
 /// # Errors
 /// The lock of the mount. [`AgentError::Away`]: an MDT does not answer, and whoever asks it would hold the lock against
 /// the next daemon, which does it when all answer.
-pub fn forget_dead(mount: &Mount, trace: &Trace, patience: Duration) -> Result<bool, AgentError> {
+pub fn forget_dead(mount: &Mount, trace: &AgentTrace, patience: Duration) -> Result<bool, AgentError> {
     if trace.read().is_empty() {
         return Ok(false);
     }
     // Whatever else an MDT says, to tell it that comes back.
-    if let Ok(Probed { silent, .. }) = Probed::ask(mount, patience)
+    if let Ok(UnreadyCoordinators { silent, .. }) = UnreadyCoordinators::ask(mount, patience)
         && !silent.is_empty()
     {
-        return Err(AgentError::Away(Probed {
+        return Err(AgentError::Away(UnreadyCoordinators {
             silent,
-            ..Probed::default()
+            ..UnreadyCoordinators::default()
         }));
     }
     match MountLock::take(mount) {
@@ -121,12 +121,12 @@ mod tests {
     #[test]
     fn a_trace_is_read_as_it_was_left_and_gone_once_wiped() {
         let dir = tempfile::tempdir().unwrap();
-        let trace = Trace::new(&dir.path().join("state"), Path::new("/mnt/a b"));
+        let trace = AgentTrace::new(&dir.path().join("state"), Path::new("/mnt/a b"));
         assert!(trace.read().is_empty());
         trace.leave(&[7, 1 << 30]);
         trace.leave(&[8, 1 << 30]);
         assert_eq!(trace.read(), [8, 1 << 30]);
-        let other = Trace::new(&dir.path().join("state"), Path::new("/mnt/b"));
+        let other = AgentTrace::new(&dir.path().join("state"), Path::new("/mnt/b"));
         assert!(other.read().is_empty());
         trace.wipe();
         assert!(trace.read().is_empty());

@@ -45,7 +45,7 @@ impl Class {
 
 /// What a worker thread serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lanes {
+pub enum ThreadRole {
     /// Everything.
     All,
     /// Restores only, so that a flood of archives never delays an `open()`.

@@ -6,20 +6,20 @@ use crate::types::{ArchiveId, Domain};
 
 /// Whose actions wait in one row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Lot {
+pub(super) struct FairKey {
     pub(super) domain: Domain,
     pub(super) archive_id: Option<ArchiveId>,
 }
 
 /// First in, first out for each MDT and archive id; round and round between them.
 #[derive(Debug)]
-pub(super) struct Fair<T> {
-    lines: HashMap<Lot, VecDeque<T>>,
+pub(super) struct FairQueue<T> {
+    lines: HashMap<FairKey, VecDeque<T>>,
     /// Lots with somebody in line, the next one in front.
-    turns: VecDeque<Lot>,
+    turns: VecDeque<FairKey>,
 }
 
-impl<T> Default for Fair<T> {
+impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self {
             lines: HashMap::new(),
@@ -28,8 +28,8 @@ impl<T> Default for Fair<T> {
     }
 }
 
-impl<T> Fair<T> {
-    pub(super) fn push(&mut self, lot: Lot, item: T) {
+impl<T> FairQueue<T> {
+    pub(super) fn push(&mut self, lot: FairKey, item: T) {
         let line = self.lines.entry(lot).or_default();
         if line.is_empty() {
             self.turns.push_back(lot);
@@ -38,7 +38,7 @@ impl<T> Fair<T> {
     }
 
     /// The next one of those MDTs that may have one; those before it keep their turns.
-    pub(super) fn pop(&mut self, may: impl Fn(Domain) -> bool) -> Option<(Lot, T)> {
+    pub(super) fn pop(&mut self, may: impl Fn(Domain) -> bool) -> Option<(FairKey, T)> {
         let turn = self.turns.iter().position(|lot| may(lot.domain))?;
         let lot = self.turns.remove(turn)?;
         let line = self.lines.get_mut(&lot)?;
@@ -57,8 +57,8 @@ mod tests {
     use super::*;
     use crate::types::Mdt;
 
-    fn lot(mdt: u32, id: u32) -> Lot {
-        Lot {
+    fn lot(mdt: u32, id: u32) -> FairKey {
+        FairKey {
             domain: Some(Mdt(mdt)),
             archive_id: ArchiveId::new(id),
         }
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn a_long_line_of_one_archive_does_not_hold_up_another() {
         let (one, two) = (lot(0, 1), lot(0, 2));
-        let mut fair = Fair::default();
+        let mut fair = FairQueue::default();
         for n in 0..1000 {
             fair.push(one, n);
         }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn mdts_take_turns_and_one_that_may_have_nothing_keeps_its_place() {
-        let mut fair = Fair::default();
+        let mut fair = FairQueue::default();
         for n in 0..3 {
             fair.push(lot(0, 1), n);
             fair.push(lot(1, 1), 10 + n);

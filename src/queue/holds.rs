@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::Lanes;
+use super::ThreadRole;
 use crate::types::{Domain, Mdt};
 
 /// Threads by domain and lanes.
 #[derive(Debug, Default)]
-pub(super) struct Holds {
+pub(super) struct ThreadShares {
     /// How many there are; 0: nobody said.
     threads: [usize; 2],
     held: HashMap<Domain, [usize; 2]>,
@@ -18,14 +18,14 @@ pub(super) struct Holds {
     silent: HashSet<Domain>,
 }
 
-const fn index(lanes: Lanes) -> usize {
+const fn index(lanes: ThreadRole) -> usize {
     match lanes {
-        Lanes::All => 0,
-        Lanes::Restores => 1,
+        ThreadRole::All => 0,
+        ThreadRole::Restores => 1,
     }
 }
 
-impl Holds {
+impl ThreadShares {
     /// So many serve everything, and so many restores alone.
     pub(super) const fn set_threads(&mut self, all: usize, restores: usize) {
         self.threads = [all, restores];
@@ -37,7 +37,7 @@ impl Holds {
     }
 
     /// Whether a thread may take an action of it.
-    pub(super) fn allow(&self, domain: Domain, lanes: Lanes) -> bool {
+    pub(super) fn allow(&self, domain: Domain, lanes: ThreadRole) -> bool {
         if self.is_silent(domain) {
             return false;
         }
@@ -46,18 +46,18 @@ impl Holds {
         self.seen.len() < 2 || threads < 2 || self.held(domain, lanes) < threads - others
     }
 
-    fn held(&self, domain: Domain, lanes: Lanes) -> usize {
+    fn held(&self, domain: Domain, lanes: ThreadRole) -> usize {
         let held = self.held.get(&domain);
         held.and_then(|held| held.get(index(lanes)).copied()).unwrap_or(0)
     }
 
-    pub(super) fn take(&mut self, domain: Domain, lanes: Lanes) {
+    pub(super) fn take(&mut self, domain: Domain, lanes: ThreadRole) {
         if let Some(held) = self.held.entry(domain).or_default().get_mut(index(lanes)) {
             *held += 1;
         }
     }
 
-    pub(super) fn give_back(&mut self, domain: Domain, lanes: Lanes) {
+    pub(super) fn give_back(&mut self, domain: Domain, lanes: ThreadRole) {
         if let Some(held) = self.held.get_mut(&domain).and_then(|held| held.get_mut(index(lanes))) {
             *held = held.saturating_sub(1);
         }

@@ -17,14 +17,14 @@ mod work;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-pub use class::{Class, Lanes};
-pub use work::{Admission, AtWork, Cancelled, Depth, Job, Work};
+pub use class::{Class, ThreadRole};
+pub use work::{Admission, Cancelled, Job, QueueDepth, RunningAction, Work};
 
 use self::processors::Processors;
-use self::state::{Entry, State, Track};
-use crate::action::{ActionKey, Debt, Item, Verb};
+use self::state::{ActionTable, Entry, Track};
+use crate::action::{ActionHandle, ActionKey, Item, Verb};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
-use crate::transfer::{Helpers, Parts, Stop};
+use crate::transfer::{IdleThreads, SharedWork, Stop};
 use crate::types::{ArchiveId, Domain, Fid, Mdt, Sequences};
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The table and its lines.
 #[derive(Default)]
 pub struct Queue {
-    state: Mutex<State>,
+    state: Mutex<ActionTable>,
     processors: Processors,
     /// For threads that serve everything.
     work: Condvar,
@@ -63,7 +63,7 @@ impl Queue {
     }
 
     /// Takes a new action in. Its first heartbeat is due at `first_beat`.
-    pub fn admit(&self, debt: Box<dyn Debt>, first_beat: Instant) -> Admission {
+    pub fn admit(&self, debt: Box<dyn ActionHandle>, first_beat: Instant) -> Admission {
         let mut state = self.lock();
         let (admission, lined_up) = state.admit(debt, first_beat);
         drop(state);
@@ -95,7 +95,7 @@ impl Queue {
     }
 
     /// Waits for something to do.
-    pub fn next(&self, lanes: Lanes) -> Work {
+    pub fn next(&self, lanes: ThreadRole) -> Work {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -117,8 +117,8 @@ impl Queue {
                 sleep = Some(sleep.map_or(LOOK, |sleep| sleep.min(LOOK)));
             }
             let condition = match lanes {
-                Lanes::All => &self.work,
-                Lanes::Restores => &self.restores,
+                ThreadRole::All => &self.work,
+                ThreadRole::Restores => &self.restores,
             };
             state = match sleep {
                 None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -135,7 +135,7 @@ impl Queue {
     ///
     /// # Errors
     /// It was stopped meanwhile: it is the caller's to end.
-    pub fn defer(&self, mut debt: Box<dyn Debt>, until: Instant) -> Result<(), (Box<dyn Debt>, Stop)> {
+    pub fn defer(&self, mut debt: Box<dyn ActionHandle>, until: Instant) -> Result<(), (Box<dyn ActionHandle>, Stop)> {
         let key = debt.item().key();
         let Some(class) = Class::of(debt.item()) else {
             return Err((debt, Stop::Shutdown));
@@ -183,7 +183,7 @@ impl Queue {
     }
 
     /// What waited for nothing behind such an action: the file is now as it wants it. The caller answers it.
-    pub fn take_served(&self, item: &Item) -> Vec<Box<dyn Debt>> {
+    pub fn take_served(&self, item: &Item) -> Vec<Box<dyn ActionHandle>> {
         match Class::of(item) {
             Some(class) => self.lock().take_served(item.key(), class, item.archive_id),
             None => Vec::new(),
@@ -268,7 +268,7 @@ impl Queue {
     }
 
     /// The running actions of one MDT.
-    pub fn running_on(&self, domain: Domain) -> Vec<AtWork> {
+    pub fn running_on(&self, domain: Domain) -> Vec<RunningAction> {
         let state = self.lock();
         let all = state.at_work.values();
         all.filter(|running| state.sequences.domain(running.key.fid) == domain)
@@ -299,7 +299,7 @@ impl Queue {
     }
 
     /// All running actions; there are no more of them than threads.
-    pub fn running(&self) -> Vec<AtWork> {
+    pub fn running(&self) -> Vec<RunningAction> {
         self.lock().at_work.values().cloned().collect()
     }
 
@@ -322,9 +322,9 @@ impl Queue {
     }
 
     /// How much there is.
-    pub fn depth(&self) -> Depth {
+    pub fn depth(&self) -> QueueDepth {
         let mut state = self.lock();
-        Depth {
+        QueueDepth {
             oldest: state.oldest_arrival().map(|arrived| arrived.elapsed()),
             waiting: state.waiting.clone(),
             running: state.running.clone(),
@@ -343,7 +343,7 @@ impl Queue {
     }
 
     /// Takes all waiting actions out, to be ended by the caller.
-    pub fn take_all_waiting(&self) -> Vec<Box<dyn Debt>> {
+    pub fn take_all_waiting(&self) -> Vec<Box<dyn ActionHandle>> {
         let mut state = self.lock();
         let keys: Vec<_> = state
             .live
@@ -358,7 +358,7 @@ impl Queue {
         state.deferred.clear();
         state.late_beats.clear();
         state.deferrals.clear();
-        let State { live, first, .. } = &mut *state;
+        let ActionTable { live, first, .. } = &mut *state;
         first.retain(|_, key| live.contains_key(key));
         debts
     }
@@ -383,7 +383,7 @@ impl Queue {
         })
     }
 
-    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&State) -> bool) -> bool {
+    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&ActionTable) -> bool) -> bool {
         let mut state = self.lock();
         loop {
             if is_so(&state) {
@@ -409,7 +409,7 @@ impl Queue {
     }
 
     /// A thread that helped with these is free again. `more`: they have something left to take.
-    pub fn helped(&self, parts: &Arc<dyn Parts>, more: bool) {
+    pub fn helped(&self, parts: &Arc<dyn SharedWork>, more: bool) {
         let mut state = self.lock();
         state.offers.helped();
         if !more {
@@ -428,13 +428,13 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ActionTable> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Helpers for Queue {
-    fn offer(&self, parts: Arc<dyn Parts>, urgent: bool) {
+impl IdleThreads for Queue {
+    fn offer(&self, parts: Arc<dyn SharedWork>, urgent: bool) {
         self.lock().offers.add(parts, urgent);
         self.work.notify_all();
         if urgent {
@@ -442,7 +442,7 @@ impl Helpers for Queue {
         }
     }
 
-    fn withdraw(&self, parts: &Arc<dyn Parts>) {
+    fn withdraw(&self, parts: &Arc<dyn SharedWork>) {
         self.lock().offers.withdraw(parts);
     }
 }

@@ -4,28 +4,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::processors::Processors;
-use super::{Lanes, Work};
-use crate::transfer::Parts;
+use super::{ThreadRole, Work};
+use crate::transfer::SharedWork;
 
 /// Of restores, and of all else.
 #[derive(Default)]
-pub(super) struct Offers {
-    open: [VecDeque<Arc<dyn Parts>>; 2],
+pub(super) struct PartOffers {
+    open: [VecDeque<Arc<dyn SharedWork>>; 2],
     /// Threads at work on what was offered.
     helping: usize,
 }
 
-impl Offers {
-    pub(super) fn add(&mut self, parts: Arc<dyn Parts>, urgent: bool) {
+impl PartOffers {
+    pub(super) fn add(&mut self, parts: Arc<dyn SharedWork>, urgent: bool) {
         self.line(urgent).push_back(parts);
     }
 
-    const fn line(&mut self, urgent: bool) -> &mut VecDeque<Arc<dyn Parts>> {
+    const fn line(&mut self, urgent: bool) -> &mut VecDeque<Arc<dyn SharedWork>> {
         let [restores, others] = &mut self.open;
         if urgent { restores } else { others }
     }
 
-    pub(super) fn withdraw(&mut self, parts: &Arc<dyn Parts>) {
+    pub(super) fn withdraw(&mut self, parts: &Arc<dyn SharedWork>) {
         for offers in &mut self.open {
             offers.retain(|offer| !Arc::ptr_eq(offer, parts));
         }
@@ -41,9 +41,9 @@ impl Offers {
         self.helping = self.helping.saturating_sub(1);
     }
 
-    pub(super) fn are_there(&self, lanes: Lanes) -> bool {
+    pub(super) fn are_there(&self, lanes: ThreadRole) -> bool {
         let [restores, others] = &self.open;
-        !restores.is_empty() || lanes == Lanes::All && !others.is_empty()
+        !restores.is_empty() || lanes == ThreadRole::All && !others.is_empty()
     }
 
     /// Something to help with, if there are processors to spare beside `running` actions.

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fair::{Fair, Lot};
-use super::holds::Holds;
-use super::offers::Offers;
+use super::fair::{FairKey, FairQueue};
+use super::holds::ThreadShares;
+use super::offers::PartOffers;
 use super::processors::Processors;
-use super::{Admission, AtWork, Class, Job, Lanes, Work};
-use crate::action::{ActionKey, Debt, Kind, Verb};
+use super::{Admission, Class, Job, RunningAction, ThreadRole, Work};
+use crate::action::{ActionHandle, ActionKey, Kind, Verb};
 use crate::sync::Instant;
 use crate::transfer::Control;
 use crate::types::{ArchiveId, Domain, Fid, Sequences};
@@ -19,7 +19,7 @@ const FORGOTTEN_ARRIVALS: usize = 1024;
 
 pub(super) enum Entry {
     /// In a class's line, or behind another action of its file.
-    Waiting(Box<dyn Debt>),
+    Waiting(Box<dyn ActionHandle>),
     Running(Verb, Arc<Control>),
 }
 
@@ -49,22 +49,22 @@ pub(super) struct Follower {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ActionTable {
     pub(super) live: HashMap<ActionKey, Entry>,
     /// The action of each file that runs or is in line; others of the same file are in `behind`.
     pub(super) first: HashMap<Track, ActionKey>,
     pub(super) behind: HashMap<Track, VecDeque<Follower>>,
     /// Sent again while the first delivery is being answered: new work once that is over.
-    pub(super) again: HashMap<ActionKey, Box<dyn Debt>>,
-    pub(super) lines: HashMap<Class, Fair<ActionKey>>,
+    pub(super) again: HashMap<ActionKey, Box<dyn ActionHandle>>,
+    pub(super) lines: HashMap<Class, FairQueue<ActionKey>>,
     pub(super) waiting: HashMap<Class, usize>,
     pub(super) running: HashMap<Class, usize>,
-    pub(super) at_work: HashMap<ActionKey, AtWork>,
+    pub(super) at_work: HashMap<ActionKey, RunningAction>,
     /// In the order in which they came; those that no longer wait go when they are met.
     pub(super) arrived: VecDeque<(Instant, ActionKey)>,
-    pub(super) offers: Offers,
+    pub(super) offers: PartOffers,
     pub(super) sequences: Sequences,
-    pub(super) holds: Holds,
+    pub(super) holds: ThreadShares,
     /// Waiting actions of each MDT by when they must next be reported alive.
     pub(super) beats: HashMap<Domain, VecDeque<(Instant, ActionKey)>>,
     /// When those that wait for a time are to be reported: their other entries in `beats` are of before.
@@ -78,7 +78,7 @@ pub(super) struct State {
     pub(super) closed: bool,
 }
 
-impl State {
+impl ActionTable {
     pub(super) fn verb(&self, key: ActionKey) -> Option<Verb> {
         match self.live.get(&key)? {
             Entry::Running(verb, _) => Some(*verb),
@@ -90,7 +90,7 @@ impl State {
     }
 
     /// Takes a new action in; the class in which a thread has something to do now.
-    pub(super) fn admit(&mut self, debt: Box<dyn Debt>, first_beat: Instant) -> (Admission, Option<Class>) {
+    pub(super) fn admit(&mut self, debt: Box<dyn ActionHandle>, first_beat: Instant) -> (Admission, Option<Class>) {
         let key = debt.item().key();
         let Some(class) = Class::of(debt.item()) else {
             return (Admission::Declined(debt), None);
@@ -175,19 +175,19 @@ impl State {
         matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
     }
 
-    fn line_up(&mut self, class: Class, debt: &dyn Debt, key: ActionKey) {
+    fn line_up(&mut self, class: Class, debt: &dyn ActionHandle, key: ActionKey) {
         self.push(class, debt.item().archive_id, key);
     }
 
     fn push(&mut self, class: Class, archive_id: Option<ArchiveId>, key: ActionKey) {
         let domain = self.sequences.domain(key.fid);
         self.holds.see(domain);
-        let lot = Lot { domain, archive_id };
+        let lot = FairKey { domain, archive_id };
         self.lines.entry(class).or_default().push(lot, key);
     }
 
     /// The next in line that a thread of these lanes may have.
-    fn turn(&mut self, class: Class, lanes: Lanes) -> Option<(Domain, ActionKey)> {
+    fn turn(&mut self, class: Class, lanes: ThreadRole) -> Option<(Domain, ActionKey)> {
         loop {
             let (lines, holds) = (&mut self.lines, &self.holds);
             let (lot, key) = lines.get_mut(&class)?.pop(|domain| holds.allow(domain, lanes))?;
@@ -218,7 +218,7 @@ impl State {
         }
     }
 
-    pub(super) fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn Debt>> {
+    pub(super) fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn ActionHandle>> {
         match self.live.remove(&key)? {
             Entry::Waiting(debt) => {
                 if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
@@ -234,7 +234,12 @@ impl State {
     }
 
     /// What waits behind one that worked for the same, and was asked for before its answer.
-    pub(super) fn take_served(&mut self, key: ActionKey, class: Class, id: Option<ArchiveId>) -> Vec<Box<dyn Debt>> {
+    pub(super) fn take_served(
+        &mut self,
+        key: ActionKey,
+        class: Class,
+        id: Option<ArchiveId>,
+    ) -> Vec<Box<dyn ActionHandle>> {
         let served: Vec<_> = self.served(key, class, id).collect();
         served.into_iter().filter_map(|key| self.take_waiting(key)).collect()
     }
@@ -292,14 +297,14 @@ impl State {
         Some(class)
     }
 
-    pub(super) fn pick(&mut self, lanes: Lanes, processors: &Processors) -> Option<Work> {
+    pub(super) fn pick(&mut self, lanes: ThreadRole, processors: &Processors) -> Option<Work> {
         self.parts_turn = !self.parts_turn;
         let parts_first = self.parts_turn;
         let restores = [Class::BlockingRestore, Class::Restore];
         let others = [Class::Remove, Class::Archive];
         let groups: &[(bool, &[Class])] = match lanes {
-            Lanes::All => &[(true, &restores), (false, &others)],
-            Lanes::Restores => &[(true, &restores)],
+            ThreadRole::All => &[(true, &restores), (false, &others)],
+            ThreadRole::Restores => &[(true, &restores)],
         };
         for (urgent, classes) in groups {
             // Taking turns, neither many small files nor the parts of a large one wait for the other.
@@ -322,7 +327,7 @@ impl State {
         self.offers.pick(urgent, running, processors)
     }
 
-    fn pick_job(&mut self, classes: &[Class], lanes: Lanes) -> Option<Work> {
+    fn pick_job(&mut self, classes: &[Class], lanes: ThreadRole) -> Option<Work> {
         if self.parked {
             return None;
         }
@@ -337,7 +342,7 @@ impl State {
                 };
                 let control = Arc::new(Control::default());
                 self.live.insert(key, Entry::Running(verb, Arc::clone(&control)));
-                let at_work = AtWork {
+                let at_work = RunningAction {
                     key,
                     verb,
                     archive_id: debt.item().archive_id,

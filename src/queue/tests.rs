@@ -5,9 +5,9 @@ use crate::action::{HsmError, Kind, Verdict};
 use crate::types::{ArchiveId, Cookie, Extent};
 
 #[derive(Debug)]
-struct Owed(Item);
+struct FakeAction(Item);
 
-impl Debt for Owed {
+impl ActionHandle for FakeAction {
     fn item(&self) -> &Item {
         &self.0
     }
@@ -22,17 +22,17 @@ impl Debt for Owed {
     fn disown(self: Box<Self>) {}
 }
 
-fn debt(verb: Verb, cookie: u64, oid: u32) -> Box<dyn Debt> {
+fn debt(verb: Verb, cookie: u64, oid: u32) -> Box<dyn ActionHandle> {
     blocking(verb, cookie, oid, false)
 }
 
-fn blocking(verb: Verb, cookie: u64, oid: u32, blocking: bool) -> Box<dyn Debt> {
+fn blocking(verb: Verb, cookie: u64, oid: u32, blocking: bool) -> Box<dyn ActionHandle> {
     let fid = Fid {
         seq: 0x2_0000_0401,
         oid,
         ver: 0,
     };
-    Box::new(Owed(Item {
+    Box::new(FakeAction(Item {
         kind: Kind::Do(verb),
         fid,
         dfid: fid,
@@ -46,13 +46,13 @@ fn blocking(verb: Verb, cookie: u64, oid: u32, blocking: bool) -> Box<dyn Debt> 
 }
 
 /// As a worker ends it; what was served by it.
-fn ended(queue: &Queue, item: &Item, done: bool) -> Vec<Box<dyn Debt>> {
+fn ended(queue: &Queue, item: &Item, done: bool) -> Vec<Box<dyn ActionHandle>> {
     let served = if done { queue.take_served(item) } else { Vec::new() };
     queue.ended(item);
     served
 }
 
-fn admit(queue: &Queue, debt: Box<dyn Debt>) -> &'static str {
+fn admit(queue: &Queue, debt: Box<dyn ActionHandle>) -> &'static str {
     match queue.admit(debt, Instant::now()) {
         Admission::Queued => "queued",
         Admission::Duplicate(_) => "duplicate",
@@ -66,7 +66,7 @@ struct Endless {
     crowded: std::sync::atomic::AtomicBool,
 }
 
-impl Parts for Endless {
+impl SharedWork for Endless {
     fn work_one(&self, _: &crate::transfer::Lane) -> bool {
         true
     }
@@ -75,7 +75,7 @@ impl Parts for Endless {
     }
 }
 
-fn take(queue: &Queue, lanes: Lanes) -> Job {
+fn take(queue: &Queue, lanes: ThreadRole) -> Job {
     match queue.next(lanes) {
         Work::Job(job) => job,
         other => panic!("expected a job, got {other:?}"),
@@ -94,9 +94,9 @@ fn an_open_overtakes_fifty_thousand_archives() {
     }
     admit(&queue, debt(Verb::Restore, 100_000, 1));
     admit(&queue, blocking(Verb::Restore, 100_001, 2, true));
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 100_001);
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 100_000);
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 0);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 100_001);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 100_000);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 0);
     assert_eq!(queue.depth().waiting[&Class::Archive], 49_999);
     assert_eq!(queue.depth().running[&Class::Restore], 1);
 }
@@ -106,7 +106,7 @@ fn the_same_action_delivered_twice_runs_once_while_it_lives() {
     let queue = Queue::default();
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
-    let job = take(&queue, Lanes::Restores);
+    let job = take(&queue, ThreadRole::Restores);
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
     ended(&queue, job.debt.item(), false);
     // After a coordinator's restart the same cookie comes again and is new work.
@@ -127,12 +127,12 @@ fn actions_of_a_file_wait_their_turn() {
     assert_eq!(admit(&queue, debt(Verb::Remove, 3, 1)), "queued");
     admit(&queue, debt(Verb::Archive, 4, 2));
 
-    let first = take(&queue, Lanes::All);
+    let first = take(&queue, ThreadRole::All);
     assert_eq!(cookie(&first), 1);
     // The remove is not given out beside the archive of its file.
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 4);
     assert!(ended(&queue, first.debt.item(), true).is_empty());
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 3);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 3);
 }
 
 #[test]
@@ -146,11 +146,11 @@ fn an_archive_behind_one_that_worked_is_served_unless_a_remove_comes_between() {
     ] {
         assert_eq!(admit(&queue, debt(verb, cookie, 1)), "queued");
     }
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     let served: Vec<_> = ended(&queue, job.debt.item(), true);
     assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [2]);
     for next in [3, 4] {
-        let job = take(&queue, Lanes::All);
+        let job = take(&queue, ThreadRole::All);
         assert_eq!(cookie(&job), next);
         ended(&queue, job.debt.item(), true);
     }
@@ -161,24 +161,24 @@ fn an_archive_behind_one_that_worked_is_served_unless_a_remove_comes_between() {
 fn an_archive_behind_one_that_was_stopped_or_failed_gets_its_own_try() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Archive, 1, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     // The coordinator gave the first one up, and is asked again before that one noticed.
     assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
     job.control.stop(Stop::Forgotten);
     assert!(ended(&queue, job.debt.item(), false).is_empty());
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 #[test]
 fn a_restore_that_is_sent_again_while_it_runs_is_stopped_and_waits_again() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Restore, 7, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
     assert_eq!(job.control.stopped(), Some(Stop::SentAgain));
     let key = job.debt.item().key();
     assert!(queue.defer(job.debt, Instant::now()).is_ok());
-    let again = take(&queue, Lanes::All);
+    let again = take(&queue, ThreadRole::All);
     assert_eq!((again.debt.item().key(), again.control.stopped()), (key, None));
     assert_eq!((job.deferrals, again.deferrals), (0, 1));
     // A cancel is more than that.
@@ -193,7 +193,7 @@ fn a_restore_behind_one_that_worked_is_given_back_as_served() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Restore, 1, 1));
     admit(&queue, debt(Verb::Restore, 2, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     let served = ended(&queue, job.debt.item(), true);
     assert_eq!(served.len(), 1);
     assert_eq!(served[0].item().cookie, Cookie(2));
@@ -205,9 +205,9 @@ fn a_restore_behind_one_that_failed_gets_its_own_try() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Restore, 1, 1));
     admit(&queue, debt(Verb::Restore, 2, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     assert!(ended(&queue, job.debt.item(), false).is_empty());
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_cancel_takes_a_waiting_action_out_and_stops_a_running_one() {
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Waiting(_)));
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Unknown));
     // What waited behind it goes on.
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     assert_eq!(cookie(&job), 9);
     assert!(matches!(
         queue.cancel(job.debt.item().key(), Stop::Cancelled),
@@ -237,7 +237,7 @@ fn a_heartbeat_comes_round_for_what_still_waits() {
         let admitted = queue.admit(debt(Verb::Archive, n, u32::try_from(n).unwrap() + 1), now);
         assert!(matches!(admitted, Admission::Queued));
     }
-    let _running = take(&queue, Lanes::All);
+    let _running = take(&queue, ThreadRole::All);
     let later = now + Duration::from_secs(10);
     assert_eq!(queue.due_waiting(None, now, later, 4).len(), 4);
     assert_eq!(
@@ -258,7 +258,7 @@ fn a_heartbeat_comes_round_for_what_still_waits() {
 fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Archive, 1, 1));
-    let running = take(&queue, Lanes::All);
+    let running = take(&queue, ThreadRole::All);
     queue.park();
     for n in 2..100 {
         admit(&queue, debt(Verb::Archive, n, u32::try_from(n).unwrap()));
@@ -268,55 +268,55 @@ fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     ended(&queue, running.debt.item(), true);
     assert!(queue.wait_idle(Instant::now()));
     queue.close();
-    assert!(matches!(queue.next(Lanes::All), Work::Closed));
+    assert!(matches!(queue.next(ThreadRole::All), Work::Closed));
 }
 
 #[test]
 fn what_comes_while_an_action_is_being_answered_is_new_work() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Archive, 1, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     job.control.set_ending();
     assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
     assert!(ended(&queue, job.debt.item(), true).is_empty());
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 
     admit(&queue, debt(Verb::Restore, 3, 5));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     job.control.set_ending();
     admit(&queue, debt(Verb::Restore, 4, 5));
     assert!(
         ended(&queue, job.debt.item(), true).is_empty(),
         "released again meanwhile"
     );
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 4);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 4);
 }
 
 #[test]
 fn a_restore_waits_for_no_archive_of_its_file() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Archive, 1, 1));
-    let archive = take(&queue, Lanes::All);
+    let archive = take(&queue, ThreadRole::All);
     admit(&queue, debt(Verb::Remove, 2, 1));
     // The archive may be reading the file, and the kernel asks for its data.
     admit(&queue, blocking(Verb::Restore, 3, 1, true));
-    let restore = take(&queue, Lanes::Restores);
+    let restore = take(&queue, ThreadRole::Restores);
     assert_eq!(cookie(&restore), 3);
     ended(&queue, restore.debt.item(), true);
     ended(&queue, archive.debt.item(), true);
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 #[test]
 fn an_action_sent_again_while_it_is_being_answered_runs_again() {
     let queue = Queue::default();
     admit(&queue, debt(Verb::Restore, 7, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     job.control.set_ending();
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
     assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
     assert!(ended(&queue, job.debt.item(), false).is_empty());
-    let again = take(&queue, Lanes::All);
+    let again = take(&queue, ThreadRole::All);
     assert_eq!(cookie(&again), 7);
     ended(&queue, again.debt.item(), true);
     assert!(queue.wait_idle(Instant::now()));
@@ -326,9 +326,10 @@ fn an_action_sent_again_while_it_is_being_answered_runs_again() {
 fn help_beyond_the_processors_is_given_where_some_are_to_spare_and_nobody_is_in_the_way() {
     let queue = Queue::default();
     let parts = Arc::new(Endless::default());
-    let offer: Arc<dyn Parts> = Arc::clone(&parts) as _;
+    let offer: Arc<dyn SharedWork> = Arc::clone(&parts) as _;
     queue.offer(Arc::clone(&offer), false);
-    let helps = |processors: &Processors| matches!(queue.lock().pick(Lanes::All, processors), Some(Work::Parts(_)));
+    let helps =
+        |processors: &Processors| matches!(queue.lock().pick(ThreadRole::All, processors), Some(Work::Parts(_)));
     let (busy, idle) = (Processors::of(2, false), Processors::of(2, true));
     assert!(helps(&busy) && helps(&busy), "a thread for each processor");
     assert!(!helps(&busy) && helps(&idle));
@@ -348,22 +349,22 @@ fn an_archive_into_another_archive_is_not_served_by_one() {
     admit(&queue, debt(Verb::Archive, 1, 1));
     let mut item = debt(Verb::Archive, 2, 1).item().clone();
     item.archive_id = ArchiveId::new(2);
-    admit(&queue, Box::new(Owed(item)));
+    admit(&queue, Box::new(FakeAction(item)));
     admit(&queue, debt(Verb::Archive, 3, 1));
-    let job = take(&queue, Lanes::All);
+    let job = take(&queue, ThreadRole::All);
     assert!(queue.may_serve(job.debt.item()));
     let served = ended(&queue, job.debt.item(), true);
     assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [3]);
-    assert_eq!(cookie(&take(&queue, Lanes::All)), 2);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 const SEQUENCE: u64 = 0x2_0000_0401;
 
 /// Of the MDT that has sequence `SEQUENCE + mdt`.
-fn on(mdt: u32, verb: Verb, cookie: u64) -> Box<dyn Debt> {
+fn on(mdt: u32, verb: Verb, cookie: u64) -> Box<dyn ActionHandle> {
     let mut item = debt(verb, cookie, u32::try_from(cookie).unwrap()).item().clone();
     item.fid.seq = SEQUENCE + u64::from(mdt);
-    Box::new(Owed(item))
+    Box::new(FakeAction(item))
 }
 
 fn mdt_of(job: &Job) -> u32 {
@@ -380,7 +381,7 @@ fn of_mdts(mdts: u32, threads: usize, restores: usize) -> Queue {
 }
 
 /// What a thread would get now, without waiting for more.
-fn offered(queue: &Queue, lanes: Lanes) -> Option<Job> {
+fn offered(queue: &Queue, lanes: ThreadRole) -> Option<Job> {
     match queue.lock().pick(lanes, &queue.processors) {
         Some(Work::Job(job)) => Some(job),
         _ => None,
@@ -396,18 +397,18 @@ fn a_flood_of_one_mdt_leaves_threads_of_each_kind_for_the_others() {
     }
     admit(&queue, on(0, Verb::Archive, 1000));
     admit(&queue, on(0, Verb::Restore, 1001));
-    let restores: Vec<_> = (0..2).filter_map(|_| offered(&queue, Lanes::Restores)).collect();
+    let restores: Vec<_> = (0..2).filter_map(|_| offered(&queue, ThreadRole::Restores)).collect();
     let mut mdts: Vec<_> = restores.iter().map(mdt_of).collect();
     mdts.sort_unstable();
     assert_eq!(mdts, [0, 1], "they take turns");
-    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, Lanes::All)).collect();
+    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, ThreadRole::All)).collect();
     let held = |mdt| jobs.iter().filter(|job| mdt_of(job) == mdt).count();
     assert_eq!((held(1), held(0)), (4, 1), "of six threads for everything");
     // One that comes back may have the next.
     let ended_one = jobs.iter().find(|job| mdt_of(job) == 1).unwrap();
     queue.ended(ended_one.debt.item());
-    assert_eq!(offered(&queue, Lanes::All).map(|job| mdt_of(&job)), Some(1));
-    assert!(offered(&queue, Lanes::All).is_none());
+    assert_eq!(offered(&queue, ThreadRole::All).map(|job| mdt_of(&job)), Some(1));
+    assert!(offered(&queue, ThreadRole::All).is_none());
 }
 
 #[test]
@@ -416,7 +417,7 @@ fn where_all_is_of_one_mdt_it_has_all_threads() {
     for cookie in 1..10 {
         admit(&queue, on(1, Verb::Archive, cookie));
     }
-    assert_eq!((0..9).filter_map(|_| offered(&queue, Lanes::All)).count(), 9);
+    assert_eq!((0..9).filter_map(|_| offered(&queue, ThreadRole::All)).count(), 9);
 }
 
 #[test]
@@ -429,11 +430,11 @@ fn a_silent_mdt_gets_no_thread_until_it_answers_again() {
     assert!(queue.set_silent(Some(Mdt(1)), true));
     assert!(!queue.set_silent(Some(Mdt(1)), true), "that was known");
     assert_eq!(queue.mdts(), [(Mdt(0), 0, true), (Mdt(1), 0, false)]);
-    let jobs: Vec<_> = (0..4).filter_map(|_| offered(&queue, Lanes::All)).collect();
+    let jobs: Vec<_> = (0..4).filter_map(|_| offered(&queue, ThreadRole::All)).collect();
     assert!(jobs.len() == 4 && jobs.iter().all(|job| mdt_of(job) == 0));
     assert!(queue.set_silent(Some(Mdt(1)), false));
     let next: Vec<_> = (0..2)
-        .filter_map(|_| offered(&queue, Lanes::All))
+        .filter_map(|_| offered(&queue, ThreadRole::All))
         .map(|job| mdt_of(&job))
         .collect();
     assert!(next.contains(&1), "{next:?}");
@@ -454,7 +455,7 @@ fn what_is_found_out_of_where_files_are_counts_from_then_on() {
     assert!(queue.due_waiting(None, soon, later, 100).is_empty());
     assert_eq!(queue.domains(), [Some(Mdt(1))]);
     assert_eq!(queue.due_waiting(Some(Mdt(1)), soon, later, 100).len(), 4);
-    drop(take(&queue, Lanes::All));
+    drop(take(&queue, ThreadRole::All));
     assert_eq!(queue.mdts(), [(Mdt(1), 1, true)]);
     assert_eq!(queue.running_on(Some(Mdt(1))).len(), 1);
     assert!(queue.running_on(None).is_empty());
@@ -478,7 +479,7 @@ fn who_waits_for_the_end_does_not_wait_for_a_silent_mdt() {
     let queue = of_mdts(2, 8, 0);
     admit(&queue, on(0, Verb::Archive, 1));
     admit(&queue, on(1, Verb::Archive, 2));
-    let jobs: Vec<_> = (0..2).filter_map(|_| offered(&queue, Lanes::All)).collect();
+    let jobs: Vec<_> = (0..2).filter_map(|_| offered(&queue, ThreadRole::All)).collect();
     queue.set_silent(Some(Mdt(1)), true);
     assert!(!queue.wait_done(Instant::now()));
     let answers = jobs.iter().find(|job| mdt_of(job) == 0).unwrap();

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Class, Lanes};
-use crate::action::{ActionKey, Debt, Verb};
+use super::{Class, ThreadRole};
+use crate::action::{ActionHandle, ActionKey, Verb};
 use crate::sync::Instant;
-use crate::transfer::{Control, Parts};
+use crate::transfer::{Control, SharedWork};
 use crate::types::{ArchiveId, Domain};
 
 /// One action to be done.
 #[derive(Debug)]
 pub struct Job {
     /// The answer that is owed.
-    pub debt: Box<dyn Debt>,
+    pub debt: Box<dyn ActionHandle>,
     /// Its strings.
     pub control: Arc<Control>,
     /// How often it was put off until something could be done.
@@ -26,7 +26,7 @@ pub enum Work {
     /// A whole action.
     Job(Job),
     /// A piece of a running one.
-    Parts(Arc<dyn Parts>),
+    Parts(Arc<dyn SharedWork>),
     /// Go home.
     Closed,
 }
@@ -47,16 +47,16 @@ pub enum Admission {
     /// It waits for its turn.
     Queued,
     /// It is in hand already (delivered twice).
-    Duplicate(Box<dyn Debt>),
+    Duplicate(Box<dyn ActionHandle>),
     /// It is nothing that a worker does.
-    Declined(Box<dyn Debt>),
+    Declined(Box<dyn ActionHandle>),
 }
 
 /// What a cancel found.
 #[derive(Debug)]
 pub enum Cancelled {
     /// It waited; it is now the caller's to end.
-    Waiting(Box<dyn Debt>),
+    Waiting(Box<dyn ActionHandle>),
     /// It runs; its control was stopped and its worker will end it.
     Running,
     /// Nothing (it ended meanwhile, or never came).
@@ -65,7 +65,7 @@ pub enum Cancelled {
 
 /// An action that a worker has.
 #[derive(Clone, Debug)]
-pub struct AtWork {
+pub struct RunningAction {
     /// The action: cookie and FID.
     pub key: ActionKey,
     /// Archive, restore or remove.
@@ -77,10 +77,10 @@ pub struct AtWork {
     pub(super) control: Arc<Control>,
     /// The MDT that the thread is counted for, as far as it was known when it took the action.
     pub(super) domain: Domain,
-    pub(super) lanes: Lanes,
+    pub(super) lanes: ThreadRole,
 }
 
-impl AtWork {
+impl RunningAction {
     /// Bytes that it has moved so far.
     #[must_use]
     pub fn moved(&self) -> u64 {
@@ -90,7 +90,7 @@ impl AtWork {
 
 /// How much there is of what.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Depth {
+pub struct QueueDepth {
     /// Waiting actions by class.
     pub waiting: HashMap<Class, usize>,
     /// Running actions by class.
@@ -101,7 +101,7 @@ pub struct Depth {
     pub oldest: Option<Duration>,
 }
 
-impl Depth {
+impl QueueDepth {
     /// Waiting actions of all classes.
     #[must_use]
     pub fn all_waiting(&self) -> usize {
@@ -116,7 +116,7 @@ impl Depth {
 }
 
 /// `archive 5 waiting, 2 running; remove 1 waiting, 0 running`
-impl std::fmt::Display for Depth {
+impl std::fmt::Display for QueueDepth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let count = |counts: &HashMap<Class, usize>, class| counts.get(&class).copied().unwrap_or(0);
         let mut between = "";
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_depth_reads_as_words() {
-        let mut depth = Depth::default();
+        let mut depth = QueueDepth::default();
         assert_eq!(depth.to_string(), "nothing");
         depth.waiting.insert(Class::Archive, 5);
         depth.running.insert(Class::Archive, 2);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::state::{CUTS, Cutting, State};
+use self::state::{CUTS, Cutting, RangesState};
 use crate::store::Entry;
 
 /// The last wait for something to cut; others wake it before.
@@ -20,14 +20,14 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A range that is not done, as a checkpoint keeps it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Open {
+pub struct OpenRange {
     /// Everything up to here is done; `None`: nothing is.
     pub after: Option<String>,
     /// The last key of the range; `None`: it ends with the prefix.
     pub end: Option<String>,
 }
 
-impl Open {
+impl OpenRange {
     /// Everything, and nothing of it is done.
     pub const ALL: Self = Self { after: None, end: None };
 }
@@ -36,13 +36,13 @@ impl Open {
 #[derive(Debug)]
 pub struct Ranges {
     prefix: String,
-    state: Mutex<State>,
+    state: Mutex<RangesState>,
     changed: Condvar,
 }
 
 /// What a lister is to do next.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Work {
+pub enum ListerTask {
     /// List this range from `after` on.
     List {
         /// Its number.
@@ -80,14 +80,14 @@ pub struct Ticket {
 impl Ranges {
     /// Everything with the prefix, or what a checkpoint left.
     #[must_use]
-    pub fn new(prefix: &str, open: Vec<Open>) -> Self {
+    pub fn new(prefix: &str, open: Vec<OpenRange>) -> Self {
         let ranges = Self {
             prefix: prefix.to_owned(),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
         let mut state = ranges.lock();
-        state.was_cut = open != [Open::ALL];
+        state.was_cut = open != [OpenRange::ALL];
         for open in open {
             state.add(open.after, open.end, None);
         }
@@ -135,17 +135,17 @@ impl Ranges {
         self.lock().cutting == Cutting::Never
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RangesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next thing to do; waits while others may leave something.
     #[must_use]
-    pub fn claim(&self) -> Work {
+    pub fn claim(&self) -> ListerTask {
         let mut state = self.lock();
         loop {
             if let Some(work) = state.claim(&self.prefix) {
-                if work == Work::Done {
+                if work == ListerTask::Done {
                     self.changed.notify_all();
                 }
                 return work;
@@ -191,7 +191,7 @@ impl Ranges {
     #[must_use]
     pub fn listed(&self, range: u64, mut entries: Vec<Entry>, more: bool, batch: usize) -> (Vec<Batch>, bool) {
         let mut state = self.lock();
-        let State { ranges, next, .. } = &mut *state;
+        let RangesState { ranges, next, .. } = &mut *state;
         let Some(found) = ranges.get_mut(&range) else {
             return (Vec::new(), false);
         };
@@ -241,7 +241,7 @@ impl Ranges {
     #[must_use]
     pub fn rows(&self, range: u64, entries: Vec<Entry>, place: String, more: bool) -> Option<Batch> {
         let mut state = self.lock();
-        let State { ranges, next, .. } = &mut *state;
+        let RangesState { ranges, next, .. } = &mut *state;
         let found = ranges.get_mut(&range)?;
         let batch = (!entries.is_empty()).then(|| {
             *next += 1;
@@ -292,13 +292,13 @@ impl Ranges {
 
     /// What is not done.
     #[must_use]
-    pub fn open(&self) -> Vec<Open> {
+    pub fn open(&self) -> Vec<OpenRange> {
         let state = self.lock();
         // No key says how far a listing is that is in another order.
         if state.cutting == Cutting::Never {
-            return state.ranges.values().take(1).map(|_| Open::ALL).collect();
+            return state.ranges.values().take(1).map(|_| OpenRange::ALL).collect();
         }
-        let open = state.ranges.values().map(|range| Open {
+        let open = state.ranges.values().map(|range| OpenRange {
             after: range.done.clone(),
             end: range.end.clone(),
         });

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Work;
+use super::ListerTask;
 use super::space::between;
 
 /// A look that finds no keys makes the space for the next one smaller; after so many the range is left alone for a while.
@@ -10,7 +10,7 @@ pub(super) const CUTS: u32 = 48;
 
 /// A range that is not done.
 #[derive(Debug)]
-pub(super) struct Range {
+pub(super) struct ListedRange {
     /// Listed up to here.
     pub(super) cursor: Option<String>,
     pub(super) end: Option<String>,
@@ -40,8 +40,8 @@ pub(super) enum Cutting {
 
 /// All that are not done.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) ranges: BTreeMap<u64, Range>,
+pub(super) struct RangesState {
+    pub(super) ranges: BTreeMap<u64, ListedRange>,
     pub(super) next: u64,
     pub(super) stopped: bool,
     pub(super) cutting: Cutting,
@@ -49,22 +49,22 @@ pub(super) struct State {
     pub(super) was_cut: bool,
 }
 
-impl State {
+impl RangesState {
     /// `None`: there may be something later.
-    pub(super) fn claim(&mut self, prefix: &str) -> Option<Work> {
+    pub(super) fn claim(&mut self, prefix: &str) -> Option<ListerTask> {
         if self.stopped {
-            return Some(Work::Done);
+            return Some(ListerTask::Done);
         }
         let free = self.ranges.iter_mut().find(|(_, range)| !range.owned && !range.listed);
         if let Some((number, range)) = free {
             range.owned = true;
-            return Some(Work::List {
+            return Some(ListerTask::List {
                 range: *number,
                 after: range.cursor.clone(),
             });
         }
         if self.ranges.values().all(|range| range.listed) {
-            return Some(Work::Done);
+            return Some(ListerTask::Done);
         }
         if self.cutting != Cutting::Allowed {
             return None;
@@ -81,7 +81,7 @@ impl State {
             let cursor = range.cursor.clone().unwrap_or_default();
             let end = range.ceiling.as_deref().or(range.end.as_deref());
             if let Some(middle) = between(&cursor, end, prefix) {
-                return Some(Work::Probe { range: *number, middle });
+                return Some(ListerTask::Probe { range: *number, middle });
             }
             range.cuts = CUTS;
         }
@@ -91,7 +91,7 @@ impl State {
         self.next += 1;
         self.ranges.insert(
             self.next,
-            Range {
+            ListedRange {
                 cursor: after.clone(),
                 end,
                 done: after,
@@ -130,7 +130,7 @@ impl State {
 
     /// A range that is listed and done is forgotten.
     pub(super) fn settle(&mut self, number: u64) {
-        let over = |range: &Range| range.listed && range.batches.is_empty();
+        let over = |range: &ListedRange| range.listed && range.batches.is_empty();
         if self.ranges.get(&number).is_some_and(over) {
             self.ranges.remove(&number);
         }

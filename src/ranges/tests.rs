@@ -28,13 +28,13 @@ fn list(bucket: &[String], ranges: &Ranges, step: &mut impl FnMut() -> u8, limit
         if owned.is_empty() || (owned.len() < 4 && step().is_multiple_of(3)) {
             let work = ranges.lock().claim("p/");
             match work {
-                Some(Work::List { range, after }) => owned.push((range, after)),
-                Some(Work::Probe { range, middle }) => {
+                Some(ListerTask::List { range, after }) => owned.push((range, after)),
+                Some(ListerTask::Probe { range, middle }) => {
                     let (found, _) = page(bucket, Some(&middle));
                     let first = found.first().map(|entry| String::from_utf8(entry.key.clone()).unwrap());
                     ranges.cut(range, &middle, first.as_deref());
                 }
-                Some(Work::Done) => break,
+                Some(ListerTask::Done) => break,
                 None => assert!(!owned.is_empty(), "somebody has something to do"),
             }
             // Then somebody lists, or nothing would ever change.
@@ -140,15 +140,15 @@ fn texts(entries: &[Entry]) -> impl Iterator<Item = String> {
 
 /// What listers find as those of an import do; `None`: all is to be listed in one.
 fn found(odd: &Odd, step: &mut impl FnMut() -> u8) -> Option<Vec<String>> {
-    let ranges = Ranges::new("p/", vec![Open::ALL]);
+    let ranges = Ranges::new("p/", vec![OpenRange::ALL]);
     ranges.hold_cuts();
     let (mut seen, mut listers, mut pages) = (Vec::new(), Vec::<Lister>::new(), 0);
     loop {
         if listers.is_empty() || (listers.len() < 4 && step().is_multiple_of(3)) {
             let work = ranges.lock().claim("p/");
             match work {
-                Some(Work::List { range, after }) => listers.push(Lister::new(range, after)),
-                Some(Work::Probe { range, middle }) => {
+                Some(ListerTask::List { range, after }) => listers.push(Lister::new(range, after)),
+                Some(ListerTask::Probe { range, middle }) => {
                     let first = texts(&odd.page(Some(&middle), 0).0.entries).next();
                     match first {
                         Some(first) if first <= middle => {
@@ -159,8 +159,8 @@ fn found(odd: &Odd, step: &mut impl FnMut() -> u8) -> Option<Vec<String>> {
                         first => ranges.cut(range, &middle, first.as_deref()),
                     }
                 }
-                Some(Work::Done) if listers.is_empty() => return Some(seen),
-                Some(Work::Done) | None => {}
+                Some(ListerTask::Done) if listers.is_empty() => return Some(seen),
+                Some(ListerTask::Done) | None => {}
             }
             if listers.is_empty() {
                 continue;
@@ -229,7 +229,7 @@ proptest! {
         let bucket: Vec<String> = keys.iter().map(|key| format!("p/{key}")).collect();
         let mut at = 0;
         let mut step = || { at += 1; steps[at % steps.len()] };
-        let ranges = Ranges::new("p/", vec![Open { after: None, end: None }]);
+        let ranges = Ranges::new("p/", vec![OpenRange { after: None, end: None }]);
         let mut seen = list(&bucket, &ranges, &mut step, usize::MAX);
         seen.sort();
         prop_assert_eq!(seen, bucket);
@@ -243,7 +243,7 @@ proptest! {
         let bucket: Vec<String> = keys.iter().map(|key| format!("p/{key}")).collect();
         let mut at = 0;
         let mut step = || { at += 1; steps[at % steps.len()] };
-        let first = Ranges::new("p/", vec![Open { after: None, end: None }]);
+        let first = Ranges::new("p/", vec![OpenRange { after: None, end: None }]);
         let mut seen = list(&bucket, &first, &mut step, limit);
         let second = Ranges::new("p/", first.open());
         let again = list(&bucket, &second, &mut step, usize::MAX);

@@ -40,12 +40,12 @@ impl From<Outcome> for Looked {
 
 /// A file as it was judged.
 #[derive(PartialEq, Eq)]
-struct Seen {
+struct FileSnapshot {
     states: HsmStates,
     record: Option<Vec<u8>>,
 }
 
-impl Seen {
+impl FileSnapshot {
     fn of(mount: &Mount, path: &Path) -> Result<Self, HsmError> {
         Ok(Self {
             states: mount.states_at(path)?,
@@ -55,7 +55,7 @@ impl Seen {
 }
 
 /// Where the copy is.
-enum Found {
+enum FoundCopy {
     /// Where its record says.
     Same,
     There(Box<Location>),
@@ -84,7 +84,7 @@ impl From<TransferError> for Unproven {
 
 pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Looked, RebindError> {
     let failed = |key: Option<ObjectKey>, why: String| Ok(Outcome::Failed { key, why }.into());
-    let seen = match Seen::of(rebind.mount, path) {
+    let seen = match FileSnapshot::of(rebind.mount, path) {
         Ok(seen) => seen,
         Err(error) if error.is_not_found() => return gone(rebind),
         Err(error) => return failed(None, error.to_string()),
@@ -113,14 +113,14 @@ pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Lo
     let mut first = None;
     for place in places {
         match find(rebind, lane, path, &old, &place) {
-            Ok(Found::Same) => {
+            Ok(FoundCopy::Same) => {
                 let lacks = missing(rebind, lane, &old)?;
                 return Ok(Looked {
                     outcome: Outcome::Same,
                     lacks,
                 });
             }
-            Ok(Found::There(new)) => return take(rebind, lane, path, &seen, (&old, new.as_ref())),
+            Ok(FoundCopy::There(new)) => return take(rebind, lane, path, &seen, (&old, new.as_ref())),
             Err(Unproven::This(why)) => {
                 first.get_or_insert((place, why));
             }
@@ -139,7 +139,7 @@ pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Lo
 /// A file without a record: where the object at the key of its FID names the file and that key, it tells all. One that was
 /// copied to where its key is another one is taken for it by the file that it names and its size, and the file gets a record;
 /// so does each file where records are always written, or where FIDs may change.
-fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &Seen) -> Result<Looked, RebindError> {
+fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &FileSnapshot) -> Result<Looked, RebindError> {
     const NONE: &str = "it is archived and has no record of its copy";
     let failed = |key: Option<ObjectKey>, why: String| Ok(Outcome::Failed { key, why }.into());
     let Some((archive_id, store)) = seen
@@ -229,7 +229,7 @@ fn take(
     rebind: &Rebind<'_>,
     lane: &Lane,
     path: &Path,
-    seen: &Seen,
+    seen: &FileSnapshot,
     (old, new): (&Location, &Location),
 ) -> Result<Looked, RebindError> {
     let failed = |why: String| {
@@ -276,9 +276,9 @@ fn changes(old: &Location, new: &Location) -> String {
 }
 
 /// Looks at the file again, by its descriptor: proofs take a while. `false`: it is another one now, or has another copy.
-fn write(rebind: &Rebind<'_>, path: &Path, seen: &Seen, new: &Location) -> Result<bool, HsmError> {
+fn write(rebind: &Rebind<'_>, path: &Path, seen: &FileSnapshot, new: &Location) -> Result<bool, HsmError> {
     let (file, at) = rebind.mount.pinned(path)?;
-    if Seen::of(rebind.mount, &at)? != *seen {
+    if FileSnapshot::of(rebind.mount, &at)? != *seen {
         return Ok(false);
     }
     Mount::set_map_at(&at, &new.to_bytes())?;
@@ -287,13 +287,13 @@ fn write(rebind: &Rebind<'_>, path: &Path, seen: &Seen, new: &Location) -> Resul
 }
 
 /// What is at that key, if it is the copy.
-fn find(rebind: &Rebind<'_>, lane: &Lane, path: &Path, old: &Location, key: &ObjectKey) -> Result<Found, Unproven> {
+fn find(rebind: &Rebind<'_>, lane: &Lane, path: &Path, old: &Location, key: &ObjectKey) -> Result<FoundCopy, Unproven> {
     let current = head(lane, &rebind.control, old.archive_id, key, None)
         .map_err(Unproven::from)
         .and_then(|found| judge(rebind, lane, path, old, key, found));
     match current {
         // Something else lies over the version that was recorded.
-        Err(Unproven::This(_)) if *key == old.key && is_as_recorded(rebind, lane, old)? => Ok(Found::Same),
+        Err(Unproven::This(_)) if *key == old.key && is_as_recorded(rebind, lane, old)? => Ok(FoundCopy::Same),
         current => current,
     }
 }
@@ -318,7 +318,7 @@ fn judge(
     old: &Location,
     key: &ObjectKey,
     found: ObjectInfo,
-) -> Result<Found, Unproven> {
+) -> Result<FoundCopy, Unproven> {
     let this = |why: String| Err(Unproven::This(why));
     if found.size != old.size {
         return this(format!("has {} bytes, not {}", found.size, old.size));
@@ -334,7 +334,7 @@ fn judge(
     }
     let is_same = *key == old.key && found.etag == old.etag && found.version == old.version;
     if is_same {
-        return Ok(Found::Same);
+        return Ok(FoundCopy::Same);
     }
     let sidecar = old.sidecar.as_ref();
     let sidecar = sidecar.map(|sidecar| sidecar_at(rebind.options.prefixes.as_ref(), (&old.key, key), sidecar));
@@ -365,7 +365,7 @@ fn judge(
             ));
         }
     }
-    Ok(Found::There(Box::new(new)))
+    Ok(FoundCopy::There(Box::new(new)))
 }
 
 /// Whose copy the object is, where it says so and it is not this file. Imported files may have any object.

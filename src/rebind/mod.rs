@@ -32,7 +32,7 @@ const LINES: usize = 256;
 
 /// How to rebind.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct RebindOptions {
     /// Look and prove, write nothing.
     pub dry_run: bool,
     /// Files of this archive only.
@@ -43,9 +43,9 @@ pub struct Options {
 
 /// One file that was rebound, or about which there is something to say.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Line {
+pub struct RebindLine {
     /// What is told of the file.
-    pub what: What,
+    pub what: RebindEvent,
     /// The file, below the mount point.
     pub path: String,
     /// Where its object was looked for.
@@ -57,7 +57,7 @@ pub struct Line {
 /// What a line tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum What {
+pub enum RebindEvent {
     /// Its record names the object that was proved; in a dry run: it would.
     Rebound,
     /// Its record is as it was.
@@ -68,7 +68,7 @@ pub enum What {
 
 /// Files by what came of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Counts {
+pub struct RebindCounts {
     /// Files looked at.
     pub files: u64,
     /// Of these, with a new record.
@@ -85,7 +85,7 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-impl Counts {
+impl RebindCounts {
     /// What somebody has to look after.
     #[must_use]
     pub const fn problems(&self) -> u64 {
@@ -124,17 +124,17 @@ pub struct Rebind<'a> {
     /// The file system.
     pub mount: &'a Mount,
     /// What is rebound, and by how many threads.
-    pub options: Options,
+    pub options: RebindOptions,
     /// Stops it.
     pub control: Arc<Control>,
-    counts: Mutex<Counts>,
+    counts: Mutex<RebindCounts>,
     failure: Mutex<Option<RebindError>>,
 }
 
 impl<'a> Rebind<'a> {
     /// Nothing is done yet.
     #[must_use]
-    pub fn new(mount: &'a Mount, options: Options, control: Arc<Control>) -> Self {
+    pub fn new(mount: &'a Mount, options: RebindOptions, control: Arc<Control>) -> Self {
         Self {
             mount,
             options,
@@ -146,11 +146,11 @@ impl<'a> Rebind<'a> {
 
     /// The counters now.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RebindCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, count: impl FnOnce(&mut Counts)) {
+    fn count(&self, count: impl FnOnce(&mut RebindCounts)) {
         count(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -174,7 +174,7 @@ impl<'a> Rebind<'a> {
         paths: &[PathBuf],
         archives: &[(ArchiveId, String)],
         lanes: &[Lane],
-        tick: &mut dyn FnMut(Option<Line>),
+        tick: &mut dyn FnMut(Option<RebindLine>),
     ) -> Result<(), RebindError> {
         if let Some(lane) = lanes.first() {
             for (archive_id, prefix) in archives {
@@ -236,7 +236,7 @@ impl<'a> Rebind<'a> {
         }
     }
 
-    fn work(&self, lane: &Lane, receiver: &Mutex<Receiver<Named>>, to: &SyncSender<Line>) {
+    fn work(&self, lane: &Lane, receiver: &Mutex<Receiver<Named>>, to: &SyncSender<RebindLine>) {
         loop {
             let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(file) = next else {
@@ -252,7 +252,7 @@ impl<'a> Rebind<'a> {
         }
     }
 
-    fn note(&self, path: &Path, looked: Looked, to: &SyncSender<Line>) {
+    fn note(&self, path: &Path, looked: Looked, to: &SyncSender<RebindLine>) {
         let Looked { outcome, lacks } = looked;
         self.count(|counts| {
             counts.files += u64::from(!matches!(outcome, Outcome::Gone));
@@ -267,23 +267,30 @@ impl<'a> Rebind<'a> {
         });
         match outcome {
             Outcome::Gone | Outcome::Skipped | Outcome::Same => {}
-            Outcome::Rebound { key, detail } => self.tell(to, What::Rebound, path, Some(&key), detail),
-            Outcome::Failed { key, why } => self.tell(to, What::Failed, path, key.as_ref(), why),
+            Outcome::Rebound { key, detail } => self.tell(to, RebindEvent::Rebound, path, Some(&key), detail),
+            Outcome::Failed { key, why } => self.tell(to, RebindEvent::Failed, path, key.as_ref(), why),
         }
         if let Some(key) = lacks {
             let detail = "the rest of the copy's metadata is not there: copy it, too".to_owned();
-            self.tell(to, What::Sidecar, path, Some(&key), detail);
+            self.tell(to, RebindEvent::Sidecar, path, Some(&key), detail);
         }
     }
 
     /// A file or directory that could not be looked at.
-    fn unreadable(&self, path: &Path, why: &dyn std::fmt::Display, to: &SyncSender<Line>) {
+    fn unreadable(&self, path: &Path, why: &dyn std::fmt::Display, to: &SyncSender<RebindLine>) {
         self.count(|counts| counts.failed += 1);
-        self.tell(to, What::Failed, path, None, why.to_string());
+        self.tell(to, RebindEvent::Failed, path, None, why.to_string());
     }
 
-    fn tell(&self, to: &SyncSender<Line>, what: What, path: &Path, key: Option<&ObjectKey>, detail: String) {
-        let line = Line {
+    fn tell(
+        &self,
+        to: &SyncSender<RebindLine>,
+        what: RebindEvent,
+        path: &Path,
+        key: Option<&ObjectKey>,
+        detail: String,
+    ) {
+        let line = RebindLine {
             what,
             path: path
                 .strip_prefix(self.mount.path())

@@ -5,11 +5,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
-use super::{Line, Rebind};
+use super::{Rebind, RebindLine};
 use crate::walk::{self, Named, Node, Order, Visit};
 
 /// As directories give them.
-pub(super) fn walk(rebind: &Rebind<'_>, paths: &[PathBuf], feed: &SyncSender<Named>, to: &SyncSender<Line>) {
+pub(super) fn walk(rebind: &Rebind<'_>, paths: &[PathBuf], feed: &SyncSender<Named>, to: &SyncSender<RebindLine>) {
     let mut feeding = Feeding { rebind, feed, to };
     let Ok(()) = walk::walk(rebind.mount.path(), paths, Order::AsFound, &mut feeding);
 }
@@ -17,7 +17,7 @@ pub(super) fn walk(rebind: &Rebind<'_>, paths: &[PathBuf], feed: &SyncSender<Nam
 struct Feeding<'a> {
     rebind: &'a Rebind<'a>,
     feed: &'a SyncSender<Named>,
-    to: &'a SyncSender<Line>,
+    to: &'a SyncSender<RebindLine>,
 }
 
 impl Visit for Feeding<'_> {

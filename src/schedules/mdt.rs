@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::world::{NAME, World, bytes_of, no_such_file, thread};
-use crate::action::{ActionKey, CopyState, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
-use crate::types::{ArchiveId, Extent, Extras, Fid};
+use crate::action::{ActionHandle, ActionKey, CopyState, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use crate::types::{ArchiveId, Extent, ExtraMetadata, Fid};
 
 /// The file system as the code that is tried sees it.
 #[derive(Debug)]
@@ -90,13 +90,13 @@ impl FileSystem for Mdt {
         Ok(false)
     }
 
-    fn extras(&self, fid: Fid, _: &File) -> Result<Extras, HsmError> {
+    fn extras(&self, fid: Fid, _: &File) -> Result<ExtraMetadata, HsmError> {
         self.0.at(|state| {
             let large = state.node(fid, "extras")?.large;
             let xattrs = large.then(|| (b"user.large".to_vec(), vec![7; 2500]));
-            Ok(Extras {
+            Ok(ExtraMetadata {
                 xattrs: xattrs.into_iter().collect(),
-                ..Extras::default()
+                ..ExtraMetadata::default()
             })
         })
     }
@@ -149,7 +149,7 @@ pub(super) struct Owed {
     pub(super) item: Item,
 }
 
-impl Debt for Owed {
+impl ActionHandle for Owed {
     fn item(&self) -> &Item {
         &self.item
     }

@@ -23,11 +23,11 @@ use self::mdt::Mdt;
 use self::world::{Broken, Door, SCRUB, World};
 use crate::journal::Journal;
 use crate::store::memory::target;
-use crate::store::{ChecksumKind, Choices, Conditions, KeyLayout, Records, TargetOptions, VerifyImported};
+use crate::store::{ChecksumKind, Conditions, KeyLayout, ObjectOptions, Records, TargetOptions, VerifyImported};
 use crate::thread::Supervisor;
 use crate::transfer::{Lane, PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
-use crate::worker::{Forgotten, OnForgotten, Site, Tally, Witnesses};
+use crate::worker::{Context, Forgotten, Observers, OnForgotten, Tally};
 
 const ARCHIVE: ArchiveId = match ArchiveId::new(1) {
     Some(id) => id,
@@ -79,7 +79,7 @@ fn archive(layout: KeyLayout) -> TargetOptions {
         connect_timeout: Duration::from_secs(60),
         ca_bundle: None,
         proxy: None,
-        choices: Choices::default(),
+        choices: ObjectOptions::default(),
         requester_pays: false,
         conditions: Conditions::Auto,
         verify_imported: VerifyImported::Always,
@@ -108,12 +108,12 @@ impl Common {
         }
     }
 
-    fn site(&self, world: &Arc<World>) -> Site {
-        Site {
+    fn site(&self, world: &Arc<World>) -> Context {
+        Context {
             fs: Arc::new(Mdt(Arc::clone(world))),
             journal: Arc::clone(&self.journal),
             tally: Arc::new(Tally::default()),
-            witnesses: Witnesses::default(),
+            witnesses: Observers::default(),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(60))),
         }
     }

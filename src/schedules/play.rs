@@ -6,11 +6,11 @@ use super::ARCHIVE;
 use super::mdt::{Mdt, Owed};
 use super::world::{Action, MOVERS, Node, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
-use crate::scrub::{Judge, Judgment, KnownKeys};
+use crate::scrub::{EvidenceDigest, Judgment, KnownKeys};
 use crate::store::{Location, ObjectKey};
 use crate::transfer::{Control, Lane, Stop, find};
 use crate::types::{Cookie, Extent, Fid};
-use crate::worker::{Site, perform};
+use crate::worker::{Context, perform};
 
 /// That a schedule makes at most.
 const FILES: usize = 7;
@@ -20,7 +20,7 @@ const COOKIES: u64 = 6;
 const WORDS: usize = 1024;
 
 /// Does what it is sent, one after the other, until all is over.
-pub(super) fn mover(world: &Arc<World>, thread: usize, lane: &Lane, site: &Site) {
+pub(super) fn mover(world: &Arc<World>, thread: usize, lane: &Lane, site: &Context) {
     let _here = world.enter(thread);
     loop {
         let control = Arc::new(Control::default());
@@ -62,7 +62,7 @@ pub(super) fn scrub(world: &Arc<World>, lane: &Lane) {
 pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     world.begins();
     let (mdt, known, control) = (Mdt(Arc::clone(world)), KnownKeys::with(WORDS), Control::default());
-    let judge = Judge {
+    let judge = EvidenceDigest {
         fs: &mdt,
         known: &known,
         control: &control,

@@ -1,8 +1,8 @@
 //! Copies that are there and will not stay: a lifecycle rule has set their day, or they are no longer the version that
 //! their key stands for, and the rule for noncurrent versions takes them.
 
-use super::files::{self, Mend, Seen};
-use super::{Scrub, ScrubError, What};
+use super::files::{self, FileSnapshot, Repair};
+use super::{FindingKind, Scrub, ScrubError};
 use crate::action::FileSystem as _;
 use crate::store::{Condition, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
 use crate::transfer::{Lane, TransferError, copy, find, head};
@@ -10,15 +10,15 @@ use crate::types::Fid;
 use crate::walk::Named;
 
 /// What is to become of a copy that is as it should be.
-pub(super) enum Fate {
+pub(super) enum CopyFate {
     Stays,
-    Doomed(Box<Doom>),
+    Doomed(Box<DoomReason>),
     Unknown(String),
 }
 
 /// Why it will not stay.
-pub(super) struct Doom {
-    pub(super) what: What,
+pub(super) struct DoomReason {
+    pub(super) what: FindingKind,
     /// The same for a person, with the day or the version.
     pub(super) how: String,
     /// The copy.
@@ -28,7 +28,12 @@ pub(super) struct Doom {
 }
 
 /// `found` is the object that the record names. A record with a version costs one more HEAD.
-pub(super) fn fate(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo) -> Result<Fate, ScrubError> {
+pub(super) fn fate(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    location: &Location,
+    found: ObjectInfo,
+) -> Result<CopyFate, ScrubError> {
     let key = &location.key;
     let now = match &location.version {
         None => Some(found.clone()),
@@ -38,7 +43,7 @@ pub(super) fn fate(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: O
             Err(TransferError::Store(StoreError::Refused { status: 405, .. })) => None,
             Err(error) => {
                 let why = scrub.of_one(lane, location.archive_id, error)?;
-                return Ok(Fate::Unknown(format!(
+                return Ok(CopyFate::Unknown(format!(
                     "'{key}' is there; whether it is the current version can't be told: {why}"
                 )));
             }
@@ -48,9 +53,9 @@ pub(super) fn fate(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: O
     let (what, how) = if is_current {
         let expiry = now.as_ref().and_then(|now| now.expires.as_ref());
         let Some(expiry) = found.expires.as_ref().or(expiry) else {
-            return Ok(Fate::Stays);
+            return Ok(CopyFate::Stays);
         };
-        (What::Expiring, format!("'{key}' {expiry}"))
+        (FindingKind::Expiring, format!("'{key}' {expiry}"))
     } else {
         let version = location.version.as_deref().unwrap_or("null");
         let where_it_is = match &now {
@@ -62,9 +67,9 @@ pub(super) fn fate(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: O
         };
         let how =
             format!("version {version} of '{key}' {where_it_is}: a lifecycle rule for noncurrent versions takes it");
-        (What::Noncurrent, how)
+        (FindingKind::Noncurrent, how)
     };
-    Ok(Fate::Doomed(Box::new(Doom { what, how, found, now })))
+    Ok(CopyFate::Doomed(Box::new(DoomReason { what, how, found, now })))
 }
 
 /// Why a copy was not made.
@@ -96,9 +101,9 @@ impl From<TransferError> for Refusal {
 pub(super) fn revive(
     scrub: &Scrub<'_>,
     lane: &Lane,
-    (file, seen): (&Named, &Seen),
+    (file, seen): (&Named, &FileSnapshot),
     location: &Location,
-    doom: &Doom,
+    doom: &DoomReason,
 ) -> Result<Result<ObjectKey, String>, ScrubError> {
     match copy_back(scrub, lane, (file, seen), location, doom) {
         Ok(key) => Ok(Ok(key)),
@@ -110,9 +115,9 @@ pub(super) fn revive(
 fn copy_back(
     scrub: &Scrub<'_>,
     lane: &Lane,
-    (file, seen): (&Named, &Seen),
+    (file, seen): (&Named, &FileSnapshot),
     location: &Location,
-    doom: &Doom,
+    doom: &DoomReason,
 ) -> Result<ObjectKey, Refusal> {
     const ARCHIVE_AGAIN: &str = "restore the file and archive it again";
     let (mount, control, found) = (scrub.mount, &scrub.control, &doom.found);
@@ -164,7 +169,7 @@ fn copy_back(
         ..made
     };
     scrub.known.add(&record.key);
-    if files::mend(scrub, file, seen, Mend::Record(&record)) {
+    if files::mend(scrub, file, seen, Repair::Record(&record)) {
         Ok(record.key)
     } else {
         Err("its record could not be rewritten".into())
@@ -177,7 +182,7 @@ fn place(
     lane: &Lane,
     fid: Fid,
     location: &Location,
-    doom: &Doom,
+    doom: &DoomReason,
 ) -> Result<(ObjectKey, Condition), Refusal> {
     let fs = scrub.mount.name();
     let is_ours =

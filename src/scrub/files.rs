@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::doomed::{Fate, fate, revive};
-use super::lost::Waiting;
-use super::{Scrub, ScrubError, What, shown};
+use super::doomed::{CopyFate, fate, revive};
+use super::lost::MissingCopy;
+use super::{FindingKind, Scrub, ScrubError, shown};
 use crate::action::{FileSystem as _, HsmError};
-use crate::lustre::{HsmStates, Mark, Mount};
+use crate::lustre::{HsmMark, HsmStates, Mount};
 use crate::mapped::{self, ByKey};
 use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Lane, TransferError, head, verify};
@@ -14,7 +14,7 @@ use crate::types::ArchiveId;
 use crate::walk::Named;
 
 /// What became of a file's object.
-enum Copy {
+enum CopyFound {
     Good(ObjectInfo),
     /// The bytes are the same, the object is not: copied within the store, perhaps.
     Moved(ObjectInfo),
@@ -25,13 +25,13 @@ enum Copy {
 
 /// A file as it was judged.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Seen {
+pub(super) struct FileSnapshot {
     states: HsmStates,
     record: Option<Vec<u8>>,
 }
 
-pub(super) enum Mend<'a> {
-    Mark(Mark),
+pub(super) enum Repair<'a> {
+    Mark(HsmMark),
     Record(&'a Location),
 }
 
@@ -47,7 +47,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => {
             scrub.known.add_unreadable();
-            scrub.find(What::Unknown, name(scrub, file), error.to_string(), false);
+            scrub.find(FindingKind::Unknown, name(scrub, file), error.to_string(), false);
             return Ok(());
         }
     };
@@ -57,7 +57,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         scrub.count(|counts| counts.unarchived += 1);
         return Ok(());
     }
-    let seen = Seen { states, record };
+    let seen = FileSnapshot { states, record };
     let (location, found) = match location {
         Some(Ok(location)) => (location, None),
         Some(Err(error)) => {
@@ -70,10 +70,10 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         },
     };
     if !states.exists() && !states.released() {
-        let mended = damaged(scrub, file, &seen, false, What::Unwatched);
+        let mended = damaged(scrub, file, &seen, false, FindingKind::Unwatched);
         let detail = "archived without EXISTS (a remove ran between): its changes go unnoticed; the next archive mends it \
             once it is dirty";
-        scrub.find(What::Unwatched, name(scrub, file), detail.into(), mended);
+        scrub.find(FindingKind::Unwatched, name(scrub, file), detail.into(), mended);
         return Ok(());
     }
     if !states.is_in(location.archive_id) {
@@ -81,7 +81,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
             "its record says archive {}, its HSM state another one: one of the two is wrong",
             location.archive_id
         );
-        scrub.find(What::Unknown, name(scrub, file), detail, false);
+        scrub.find(FindingKind::Unknown, name(scrub, file), detail, false);
         return Ok(());
     }
     let copy = match found {
@@ -92,13 +92,13 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
         }
     };
     match copy {
-        Copy::Good(_) if states.lost() => {
-            let mended = scrub.options.repair && mend(scrub, file, &seen, Mend::Mark(Mark::Found));
+        CopyFound::Good(_) if states.lost() => {
+            let mended = scrub.options.repair && mend(scrub, file, &seen, Repair::Mark(HsmMark::Found));
             let detail = format!("marked LOST, and '{}' is there", location.key);
-            scrub.find(What::Found, name(scrub, file), detail, mended);
+            scrub.find(FindingKind::Found, name(scrub, file), detail, mended);
         }
-        Copy::Good(found) => good(scrub, lane, (file, &seen), &location, found)?,
-        Copy::Moved(found) => {
+        CopyFound::Good(found) => good(scrub, lane, (file, &seen), &location, found)?,
+        CopyFound::Moved(found) => {
             let detail = format!("'{}' has the same bytes and another ETag", location.key);
             let record = Location {
                 writer: Origin::writer_of(&found, &location.key),
@@ -106,17 +106,17 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
                 version: found.version,
                 ..location
             };
-            let mended = scrub.options.repair && mend(scrub, file, &seen, Mend::Record(&record));
-            scrub.find(What::Changed, name(scrub, file), detail, mended);
+            let mended = scrub.options.repair && mend(scrub, file, &seen, Repair::Record(&record));
+            scrub.find(FindingKind::Changed, name(scrub, file), detail, mended);
         }
-        Copy::Missing => missing(scrub, file, &seen, &location.key),
-        Copy::Other(how) => {
+        CopyFound::Missing => missing(scrub, file, &seen, &location.key),
+        CopyFound::Other(how) => {
             scrub.lost.miss();
-            let mended = damaged(scrub, file, &seen, location.pinned, What::Changed);
+            let mended = damaged(scrub, file, &seen, location.pinned, FindingKind::Changed);
             let detail = format!("'{}' {how}{}", location.key, consequence(states));
-            scrub.find(What::Changed, name(scrub, file), detail, mended);
+            scrub.find(FindingKind::Changed, name(scrub, file), detail, mended);
         }
-        Copy::Unknown(why) => scrub.find(What::Unknown, name(scrub, file), why, false),
+        CopyFound::Unknown(why) => scrub.find(FindingKind::Unknown, name(scrub, file), why, false),
     }
     Ok(())
 }
@@ -126,10 +126,10 @@ fn told(
     scrub: &Scrub<'_>,
     lane: &Lane,
     file: &Named,
-    seen: &Seen,
+    seen: &FileSnapshot,
 ) -> Result<Option<(Location, ObjectInfo)>, ScrubError> {
     const NONE: &str = "it has no record of its copy";
-    let unknown = |why: String| scrub.find(What::Unknown, name(scrub, file), why, false);
+    let unknown = |why: String| scrub.find(FindingKind::Unknown, name(scrub, file), why, false);
     let Some((archive_id, store)) = seen
         .states
         .archive_id()
@@ -172,13 +172,13 @@ fn told(
         }
         (Some(location), _) => {
             scrub.lost.miss();
-            let mended = damaged(scrub, file, seen, false, What::Changed);
+            let mended = damaged(scrub, file, seen, false, FindingKind::Changed);
             let detail = format!(
                 "'{key}' has {} bytes, not {size}{}",
                 location.size,
                 consequence(seen.states)
             );
-            scrub.find(What::Changed, name(scrub, file), detail, mended);
+            scrub.find(FindingKind::Changed, name(scrub, file), detail, mended);
         }
         (None, Some(_)) => unmapped(
             scrub,
@@ -187,7 +187,7 @@ fn told(
             &format!("{NONE}, and '{key}' does not say that it is"),
         ),
         (None, None) if store.target().layout == KeyLayout::Fid => match gone(scrub, lane, archive_id, &key)? {
-            Copy::Unknown(why) => unknown(why),
+            CopyFound::Unknown(why) => unknown(why),
             _ => missing(scrub, file, seen, &key),
         },
         (None, None) => unmapped(scrub, file, seen, NONE),
@@ -195,31 +195,31 @@ fn told(
     Ok(None)
 }
 
-fn missing(scrub: &Scrub<'_>, file: &Named, seen: &Seen, key: &ObjectKey) {
+fn missing(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, key: &ObjectKey) {
     scrub.lost.miss();
-    let mended = damaged(scrub, file, seen, false, What::Missing);
+    let mended = damaged(scrub, file, seen, false, FindingKind::Missing);
     let detail = format!("'{key}' is not there{}", consequence(seen.states));
-    scrub.find(What::Missing, name(scrub, file), detail, mended);
+    scrub.find(FindingKind::Missing, name(scrub, file), detail, mended);
 }
 
 /// The copy is there. Will it stay?
 fn good(
     scrub: &Scrub<'_>,
     lane: &Lane,
-    (file, seen): (&Named, &Seen),
+    (file, seen): (&Named, &FileSnapshot),
     location: &Location,
     found: ObjectInfo,
 ) -> Result<(), ScrubError> {
     let doom = match fate(scrub, lane, location, found)? {
-        Fate::Stays => {
+        CopyFate::Stays => {
             scrub.count(|counts| counts.good += 1);
             return Ok(());
         }
-        Fate::Unknown(why) => {
-            scrub.find(What::Unknown, name(scrub, file), why, false);
+        CopyFate::Unknown(why) => {
+            scrub.find(FindingKind::Unknown, name(scrub, file), why, false);
             return Ok(());
         }
-        Fate::Doomed(doom) => doom,
+        CopyFate::Doomed(doom) => doom,
     };
     let mut detail = format!("{}{}", doom.how, consequence(seen.states));
     let mended = if !scrub.options.repair || !seen.states.released() {
@@ -244,11 +244,11 @@ fn good(
 pub(super) fn mark_lost(scrub: &Scrub<'_>) {
     match scrub.lost.decide(scrub.options.max_missing) {
         Ok(waiting) => {
-            for Waiting { file, seen, what } in waiting {
+            for MissingCopy { file, seen, what } in waiting {
                 if scrub.control.stopped().is_some() {
                     return;
                 }
-                if mend(scrub, &file, &seen, Mend::Mark(Mark::Lost)) {
+                if mend(scrub, &file, &seen, Repair::Mark(HsmMark::Lost)) {
                     scrub.mended(what, name(scrub, &file), "marked LOST");
                 }
             }
@@ -293,29 +293,29 @@ const fn consequence(states: HsmStates) -> &'static str {
     }
 }
 
-fn unmapped(scrub: &Scrub<'_>, file: &Named, seen: &Seen, why: &str) {
-    let mended = !seen.states.released() && damaged(scrub, file, seen, false, What::Unmapped);
+fn unmapped(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, why: &str) {
+    let mended = !seen.states.released() && damaged(scrub, file, seen, false, FindingKind::Unmapped);
     let detail = format!("{why}{}", consequence(seen.states));
-    scrub.find(What::Unmapped, name(scrub, file), detail, mended);
+    scrub.find(FindingKind::Unmapped, name(scrub, file), detail, mended);
 }
 
 /// A file that is here gets archived again; one that is nowhere else is marked, unless its object is another's work
 /// and a new import can take it. The mark waits until it is known how many are missing.
-fn damaged(scrub: &Scrub<'_>, file: &Named, seen: &Seen, pinned: bool, what: What) -> bool {
+fn damaged(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, pinned: bool, what: FindingKind) -> bool {
     let states = seen.states;
     if !scrub.options.repair || (states.released() && pinned) {
         return false;
     }
     if !states.released() {
-        return states.dirty() || mend(scrub, file, seen, Mend::Mark(Mark::Dirty));
+        return states.dirty() || mend(scrub, file, seen, Repair::Mark(HsmMark::Dirty));
     }
     if states.lost() {
         return true;
     }
     if scrub.options.max_missing.is_all() {
-        return mend(scrub, file, seen, Mend::Mark(Mark::Lost));
+        return mend(scrub, file, seen, Repair::Mark(HsmMark::Lost));
     }
-    scrub.lost.wait(Waiting {
+    scrub.lost.wait(MissingCopy {
         file: file.clone(),
         seen: seen.clone(),
         what,
@@ -325,10 +325,10 @@ fn damaged(scrub: &Scrub<'_>, file: &Named, seen: &Seen, pinned: bool, what: Wha
 
 /// Looks at the file again, for the look at its object took a while: one that is another now, or was archived anew,
 /// is left alone.
-pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &Seen, mend: Mend<'_>) -> bool {
+pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, mend: Repair<'_>) -> bool {
     let path = &file.path;
     let mended = scrub.mount.pinned(file.at()).and_then(|(open, at)| {
-        let now = Seen {
+        let now = FileSnapshot {
             states: scrub.mount.states_at(&at)?,
             record: Mount::map_at(&at)?,
         };
@@ -336,8 +336,8 @@ pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &Seen, mend: Mend<'_>)
             return Ok(false);
         }
         match mend {
-            Mend::Mark(mark) => scrub.mount.mark(&at, mark)?,
-            Mend::Record(record) => Mount::set_map_at(&at, &record.to_bytes())?,
+            Repair::Mark(mark) => scrub.mount.mark(&at, mark)?,
+            Repair::Record(record) => Mount::set_map_at(&at, &record.to_bytes())?,
         }
         drop(open);
         Ok(true)
@@ -355,7 +355,7 @@ pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &Seen, mend: Mend<'_>)
     }
 }
 
-fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, ScrubError> {
+fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<CopyFound, ScrubError> {
     let found = head(
         lane,
         &scrub.control,
@@ -369,7 +369,7 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
             return gone(scrub, lane, location.archive_id, &location.key);
         }
         Err(TransferError::NoTarget(id)) => {
-            return Ok(Copy::Unknown(format!(
+            return Ok(CopyFound::Unknown(format!(
                 "'{}' is in archive {id}, which the configuration does not have",
                 location.key
             )));
@@ -377,34 +377,40 @@ fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<Copy, Scr
         // 403 says nothing of the object: it may be there.
         Err(error) => {
             let why = scrub.of_one(lane, location.archive_id, error)?;
-            return Ok(Copy::Unknown(format!("'{}' can't be looked at: {why}", location.key)));
+            return Ok(CopyFound::Unknown(format!(
+                "'{}' can't be looked at: {why}",
+                location.key
+            )));
         }
     };
     judge(scrub, lane, location, found)
 }
 
 /// A bucket that is not there says 404 as well.
-fn gone(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, key: &ObjectKey) -> Result<Copy, ScrubError> {
+fn gone(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, key: &ObjectKey) -> Result<CopyFound, ScrubError> {
     let Err(error) = super::objects::exists(scrub, lane, archive_id, key.as_str()) else {
-        return Ok(Copy::Missing);
+        return Ok(CopyFound::Missing);
     };
     let why = scrub.of_one(lane, archive_id, error)?;
-    Ok(Copy::Unknown(format!(
+    Ok(CopyFound::Unknown(format!(
         "'{key}' seems not to be there, and its bucket can't be listed: {why}"
     )))
 }
 
 /// What is there, against what it should be.
-fn judge(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo) -> Result<Copy, ScrubError> {
+fn judge(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo) -> Result<CopyFound, ScrubError> {
     let same_bytes = found.size == location.size && found.checksum.is_some() && found.checksum == location.checksum;
     if found.etag != location.etag && !same_bytes {
-        return Ok(Copy::Other(format!(
+        return Ok(CopyFound::Other(format!(
             "is another object: ETag {} and {} bytes, not {} and {}",
             found.etag, found.size, location.etag, location.size
         )));
     }
     if found.size != location.size {
-        return Ok(Copy::Other(format!("has {} bytes, not {}", found.size, location.size)));
+        return Ok(CopyFound::Other(format!(
+            "has {} bytes, not {}",
+            found.size, location.size
+        )));
     }
     if scrub.options.deep {
         let from = Location {
@@ -416,10 +422,10 @@ fn judge(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo)
             .fetch_add(location.size, std::sync::atomic::Ordering::Relaxed);
         match verify(lane, &scrub.control, &from) {
             Ok(_) => {}
-            Err(TransferError::Checksum { what }) => return Ok(Copy::Other(what)),
+            Err(TransferError::Checksum { what }) => return Ok(CopyFound::Other(what)),
             Err(error) => {
                 let why = scrub.of_one(lane, location.archive_id, error)?;
-                return Ok(Copy::Unknown(format!(
+                return Ok(CopyFound::Unknown(format!(
                     "'{}' is there; its bytes can't be read: {why}",
                     location.key
                 )));
@@ -427,8 +433,8 @@ fn judge(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo)
         }
     }
     Ok(if found.etag == location.etag {
-        Copy::Good(found)
+        CopyFound::Good(found)
     } else {
-        Copy::Moved(found)
+        CopyFound::Moved(found)
     })
 }

@@ -15,19 +15,19 @@ const WORDS: usize = 4 << 20;
 const HASHES: u64 = 4;
 
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct KeyFilter {
     words: Vec<AtomicU64>,
     /// A record could not be read: it may mean any key.
     blind: AtomicBool,
 }
 
-impl Default for Known {
+impl Default for KeyFilter {
     fn default() -> Self {
         Self::with(WORDS)
     }
 }
 
-impl Known {
+impl KeyFilter {
     /// With so many words, a power of two.
     pub(crate) fn with(words: usize) -> Self {
         Self {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn every_key_that_was_added_is_known_and_hardly_any_other() {
-        let known = Known::default();
+        let known = KeyFilter::default();
         for n in 0..200_000 {
             known.add(&key(n));
         }
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_read_may_mean_any_key() {
-        let known = Known::default();
+        let known = KeyFilter::default();
         assert!(!known.may_have(&key(1)));
         known.add_unreadable();
         assert!(known.may_have(&key(1)));

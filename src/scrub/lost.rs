@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::What;
-use super::files::Seen;
+use super::FindingKind;
+use super::files::FileSnapshot;
 use crate::walk::Named;
 
 /// A share of few files is no sign of anything: so many may be missing whatever the share.
@@ -81,10 +81,10 @@ impl fmt::Display for MaxMissing {
 
 /// A released file whose copy is gone.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct MissingCopy {
     pub(super) file: Named,
-    pub(super) seen: Seen,
-    pub(super) what: What,
+    pub(super) seen: FileSnapshot,
+    pub(super) what: FindingKind,
 }
 
 /// What is known of missing copies.
@@ -94,7 +94,7 @@ pub(super) struct Lost {
     looked: AtomicU64,
     /// Of these, without one that is theirs.
     gone: AtomicU64,
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<MissingCopy>>,
     overflown: AtomicBool,
 }
 
@@ -107,7 +107,7 @@ impl Lost {
         self.gone.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn wait(&self, waiting: Waiting) {
+    pub(super) fn wait(&self, waiting: MissingCopy) {
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST_WAITING {
             self.overflown.store(true, Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl Lost {
     }
 
     /// Those that are to be marked now that all files were looked at, or why none is.
-    pub(super) fn decide(&self, most: MaxMissing) -> Result<Vec<Waiting>, String> {
+    pub(super) fn decide(&self, most: MaxMissing) -> Result<Vec<MissingCopy>, String> {
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let looked = self.looked.load(Ordering::Relaxed);
         let gone = self.gone.load(Ordering::Relaxed);

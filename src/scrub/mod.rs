@@ -22,28 +22,28 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::known::Known;
+use self::known::KeyFilter;
 use self::lost::Lost;
 pub use self::lost::MaxMissing;
-use self::orphan::{Grounds, Suspect};
+use self::orphan::{Grounds, OrphanCandidate};
 use crate::lustre::Mount;
-use crate::ranges::{Open, Ranges, Ticket};
+use crate::ranges::{OpenRange, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
 use crate::types::ArchiveId;
 use crate::walk::Named;
 
 /// What decides on orphans, for tests of all who delete.
 #[cfg(test)]
-pub(crate) use self::known::Known as KnownKeys;
+pub(crate) use self::known::KeyFilter as KnownKeys;
 #[cfg(test)]
-pub(crate) use self::orphan::{Grounds as Judge, Judgment};
+pub(crate) use self::orphan::{Grounds as EvidenceDigest, Judgment};
 
 /// Orphans that one scrub deletes.
 const MOST_SUSPECTS: usize = 200_000;
 
 /// How to scrub.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ScrubOptions {
     /// Read every byte of every object, not only its head.
     pub deep: bool,
     /// Mend what can be mended: LOST and DIRTY marks, records, copies that will not stay.
@@ -62,7 +62,7 @@ pub struct Options {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
     /// The kind of finding.
-    pub what: What,
+    pub what: FindingKind,
     /// The file, below the mount point, or the key.
     pub name: String,
     /// The reason, for a person.
@@ -74,7 +74,7 @@ pub struct Finding {
 /// Kinds of findings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum What {
+pub enum FindingKind {
     /// A file's object is gone.
     Missing,
     /// A file's object is another one, or its bytes are other ones.
@@ -100,7 +100,7 @@ pub enum What {
 /// Files and objects by what was found of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Counts {
+pub struct ScrubCounts {
     /// Files looked at.
     pub files: u64,
     /// Of these, with a copy that is as it should be.
@@ -117,29 +117,29 @@ pub struct Counts {
     pub bytes: u64,
     /// Findings, by kind.
     pub missing: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub changed: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub unmapped: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub unwatched: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub found: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub expiring: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub noncurrent: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub orphans: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub uploads: u64,
-    /// As [`What`].
+    /// As [`FindingKind`].
     pub unknown: u64,
     /// Findings about which something was done.
     pub mended: u64,
 }
 
-impl Counts {
+impl ScrubCounts {
     /// All that is not as it should be.
     #[must_use]
     pub const fn findings(&self) -> u64 {
@@ -158,13 +158,13 @@ impl Counts {
 
 /// How far a scrub is; the same command goes on from here.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Place {
+pub struct ScrubPosition {
     /// The last file of those done, below the mount point; `None` with `objects`: all are.
     files: Option<String>,
     /// The archives whose objects are done, and the last key of the one under way.
     objects: Option<(usize, Option<String>)>,
     /// What was found in all that is done.
-    pub counts: Counts,
+    pub counts: ScrubCounts,
 }
 
 /// Why a scrub ended early.
@@ -190,20 +190,20 @@ pub struct Scrub<'a> {
     /// The file system.
     pub mount: &'a Mount,
     /// What is looked at, and what is repaired or deleted.
-    pub options: Options,
+    pub options: ScrubOptions,
     /// Stops it.
     pub control: Arc<Control>,
     /// Takes each finding.
     pub findings: Mutex<Vec<Finding>>,
-    tally: Mutex<Counts>,
+    tally: Mutex<ScrubCounts>,
     /// What some file's record points at.
-    known: Known,
+    known: KeyFilter,
     /// Files that wait to be marked LOST.
     lost: Lost,
     /// What concerns the whole scrub.
     notes: Mutex<Vec<String>>,
     /// Orphans that are to be deleted at the end.
-    suspects: Mutex<Vec<Suspect>>,
+    suspects: Mutex<Vec<OrphanCandidate>>,
     /// Whether the store of each archive keeps what a copy demands of its key, where that was tried.
     guarded_copies: Mutex<BTreeMap<ArchiveId, bool>>,
     failure: Mutex<Option<ScrubError>>,
@@ -213,14 +213,14 @@ pub struct Scrub<'a> {
 impl<'a> Scrub<'a> {
     /// Nothing is done yet.
     #[must_use]
-    pub fn new(mount: &'a Mount, options: Options, control: Arc<Control>, before: Counts) -> Self {
+    pub fn new(mount: &'a Mount, options: ScrubOptions, control: Arc<Control>, before: ScrubCounts) -> Self {
         Self {
             mount,
             options,
             control,
             findings: Mutex::default(),
             tally: Mutex::new(before),
-            known: Known::default(),
+            known: KeyFilter::default(),
             lost: Lost::default(),
             notes: Mutex::default(),
             suspects: Mutex::default(),
@@ -232,14 +232,14 @@ impl<'a> Scrub<'a> {
 
     /// The counters now.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ScrubCounts {
         let mut counts = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         counts.bytes += self.bytes.load(Ordering::Relaxed);
         counts
     }
 
     /// Past the most that fit, orphans are only found; the next scrub takes them.
-    fn suspect(&self, suspect: Suspect) {
+    fn suspect(&self, suspect: OrphanCandidate) {
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         if suspects.len() < MOST_SUSPECTS {
             suspects.push(suspect);
@@ -255,23 +255,23 @@ impl<'a> Scrub<'a> {
         }
     }
 
-    fn count(&self, count: impl FnOnce(&mut Counts)) {
+    fn count(&self, count: impl FnOnce(&mut ScrubCounts)) {
         count(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn find(&self, what: What, name: String, detail: String, mended: bool) {
+    fn find(&self, what: FindingKind, name: String, detail: String, mended: bool) {
         self.count(|counts| {
             let counter = match what {
-                What::Missing => &mut counts.missing,
-                What::Changed => &mut counts.changed,
-                What::Unmapped => &mut counts.unmapped,
-                What::Unwatched => &mut counts.unwatched,
-                What::Found => &mut counts.found,
-                What::Expiring => &mut counts.expiring,
-                What::Noncurrent => &mut counts.noncurrent,
-                What::Orphan => &mut counts.orphans,
-                What::Upload => &mut counts.uploads,
-                What::Unknown => &mut counts.unknown,
+                FindingKind::Missing => &mut counts.missing,
+                FindingKind::Changed => &mut counts.changed,
+                FindingKind::Unmapped => &mut counts.unmapped,
+                FindingKind::Unwatched => &mut counts.unwatched,
+                FindingKind::Found => &mut counts.found,
+                FindingKind::Expiring => &mut counts.expiring,
+                FindingKind::Noncurrent => &mut counts.noncurrent,
+                FindingKind::Orphan => &mut counts.orphans,
+                FindingKind::Upload => &mut counts.uploads,
+                FindingKind::Unknown => &mut counts.unknown,
             };
             *counter += 1;
             counts.mended += u64::from(mended);
@@ -288,7 +288,7 @@ impl<'a> Scrub<'a> {
     }
 
     /// What was found and counted before is mended only now.
-    fn mended(&self, what: What, name: String, detail: &str) {
+    fn mended(&self, what: FindingKind, name: String, detail: &str) {
         self.count(|counts| counts.mended += 1);
         let finding = Finding {
             what,
@@ -351,12 +351,12 @@ impl<'a> Scrub<'a> {
         paths: &[PathBuf],
         archives: &[(ArchiveId, String)],
         lanes: &[Lane],
-        from: Place,
-        tick: &mut dyn FnMut(&Place),
+        from: ScrubPosition,
+        tick: &mut dyn FnMut(&ScrubPosition),
     ) -> Result<(), ScrubError> {
         self.check_buckets(archives, lanes)?;
         let mut place = from;
-        if place != Place::default() && !archives.is_empty() {
+        if place != ScrubPosition::default() && !archives.is_empty() {
             // A former run looked at these files; what they point at it knew, and took with it.
             self.note_all(paths, lanes, &place, &mut *tick)?;
         }
@@ -365,7 +365,7 @@ impl<'a> Scrub<'a> {
             self.phase(
                 lanes,
                 after,
-                |open| Place {
+                |open| ScrubPosition {
                     files: open,
                     objects: None,
                     counts: self.counts(),
@@ -385,7 +385,7 @@ impl<'a> Scrub<'a> {
             self.phase(
                 lanes,
                 after.take(),
-                |open| Place {
+                |open| ScrubPosition {
                     files: None,
                     objects: Some((number, open)),
                     counts: self.counts(),
@@ -404,7 +404,7 @@ impl<'a> Scrub<'a> {
             return Ok(());
         };
         // One that is killed from here on looks for them again.
-        let again = Place {
+        let again = ScrubPosition {
             files: None,
             objects: Some((0, None)),
             counts: self.counts(),
@@ -432,14 +432,14 @@ impl<'a> Scrub<'a> {
         &self,
         paths: &[PathBuf],
         lanes: &[Lane],
-        place: &Place,
-        tick: &mut dyn FnMut(&Place),
+        place: &ScrubPosition,
+        tick: &mut dyn FnMut(&ScrubPosition),
     ) -> Result<(), ScrubError> {
         let counts = self.counts();
         self.phase(
             lanes,
             None,
-            |_| Place {
+            |_| ScrubPosition {
                 counts,
                 ..place.clone()
             },
@@ -468,21 +468,21 @@ impl<'a> Scrub<'a> {
         &self,
         lanes: &[Lane],
         after: Option<String>,
-        place: impl Fn(Option<String>) -> Place,
-        tick: &mut dyn FnMut(&Place),
-        produce: impl FnOnce(&Feed<'_, T>) -> Result<(), ScrubError> + Send,
+        place: impl Fn(Option<String>) -> ScrubPosition,
+        tick: &mut dyn FnMut(&ScrubPosition),
+        produce: impl FnOnce(&BatchFeed<'_, T>) -> Result<(), ScrubError> + Send,
         consume: impl Fn(&Lane, &T) -> Result<(), ScrubError> + Sync,
     ) -> Result<(), ScrubError> {
         let (sender, receiver) = sync_channel(lanes.len() * 4);
         let receiver = Mutex::new(receiver);
         let ranges = Ranges::new(
             "",
-            vec![Open {
+            vec![OpenRange {
                 after: after.clone(),
                 end: None,
             }],
         );
-        let feed = Feed {
+        let feed = BatchFeed {
             ranges: &ranges,
             sender,
             after,
@@ -544,14 +544,14 @@ impl<'a> Scrub<'a> {
 }
 
 /// Where a producer puts what is to be looked at.
-struct Feed<'a, T> {
+struct BatchFeed<'a, T> {
     ranges: &'a Ranges,
     sender: SyncSender<(Ticket, T)>,
     /// The last one that a former run has done.
     after: Option<String>,
 }
 
-impl<T> Feed<'_, T> {
+impl<T> BatchFeed<'_, T> {
     /// `false`: nobody takes them any more.
     fn push(&self, item: T, place: String) -> bool {
         let ticket = self.ranges.ticket(place);

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::orphan::{Judgment, Suspect};
-use super::{Feed, Scrub, ScrubError, What};
+use super::orphan::{Judgment, OrphanCandidate};
+use super::{BatchFeed, FindingKind, Scrub, ScrubError};
 use crate::import::location_at;
 use crate::store::{Entry, ListFrom, ObjectInfo, ObjectKey, Query, StoreError};
 use crate::transfer::{Lane, TransferError, abort_upload, find, list as list_page, pages, uploads as list_uploads};
@@ -15,7 +15,7 @@ pub(super) fn list(
     lanes: &[Lane],
     archive_id: ArchiveId,
     prefix: &str,
-    feed: &Feed<'_, Entry>,
+    feed: &BatchFeed<'_, Entry>,
 ) -> Result<(), ScrubError> {
     let Some(lane) = lanes.first().map(Lane::another).transpose().map_err(ScrubError::Lane)? else {
         return Ok(());
@@ -71,7 +71,7 @@ pub(super) fn list(
     }
 }
 
-impl Feed<'_, Entry> {
+impl BatchFeed<'_, Entry> {
     /// `in_order`: all keys before it have been pushed. `false`: nobody takes them any more.
     fn push_listed(&self, entry: Entry, in_order: bool) -> bool {
         // A key that is no text is no place to go on from.
@@ -124,7 +124,7 @@ pub(super) fn check(
         Err(error) => {
             let why = scrub.of_one(lane, archive_id, error)?;
             let detail = format!("the object can't be looked at: {why}");
-            scrub.find(What::Unknown, key.to_string(), detail, false);
+            scrub.find(FindingKind::Unknown, key.to_string(), detail, false);
             return Ok(());
         }
     };
@@ -144,7 +144,7 @@ pub(super) fn check(
             return Ok(());
         }
         Judgment::Unknown(words) => {
-            scrub.find(What::Unknown, key.to_string(), words, false);
+            scrub.find(FindingKind::Unknown, key.to_string(), words, false);
             return Ok(());
         }
         Judgment::Orphan(suspect, why) => (suspect, why),
@@ -156,12 +156,12 @@ pub(super) fn check(
     if scrub.options.delete_orphans && why.certain {
         scrub.suspect(*suspect);
     } else {
-        scrub.find(What::Orphan, key.to_string(), why.text, false);
+        scrub.find(FindingKind::Orphan, key.to_string(), why.text, false);
     }
     Ok(())
 }
 
-pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Result<(), ScrubError> {
+pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &OrphanCandidate) -> Result<(), ScrubError> {
     let (grounds, key) = (scrub.grounds(), &suspect.key);
     let Some(why) = grounds.sure(suspect) else {
         return Ok(());
@@ -175,11 +175,11 @@ pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &Suspect) -> Resu
         Err(error) => {
             let reason = scrub.of_one(lane, suspect.archive_id, error)?;
             let why = format!("{}; it can't be deleted: {reason}", why.text);
-            scrub.find(What::Orphan, key.to_string(), why, false);
+            scrub.find(FindingKind::Orphan, key.to_string(), why, false);
             return Ok(());
         }
     };
-    scrub.find(What::Orphan, key.to_string(), why.text, mended);
+    scrub.find(FindingKind::Orphan, key.to_string(), why.text, mended);
     Ok(())
 }
 
@@ -196,7 +196,7 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
         Err(error) => {
             let why = scrub.of_one(lane, archive_id, error)?;
             let detail = format!("the uploads of archive {archive_id} can't be listed: {why}");
-            scrub.find(What::Unknown, "(uploads)".into(), detail, false);
+            scrub.find(FindingKind::Unknown, "(uploads)".into(), detail, false);
             return Ok(());
         }
     };
@@ -218,7 +218,7 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
                 false
             }
         };
-        scrub.find(What::Upload, upload.key.to_string(), detail, mended);
+        scrub.find(FindingKind::Upload, upload.key.to_string(), detail, mended);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Is an object some file's copy? The file system is asked as it is now, each time anew: what was true when the object
 //! was listed says nothing of the moment in which it is deleted.
 
-use super::known::Known;
+use super::known::KeyFilter;
 use crate::action::{ActionKey, FileSystem};
 use crate::mapped;
 use crate::store::{Identity, Location, ObjectInfo, ObjectKey, Origin, StoreError};
@@ -13,7 +13,7 @@ pub(crate) struct Grounds<'a> {
     /// Files' records and actions, now.
     pub(crate) fs: &'a dyn FileSystem,
     /// What some file's record points at.
-    pub(crate) known: &'a Known,
+    pub(crate) known: &'a KeyFilter,
     /// Stops requests.
     pub(crate) control: &'a Control,
 }
@@ -29,13 +29,13 @@ pub(crate) enum Judgment {
     /// It could not be told, in words.
     Unknown(String),
     /// No file's copy.
-    Orphan(Box<Suspect>, Why),
+    Orphan(Box<OrphanCandidate>, OrphanReason),
 }
 
 /// An object that is to be deleted once every record was read again: a file may have been renamed while the tree was
 /// walked, or imported since.
 #[derive(Debug)]
-pub(crate) struct Suspect {
+pub(crate) struct OrphanCandidate {
     pub(super) archive_id: ArchiveId,
     pub(super) key: ObjectKey,
     found: ObjectInfo,
@@ -43,7 +43,7 @@ pub(crate) struct Suspect {
 }
 
 /// Why an object is no file's copy.
-pub(crate) struct Why {
+pub(crate) struct OrphanReason {
     pub(crate) text: String,
     /// It is ours to delete.
     pub(crate) certain: bool,
@@ -78,7 +78,7 @@ impl Grounds<'_> {
             Err(words) => Judgment::Unknown(words),
             Ok(Some(why)) => {
                 let key = key.clone();
-                let suspect = Suspect {
+                let suspect = OrphanCandidate {
                     archive_id,
                     key,
                     found,
@@ -90,7 +90,7 @@ impl Grounds<'_> {
     }
 
     /// Why a suspect is no file's copy now, if that is sure.
-    pub(crate) fn sure(&self, suspect: &Suspect) -> Option<Why> {
+    pub(crate) fn sure(&self, suspect: &OrphanCandidate) -> Option<OrphanReason> {
         let why = self.why(suspect.archive_id, &suspect.key, &suspect.identity);
         why.ok().flatten().filter(|why| why.certain)
     }
@@ -100,8 +100,8 @@ impl Grounds<'_> {
     ///
     /// # Errors
     /// The store's refusal.
-    pub(crate) fn delete(&self, lane: &Lane, suspect: &Suspect) -> Result<bool, TransferError> {
-        let Suspect {
+    pub(crate) fn delete(&self, lane: &Lane, suspect: &OrphanCandidate) -> Result<bool, TransferError> {
+        let OrphanCandidate {
             archive_id,
             key,
             found,
@@ -120,9 +120,9 @@ impl Grounds<'_> {
     }
 
     /// Why an object of this file system is no file's copy; `None`: it is one, or that can't be told.
-    fn why(&self, archive_id: ArchiveId, key: &ObjectKey, identity: &Identity) -> Result<Option<Why>, String> {
+    fn why(&self, archive_id: ArchiveId, key: &ObjectKey, identity: &Identity) -> Result<Option<OrphanReason>, String> {
         let owner = &identity.owner;
-        let certain = |text| Ok(Some(Why { text, certain: true }));
+        let certain = |text| Ok(Some(OrphanReason { text, certain: true }));
         // Another file's: after an import elsewhere, by another archive id, or of a file system made anew.
         if self.known.may_have(key) {
             return Ok(None);
@@ -141,7 +141,7 @@ impl Grounds<'_> {
                     if identity.names_key || ObjectKey::is_sidecar(key.as_str().as_bytes()) {
                         return certain(text);
                     }
-                    Ok(Some(Why {
+                    Ok(Some(OrphanReason {
                         text: format!("{text}, and this may be anybody's copy of it: it is left, delete it by hand"),
                         certain: false,
                     }))

@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use super::{Feed, Scrub, ScrubError, What, shown};
+use super::{BatchFeed, FindingKind, Scrub, ScrubError, shown};
 use crate::walk::{self, Named, Node, Order, Visit};
 
 /// In the order of names. What can't be read is passed over: no object may then be called an orphan. `tell`: it is a finding
 /// as well, which one walk of several says.
-pub(super) fn walk(scrub: &Scrub<'_>, paths: &[PathBuf], feed: &Feed<'_, Named>, tell: bool) -> Result<(), ScrubError> {
+pub(super) fn walk(
+    scrub: &Scrub<'_>,
+    paths: &[PathBuf],
+    feed: &BatchFeed<'_, Named>,
+    tell: bool,
+) -> Result<(), ScrubError> {
     let mut paths = paths.to_vec();
     paths.sort();
     let mut feeding = Feeding {
@@ -24,7 +29,7 @@ pub(super) fn walk(scrub: &Scrub<'_>, paths: &[PathBuf], feed: &Feed<'_, Named>,
 
 struct Feeding<'a> {
     scrub: &'a Scrub<'a>,
-    feed: &'a Feed<'a, Named>,
+    feed: &'a BatchFeed<'a, Named>,
     /// The last file of a former run.
     after: Option<PathBuf>,
     tell: bool,
@@ -78,7 +83,7 @@ fn unseen(scrub: &Scrub<'_>, path: &Path, why: &str, tell: bool) -> Result<(), S
     scrub.known.add_unreadable();
     if tell {
         let below = path.strip_prefix(scrub.mount.path()).unwrap_or(path);
-        scrub.find(What::Unknown, shown(below), why.to_owned(), false);
+        scrub.find(FindingKind::Unknown, shown(below), why.to_owned(), false);
     }
     Ok(())
 }

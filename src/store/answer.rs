@@ -25,23 +25,23 @@ pub(super) enum NotAnAnswer {
 
 /// Looks at all answers of a client.
 #[derive(Debug)]
-pub(super) struct Answers;
+pub(super) struct AnswerCheck;
 
 /// What of the request is needed to understand its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Asked {
+struct RequestShape {
     /// There is no body, whatever the status is.
     head: bool,
     /// First and last byte.
     range: Option<(u64, u64)>,
 }
 
-impl Storable for Asked {
+impl Storable for RequestShape {
     type Storer = StoreReplace<Self>;
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Answers {
+impl Intercept for AnswerCheck {
     fn name(&self) -> &'static str {
         "Answers"
     }
@@ -53,7 +53,7 @@ impl Intercept for Answers {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let request = context.request();
-        config.interceptor_state().store_put(Asked {
+        config.interceptor_state().store_put(RequestShape {
             head: request.method() == "HEAD",
             range: request.headers().get("range").and_then(range),
         });
@@ -66,7 +66,7 @@ impl Intercept for Answers {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let asked = config.load::<Asked>().copied().unwrap_or_default();
+        let asked = config.load::<RequestShape>().copied().unwrap_or_default();
         let operation = config.load::<Metadata>().map_or("", Metadata::name);
         readable(context.response_mut().headers_mut());
         head_of(operation, asked, context.response())?;
@@ -79,7 +79,7 @@ impl Intercept for Answers {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let asked = config.load::<Asked>().copied().unwrap_or_default();
+        let asked = config.load::<RequestShape>().copied().unwrap_or_default();
         let operation = config.load::<Metadata>().map_or("", Metadata::name);
         body_of(operation, asked, context.response())?;
         Ok(())
@@ -87,7 +87,7 @@ impl Intercept for Answers {
 }
 
 /// What the status and the headers must be.
-fn head_of(operation: &str, asked: Asked, response: &HttpResponse) -> Result<(), NotAnAnswer> {
+fn head_of(operation: &str, asked: RequestShape, response: &HttpResponse) -> Result<(), NotAnAnswer> {
     let (status, headers) = (response.status().as_u16(), response.headers());
     let alien = |what: &str| Err(NotAnAnswer::NotS3(format!("{}{what}", told(status, headers))));
     match status {
@@ -110,7 +110,7 @@ fn head_of(operation: &str, asked: Asked, response: &HttpResponse) -> Result<(),
     }
 }
 
-fn ranged(asked: Asked, status: u16, headers: &Headers) -> Result<(), NotAnAnswer> {
+fn ranged(asked: RequestShape, status: u16, headers: &Headers) -> Result<(), NotAnAnswer> {
     let Some((first, last)) = asked.range else {
         return match status {
             200 => Ok(()),
@@ -133,7 +133,7 @@ fn ranged(asked: Asked, status: u16, headers: &Headers) -> Result<(), NotAnAnswe
 }
 
 /// What the body must be: an error's is XML, and so is what is not an object's.
-fn body_of(operation: &str, asked: Asked, response: &HttpResponse) -> Result<(), NotAnAnswer> {
+fn body_of(operation: &str, asked: RequestShape, response: &HttpResponse) -> Result<(), NotAnAnswer> {
     let status = response.status().as_u16();
     let body = response.body().bytes().unwrap_or_default().trim_ascii();
     let wrong = match status {
@@ -228,7 +228,7 @@ mod tests {
         response
     }
 
-    fn judged(operation: &str, asked: Asked, response: &HttpResponse) -> Result<(), NotAnAnswer> {
+    fn judged(operation: &str, asked: RequestShape, response: &HttpResponse) -> Result<(), NotAnAnswer> {
         head_of(operation, asked, response)?;
         body_of(operation, asked, response)
     }
@@ -241,8 +241,8 @@ mod tests {
 
     #[test]
     fn a_page_is_no_answer_whatever_its_status_is() {
-        let plain = Asked::default();
-        let head = Asked {
+        let plain = RequestShape::default();
+        let head = RequestShape {
             head: true,
             range: None,
         };
@@ -269,8 +269,8 @@ mod tests {
 
     #[test]
     fn the_stores_own_answers_pass() {
-        let plain = Asked::default();
-        let head = Asked {
+        let plain = RequestShape::default();
+        let head = RequestShape {
             head: true,
             range: None,
         };
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_range_is_answered_by_just_that_range() {
-        let asked = Asked {
+        let asked = RequestShape {
             head: false,
             range: range("bytes=5-9"),
         };
@@ -316,7 +316,7 @@ mod tests {
         }
         let whole = answer(200, &[ETAG], "");
         assert_eq!(judged("GetObject", asked, &whole), Err(NotAnAnswer::RangeIgnored));
-        assert_eq!(judged("GetObject", Asked::default(), &whole), Ok(()));
-        assert!(judged("GetObject", Asked::default(), &part("bytes 0-9/10", "10")).is_err());
+        assert_eq!(judged("GetObject", RequestShape::default(), &whole), Ok(()));
+        assert!(judged("GetObject", RequestShape::default(), &part("bytes 0-9/10", "10")).is_err());
     }
 }

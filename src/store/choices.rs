@@ -11,7 +11,7 @@ use super::ObjectInfo;
 
 /// As configured; the default leaves all to the bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Choices {
+pub struct ObjectOptions {
     /// Encryption at rest.
     pub encryption: Encryption,
     /// Of files' data, such as `STANDARD_IA` or `DEEP_ARCHIVE`.
@@ -101,13 +101,13 @@ impl ThawTier {
 
 /// A thaw as one object's class wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Ask {
+pub(super) struct ThawRequest {
     tier: ThawTier,
     /// `None`: it comes back for good.
     days: Option<u32>,
 }
 
-impl Ask {
+impl ThawRequest {
     /// What INTELLIGENT_TIERING has put away comes back for good, and a request that names days is refused. From the
     /// deepest class nothing comes in minutes.
     pub(super) fn new(thaw: Thaw, found: &ObjectInfo) -> Self {
@@ -178,7 +178,7 @@ pub enum VerifyImported {
 /// The three headers of a customer's key: algorithm, key, MD5 of the key.
 pub(super) type CustomerHeaders = (Option<String>, Option<String>, Option<String>);
 
-impl Choices {
+impl ObjectOptions {
     pub(super) fn server_side(&self) -> Option<ServerSideEncryption> {
         match self.encryption {
             Encryption::S3 => Some(ServerSideEncryption::Aes256),
@@ -252,7 +252,7 @@ mod tests {
             days: 3,
         };
         let asked = |class, tier| {
-            let request = Ask::new(thaw, &found(class, tier)).request();
+            let request = ThawRequest::new(thaw, &found(class, tier)).request();
             let job = request.glacier_job_parameters().map(|job| job.tier().clone());
             (request.days(), job.unwrap())
         };
@@ -270,7 +270,7 @@ mod tests {
             tier: ThawTier::Expedited,
             days: 3,
         };
-        let first = Ask::new(thaw, &found(None, None));
+        let first = ThawRequest::new(thaw, &found(None, None));
         let slower = first.instead("GlacierExpeditedRetrievalNotAvailable").unwrap();
         assert_eq!((slower.tier, slower.days), (ThawTier::Standard, Some(3)));
         assert_eq!(slower.instead("GlacierExpeditedRetrievalNotAvailable"), None);
@@ -282,12 +282,12 @@ mod tests {
 
     #[test]
     fn tags_are_a_query_string() {
-        let choices = Choices {
+        let choices = ObjectOptions {
             tags: vec![("project".into(), "a b/ü".into()), ("x".into(), String::new())],
-            ..Choices::default()
+            ..ObjectOptions::default()
         };
         assert_eq!(choices.tagging().as_deref(), Some("project=a%20b%2F%C3%BC&x="));
-        assert_eq!(Choices::default().tagging(), None);
+        assert_eq!(ObjectOptions::default().tagging(), None);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, ServerSideEncryption};
 use bytes::Bytes;
 
-use super::choices::Ask;
+use super::choices::ThawRequest;
 use super::{
-    Algorithm, Checksum, ChecksumKind, Condition, Dialect, Download, Evidence, Expiry, Habit, Limits, Location,
-    ObjectInfo, ObjectKey, Payload, StoreError, Stored, TargetOptions, Thawing,
+    Algorithm, Checksum, ChecksumKind, Condition, Download, Evidence, Expiry, Limits, Location, ObjectInfo, ObjectKey,
+    Payload, Quirk, Quirks, StoreError, StoredObject, TargetOptions, Thawing,
 };
 
 // The SDK's request builders have the same setters and no trait in common.
@@ -60,7 +60,7 @@ pub(super) use {send_payload, with_choices, with_customer_key};
 pub struct Store {
     client: Client,
     target: Arc<TargetOptions>,
-    dialect: Arc<Dialect>,
+    dialect: Arc<Quirks>,
     limits: Arc<Limits>,
 }
 
@@ -68,7 +68,7 @@ impl Store {
     pub(super) const fn new(
         client: Client,
         target: Arc<TargetOptions>,
-        dialect: Arc<Dialect>,
+        dialect: Arc<Quirks>,
         limits: Arc<Limits>,
     ) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Store {
 
     /// What the store does otherwise than S3, as far as it is known.
     #[must_use]
-    pub fn dialect(&self) -> &Dialect {
+    pub fn dialect(&self) -> &Quirks {
         &self.dialect
     }
 
@@ -94,12 +94,12 @@ impl Store {
     /// Whether writes can demand something of the key. `false` once the store has said that it can't.
     #[must_use]
     pub fn has_conditions(&self) -> bool {
-        !self.dialect.has(Habit::NoConditions)
+        !self.dialect.has(Quirk::NoConditions)
     }
 
     /// Remembers, for all threads, that the store knows no conditional writes.
     pub fn lacks_conditions(&self) {
-        if self.dialect.learn(Habit::NoConditions) {
+        if self.dialect.learn(Quirk::NoConditions) {
             tracing::warn!(
                 bucket = self.target.bucket,
                 "the store knows no conditional writes: keys are looked at before they are written, which leaves a \
@@ -161,7 +161,7 @@ impl Store {
         payload: Payload<B>,
         condition: &Condition,
         metadata: HashMap<String, String>,
-    ) -> Result<Stored, StoreError>
+    ) -> Result<StoredObject, StoreError>
     where
         B: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + Sync + Unpin + 'static,
     {
@@ -184,7 +184,7 @@ impl Store {
             }
         };
         self.took(manner);
-        Ok(Stored {
+        Ok(StoredObject {
             etag: self.etag("PutObject", answer.e_tag)?,
             version: exact_version(answer.version_id),
             checksum: answer.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),
@@ -200,7 +200,7 @@ impl Store {
         const OPERATION: &str = "GetObject";
         // A store that knows no ranges can be asked for this one.
         let whole = offset == 0 && length == from.size;
-        if !whole && self.dialect.has(Habit::RangesIgnored) {
+        if !whole && self.dialect.has(Quirk::RangesIgnored) {
             return Err(StoreError::RangeIgnored { operation: OPERATION });
         }
         let mut asked_twice = false;
@@ -227,7 +227,7 @@ impl Store {
                 // One such answer may be of a cache on the way, and what is learned holds for all objects.
                 Err(StoreError::RangeIgnored { .. }) if !asked_twice => asked_twice = true,
                 Err(error @ StoreError::RangeIgnored { .. }) => {
-                    if self.dialect.learn(Habit::RangesIgnored) {
+                    if self.dialect.learn(Quirk::RangesIgnored) {
                         tracing::warn!(
                             bucket = self.target.bucket,
                             "the store ignores Range: objects are read whole, from their beginning, each on one connection"
@@ -330,7 +330,7 @@ impl Store {
     /// # Errors
     /// The store's refusal.
     pub async fn thaw(&self, key: &ObjectKey, version: Option<&str>, found: &ObjectInfo) -> Result<(), StoreError> {
-        let mut ask = Ask::new(self.target.choices.thaw, found);
+        let mut ask = ThawRequest::new(self.target.choices.thaw, found);
         loop {
             let result = self
                 .client

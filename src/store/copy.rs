@@ -6,7 +6,7 @@ use aws_sdk_s3::types::MetadataDirective;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{exact_version, with_choices, with_customer_key};
-use super::{Checksum, Condition, Location, ObjectKey, Store, StoreError, Stored};
+use super::{Checksum, Condition, Location, ObjectKey, Store, StoreError, StoredObject};
 
 /// In a copy's source, which is a header.
 const IN_SOURCE: &AsciiSet = &NON_ALPHANUMERIC
@@ -31,7 +31,7 @@ impl Store {
         to: &ObjectKey,
         condition: &Condition,
         metadata: HashMap<String, String>,
-    ) -> Result<Stored, StoreError> {
+    ) -> Result<StoredObject, StoreError> {
         const OPERATION: &str = "CopyObject";
         let target = self.target();
         let mut source = format!(
@@ -67,7 +67,7 @@ impl Store {
         let result = answer
             .copy_object_result
             .unwrap_or_else(|| aws_sdk_s3::types::CopyObjectResult::builder().build());
-        Ok(Stored {
+        Ok(StoredObject {
             etag: self.etag(OPERATION, result.e_tag)?,
             version: exact_version(answer.version_id),
             checksum: result.checksum_crc64_nvme.as_deref().and_then(Checksum::from_base64),

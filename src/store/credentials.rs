@@ -41,15 +41,15 @@ pub(super) type Chain = Box<dyn Fn() -> ChainFuture + Send + Sync>;
 /// What comes of it.
 pub(super) type ChainFuture = Pin<Box<dyn Future<Output = Option<SharedCredentialsProvider>> + Send>>;
 
-pub(super) struct Keeper {
+pub(super) struct CredentialCache {
     runtime: tokio::runtime::Handle,
     chain: Chain,
-    kept: RwLock<Kept>,
+    kept: RwLock<CachedCredentials>,
     /// One asks, the others wait for what it gets.
     fetching: tokio::sync::Mutex<()>,
 }
 
-impl std::fmt::Debug for Keeper {
+impl std::fmt::Debug for CredentialCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Keeper").field(&self.kept).finish()
     }
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Keeper {
 
 /// How sure it is that the store does not take credentials for what they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Doubt {
+pub(super) enum CredentialDoubt {
     /// It says that they are expired.
     Expired,
     /// It does not know them, or refuses without a word.
@@ -66,9 +66,9 @@ pub(super) enum Doubt {
 
 /// Tells credentials apart without showing them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Mark(u64);
+pub(super) struct CredentialId(u64);
 
-impl Mark {
+impl CredentialId {
     pub(super) fn new(key: &str, token: Option<&str>) -> Self {
         let mut hasher = DefaultHasher::new();
         (key, token).hash(&mut hasher);
@@ -77,7 +77,7 @@ impl Mark {
 }
 
 #[derive(Clone, Debug)]
-struct Kept {
+struct CachedCredentials {
     provider: SharedCredentialsProvider,
     credentials: Credentials,
     since: Instant,
@@ -91,13 +91,13 @@ struct Kept {
     examined: Option<Instant>,
 }
 
-impl Keeper {
+impl CredentialCache {
     /// Must be made on the control runtime.
     pub(super) fn new(chain: Chain, provider: SharedCredentialsProvider, credentials: Credentials) -> Arc<Self> {
         Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
             chain,
-            kept: RwLock::new(Kept::new(provider, credentials)),
+            kept: RwLock::new(CachedCredentials::new(provider, credentials)),
             fetching: tokio::sync::Mutex::default(),
         })
     }
@@ -114,14 +114,14 @@ impl Keeper {
     /// The store did not take credentials. `true`: the next request may go with other ones, since the source is asked
     /// before it, or has given others meanwhile; so the same request is worth another try. `false`: the source was asked
     /// just now and has nothing else.
-    pub(super) fn doubt(&self, used: Mark, doubt: Doubt) -> bool {
+    pub(super) fn doubt(&self, used: CredentialId, doubt: CredentialDoubt) -> bool {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.doubted || kept.mark() != used {
             return true;
         }
         let pause = match doubt {
-            Doubt::Expired => AGAIN,
-            Doubt::Refused => RARELY,
+            CredentialDoubt::Expired => AGAIN,
+            CredentialDoubt::Refused => RARELY,
         };
         if kept.examined.is_some_and(|at| at.elapsed() < pause) {
             return false;
@@ -130,11 +130,11 @@ impl Keeper {
         true
     }
 
-    fn kept(&self) -> Kept {
+    fn kept(&self) -> CachedCredentials {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn keep(&self, new: Kept) {
+    fn keep(&self, new: CachedCredentials) {
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
@@ -164,7 +164,7 @@ impl Keeper {
             .map_err(CredentialsError::unhandled)?;
         match fetched {
             Ok((provider, credentials)) => {
-                let mut new = Kept::new(provider, credentials.clone());
+                let mut new = CachedCredentials::new(provider, credentials.clone());
                 if kept.doubted {
                     if new.mark() == kept.mark() {
                         new.examined = Some(Instant::now());
@@ -182,7 +182,7 @@ impl Keeper {
                     "no new credentials; using the ones before until they expire"
                 );
                 let credentials = kept.credentials.clone();
-                self.keep(Kept {
+                self.keep(CachedCredentials {
                     pause: Some(Instant::now() + PAUSE),
                     examined: kept.doubted.then(Instant::now),
                     doubted: false,
@@ -196,7 +196,7 @@ impl Keeper {
                 if kept.failure.as_ref() != Some(&failure) {
                     tracing::warn!(error = failure, "no credentials; requests wait for them");
                 }
-                self.keep(Kept {
+                self.keep(CachedCredentials {
                     pause: Some(Instant::now() + SHORT_PAUSE),
                     failure: Some(failure),
                     ..kept
@@ -207,7 +207,7 @@ impl Keeper {
     }
 }
 
-impl Kept {
+impl CachedCredentials {
     fn new(provider: SharedCredentialsProvider, credentials: Credentials) -> Self {
         Self {
             provider,
@@ -220,8 +220,8 @@ impl Kept {
         }
     }
 
-    fn mark(&self) -> Mark {
-        Mark::new(self.credentials.access_key_id(), self.credentials.session_token())
+    fn mark(&self) -> CredentialId {
+        CredentialId::new(self.credentials.access_key_id(), self.credentials.session_token())
     }
 
     fn are_fresh(&self) -> bool {
@@ -260,7 +260,7 @@ fn key_of(credentials: &Credentials) -> (&str, &str, Option<&str>) {
     )
 }
 
-impl ProvideCredentials for Keeper {
+impl ProvideCredentials for CredentialCache {
     fn provide_credentials<'a>(&'a self) -> ProvideFuture<'a>
     where
         Self: 'a,
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    async fn keeper(life: Option<Duration>, last: u32) -> Arc<Keeper> {
+    async fn keeper(life: Option<Duration>, last: u32) -> Arc<CredentialCache> {
         let provider = SharedCredentialsProvider::new(Source {
             life,
             given: AtomicU32::new(0),
@@ -309,9 +309,9 @@ mod tests {
         of(provider).await
     }
 
-    async fn of(provider: SharedCredentialsProvider) -> Arc<Keeper> {
+    async fn of(provider: SharedCredentialsProvider) -> Arc<CredentialCache> {
         let first = provider.provide_credentials().await.unwrap();
-        Keeper::new(
+        CredentialCache::new(
             Box::new(|| -> ChainFuture { Box::pin(async { None }) }),
             provider,
             first,
@@ -322,11 +322,11 @@ mod tests {
         Credentials::new(key, "secret", None, None, "test")
     }
 
-    fn mark(key: &str) -> Mark {
-        Mark::new(key, None)
+    fn mark(key: &str) -> CredentialId {
+        CredentialId::new(key, None)
     }
 
-    async fn key(keeper: &Keeper) -> Result<String, CredentialsError> {
+    async fn key(keeper: &CredentialCache) -> Result<String, CredentialsError> {
         let credentials = keeper.provide_credentials().await?;
         Ok(credentials.access_key_id().to_owned())
     }
@@ -363,19 +363,25 @@ mod tests {
     #[tokio::test]
     async fn what_the_store_does_not_take_is_asked_for_at_once() {
         let keeper = keeper(None, 9).await;
-        assert!(keeper.doubt(mark("1"), Doubt::Expired));
-        assert!(keeper.doubt(mark("1"), Doubt::Expired), "by all who used them");
+        assert!(keeper.doubt(mark("1"), CredentialDoubt::Expired));
+        assert!(
+            keeper.doubt(mark("1"), CredentialDoubt::Expired),
+            "by all who used them"
+        );
         assert_eq!(key(&keeper).await.unwrap(), "2");
-        assert!(keeper.doubt(mark("1"), Doubt::Refused), "there are others already");
+        assert!(
+            keeper.doubt(mark("1"), CredentialDoubt::Refused),
+            "there are others already"
+        );
         assert_eq!(key(&keeper).await.unwrap(), "2", "which nobody has doubted");
     }
 
     #[tokio::test]
     async fn a_refusal_is_final_once_the_source_has_nothing_else() {
         let keeper = of(SharedCredentialsProvider::new(fixed("1"))).await;
-        assert!(keeper.doubt(mark("1"), Doubt::Refused));
+        assert!(keeper.doubt(mark("1"), CredentialDoubt::Refused));
         assert_eq!(key(&keeper).await.unwrap(), "1");
-        assert!(!keeper.doubt(mark("1"), Doubt::Refused));
+        assert!(!keeper.doubt(mark("1"), CredentialDoubt::Refused));
     }
 
     #[tokio::test]
@@ -383,9 +389,9 @@ mod tests {
         let chain =
             || -> ChainFuture { Box::pin(async { Some(SharedCredentialsProvider::new(fixed("of the new file"))) }) };
         let old = SharedCredentialsProvider::new(fixed("of the old file"));
-        let keeper = Keeper::new(Box::new(chain), old, fixed("of the old file"));
+        let keeper = CredentialCache::new(Box::new(chain), old, fixed("of the old file"));
         assert_eq!(key(&keeper).await.unwrap(), "of the old file");
-        assert!(keeper.doubt(mark("of the old file"), Doubt::Expired));
+        assert!(keeper.doubt(mark("of the old file"), CredentialDoubt::Expired));
         assert_eq!(key(&keeper).await.unwrap(), "of the new file");
     }
 

@@ -11,7 +11,7 @@ const MOST_PROBES: usize = 16;
 /// One thing that a store does otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum Habit {
+pub enum Quirk {
     /// Conditional writes are refused or ignored, on one of the paths at least: keys are looked at before.
     NoConditions = 1,
     /// Conditional writes were tried, and work.
@@ -40,7 +40,7 @@ pub enum Habit {
     ChunkedDoubted = 1 << 12,
 }
 
-impl Habit {
+impl Quirk {
     const ALL: [Self; 13] = [
         Self::NoConditions,
         Self::Conditions,
@@ -80,25 +80,25 @@ impl Habit {
 
 /// What is known of one store.
 #[derive(Debug, Default)]
-pub struct Dialect {
+pub struct Quirks {
     habits: AtomicU32,
     /// Objects that a trial has begun to make: those of one that ran out of time are left to the next.
     probes: Mutex<Vec<ObjectKey>>,
 }
 
-impl Dialect {
+impl Quirks {
     /// Whether the store was found to do that.
     #[must_use]
-    pub fn has(&self, habit: Habit) -> bool {
+    pub fn has(&self, habit: Quirk) -> bool {
         self.habits.load(Ordering::Relaxed) & habit as u32 != 0
     }
 
     /// `true`: it was not known before.
-    pub(super) fn learn(&self, habit: Habit) -> bool {
+    pub(super) fn learn(&self, habit: Quirk) -> bool {
         self.habits.fetch_or(habit as u32, Ordering::Relaxed) & habit as u32 == 0
     }
 
-    pub(super) fn unlearn(&self, habit: Habit) {
+    pub(super) fn unlearn(&self, habit: Quirk) {
         self.habits.fetch_and(!(habit as u32), Ordering::Relaxed);
     }
 
@@ -128,8 +128,8 @@ impl Dialect {
     /// The names of all that it does otherwise.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
-        let known = Habit::ALL.into_iter().filter(|habit| self.has(*habit));
-        known.filter_map(Habit::name).collect()
+        let known = Quirk::ALL.into_iter().filter(|habit| self.has(*habit));
+        known.filter_map(Quirk::name).collect()
     }
 }
 
@@ -139,19 +139,19 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_told_until_it_is_unlearned() {
-        let dialect = Dialect::default();
+        let dialect = Quirks::default();
         assert!(dialect.names().is_empty());
-        assert!(dialect.learn(Habit::Unchunked));
-        assert!(!dialect.learn(Habit::Unchunked), "it is known");
-        assert!(dialect.learn(Habit::Conditions));
+        assert!(dialect.learn(Quirk::Unchunked));
+        assert!(!dialect.learn(Quirk::Unchunked), "it is known");
+        assert!(dialect.learn(Quirk::Conditions));
         assert_eq!(dialect.names(), ["no-aws-chunked"]);
-        dialect.unlearn(Habit::Unchunked);
-        assert!(!dialect.has(Habit::Unchunked) && dialect.has(Habit::Conditions));
+        dialect.unlearn(Quirk::Unchunked);
+        assert!(!dialect.has(Quirk::Unchunked) && dialect.has(Quirk::Conditions));
     }
 
     #[test]
     fn habits_share_no_bit() {
-        let bits = Habit::ALL.iter().fold(0, |bits, habit| bits | *habit as u32);
-        assert_eq!(bits.count_ones() as usize, Habit::ALL.len());
+        let bits = Quirk::ALL.iter().fold(0, |bits, habit| bits | *habit as u32);
+        assert_eq!(bits.count_ones() as usize, Quirk::ALL.len());
     }
 }

@@ -10,29 +10,29 @@ use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata};
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
-use super::credentials::{Doubt, Keeper, Mark};
+use super::credentials::{CredentialCache, CredentialDoubt, CredentialId};
 
 /// Of an error's body: what comes after it is for people.
 const LOOKED_AT: usize = 4096;
 
 /// Looks at the answers of a client.
 #[derive(Debug)]
-pub(super) struct Doubter(pub(super) Arc<Keeper>);
+pub(super) struct CredentialWatcher(pub(super) Arc<CredentialCache>);
 
 /// Beside an answer: the next request goes with credentials that were asked for anew, so it is worth a try.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AskedAnew;
+pub(super) struct CredentialsRenewed;
 
 /// With which credentials the request was signed.
 #[derive(Debug)]
-struct Used(Mark);
+struct SignedWith(CredentialId);
 
-impl Storable for Used {
+impl Storable for SignedWith {
     type Storer = StoreReplace<Self>;
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Doubter {
+impl Intercept for CredentialWatcher {
     fn name(&self) -> &'static str {
         "Doubter"
     }
@@ -49,8 +49,8 @@ impl Intercept for Doubter {
             .get("authorization")
             .and_then(|text| text.split_once("Credential="));
         if let Some((key, _)) = signed.and_then(|(_, rest)| rest.split_once('/')) {
-            let mark = Mark::new(key, headers.get("x-amz-security-token"));
-            cfg.interceptor_state().store_put(Used(mark));
+            let mark = CredentialId::new(key, headers.get("x-amz-security-token"));
+            cfg.interceptor_state().store_put(SignedWith(mark));
         }
         Ok(())
     }
@@ -61,21 +61,21 @@ impl Intercept for Doubter {
         _: &RuntimeComponents,
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let used = cfg.load::<Used>().map(|used| used.0);
+        let used = cfg.load::<SignedWith>().map(|used| used.0);
         let operation = cfg.load::<Metadata>().map_or("", Metadata::name);
         if let Some(used) = used
             && let Some(response) = context.response_mut()
             && let Some(doubt) = doubt_of(response, operation)
             && self.0.doubt(used, doubt)
         {
-            response.add_extension(AskedAnew);
+            response.add_extension(CredentialsRenewed);
         }
         Ok(())
     }
 }
 
 /// What an answer says of the credentials; nothing of most.
-fn doubt_of(response: &HttpResponse, operation: &str) -> Option<Doubt> {
+fn doubt_of(response: &HttpResponse, operation: &str) -> Option<CredentialDoubt> {
     let status = response.status().as_u16();
     if !(400..500).contains(&status) {
         return None;
@@ -87,12 +87,12 @@ fn doubt_of(response: &HttpResponse, operation: &str) -> Option<Doubt> {
         .and_then(|(_, rest)| rest.split_once("</Code>"))
         .map(|(code, _)| code.trim());
     match code {
-        Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => Some(Doubt::Expired),
+        Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => Some(CredentialDoubt::Expired),
         Some("InvalidToken" | "InvalidAccessKeyId" | "InvalidClientTokenId" | "SignatureDoesNotMatch") => {
-            Some(Doubt::Refused)
+            Some(CredentialDoubt::Refused)
         }
         // A HEAD's answer has no body to say why.
-        None if operation == "HeadObject" && matches!(status, 400 | 401 | 403) => Some(Doubt::Refused),
+        None if operation == "HeadObject" && matches!(status, 400 | 401 | 403) => Some(CredentialDoubt::Refused),
         _ => None,
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use aws_sdk_s3::primitives::SdkBody;
 
-    fn doubt(status: u16, operation: &str, body: &'static str) -> Option<Doubt> {
+    fn doubt(status: u16, operation: &str, body: &'static str) -> Option<CredentialDoubt> {
         let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
         doubt_of(&response, operation)
     }
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn an_answer_tells_whether_the_credentials_are_to_blame() {
         let expired = "<?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code><Message>m</Message></Error>";
-        assert_eq!(doubt(400, "PutObject", expired), Some(Doubt::Expired));
+        assert_eq!(doubt(400, "PutObject", expired), Some(CredentialDoubt::Expired));
         let unknown = "<Error><Code>InvalidAccessKeyId</Code></Error>";
-        assert_eq!(doubt(403, "GetObject", unknown), Some(Doubt::Refused));
-        assert_eq!(doubt(400, "HeadObject", ""), Some(Doubt::Refused));
+        assert_eq!(doubt(403, "GetObject", unknown), Some(CredentialDoubt::Refused));
+        assert_eq!(doubt(400, "HeadObject", ""), Some(CredentialDoubt::Refused));
         assert_eq!(doubt(404, "HeadObject", ""), None);
         assert_eq!(
             doubt(403, "GetObject", "<Error><Code>AccessDenied</Code></Error>"),

@@ -5,7 +5,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::answer::{NotAnAnswer, told};
-use super::doubt::AskedAnew;
+use super::doubt::CredentialsRenewed;
 
 /// An operation that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +214,7 @@ impl StoreError {
             // The next request goes with credentials that were asked for anew.
             _ if error
                 .raw_response()
-                .and_then(HttpResponse::extension::<AskedAnew>)
+                .and_then(HttpResponse::extension::<CredentialsRenewed>)
                 .is_some() =>
             {
                 Self::Unavailable {

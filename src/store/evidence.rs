@@ -114,9 +114,9 @@ impl Evidence {
 
     /// One who is shown all bytes in their order. `part_size`: of the parts that were summed up, but for the last.
     #[must_use]
-    pub fn judge(&self, part_size: Option<u64>) -> Judge {
+    pub fn judge(&self, part_size: Option<u64>) -> EvidenceDigest {
         let part_size = part_size.filter(|_| self.parts.is_some());
-        Judge {
+        EvidenceDigest {
             evidence: self.clone(),
             in_parts: part_size.is_some(),
             part_size,
@@ -129,9 +129,9 @@ impl Evidence {
 
     /// The same where the parts are of several sizes: these, and what is left over.
     #[must_use]
-    pub fn judge_parts(&self, sizes: Vec<u64>) -> Judge {
+    pub fn judge_parts(&self, sizes: Vec<u64>) -> EvidenceDigest {
         let mut later = sizes.into_iter();
-        Judge {
+        EvidenceDigest {
             part_size: later.next(),
             in_parts: true,
             later: Some(later),
@@ -152,7 +152,7 @@ impl std::fmt::Display for Evidence {
 
 /// Sums up bytes as the store did.
 #[derive(Debug)]
-pub struct Judge {
+pub struct EvidenceDigest {
     evidence: Evidence,
     in_parts: bool,
     /// Of this part; `None`: to the end.
@@ -166,7 +166,7 @@ pub struct Judge {
     sums: Vec<u8>,
 }
 
-impl Judge {
+impl EvidenceDigest {
     /// Takes the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while let Some(part_size) = self.part_size {

@@ -49,9 +49,9 @@ impl Owner {
 
 /// The random number of one attempt at writing an object: cookies repeat, and two movers may write for one file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Writer(pub u64);
+pub struct WriterId(pub u64);
 
-impl Writer {
+impl WriterId {
     /// One that nobody else has.
     #[must_use]
     pub fn random() -> Self {
@@ -69,7 +69,7 @@ impl Writer {
     }
 }
 
-impl fmt::Display for Writer {
+impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -77,16 +77,16 @@ impl fmt::Display for Writer {
 
 /// Who writes an object: for which file, in which action, in which attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Author {
+pub struct WriteAttempt {
     /// The file.
     pub owner: Owner,
     /// The action.
     pub cookie: Cookie,
     /// The attempt.
-    pub writer: Writer,
+    pub writer: WriterId,
 }
 
-impl Author {
+impl WriteAttempt {
     /// Has an object's metadata say so, but for its key.
     pub fn sign(&self, metadata: &mut HashMap<String, String>) {
         metadata.extend(self.owner.to_map());
@@ -113,7 +113,7 @@ pub struct Identity {
     /// The action, in its text form.
     pub cookie: Option<String>,
     /// The attempt; `None`: by an older release.
-    pub writer: Option<Writer>,
+    pub writer: Option<WriterId>,
     /// It names its key; objects of older releases do not.
     pub names_key: bool,
 }
@@ -142,7 +142,7 @@ impl Origin {
             named => Self::Written(Identity {
                 owner,
                 cookie: metadata.get(COOKIE).cloned(),
-                writer: metadata.get(WRITER).and_then(|text| Writer::parse(text)),
+                writer: metadata.get(WRITER).and_then(|text| WriterId::parse(text)),
                 names_key: named.is_some(),
             }),
         }
@@ -150,7 +150,7 @@ impl Origin {
 
     /// The attempt that wrote what was found at a key; `None` for others' and for older releases'.
     #[must_use]
-    pub fn writer_of(found: &ObjectInfo, key: &ObjectKey) -> Option<Writer> {
+    pub fn writer_of(found: &ObjectInfo, key: &ObjectKey) -> Option<WriterId> {
         match Self::of(found, key) {
             Self::Written(identity) => identity.writer,
             Self::Strangers | Self::Carried(_) => None,
@@ -174,7 +174,7 @@ impl Origin {
 
     /// Whether just that attempt wrote it. An object of an older release names the action alone.
     #[must_use]
-    pub fn is_by(&self, author: &Author) -> bool {
+    pub fn is_by(&self, author: &WriteAttempt) -> bool {
         let Self::Written(identity) = self else {
             return false;
         };
@@ -262,14 +262,14 @@ mod tests {
         }
     }
 
-    fn author(oid: u32, writer: u64) -> Author {
-        Author {
+    fn author(oid: u32, writer: u64) -> WriteAttempt {
+        WriteAttempt {
             owner: Owner {
                 fs: "lustre:1".into(),
                 fid: fid(oid),
             },
             cookie: Cookie(7),
-            writer: Writer(writer),
+            writer: WriterId(writer),
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let told = Location::told_by(&object, (id, &key), &author.owner).unwrap();
         assert_eq!(
             (&told.writer, &told.written_for),
-            (&Some(Writer(1)), &Some(author.owner.clone()))
+            (&Some(WriterId(1)), &Some(author.owner.clone()))
         );
         assert!(told.is_told("p/", object.checksum));
         let others = [
@@ -369,10 +369,10 @@ mod tests {
     #[test]
     fn a_writer_survives_its_text_and_nothing_else_is_one() {
         for number in [0, 1, u64::MAX] {
-            assert_eq!(Writer::parse(&Writer(number).to_string()), Some(Writer(number)));
+            assert_eq!(WriterId::parse(&WriterId(number).to_string()), Some(WriterId(number)));
         }
         for text in ["", "1", "+000000000000001", "00000000000000000", "000000000000000G"] {
-            assert_eq!(Writer::parse(text), None, "{text}");
+            assert_eq!(WriterId::parse(text), None, "{text}");
         }
     }
 }

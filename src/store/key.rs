@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::Writer;
+use super::WriterId;
 use super::told::plain;
 use crate::types::Fid;
 
@@ -95,7 +95,7 @@ impl ObjectKey {
             oid: u32::MAX,
             ver: u32::MAX,
         };
-        Self::sidecar(prefix, fid, Writer(u64::MAX))?;
+        Self::sidecar(prefix, fid, WriterId(u64::MAX))?;
         match plain(prefix.as_bytes()).len() {
             told if told > LONGEST_TOLD => Err(InvalidKey::Untold(told)),
             _ => Ok(()),
@@ -132,7 +132,7 @@ impl ObjectKey {
     ///
     /// # Errors
     /// The prefix leaves no room.
-    pub fn sidecar(prefix: &str, fid: Fid, writer: Writer) -> Result<Self, InvalidKey> {
+    pub fn sidecar(prefix: &str, fid: Fid, writer: WriterId) -> Result<Self, InvalidKey> {
         Self::new(format!("{prefix}{SIDECARS}/{}.{writer}", fid.bare()))
     }
 
@@ -248,7 +248,7 @@ mod tests {
                     ver: u32::MAX,
                 };
                 assert!(ObjectKey::from_fid(&prefix, fid).is_ok());
-                assert!(ObjectKey::sidecar(&prefix, fid, Writer(u64::MAX)).is_ok());
+                assert!(ObjectKey::sidecar(&prefix, fid, WriterId(u64::MAX)).is_ok());
             }
         }
         assert_eq!(ObjectKey::check_prefix(&"é".repeat(300)), Err(InvalidKey::Untold(1800)));

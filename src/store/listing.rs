@@ -26,8 +26,8 @@ pub struct Listing {
     idle: u32,
     /// The page before, of those with something on them.
     former: Option<u64>,
-    tokens: Circle,
-    contents: Circle,
+    tokens: CycleDetector,
+    contents: CycleDetector,
     disorder: Option<String>,
 }
 
@@ -46,8 +46,8 @@ impl Listing {
             pages: 0,
             idle: 0,
             former: None,
-            tokens: Circle::default(),
-            contents: Circle::default(),
+            tokens: CycleDetector::default(),
+            contents: CycleDetector::default(),
             disorder: None,
         }
     }
@@ -125,13 +125,13 @@ impl Listing {
 /// Finds that a walk goes in a circle, however long it is, and keeps one place of it: the one that is kept is moved on
 /// after 1, 2, 4, 8 … steps, so that some day it lies on the circle and the circle fits before the next move.
 #[derive(Debug, Default)]
-pub struct Circle {
+pub struct CycleDetector {
     kept: Option<u64>,
     steps: u64,
     limit: u64,
 }
 
-impl Circle {
+impl CycleDetector {
     /// Goes on to a place; whether it is one that was there before.
     pub fn closes(&mut self, place: u64) -> bool {
         if self.kept == Some(place) {
@@ -147,7 +147,7 @@ impl Circle {
     }
 }
 
-/// A place as [`Circle`] knows it.
+/// A place as [`CycleDetector`] knows it.
 #[must_use]
 pub fn hash(place: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();

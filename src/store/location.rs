@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectInfo, ObjectKey, Owner, Writer, etag};
+use super::{ObjectInfo, ObjectKey, Owner, WriterId, etag};
 use crate::types::ArchiveId;
 
 const FORMAT: u32 = 1;
@@ -52,7 +52,7 @@ pub struct Location {
     /// The file that this was written for: a record is copied along with a file's content. `None`: by an older release.
     pub written_for: Option<Owner>,
     /// The attempt that wrote the object; `None` for one that we did not write, or of an older release.
-    pub writer: Option<Writer>,
+    pub writer: Option<WriterId>,
 }
 
 /// A record that can't be used.
@@ -164,7 +164,7 @@ impl Location {
             layout: layout.map_err(|_| InvalidLocation::Field("layout"))?,
             sidecar: sidecar.map_err(|_| InvalidLocation::Field("sidecar"))?,
             written_for,
-            writer: record.writer.and_then(|text| Writer::parse(&text)),
+            writer: record.writer.and_then(|text| WriterId::parse(&text)),
         })
     }
 }
@@ -193,7 +193,7 @@ mod tests {
                 layout,
                 sidecar: ObjectKey::new(sidecar).ok(),
                 written_for: fid.map(|(seq, oid, ver)| Owner { fs: "lustre:1".into(), fid: Fid { seq, oid, ver } }),
-                writer: writer.map(Writer),
+                writer: writer.map(WriterId),
             };
             prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
         }

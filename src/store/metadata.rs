@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use super::told::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
 use super::{ObjectKey, Owner};
-use crate::types::{Extras, Timestamp};
+use crate::types::{ExtraMetadata, Timestamp};
 
 /// The object that has the rest.
 const SIDECAR: &str = "lhsm-sidecar";
@@ -35,13 +35,13 @@ pub struct FileMetadata {
     /// Whose copy it is; `None` for what is no copy: a directory, a symlink.
     pub owner: Option<Owner>,
     /// What else there is to say.
-    pub more: Extras,
+    pub more: ExtraMetadata,
 }
 
 impl FileMetadata {
     /// From an open file's attributes.
     #[must_use]
-    pub fn new(owner: Option<Owner>, stat: &Metadata, more: Extras) -> Self {
+    pub fn new(owner: Option<Owner>, stat: &Metadata, more: ExtraMetadata) -> Self {
         let time = |seconds, nanos| Timestamp {
             seconds,
             nanos: u32::try_from(nanos).unwrap_or(0),
@@ -139,7 +139,7 @@ pub fn sidecar_of(metadata: &HashMap<String, String>) -> Option<ObjectKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Writer;
+    use crate::store::WriterId;
     use crate::types::Fid;
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
                 nanos: 999_999_999,
             },
             owner: Some(owner.clone()),
-            more: Extras::default(),
+            more: ExtraMetadata::default(),
         }
         .to_map()
         .0;
@@ -190,14 +190,14 @@ mod tests {
             atime: Timestamp::default(),
             mtime: Timestamp::default(),
             owner: Some(owner),
-            more: Extras {
+            more: ExtraMetadata {
                 xattrs: vec![(b"user.large".to_vec(), vec![0; 2000])],
                 layout: Some(vec![0; 56]),
                 path: Some(b"a b".to_vec()),
                 links: Vec::new(),
             },
         };
-        let sidecar = ObjectKey::sidecar("fs/", Fid { seq: 1, oid: 2, ver: 0 }, Writer(15)).unwrap();
+        let sidecar = ObjectKey::sidecar("fs/", Fid { seq: 1, oid: 2, ver: 0 }, WriterId(15)).unwrap();
         assert!(ObjectKey::is_sidecar(sidecar.as_str().as_bytes()));
         assert_eq!(metadata.to_map().1, [XATTRS]);
         let (map, rest) = metadata.to_maps(&sidecar);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::client::{exact_version, missing, send_payload, with_choices, with_customer_key};
-use super::spelling::Manner;
-use super::{Checksum, ChecksumKind, Condition, ObjectKey, Payload, Proof, Store, StoreError, Stored};
+use super::spelling::WireForm;
+use super::{Checksum, ChecksumKind, Condition, ObjectKey, Payload, Proof, Store, StoreError, StoredObject};
 
 /// One part as the store confirmed it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ impl Store {
         size: u64,
         whole: Checksum,
         condition: &Condition,
-    ) -> Result<Stored, StoreError> {
+    ) -> Result<StoredObject, StoreError> {
         let bare = self.spells_bare();
         let (if_match, if_none_match) = self.demands(condition);
         let full_object = self.target().checksum == ChecksumKind::Crc64Nvme;
@@ -181,10 +181,10 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => {
                 let error = StoreError::from_sdk("CompleteMultipartUpload", &error);
-                return Err(self.objection(error, Manner::bodiless(bare), key, condition).await);
+                return Err(self.objection(error, WireForm::bodiless(bare), key, condition).await);
             }
         };
-        Ok(Stored {
+        Ok(StoredObject {
             etag: self.etag("CompleteMultipartUpload", answer.e_tag)?,
             version: exact_version(answer.version_id),
             // A checksum of checksums ("…-3") is not one of the object's bytes: from_base64 refuses it.

@@ -21,7 +21,7 @@ pub enum Condition {
 
 /// An object as the store confirmed it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stored {
+pub struct StoredObject {
     /// Quotes included.
     pub etag: String,
     /// In a versioned bucket.
@@ -152,8 +152,8 @@ impl ObjectInfo {
 
     /// As the answer to its write would have told it.
     #[must_use]
-    pub fn into_stored(self) -> Stored {
-        Stored {
+    pub fn into_stored(self) -> StoredObject {
+        StoredObject {
             etag: self.etag,
             version: self.version,
             checksum: self.checksum,

@@ -73,16 +73,20 @@ where
     }
 
     /// With its checksum, and what must be done to the request.
-    pub(super) fn sealed(self, kind: ChecksumKind) -> (ByteStream, Seal) {
-        let in_header =
-            |proof: Option<Proof>| Seal::Header(proof.and_then(|proof| Some((proof.kind.header()?, proof.value))));
+    pub(super) fn sealed(self, kind: ChecksumKind) -> (ByteStream, ChecksumPlacement) {
+        let in_header = |proof: Option<Proof>| {
+            ChecksumPlacement::Header(proof.and_then(|proof| Some((proof.kind.header()?, proof.value))))
+        };
         match (self, kind.header()) {
             (Self::Whole(bytes, proof), _) => (ByteStream::from(bytes), in_header(proof)),
             (Self::Proven { body, proof, .. }, _) => (ByteStream::new(SdkBody::from_body_1_x(body)), in_header(proof)),
-            (Self::Stream { body, .. }, None) => (ByteStream::new(SdkBody::from_body_1_x(body)), Seal::Header(None)),
+            (Self::Stream { body, .. }, None) => (
+                ByteStream::new(SdkBody::from_body_1_x(body)),
+                ChecksumPlacement::Header(None),
+            ),
             (Self::Stream { body, length, proof }, Some(name)) => {
                 let body = Chunked {
-                    state: State::Head,
+                    state: ChunkingState::Head,
                     body,
                     piece: Bytes::new(),
                     left: length,
@@ -92,7 +96,7 @@ where
                 };
                 (
                     ByteStream::new(SdkBody::from_body_1_x(body)),
-                    Seal::Trailer { name, length },
+                    ChecksumPlacement::Trailer { name, length },
                 )
             }
         }
@@ -101,7 +105,7 @@ where
 
 /// Headers of a request whose payload is not signed.
 #[derive(Debug)]
-pub(super) enum Seal {
+pub(super) enum ChecksumPlacement {
     /// The checksum in a header.
     Header(Option<(&'static str, String)>),
     /// The checksum behind the bytes.
@@ -109,7 +113,7 @@ pub(super) enum Seal {
 }
 
 #[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
-impl Intercept for Seal {
+impl Intercept for ChecksumPlacement {
     fn name(&self) -> &'static str {
         "Seal"
     }
@@ -142,7 +146,7 @@ impl Intercept for Seal {
 
 /// The bytes in chunks, then the trailer.
 struct Chunked<B> {
-    state: State,
+    state: ChunkingState,
     body: B,
     /// Read and not yet sent.
     piece: Bytes,
@@ -154,7 +158,7 @@ struct Chunked<B> {
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum ChunkingState {
     Head,
     /// So many bytes of the chunk are still to come.
     Body(u64),
@@ -202,23 +206,23 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         loop {
             match self.state {
-                State::Head if self.left == 0 => self.state = State::Tail,
-                State::Head => {
+                ChunkingState::Head if self.left == 0 => self.state = ChunkingState::Tail,
+                ChunkingState::Head => {
                     let length = self.left.min(CHUNK);
                     self.left -= length;
-                    self.state = State::Body(length);
+                    self.state = ChunkingState::Body(length);
                     return Poll::Ready(Some(Ok(Frame::data(head(length).into()))));
                 }
-                State::Body(0) => {
-                    self.state = State::Head;
+                ChunkingState::Body(0) => {
+                    self.state = ChunkingState::Head;
                     return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"\r\n")))));
                 }
-                State::Body(open) if !self.piece.is_empty() => {
+                ChunkingState::Body(open) if !self.piece.is_empty() => {
                     let n = usize::try_from(open).unwrap_or(usize::MAX).min(self.piece.len());
-                    self.state = State::Body(open - n as u64);
+                    self.state = ChunkingState::Body(open - n as u64);
                     return Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(n)))));
                 }
-                State::Body(_) => match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                ChunkingState::Body(_) => match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(bytes) => self.piece = bytes,
                         Err(_) => continue,
@@ -226,29 +230,29 @@ where
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                     None => {
                         let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                        self.state = State::End;
+                        self.state = ChunkingState::End;
                         return Poll::Ready(Some(Err(short)));
                     }
                 },
-                State::Tail => {
-                    self.state = State::End;
+                ChunkingState::Tail => {
+                    self.state = ChunkingState::End;
                     return Poll::Ready(Some(Ok(Frame::data(self.tail().into()))));
                 }
-                State::End => return Poll::Ready(None),
+                ChunkingState::End => return Poll::Ready(None),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::End)
+        matches!(self.state, ChunkingState::End)
     }
 
     fn size_hint(&self) -> SizeHint {
         let begun = match self.state {
-            State::Head | State::Tail => 0,
+            ChunkingState::Head | ChunkingState::Tail => 0,
             // What is open of the chunk, and its line end.
-            State::Body(open) => open + 2,
-            State::End => return SizeHint::with_exact(0),
+            ChunkingState::Body(open) => open + 2,
+            ChunkingState::End => return SizeHint::with_exact(0),
         };
         SizeHint::with_exact(begun + self.chunks_length() + self.tail_length())
     }
@@ -257,7 +261,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Prover;
+    use crate::store::ProofDigest;
 
     /// A body of given pieces.
     struct Pieces(Vec<&'static [u8]>);
@@ -278,7 +282,7 @@ mod tests {
     }
 
     async fn sent(pieces: Vec<&'static [u8]>, kind: ChecksumKind) -> (Vec<u8>, u64) {
-        let mut prover = Prover::new(kind);
+        let mut prover = ProofDigest::new(kind);
         pieces.iter().for_each(|piece| prover.update(piece));
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let proof = prover.proof();
@@ -343,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_without_trailers_gets_the_checksum_in_a_header_and_the_bytes_as_they_are() {
-        let mut prover = Prover::new(ChecksumKind::Crc64Nvme);
+        let mut prover = ProofDigest::new(ChecksumKind::Crc64Nvme);
         prover.update(b"123456789");
         let payload = Payload::Proven {
             body: Pieces(vec![b"1234", b"56789"]),
@@ -352,7 +356,7 @@ mod tests {
         };
         let (stream, seal) = payload.sealed(ChecksumKind::Crc64Nvme);
         assert_eq!(stream.collect().await.unwrap().to_vec(), b"123456789");
-        let Seal::Header(Some((name, value))) = seal else {
+        let ChecksumPlacement::Header(Some((name, value))) = seal else {
             panic!("no header");
         };
         assert_eq!((name, value.as_str()), ("x-amz-checksum-crc64nvme", "rosUhgp5mIg="));

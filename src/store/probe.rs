@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::{
-    COOKIE, Checksum, Condition, Conditions, Habit, ListFrom, ObjectKey, Payload, Proof, Prover, Query, Store,
-    StoreError, StoredPart, Writer,
+    COOKIE, Checksum, Condition, Conditions, ListFrom, ObjectKey, Payload, Proof, ProofDigest, Query, Quirk, Store,
+    StoreError, StoredPart, WriterId,
 };
 use crate::types::{Fid, Timestamp};
 
@@ -28,14 +28,14 @@ const MOST_VERSIONS: usize = 16;
 
 /// What the keys of these objects begin with, and no other's.
 fn probes(prefix: &str) -> Option<String> {
-    let key = ObjectKey::sidecar(prefix, NOBODY, Writer(0)).ok()?;
+    let key = ObjectKey::sidecar(prefix, NOBODY, WriterId(0)).ok()?;
     let (name, _) = key.as_str().rsplit_once('.')?;
     Some(format!("{name}."))
 }
 
 /// What was found of one condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Heed {
+pub enum ConditionTest {
     /// It was refused when it did not hold, and taken when it did.
     Heeded,
     /// The write was made although the condition did not hold.
@@ -45,17 +45,17 @@ pub enum Heed {
 }
 
 /// A condition that refuses everything guards nothing that can be used.
-fn taken(result: Result<(), StoreError>) -> Result<Heed, StoreError> {
+fn taken(result: Result<(), StoreError>) -> Result<ConditionTest, StoreError> {
     match result {
-        Ok(()) => Ok(Heed::Heeded),
-        Err(error @ StoreError::Precondition { .. }) => {
-            Ok(Heed::Refused(format!("the object's own ETag is refused: {error}")))
-        }
+        Ok(()) => Ok(ConditionTest::Heeded),
+        Err(error @ StoreError::Precondition { .. }) => Ok(ConditionTest::Refused(format!(
+            "the object's own ETag is refused: {error}"
+        ))),
         Err(error) => Err(error),
     }
 }
 
-impl Heed {
+impl ConditionTest {
     fn of(result: Result<(), StoreError>) -> Result<Self, StoreError> {
         match result {
             Ok(()) => Ok(Self::Ignored),
@@ -76,20 +76,20 @@ impl Heed {
 
 /// All conditions that are used.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Heeds {
+pub struct ConditionTests {
     /// PutObject, If-None-Match.
-    pub put_absent: Heed,
+    pub put_absent: ConditionTest,
     /// PutObject, If-Match.
-    pub put_match: Heed,
+    pub put_match: ConditionTest,
     /// CompleteMultipartUpload, If-None-Match.
-    pub complete_absent: Heed,
+    pub complete_absent: ConditionTest,
     /// CompleteMultipartUpload, If-Match.
-    pub complete_match: Heed,
+    pub complete_match: ConditionTest,
     /// DeleteObject, If-Match.
-    pub delete_match: Heed,
+    pub delete_match: ConditionTest,
 }
 
-impl Heeds {
+impl ConditionTests {
     /// What guards writes; a delete is looked at before anyhow.
     #[must_use]
     pub fn writes_are_guarded(&self) -> bool {
@@ -105,7 +105,7 @@ impl Heeds {
 
     /// Each with its name, as `check` has them.
     #[must_use]
-    pub const fn rows(&self) -> [(&'static str, &Heed); 5] {
+    pub const fn rows(&self) -> [(&'static str, &ConditionTest); 5] {
         [
             ("If-None-Match on PutObject", &self.put_absent),
             ("If-Match on PutObject", &self.put_match),
@@ -133,7 +133,7 @@ impl http_body::Body for Nothing {
 }
 
 fn sums(store: &Store) -> (Checksum, Option<Proof>) {
-    let mut prover = Prover::new(store.target().checksum);
+    let mut prover = ProofDigest::new(store.target().checksum);
     prover.update(BODY);
     (prover.checksum(), prover.proof())
 }
@@ -152,14 +152,14 @@ impl Store {
     #[must_use]
     pub fn conditions_are_known(&self) -> bool {
         self.target().conditions == Conditions::Look
-            || self.dialect().has(Habit::Conditions)
-            || self.dialect().has(Habit::NoConditions)
+            || self.dialect().has(Quirk::Conditions)
+            || self.dialect().has(Quirk::NoConditions)
     }
 
     /// `true` for the one who is to try them: others do without meanwhile.
     #[must_use]
     pub fn claims_trial(&self) -> bool {
-        !self.conditions_are_known() && self.dialect().learn(Habit::ConditionsTried)
+        !self.conditions_are_known() && self.dialect().learn(Quirk::ConditionsTried)
     }
 
     /// Whether writes may be made, by what is known of their conditions.
@@ -167,7 +167,7 @@ impl Store {
     /// # Errors
     /// They are ignored, and `conditions = "require"`.
     pub fn may_write(&self) -> Result<(), StoreError> {
-        match self.target().conditions == Conditions::Require && self.dialect().has(Habit::NoConditions) {
+        match self.target().conditions == Conditions::Require && self.dialect().has(Quirk::NoConditions) {
             true => Err(StoreError::Unsupported {
                 operation: "PutObject",
                 code: "it does not keep If-Match or If-None-Match, and conditions = \"require\"".into(),
@@ -180,19 +180,19 @@ impl Store {
     ///
     /// # Errors
     /// The store does not answer, or an object can't be written.
-    pub async fn try_conditions(&self) -> Result<Heeds, StoreError> {
-        self.dialect().learn(Habit::ConditionsTried);
+    pub async fn try_conditions(&self) -> Result<ConditionTests, StoreError> {
+        self.dialect().learn(Quirk::ConditionsTried);
         // A class would bill each of them for months; tags and an ACL that a store does not know say nothing of conditions.
         let tried = self.without_extras().tried_with_objects().await;
         if tried.as_ref().is_err_and(StoreError::is_transient) {
             // The next one may find it better.
-            self.dialect().unlearn(Habit::ConditionsTried);
+            self.dialect().unlearn(Quirk::ConditionsTried);
         }
         tried
     }
 
     /// What is learned of it is never forgotten: no odd answer on the way decides alone that a store lacks them.
-    async fn tried_with_objects(&self) -> Result<Heeds, StoreError> {
+    async fn tried_with_objects(&self) -> Result<ConditionTests, StoreError> {
         let mut found = self.tried_with_an_object().await?;
         if !found.writes_are_guarded() {
             found = Box::pin(self.tried_with_an_object()).await?;
@@ -250,9 +250,9 @@ impl Store {
         self.dialect().removed_probe(key);
     }
 
-    async fn tried_with_an_object(&self) -> Result<Heeds, StoreError> {
+    async fn tried_with_an_object(&self) -> Result<ConditionTests, StoreError> {
         // Among the sidecars: what a killed process leaves is no file that an import would make.
-        let key = ObjectKey::sidecar(&self.target().prefix, NOBODY, Writer::random());
+        let key = ObjectKey::sidecar(&self.target().prefix, NOBODY, WriterId::random());
         let key = key.map_err(|error| StoreError::Refused {
             operation: "PutObject",
             status: 0,
@@ -276,10 +276,10 @@ impl Store {
         found
     }
 
-    fn remember(&self, found: &Heeds) {
+    fn remember(&self, found: &ConditionTests) {
         let bucket = &self.target().bucket;
         if found.writes_are_guarded() {
-            self.dialect().learn(Habit::Conditions);
+            self.dialect().learn(Quirk::Conditions);
         } else {
             for (what, heed) in found.rows().into_iter().take(4).filter(|(_, heed)| !heed.is_heeded()) {
                 tracing::warn!(
@@ -292,31 +292,31 @@ impl Store {
             self.lacks_conditions();
         }
         if !found.delete_match.is_heeded() {
-            self.dialect().learn(Habit::NoDeleteConditions);
+            self.dialect().learn(Quirk::NoDeleteConditions);
         }
     }
 
-    async fn tried(&self, key: &ObjectKey, versions: &mut Vec<String>) -> Result<Heeds, StoreError> {
+    async fn tried(&self, key: &ObjectKey, versions: &mut Vec<String>) -> Result<ConditionTests, StoreError> {
         let put_absent = match self.put_probe(key, &Condition::Absent, versions).await {
-            Ok(()) => Heed::of(self.put_probe(key, &Condition::Absent, versions).await)?,
+            Ok(()) => ConditionTest::of(self.put_probe(key, &Condition::Absent, versions).await)?,
             Err(error @ (StoreError::Unsupported { .. } | StoreError::Refused { .. })) => {
                 self.put_probe(key, &Condition::None, versions).await?;
-                Heed::Refused(error.to_string())
+                ConditionTest::Refused(error.to_string())
             }
             Err(error) => return Err(error),
         };
         self.note_md5(key).await?;
         let wrong = Condition::Match(OTHER.into());
-        let put_match = match Heed::of(self.put_probe(key, &wrong, versions).await)? {
-            Heed::Heeded => taken(self.put_again(key, versions).await)?,
+        let put_match = match ConditionTest::of(self.put_probe(key, &wrong, versions).await)? {
+            ConditionTest::Heeded => taken(self.put_again(key, versions).await)?,
             other => other,
         };
         let (complete_absent, complete_match) = self.tried_uploads(key, versions).await?;
         let deleted = self.delete_told(key, None, Some(OTHER)).await;
         // The marker that a delete without regard has made: it goes with the versions.
         versions.extend(deleted.iter().flatten().cloned());
-        let delete_match = Heed::of(deleted.map(drop))?;
-        Ok(Heeds {
+        let delete_match = ConditionTest::of(deleted.map(drop))?;
+        Ok(ConditionTests {
             put_absent,
             put_match,
             complete_absent,
@@ -349,11 +349,15 @@ impl Store {
         Ok(())
     }
 
-    async fn tried_uploads(&self, key: &ObjectKey, versions: &mut Vec<String>) -> Result<(Heed, Heed), StoreError> {
-        let absent = Heed::of(self.completed(key, &Condition::Absent, versions).await)?;
+    async fn tried_uploads(
+        &self,
+        key: &ObjectKey,
+        versions: &mut Vec<String>,
+    ) -> Result<(ConditionTest, ConditionTest), StoreError> {
+        let absent = ConditionTest::of(self.completed(key, &Condition::Absent, versions).await)?;
         let wrong = Condition::Match(OTHER.into());
-        let matched = match Heed::of(self.completed(key, &wrong, versions).await)? {
-            Heed::Heeded => {
+        let matched = match ConditionTest::of(self.completed(key, &wrong, versions).await)? {
+            ConditionTest::Heeded => {
                 let current = Condition::Match(self.head(key, None).await?.etag);
                 taken(self.completed(key, &current, versions).await)?
             }
@@ -398,8 +402,8 @@ impl Store {
             let mut judge = evidence.judge(None);
             judge.update(BODY);
             let habit = match judge.agrees() {
-                true => Habit::Md5ETags,
-                false => Habit::OpaqueETags,
+                true => Quirk::Md5ETags,
+                false => Quirk::OpaqueETags,
             };
             self.dialect().learn(habit);
         }
@@ -409,19 +413,19 @@ impl Store {
     /// Whether an ETag that has the form of an MD5 is one. AWS says so; of others it is known once they were tried.
     #[must_use]
     pub fn etags_are_md5(&self) -> bool {
-        self.dialect().has(Habit::Md5ETags)
-            || (self.target().endpoint_url.is_none() && !self.dialect().has(Habit::OpaqueETags))
+        self.dialect().has(Quirk::Md5ETags)
+            || (self.target().endpoint_url.is_none() && !self.dialect().has(Quirk::OpaqueETags))
     }
 
     /// The ETag of an object was seen to be the MD5 of its bytes, or of its parts' MD5s: others' are, too.
     pub fn saw_md5(&self) {
-        self.dialect().learn(Habit::Md5ETags);
+        self.dialect().learn(Quirk::Md5ETags);
     }
 
     /// `true` once: that objects of others can't be proved is to be said now.
     #[must_use]
     pub fn said_unproven(&self) -> bool {
-        self.dialect().learn(Habit::UnprovenSaid)
+        self.dialect().learn(Quirk::UnprovenSaid)
     }
 }
 
@@ -438,7 +442,7 @@ mod tests {
             oid: 1,
             ver: 0,
         };
-        let of_a_file = ObjectKey::sidecar("lab/", fid, Writer(1)).unwrap();
+        let of_a_file = ObjectKey::sidecar("lab/", fid, WriterId(1)).unwrap();
         assert!(!of_a_file.as_str().starts_with(&probes));
         assert!(super::probes(&"x".repeat(2000)).is_none(), "never the whole bucket");
     }

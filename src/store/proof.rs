@@ -53,7 +53,7 @@ pub struct Proof {
 }
 
 /// Sums up bytes as they are sent.
-pub struct Prover {
+pub struct ProofDigest {
     kind: ChecksumKind,
     crc64: Digest,
     wire: Wire,
@@ -66,13 +66,13 @@ enum Wire {
     Sha256(ring::digest::Context),
 }
 
-impl std::fmt::Debug for Prover {
+impl std::fmt::Debug for ProofDigest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Prover({:?})", self.kind)
     }
 }
 
-impl Prover {
+impl ProofDigest {
     /// Of nothing yet.
     #[must_use]
     pub fn new(kind: ChecksumKind) -> Self {
@@ -134,7 +134,7 @@ mod tests {
             ),
             (ChecksumKind::None, None),
         ] {
-            let mut prover = Prover::new(kind);
+            let mut prover = ProofDigest::new(kind);
             prover.update(b"12345");
             prover.update(b"6789");
             let proof = prover.proof();

@@ -81,7 +81,7 @@ impl Requests {
 
 /// Counts for a client.
 #[derive(Debug)]
-pub(super) struct Meter(pub(super) Arc<Requests>);
+pub(super) struct RequestCounter(pub(super) Arc<Requests>);
 
 #[derive(Debug)]
 struct Sent(Instant);
@@ -91,7 +91,7 @@ impl Storable for Sent {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Meter {
+impl Intercept for RequestCounter {
     fn name(&self) -> &'static str {
         "Meter"
     }

@@ -13,23 +13,23 @@ use aws_runtime::env_config::source;
 use aws_types::os_shim_internal::{Env, Fs};
 
 /// A value, and where it is from: `$VARIABLE`, or which key of the AWS files.
-pub type Around = (String, String);
+pub type SourcedValue = (String, String);
 
 /// As they were when they were read.
 #[derive(Default)]
-pub struct Surroundings {
+pub struct AwsEnvironment {
     variables: HashMap<String, String>,
     /// The shared files; they may have keys in them.
     files: EnvConfigSections,
 }
 
-impl std::fmt::Debug for Surroundings {
+impl std::fmt::Debug for AwsEnvironment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Surroundings(profile {})", self.files.selected_profile())
     }
 }
 
-impl Surroundings {
+impl AwsEnvironment {
     /// By these variables of the environment. `profile`: the one of the shared files, else `$AWS_PROFILE`'s. A file
     /// that can't be read is as good as none: whoever needs credentials of it says so.
     #[must_use]
@@ -46,7 +46,7 @@ impl Surroundings {
     /// Of another store than AWS. A variable goes before the files, what is said of S3 alone before what is said of
     /// all services.
     #[must_use]
-    pub fn endpoint_url(&self) -> Option<Around> {
+    pub fn endpoint_url(&self) -> Option<SourcedValue> {
         let ignored = self.either("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls");
         if ignored.is_some_and(|(value, _)| value.eq_ignore_ascii_case("true")) {
             return None;
@@ -59,7 +59,7 @@ impl Surroundings {
 
     /// Where the bucket is. `beside_aws`: another store is asked, for which a profile's region was hardly written.
     #[must_use]
-    pub fn region(&self, beside_aws: bool) -> Option<Around> {
+    pub fn region(&self, beside_aws: bool) -> Option<SourcedValue> {
         let variable = self.variable("AWS_REGION");
         let variable = variable.or_else(|| self.variable("AWS_DEFAULT_REGION"));
         variable.or_else(|| if beside_aws { None } else { self.of_profile("region") })
@@ -67,13 +67,13 @@ impl Surroundings {
 
     /// `true` or `false`, as it was written.
     #[must_use]
-    pub fn use_fips_endpoint(&self) -> Option<Around> {
+    pub fn use_fips_endpoint(&self) -> Option<SourcedValue> {
         self.either("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint")
     }
 
     /// `true` or `false`, as it was written.
     #[must_use]
-    pub fn use_dualstack_endpoint(&self) -> Option<Around> {
+    pub fn use_dualstack_endpoint(&self) -> Option<SourcedValue> {
         self.variable("AWS_USE_DUALSTACK_ENDPOINT")
             .or_else(|| self.of_s3("use_dualstack_endpoint"))
             .or_else(|| self.of_profile("use_dualstack_endpoint"))
@@ -81,13 +81,13 @@ impl Surroundings {
 
     /// `true` or `false`, as it was written.
     #[must_use]
-    pub fn use_accelerate_endpoint(&self) -> Option<Around> {
+    pub fn use_accelerate_endpoint(&self) -> Option<SourcedValue> {
         self.of_s3("use_accelerate_endpoint")
     }
 
     /// `true` for a bucket in the URL's path, `false` for one in its host name; nothing for `auto`.
     #[must_use]
-    pub fn path_style(&self) -> Option<Around> {
+    pub fn path_style(&self) -> Option<SourcedValue> {
         let (style, origin) = self.of_s3("addressing_style")?;
         match style.as_str() {
             "path" => Some(("true".into(), origin)),
@@ -98,32 +98,32 @@ impl Surroundings {
 
     /// `true` or `false`, as it was written.
     #[must_use]
-    pub fn sign_payload(&self) -> Option<Around> {
+    pub fn sign_payload(&self) -> Option<SourcedValue> {
         self.of_s3("payload_signing_enabled")
     }
 
     /// A file of certificates.
     #[must_use]
-    pub fn ca_bundle(&self) -> Option<Around> {
+    pub fn ca_bundle(&self) -> Option<SourcedValue> {
         self.either("AWS_CA_BUNDLE", "ca_bundle")
     }
 
-    fn either(&self, variable: &str, key: &str) -> Option<Around> {
+    fn either(&self, variable: &str, key: &str) -> Option<SourcedValue> {
         self.variable(variable).or_else(|| self.of_profile(key))
     }
 
-    fn variable(&self, name: &str) -> Option<Around> {
+    fn variable(&self, name: &str) -> Option<SourcedValue> {
         let value = self.variables.get(name).filter(|value| !value.is_empty())?;
         Some((value.clone(), format!("${name}")))
     }
 
-    fn of_profile(&self, key: &str) -> Option<Around> {
+    fn of_profile(&self, key: &str) -> Option<SourcedValue> {
         let value = self.files.get(key).filter(|value| !value.is_empty())?;
         Some((value.to_owned(), self.of_files(key)))
     }
 
     /// A key below the profile's `s3 =`.
-    fn of_s3(&self, key: &str) -> Option<Around> {
+    fn of_s3(&self, key: &str) -> Option<SourcedValue> {
         let lines = self.files.get("s3")?.lines();
         let mut pairs = lines.filter_map(|line| line.split_once('='));
         let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
@@ -131,7 +131,7 @@ impl Surroundings {
     }
 
     /// A key of S3 in the section that the profile's `services` names.
-    fn of_services(&self, key: &str) -> Option<Around> {
+    fn of_services(&self, key: &str) -> Option<SourcedValue> {
         let services = self.files.get("services")?;
         let place = PropertiesKey::builder()
             .section_key("services")
@@ -168,7 +168,7 @@ fn read_files(env: &Env, profile: Option<&str>) -> Option<EnvConfigSections> {
 mod tests {
     use super::*;
 
-    fn around(variables: &[(&str, &str)], config: &str, profile: Option<&str>) -> Surroundings {
+    fn around(variables: &[(&str, &str)], config: &str, profile: Option<&str>) -> AwsEnvironment {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config");
         std::fs::write(&file, config).unwrap();
@@ -180,7 +180,7 @@ mod tests {
         ];
         let all = files.iter().chain(variables);
         let all = all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Surroundings::read(all.collect(), profile)
+        AwsEnvironment::read(all.collect(), profile)
     }
 
     const FILE: &str = "[default]\nregion = eu-north-1\nendpoint_url = http://all\n\
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_variable_goes_before_the_files_and_what_is_said_of_s3_before_what_is_said_of_all() {
         let url = |variables: &[(&str, &str)], profile| around(variables, FILE, profile).endpoint_url();
-        let value = |around: Option<Around>| around.map(|(value, _)| value);
+        let value = |around: Option<SourcedValue>| around.map(|(value, _)| value);
         assert_eq!(value(url(&[], None)).as_deref(), Some("http://all"));
         assert_eq!(value(url(&[], Some("lab"))).as_deref(), Some("http://special"));
         assert_eq!(

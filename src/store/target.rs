@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Answers;
+use super::answer::AnswerCheck;
 use super::connection::{Security, to_credentials};
-use super::credentials::{Chain, ChainFuture, Keeper, ask};
-use super::doubt::Doubter;
+use super::credentials::{Chain, ChainFuture, CredentialCache, ask};
+use super::doubt::CredentialWatcher;
 use super::error::chain;
 use super::headers::Headers;
-use super::requests::Meter;
+use super::requests::RequestCounter;
 use super::{
-    CaBundle, ChecksumKind, Choices, Conditions, Connections, Dialect, Habit, KeyLayout, Limits, Records, Requests,
-    StartError, Store, StoreError, VerifyImported,
+    CaBundle, ChecksumKind, Conditions, Connections, KeyLayout, Limits, ObjectOptions, Quirk, Quirks, Records,
+    Requests, StartError, Store, StoreError, VerifyImported,
 };
 use crate::types::ArchiveId;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -61,7 +61,7 @@ pub struct TargetOptions {
     /// `http://…` of a proxy; `None`: as the environment says (`HTTPS_PROXY`, `NO_PROXY`).
     pub proxy: Option<String>,
     /// What is asked for each object.
-    pub choices: Choices,
+    pub choices: ObjectOptions,
     /// Say with each request that its price is ours, as buckets want whose owner does not pay.
     pub requester_pays: bool,
     /// What is done about conditional writes.
@@ -108,9 +108,9 @@ impl TargetOptions {
 #[derive(Clone, Debug)]
 pub struct Target {
     options: Arc<TargetOptions>,
-    credentials: Arc<Keeper>,
+    credentials: Arc<CredentialCache>,
     region: Region,
-    dialect: Arc<Dialect>,
+    dialect: Arc<Quirks>,
     limits: Arc<Limits>,
     requests: Arc<Requests>,
     /// Instead of the network.
@@ -145,12 +145,12 @@ impl Target {
     pub(super) fn behind(options: TargetOptions, client: SharedHttpClient) -> Self {
         let credentials = aws_credential_types::Credentials::new("key", "secret", None, None, "test");
         let provider = SharedCredentialsProvider::new(credentials.clone());
-        let dialect = Dialect::default();
-        dialect.learn(Habit::Conditions);
+        let dialect = Quirks::default();
+        dialect.learn(Quirk::Conditions);
         let chain: Chain = Box::new(|| -> ChainFuture { Box::pin(async { None }) });
         Self {
             options: Arc::new(options),
-            credentials: Keeper::new(chain, provider, credentials),
+            credentials: CredentialCache::new(chain, provider, credentials),
             region: Region::from_static("us-east-1"),
             dialect: Arc::new(dialect),
             limits: Arc::default(),
@@ -192,7 +192,7 @@ impl Target {
 
     /// What the store does otherwise than S3.
     #[must_use]
-    pub fn dialect(&self) -> &Dialect {
+    pub fn dialect(&self) -> &Quirks {
         &self.dialect
     }
 
@@ -220,9 +220,9 @@ impl Target {
             .interceptor(Headers {
                 requester_pays: self.options.requester_pays,
             })
-            .interceptor(Doubter(Arc::clone(&self.credentials)))
-            .interceptor(Meter(Arc::clone(&self.requests)))
-            .interceptor(Answers)
+            .interceptor(CredentialWatcher(Arc::clone(&self.credentials)))
+            .interceptor(RequestCounter(Arc::clone(&self.requests)))
+            .interceptor(AnswerCheck)
             .use_fips(self.options.use_fips_endpoint)
             .use_dual_stack(self.options.use_dualstack_endpoint)
             .accelerate(self.options.use_accelerate_endpoint)
@@ -273,7 +273,7 @@ impl Target {
     pub async fn try_conditions(&self, deadline: Duration) -> Result<(), StartError> {
         let (archive, bucket) = (self.options.archive_id.get(), &self.options.bucket);
         if self.options.conditions == Conditions::Look {
-            self.dialect.learn(Habit::NoConditions);
+            self.dialect.learn(Quirk::NoConditions);
             return Ok(());
         }
         let store = self.connect(&mut Connections::default());
@@ -291,7 +291,7 @@ impl Target {
                 tracing::warn!(archive, bucket, %error, "whether the store heeds conditional writes can't be tried now");
             }
             Err(_) => {
-                self.dialect.unlearn(Habit::ConditionsTried);
+                self.dialect.unlearn(Quirk::ConditionsTried);
                 tracing::warn!(
                     archive,
                     bucket,
@@ -427,7 +427,7 @@ fn region_of(answer: &HttpResponse) -> Option<String> {
 }
 
 /// Region and credentials by the standard chain.
-async fn find(options: &TargetOptions) -> Result<(Region, Arc<Keeper>), StartError> {
+async fn find(options: &TargetOptions) -> Result<(Region, Arc<CredentialCache>), StartError> {
     let archive = options.archive_id.get();
     let client = to_credentials(&options.security_of_credentials(), options.proxy.as_deref());
     let shared = load(options, client.clone()).await;
@@ -445,7 +445,7 @@ async fn find(options: &TargetOptions) -> Result<(Region, Arc<Keeper>), StartErr
         let (options, client) = (options.clone(), client.clone());
         Box::pin(async move { load(&options, client).await.credentials_provider() })
     });
-    Ok((region, Keeper::new(anew, provider, first)))
+    Ok((region, CredentialCache::new(anew, provider, first)))
 }
 
 /// What the standard chain finds for an archive.

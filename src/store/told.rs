@@ -43,7 +43,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 
 /// What is told; `None` where nothing is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Told {
+pub struct ParsedAttributes {
     /// Type and permissions as in `st_mode`; the type may be 0.
     pub mode: Option<u32>,
     /// Owner.
@@ -72,7 +72,7 @@ pub struct Told {
     pub bad: Vec<String>,
 }
 
-impl Told {
+impl ParsedAttributes {
     /// From user metadata (`x-amz-meta-…`, without that).
     #[must_use]
     pub fn of(metadata: &HashMap<String, String>) -> Self {
@@ -130,7 +130,7 @@ struct Reader<'a> {
 
 /// Who writes `mode`, as far as its other names tell that.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Writer {
+enum ModeWriter {
     Rclone,
     S3fs,
 }
@@ -173,14 +173,14 @@ impl Reader<'_> {
     }
 
     /// rclone keeps times of files in RFC 3339 (`mtime` it writes in seconds to S3, as s3fs does); a `ctime` is s3fs's alone.
-    fn writer(&self) -> Option<Writer> {
+    fn writer(&self) -> Option<ModeWriter> {
         let rclone = ["atime", "btime", "mtime"]
             .iter()
             .any(|key| self.read(key, rfc3339).is_some());
         let s3fs = self.read("ctime", decimal_time).is_some();
         match (rclone, s3fs) {
-            (true, false) => Some(Writer::Rclone),
-            (false, true) => Some(Writer::S3fs),
+            (true, false) => Some(ModeWriter::Rclone),
+            (false, true) => Some(ModeWriter::S3fs),
             _ => None,
         }
     }
@@ -222,13 +222,13 @@ fn octal(text: &str) -> Option<u32> {
 }
 
 /// `mode`, as whoever wrote it: it says what the object is, and what can be true both ways is neither.
-fn typed_mode(text: &str, writer: Option<Writer>) -> Option<u32> {
+fn typed_mode(text: &str, writer: Option<ModeWriter>) -> Option<u32> {
     let is_object = |mode: &u32| matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK);
     let read = |radix, other| {
         let asked = writer != Some(other);
         asked.then(|| number(text, radix)).flatten().filter(is_object)
     };
-    read(8, Writer::S3fs).xor(read(10, Writer::Rclone))
+    read(8, ModeWriter::S3fs).xor(read(10, ModeWriter::Rclone))
 }
 
 fn id(text: &str) -> Option<u32> {
@@ -280,7 +280,7 @@ fn xattrs(text: &str) -> Option<Vec<Xattr>> {
         .collect()
 }
 
-/// As [`Told`] reads it.
+/// As [`ParsedAttributes`] reads it.
 pub(super) fn xattrs_text(xattrs: &[Xattr]) -> String {
     let pairs: Vec<_> = xattrs
         .iter()
@@ -289,7 +289,7 @@ pub(super) fn xattrs_text(xattrs: &[Xattr]) -> String {
     pairs.join(",")
 }
 
-/// As [`Told`] reads it.
+/// As [`ParsedAttributes`] reads it.
 pub(super) fn plain(path: &[u8]) -> String {
     percent_encode(path, PLAIN).to_string()
 }
@@ -299,8 +299,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn told(pairs: &[(&str, &str)]) -> Told {
-        Told::of(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    fn told(pairs: &[(&str, &str)]) -> ParsedAttributes {
+        ParsedAttributes::of(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 
     #[test]
@@ -346,13 +346,13 @@ mod tests {
             assert_eq!(told.private, key == PERMISSIONS, "{key} {value}");
             assert_eq!(told.partial, key == XATTRS, "{key} {value}");
             assert_eq!(
-                Told {
+                ParsedAttributes {
                     private: false,
                     partial: false,
                     bad: Vec::new(),
                     ..told
                 },
-                Told::default(),
+                ParsedAttributes::default(),
                 "{key} {value}"
             );
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::action::{FileSystem, Item, Verdict};
 use crate::types::{ArchiveId, ErrorClass};
-use crate::worker::{Ending, Witness};
+use crate::worker::{ActionEnd, Observer};
 
 /// Where, and how much of it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +26,7 @@ pub struct CompletionOptions {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct CompletionLine<'a> {
     time: String,
     class: &'a str,
     outcome: &'a str,
@@ -172,10 +172,10 @@ fn numbered(path: &Path, n: u32) -> PathBuf {
     name.into()
 }
 
-impl Witness for Completions {
+impl Observer for Completions {
     fn started(&self, _: &dyn FileSystem, _: &Item) {}
 
-    fn ended(&self, fs: &dyn FileSystem, ending: &Ending<'_>) {
+    fn ended(&self, fs: &dyn FileSystem, ending: &ActionEnd<'_>) {
         let Some(class) = crate::queue::Class::of(ending.item) else {
             return;
         };
@@ -184,7 +184,7 @@ impl Witness for Completions {
             Verdict::Cancelled => ("cancelled", ErrorClass::Cancelled.errno()),
             Verdict::Failed { errno, .. } => ("failed", errno.get()),
         };
-        let line = Line {
+        let line = CompletionLine {
             time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             class: class.word(),
             outcome,

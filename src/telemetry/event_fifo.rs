@@ -18,7 +18,7 @@ use crate::action::{ActionKey, FileSystem, Item, Kind, Verb, Verdict};
 use crate::queue::Queue;
 use crate::thread::{Supervisor, Thread};
 use crate::types::Fid;
-use crate::worker::{Ending, Witness};
+use crate::worker::{ActionEnd, Observer};
 
 const MODE: u32 = 0o644;
 
@@ -30,11 +30,11 @@ pub struct EventFifo {
     mount: PathBuf,
     archives: usize,
     uuid: String,
-    state: Mutex<State>,
+    state: Mutex<FifoState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FifoState {
     /// `None` until there is a reader.
     fifo: Option<File>,
     /// Paths and sizes of running actions.
@@ -43,7 +43,7 @@ struct State {
 
 /// For workers.
 #[derive(Debug)]
-pub struct FifoWitness(pub Arc<EventFifo>);
+pub struct FifoObserver(pub Arc<EventFifo>);
 
 impl EventFifo {
     /// Makes the FIFO, or takes one that is there.
@@ -75,7 +75,7 @@ impl EventFifo {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FifoState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -163,7 +163,7 @@ const fn word(verb: Verb) -> &'static str {
     }
 }
 
-impl Witness for FifoWitness {
+impl Observer for FifoObserver {
     fn started(&self, fs: &dyn FileSystem, item: &Item) {
         let Kind::Do(verb) = item.kind else {
             return;
@@ -182,7 +182,7 @@ impl Witness for FifoWitness {
         self.0.lock().running.insert(item.key(), (path, total));
     }
 
-    fn ended(&self, _: &dyn FileSystem, ending: &Ending<'_>) {
+    fn ended(&self, _: &dyn FileSystem, ending: &ActionEnd<'_>) {
         let item = ending.item;
         let Kind::Do(verb) = item.kind else {
             return;

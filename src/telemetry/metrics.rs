@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::Sources;
+use super::TelemetrySources;
 use crate::measure::Histogram;
 use crate::queue::Class;
 use crate::store::Target;
@@ -20,7 +20,7 @@ const PREFIX: &str = "lhsmtool_s3";
 
 type Labels = Vec<(&'static str, String)>;
 
-impl Sources {
+impl TelemetrySources {
     /// All numbers, under their names.
     #[must_use]
     pub fn registry(&self) -> Registry {
@@ -31,7 +31,7 @@ impl Sources {
         registry
     }
 
-    fn actions(&self, to: &mut Sink<'_>) -> fmt::Result {
+    fn actions(&self, to: &mut FamilySink<'_>) -> fmt::Result {
         let depth = self.queue.depth();
         let by_class = |counts: &HashMap<Class, usize>| {
             let of = |class| counts.get(&class).copied().unwrap_or(0);
@@ -100,7 +100,7 @@ impl Sources {
         )
     }
 
-    fn stores(&self, to: &mut Sink<'_>) -> fmt::Result {
+    fn stores(&self, to: &mut FamilySink<'_>) -> fmt::Result {
         let archive = |target: &Target| vec![("archive", target.options().archive_id.to_string())];
         let targets = self.targets.all();
         let operations: Vec<_> = targets
@@ -199,7 +199,7 @@ impl Sources {
         )
     }
 
-    fn coordinator(&self, to: &mut Sink<'_>) -> fmt::Result {
+    fn coordinator(&self, to: &mut FamilySink<'_>) -> fmt::Result {
         let link = self.link.get();
         let reader = |of: fn(&crate::lustre::ReaderStats) -> &AtomicU64| link.map_or(0, |link| get(of(&link.reader)));
         let ready = if self.is_ready() { 1.0 } else { 0.0 };
@@ -258,9 +258,9 @@ impl Sources {
     }
 }
 
-impl Collector for Sources {
+impl Collector for TelemetrySources {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut to = Sink(encoder);
+        let mut to = FamilySink(encoder);
         to.gauge(
             "uptime_seconds",
             "Since the daemon was started",
@@ -287,9 +287,9 @@ impl Collector for Sources {
 }
 
 /// Where numbers go, one family after the other.
-struct Sink<'a>(DescriptorEncoder<'a>);
+struct FamilySink<'a>(DescriptorEncoder<'a>);
 
-impl Sink<'_> {
+impl FamilySink<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.gauges(name, help, [(Labels::new(), value)])
     }

@@ -12,10 +12,10 @@ mod sources;
 mod stderr;
 
 pub use completions::{CompletionOptions, Completions};
-pub use event_fifo::{EventFifo, FifoUpdates, FifoWitness};
+pub use event_fifo::{EventFifo, FifoObserver, FifoUpdates};
 pub use logging::{init, set_level};
-pub use notify::{Pulse, alive, beat_interval, ready, stopping};
+pub use notify::{StatusNotifier, alive, beat_interval, ready, stopping};
 pub use server::MetricsServer;
 pub use sink::LogFormat;
-pub use sources::{Link, Sources};
+pub use sources::{ReaderLink, TelemetrySources};
 pub use stderr::{flush, log_panics, say, write_by_thread};

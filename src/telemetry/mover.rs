@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Sources;
-use crate::fleet::{Failures, Mover, Running, Sum};
-use crate::queue::{AtWork, Class};
+use super::TelemetrySources;
+use crate::fleet::{ClassTotals, Failures, Mover, Running};
+use crate::queue::{Class, RunningAction};
 use crate::store::Trouble;
 use crate::types::ArchiveId;
-use crate::worker::{Share, Sums};
+use crate::worker::{ActionTotals, TotalsKey};
 
 /// Running actions that are shown, those that run longest.
 const SHOWN: usize = 10;
 
 /// This mover at this moment.
-pub(super) fn now(sources: &Sources) -> Mover {
+pub(super) fn now(sources: &TelemetrySources) -> Mover {
     let depth = sources.queue.depth();
     let by_class = |counts: &HashMap<Class, usize>| {
         let of = |class: &Class| counts.get(class).map_or(0, |n| *n as u64);
@@ -43,7 +43,7 @@ pub(super) fn now(sources: &Sources) -> Mover {
         waiting: by_class(&depth.waiting),
         running: by_class(&depth.running),
         oldest_waiting: depth.oldest.map(|age| age.as_secs_f64()),
-        sums: tally.sums().into_iter().map(Sum::from).collect(),
+        sums: tally.sums().into_iter().map(ClassTotals::from).collect(),
         actions_per_second: tally.ended().rate(),
         bytes_per_second: bytes_per_second.sum(),
         longest: at_work.iter().take(SHOWN).map(Running::from).collect(),
@@ -62,15 +62,15 @@ pub(super) fn now(sources: &Sources) -> Mover {
 }
 
 /// By name.
-fn silent(sources: &Sources) -> Vec<String> {
+fn silent(sources: &TelemetrySources) -> Vec<String> {
     let mdts = sources.queue.mdts().into_iter();
     mdts.filter(|(_, _, answers)| !answers)
         .map(|(mdt, ..)| mdt.to_string())
         .collect()
 }
 
-impl From<(Share, Sums)> for Sum {
-    fn from(((archive, class), sums): (Share, Sums)) -> Self {
+impl From<(TotalsKey, ActionTotals)> for ClassTotals {
+    fn from(((archive, class), sums): (TotalsKey, ActionTotals)) -> Self {
         Self {
             archive,
             class: class.word().to_owned(),
@@ -82,8 +82,8 @@ impl From<(Share, Sums)> for Sum {
     }
 }
 
-impl From<&AtWork> for Running {
-    fn from(running: &AtWork) -> Self {
+impl From<&RunningAction> for Running {
+    fn from(running: &RunningAction) -> Self {
         Self {
             fid: running.key.fid.bare(),
             path: None,
@@ -96,7 +96,7 @@ impl From<&AtWork> for Running {
 }
 
 /// Its failures after that number.
-pub(super) fn failures_after(sources: &Sources, number: u64) -> Failures {
+pub(super) fn failures_after(sources: &TelemetrySources, number: u64) -> Failures {
     let failures = sources.site.tally.failures_after(number);
     Failures {
         last: failures.last().map_or(number, |failure| failure.number),

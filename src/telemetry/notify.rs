@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::Sources;
+use super::TelemetrySources;
 
 /// Between two lines of status where no watchdog asks for more.
 const EVERY: Duration = Duration::from_secs(10);
@@ -79,8 +79,8 @@ pub fn stopping() {
 
 /// Looks at the daemon's numbers now and then.
 #[derive(Debug)]
-pub struct Pulse {
-    sources: Sources,
+pub struct StatusNotifier {
+    sources: TelemetrySources,
     watchdog: bool,
     reader: Sign,
     workers: Sign,
@@ -111,10 +111,10 @@ impl Sign {
     }
 }
 
-impl Pulse {
+impl StatusNotifier {
     /// Over these numbers.
     #[must_use]
-    pub fn new(sources: Sources) -> Self {
+    pub fn new(sources: TelemetrySources) -> Self {
         Self {
             sources,
             watchdog: sd_notify::watchdog_enabled().is_some(),

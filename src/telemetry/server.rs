@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::{Sources, mover};
+use super::{TelemetrySources, mover};
 use crate::thread::{Supervisor, Threads, guarded};
 
 /// For a client, from its first byte to its last.
@@ -32,7 +32,7 @@ impl MetricsServer {
     ///
     /// # Errors
     /// The address is taken, or not this node's.
-    pub fn start(supervisor: &Supervisor, listen: SocketAddr, sources: &Sources) -> io::Result<Self> {
+    pub fn start(supervisor: &Supervisor, listen: SocketAddr, sources: &TelemetrySources) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         let address = listener.local_addr()?;
         tracing::info!(%address, "metrics");
@@ -60,7 +60,7 @@ impl MetricsServer {
     }
 }
 
-fn serve(listener: &TcpListener, sources: &Sources, until: &AtomicBool) {
+fn serve(listener: &TcpListener, sources: &TelemetrySources, until: &AtomicBool) {
     for stream in listener.incoming() {
         if until.load(Ordering::SeqCst) {
             return;
@@ -114,7 +114,7 @@ fn send(stream: &mut TcpStream, mut bytes: &[u8], until: Instant) -> io::Result<
     Ok(())
 }
 
-fn answer(mut stream: TcpStream, sources: &Sources) -> io::Result<()> {
+fn answer(mut stream: TcpStream, sources: &TelemetrySources) -> io::Result<()> {
     let until = Instant::now() + PATIENCE;
     let request = request(&mut stream, until)?;
     let line = String::from_utf8_lossy(&request);

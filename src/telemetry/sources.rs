@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 use crate::lustre::ReaderStats;
 use crate::queue::Queue;
 use crate::store::Targets;
-use crate::worker::Site;
+use crate::worker::Context;
 
 /// What there is once the daemon is registered.
 #[derive(Debug)]
-pub struct Link {
+pub struct ReaderLink {
     /// The pipe's numbers.
     pub reader: Arc<ReaderStats>,
     /// Reports of live actions to the coordinator.
@@ -21,7 +21,7 @@ pub struct Link {
 
 /// Everything that can be asked.
 #[derive(Clone)]
-pub struct Sources {
+pub struct TelemetrySources {
     /// The mount that is served.
     pub mount: PathBuf,
     /// Worker threads, and how many of them serve nothing but restores.
@@ -29,20 +29,20 @@ pub struct Sources {
     /// The table of live actions.
     pub queue: Arc<Queue>,
     /// Counters and journal.
-    pub site: Site,
+    pub site: Context,
     /// The stores.
     pub targets: Targets,
     /// Set once the daemon is registered.
-    pub link: Arc<OnceLock<Link>>,
+    pub link: Arc<OnceLock<ReaderLink>>,
 }
 
-impl fmt::Debug for Sources {
+impl fmt::Debug for TelemetrySources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources").finish_non_exhaustive()
     }
 }
 
-impl Sources {
+impl TelemetrySources {
     /// Registered with the coordinator, and not on its way out.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -3,7 +3,7 @@
 //! it: the daemon then ends in order and is started anew, instead of living on without that thread's work.
 //!
 //! A call of Lustre's can block for as long as its MDT is silent, and the kernel then lets go of the thread for nobody, not
-//! even for SIGKILL. Such a thread is [`Held`]: it is named and left behind.
+//! even for SIGKILL. Such a thread is [`StuckThread`]: it is named and left behind.
 
 mod guard;
 
@@ -28,37 +28,37 @@ type Stop = Box<dyn FnOnce() + Send>;
 
 /// Makes threads and hears of their deaths. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Supervisor(Arc<Ward>);
+pub struct Supervisor(Arc<ThreadRegistry>);
 
 #[derive(Debug)]
-struct Ward {
+struct ThreadRegistry {
     /// Those that are not over, by their number.
-    living: Mutex<BTreeMap<u64, Arc<Life>>>,
+    living: Mutex<BTreeMap<u64, Arc<ThreadState>>>,
     made: AtomicU64,
     /// The first one; others mostly follow from it.
-    death: watch::Sender<Option<Death>>,
+    death: watch::Sender<Option<ThreadDeath>>,
 }
 
 /// A thread that ended of itself.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the thread '{thread}' {end}")]
-pub struct Death {
+pub struct ThreadDeath {
     /// The name that the thread was made with.
     pub thread: String,
     /// How it ended.
-    pub end: End,
+    pub end: DeathCause,
 }
 
 /// How a thread died.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum End {
+pub enum DeathCause {
     /// With these words.
     Panicked(String),
     /// It came to its end, and nobody had asked it to.
     Returned,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for DeathCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Panicked(words) => write!(f, "panicked: {words}"),
@@ -69,7 +69,7 @@ impl fmt::Display for End {
 
 /// A thread that was asked to end and has not.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Held {
+pub struct StuckThread {
     /// The name that the thread was made with.
     pub thread: String,
     /// What it does, as the kernel says it with one letter (`/proc/PID/task/TID/stat`); `None`: it can't be told.
@@ -78,7 +78,7 @@ pub struct Held {
     pub place: Option<String>,
 }
 
-impl Held {
+impl StuckThread {
     /// Whether it waits in a way that no signal ends: the process is there until it comes back.
     #[must_use]
     pub const fn is_unkillable(&self) -> bool {
@@ -86,7 +86,7 @@ impl Held {
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for StuckThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.thread)?;
         match (&self.place, self.is_unkillable()) {
@@ -100,7 +100,7 @@ impl fmt::Display for Held {
 
 /// What is known of one thread.
 #[derive(Debug)]
-struct Life {
+struct ThreadState {
     name: String,
     /// Its number in the kernel; 0 before it runs.
     tid: AtomicI32,
@@ -110,7 +110,7 @@ struct Life {
     ended: Condvar,
 }
 
-impl Default for Ward {
+impl Default for ThreadRegistry {
     fn default() -> Self {
         Self {
             living: Mutex::default(),
@@ -120,12 +120,12 @@ impl Default for Ward {
     }
 }
 
-impl Ward {
-    fn living(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Life>>> {
+impl ThreadRegistry {
+    fn living(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ThreadState>>> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn died(&self, death: Death) {
+    fn died(&self, death: ThreadDeath) {
         tracing::error!(%death, "a thread died");
         self.death.send_if_modified(|first| {
             let is_first = first.is_none();
@@ -137,7 +137,7 @@ impl Ward {
     }
 }
 
-impl Life {
+impl ThreadState {
     fn over(&self) -> MutexGuard<'_, bool> {
         self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,11 +157,11 @@ impl Life {
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn held(&self) -> Held {
+    fn held(&self) -> StuckThread {
         let task = format!("/proc/self/task/{}", self.tid.load(Ordering::Relaxed));
         let stat = std::fs::read_to_string(format!("{task}/stat")).unwrap_or_default();
         let place = std::fs::read_to_string(format!("{task}/wchan")).unwrap_or_default();
-        Held {
+        StuckThread {
             thread: self.name.clone(),
             // The word before it is the name, in parentheses, whatever is in that.
             state: stat
@@ -207,8 +207,8 @@ impl Supervisor {
         })
     }
 
-    fn start(&self, name: String, asked: bool, work: impl FnOnce() + Send + 'static) -> io::Result<Arc<Life>> {
-        let life = Arc::new(Life {
+    fn start(&self, name: String, asked: bool, work: impl FnOnce() + Send + 'static) -> io::Result<Arc<ThreadState>> {
+        let life = Arc::new(ThreadState {
             name: name.clone(),
             tid: AtomicI32::new(0),
             asked: AtomicBool::new(asked),
@@ -221,13 +221,13 @@ impl Supervisor {
         let made = thread::Builder::new().name(name).spawn(move || {
             own.tid.store(thread_number(), Ordering::Relaxed);
             let end = match guarded(work) {
-                Err(words) => Some(End::Panicked(words)),
-                Ok(()) => (!own.asked.load(Ordering::SeqCst)).then_some(End::Returned),
+                Err(words) => Some(DeathCause::Panicked(words)),
+                Ok(()) => (!own.asked.load(Ordering::SeqCst)).then_some(DeathCause::Returned),
             };
             ward.living().remove(&number);
             if let Some(end) = end {
                 let thread = own.name.clone();
-                ward.died(Death { thread, end });
+                ward.died(ThreadDeath { thread, end });
             }
             // Its number may be another one's soon.
             own.tid.store(0, Ordering::Relaxed);
@@ -244,7 +244,7 @@ impl Supervisor {
     }
 
     /// Waits for the first death; one that was before counts.
-    pub async fn death(&self) -> Death {
+    pub async fn death(&self) -> ThreadDeath {
         let mut deaths = self.0.death.subscribe();
         if let Ok(death) = deaths.wait_for(Option::is_some).await
             && let Some(death) = &*death
@@ -257,13 +257,13 @@ impl Supervisor {
 
     /// The first death so far.
     #[must_use]
-    pub fn first_death(&self) -> Option<Death> {
+    pub fn first_death(&self) -> Option<ThreadDeath> {
         self.0.death.borrow().clone()
     }
 
     /// The threads that should have ended by now and have not.
     #[must_use]
-    pub fn held(&self) -> Vec<Held> {
+    pub fn held(&self) -> Vec<StuckThread> {
         let living: Vec<_> = self.0.living().values().cloned().collect();
         let asked = living.iter().filter(|life| life.asked.load(Ordering::SeqCst));
         asked.map(|life| life.held()).collect()
@@ -272,7 +272,7 @@ impl Supervisor {
 
 /// A thread. To drop one that serves asks it to end and waits for that a moment.
 pub struct Thread {
-    life: Arc<Life>,
+    life: Arc<ThreadState>,
     stop: Option<Stop>,
     /// Whether to drop it waits.
     waits: bool,
@@ -394,7 +394,7 @@ mod tests {
         Instant::now() + LONG
     }
 
-    fn death_of(supervisor: &Supervisor) -> Death {
+    fn death_of(supervisor: &Supervisor) -> ThreadDeath {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -432,7 +432,7 @@ mod tests {
         let supervisor = Supervisor::default();
         let thread = supervisor.serve("tired", || {}, || {}).unwrap();
         let death = death_of(&supervisor);
-        assert_eq!((death.thread.as_str(), &death.end), ("tired", &End::Returned));
+        assert_eq!((death.thread.as_str(), &death.end), ("tired", &DeathCause::Returned));
         assert_eq!(
             death.to_string(),
             "the thread 'tired' ended though nobody had asked it to"
@@ -457,7 +457,7 @@ mod tests {
             };
             assert!(thread.join(soon()));
             let death = death_of(&supervisor);
-            assert_eq!(death.end, End::Panicked("as told".into()));
+            assert_eq!(death.end, DeathCause::Panicked("as told".into()));
             assert!(death.to_string().contains("panicked: as told"), "{death}");
         }
     }
@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_killed_is_said_to_be_so() {
-        let held = |state, place: Option<&str>| Held {
+        let held = |state, place: Option<&str>| StuckThread {
             thread: "registrar".into(),
             state,
             place: place.map(str::to_owned),

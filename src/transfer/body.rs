@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::chunk::{Chunks, Flight};
+use super::chunk::{ChunkLease, ChunkPool};
 use super::retry::Activity;
 use super::sparse::{Segment, Segments};
 use super::{Part, TransferError};
-use crate::store::{Checksum, ChecksumKind, Limits, Payload, Proof, Prover};
+use crate::store::{Checksum, ChecksumKind, Limits, Payload, Proof, ProofDigest};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -39,18 +39,18 @@ impl Source {
 
 /// What is known of a body after it was sent: the client consumes the body itself.
 #[derive(Clone, Debug)]
-pub(super) struct Meter(Arc<Mutex<State>>);
+pub(super) struct BodyMeter(Arc<Mutex<BodyState>>);
 
 #[derive(Debug)]
-struct State {
-    prover: Prover,
+struct BodyState {
+    prover: ProofDigest,
     error: Option<TransferError>,
 }
 
-impl Meter {
+impl BodyMeter {
     fn new(kind: ChecksumKind) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            prover: Prover::new(kind),
+        Self(Arc::new(Mutex::new(BodyState {
+            prover: ProofDigest::new(kind),
             error: None,
         })))
     }
@@ -70,7 +70,7 @@ impl Meter {
         self.lock().error.take()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BodyState> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -86,11 +86,11 @@ pub(super) struct FileBody {
     end: u64,
     segments: Segments,
     chunk: usize,
-    flight: Flight,
+    flight: ChunkLease,
     limits: Arc<Limits>,
     /// Until there is bandwidth.
     nap: Option<Pin<Box<Sleep>>>,
-    meter: Meter,
+    meter: BodyMeter,
     activity: Arc<Activity>,
 }
 
@@ -111,11 +111,11 @@ pub(super) fn payload(
     source: &Source,
     part: Part,
     Form { kind, chunked }: Form,
-    chunks: &Chunks,
+    chunks: &ChunkPool,
     limits: &Arc<Limits>,
     activity: &Arc<Activity>,
-) -> Result<(Meter, Payload<FileBody>), TransferError> {
-    let meter = Meter::new(kind);
+) -> Result<(BodyMeter, Payload<FileBody>), TransferError> {
+    let meter = BodyMeter::new(kind);
     let small = usize::try_from(part.length)
         .ok()
         .filter(|length| *length <= chunks.size());
@@ -165,7 +165,7 @@ pub(super) fn payload(
 /// Of the bytes that a body is about to send, which are then in the page cache.
 fn proof_of(body: &FileBody, kind: ChecksumKind, activity: &Activity) -> Result<Option<Proof>, TransferError> {
     let file = body.file.upgrade().ok_or_else(nobody)?;
-    let mut prover = Prover::new(kind);
+    let mut prover = ProofDigest::new(kind);
     let mut buffer = vec![0; body.chunk];
     let mut at = body.at;
     while at < body.end {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::{Alone, Control, Lane, NoLog, TransferError, Upload, fetch_file, upload};
+use super::{Control, Lane, NoIdleThreads, NoLog, TransferError, Upload, fetch_file, upload};
 use crate::store::{Condition, Location, ObjectKey};
 use crate::types::ArchiveId;
 
@@ -40,7 +40,7 @@ pub fn put_bytes(
         is_data: false,
         log: Arc::new(NoLog),
     };
-    upload(lane, &Alone, control, &file, body.len() as u64, &to).map(drop)
+    upload(lane, &NoIdleThreads, control, &file, body.len() as u64, &to).map(drop)
 }
 
 /// Reads an object.

@@ -13,23 +13,23 @@ const IN_FLIGHT: usize = 2;
 
 /// The buffers of one worker thread.
 #[derive(Clone, Debug)]
-pub(super) struct Chunks(Arc<Home>);
+pub(super) struct ChunkPool(Arc<FreeList>);
 
 #[derive(Debug)]
-struct Home {
+struct FreeList {
     size: usize,
     free: Mutex<Vec<Box<[u8]>>>,
 }
 
 /// The chunks of one request. One that was given up may still hold some, which must not starve its successor.
 #[derive(Debug)]
-pub(super) struct Flight {
-    home: Arc<Home>,
-    state: Arc<Mutex<State>>,
+pub(super) struct ChunkLease {
+    home: Arc<FreeList>,
+    state: Arc<Mutex<LeaseState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LeaseState {
     out: usize,
     waiting: Option<Waker>,
 }
@@ -38,10 +38,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Chunks {
+impl ChunkPool {
     pub(super) fn new(size: usize) -> Self {
         let free = Mutex::default();
-        Self(Arc::new(Home { size, free }))
+        Self(Arc::new(FreeList { size, free }))
     }
 
     /// Bytes of each.
@@ -50,15 +50,15 @@ impl Chunks {
     }
 
     /// For one request.
-    pub(super) fn flight(&self) -> Flight {
-        Flight {
+    pub(super) fn flight(&self) -> ChunkLease {
+        ChunkLease {
             home: Arc::clone(&self.0),
             state: Arc::default(),
         }
     }
 }
 
-impl Flight {
+impl ChunkLease {
     /// A buffer to be filled. `None`: enough are on their way; `waker` is woken when one is back.
     pub(super) fn take(&self, waker: &Waker) -> Option<Chunk> {
         let mut state = lock(&self.state);
@@ -83,8 +83,8 @@ impl Flight {
 pub(super) struct Chunk {
     bytes: Box<[u8]>,
     filled: usize,
-    home: Arc<Home>,
-    flight: Arc<Mutex<State>>,
+    home: Arc<FreeList>,
+    flight: Arc<Mutex<LeaseState>>,
 }
 
 impl Chunk {
@@ -138,7 +138,7 @@ mod tests {
         }
         let flag = Arc::new(Flag(false.into()));
         let waker = Waker::from(Arc::clone(&flag));
-        let chunks = Chunks::new(8);
+        let chunks = ChunkPool::new(8);
         let flight = chunks.flight();
         let mut one = flight.take(&waker).unwrap();
         one.room(5).copy_from_slice(b"hello");

@@ -8,9 +8,9 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::evidence::Expected;
 use super::retry::Activity;
-use super::turns::Turns;
-use super::{Control, Helpers, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
-use crate::store::{Checksum, Habit, Location, Store, StoreError};
+use super::turns::WriteSlots;
+use super::{Control, IdleThreads, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
+use crate::store::{Checksum, Location, Quirk, Store, StoreError};
 
 /// Writes the object into the empty `file`, in parallel ranges, and compares all of it with its checksum, or with what
 /// the store says of it where we have none. The file has the object's size and is synced when this returns.
@@ -19,7 +19,7 @@ use crate::store::{Checksum, Habit, Location, Store, StoreError};
 /// [`StoreError::Precondition`]: the object is not the one that was archived.
 pub fn download(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     from: &Location,
@@ -56,7 +56,7 @@ pub fn download(
 
 fn receive(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     from: &Location,
@@ -132,7 +132,7 @@ fn receive_whole(
     mut write: impl FnMut(u64, &Bytes) -> Result<(), TransferError>,
 ) -> Result<Checksum, TransferError> {
     let store = lane.store(from.archive_id)?;
-    let mut range = Range::new(Part {
+    let mut range = DownloadRange::new(Part {
         offset: 0,
         length: from.size,
     });
@@ -147,21 +147,21 @@ fn receive_whole(
 
 fn ranges(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     plan: Plan,
     from: &Location,
 ) -> Result<Vec<Checksum>, TransferError> {
     let (control, file, from) = (Arc::clone(control), Arc::clone(file), from.clone());
-    let turns = Arc::new(Turns::new());
+    let turns = Arc::new(WriteSlots::new());
     let crowded = {
         let turns = Arc::clone(&turns);
         Box::new(move || turns.are_short())
     };
     parts::run(lane, helpers, true, plan.count(), crowded, move |lane, index| {
         let store = lane.store(from.archive_id)?;
-        let mut range = Range::new(plan.part(index));
+        let mut range = DownloadRange::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
         lane.ask(&control, store, async |activity| {
             let mut write = |at, chunk: &Bytes| {
@@ -177,13 +177,13 @@ fn ranges(
 
 /// One range and how far it is: the next try goes on behind the last byte that was written.
 #[derive(Debug)]
-struct Range {
+struct DownloadRange {
     part: Part,
     done: u64,
     digest: Digest,
 }
 
-impl Range {
+impl DownloadRange {
     fn new(part: Part) -> Self {
         Self {
             part,
@@ -207,7 +207,7 @@ impl Range {
         }
         // A store that knows no ranges begins at the beginning each time.
         let whole = self.part.offset == 0 && length == from.size;
-        let mut skip = match whole && store.dialect().has(Habit::RangesIgnored) {
+        let mut skip = match whole && store.dialect().has(Quirk::RangesIgnored) {
             true => self.done,
             false => 0,
         };

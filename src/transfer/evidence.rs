@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::{Control, Lane, TransferError};
-use crate::store::{Checksum, Evidence, Habit, Judge, Location, StoreError, VerifyImported};
+use crate::store::{Checksum, Evidence, EvidenceDigest, Location, Quirk, StoreError, VerifyImported};
 
 /// Part sizes that programs use, in MiB, for stores that don't tell what parts an object was uploaded in.
 const USUAL_PARTS: [u64; 14] = [5, 6, 7, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128];
@@ -60,7 +60,7 @@ impl Expected {
                 return Ok(Self::Checksum(checksum));
             }
             // All others cost a second reading of the bytes.
-            if policy == VerifyImported::IfFree || (evidence.is_etag && store.dialect().has(Habit::OpaqueETags)) {
+            if policy == VerifyImported::IfFree || (evidence.is_etag && store.dialect().has(Quirk::OpaqueETags)) {
                 continue;
             }
             let Some(parts) = evidence.parts else {
@@ -76,7 +76,7 @@ impl Expected {
     }
 
     /// One for each way in which the evidence may have been made.
-    pub(super) fn judges(&self, from: &Location) -> Vec<Judge> {
+    pub(super) fn judges(&self, from: &Location) -> Vec<EvidenceDigest> {
         match self {
             Self::Evidence(evidence, sizes) if sizes.is_empty() => vec![evidence.judge(Some(from.size))],
             Self::Evidence(evidence, sizes) => sizes.iter().map(|size| evidence.judge(Some(*size))).collect(),
@@ -116,7 +116,7 @@ impl Expected {
         lane: &Lane,
         control: &Control,
         from: &Location,
-    ) -> Result<Option<Vec<Judge>>, TransferError> {
+    ) -> Result<Option<Vec<EvidenceDigest>>, TransferError> {
         let Self::Evidence(evidence, sizes) = self else {
             return Ok(None);
         };
@@ -144,13 +144,13 @@ impl Expected {
         lane: &Lane,
         from: &Location,
         found: Checksum,
-        judges: Vec<Judge>,
+        judges: Vec<EvidenceDigest>,
     ) -> Result<bool, TransferError> {
         let what = match self {
             Self::Unknown => return Ok(false),
             Self::Checksum(expected) if *expected == found => return Ok(true),
             Self::Checksum(expected) => format!("CRC64NVME {}", expected.to_base64()),
-            Self::Evidence(evidence, _) if judges.into_iter().any(Judge::agrees) => {
+            Self::Evidence(evidence, _) if judges.into_iter().any(EvidenceDigest::agrees) => {
                 if evidence.is_etag {
                     lane.store(from.archive_id)?.saw_md5();
                 }
@@ -213,7 +213,7 @@ fn part_sizes(lane: &Lane, control: &Control, from: &Location, parts: u32) -> Re
 }
 
 /// Shows a file to those who sum it up. It was just written: it is in the page cache.
-fn read(control: &Control, file: &File, judges: &mut [Judge]) -> Result<(), TransferError> {
+fn read(control: &Control, file: &File, judges: &mut [EvidenceDigest]) -> Result<(), TransferError> {
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     loop {

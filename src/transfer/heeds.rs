@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Control, Lane, TransferError, copy, glance, head, put_bytes, sweep_key};
-use crate::store::{COOKIE, Condition, Location, ObjectKey, StoreError, Writer};
+use crate::store::{COOKIE, Condition, Location, ObjectKey, StoreError, WriterId};
 use crate::types::{ArchiveId, Fid};
 
 /// Versions that a trial can have made.
@@ -23,7 +23,7 @@ pub fn copies_heed_conditions(
     let prefix = &lane.store(archive_id)?.target().prefix;
     // Among the sidecars, where nobody imports it: what a killed process leaves goes when a daemon starts.
     let nobody = Fid { seq: 0, oid: 0, ver: 0 };
-    let key = ObjectKey::sidecar(prefix, nobody, Writer::random())?;
+    let key = ObjectKey::sidecar(prefix, nobody, WriterId::random())?;
     let metadata = HashMap::from([(COOKIE.to_owned(), "probe".to_owned())]);
     put_bytes(
         lane,

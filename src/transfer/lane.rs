@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::chunk::Chunks;
+use super::chunk::ChunkPool;
 use super::retry::{Activity, retry};
 use super::{Control, TransferError, TransferOptions};
 use crate::store::{Connections, Store, Target, Targets};
@@ -17,7 +17,7 @@ pub struct Lane {
     runtime: tokio::runtime::Runtime,
     stores: HashMap<ArchiveId, Store>,
     connections: Connections,
-    chunks: Chunks,
+    chunks: ChunkPool,
     options: TransferOptions,
     targets: Vec<Arc<Target>>,
 }
@@ -37,7 +37,7 @@ impl Lane {
             runtime,
             stores: HashMap::new(),
             connections: Connections::default(),
-            chunks: Chunks::new(options.chunk),
+            chunks: ChunkPool::new(options.chunk),
             options,
             targets: Vec::new(),
         };
@@ -84,7 +84,7 @@ impl Lane {
         &self.options
     }
 
-    pub(super) const fn chunks(&self) -> &Chunks {
+    pub(super) const fn chunks(&self) -> &ChunkPool {
         &self.chunks
     }
 

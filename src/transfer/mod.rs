@@ -31,15 +31,15 @@ pub use download::{download, read_small, verify};
 pub use error::TransferError;
 pub use heeds::copies_heed_conditions;
 pub use lane::Lane;
-pub use parts::{Alone, Helpers, Parts};
+pub use parts::{IdleThreads, NoIdleThreads, SharedWork};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use request::{
     copy, delete, fetch_file, find, glance, head, is_of_one, list, pages, sweep_key, thaw, thaw_found, try_conditions,
 };
 pub use retry::RetryOptions;
-pub use sidecar::{Described, describe, discard_sidecar};
+pub use sidecar::{ObjectDescription, describe, discard_sidecar};
 pub use sweeper::{sweep_uploads, uploads};
-pub use upload::{NoLog, Unfinished, Upload, UploadLog, Uploaded, abort_upload, upload};
+pub use upload::{NoLog, Unfinished, Upload, UploadLog, UploadedObject, abort_upload, upload};
 
 /// How transfers are made, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::thread::guarded;
 
 /// Work that an idle thread can take a piece of.
-pub trait Parts: Send + Sync {
+pub trait SharedWork: Send + Sync {
     /// Does one piece on `lane`. `false`: there is none left to take.
     fn work_one(&self, lane: &Lane) -> bool;
 
@@ -16,24 +16,24 @@ pub trait Parts: Send + Sync {
 }
 
 /// Where work is offered to idle threads.
-pub trait Helpers: Send + Sync {
+pub trait IdleThreads: Send + Sync {
     /// Offers `parts` until its `work_one` says that there are none left. `urgent`: a reader waits.
-    fn offer(&self, parts: Arc<dyn Parts>, urgent: bool);
+    fn offer(&self, parts: Arc<dyn SharedWork>, urgent: bool);
 
     /// Ends the offer: nobody may have asked for more since the last piece was taken.
-    fn withdraw(&self, parts: &Arc<dyn Parts>);
+    fn withdraw(&self, parts: &Arc<dyn SharedWork>);
 }
 
 /// Nobody helps: the thread does all parts itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Alone;
+pub struct NoIdleThreads;
 
-impl Helpers for Alone {
-    fn offer(&self, _: Arc<dyn Parts>, _: bool) {}
-    fn withdraw(&self, _: &Arc<dyn Parts>) {}
+impl IdleThreads for NoIdleThreads {
+    fn offer(&self, _: Arc<dyn SharedWork>, _: bool) {}
+    fn withdraw(&self, _: &Arc<dyn SharedWork>) {}
 }
 
-type Work<R> = Arc<dyn Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync>;
+type PartFn<R> = Arc<dyn Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync>;
 
 /// Whether those at work are in each other's way.
 pub(super) type Crowded = Box<dyn Fn() -> bool + Send + Sync>;
@@ -41,13 +41,13 @@ pub(super) type Crowded = Box<dyn Fn() -> bool + Send + Sync>;
 struct Pool<R> {
     count: usize,
     crowded: Crowded,
-    state: Mutex<State<R>>,
+    state: Mutex<PoolState<R>>,
     changed: Condvar,
 }
 
-struct State<R> {
+struct PoolState<R> {
     /// Taken away when the last part is given out or one has failed: it holds the file open.
-    work: Option<Work<R>>,
+    work: Option<PartFn<R>>,
     next: usize,
     running: usize,
     results: Vec<Option<R>>,
@@ -55,11 +55,11 @@ struct State<R> {
 }
 
 impl<R: Send> Pool<R> {
-    fn lock(&self) -> MutexGuard<'_, State<R>> {
+    fn lock(&self) -> MutexGuard<'_, PoolState<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<(Work<R>, usize)> {
+    fn take(&self) -> Option<(PartFn<R>, usize)> {
         let mut state = self.lock();
         if state.error.is_some() || state.next == self.count {
             state.work = None;
@@ -73,7 +73,7 @@ impl<R: Send> Pool<R> {
     }
 }
 
-impl<R: Send> Parts for Pool<R> {
+impl<R: Send> SharedWork for Pool<R> {
     fn work_one(&self, lane: &Lane) -> bool {
         let Some((work, index)) = self.take() else {
             return false;
@@ -111,7 +111,7 @@ impl<R: Send> Parts for Pool<R> {
 /// The first piece's that failed; the others are then not begun.
 pub(super) fn run<R: Send + 'static>(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     urgent: bool,
     count: usize,
     crowded: Crowded,
@@ -120,7 +120,7 @@ pub(super) fn run<R: Send + 'static>(
     let pool = Arc::new(Pool {
         count,
         crowded,
-        state: Mutex::new(State {
+        state: Mutex::new(PoolState {
             work: Some(Arc::new(work)),
             next: 0,
             running: 0,
@@ -129,7 +129,7 @@ pub(super) fn run<R: Send + 'static>(
         }),
         changed: Condvar::new(),
     });
-    let offered: Arc<dyn Parts> = Arc::clone(&pool) as _;
+    let offered: Arc<dyn SharedWork> = Arc::clone(&pool) as _;
     if count > 1 {
         helpers.offer(Arc::clone(&offered), urgent);
     }
@@ -153,13 +153,13 @@ mod tests {
     use std::time::Duration;
 
     #[derive(Default)]
-    struct Board(Mutex<Vec<Arc<dyn Parts>>>);
+    struct Board(Mutex<Vec<Arc<dyn SharedWork>>>);
 
-    impl Helpers for Board {
-        fn offer(&self, parts: Arc<dyn Parts>, _: bool) {
+    impl IdleThreads for Board {
+        fn offer(&self, parts: Arc<dyn SharedWork>, _: bool) {
             self.0.lock().unwrap().push(parts);
         }
-        fn withdraw(&self, parts: &Arc<dyn Parts>) {
+        fn withdraw(&self, parts: &Arc<dyn SharedWork>) {
             self.0.lock().unwrap().retain(|offer| !Arc::ptr_eq(offer, parts));
         }
     }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Alone, Control, Lane, TransferError, download};
+use super::{Control, Lane, NoIdleThreads, TransferError, download};
 use crate::store::{
     Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
     Thawing, Whose,
@@ -89,7 +89,7 @@ pub fn fetch_file(
     let from = head(lane, control, archive_id, key, None)?.at(archive_id, key);
     let mut file = tempfile::tempfile().map_err(TransferError::Write)?;
     let written = Arc::new(file.try_clone().map_err(TransferError::Write)?);
-    download(lane, &Alone, control, &written, &from)?;
+    download(lane, &NoIdleThreads, control, &written, &from)?;
     file.rewind().map_err(TransferError::Write)?;
     Ok(file)
 }

@@ -6,12 +6,14 @@ use std::fs::Metadata;
 use std::sync::Arc;
 
 use super::{Control, Lane, TransferError, put_bytes, sweep_key};
-use crate::store::{Author, COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Origin, Owner, name_key};
-use crate::types::{ArchiveId, Extras};
+use crate::store::{
+    COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Origin, Owner, WriteAttempt, name_key,
+};
+use crate::types::{ArchiveId, ExtraMetadata};
 
 /// An object's metadata, and where the rest of it is.
 #[derive(Debug)]
-pub struct Described {
+pub struct ObjectDescription {
     /// With who wrote it, and without its key ([`name_key`]).
     pub metadata: HashMap<String, String>,
     /// It is stored.
@@ -27,9 +29,9 @@ pub fn describe(
     lane: &Lane,
     control: &Arc<Control>,
     archive_id: ArchiveId,
-    author: &Author,
-    (stat, extras): (&Metadata, Extras),
-) -> Result<Described, TransferError> {
+    author: &WriteAttempt,
+    (stat, extras): (&Metadata, ExtraMetadata),
+) -> Result<ObjectDescription, TransferError> {
     let key = ObjectKey::sidecar(
         &lane.store(archive_id)?.target().prefix,
         author.owner.fid,
@@ -38,7 +40,7 @@ pub fn describe(
     let (mut metadata, rest) = FileMetadata::new(Some(author.owner.clone()), stat, extras).to_maps(&key);
     author.sign(&mut metadata);
     if rest.is_empty() {
-        return Ok(Described {
+        return Ok(ObjectDescription {
             metadata,
             sidecar: None,
         });
@@ -48,7 +50,7 @@ pub fn describe(
     author.sign(&mut of_sidecar);
     name_key(&mut of_sidecar, &key);
     put_bytes(lane, control, archive_id, (&key, Condition::None), &body, of_sidecar)?;
-    Ok(Described {
+    Ok(ObjectDescription {
         metadata,
         sidecar: Some(key),
     })

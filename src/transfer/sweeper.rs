@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Control, Lane, TransferError, abort_upload};
-use crate::store::{Circle, ListedUpload, hash};
+use crate::store::{CycleDetector, ListedUpload, hash};
 use crate::types::{ArchiveId, Timestamp};
 
 /// Uploads that can't be aborted, before the rest is left for the next time: each may take 20 s.
@@ -72,7 +72,7 @@ fn each_old(
     let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let before = Timestamp::now().seconds.saturating_sub(age);
     let mut from = None;
-    let mut places = Circle::default();
+    let mut places = CycleDetector::default();
     loop {
         let (uploads, next) = lane.ask(control, store, async |_| Ok(store.list_uploads(from.clone()).await?))?;
         for upload in uploads {

@@ -20,7 +20,7 @@ const MEMORY: u32 = 32;
 const SHORT: u32 = 500;
 
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct WriteSlots {
     free: Mutex<usize>,
     freed: Condvar,
     /// Of a thousand, lately; changed under `free`'s lock.
@@ -28,9 +28,9 @@ pub(super) struct Turns {
 }
 
 /// Gives the turn back, also when the write panics.
-struct Turn<'a>(&'a Turns);
+struct WriteSlot<'a>(&'a WriteSlots);
 
-impl Turns {
+impl WriteSlots {
     /// As many writers at a time as half of the processors: on a large node Lustre takes several ranges of a
     /// file in parallel.
     pub(super) fn new() -> Self {
@@ -76,12 +76,12 @@ impl Turns {
         }
         *free -= 1;
         drop(free);
-        let _turn = Turn(self);
+        let _turn = WriteSlot(self);
         Ok(write())
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for WriteSlot<'_> {
     fn drop(&mut self) {
         *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.0.freed.notify_one();
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_turn_can_be_stopped_and_a_turn_always_comes_back() {
-        let turns = Turns::of(1);
+        let turns = WriteSlots::of(1);
         let control = Control::default();
         control.stop(Stop::Cancelled);
         let inner = turns.take(&control, || turns.take(&control, || ()));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn turns_are_short_when_most_had_to_wait_and_not_for_ever() {
-        let turns = Turns::of(1);
+        let turns = WriteSlots::of(1);
         (0..100).for_each(|_| turns.note(true));
         assert!(turns.are_short());
         (0..100).for_each(|_| turns.note(false));

@@ -35,10 +35,10 @@ const MOST: usize = 1 << 20;
 
 /// Which MDT each sequence of FIDs is on. A sequence never moves, so what is known stays true.
 #[derive(Clone, Debug, Default)]
-pub struct Sequences(Arc<RwLock<Known>>);
+pub struct Sequences(Arc<RwLock<SequenceMap>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct SequenceMap {
     of: HashMap<u64, Mdt>,
     /// The last one that was learnt of each MDT.
     on: HashMap<Mdt, u64>,

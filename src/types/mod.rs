@@ -206,7 +206,7 @@ pub type Xattr = (Vec<u8>, Vec<u8>);
 
 /// What not every file has.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Extras {
+pub struct ExtraMetadata {
     /// Extended attributes, by full name.
     pub xattrs: Vec<Xattr>,
     /// `lustre.lov`.

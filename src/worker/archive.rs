@@ -4,21 +4,21 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::log::{Trail, author, sweep_overwritten};
-use super::place::{Placed, is_mapped, look_after, may_be_shared, place, sweep};
+use super::place::{StoredCopy, is_mapped, look_after, may_be_shared, place, sweep};
 use super::readback::read_back;
-use super::{Ended, JobError, Site};
-use crate::action::{Debt, HsmError, Item, Verdict};
+use super::{Context, Ended, JobError};
+use crate::action::{ActionHandle, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
-use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
+use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt};
+use crate::transfer::{Control, IdleThreads, Lane, TransferError, discard_sidecar, glance, sweep_key};
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
-    debt: Box<dyn Debt>,
+    debt: Box<dyn ActionHandle>,
 ) -> Ended {
     let trail = Trail::new(site, debt.item().key());
     let ended = carry_out(site, lane, helpers, control, debt);
@@ -27,11 +27,11 @@ pub(super) fn archive(
 }
 
 fn carry_out(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
-    mut debt: Box<dyn Debt>,
+    mut debt: Box<dyn ActionHandle>,
 ) -> Ended {
     let author = author(site, lane, debt.item());
     let begun = debt.begin(None);
@@ -71,11 +71,11 @@ fn carry_out(
 }
 
 fn commit(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     control: &Control,
-    debt: Box<dyn Debt>,
-    (author, placed): (&Author, &Placed),
+    debt: Box<dyn ActionHandle>,
+    (author, placed): (&WriteAttempt, &StoredCopy),
     file: Arc<File>,
 ) -> Ended {
     let item = debt.item().clone();
@@ -113,7 +113,7 @@ fn commit(
 /// Why an archive is over before its record is written. A cancel that came after the last byte still counts: the
 /// coordinator waits for ECANCELED. And only who is alive says where a file's copy is: after a time-out or a purge another
 /// mover may have archived the file, and this one's object goes. Without a record only the end says it.
-fn over(site: &Site, control: &Control, item: &Item, placed: &Placed) -> Option<JobError> {
+fn over(site: &Context, control: &Control, item: &Item, placed: &StoredCopy) -> Option<JobError> {
     if let Some(stop) = control.stopped() {
         return Some(TransferError::Stopped(stop).into());
     }
@@ -129,10 +129,10 @@ fn over(site: &Site, control: &Control, item: &Item, placed: &Placed) -> Option<
 
 /// What the coordinator's answer means for the object and the one before it.
 fn settle_copy(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     item: &Item,
-    (author, placed): (&Author, &Placed),
+    (author, placed): (&WriteAttempt, &StoredCopy),
     replaced: Option<&Location>,
     finished: Result<(), HsmError>,
 ) -> Ended {
@@ -192,7 +192,7 @@ fn settle_copy(
 }
 
 /// The coordinator does not take the copy: it is garbage, and the file's record is what it was.
-fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) {
+fn undo(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed: &StoredCopy) {
     let (location, owner) = (&placed.location, &author.owner);
     let own = location.to_bytes();
     // Ours in the key: it goes, unless the file's record means it.
@@ -249,7 +249,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
 }
 
 /// An error where the file has no name any more.
-fn is_there(site: &Site, item: &Item) -> Result<(), HsmError> {
+fn is_there(site: &Context, item: &Item) -> Result<(), HsmError> {
     match site.fs.is_unlinked(item.fid) {
         Ok(true) => Err(HsmError::of("lstat", ErrorClass::Gone)),
         Ok(false) | Err(_) => Ok(()),
@@ -258,7 +258,7 @@ fn is_there(site: &Site, item: &Item) -> Result<(), HsmError> {
 
 /// An object that took the place of another attempt's: where that one's end counts, the file has no copy of what was
 /// archived. From here on nobody can release it; for a file that is not archived nothing changes.
-fn revoke_if_over(site: &Site, item: &Item, placed: &Placed) {
+fn revoke_if_over(site: &Context, item: &Item, placed: &StoredCopy) {
     if !placed.over_another || !site.fs.is_archived(item.fid).unwrap_or(true) {
         return;
     }
@@ -267,7 +267,7 @@ fn revoke_if_over(site: &Site, item: &Item, placed: &Placed) {
 
 /// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end of
 /// another attempt counted meanwhile, whose record this one has put back. One that needs none has its object.
-fn revoke_if_counted(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) {
+fn revoke_if_counted(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed: &StoredCopy) {
     if !site.fs.is_archived(item.fid).unwrap_or(false) || !site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
         return;
     }
@@ -283,7 +283,7 @@ fn revoke_if_counted(site: &Site, lane: &Lane, item: &Item, author: &Author, pla
     revoke(site, item, placed);
 }
 
-fn revoke(site: &Site, item: &Item, placed: &Placed) {
+fn revoke(site: &Context, item: &Item, placed: &StoredCopy) {
     let key = &placed.location.key;
     match site.fs.revoke(item.fid) {
         Ok(()) => {

@@ -6,21 +6,21 @@ use std::time::Instant;
 use super::archive::archive;
 use super::remove::remove;
 use super::restore::restore;
-use super::{Ended, Ending, JobError, Outcome, Settler, Site, settle};
+use super::{ActionEnd, Context, Ended, JobError, Outcome, Responder, settle};
 use crate::action::{Item, Kind, Verb, Verdict};
-use crate::queue::{Job, Lanes, Queue, Work};
+use crate::queue::{Job, Queue, ThreadRole, Work};
 use crate::store::{ObjectKey, Targets};
 use crate::thread::{Supervisor, Threads, guarded};
-use crate::transfer::{Helpers, Lane, TransferError, TransferOptions};
+use crate::transfer::{IdleThreads, Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
 /// The running threads.
 #[derive(Debug)]
-pub struct Crew {
+pub struct WorkerPool {
     threads: Threads,
 }
 
-impl Crew {
+impl WorkerPool {
     /// Starts as many threads as the first number says; as many of them as the second one serve nothing but restores.
     ///
     /// # Errors
@@ -29,15 +29,19 @@ impl Crew {
         supervisor: &Supervisor,
         (count, restores): (usize, usize),
         queue: &Arc<Queue>,
-        settler: &Arc<Settler>,
-        site: &Site,
+        settler: &Arc<Responder>,
+        site: &Context,
         targets: &Targets,
         options: TransferOptions,
     ) -> std::io::Result<Self> {
         let closing = Arc::clone(queue);
         let mut threads = Threads::new(move || closing.close());
         for n in 0..count {
-            let lanes = if n < restores { Lanes::Restores } else { Lanes::All };
+            let lanes = if n < restores {
+                ThreadRole::Restores
+            } else {
+                ThreadRole::All
+            };
             let lane = Lane::new(&targets.all(), options)?;
             let mut worker = Worker {
                 queue: Arc::clone(queue),
@@ -59,15 +63,15 @@ impl Crew {
 
 struct Worker {
     queue: Arc<Queue>,
-    settler: Arc<Settler>,
-    site: Site,
+    settler: Arc<Responder>,
+    site: Context,
     targets: Targets,
     lane: Lane,
 }
 
 /// What a worker leaves of an action.
 #[derive(PartialEq, Eq)]
-enum Left {
+enum WorkLeft {
     /// It was answered.
     Nothing,
     /// The queue has it again.
@@ -76,7 +80,7 @@ enum Left {
 
 impl Worker {
     /// Whatever panics in a piece of work, this thread goes on, and the queue hears that the piece is over.
-    fn run(&mut self, lanes: Lanes) {
+    fn run(&mut self, lanes: ThreadRole) {
         loop {
             match self.queue.next(lanes) {
                 Work::Closed => return,
@@ -94,7 +98,7 @@ impl Worker {
                         self.lane.follow(&self.targets);
                         self.job(&item, job)
                     });
-                    if left != Ok(Left::Waiting) {
+                    if left != Ok(WorkLeft::Waiting) {
                         self.queue.ended(&item);
                     }
                 }
@@ -102,7 +106,7 @@ impl Worker {
         }
     }
 
-    fn job(&self, item: &Item, job: Job) -> Left {
+    fn job(&self, item: &Item, job: Job) -> WorkLeft {
         let span = tracing::info_span!(
             "action",
             fid = %item.fid,
@@ -119,7 +123,7 @@ impl Worker {
         let ended = match outcome {
             Outcome::Ended(ended) => ended,
             Outcome::Later(debt, until) => match self.queue.defer(debt, until) {
-                Ok(()) => return Left::Waiting,
+                Ok(()) => return WorkLeft::Waiting,
                 Err((debt, stop)) => settle::refuse(&control, debt, TransferError::Stopped(stop).into()),
             },
         };
@@ -136,7 +140,7 @@ impl Worker {
                 self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
             }
         }
-        Left::Nothing
+        WorkLeft::Nothing
     }
 
     /// Whether the file is as those behind a done action of it want it. It may have been changed since the answer, and
@@ -158,7 +162,7 @@ impl Worker {
             control,
             deferrals,
         } = job;
-        let helpers: &dyn Helpers = self.queue.as_ref();
+        let helpers: &dyn IdleThreads = self.queue.as_ref();
         if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
             let error = JobError::PartialExtent {
                 offset: item.extent.offset,
@@ -181,7 +185,7 @@ impl Worker {
         };
         let took = start.elapsed();
         let reason = ended.error.as_ref().map(ToString::to_string);
-        let ending = Ending {
+        let ending = ActionEnd {
             item,
             verdict: ended.verdict,
             bytes: ended.bytes,
@@ -210,12 +214,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{CopyState, Debt, FileSystem, HsmError};
+    use crate::action::{ActionHandle, CopyState, FileSystem, HsmError};
     use crate::journal::Journal;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
-    use crate::types::{ArchiveId, Cookie, Extent, Extras, Fid, Sequences};
-    use crate::worker::{Forgotten, OnForgotten, Tally, Witness, Witnesses};
+    use crate::types::{ArchiveId, Cookie, Extent, ExtraMetadata, Fid, Sequences};
+    use crate::worker::{Forgotten, Observer, Observers, OnForgotten, Tally};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -257,7 +261,7 @@ mod tests {
         fn ask_again(&self, _: Fid, _: Option<ArchiveId>) -> Result<bool, HsmError> {
             panic!("as asked")
         }
-        fn extras(&self, _: Fid, _: &File) -> Result<Extras, HsmError> {
+        fn extras(&self, _: Fid, _: &File) -> Result<ExtraMetadata, HsmError> {
             panic!("as asked")
         }
         fn size_of(&self, _: Fid) -> Result<u64, HsmError> {
@@ -280,23 +284,23 @@ mod tests {
         }
     }
 
-    impl Witness for Broken {
+    impl Observer for Broken {
         fn started(&self, _: &dyn FileSystem, _: &Item) {
             panic!("as asked")
         }
-        fn ended(&self, _: &dyn FileSystem, _: &Ending<'_>) {
+        fn ended(&self, _: &dyn FileSystem, _: &ActionEnd<'_>) {
             panic!("as asked")
         }
     }
 
     /// Dropped, it answers as the real one does.
     #[derive(Debug)]
-    struct Owed {
+    struct FakeAction {
         item: Item,
         answers: Sender<Verdict>,
     }
 
-    impl Debt for Owed {
+    impl ActionHandle for FakeAction {
         fn item(&self) -> &Item {
             &self.item
         }
@@ -310,7 +314,7 @@ mod tests {
         fn disown(self: Box<Self>) {}
     }
 
-    impl Drop for Owed {
+    impl Drop for FakeAction {
         fn drop(&mut self) {
             self.answers.send(Verdict::failed(HsmErrno::EIO)).unwrap();
         }
@@ -336,16 +340,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (queue, tally) = (Arc::new(Queue::default()), Arc::new(Tally::default()));
         let supervisor = Supervisor::default();
-        let settler = Arc::new(Settler::new(&supervisor, Sequences::default(), 1, &tally));
-        let site = Site {
+        let settler = Arc::new(Responder::new(&supervisor, Sequences::default(), 1, &tally));
+        let site = Context {
             fs: Arc::new(Broken),
             journal: Arc::new(Journal::open(&supervisor, dir.path(), "lustre", Path::new("/mnt"))),
             tally: Arc::clone(&tally),
-            witnesses: Witnesses::new(vec![Box::new(Broken)]),
+            witnesses: Observers::new(vec![Box::new(Broken)]),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, second)),
         };
         let targets = Targets::default();
-        let crew = Crew::start(&supervisor, (1, 0), &queue, &settler, &site, &targets, options).unwrap();
+        let crew = WorkerPool::start(&supervisor, (1, 0), &queue, &settler, &site, &targets, options).unwrap();
         let (answers, answered) = channel();
         for oid in 1..=3 {
             let fid = Fid {
@@ -365,7 +369,7 @@ mod tests {
                 data: Box::default(),
             };
             let answers = answers.clone();
-            let admission = queue.admit(Box::new(Owed { item, answers }), Instant::now());
+            let admission = queue.admit(Box::new(FakeAction { item, answers }), Instant::now());
             assert!(matches!(admission, Admission::Queued));
         }
         for _ in 0..3 {

@@ -4,18 +4,20 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::place::{is_mapped, look_after, may_be_shared, natural_key};
-use super::{Ended, JobError, Site};
+use super::{Context, Ended, JobError};
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, SentPart, StoreError, UploadId, Writer};
+use crate::store::{
+    Location, ObjectInfo, ObjectKey, Origin, Owner, SentPart, StoreError, UploadId, WriteAttempt, WriterId,
+};
 use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct AttemptLog {
     journal: Arc<Journal>,
     key: ActionKey,
-    writer: Writer,
+    writer: WriterId,
     data_version: Option<u64>,
     unfinished: Mutex<Option<Unfinished>>,
 }
@@ -23,7 +25,7 @@ pub(super) struct Log {
 /// Who an archive writes as. A successor goes on as the one that it takes the action over from: what that one's requests
 /// still make is its own. What is written already and can't be gone on with goes now: this attempt may have another key,
 /// as the file may have another name, and what is known of the former one ends with this one's record.
-pub(super) fn author(site: &Site, lane: &Lane, item: &Item) -> Author {
+pub(super) fn author(site: &Context, lane: &Lane, item: &Item) -> WriteAttempt {
     let key = item.key();
     let inherited = site.journal.may_have_upload(key).then(|| site.journal.upload_of(key));
     let inherited = inherited.flatten().map(|(record, _)| record);
@@ -35,17 +37,17 @@ pub(super) fn author(site: &Site, lane: &Lane, item: &Item) -> Author {
     }
     // A copy that was committed is another attempt's.
     let inherited = inherited.filter(|record| record.previous().is_none());
-    Author {
+    WriteAttempt {
         owner: site.owner(item.fid),
         cookie: item.cookie,
         writer: inherited
             .and_then(|record| record.writer())
-            .unwrap_or_else(Writer::random),
+            .unwrap_or_else(WriterId::random),
     }
 }
 
 /// Whether the file is still archived to where an upload of it goes.
-fn may_be_key_of(site: &Site, lane: &Lane, item: &Item, record: &UploadRecord) -> bool {
+fn may_be_key_of(site: &Context, lane: &Lane, item: &Item, record: &UploadRecord) -> bool {
     let Some((archive_id, key)) = record.target() else {
         return false;
     };
@@ -60,7 +62,7 @@ fn may_be_key_of(site: &Site, lane: &Lane, item: &Item, record: &UploadRecord) -
 /// Says what an archive is about to write, before its first request that makes something: that may be the sidecar's.
 /// What a former daemon began, and this one may go on with, stands. Waits while what is left of the file's former archives
 /// is taken away.
-pub(super) fn announce(site: &Site, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: Writer) {
+pub(super) fn announce(site: &Context, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: WriterId) {
     let action = item.key();
     site.journal.wait_swept(item.fid);
     if site.journal.may_have_upload(action)
@@ -83,7 +85,7 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    pub(super) fn new(site: &Site, action: ActionKey) -> Self {
+    pub(super) fn new(site: &Context, action: ActionKey) -> Self {
         Self {
             journal: Arc::clone(&site.journal),
             action,
@@ -132,8 +134,8 @@ fn wrote_nothing(error: &JobError) -> bool {
     }
 }
 
-impl Log {
-    pub(super) fn new(site: &Site, lane: &Lane, item: &Item, writer: Writer, file: &File, size: u64) -> Self {
+impl AttemptLog {
+    pub(super) fn new(site: &Context, lane: &Lane, item: &Item, writer: WriterId, file: &File, size: u64) -> Self {
         // Asked for what will be sent in parts; anything else begins anew.
         let large = size > lane.options().plan.threshold;
         let data_version = large.then(|| site.fs.data_version(file)).flatten();
@@ -164,7 +166,7 @@ impl Log {
     }
 }
 
-impl UploadLog for Log {
+impl UploadLog for AttemptLog {
     fn unfinished(&self) -> Option<Unfinished> {
         let unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         self.journal.taken(self.key);
@@ -189,7 +191,7 @@ impl UploadLog for Log {
 
 /// What an archive has written that was not brought to its end, by a former daemon mostly: its upload goes, and its
 /// object and that one's sidecar, unless they are the file's copy, or may have become another file's. `false`: not now.
-pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
+pub(super) fn clean_up(site: &Context, lane: &Lane, action: ActionKey) -> bool {
     let Some((record, _)) = site.journal.upload_of(action) else {
         return true;
     };
@@ -210,11 +212,11 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         Err(error) if !error.is_not_found() => return false,
         _ => {}
     }
-    let author = Author {
+    let author = WriteAttempt {
         owner: site.owner(fid),
         cookie: action.cookie,
         // An older release's objects name none, and are told by their action.
-        writer: record.writer().unwrap_or_else(Writer::random),
+        writer: record.writer().unwrap_or_else(WriterId::random),
     };
     let mut done = swept(lane, archive_id, &key, |found, origin| {
         origin.is_by(&author) && !may_be_shared(site, found) && !is_mapped(site, fid, (archive_id, &key), found)
@@ -241,7 +243,7 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
 }
 
 /// Whether the attempt that wrote an object can't make it a file's copy any more: the coordinator does not know its action.
-pub(super) fn is_over(site: &Site, origin: &Origin) -> bool {
+pub(super) fn is_over(site: &Context, origin: &Origin) -> bool {
     let Origin::Written(identity) = origin else {
         return false;
     };
@@ -261,7 +263,7 @@ pub(super) fn is_over(site: &Site, origin: &Origin) -> bool {
 /// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
 /// killed. `is_kept` tells, after the look, whether it is the file's copy all the same.
 pub(super) fn sweep_overwritten(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     owner: &Owner,
     former: &Location,
@@ -277,7 +279,7 @@ pub(super) fn sweep_overwritten(
 }
 
 /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
-fn has_sidecar(site: &Site, fid: Fid, key: &ObjectKey) -> bool {
+fn has_sidecar(site: &Context, fid: Fid, key: &ObjectKey) -> bool {
     match site.fs.map(fid) {
         Ok(None) => false,
         Ok(Some(record)) => {

@@ -24,23 +24,23 @@ mod witness;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use crew::Crew;
+pub use crew::WorkerPool;
 pub use error::JobError;
 pub use forgotten::{Forgotten, OnForgotten};
-pub use settle::Settler;
+pub use settle::Responder;
 pub use sweeper::Sweeper;
-pub use tally::{Ending, Share, Sums, Tally};
+pub use tally::{ActionEnd, ActionTotals, Tally, TotalsKey};
 pub use verdict::verdict;
-pub use witness::{Witness, Witnesses};
+pub use witness::{Observer, Observers};
 
-use crate::action::{Debt, FileSystem, Verdict};
+use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
 use crate::store::{ObjectKey, Owner};
 use crate::types::Fid;
 
 /// What every job needs besides its thread's lane.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct Context {
     /// The file system.
     pub fs: Arc<dyn FileSystem>,
     /// What outlives files.
@@ -48,12 +48,12 @@ pub struct Site {
     /// The counters.
     pub tally: Arc<Tally>,
     /// Who is told.
-    pub witnesses: Witnesses,
+    pub witnesses: Observers,
     /// Archives that the coordinator forgot.
     pub forgotten: Arc<Forgotten>,
 }
 
-impl Site {
+impl Context {
     /// A file as objects and records name it.
     fn owner(&self, fid: Fid) -> Owner {
         Owner {
@@ -66,15 +66,15 @@ impl Site {
 /// An archive or a remove from begin to answer, without queue and crew: for tests that decide what happens when.
 #[cfg(test)]
 pub(crate) fn perform(
-    site: &Site,
+    site: &Context,
     lane: &crate::transfer::Lane,
     control: &Arc<crate::transfer::Control>,
-    debt: Box<dyn Debt>,
+    debt: Box<dyn ActionHandle>,
 ) -> Verdict {
     use crate::action::{Kind, Verb};
     let ended = match debt.item().kind {
         Kind::Do(Verb::Remove) => remove::remove(site, lane, control, debt),
-        _ => archive::archive(site, lane, &crate::transfer::Alone, control, debt),
+        _ => archive::archive(site, lane, &crate::transfer::NoIdleThreads, control, debt),
     };
     ended.verdict
 }
@@ -94,7 +94,7 @@ struct Ended {
 enum Outcome {
     Ended(Ended),
     /// It goes on when there is something to do.
-    Later(Box<dyn Debt>, Instant),
+    Later(Box<dyn ActionHandle>, Instant),
 }
 
 impl From<Ended> for Outcome {

@@ -18,17 +18,17 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::log::{Log, announce, is_over};
-use super::{JobError, Site};
+use super::log::{AttemptLog, announce, is_over};
+use super::{Context, JobError};
 use crate::action::{CopyState, Item};
 use crate::mapped;
 use crate::store::{
-    Author, Checksum, Claim, Condition, Habit, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError,
-    TargetOptions, name_key,
+    Checksum, Claim, Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, Quirk, StoreError,
+    TargetOptions, WriteAttempt, name_key,
 };
 use crate::transfer::{
-    Control, Described, Helpers, Lane, TransferError, Upload, describe, discard_sidecar, find, glance, head, sweep_key,
-    try_conditions, upload,
+    Control, IdleThreads, Lane, ObjectDescription, TransferError, Upload, describe, discard_sidecar, find, glance,
+    head, sweep_key, try_conditions, upload,
 };
 use crate::types::{ArchiveId, Fid};
 
@@ -39,7 +39,7 @@ const BESIDE: usize = 4;
 
 /// A copy that is stored and verified, not yet the file's.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct StoredCopy {
     pub(super) location: Location,
     /// The copy that it takes the place of: the file's own.
     pub(super) previous: Option<Location>,
@@ -51,7 +51,7 @@ pub(super) struct Placed {
     pub(super) needs_record: bool,
 }
 
-impl Placed {
+impl StoredCopy {
     /// Whether the previous copy's object was replaced in place (and is gone, without versioning).
     pub(super) fn in_place(&self) -> bool {
         self.previous
@@ -61,7 +61,7 @@ impl Placed {
 }
 
 /// The archive id of an item and the key that the target's rule gives its file.
-pub(super) fn natural_key(site: &Site, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
+pub(super) fn natural_key(site: &Context, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
     let (archive_id, target) = target_of(lane, item)?;
     let key = match target.layout {
         KeyLayout::Fid => ObjectKey::from_fid(&target.prefix, item.fid)?,
@@ -72,7 +72,7 @@ pub(super) fn natural_key(site: &Site, lane: &Lane, item: &Item) -> Result<(Arch
 
 /// The same, with the file's path where the key does not tell it.
 fn natural_key_and_path(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     item: &Item,
 ) -> Result<(ArchiveId, ObjectKey, Option<PathBuf>), JobError> {
@@ -104,13 +104,13 @@ fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<(ObjectKey, b
 }
 
 pub(super) fn place(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     item: &Item,
-    (author, file, state): (&Author, &Arc<File>, CopyState),
-) -> Result<Placed, JobError> {
+    (author, file, state): (&WriteAttempt, &Arc<File>, CopyState),
+) -> Result<StoredCopy, JobError> {
     let stat = file.metadata().map_err(JobError::Attributes)?;
     if !stat.is_file() {
         return Err(JobError::NotRegular);
@@ -121,14 +121,14 @@ pub(super) fn place(
     announce(site, item, (archive_id, &natural), author.writer);
     let mut extras = site.fs.extras(item.fid, file)?;
     extras.path = path.map(|path| path.into_os_string().into_vec());
-    let Described { metadata, sidecar } = describe(lane, control, archive_id, author, (&stat, extras))?;
+    let ObjectDescription { metadata, sidecar } = describe(lane, control, archive_id, author, (&stat, extras))?;
     let mut to = Upload {
         archive_id,
         key: natural.clone(),
         condition: Condition::Absent,
         metadata,
         is_data: true,
-        log: Arc::new(Log::new(site, lane, item, author.writer, file, stat.len())),
+        log: Arc::new(AttemptLog::new(site, lane, item, author.writer, file, stat.len())),
     };
     go_to(&mut to, natural);
     let stored = store(
@@ -147,7 +147,7 @@ pub(super) fn place(
                 sidecar,
                 ..written.location
             };
-            Ok(Placed {
+            Ok(StoredCopy {
                 needs_record: record.is_some() || needs_record(site, lane, state, &location, written.by_store),
                 location,
                 previous,
@@ -163,7 +163,13 @@ pub(super) fn place(
 }
 
 /// Whether a file that has no record needs one for that copy.
-fn needs_record(site: &Site, lane: &Lane, state: CopyState, location: &Location, by_store: Option<Checksum>) -> bool {
+fn needs_record(
+    site: &Context,
+    lane: &Lane,
+    state: CopyState,
+    location: &Location,
+    by_store: Option<Checksum>,
+) -> bool {
     let is_told = |target: &TargetOptions| target.goes_without_records() && location.is_told(&target.prefix, by_store);
     !lane
         .store(location.archive_id)
@@ -190,13 +196,13 @@ fn go_to(to: &mut Upload, key: ObjectKey) {
 /// Writes the object to its key, or to the one beside it.
 #[expect(clippy::too_many_arguments, reason = "one step of place()")]
 fn store(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     (file, size): (&Arc<File>, u64),
     mut to: Upload,
-    author: &Author,
+    author: &WriteAttempt,
     previous: Option<&Location>,
 ) -> Result<Written, JobError> {
     let (archive_id, natural) = (to.archive_id, to.key.clone());
@@ -277,7 +283,7 @@ fn store(
             }
             // Where conditions were seen to work, it is something else that the store does not know.
             TransferError::Store(StoreError::Unsupported { .. })
-                if to.condition != Condition::None && !store.dialect().has(Habit::Conditions) =>
+                if to.condition != Condition::None && !store.dialect().has(Quirk::Conditions) =>
             {
                 // Second best, and all that such a store offers: look first, then write. That it was the condition
                 // which it does not know is certain when it takes the same without.
@@ -294,7 +300,7 @@ fn store(
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made
 /// is nobody's copy. One that arrives even later is found by the next archive of the file, which takes its
 /// key. Called after the answer: nobody waits.
-pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item, author: &Author) {
+pub(super) fn sweep(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt) {
     let Ok((archive_id, key)) = natural_key(site, lane, item) else {
         return;
     };
@@ -310,7 +316,7 @@ pub(super) fn sweep(site: &Site, lane: &Lane, item: &Item, author: &Author) {
 /// After an object of a file may have been taken away. Without versions equal bytes have equal ETags: it may have been the
 /// one that another attempt had put in its place that moment. Where that one's end counts by now, nobody may release the file
 /// before it is archived again; where it counts later, that attempt sees to it (`super::readback`).
-pub(super) fn look_after(site: &Site, lane: &Lane, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
+pub(super) fn look_after(site: &Context, lane: &Lane, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
     if !site.fs.is_archived(fid).unwrap_or(false) {
         return;
     }
@@ -337,7 +343,7 @@ pub(super) fn look_after(site: &Site, lane: &Lane, fid: Fid, (archive_id, key): 
 }
 
 /// Whether a file, as it is now, means what was found at a key. What can't be read may mean anything.
-pub(super) fn is_mapped(site: &Site, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+pub(super) fn is_mapped(site: &Context, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
     mapped::may_mean(site.fs.as_ref(), fid, at, found)
 }
 
@@ -405,10 +411,10 @@ const fn tells_nothing(error: &TransferError) -> bool {
 
 /// Looks at what holds the key and sets key and condition for the next try. The ETag of what is there, if it is this file's.
 fn look(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     control: &Control,
-    by: (&Author, Option<&Location>),
+    by: (&WriteAttempt, Option<&Location>),
     to: &mut Upload,
 ) -> Result<Option<String>, JobError> {
     let own = look_at_key(site, lane, control, by, to)?;
@@ -419,10 +425,10 @@ fn look(
 }
 
 fn look_at_key(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     control: &Control,
-    (author, previous): (&Author, Option<&Location>),
+    (author, previous): (&WriteAttempt, Option<&Location>),
     to: &mut Upload,
 ) -> Result<Option<String>, JobError> {
     let owner = &author.owner;
@@ -469,9 +475,9 @@ fn look_at_key(
 /// be taken away again: nothing would tell which of two that share a key. The copy that is to be replaced is none, whoever
 /// wrote it: the file is read behind the look at it, and what replaces it is not taken away again.
 fn is_in_use(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    (author, previous): (&Author, Option<&Location>),
+    (author, previous): (&WriteAttempt, Option<&Location>),
     to: &Upload,
     (found, origin): (&ObjectInfo, &Origin),
 ) -> bool {
@@ -496,7 +502,7 @@ fn is_in_use(
 }
 
 /// An object of this file, or one of a file of this file system that exists no more, and that nothing can name.
-fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
+fn may_replace(site: &Context, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
     let Some(former) = origin.owner() else {
         return false;
     };
@@ -525,13 +531,13 @@ fn may_replace(site: &Site, owner: &Owner, origin: &Origin, found: &ObjectInfo) 
 }
 
 /// An object of a file of this file system that may be another one's copy, too.
-pub(super) fn may_be_shared(site: &Site, found: &ObjectInfo) -> bool {
+pub(super) fn may_be_shared(site: &Context, found: &ObjectInfo) -> bool {
     Owner::of(&found.metadata).is_some() && may_be_imported(site, found)
 }
 
 /// An import makes files of whatever objects there are: the object of a dead file may have become another file's copy,
 /// whose present path nobody knows here.
-fn may_be_imported(site: &Site, found: &ObjectInfo) -> bool {
+fn may_be_imported(site: &Context, found: &ObjectInfo) -> bool {
     match (site.fs.imported_until(), found.modified) {
         (Ok(None), _) => false,
         (Ok(Some(until)), Some(modified)) => modified <= until,

@@ -7,10 +7,10 @@
 //! record means is deleted here, and no attempt's but this one's. Where the key tells all there is to be no record, and one
 //! that others wrote meanwhile is seen to as well.
 
-use super::Site;
-use super::place::{Placed, is_mapped};
+use super::Context;
+use super::place::{StoredCopy, is_mapped};
 use crate::action::Item;
-use crate::store::{Author, Claim, Location, ObjectInfo, Origin};
+use crate::store::{Claim, Location, ObjectInfo, Origin, WriteAttempt};
 use crate::transfer::{Lane, TransferError, glance};
 
 /// Each answers what another one has just written.
@@ -55,7 +55,13 @@ const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
 /// Sees to the record after an end that counted, at the cost of one call where all is well, and of a look at the object where
 /// it took the place of another attempt's. What the file's copy is then; `None` where it has none, or where that can't be
 /// told.
-pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) -> Option<Location> {
+pub(super) fn read_back(
+    site: &Context,
+    lane: &Lane,
+    item: &Item,
+    author: &WriteAttempt,
+    placed: &StoredCopy,
+) -> Option<Location> {
     let own = placed.needs_record.then(|| placed.location.to_bytes());
     for _ in 0..ROUNDS {
         let record = match site.fs.map(item.fid) {
@@ -94,7 +100,7 @@ pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, 
 
 /// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted this
 /// one, for equal bytes have equal ETags. Without a record whatever has the bytes will do.
-fn stands(lane: &Lane, author: &Author, placed: &Placed) -> bool {
+fn stands(lane: &Lane, author: &WriteAttempt, placed: &StoredCopy) -> bool {
     let own = &placed.location;
     let is_copy = |(found, origin): &(ObjectInfo, Origin)| {
         origin.is_by(author) || (!placed.needs_record && origin.is_of(&author.owner) && own.has_bytes_of(found))
@@ -113,7 +119,12 @@ struct Look {
 }
 
 impl Look {
-    fn at(lane: &Lane, author: &Author, placed: &Placed, record: Option<&[u8]>) -> Result<Self, TransferError> {
+    fn at(
+        lane: &Lane,
+        author: &WriteAttempt,
+        placed: &StoredCopy,
+        record: Option<&[u8]>,
+    ) -> Result<Self, TransferError> {
         let own = &placed.location;
         // That of before was put back by an attempt that was undone.
         let put_back = record.is_some() && record == placed.record.as_deref();
@@ -165,10 +176,10 @@ enum Settled {
 }
 
 fn settle(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     item: &Item,
-    (author, placed): (&Author, &Placed),
+    (author, placed): (&WriteAttempt, &StoredCopy),
     record: Option<&[u8]>,
     look: Look,
 ) -> Settled {
@@ -223,7 +234,7 @@ fn settle(
     }
 }
 
-fn set_anew(site: &Site, item: &Item, location: &Location) -> Option<Box<Location>> {
+fn set_anew(site: &Context, item: &Item, location: &Location) -> Option<Box<Location>> {
     match site.fs.set_map(item.fid, &location.to_bytes()) {
         Ok(()) => {
             tracing::warn!(key = %location.key, "another one wrote the file's record of its copy while it was archived; it is set \

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::log::{is_over, sweep_overwritten};
 use super::place::{is_mapped, may_be_shared};
-use super::{Ended, JobError, Site};
-use crate::action::{Debt, Item};
+use super::{Context, Ended, JobError};
+use crate::action::{ActionHandle, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
 
-pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
+pub(super) fn remove(site: &Context, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn ActionHandle>) -> Ended {
     let removed = debt
         .begin(None)
         .map_err(JobError::from)
@@ -23,7 +23,7 @@ pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt:
     }
 }
 
-fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
+fn erase(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
     let owner = site.owner(item.fid);
     let before = match site.fs.map(item.fid) {
         Ok(record) => record,
@@ -90,7 +90,7 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
 }
 
 /// Whether the file has the record that it had when its remove was begun; one that is gone has none to protect.
-fn is_as_before(site: &Site, fid: Fid, before: Option<&[u8]>) -> bool {
+fn is_as_before(site: &Context, fid: Fid, before: Option<&[u8]>) -> bool {
     match site.fs.map(fid) {
         Ok(now) => now.as_deref() == before,
         Err(error) => error.is_not_found(),
@@ -99,7 +99,7 @@ fn is_as_before(site: &Site, fid: Fid, before: Option<&[u8]>) -> bool {
 
 /// Whether the object of a file without a record is that of no archive under way, and the file does not count as archived,
 /// by now: nothing else would tell that it is to be the copy. Nobody can release a file that is gone.
-fn may_go(site: &Site, fid: Fid, origin: &Origin) -> bool {
+fn may_go(site: &Context, fid: Fid, origin: &Origin) -> bool {
     match site.fs.copy_state(fid) {
         Ok(state) => !state.archived && !state.released && is_over(site, origin),
         Err(error) => error.is_not_found(),
@@ -108,7 +108,7 @@ fn may_go(site: &Site, fid: Fid, origin: &Origin) -> bool {
 
 /// The object that the file's own record means, or its key, if it still is the file's.
 fn delete_copy(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     control: &Control,
     owner: &Owner,
@@ -148,7 +148,7 @@ fn delete_copy(
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.
-fn by_fid(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
+fn by_fid(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
     let of_file = || site.fs.copy_state(item.fid).ok()?.archive_id;
     let Some(archive_id) = item.archive_id.or_else(of_file) else {
         return Ok(None);

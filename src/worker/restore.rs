@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::place::natural_key;
-use super::thaw::{Frozen, ask, pause, still_thaws};
-use super::{Ended, JobError, Outcome, Site};
-use crate::action::{Debt, Item, Objection};
+use super::thaw::{FrozenObject, ask, pause, still_thaws};
+use super::{Context, Ended, JobError, Outcome};
+use crate::action::{ActionHandle, EndFailure, Item};
 use crate::mapped::{self, ByKey};
 use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
-use crate::transfer::{Control, Helpers, Lane, Stop, TransferError, download, head};
+use crate::transfer::{Control, IdleThreads, Lane, Stop, TransferError, download, head};
 use crate::types::{ArchiveId, Fid};
 
 /// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
@@ -21,16 +21,16 @@ const MOST_DOUBLED: u32 = 6;
 enum Received {
     /// All bytes of the object under that key. Whether the key alone told it: such a file is left without a record.
     Whole(u64, ObjectKey, bool),
-    Frozen(Box<Frozen>),
+    Frozen(Box<FrozenObject>),
 }
 
 /// `rounds`: how often it was put off before, because its object could not be read yet.
 pub(super) fn restore(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
-    mut debt: Box<dyn Debt>,
+    mut debt: Box<dyn ActionHandle>,
     rounds: u32,
 ) -> Outcome {
     let received = match receive(site, lane, helpers, control, debt.as_mut(), rounds) {
@@ -58,8 +58,8 @@ pub(super) fn restore(
                     }
                     Ended::done(size).about(&key).into()
                 }
-                Err(Objection::Said(error)) => Ended::failed(error.into()).about(&key).into(),
-                Err(Objection::Unheard(debt, error)) => {
+                Err(EndFailure::Said(error)) => Ended::failed(error.into()).about(&key).into(),
+                Err(EndFailure::Unheard(debt, error)) => {
                     tracing::warn!(%error, "the end of the restore did not reach the coordinator, and its data went with \
                         it; it is begun anew");
                     Outcome::Later(
@@ -75,7 +75,7 @@ pub(super) fn restore(
 }
 
 /// After the answer, for which readers wait. llapi's end puts atime, mtime and ctime back to those of before.
-fn note(site: &Site, fid: Fid) {
+fn note(site: &Context, fid: Fid) {
     match site.fs.note_restored(fid) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
@@ -85,11 +85,11 @@ fn note(site: &Site, fid: Fid) {
 }
 
 fn receive(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
-    debt: &mut dyn Debt,
+    debt: &mut dyn ActionHandle,
     rounds: u32,
 ) -> Result<Received, JobError> {
     let (mut from, mut is_told) = locate(site, lane, control, debt.item())?;
@@ -139,7 +139,7 @@ fn receive(
     drop(file);
     match received {
         Ok(()) => Ok(Received::Whole(from.size, from.key, is_told)),
-        Err(TransferError::Store(StoreError::Frozen { .. })) => Ok(Received::Frozen(Box::new(Frozen {
+        Err(TransferError::Store(StoreError::Frozen { .. })) => Ok(Received::Frozen(Box::new(FrozenObject {
             at: from,
             found: looked_at,
         }))),
@@ -160,7 +160,7 @@ fn lacks_version(received: &Result<(), TransferError>, from: &Location) -> bool 
 
 /// The object that is at the key now, if it has the bytes that were archived and says that it is this file's copy.
 fn the_same_at_the_key(
-    site: &Site,
+    site: &Context,
     lane: &Lane,
     control: &Control,
     item: &Item,
@@ -178,7 +178,7 @@ fn etag_of_the_same(lane: &Lane, control: &Control, from: &Location) -> Option<S
 }
 
 /// The copy of another file that is alive.
-fn is_anothers(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
+fn is_anothers(site: &Context, item: &Item, found: &ObjectInfo) -> bool {
     Owner::of(&found.metadata).is_some_and(|owner| {
         owner.fs == site.fs.name()
             && owner.fid != item.fid
@@ -189,7 +189,7 @@ fn is_anothers(site: &Site, item: &Item, found: &ObjectInfo) -> bool {
 /// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Without
 /// one by the key of its FID, where that tells all, which the answer says, too. Else by the keys that an archive would have
 /// used.
-fn locate(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<(Location, bool), JobError> {
+fn locate(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<(Location, bool), JobError> {
     if let Some(record) = site.fs.map(item.fid)? {
         return Ok((Location::from_bytes(&record)?, false));
     }

@@ -4,20 +4,25 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Ended, Ending, JobError, Tally};
-use crate::action::{Debt, HsmError, Verdict};
+use super::{ActionEnd, Ended, JobError, Tally};
+use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::thread::{Supervisor, Thread, guarded};
 use crate::transfer::Control;
 use crate::types::{Domain, Sequences, domain_name};
 
 /// Gives the answer of an action that ran.
-pub(super) fn finish(control: &Control, debt: Box<dyn Debt>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+pub(super) fn finish(
+    control: &Control,
+    debt: Box<dyn ActionHandle>,
+    verdict: Verdict,
+    copied: u64,
+) -> Result<(), HsmError> {
     control.set_ending();
     debt.finish(verdict, copied)
 }
 
 /// Ends an action that was done; the coordinator may object.
-pub(super) fn complete(control: &Control, debt: Box<dyn Debt>, copied: u64) -> Ended {
+pub(super) fn complete(control: &Control, debt: Box<dyn ActionHandle>, copied: u64) -> Ended {
     match finish(control, debt, Verdict::Done, copied) {
         Ok(()) => Ended::done(copied),
         Err(error) => Ended::failed(error.into()),
@@ -25,7 +30,7 @@ pub(super) fn complete(control: &Control, debt: Box<dyn Debt>, copied: u64) -> E
 }
 
 /// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
-pub(super) fn refuse(control: &Control, debt: Box<dyn Debt>, error: JobError) -> Ended {
+pub(super) fn refuse(control: &Control, debt: Box<dyn ActionHandle>, error: JobError) -> Ended {
     let ended = Ended::failed(error);
     if let Err(objection) = finish(control, debt, ended.verdict, 0) {
         tracing::debug!(%objection, "the coordinator did not take the verdict");
@@ -34,43 +39,43 @@ pub(super) fn refuse(control: &Control, debt: Box<dyn Debt>, error: JobError) ->
 }
 
 /// An answer to be given.
-type Settlement = (Box<dyn Debt>, Verdict);
+type DueAnswer = (Box<dyn ActionHandle>, Verdict);
 
 /// Answers actions that never ran, by a few threads for each MDT. Answering blocks, so neither the intake nor a worker
 /// with data to move does it; and one MDT's answers never wait for another's.
 #[derive(Debug)]
-pub struct Settler {
+pub struct Responder {
     supervisor: Supervisor,
     sequences: Sequences,
     tally: Arc<Tally>,
     /// For each MDT, at most.
     threads: usize,
     /// `None` after the end.
-    lines: Mutex<Option<HashMap<Domain, Line>>>,
+    lines: Mutex<Option<HashMap<Domain, MdtLine>>>,
 }
 
 #[derive(Debug, Default)]
-struct Line {
-    work: Arc<Work>,
+struct MdtLine {
+    work: Arc<MdtAnswers>,
     threads: Vec<Thread>,
 }
 
 /// What one MDT is to be told.
 #[derive(Debug, Default)]
-struct Work {
+struct MdtAnswers {
     todo: Mutex<Todo>,
     more: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Todo {
-    waiting: VecDeque<Settlement>,
+    waiting: VecDeque<DueAnswer>,
     /// Threads that have nothing to do.
     idle: usize,
     closed: bool,
 }
 
-impl Settler {
+impl Responder {
     /// With up to `threads` for each MDT; they are made when they are needed.
     #[must_use]
     pub fn new(supervisor: &Supervisor, sequences: Sequences, threads: usize, tally: &Arc<Tally>) -> Self {
@@ -84,7 +89,7 @@ impl Settler {
     }
 
     /// Has `debt` ended with `verdict`; does not wait.
-    pub fn settle(&self, debt: Box<dyn Debt>, verdict: Verdict) {
+    pub fn settle(&self, debt: Box<dyn ActionHandle>, verdict: Verdict) {
         let domain = self.sequences.domain(debt.item().fid);
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(lines) = &mut *lines else {
@@ -142,7 +147,7 @@ impl Settler {
     }
 }
 
-impl Work {
+impl MdtAnswers {
     fn lock(&self) -> MutexGuard<'_, Todo> {
         self.todo.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +165,7 @@ impl Work {
     }
 
     /// `None`: there is no more to come.
-    fn next(&self) -> Option<Settlement> {
+    fn next(&self) -> Option<DueAnswer> {
         let mut todo = self.lock();
         todo.idle += 1;
         loop {
@@ -176,11 +181,11 @@ impl Work {
     }
 }
 
-fn answer(debt: Box<dyn Debt>, verdict: Verdict, tally: &Tally) {
+fn answer(debt: Box<dyn ActionHandle>, verdict: Verdict, tally: &Tally) {
     let item = debt.item();
     let (fid, cookie) = (item.fid, item.cookie);
     tracing::info!(%fid, %cookie, %verdict, "not run");
-    tally.count(&Ending {
+    tally.count(&ActionEnd {
         item,
         verdict,
         bytes: 0,
@@ -206,14 +211,14 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[derive(Debug)]
-    struct Owed {
+    struct FakeAction {
         item: Item,
         answered: Sender<&'static str>,
         /// Answering waits for its end.
         dead: Option<Receiver<()>>,
     }
 
-    impl Debt for Owed {
+    impl ActionHandle for FakeAction {
         fn item(&self) -> &Item {
             &self.item
         }
@@ -242,7 +247,7 @@ mod tests {
         }
     }
 
-    fn owed(mdt: u64, answered: &Sender<&'static str>, dead: Option<Receiver<()>>) -> Box<dyn Debt> {
+    fn owed(mdt: u64, answered: &Sender<&'static str>, dead: Option<Receiver<()>>) -> Box<dyn ActionHandle> {
         let item = Item {
             kind: Kind::Do(Verb::Archive),
             fid: fid(mdt),
@@ -255,14 +260,14 @@ mod tests {
             data: Box::default(),
         };
         let answered = answered.clone();
-        Box::new(Owed { item, answered, dead })
+        Box::new(FakeAction { item, answered, dead })
     }
 
     #[test]
     fn answers_to_a_dead_mdt_hold_up_no_other_and_are_left_to_the_journal_at_the_end() {
         let sequences = Sequences::default();
         (0..2).for_each(|mdt| sequences.learn(fid(u64::from(mdt)), Mdt(mdt)));
-        let settler = Settler::new(&Supervisor::default(), sequences, 2, &Arc::new(Tally::default()));
+        let settler = Responder::new(&Supervisor::default(), sequences, 2, &Arc::new(Tally::default()));
         let verdict = Verdict::Cancelled;
         let (to_one, one) = channel();
         let mut holds = Vec::new();

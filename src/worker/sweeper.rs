@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::Site;
+use super::Context;
 use super::log::clean_up;
 use crate::queue::Queue;
 use crate::store::{Target, Targets};
@@ -35,7 +35,7 @@ impl Sweeper {
     pub fn start(
         supervisor: &Supervisor,
         queue: &Arc<Queue>,
-        site: &Site,
+        site: &Context,
         targets: &Targets,
         options: TransferOptions,
         age: Duration,
@@ -116,7 +116,7 @@ impl Sweeper {
     }
 }
 
-fn abandoned(site: &Site, lane: &Lane, targets: &[Arc<Target>], age: Duration, control: &Control) {
+fn abandoned(site: &Context, lane: &Lane, targets: &[Arc<Target>], age: Duration, control: &Control) {
     let live = site.journal.live_uploads();
     for target in targets {
         let archive = target.options().archive_id;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::action::{Item, Verdict};
-use crate::fleet::Failure;
+use crate::fleet::ActionFailure;
 use crate::measure::{Histogram, Recent};
 use crate::queue::Class;
 use crate::types::ArchiveId;
@@ -15,11 +15,11 @@ use crate::types::ArchiveId;
 const FAILURES: usize = 10_000;
 
 /// Whose numbers: the archive id (0: none was named) and the class.
-pub type Share = (u32, Class);
+pub type TotalsKey = (u32, Class);
 
 /// Numbers of one archive id and class.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Sums {
+pub struct ActionTotals {
     /// Ended as asked.
     pub done: u64,
     /// Cancelled.
@@ -34,7 +34,7 @@ pub struct Sums {
 
 /// How an action ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a> {
+pub struct ActionEnd<'a> {
     /// Which.
     pub item: &'a Item,
     /// The answer.
@@ -50,9 +50,9 @@ pub struct Ending<'a> {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    sums: BTreeMap<Share, Sums>,
-    failures: VecDeque<Failure>,
+struct TallyState {
+    sums: BTreeMap<TotalsKey, ActionTotals>,
+    failures: VecDeque<ActionFailure>,
     /// Failures that ever were.
     failed: u64,
 }
@@ -61,7 +61,7 @@ struct State {
 #[derive(Debug)]
 pub struct Tally {
     began: Instant,
-    state: Mutex<State>,
+    state: Mutex<TallyState>,
     ended: Recent,
     /// Archives that went beside their key because it held what may be another file's only copy.
     pub conflicts: AtomicU64,
@@ -79,12 +79,12 @@ impl Default for Tally {
 }
 
 impl Tally {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TallyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more has ended.
-    pub fn count(&self, ending: &Ending<'_>) {
+    pub fn count(&self, ending: &ActionEnd<'_>) {
         let Some(class) = Class::of(ending.item) else {
             return;
         };
@@ -103,7 +103,7 @@ impl Tally {
             Verdict::Failed { errno, .. } => {
                 sums.failed += 1;
                 state.failed += 1;
-                let failure = Failure {
+                let failure = ActionFailure {
                     number: state.failed,
                     fid: ending.item.fid.bare(),
                     class: class.word().to_owned(),
@@ -127,7 +127,7 @@ impl Tally {
 
     /// The numbers of each archive id and class.
     #[must_use]
-    pub fn sums(&self) -> BTreeMap<Share, Sums> {
+    pub fn sums(&self) -> BTreeMap<TotalsKey, ActionTotals> {
         self.lock().sums.clone()
     }
 
@@ -145,7 +145,7 @@ impl Tally {
 
     /// Failures after that number, the oldest first; those before the last 10,000 are forgotten.
     #[must_use]
-    pub fn failures_after(&self, number: u64) -> Vec<Failure> {
+    pub fn failures_after(&self, number: u64) -> Vec<ActionFailure> {
         let state = self.lock();
         let first = state.failures.partition_point(|failure| failure.number <= number);
         state.failures.range(first..).cloned().collect()
@@ -177,7 +177,7 @@ mod tests {
     fn sums_are_kept_for_each_archive_id_and_class_and_failures_with_their_reason() {
         let tally = Tally::default();
         let end = |oid, verdict, reason| {
-            tally.count(&Ending {
+            tally.count(&ActionEnd {
                 item: &item(oid),
                 verdict,
                 bytes: 10,

@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// An object that can't be read yet.
 #[derive(Debug)]
-pub(super) struct Frozen {
+pub(super) struct FrozenObject {
     pub(super) at: Location,
     /// What its HEAD told, if it was looked at.
     pub(super) found: Option<ObjectInfo>,
@@ -29,12 +29,12 @@ pub(super) fn still_thaws(
     control: &Control,
     at: &Location,
     rounds: u32,
-) -> Result<Option<Frozen>, TransferError> {
+) -> Result<Option<FrozenObject>, TransferError> {
     if rounds == 0 {
         return Ok(None);
     }
     match head(lane, control, at.archive_id, &at.key, at.version.as_deref()) {
-        Ok(found) if found.thawing == Thawing::Asked => Ok(Some(Frozen {
+        Ok(found) if found.thawing == Thawing::Asked => Ok(Some(FrozenObject {
             at: at.clone(),
             found: Some(found),
         })),
@@ -44,8 +44,8 @@ pub(super) fn still_thaws(
 }
 
 /// Asks for it, unless that was done before.
-pub(super) fn ask(lane: &Lane, control: &Control, frozen: Frozen, rounds: u32) -> Result<(), JobError> {
-    let Frozen { at, found } = frozen;
+pub(super) fn ask(lane: &Lane, control: &Control, frozen: FrozenObject, rounds: u32) -> Result<(), JobError> {
+    let FrozenObject { at, found } = frozen;
     let found = match found {
         Some(found) => found,
         None => head(lane, control, at.archive_id, &at.key, at.version.as_deref())?,

@@ -3,27 +3,27 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Ending;
+use super::ActionEnd;
 use crate::action::{FileSystem, Item};
 use crate::thread::guarded;
 
 /// Told by worker threads; what it does holds them up.
-pub trait Witness: Send + Sync + fmt::Debug {
+pub trait Observer: Send + Sync + fmt::Debug {
     /// A worker has taken an action of a file with so many bytes.
     fn started(&self, fs: &dyn FileSystem, item: &Item);
 
     /// An action was answered.
-    fn ended(&self, fs: &dyn FileSystem, ending: &Ending<'_>);
+    fn ended(&self, fs: &dyn FileSystem, ending: &ActionEnd<'_>);
 }
 
 /// All of them.
 #[derive(Clone, Debug, Default)]
-pub struct Witnesses(Arc<Vec<Box<dyn Witness>>>);
+pub struct Observers(Arc<Vec<Box<dyn Observer>>>);
 
-impl Witnesses {
+impl Observers {
     /// These.
     #[must_use]
-    pub fn new(all: Vec<Box<dyn Witness>>) -> Self {
+    pub fn new(all: Vec<Box<dyn Observer>>) -> Self {
         Self(Arc::new(all))
     }
 
@@ -31,12 +31,12 @@ impl Witnesses {
         self.each(|witness| witness.started(fs, item));
     }
 
-    pub(super) fn ended(&self, fs: &dyn FileSystem, ending: &Ending<'_>) {
+    pub(super) fn ended(&self, fs: &dyn FileSystem, ending: &ActionEnd<'_>) {
         self.each(|witness| witness.ended(fs, ending));
     }
 
     /// One that panics is nobody else's matter.
-    fn each(&self, tell: impl Fn(&dyn Witness)) {
+    fn each(&self, tell: impl Fn(&dyn Observer)) {
         for witness in self.0.iter() {
             drop(guarded(|| tell(witness.as_ref())));
         }

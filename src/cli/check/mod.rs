@@ -35,14 +35,14 @@ type Failure = Box<dyn std::error::Error>;
 /// How a row came out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Mark {
+enum RowMark {
     Pass,
     /// The daemon runs, with less.
     Warn,
     Fail,
 }
 
-impl Mark {
+impl RowMark {
     const fn word(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -56,7 +56,7 @@ impl Mark {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 struct Row {
     what: String,
-    mark: Mark,
+    mark: RowMark,
     found: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     fix: String,
@@ -67,7 +67,7 @@ struct Row {
 struct Rows(Vec<Row>);
 
 impl Rows {
-    fn add(&mut self, what: impl Into<String>, mark: Mark, found: impl Into<String>, fix: impl Into<String>) {
+    fn add(&mut self, what: impl Into<String>, mark: RowMark, found: impl Into<String>, fix: impl Into<String>) {
         self.0.push(Row {
             what: what.into(),
             mark,
@@ -77,19 +77,19 @@ impl Rows {
     }
 
     fn pass(&mut self, what: impl Into<String>, found: impl Into<String>) {
-        self.add(what, Mark::Pass, found, "");
+        self.add(what, RowMark::Pass, found, "");
     }
 
     fn warn(&mut self, what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) {
-        self.add(what, Mark::Warn, found, fix);
+        self.add(what, RowMark::Warn, found, fix);
     }
 
     fn fail(&mut self, what: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) {
-        self.add(what, Mark::Fail, found, fix);
+        self.add(what, RowMark::Fail, found, fix);
     }
 
-    fn worst(&self) -> Mark {
-        self.0.iter().map(|row| row.mark).max().unwrap_or(Mark::Pass)
+    fn worst(&self) -> RowMark {
+        self.0.iter().map(|row| row.mark).max().unwrap_or(RowMark::Pass)
     }
 }
 
@@ -124,8 +124,8 @@ fn run(args: &CheckArgs, config: &Path) -> Result<(), Failure> {
     }
     show(&rows, args.json)?;
     match rows.worst() {
-        Mark::Fail => Err(ExitWith::failed("not everything is as it must be".into()).into()),
-        Mark::Pass | Mark::Warn => Ok(()),
+        RowMark::Fail => Err(ExitWith::failed("not everything is as it must be".into()).into()),
+        RowMark::Pass | RowMark::Warn => Ok(()),
     }
 }
 

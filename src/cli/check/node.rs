@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Rows;
 use crate::cli::mds;
 use crate::config::Settings;
-use crate::lustre::{Identify, Library, LibraryError, Mount, Probed, other_tool};
+use crate::lustre::{Identify, Library, LibraryError, Mount, UnreadyCoordinators, other_tool};
 
 /// A worker has two sockets and a file at a time, and some for the rest.
 const DESCRIPTORS_EACH: u64 = 8;
@@ -97,7 +97,7 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
             "stop it, or mount the file system a second time for one of the two",
         ),
     }
-    match Probed::ask(&mount, PATIENCE) {
+    match UnreadyCoordinators::ask(&mount, PATIENCE) {
         Ok(probed) => coordinators(&probed, rows),
         Err(error) => rows.fail(
             "coordinator",
@@ -109,8 +109,8 @@ pub(super) fn lustre(settings: &Settings, mdts: &Path, rows: &mut Rows) {
 }
 
 /// Each MDT that is stopped or does not answer has its row.
-fn coordinators(probed: &Probed, rows: &mut Rows) {
-    if *probed == Probed::default() {
+fn coordinators(probed: &UnreadyCoordinators, rows: &mut Rows) {
+    if *probed == UnreadyCoordinators::default() {
         return rows.pass("coordinator", "runs on each MDT");
     }
     for mdt in &probed.stopped {
@@ -132,7 +132,7 @@ fn coordinators(probed: &Probed, rows: &mut Rows) {
 
 /// Only where this node is an MDS.
 fn tunables(settings: &Settings, mdts: &Path, rows: &mut Rows) {
-    for mdt in mds::Coordinator::all(mdts) {
+    for mdt in mds::CoordinatorReport::all(mdts) {
         let name = mdt.mdt;
         if let Some(max) = mdt.max_requests {
             let what = format!("{name} max_requests");
@@ -174,7 +174,7 @@ fn tunables(settings: &Settings, mdts: &Path, rows: &mut Rows) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::RowMark;
     use super::*;
 
     #[test]
@@ -192,15 +192,15 @@ mod tests {
             rows.0
         };
         let good = look("1000\n", "3600\n");
-        assert!(good.iter().all(|row| row.mark == Mark::Pass), "{good:?}");
+        assert!(good.iter().all(|row| row.mark == RowMark::Pass), "{good:?}");
         let allowed = root.path().join("fs-MDT0000/migrate_hsm_allowed");
         std::fs::write(&allowed, "1\n").unwrap();
         let lost = look("1000\n", "3600\n");
-        let said = lost.iter().find(|row| row.mark == Mark::Fail).unwrap();
+        let said = lost.iter().find(|row| row.mark == RowMark::Fail).unwrap();
         assert!(said.fix.contains("migrate_hsm_allowed = true"), "{lost:?}");
         std::fs::write(&allowed, "0\n").unwrap();
         let bad = look("3", "200");
-        assert_eq!((bad[0].mark, bad[1].mark), (Mark::Warn, Mark::Fail), "{bad:?}");
+        assert_eq!((bad[0].mark, bad[1].mark), (RowMark::Warn, RowMark::Fail), "{bad:?}");
         assert!(bad[0].fix.contains("mdt.fs-MDT0000.hsm.max_requests=1000"));
         assert!(bad[1].fix.contains("heartbeat"));
     }

@@ -13,12 +13,12 @@ pub use self::args::{ImportArgs, RebuildArgs};
 use self::place::nearest;
 use self::told::{progress, report, show};
 use super::bucket::Bucket;
-use super::{Site, SitePlan};
+use super::{Session, SessionPlan};
 use crate::action::HsmError;
 use crate::config::Settings;
 use crate::import::{
-    self, Checkpoint, Defaults, Filter, Finishing, Import, Input, MetadataFrom, OnConflict, Outcome, Paths, Report,
-    Shared, Tree,
+    self, Checkpoint, Defaults, Filter, Finishing, Import, ImportContext, Input, MetadataFrom, OnConflict, Outcome,
+    Paths, Report, Tree,
 };
 use crate::lustre::{Identify, Importing};
 use crate::types::Timestamp;
@@ -36,7 +36,7 @@ pub(super) fn import(args: &ImportArgs, settings: &Settings) -> Result<(), Box<d
     if args.delete && narrowed {
         return Err("--delete needs the whole bucket: not with --include, --exclude or --keys-from".into());
     }
-    let plan = Plan {
+    let plan = ImportPlan {
         from: &args.from,
         to: &args.to,
         below: args.below.as_deref(),
@@ -81,7 +81,7 @@ pub(super) fn import(args: &ImportArgs, settings: &Settings) -> Result<(), Box<d
 }
 
 pub(super) fn rebuild(args: &RebuildArgs, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let plan = Plan {
+    let plan = ImportPlan {
         from: &args.from,
         to: &args.to,
         below: None,
@@ -110,7 +110,7 @@ pub(super) fn rebuild(args: &RebuildArgs, settings: &Settings) -> Result<(), Box
     plan.run(settings)
 }
 
-struct Plan<'a> {
+struct ImportPlan<'a> {
     from: &'a Bucket,
     to: &'a Path,
     /// Where below `to` what is more than one object comes.
@@ -132,11 +132,11 @@ struct Plan<'a> {
     command: String,
 }
 
-impl Plan<'_> {
+impl ImportPlan<'_> {
     fn run(self, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-        let site = Site::open(
+        let site = Session::open(
             settings,
-            &SitePlan {
+            &SessionPlan {
                 bucket: self.from,
                 archive_id: self.archive_id,
                 directory: nearest(self.to),
@@ -166,7 +166,7 @@ impl Plan<'_> {
             None => None,
         };
         let resumed = former.is_some();
-        let shared = Shared {
+        let shared = ImportContext {
             target: site.below_mount(directory)?,
             archive_id: site.archive_id,
             prefix: place.prefix,
@@ -186,7 +186,7 @@ impl Plan<'_> {
             control: Arc::clone(&site.control),
             mount: site.mount,
             resumed,
-            seen: import::Seen::default(),
+            seen: import::NewestObject::default(),
             cleared: Mutex::default(),
             crowds: Mutex::default(),
             began: former
@@ -291,7 +291,7 @@ fn unmarked(error: &HsmError) -> String {
 }
 
 /// Before the first file: whatever is listed soon was written before that, also by a clock that is ahead.
-fn begin(shared: &Shared) -> Result<Option<Importing>, String> {
+fn begin(shared: &ImportContext) -> Result<Option<Importing>, String> {
     const AHEAD: i64 = 3600;
     if shared.dry_run {
         return Ok(None);
@@ -301,7 +301,7 @@ fn begin(shared: &Shared) -> Result<Option<Importing>, String> {
 }
 
 /// After the last: from now on it is known what was listed. Not so of what a killed run listed, or what no time is told of.
-fn end(shared: &Shared, importing: Option<&Importing>) -> Result<(), String> {
+fn end(shared: &ImportContext, importing: Option<&Importing>) -> Result<(), String> {
     let Some(importing) = importing else {
         return Ok(());
     };

@@ -2,15 +2,15 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::Plan;
-use crate::cli::{Bucket, Site};
+use super::ImportPlan;
+use crate::cli::{Bucket, Session};
 use crate::config::Settings;
 use crate::import::{Paths, TreePath};
 use crate::store::{ListFrom, ObjectKey, Query};
 use crate::transfer::{head, list};
 
 /// What an import fills.
-pub(super) struct Place {
+pub(super) struct ImportTarget {
     pub(super) directory: PathBuf,
     /// Before each key.
     pub(super) prefix: String,
@@ -18,11 +18,15 @@ pub(super) struct Place {
     pub(super) one: Option<TreePath>,
 }
 
-impl Plan<'_> {
+impl ImportPlan<'_> {
     /// Makes the directory if there is none. An object of just that key becomes a file of that name instead, as `--import`
     /// of the reference has it.
-    pub(super) fn place(&self, site: &Site, settings: &Settings) -> Result<Place, Box<dyn std::error::Error>> {
-        let below = |directory: &Path| Place {
+    pub(super) fn place(
+        &self,
+        site: &Session,
+        settings: &Settings,
+    ) -> Result<ImportTarget, Box<dyn std::error::Error>> {
+        let below = |directory: &Path| ImportTarget {
             directory: directory.to_owned(),
             prefix: self.from.prefix.clone(),
             one: None,
@@ -60,7 +64,7 @@ impl Plan<'_> {
             };
             made(parent)?;
             let key = self.from.prefix.trim_end_matches('/');
-            return Ok(Place {
+            return Ok(ImportTarget {
                 directory: parent.to_owned(),
                 prefix: key.rfind('/').map_or("", |at| key.get(..=at).unwrap_or("")).to_owned(),
                 one: Some(TreePath::recorded(name.as_encoded_bytes())?),
@@ -78,7 +82,7 @@ pub(super) fn nearest(path: &Path) -> &Path {
 }
 
 /// Whether there is an object of just that key, and nothing below it.
-fn is_one_object(site: &Site, settings: &Settings, of: &Bucket) -> Result<bool, Box<dyn std::error::Error>> {
+fn is_one_object(site: &Session, settings: &Settings, of: &Bucket) -> Result<bool, Box<dyn std::error::Error>> {
     let (Ok(key), Some(lane)) = (
         ObjectKey::new(of.prefix.trim_end_matches('/')),
         site.lanes(settings, 1)?.pop(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::progress::Progress;
-use crate::import::Counts;
+use crate::import::ImportCounts;
 
 const WITH_TOTAL: &str = "{bar:30} {pos}/{len} {msg} ETA {eta}";
 const WITHOUT: &str = "{spinner} {pos} objects {msg} {elapsed}";
@@ -16,7 +16,7 @@ pub(super) fn progress(quiet: bool, total: u64) -> Progress {
     progress
 }
 
-pub(super) fn show(progress: &mut Progress, counts: &Counts, expected: Option<u64>) {
+pub(super) fn show(progress: &mut Progress, counts: &ImportCounts, expected: Option<u64>) {
     let objects = counts.objects();
     if let Some(expected) = expected {
         progress.expect(expected.max(objects), WITH_TOTAL);
@@ -39,7 +39,7 @@ pub(super) fn show(progress: &mut Progress, counts: &Counts, expected: Option<u6
     });
 }
 
-pub(super) fn report(counts: &Counts, disorder: Option<&str>, took: Duration, json: bool, dry_run: bool) {
+pub(super) fn report(counts: &ImportCounts, disorder: Option<&str>, took: Duration, json: bool, dry_run: bool) {
     if json {
         let mut line = serde_json::json!(counts);
         if let Some(line) = line.as_object_mut() {

@@ -11,7 +11,7 @@ use super::Failure;
 use crate::cli::ExitWith;
 use crate::cli::site::open_mount;
 use crate::config::Settings;
-use crate::jobs::{self, HsmFilter, Select, Spec};
+use crate::jobs::{self, FileFilter, HsmFilter, JobSpec};
 use crate::lustre::{Identify, UserAction};
 use crate::types::{ArchiveId, Timestamp};
 
@@ -113,7 +113,12 @@ pub(super) fn usage(message: impl Into<String>) -> Failure {
 }
 
 /// The job in full: absolute names, moments instead of ages.
-pub(super) fn spec(args: &JobArgs, action: UserAction, settings: &Settings, directory: &Path) -> Result<Spec, Failure> {
+pub(super) fn spec(
+    args: &JobArgs,
+    action: UserAction,
+    settings: &Settings,
+    directory: &Path,
+) -> Result<JobSpec, Failure> {
     std::fs::create_dir_all(directory).map_err(|error| format!("can't make '{}': {error}", directory.display()))?;
     let id = jobs::new_id(action);
     let mut roots = Vec::new();
@@ -162,7 +167,7 @@ pub(super) fn spec(args: &JobArgs, action: UserAction, settings: &Settings, dire
     let now = Timestamp::now().seconds;
     let ago =
         |time: Option<Duration>| time.map(|time| now.saturating_sub(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)));
-    Ok(Spec {
+    Ok(JobSpec {
         id,
         action,
         archive_id: args.archive_id,
@@ -170,7 +175,7 @@ pub(super) fn spec(args: &JobArgs, action: UserAction, settings: &Settings, dire
         roots,
         list: list.map(|(path, _)| path),
         nul: args.nul,
-        select: Select {
+        select: FileFilter {
             include: args.include.clone(),
             exclude: args.exclude.clone(),
             min_size: args.min_size.map(|size| size.as_u64()),

@@ -12,7 +12,7 @@ use super::work::work;
 use crate::cli::output::Stdout;
 use crate::cli::site::open_mount;
 use crate::config::Settings;
-use crate::jobs::{self, Ledger, LedgerError, Outcome, Phase, Spec, Summary};
+use crate::jobs::{self, JobSpec, Ledger, LedgerError, Outcome, Phase, Summary};
 use crate::lustre::{Identify, UserAction};
 
 /// What to do with jobs.
@@ -155,7 +155,7 @@ fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failur
 }
 
 /// Waits for the process that was just told to end.
-fn opened(directory: &Path, job: &str) -> Result<(Ledger, Spec), LedgerError> {
+fn opened(directory: &Path, job: &str) -> Result<(Ledger, JobSpec), LedgerError> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         match Ledger::open(directory, job) {

@@ -9,12 +9,12 @@ use crate::cli::ExitWith;
 use crate::cli::site::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
-use crate::jobs::{self, JobError, Ledger, Phase, Spec, Summary};
+use crate::jobs::{self, JobError, JobSpec, Ledger, Phase, Summary};
 use crate::lustre::Identify;
 
 /// Does what is left of it.
 pub(super) fn work(
-    spec: &Spec,
+    spec: &JobSpec,
     ledger: &Ledger,
     settings: &Settings,
     directory: &Path,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::Failure;
-use crate::cli::mds::Coordinator;
-use crate::fleet::{Fleet, Mover, Running, Sum};
+use crate::cli::mds::CoordinatorReport;
+use crate::fleet::{ClassTotals, Fleet, Mover, Running};
 use crate::jobs::{Phase, Summary};
 
 /// Jobs of this node, movers of the site, coordinators of this node if it is an MDS.
@@ -15,7 +15,7 @@ pub(super) struct Report {
     /// One job was asked for by name.
     pub(super) one: bool,
     pub(super) movers: Vec<(String, Result<Mover, String>)>,
-    pub(super) coordinators: Vec<Coordinator>,
+    pub(super) coordinators: Vec<CoordinatorReport>,
 }
 
 impl Report {
@@ -32,7 +32,7 @@ impl Report {
             jobs,
             one: job.is_some(),
             movers: fleet.ask(),
-            coordinators: Coordinator::all(mdts),
+            coordinators: CoordinatorReport::all(mdts),
         })
     }
 
@@ -81,7 +81,7 @@ impl Report {
                 (a, b) => a.or(b),
             };
             for row in &mover.sums {
-                let same = |sum: &&mut Sum| sum.archive == row.archive && sum.class == row.class;
+                let same = |sum: &&mut ClassTotals| sum.archive == row.archive && sum.class == row.class;
                 match sum.sums.iter_mut().find(same) {
                     Some(sum) => {
                         sum.done += row.done;
@@ -116,13 +116,13 @@ impl Report {
 
 /// Done, failed and bytes over all archive ids and classes.
 pub(super) fn totals(mover: &Mover) -> (u64, u64, u64) {
-    let of = |add: fn(&Sum) -> u64| mover.sums.iter().map(add).sum();
+    let of = |add: fn(&ClassTotals) -> u64| mover.sums.iter().map(add).sum();
     (of(|sum| sum.done), of(|sum| sum.failed), of(|sum| sum.bytes))
 }
 
 #[cfg(test)]
 pub(super) fn example() -> Report {
-    let sum = |class: &str, done| Sum {
+    let sum = |class: &str, done| ClassTotals {
         archive: 1,
         class: class.into(),
         done,

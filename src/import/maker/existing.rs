@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::{Known, Maker, Trouble, location_at};
+use super::{Maker, SourceObject, Trouble, location_at};
 use crate::action::FileSystem as _;
 use crate::import::path::TreePath;
 use crate::import::tree::Dir;
@@ -18,14 +18,14 @@ pub(super) enum Existing {
     Complete,
     /// A former run made less than that.
     Half,
-    Replace(Box<Seen>),
+    Replace(Box<FileSnapshot>),
     /// Another name is free for it.
     Beside(TreePath),
 }
 
 /// A file as it was judged: one that is another when its turn comes is not replaced.
 #[derive(PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct FileSnapshot {
     inode: u64,
     size: i64,
     mtime: (i64, i64),
@@ -34,7 +34,7 @@ pub(super) struct Seen {
 }
 
 impl Maker<'_> {
-    pub(super) fn existing(&self, dir: &Dir, known: &Known) -> Result<Existing, Trouble> {
+    pub(super) fn existing(&self, dir: &Dir, known: &SourceObject) -> Result<Existing, Trouble> {
         let path = &known.path;
         let Some((stat, seen)) = self.see(dir, known)? else {
             return Err(Trouble::Failed(
@@ -99,7 +99,7 @@ impl Maker<'_> {
 
     /// Whether the object is the copy of the file in its place, which has no record: it names the file, and lies at the key
     /// of its FID.
-    fn is_told(&self, dir: &Dir, known: &Known, states: HsmStates, wanted: &Location) -> bool {
+    fn is_told(&self, dir: &Dir, known: &SourceObject, states: HsmStates, wanted: &Location) -> bool {
         let Some(owner) = &known.told.owner else {
             return false;
         };
@@ -114,7 +114,7 @@ impl Maker<'_> {
     }
 
     /// Two copies say that they have been here: one was renamed later. Nothing is lost.
-    fn beside(&self, known: &Known, path: &TreePath) -> Result<Existing, Trouble> {
+    fn beside(&self, known: &SourceObject, path: &TreePath) -> Result<Existing, Trouble> {
         let refused = |refusal: crate::import::Refusal| Trouble::Refused(refusal.to_string());
         let own = TreePath::of_key(known.key.as_str().as_bytes(), &self.shared.prefix).map_err(refused)?;
         let mut name = own.as_path().as_os_str().to_owned();
@@ -132,7 +132,11 @@ impl Maker<'_> {
     }
 
     /// What has the name, and of a file what HSM says of it.
-    fn see(&self, dir: &Dir, known: &Known) -> Result<Option<(nix::sys::stat::FileStat, Seen)>, Trouble> {
+    fn see(
+        &self,
+        dir: &Dir,
+        known: &SourceObject,
+    ) -> Result<Option<(nix::sys::stat::FileStat, FileSnapshot)>, Trouble> {
         let path = &known.path;
         let stat = dir
             .stat(path.name())
@@ -143,7 +147,7 @@ impl Maker<'_> {
         let at = dir.at(path.name()).path();
         let is_file = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
         let states = is_file.then(|| self.shared.mount.states_at(&at)).transpose();
-        let seen = Seen {
+        let seen = FileSnapshot {
             inode: stat.st_ino,
             size: stat.st_size,
             mtime: (stat.st_mtime, stat.st_mtime_nsec),
@@ -154,7 +158,7 @@ impl Maker<'_> {
     }
 
     /// Looks again, just before something is replaced.
-    pub(super) fn unchanged(&self, dir: &Dir, known: &Known, seen: &Seen) -> Result<(), Trouble> {
+    pub(super) fn unchanged(&self, dir: &Dir, known: &SourceObject, seen: &FileSnapshot) -> Result<(), Trouble> {
         match self.see(dir, known)? {
             Some((_, now)) if now == *seen => Ok(()),
             _ => Err(Trouble::Conflict(
@@ -165,7 +169,7 @@ impl Maker<'_> {
 
     /// Whether what was listed still is the object: a listing or an inventory may be old. `false`: the file was
     /// archived anew since, and its record is the newer one.
-    pub(super) fn is_current(&self, known: &Known, seen: &Seen) -> Result<bool, Trouble> {
+    pub(super) fn is_current(&self, known: &SourceObject, seen: &FileSnapshot) -> Result<bool, Trouble> {
         let shared = self.shared;
         let found = find(&self.lane, &shared.control, shared.archive_id, &known.key);
         let found = found.map_err(|error| self.store_error(error))?;
@@ -186,7 +190,7 @@ impl Maker<'_> {
     }
 
     /// A symlink or a special file in the way, or a link where a link is wanted.
-    pub(super) fn may_replace(&self, dir: &Dir, known: &Known) -> Result<bool, Trouble> {
+    pub(super) fn may_replace(&self, dir: &Dir, known: &SourceObject) -> Result<bool, Trouble> {
         let name = known.path.name();
         let stat = dir
             .stat(name)

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::existing::{Existing, Seen};
-use super::{Known, Made, Maker, Trouble, lock, spare_name};
+use super::existing::{Existing, FileSnapshot};
+use super::{Made, Maker, SourceObject, Trouble, lock, spare_name};
 use crate::action::{FileSystem as _, HsmError};
 use crate::import::path::TreePath;
 use crate::import::report::Outcome;
@@ -36,7 +36,7 @@ const fn is_no_acl(error: &HsmError) -> bool {
 }
 
 /// Permissions of a file until its ACL is set, which brings the group's own along.
-fn before_acl(known: &Known, mode: u32) -> u32 {
+fn before_acl(known: &SourceObject, mode: u32) -> u32 {
     let has_acl = known.told.xattrs.iter().any(|(name, _)| is_acl(name));
     if has_acl { mode & !GROUP_BITS } else { mode }
 }
@@ -52,11 +52,11 @@ enum Onto<'a> {
     /// On a name that is free.
     Free,
     /// On one that is another's, which was looked at.
-    Over(&'a Seen),
+    Over(&'a FileSnapshot),
 }
 
 impl Maker<'_> {
-    pub(super) fn make_file(&self, known: &Known) -> Made {
+    pub(super) fn make_file(&self, known: &SourceObject) -> Made {
         let path = &known.path;
         if self.shared.dry_run {
             self.count_file(known);
@@ -128,7 +128,7 @@ impl Maker<'_> {
             Existing::Beside(beside) => {
                 let reason = format!("its path is another object's; it is '{}'", beside.as_path().display());
                 self.shared.report.say(Outcome::Renamed, &known.entry.key, &reason);
-                self.make_file(&Known {
+                self.make_file(&SourceObject {
                     path: beside,
                     ..known.clone()
                 })
@@ -136,7 +136,7 @@ impl Maker<'_> {
         }
     }
 
-    fn count_file(&self, known: &Known) {
+    fn count_file(&self, known: &SourceObject) {
         if lock(&self.shared.crowds).add(known.path.parent()) {
             let directory = known.path.parent().display();
             tracing::warn!(%directory, "a million files in one directory: Lustre is slow there");
@@ -152,7 +152,7 @@ impl Maker<'_> {
     }
 
     /// Makes the file: in place where nobody else can make names, else under a name that nobody can guess.
-    fn import(&self, dir: &Dir, known: &Known, onto: &Onto<'_>) -> Result<(), Importing> {
+    fn import(&self, dir: &Dir, known: &SourceObject, onto: &Onto<'_>) -> Result<(), Importing> {
         let path = &known.path;
         let over = matches!(onto, Onto::Over(_));
         let in_place = dir.is_safe() && !over;
@@ -198,7 +198,7 @@ impl Maker<'_> {
     }
 
     /// All that an import does not set, the record of the copy last.
-    fn complete(&self, dir: &Dir, name: &OsStr, fid: Fid, known: &Known) -> Made {
+    fn complete(&self, dir: &Dir, name: &OsStr, fid: Fid, known: &SourceObject) -> Made {
         let path = &known.path;
         let attributes = self.attributes(known, self.shared.defaults.file_mode);
         // Owner and nine bits are set; setuid went with the change of owner.
@@ -267,7 +267,7 @@ impl Maker<'_> {
     }
 
     /// Hard links, as the object tells them; what can't be linked is said.
-    fn make_further_names(&self, dir: &Dir, known: &Known) -> Made {
+    fn make_further_names(&self, dir: &Dir, known: &SourceObject) -> Made {
         for link in &known.told.links {
             let below = Path::new(OsStr::from_bytes(link))
                 .strip_prefix(&self.shared.target)

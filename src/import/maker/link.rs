@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::{Known, Made, Maker, Trouble, spare_name};
+use super::{Made, Maker, SourceObject, Trouble, spare_name};
 use crate::import::path::stays_inside;
 use crate::store::StoreError;
 use crate::transfer::{TransferError, read_small};
@@ -13,7 +13,7 @@ use crate::transfer::{TransferError, read_small};
 const LONGEST: u64 = 4095;
 
 impl Maker<'_> {
-    pub(super) fn make_link(&self, known: &Known) -> Made {
+    pub(super) fn make_link(&self, known: &SourceObject) -> Made {
         let shared = self.shared;
         let path = &known.path;
         if known.entry.size == 0 || known.entry.size > LONGEST {

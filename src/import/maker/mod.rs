@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) use self::trouble::of_one;
 use super::finish::Finishing;
 use super::path::TreePath;
-use super::report::{Counts, Outcome, Report};
+use super::report::{ImportCounts, Outcome, Report};
 use super::tree::{Attributes, Tree};
-use super::{Crowds, Filter, MetadataFrom, OnConflict, Paths, Seen};
+use super::{Crowds, Filter, MetadataFrom, NewestObject, OnConflict, Paths};
 use crate::lustre::{Mount, layout::is_portable_composite};
 use crate::nodes::GROUP_BITS;
-use crate::store::{Entry, Location, ObjectInfo, ObjectKey, StoreError, Told, sidecar_of};
+use crate::store::{Entry, Location, ObjectInfo, ObjectKey, ParsedAttributes, StoreError, sidecar_of};
 use crate::transfer::{Control, Lane, TransferError, get_bytes, head};
 use crate::types::{ArchiveId, Timestamp};
 
@@ -47,7 +47,7 @@ pub struct Defaults {
 
 /// What all makers share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct ImportContext {
     /// The file system.
     pub mount: Mount,
     /// The target directory.
@@ -87,7 +87,7 @@ pub struct Shared {
     /// Whether a former run may have been killed in the middle of a file.
     pub resumed: bool,
     /// When its objects were written.
-    pub seen: Seen,
+    pub seen: NewestObject,
     /// Files that made way for directories, by key; few.
     pub cleared: Mutex<HashSet<String>>,
     /// How full directories get.
@@ -135,12 +135,12 @@ type Made = Result<(), Trouble>;
 
 /// An object with all that is known of it.
 #[derive(Clone)]
-struct Known {
+struct SourceObject {
     path: TreePath,
     entry: Entry,
     key: ObjectKey,
     info: Option<ObjectInfo>,
-    told: Told,
+    told: ParsedAttributes,
 }
 
 enum Kind {
@@ -152,14 +152,14 @@ enum Kind {
 /// Makes what one thread is given.
 #[derive(Debug)]
 pub struct Maker<'a> {
-    shared: &'a Shared,
+    shared: &'a ImportContext,
     lane: Lane,
 }
 
 impl<'a> Maker<'a> {
     /// On one thread's lane.
     #[must_use]
-    pub const fn new(shared: &'a Shared, lane: Lane) -> Self {
+    pub const fn new(shared: &'a ImportContext, lane: Lane) -> Self {
         Self { shared, lane }
     }
 
@@ -197,12 +197,12 @@ impl<'a> Maker<'a> {
         Ok(())
     }
 
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
+    fn count(&self, change: impl FnOnce(&mut ImportCounts)) {
         self.shared.report.count(change);
     }
 
     /// Something about it is left out, and it is made all the same.
-    fn warn(&self, known: &Known, reason: &str) {
+    fn warn(&self, known: &SourceObject, reason: &str) {
         self.count(|counts| counts.warnings += 1);
         self.shared.report.say(Outcome::Warning, &known.entry.key, reason);
     }
@@ -253,15 +253,15 @@ impl<'a> Maker<'a> {
     }
 
     /// Asks the object, where that is wanted or a listing has not told enough.
-    fn look(&self, path: TreePath, mut entry: Entry, key: ObjectKey) -> Result<Known, Trouble> {
+    fn look(&self, path: TreePath, mut entry: Entry, key: ObjectKey) -> Result<SourceObject, Trouble> {
         let shared = self.shared;
-        let (mut info, mut told) = (None, Told::default());
+        let (mut info, mut told) = (None, ParsedAttributes::default());
         let untold = entry.etag.is_none() && !path.is_dir();
         if shared.metadata == MetadataFrom::Head || untold {
             match head(&self.lane, &shared.control, shared.archive_id, &key, None) {
                 Ok(mut found) => {
                     let missing = self.add_sidecar(&key, &mut found)?;
-                    told = Told::of(&found.metadata);
+                    told = ParsedAttributes::of(&found.metadata);
                     // An ACL comes with the extended attributes, and no copy has them in two places.
                     told.partial |= missing.is_some() && told.xattrs.is_empty();
                     let partial = told.partial;
@@ -278,7 +278,7 @@ impl<'a> Maker<'a> {
         }
         // Before anything is made of it.
         shared.seen.note(entry.modified);
-        Ok(Known {
+        Ok(SourceObject {
             path,
             entry,
             key,
@@ -330,7 +330,7 @@ impl<'a> Maker<'a> {
     }
 
     /// `false`: the object is no file's copy.
-    fn take_recorded_path(&self, known: &mut Known) -> Result<bool, Trouble> {
+    fn take_recorded_path(&self, known: &mut SourceObject) -> Result<bool, Trouble> {
         let told = &known.told;
         let by_key = match (&told.path, &told.owner) {
             (Some(path), _) => TreePath::recorded(path),
@@ -348,7 +348,7 @@ impl<'a> Maker<'a> {
         Ok(true)
     }
 
-    fn kind(&self, known: &Known) -> Result<Kind, Trouble> {
+    fn kind(&self, known: &SourceObject) -> Result<Kind, Trouble> {
         if known.path.is_dir() {
             return Ok(Kind::Directory);
         }
@@ -363,7 +363,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn attributes(&self, known: &Known, mode: u32) -> Attributes {
+    fn attributes(&self, known: &SourceObject, mode: u32) -> Attributes {
         let (told, defaults) = (&known.told, &self.shared.defaults);
         let written = Timestamp {
             seconds: known.entry.modified.unwrap_or(0),
@@ -388,7 +388,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn make_directory(&self, known: &Known) -> Made {
+    fn make_directory(&self, known: &SourceObject) -> Made {
         let shared = self.shared;
         let path = &known.path;
         if shared.dry_run {
@@ -408,7 +408,7 @@ impl<'a> Maker<'a> {
         Ok(())
     }
 
-    fn location(&self, known: &Known) -> Location {
+    fn location(&self, known: &SourceObject) -> Location {
         let info = known.info.as_ref();
         Location {
             archive_id: self.shared.archive_id,

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::{Fatal, Maker, Shared, Trouble};
+use super::{Fatal, ImportContext, Maker, Trouble};
 use crate::action::HsmError;
 use crate::import::path::TreePath;
 use crate::store::{ListFrom, Location, Query, StoreError, Whose};
@@ -18,7 +18,7 @@ const MOST_GIVEN_UP: u32 = 16;
 ///
 /// # Errors
 /// The next object would fail the same way.
-pub(in crate::import) fn of_one(shared: &Shared, lane: &Lane, error: TransferError) -> Result<String, Fatal> {
+pub(in crate::import) fn of_one(shared: &ImportContext, lane: &Lane, error: TransferError) -> Result<String, Fatal> {
     match error {
         TransferError::Store(StoreError::NotFound { .. }) => Ok("the object is gone".into()),
         TransferError::GaveUp { .. } => {
@@ -37,7 +37,7 @@ pub(in crate::import) fn of_one(shared: &Shared, lane: &Lane, error: TransferErr
 }
 
 /// Whether the store works, but for one object.
-fn answers(shared: &Shared, lane: &Lane) -> bool {
+fn answers(shared: &ImportContext, lane: &Lane) -> bool {
     let query = Query {
         limit: 1,
         ..Query::below(&shared.prefix, &ListFrom::Start)

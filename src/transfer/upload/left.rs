@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::log::{Upload, Uploaded};
+use super::log::{Upload, UploadedObject};
 use crate::store::{Checksum, ObjectKey, SentPart, Store, StoreError, UploadId};
 use crate::transfer::{Control, Lane, Plan, TransferError};
 use crate::types::ArchiveId;
@@ -12,18 +12,18 @@ use crate::types::ArchiveId;
 const CLEAN_UP: Duration = Duration::from_secs(20);
 
 /// What a former daemon left at the store.
-pub(super) enum Left {
+pub(super) enum Leftover {
     Nothing,
     /// With the parts that need not be sent again.
     Upload(UploadId, HashMap<u32, SentPart>),
     /// It died while the store made the object.
-    Object(Uploaded),
+    Object(UploadedObject),
 }
 
 /// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
-pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, plan: Plan) -> Left {
+pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, plan: Plan) -> Leftover {
     let Some(left) = to.log.unfinished() else {
-        return Left::Nothing;
+        return Leftover::Nothing;
     };
     let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
     let listed = lane.ask(control, store, async |_| {
@@ -32,7 +32,7 @@ pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, 
     let listed = match listed {
         Ok(listed) if fits => listed,
         Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
-            return made(lane, control, store, to, size, plan, &left.parts).map_or(Left::Nothing, Left::Object);
+            return made(lane, control, store, to, size, plan, &left.parts).map_or(Leftover::Nothing, Leftover::Object);
         }
         listed => {
             tracing::info!(
@@ -40,7 +40,7 @@ pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, 
                 "the upload of a former daemon can't be gone on with"
             );
             abort(lane, store, &left.key, &left.upload);
-            return Left::Nothing;
+            return Leftover::Nothing;
         }
     };
     let has = |index: u32, part: &SentPart| {
@@ -52,7 +52,7 @@ pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, 
     let mut parts = left.parts;
     parts.retain(|index, part| has(*index, part));
     tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
-    Left::Upload(left.upload, parts)
+    Leftover::Upload(left.upload, parts)
 }
 
 /// Whether an object was written by the same action: all that is ours agrees. Times may differ, a reader changes one.
@@ -72,7 +72,7 @@ fn made(
     size: u64,
     plan: Plan,
     parts: &HashMap<u32, SentPart>,
-) -> Option<Uploaded> {
+) -> Option<UploadedObject> {
     let indices = 0..u32::try_from(plan.count()).ok()?;
     let sums: Vec<Checksum> = indices
         .map(|index| parts.get(&index).map(|part| part.checksum))
@@ -86,7 +86,7 @@ fn made(
         return None;
     }
     tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
-    Some(Uploaded {
+    Some(UploadedObject {
         stored: found.into_stored(),
         checksum: whole,
     })

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::store::{Checksum, Condition, ObjectKey, SentPart, Stored, UploadId};
+use crate::store::{Checksum, Condition, ObjectKey, SentPart, StoredObject, UploadId};
 use crate::types::ArchiveId;
 
 /// An object that the store confirmed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Uploaded {
+pub struct UploadedObject {
     /// The store's words.
-    pub stored: Stored,
+    pub stored: StoredObject,
     /// Ours, over the bytes that were read.
     pub checksum: Checksum,
 }

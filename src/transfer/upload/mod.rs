@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::left::abort_upload;
-use self::left::{Left, abort, go_on, is_same};
-pub use self::log::{NoLog, Unfinished, Upload, UploadLog, Uploaded};
-use super::body::{FileBody, Form, Meter, Source, payload};
+use self::left::{Leftover, abort, go_on, is_same};
+pub use self::log::{NoLog, Unfinished, Upload, UploadLog, UploadedObject};
+use super::body::{BodyMeter, FileBody, Form, Source, payload};
 use super::retry::{Activity, retry};
-use super::{Control, Helpers, Lane, Part, Plan, Stop, TransferError, parts};
-use crate::store::{Checksum, ObjectKey, Payload, SentPart, Store, StoreError, Stored, StoredPart, UploadId};
+use super::{Control, IdleThreads, Lane, Part, Plan, Stop, TransferError, parts};
+use crate::store::{Checksum, ObjectKey, Payload, SentPart, Store, StoreError, StoredObject, StoredPart, UploadId};
 
 /// For an upload's id, after a stop.
 const CREATE_GRACE: Duration = Duration::from_millis(800);
@@ -42,12 +42,12 @@ fn store_of(lane: &Lane, to: &Upload) -> Result<Store, TransferError> {
 /// [`StoreError::Precondition`] in particular: the key holds something else than `to.condition` says.
 pub fn upload(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     size: u64,
     to: &Upload,
-) -> Result<Uploaded, TransferError> {
+) -> Result<UploadedObject, TransferError> {
     match Plan::new(size, lane.options().plan)? {
         Plan::Single { size } => match single(lane, control, file, size, to) {
             Err(TransferError::Store(StoreError::Learned { operation, what })) => {
@@ -77,7 +77,13 @@ pub fn upload(
     }
 }
 
-fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Upload) -> Result<Uploaded, TransferError> {
+fn single(
+    lane: &Lane,
+    control: &Control,
+    file: &Arc<File>,
+    size: u64,
+    to: &Upload,
+) -> Result<UploadedObject, TransferError> {
     let store = &store_of(lane, to)?;
     to.log.single(to);
     let part = Part {
@@ -92,7 +98,7 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
             let result = store.put(&to.key, payload, &to.condition, to.metadata.clone()).await;
             let stored = source_first(&meter, result)?;
             agree("PutObject", stored.checksum, meter.checksum())?;
-            Ok(Uploaded {
+            Ok(UploadedObject {
                 stored,
                 checksum: meter.checksum(),
             })
@@ -108,20 +114,20 @@ fn single(lane: &Lane, control: &Control, file: &Arc<File>, size: u64, to: &Uplo
 
 fn multipart(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     size: u64,
     plan: Plan,
     to: &Upload,
-) -> Result<Uploaded, TransferError> {
+) -> Result<UploadedObject, TransferError> {
     let store = &store_of(lane, to)?;
     let framed = store.takes_chunked();
     let mut resumed = true;
     let (upload, known) = match go_on(lane, control, store, to, size, plan) {
-        Left::Upload(upload, parts) => (upload, parts),
-        Left::Object(uploaded) => return Ok(uploaded),
-        Left::Nothing => {
+        Leftover::Upload(upload, parts) => (upload, parts),
+        Leftover::Object(uploaded) => return Ok(uploaded),
+        Leftover::Nothing => {
             resumed = false;
             let upload = create(lane, control, store, to)?;
             to.log.begun(to, &upload, size, plan.part(0).length);
@@ -179,7 +185,7 @@ fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<
 #[expect(clippy::too_many_arguments, reason = "one step of one upload")]
 fn send_parts(
     lane: &Lane,
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     plan: Plan,
@@ -227,7 +233,7 @@ fn complete(
     parts: &[StoredPart],
     whole: Checksum,
     resumed: bool,
-) -> Result<Uploaded, TransferError> {
+) -> Result<UploadedObject, TransferError> {
     let mut options = lane.options().retry;
     options.stall = options.stall.max(COMPLETE_STALL);
     lane.block_on(async {
@@ -261,7 +267,7 @@ fn complete(
         };
         agree("CompleteMultipartUpload", stored.checksum, whole)?;
         confirm_size(lane, control, store, &to.key, &stored, (size, framed)).await?;
-        Ok(Uploaded {
+        Ok(UploadedObject {
             stored,
             checksum: whole,
         })
@@ -275,7 +281,7 @@ async fn body(
     source: &Source,
     part: Part,
     activity: &Arc<Activity>,
-) -> Result<(Meter, Payload<FileBody>), TransferError> {
+) -> Result<(BodyMeter, Payload<FileBody>), TransferError> {
     let limits = store.limits();
     if part.length <= lane.chunks().size() as u64 {
         activity.wait_for(&limits.upload, part.length).await;
@@ -288,7 +294,7 @@ async fn body(
 }
 
 /// A file that can't be read looks like a broken request to the client; the meter knows better.
-fn source_first<T>(meter: &Meter, result: Result<T, StoreError>) -> Result<T, TransferError> {
+fn source_first<T>(meter: &BodyMeter, result: Result<T, StoreError>) -> Result<T, TransferError> {
     match meter.take_error() {
         Some(error) => Err(error),
         None => Ok(result?),
@@ -316,7 +322,7 @@ async fn confirm_size(
     control: &Control,
     store: &Store,
     key: &ObjectKey,
-    stored: &Stored,
+    stored: &StoredObject,
     (size, framed): (u64, bool),
 ) -> Result<(), TransferError> {
     let found = retry(&lane.options().retry, control, store.limits(), async |_| {

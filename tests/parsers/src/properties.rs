@@ -9,8 +9,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::inventory::{self, Manifest};
-use crate::store::{FileMetadata, ListFrom, Listing, Location, Query, RawPage, Told};
-use crate::types::Extras;
+use crate::store::{FileMetadata, ListFrom, Listing, Location, ParsedAttributes, Query, RawPage};
+use crate::types::ExtraMetadata;
 use crate::wire::{Framer, Message, WireError};
 
 /// The kernel's messages: cut anywhere they are the same ones as whole. The first byte says where to cut.
@@ -56,7 +56,7 @@ pub fn metadata(data: &[u8]) {
     };
     let pairs = text.lines().filter_map(|line| line.split_once(": "));
     let map: HashMap<_, _> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut told = Told::of(&map);
+    let mut told = ParsedAttributes::of(&map);
     if let (Some(mode), Some(uid), Some(gid), Some(atime), Some(mtime)) =
         (told.mode, told.uid, told.gid, told.atime, told.mtime)
     {
@@ -67,7 +67,7 @@ pub fn metadata(data: &[u8]) {
             atime,
             mtime,
             owner: told.owner.clone(),
-            more: Extras {
+            more: ExtraMetadata {
                 xattrs: told.xattrs.clone(),
                 layout: told.layout.clone(),
                 path: told.path.clone(),
@@ -76,9 +76,9 @@ pub fn metadata(data: &[u8]) {
         };
         let (ours, left_out) = file.to_map();
         if left_out.is_empty() {
-            let again = Told::of(&ours);
+            let again = ParsedAttributes::of(&ours);
             assert_eq!(again.bad, Vec::<String>::new());
-            let all = |told: &Told| {
+            let all = |told: &ParsedAttributes| {
                 let times = (told.atime, told.mtime);
                 let more = (
                     told.xattrs.clone(),

@@ -19,13 +19,13 @@ mod told;
 
 use std::collections::HashMap;
 
-pub use identity::{Author, COOKIE, Claim, Identity, Origin, Owner, Writer, name_key};
+pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
 pub use key::{InvalidKey, KeyLayout, ObjectKey, Records};
-pub use listing::{Circle, Listing, hash};
+pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};
 pub use page::{Entry, From as ListFrom, Page, Query};
-pub use told::Told;
+pub use told::ParsedAttributes;
 
 use page::{ObjectReply, Reply};
 

@@ -2,7 +2,7 @@
 
 use lhsm_schedules::disk::Disk;
 use lhsm_schedules::journal::Journal;
-use lhsm_schedules::store::{Location, ObjectKey, Writer};
+use lhsm_schedules::store::{Location, ObjectKey, WriterId};
 use lhsm_schedules::sync::{FOR_EVER, Instant, Time};
 use lhsm_schedules::thread::Supervisor;
 use lhsm_schedules::types::{ArchiveId, Fid};
@@ -24,7 +24,7 @@ fn copy(number: u64) -> Location {
         archive_id: ArchiveId::new(1).unwrap(),
         key: ObjectKey::new("a/b").unwrap(),
         etag: "\"e\"".into(),
-        writer: Some(Writer(number)),
+        writer: Some(WriterId(number)),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lhsm_schedules::action::{ActionKey, Debt, Verb, Verdict};
-use lhsm_schedules::queue::{Admission, Cancelled, Job, Lanes, Queue, Work};
+use lhsm_schedules::action::{ActionHandle, ActionKey, Verb, Verdict};
+use lhsm_schedules::queue::{Admission, Cancelled, Job, Queue, ThreadRole, Work};
 use lhsm_schedules::sync::{FOR_EVER, Instant, Time};
-use lhsm_schedules::transfer::{Helpers as _, Lane, Parts, Stop, in_parts};
+use lhsm_schedules::transfer::{IdleThreads as _, Lane, SharedWork, Stop, in_parts};
 use shuttle::sync::mpsc::{Sender, channel};
 use shuttle::thread::{self, JoinHandle};
 
@@ -21,12 +21,12 @@ const fn still(run: fn()) -> Check {
     }
 }
 
-fn end(debt: Box<dyn Debt>, verdict: Verdict) {
+fn end(debt: Box<dyn ActionHandle>, verdict: Verdict) {
     debt.finish(verdict, 0).unwrap();
 }
 
 /// Goes on as the daemon's workers do, until the queue is closed, and tells each end just before the queue hears of it.
-fn worker(queue: &Arc<Queue>, lanes: Lanes, ends: &Sender<ActionKey>) -> JoinHandle<()> {
+fn worker(queue: &Arc<Queue>, lanes: ThreadRole, ends: &Sender<ActionKey>) -> JoinHandle<()> {
     let (queue, ends) = (Arc::clone(queue), ends.clone());
     thread::spawn(move || {
         loop {
@@ -67,7 +67,7 @@ fn work(queue: &Queue, job: Job, ends: &Sender<ActionKey>) {
     queue.ended(&item);
 }
 
-fn all_are_done(lanes: &[Lanes], actions: &[(Verb, u64, u32)]) {
+fn all_are_done(lanes: &[ThreadRole], actions: &[(Verb, u64, u32)]) {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
     let workers: Vec<_> = lanes.iter().map(|lanes| worker(&queue, *lanes, &ends)).collect();
@@ -88,15 +88,15 @@ fn all_are_done(lanes: &[Lanes], actions: &[(Verb, u64, u32)]) {
 }
 
 fn one_thread_serves_archives() {
-    all_are_done(&[Lanes::All], &[(Verb::Archive, 1, 1), (Verb::Archive, 2, 2)]);
+    all_are_done(&[ThreadRole::All], &[(Verb::Archive, 1, 1), (Verb::Archive, 2, 2)]);
 }
 
 fn one_thread_serves_restores() {
-    all_are_done(&[Lanes::All], &[(Verb::Restore, 1, 1), (Verb::Restore, 2, 2)]);
+    all_are_done(&[ThreadRole::All], &[(Verb::Restore, 1, 1), (Verb::Restore, 2, 2)]);
 }
 
 fn a_thread_for_restores_alone_serves_them() {
-    all_are_done(&[Lanes::Restores], &[(Verb::Restore, 1, 1), (Verb::Restore, 2, 2)]);
+    all_are_done(&[ThreadRole::Restores], &[(Verb::Restore, 1, 1), (Verb::Restore, 2, 2)]);
 }
 
 fn three_threads_serve_a_file_in_its_order() {
@@ -107,13 +107,13 @@ fn three_threads_serve_a_file_in_its_order() {
         (Verb::Restore, 4, 1),
         (Verb::Archive, 5, 2),
     ];
-    all_are_done(&[Lanes::All, Lanes::All, Lanes::Restores], &actions);
+    all_are_done(&[ThreadRole::All, ThreadRole::All, ThreadRole::Restores], &actions);
 }
 
 fn a_cancel_meets_it_anywhere() {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
-    let worker = worker(&queue, Lanes::All, &ends);
+    let worker = worker(&queue, ThreadRole::All, &ends);
     let (first, behind) = (ledger.debt(Verb::Archive, 1, 1), ledger.debt(Verb::Remove, 2, 1));
     let key = first.item().key();
     let canceller = thread::spawn({
@@ -145,13 +145,13 @@ fn taken(ledger: &Ledger, queue: &Queue, verb: Verb) -> Job {
         queue.admit(ledger.debt(verb, 1, 1), Instant::now()),
         Admission::Queued
     ));
-    match queue.next(Lanes::All) {
+    match queue.next(ThreadRole::All) {
         Work::Job(job) => job,
         other => panic!("expected a job, got {other:?}"),
     }
 }
 
-fn put_off(lanes: Lanes, verb: Verb, wait: Duration) {
+fn put_off(lanes: ThreadRole, verb: Verb, wait: Duration) {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
     let job = taken(&ledger, &queue, verb);
@@ -164,15 +164,15 @@ fn put_off(lanes: Lanes, verb: Verb, wait: Duration) {
 }
 
 fn what_is_put_off_is_anybodys() {
-    put_off(Lanes::All, Verb::Archive, Duration::ZERO);
+    put_off(ThreadRole::All, Verb::Archive, Duration::ZERO);
 }
 
 fn a_restore_that_is_put_off_is_anybodys() {
-    put_off(Lanes::Restores, Verb::Restore, Duration::ZERO);
+    put_off(ThreadRole::Restores, Verb::Restore, Duration::ZERO);
 }
 
 fn what_is_put_off_is_done_in_time() {
-    put_off(Lanes::Restores, Verb::Restore, Duration::from_secs(1));
+    put_off(ThreadRole::Restores, Verb::Restore, Duration::from_secs(1));
 }
 
 fn what_is_put_off_runs_no_more() {
@@ -213,7 +213,7 @@ fn a_cancel_meets_what_is_being_put_off() {
 }
 
 /// Nobody knows of these files where they are.
-fn of_an_mdt_that_answers_again(lanes: Lanes, verb: Verb) {
+fn of_an_mdt_that_answers_again(lanes: ThreadRole, verb: Verb) {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
     assert!(queue.set_silent(None, true));
@@ -229,11 +229,11 @@ fn of_an_mdt_that_answers_again(lanes: Lanes, verb: Verb) {
 }
 
 fn an_archive_of_an_mdt_that_answers_again_runs() {
-    of_an_mdt_that_answers_again(Lanes::All, Verb::Archive);
+    of_an_mdt_that_answers_again(ThreadRole::All, Verb::Archive);
 }
 
 fn a_restore_of_an_mdt_that_answers_again_runs() {
-    of_an_mdt_that_answers_again(Lanes::Restores, Verb::Restore);
+    of_an_mdt_that_answers_again(ThreadRole::Restores, Verb::Restore);
 }
 
 fn nobody_waits_for_an_mdt_that_falls_silent() {
@@ -253,7 +253,7 @@ fn nobody_waits_for_an_mdt_that_falls_silent() {
 /// One part, whose owner waits for somebody to take it.
 struct OnePart(Sender<()>);
 
-impl Parts for OnePart {
+impl SharedWork for OnePart {
     fn work_one(&self, _: &Lane) -> bool {
         self.0.send(()).unwrap();
         false
@@ -264,12 +264,12 @@ impl Parts for OnePart {
     }
 }
 
-fn an_offer_finds(lanes: Lanes, urgent: bool) {
+fn an_offer_finds(lanes: ThreadRole, urgent: bool) {
     let queue = Arc::new(Queue::default());
     let (ends, _ended) = channel();
     let worker = worker(&queue, lanes, &ends);
     let (word, words) = channel();
-    let part: Arc<dyn Parts> = Arc::new(OnePart(word));
+    let part: Arc<dyn SharedWork> = Arc::new(OnePart(word));
     queue.offer(Arc::clone(&part), urgent);
     words.recv().unwrap();
     queue.withdraw(&part);
@@ -279,17 +279,17 @@ fn an_offer_finds(lanes: Lanes, urgent: bool) {
 }
 
 fn an_offer_finds_a_thread_that_sleeps() {
-    an_offer_finds(Lanes::All, false);
+    an_offer_finds(ThreadRole::All, false);
 }
 
 fn an_urgent_offer_finds_a_thread_for_restores() {
-    an_offer_finds(Lanes::Restores, true);
+    an_offer_finds(ThreadRole::Restores, true);
 }
 
 fn a_files_parts_are_done_among_the_threads_of_a_queue() {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
-    let workers = [Lanes::All, Lanes::Restores].map(|lanes| worker(&queue, lanes, &ends));
+    let workers = [ThreadRole::All, ThreadRole::Restores].map(|lanes| worker(&queue, lanes, &ends));
     let archive = ledger.debt(Verb::Archive, 1, 1);
     assert!(matches!(queue.admit(archive, Instant::now()), Admission::Queued));
     let done = in_parts(queue.as_ref(), true, 3, |_, index| {
@@ -307,7 +307,7 @@ fn a_files_parts_are_done_among_the_threads_of_a_queue() {
 fn one_that_is_sent_again_is_answered_before_the_end() {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, _ended) = channel();
-    let worker = worker(&queue, Lanes::All, &ends);
+    let worker = worker(&queue, ThreadRole::All, &ends);
     for _ in 0..2 {
         match queue.admit(ledger.debt(Verb::Restore, 1, 1), Instant::now()) {
             Admission::Queued => {}

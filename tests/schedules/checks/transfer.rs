@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use lhsm_schedules::sync::Time;
-use lhsm_schedules::transfer::{Control, Helpers, Lane, Parts, Stop, TransferError, Turns, in_parts, requests};
+use lhsm_schedules::transfer::{
+    Control, IdleThreads, Lane, SharedWork, Stop, TransferError, WriteSlots, in_parts, requests,
+};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::sync::mpsc::{Receiver, Sender, channel};
 use shuttle::sync::{Condvar, Mutex};
@@ -20,21 +22,21 @@ const fn still(run: fn()) -> Check {
     }
 }
 
-type Offer = Arc<dyn Parts>;
+type Offer = Arc<dyn SharedWork>;
 
 /// Two threads that help with what is offered, as long as it is.
 struct Two {
     offered: Mutex<Option<Sender<Offer>>>,
 }
 
-impl Helpers for Two {
-    fn offer(&self, parts: Arc<dyn Parts>, _: bool) {
+impl IdleThreads for Two {
+    fn offer(&self, parts: Arc<dyn SharedWork>, _: bool) {
         if let Some(offered) = &*self.offered.lock().unwrap() {
             (0..2).for_each(|_| offered.send(Arc::clone(&parts)).unwrap());
         }
     }
 
-    fn withdraw(&self, _: &Arc<dyn Parts>) {
+    fn withdraw(&self, _: &Arc<dyn SharedWork>) {
         *self.offered.lock().unwrap() = None;
     }
 }
@@ -87,7 +89,7 @@ fn parts_of_which_one_fails() {
 }
 
 fn writers() {
-    let turns = Arc::new(Turns::of(1));
+    let turns = Arc::new(WriteSlots::of(1));
     let inside = Arc::new(AtomicUsize::new(0));
     let writers = [(); 3].map(|()| {
         let (turns, inside) = (Arc::clone(&turns), Arc::clone(&inside));
@@ -105,7 +107,7 @@ fn writers() {
 
 /// One keeps its turn until the other, which waits for it, has been stopped.
 fn a_writer_that_is_stopped() {
-    let turns = Arc::new(Turns::of(1));
+    let turns = Arc::new(WriteSlots::of(1));
     let control = Arc::new(Control::default());
     let (begun, begins) = channel();
     let (over, ends) = channel::<()>();

@@ -28,9 +28,9 @@ impl ObjectKey {
 
 /// The number of one attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Writer(pub u64);
+pub struct WriterId(pub u64);
 
-impl Writer {
+impl WriterId {
     /// `None` for what is no number.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -38,7 +38,7 @@ impl Writer {
     }
 }
 
-impl fmt::Display for Writer {
+impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -70,7 +70,7 @@ pub struct Location {
     /// As the store gave it.
     pub etag: String,
     /// The attempt that wrote it.
-    pub writer: Option<Writer>,
+    pub writer: Option<WriterId>,
 }
 
 impl Location {

@@ -15,7 +15,7 @@ use std::task::Waker;
 use bytes::Bytes;
 
 pub use control::{Control, Stop};
-pub use parts::{Alone, Helpers, Parts};
+pub use parts::{IdleThreads, NoIdleThreads, SharedWork};
 
 /// A worker thread's own; it shares nothing.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub enum TransferError {
 /// # Errors
 /// The first part's that failed.
 pub fn in_parts<R: Send + 'static>(
-    helpers: &dyn Helpers,
+    helpers: &dyn IdleThreads,
     urgent: bool,
     count: usize,
     work: impl Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync + 'static,
@@ -47,13 +47,13 @@ pub fn in_parts<R: Send + 'static>(
 
 /// The turns at writing one file.
 #[derive(Debug)]
-pub struct Turns(turns::Turns);
+pub struct WriteSlots(turns::WriteSlots);
 
-impl Turns {
+impl WriteSlots {
     /// So many writers at a time.
     #[must_use]
     pub fn of(writers: usize) -> Self {
-        Self(turns::Turns::of(writers))
+        Self(turns::WriteSlots::of(writers))
     }
 
     /// Runs `write` when it is its turn.
@@ -67,12 +67,12 @@ impl Turns {
 
 /// The chunks of one request.
 #[derive(Debug)]
-pub struct Request(chunk::Flight);
+pub struct Request(chunk::ChunkLease);
 
 /// Requests, one after the other, of one worker thread.
 #[must_use]
 pub fn requests(count: usize, chunk: usize) -> Vec<Request> {
-    let chunks = chunk::Chunks::new(chunk);
+    let chunks = chunk::ChunkPool::new(chunk);
     (0..count).map(|_| Request(chunks.flight())).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Probe, Rows};
-use crate::store::{Conditions, Heed, Heeds, StoreError};
+use crate::store::{ConditionTest, ConditionTests, Conditions, StoreError};
 
 const FIX: &str = "a store without them is looked at before each write; let no other program write below this prefix";
 const DENIED: &str = "each archive looks at its key first, which is one request more: allow PutObject, GetObject, DeleteObject \
@@ -34,17 +34,17 @@ impl Probe<'_> {
         }
     }
 
-    fn heeds(&self, heeds: &Heeds, rows: &mut Rows) {
+    fn heeds(&self, heeds: &ConditionTests, rows: &mut Rows) {
         let mut first = None;
         for (name, heed) in heeds.rows() {
             let what = self.what(name);
             let found = match heed {
-                Heed::Heeded => {
+                ConditionTest::Heeded => {
                     rows.pass(what, "heeded");
                     continue;
                 }
-                Heed::Ignored => "ignored: it was done although it should not".to_owned(),
-                Heed::Refused(why) => why.clone(),
+                ConditionTest::Ignored => "ignored: it was done although it should not".to_owned(),
+                ConditionTest::Refused(why) => why.clone(),
             };
             if name.ends_with("DeleteObject") {
                 rows.warn(
