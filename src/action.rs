@@ -1,4 +1,4 @@
-//! What every room says about an action: the item, the debt, the verdict. The Lustre border implements the two traits.
+//! What every room says about an action: the item, the handle, the verdict. The Lustre border implements the two traits.
 
 use std::fmt;
 use std::fs::File;

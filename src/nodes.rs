@@ -202,7 +202,7 @@ fn put(
             TransferError::Store(StoreError::Precondition { .. }) => false,
             // Where conditions were seen to work, it is something else that the store does not know.
             TransferError::Store(StoreError::Unsupported { .. })
-                if condition != Condition::None && !store.dialect().has(Quirk::Conditions) =>
+                if condition != Condition::None && !store.quirks().has(Quirk::Conditions) =>
             {
                 true
             }

@@ -213,22 +213,22 @@ pub(crate) fn run(task: &Task) {
     let queue = Arc::new(Queue::default());
     let tally = Arc::new(Tally::default());
     let supervisor = Supervisor::default();
-    let settler = Arc::new(Responder::new(&supervisor, Sequences::default(), 1, &tally));
+    let responder = Arc::new(Responder::new(&supervisor, Sequences::default(), 1, &tally));
     // A new one for each run: what a former run had in hand is not gone on with.
     let state = tempfile::tempdir_in(task.settings.parent().unwrap()).unwrap();
-    let site = Context {
+    let context = Context {
         journal: Arc::new(Journal::open(&supervisor, state.path(), "bench", &task.dir)),
         fs: Arc::clone(&fs) as Arc<dyn FileSystem>,
         tally,
-        witnesses: Observers::default(),
+        observers: Observers::default(),
         forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
     };
-    let crew = WorkerPool::start(
+    let pool = WorkerPool::start(
         &supervisor,
         (settings.threads, 0),
         &queue,
-        &settler,
-        &site,
+        &responder,
+        &context,
         &Targets::new(vec![Arc::new(target)]),
         settings.transfer,
     )
@@ -251,13 +251,13 @@ pub(crate) fn run(task: &Task) {
             data: Box::default(),
         };
         let path = fs.path(item.fid);
-        let debt = FakeAction {
+        let handle = FakeAction {
             item,
             path,
             ended: ended.clone(),
             verdict: None,
         };
-        queue.admit(Box::new(debt), Instant::now() + FOREVER);
+        queue.admit(Box::new(handle), Instant::now() + FOREVER);
     }
     let mut done = 0;
     while done < task.files {
@@ -275,7 +275,7 @@ pub(crate) fn run(task: &Task) {
         assert!(queue.wait_idle(Instant::now() + Duration::from_secs(60)));
     }
     let until = Instant::now() + Duration::from_secs(60);
-    assert!(crew.join(until) && settler.finish(until));
+    assert!(pool.join(until) && responder.finish(until));
     println!("{seconds} {done} {}", peak_rss());
 }
 

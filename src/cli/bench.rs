@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::site::{lanes, runtime, target_of};
+use super::session::{lanes, runtime, target_of};
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
 use crate::transfer::{Control, Lane, NoIdleThreads, NoLog, Stop, TransferError, Upload, delete, download, upload};

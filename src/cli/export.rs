@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::ExitWith;
 use super::follow::FollowArgs;
-use super::site::{lanes, open_mount, runtime, stopped_by_signals, target_of};
+use super::session::{lanes, open_mount, runtime, stopped_by_signals, target_of};
 use crate::config::Settings;
 use crate::lustre::{Identify, Mount};
 use crate::nodes::{NodeError, write_node};

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ExitWith;
 use super::export::ExportArgs;
-use super::site::{lanes, open_mount, runtime, stopped_by_signals};
+use super::session::{lanes, open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
 use crate::follow::{FollowCounts, FollowOptions, Propagate, Users, is_reader};

@@ -25,7 +25,7 @@ mod progress;
 mod rebind;
 mod reference;
 mod scrub;
-mod site;
+mod session;
 mod status;
 
 pub use bench::BenchArgs;
@@ -42,7 +42,7 @@ pub use print_config::PrintConfigArgs;
 pub use rebind::RebindArgs;
 pub use reference::ReferenceArgs;
 pub use scrub::ScrubArgs;
-use site::{Session, SessionPlan};
+use session::{Session, SessionPlan};
 pub use status::StatusArgs;
 
 /// Lustre HSM copytool for S3: archives files to a bucket and restores them when they are opened.

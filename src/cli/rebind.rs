@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::ExitWith;
 use super::progress::Progress;
-use super::site::{lanes, open_paths, runtime, stopped_by_signals};
+use super::session::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::disk::open_lines;
 use crate::lustre::Identify;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::progress::Progress;
-use super::site::{lanes, open_paths, runtime, stopped_by_signals};
+use super::session::{lanes, open_paths, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::disk::{open_lines, replace};
 use crate::lustre::Identify;

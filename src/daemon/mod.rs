@@ -1,11 +1,11 @@
 //! The daemon: wires the stages together, and takes them down again in order.
 
-mod cues;
-mod heir;
+mod events;
 mod launch;
 mod outputs;
 mod reload;
 mod stages;
+mod takeover;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::cues::{BlockingCall, DaemonEvents};
+use self::events::{BlockingCall, DaemonEvents};
 pub use self::launch::{Background, PidFile, Starter, into_background};
 use self::outputs::Outputs;
 use self::reload::{Reloader, UnusableArchives};
@@ -151,13 +151,13 @@ async fn serve(
     calls: DaemonHooks<'_>,
     supervisor: &Supervisor,
 ) -> Result<(), DaemonError> {
-    let mut cues = DaemonEvents::new(supervisor)?;
+    let mut events = DaemonEvents::new(supervisor)?;
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let Some(OpenedMount { mount, lock, uuid }) = open(settings, how, supervisor, &mut cues).await? else {
+    let Some(OpenedMount { mount, lock, uuid }) = open(settings, how, supervisor, &mut events).await? else {
         return Ok(());
     };
-    let Some(found) = cues.unless_ending(Box::pin(find_targets(settings, how))).await? else {
+    let Some(found) = events.unless_ending(Box::pin(find_targets(settings, how))).await? else {
         return Ok(());
     };
     let (targets, missing) = found?;
@@ -174,18 +174,18 @@ async fn serve(
     };
     mount.serve(supervisor, &settings.state_dir);
     let Outputs {
-        witnesses,
+        observers,
         fifo,
         failure,
     } = Outputs::open(settings, uuid, how)?;
     let fs = Arc::clone(&mount) as Arc<dyn FileSystem>;
-    let mut stages = Pipeline::start(supervisor, settings, fs, witnesses, &targets)?;
+    let mut stages = Pipeline::start(supervisor, settings, fs, observers, &targets)?;
     let link = Arc::new(OnceLock::new());
     let sources = TelemetrySources {
         mount: settings.mount.clone(),
         threads: (settings.threads, settings.restore_threads),
         queue: Arc::clone(&stages.queue),
-        site: stages.site.clone(),
+        context: stages.context.clone(),
         targets: targets.clone(),
         link: Arc::clone(&link),
     };
@@ -198,17 +198,17 @@ async fn serve(
         ..SideThreads::default()
     };
     let mut pulse = StatusNotifier::new(sources);
-    let agent = match register(settings, supervisor, (&mount, &lock), &targets, &mut cues).await {
+    let agent = match register(settings, supervisor, (&mount, &lock), &targets, &mut events).await {
         Ok(Some(agent)) => agent,
         other => {
             telemetry::stopping();
-            let stop = stages.stop(None, beside, settings.drain_timeout, &mut cues);
+            let stop = stages.stop(None, beside, settings.drain_timeout, &mut events);
             beating(&mut pulse, stop).await;
             return other.map(drop);
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    let heir = stages.inherit(&agent, &ids(&targets))?;
+    let takeover = stages.inherit(&agent, &ids(&targets))?;
     let registration = Registration::start(settings, agent, &stages, tell)?;
     // Set once, here.
     let _first = link.set(ReaderLink {
@@ -216,7 +216,7 @@ async fn serve(
         heartbeats: Arc::clone(registration.heartbeat.sent()),
     });
     tracing::info!("registered; serving");
-    cues.ready("registered; serving");
+    events.ready("registered; serving");
     if let Some(fifo) = &fifo {
         fifo.registered();
         let (fifo, queue) = (Arc::clone(fifo), Arc::clone(&stages.queue));
@@ -225,7 +225,7 @@ async fn serve(
     beside.sweeper = Some(Sweeper::start(
         supervisor,
         &stages.queue,
-        &stages.site,
+        &stages.context,
         &targets,
         settings.transfer,
         settings.abort_uploads_after,
@@ -235,7 +235,7 @@ async fn serve(
         read: calls.reload,
         targets,
         nudge: registration.nudge(),
-        heir,
+        takeover,
         missing,
     };
     drop(tokio::spawn(reloader.look_again()));
@@ -246,10 +246,10 @@ async fn serve(
             tokio::select! {
                 _ = beat.tick() => pulse.beat(),
                 () = failure.notified() => {
-                    let last = stages.site.tally.failures_after(0).pop();
+                    let last = stages.context.tally.failures_after(0).pop();
                     break Err(DaemonError::Aborted(last.map(|last| last.reason).unwrap_or_default()));
                 }
-                ended = cues.ending() => break ended,
+                ended = events.ending() => break ended,
                 Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
                 _ = status.recv() => stages.log_status(&registration),
                 _ = hup.recv() => reloader.reload(),
@@ -257,7 +257,7 @@ async fn serve(
         },
     };
     telemetry::stopping();
-    let stop = stages.stop(Some(registration), beside, settings.drain_timeout, &mut cues);
+    let stop = stages.stop(Some(registration), beside, settings.drain_timeout, &mut events);
     beating(&mut pulse, stop).await;
     drop(fifo);
     result
@@ -308,7 +308,7 @@ async fn open(
     settings: &Settings,
     how: RunMode,
     supervisor: &Supervisor,
-    cues: &mut DaemonEvents,
+    events: &mut DaemonEvents,
 ) -> Result<Option<OpenedMount>, DaemonError> {
     let library = Library::open(&settings.library)?;
     let (path, is_named) = (settings.mount.clone(), settings.event_fifo.is_some());
@@ -322,7 +322,7 @@ async fn open(
         let uuid = is_named.then(|| mount.client_uuid()).flatten();
         Ok::<_, MountError>((mount, lock, uuid.unwrap_or_default()))
     })?;
-    let Some(opened) = cues.wait("waiting for the file system", call.done()).await? else {
+    let Some(opened) = events.wait("waiting for the file system", call.done()).await? else {
         call.give_up(CALL_GRACE);
         return Ok(None);
     };
@@ -378,12 +378,12 @@ async fn register(
     supervisor: &Supervisor,
     (mount, lock): (&Arc<Mount>, &Arc<MountLock>),
     targets: &Targets,
-    cues: &mut DaemonEvents,
+    events: &mut DaemonEvents,
 ) -> Result<Option<Arc<Agent>>, DaemonError> {
     if settings.heeds_other_tools {
         let mount = Arc::clone(mount);
         let mut call = BlockingCall::start(supervisor, "other-tool", move || other_tool(&mount))?;
-        let Some(looked) = cues.wait(WAITING, call.done()).await? else {
+        let Some(looked) = events.wait(WAITING, call.done()).await? else {
             call.give_up(CALL_GRACE);
             return Ok(None);
         };
@@ -401,7 +401,7 @@ async fn register(
         let mut call = BlockingCall::start(supervisor, "register", move || {
             Agent::register(mount, lock, archives, trace, patience)
         })?;
-        let Some(called) = cues.wait(WAITING, call.done()).await? else {
+        let Some(called) = events.wait(WAITING, call.done()).await? else {
             // One that comes to its end unregisters, as if nothing had been.
             call.give_up(CALL_GRACE);
             return Ok(None);
@@ -414,8 +414,8 @@ async fn register(
             return Err(no_agent(settings, source));
         }
         tracing::warn!(error = %source, retry_s = pause.as_secs(), "can't register yet");
-        cues.ready(WAITING);
-        if cues.wait(WAITING, tokio::time::sleep(pause)).await?.is_none() {
+        events.ready(WAITING);
+        if events.wait(WAITING, tokio::time::sleep(pause)).await?.is_none() {
             return Ok(None);
         }
         pause = (pause * 2).min(REGISTER_LONGEST_PAUSE);

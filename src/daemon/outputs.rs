@@ -10,7 +10,7 @@ use crate::worker::{ActionEnd, Observer, Observers};
 
 /// Who is told of actions.
 pub(super) struct Outputs {
-    pub(super) witnesses: Observers,
+    pub(super) observers: Observers,
     pub(super) fifo: Option<Arc<EventFifo>>,
     /// Notified at the first failure, where that ends it.
     pub(super) failure: Arc<tokio::sync::Notify>,
@@ -46,7 +46,7 @@ impl Outputs {
             all.push(Box::new(Abort(Arc::clone(&failure))));
         }
         Ok(Self {
-            witnesses: Observers::new(all),
+            observers: Observers::new(all),
             fifo,
             failure,
         })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::heir::Takeover;
+use super::takeover::Takeover;
 use super::{CHECK, Reload};
 use crate::config::Settings;
 use crate::lustre::RegistrarHandle;
@@ -86,13 +86,20 @@ impl UnusableArchives {
 }
 
 /// Looks again at those that could not be used, as long as the daemon runs.
-async fn look_again(missing: UnusableArchives, targets: Targets, heir: Takeover, nudge: RegistrarHandle) {
+async fn look_again(missing: UnusableArchives, targets: Targets, takeover: Takeover, nudge: RegistrarHandle) {
     let mut pause = LOOK_PAUSE;
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LOOK_LONGEST_PAUSE);
         for options in missing.all() {
-            add(options, missing.clone(), targets.clone(), heir.clone(), nudge.clone()).await;
+            add(
+                options,
+                missing.clone(),
+                targets.clone(),
+                takeover.clone(),
+                nudge.clone(),
+            )
+            .await;
         }
     }
 }
@@ -103,7 +110,7 @@ pub(super) struct Reloader<'a> {
     pub(super) read: Reload<'a>,
     pub(super) targets: Targets,
     pub(super) nudge: RegistrarHandle,
-    pub(super) heir: Takeover,
+    pub(super) takeover: Takeover,
     pub(super) missing: UnusableArchives,
 }
 
@@ -111,7 +118,7 @@ impl Reloader<'_> {
     /// What looks again at the archives that could not be used, as long as the daemon runs.
     pub(super) fn look_again(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (missing, targets) = (self.missing.clone(), self.targets.clone());
-        look_again(missing, targets, self.heir.clone(), self.nudge.clone())
+        look_again(missing, targets, self.takeover.clone(), self.nudge.clone())
     }
 
     /// Reads the configuration again. Nobody waits for what asks a store: it goes on behind.
@@ -142,8 +149,8 @@ impl Reloader<'_> {
         for options in std::mem::take(&mut new.targets) {
             self.missing.insert(options.clone());
             let (missing, targets) = (self.missing.clone(), self.targets.clone());
-            let (heir, nudge) = (self.heir.clone(), self.nudge.clone());
-            drop(tokio::spawn(add(options, missing, targets, heir, nudge)));
+            let (takeover, nudge) = (self.takeover.clone(), self.nudge.clone());
+            drop(tokio::spawn(add(options, missing, targets, takeover, nudge)));
         }
         let running = self.running;
         if new.log_level != running.log_level {
@@ -180,7 +187,7 @@ async fn add(
     options: TargetOptions,
     missing: UnusableArchives,
     targets: Targets,
-    heir: Takeover,
+    takeover: Takeover,
     nudge: RegistrarHandle,
 ) {
     let id = options.archive_id;
@@ -194,7 +201,7 @@ async fn add(
             missing.found(id);
             if targets.add(target) {
                 tracing::info!(archive = id.get(), "an archive is added");
-                heir.take_up(id);
+                takeover.take_up(id);
                 nudge.add(id);
             }
         }

@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::cues::{BlockingCall, DaemonEvents};
-use super::heir::Takeover;
+use super::events::{BlockingCall, DaemonEvents};
+use super::takeover::Takeover;
 use crate::action::{Arrival, FileSystem, Verdict};
 use crate::config::Settings;
 use crate::intake::{Heartbeat, Intake, MdtFinder};
@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Of those that can't be stopped.
 const NAMED: usize = 5;
 /// For each MDT.
-const SETTLERS: usize = 4;
+const RESPONDERS: usize = 4;
 /// Before an archive that was forgotten is asked for again.
 const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
 const FORGOTTEN_LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -48,10 +48,10 @@ const FORGOTTEN_LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Everything behind the intake; it can run without a registration.
 pub(super) struct Pipeline {
     pub(super) queue: Arc<Queue>,
-    settler: Arc<Responder>,
+    responder: Arc<Responder>,
     finder: Arc<MdtFinder>,
-    pub(super) site: Context,
-    crew: WorkerPool,
+    pub(super) context: Context,
+    pool: WorkerPool,
     arrivals: std::sync::mpsc::Sender<Vec<Arrival>>,
     intake: Thread,
     /// It takes over what a former daemon had in hand.
@@ -94,8 +94,8 @@ impl Registration {
         let heartbeat = Heartbeat::start(
             &stages.supervisor,
             Arc::clone(&stages.queue),
-            Arc::clone(&stages.settler),
-            (Arc::clone(&stages.site.fs), Arc::clone(&stages.site.forgotten)),
+            Arc::clone(&stages.responder),
+            (Arc::clone(&stages.context.fs), Arc::clone(&stages.context.forgotten)),
             settings.heartbeat,
             move |_lost| nudge.nudge(),
         )?;
@@ -112,13 +112,13 @@ impl Pipeline {
         supervisor: &Supervisor,
         settings: &Settings,
         fs: Arc<dyn FileSystem>,
-        witnesses: Observers,
+        observers: Observers,
         targets: &Targets,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(fs.sequences(), settings.threads, settings.restore_threads));
         let finder = Arc::new(MdtFinder::start(supervisor, &fs)?);
         let tally = Arc::new(Tally::default());
-        let settler = Arc::new(Responder::new(supervisor, fs.sequences(), SETTLERS, &tally));
+        let responder = Arc::new(Responder::new(supervisor, fs.sequences(), RESPONDERS, &tally));
         let journal = Arc::new(Journal::open(
             supervisor,
             &settings.state_dir,
@@ -129,27 +129,27 @@ impl Pipeline {
             .heartbeat
             .running
             .clamp(FORGOTTEN_PAUSE, FORGOTTEN_LONGEST_PAUSE);
-        let site = Context {
+        let context = Context {
             fs,
             journal,
             tally,
-            witnesses,
+            observers,
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
         };
-        let crew = WorkerPool::start(
+        let pool = WorkerPool::start(
             supervisor,
             (settings.threads, settings.restore_threads),
             &queue,
-            &settler,
-            &site,
+            &responder,
+            &context,
             targets,
             settings.transfer,
         )?;
         let (arrivals, inbox) = channel();
         let intake = Intake::new(
             Arc::clone(&queue),
-            Arc::clone(&settler),
-            Arc::clone(&site.journal),
+            Arc::clone(&responder),
+            Arc::clone(&context.journal),
             Arc::clone(&finder),
             settings.heartbeat.waiting,
         );
@@ -160,10 +160,10 @@ impl Pipeline {
         let intake = supervisor.serve("intake", stop, move || intake.run(&inbox))?;
         Ok(Self {
             queue,
-            settler,
+            responder,
             finder,
-            site,
-            crew,
+            context,
+            pool,
             arrivals,
             intake,
             inheriting: None,
@@ -177,7 +177,7 @@ impl Pipeline {
     /// the heir takes it over then.
     pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<Takeover> {
         let (mut items, mut left) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
-        for item in self.site.journal.unfinished() {
+        for item in self.context.journal.unfinished() {
             match item.archive_id.filter(|id| !served.contains(id)) {
                 None => items.push(item),
                 Some(id) => left.entry(id).or_default().push(item),
@@ -187,19 +187,19 @@ impl Pipeline {
             let actions = left.values().map(Vec::len).sum::<usize>();
             tracing::warn!(actions, "left in the journal: their archive can't be used now");
         }
-        let heir = Takeover {
+        let takeover = Takeover {
             supervisor: self.supervisor.clone(),
             agent: Arc::downgrade(agent),
             arrivals: self.arrivals.clone(),
-            site: self.site.clone(),
+            context: self.context.clone(),
             queue: Arc::clone(&self.queue),
             finder: Arc::clone(&self.finder),
             left: Arc::new(Mutex::new(left)),
         };
         if !items.is_empty() {
-            self.inheriting = Some(heir.begin(items)?);
+            self.inheriting = Some(takeover.begin(items)?);
         }
-        Ok(heir)
+        Ok(takeover)
     }
 
     /// For `kill -USR1`.
@@ -209,12 +209,12 @@ impl Pipeline {
             waiting = depth.all_waiting(),
             running = depth.all_running(),
             by_class = %depth,
-            unwritten = self.site.journal.unwritten(),
+            unwritten = self.context.journal.unwritten(),
             heartbeats = registration.heartbeat.sent().load(Ordering::Relaxed),
             pipe_bytes = registration.stats.bytes.load(Ordering::Relaxed),
             pipe_messages = registration.stats.messages.load(Ordering::Relaxed),
             registrations = registration.stats.registrations.load(Ordering::Relaxed),
-            ended = %ended(&self.site.tally),
+            ended = %ended(&self.context.tally),
             "status"
         );
     }
@@ -227,7 +227,7 @@ impl Pipeline {
         registration: Option<Registration>,
         beside: SideThreads,
         drain: Duration,
-        cues: &mut DaemonEvents,
+        events: &mut DaemonEvents,
     ) {
         let start = Instant::now();
         let depth = self.queue.depth();
@@ -237,10 +237,10 @@ impl Pipeline {
             "stopping; running actions may finish"
         );
         self.queue.park();
-        if !self.idle_within(drain, cues).await {
+        if !self.idle_within(drain, events).await {
             tracing::warn!("stopping the actions that still run");
             self.queue.stop_running(Stop::Shutdown);
-            if !self.idle_within(STOP_GRACE, cues).await {
+            if !self.idle_within(STOP_GRACE, events).await {
                 // They are in a system call that does not return; their answers go with them.
                 let running = self.queue.running();
                 let named: Vec<_> = running
@@ -278,17 +278,17 @@ impl Pipeline {
     fn end(self, registration: Option<Registration>, beside: SideThreads, start: Instant) {
         let Self {
             queue,
-            settler,
+            responder,
             finder,
-            site,
-            crew,
+            context,
+            pool,
             arrivals,
             mut intake,
             inheriting,
             supervisor: _,
         } = self;
         let within = |limit: Duration| Instant::now() + limit;
-        answer_waiting(&queue, &settler);
+        answer_waiting(&queue, &responder);
         let until = within(STEP);
         if let Some(mut registration) = registration {
             registration.heartbeat.thread().stop();
@@ -310,25 +310,25 @@ impl Pipeline {
         drop(arrivals);
         intake.join(within(STEP));
         finder.finish(within(GLANCE));
-        answer_waiting(&queue, &settler);
+        answer_waiting(&queue, &responder);
         // Everybody who waits has an answer, also when a worker is stuck in a system call.
-        if !settler.finish(within(LAST_ANSWERS)) {
+        if !responder.finish(within(LAST_ANSWERS)) {
             tracing::warn!(
                 "not all that waited could be answered in time: it stays in the journal, for the next daemon"
             );
         }
         let is_idle = queue.wait_idle(Instant::now());
-        crew.join(within(if is_idle { STEP } else { GLANCE }));
+        pool.join(within(if is_idle { STEP } else { GLANCE }));
         beside.end(within(LAST_LOOK));
-        site.journal.finish(within(LAST_CHANGES));
+        context.journal.finish(within(LAST_CHANGES));
         tracing::info!(
             seconds = start.elapsed().as_secs_f64(),
-            ended = %ended(&site.tally),
+            ended = %ended(&context.tally),
             "stopped"
         );
     }
 
-    async fn idle_within(&self, limit: Duration, cues: &mut DaemonEvents) -> bool {
+    async fn idle_within(&self, limit: Duration, events: &mut DaemonEvents) -> bool {
         let until = Instant::now() + limit;
         loop {
             if self.queue.wait_done(Instant::now()) {
@@ -340,7 +340,7 @@ impl Pipeline {
             }
             tokio::select! {
                 () = tokio::time::sleep(left.min(LOOK)) => {}
-                () = cues.told() => {
+                () = events.told() => {
                     tracing::warn!("second signal");
                     return self.queue.wait_done(Instant::now());
                 }
@@ -402,14 +402,14 @@ fn ended(tally: &Tally) -> String {
 }
 
 /// Tells the coordinator at once, so that another mover gets what has not begun here.
-fn answer_waiting(queue: &Queue, settler: &Responder) {
+fn answer_waiting(queue: &Queue, responder: &Responder) {
     let mut left = 0u64;
-    for debt in queue.take_all_waiting() {
-        if queue.is_silent(debt.item().fid) {
+    for handle in queue.take_all_waiting() {
+        if queue.is_silent(handle.item().fid) {
             left += 1;
-            debt.disown();
+            handle.disown();
         } else {
-            settler.settle(debt, Verdict::try_again(HsmErrno::ESHUTDOWN));
+            responder.settle(handle, Verdict::try_again(HsmErrno::ESHUTDOWN));
         }
     }
     if left > 0 {

@@ -77,7 +77,7 @@ impl FollowState<'_> {
                 }
                 continue;
             };
-            let before = self.book.reader(&name)?;
+            let before = self.copy_index.reader(&name)?;
             let reader = match before {
                 Some((was_given, reader)) if was_given == given => reader,
                 before => {
@@ -89,11 +89,11 @@ impl FollowState<'_> {
                         );
                         self.demand_scan()?;
                     }
-                    self.book.set_reader(&name, &given, &given)?;
+                    self.copy_index.set_reader(&name, &given, &given)?;
                     given.clone()
                 }
             };
-            if self.book.place(mdt)?.is_none() {
+            if self.copy_index.place(mdt)?.is_none() {
                 self.demand_scan()?;
             }
             self.feeds.push(Feed::new(mdt, name, given, reader));
@@ -104,7 +104,7 @@ impl FollowState<'_> {
     /// Something happened that no record tells of.
     pub(super) fn demand_scan(&mut self) -> Result<(), FollowError> {
         self.demanded = true;
-        Ok(self.book.owe_scan(true)?)
+        Ok(self.copy_index.owe_scan(true)?)
     }
 
     /// Everything that a former process may have seen was dealt with.
@@ -195,7 +195,7 @@ impl FollowState<'_> {
                 "are gone, and what is in the bucket for them stays until all changelogs can be read: tried again in an hour"
             );
         }
-        self.book.owe_all(&fids)?;
+        self.copy_index.owe_all(&fids)?;
         for fid in fids {
             self.pending.settle(fid);
         }
@@ -207,7 +207,7 @@ impl FollowState<'_> {
             mdt: name.to_owned(),
             source,
         };
-        let before = self.pending.last_read(mdt).or(self.book.place(mdt)?).unwrap_or(0);
+        let before = self.pending.last_read(mdt).or(self.copy_index.place(mdt)?).unwrap_or(0);
         let mut last = before;
         let mut records = 0;
         let mut changelog = self.follow.mount.changelog(name, last + 1).map_err(failed)?;
@@ -274,11 +274,11 @@ impl FollowState<'_> {
     }
 
     fn acknowledge(&mut self, feed: &mut Feed) -> Result<(), FollowError> {
-        let (done, before) = (self.pending.place(feed.mdt), self.book.place(feed.mdt)?);
+        let (done, before) = (self.pending.place(feed.mdt), self.copy_index.place(feed.mdt)?);
         if let Some(place) = done
             && before.is_none_or(|before| before < place)
         {
-            self.book.set_place(feed.mdt, place)?;
+            self.copy_index.set_place(feed.mdt, place)?;
         }
         // 0 would be everything that there is.
         let Some(place) = done.or(before).filter(|place| *place > 0) else {
@@ -306,7 +306,7 @@ impl FollowState<'_> {
                     "its changelog has not come so far as it was read, or somebody has cleared it further: looking through \
                      everything"
                 );
-                self.book.set_place(feed.mdt, 0)?;
+                self.copy_index.set_place(feed.mdt, 0)?;
                 self.demand_scan()?;
             }
             Err(error) => feed.acknowledging.failed(&feed.name, UNHEARD, &error.to_string()),
@@ -333,7 +333,7 @@ impl FollowState<'_> {
                      through everything"
                 );
                 self.demand_scan()?;
-                self.book.set_reader(&feed.name, &feed.given, &reader)?;
+                self.copy_index.set_reader(&feed.name, &feed.given, &reader)?;
                 feed.is_read_by(reader);
             }
             Err(why) => {

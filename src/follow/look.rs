@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::book::{CopyIndex, CopyIndexError, IndexEntry};
+use super::copy_index::{CopyIndex, CopyIndexError, IndexEntry};
 use super::pending::Name;
 use super::restate::CopyChange;
 use super::{FollowCounts, FollowOptions};
@@ -97,7 +97,7 @@ impl From<TransferError> for LookError {
 pub(super) struct FileLooker<'a> {
     pub(super) follow: &'a FollowOptions<'a>,
     pub(super) lane: &'a Lane,
-    pub(super) book: &'a CopyIndex,
+    pub(super) copy_index: &'a CopyIndex,
     /// Archives of these were asked for, and their ends were not seen.
     pub(super) asked: &'a HashSet<Fid>,
     /// What the book does not have may be in the bucket.
@@ -191,7 +191,7 @@ impl FileLooker<'_> {
         };
         let is_plain = names.is_empty() || !self.catching_up;
         if is_plain
-            && let Some(IndexEntry::File { location: had, print }) = self.book.get(fid)?
+            && let Some(IndexEntry::File { location: had, print }) = self.copy_index.get(fid)?
             && let Some(now) = self.copy_of(fid)?
             && now.archive_id == follow.archive_id
             && !may_move(&now)
@@ -255,7 +255,7 @@ impl FileLooker<'_> {
         };
         extras.path = (!tells_path).then(|| below.as_os_str().as_bytes().to_vec());
         let print = print_of(stat, &extras);
-        let before = match self.book.get(fid)? {
+        let before = match self.copy_index.get(fid)? {
             Some(IndexEntry::Node { key, print }) => Some((key, print)),
             _ => None,
         };
@@ -318,7 +318,7 @@ impl FileLooker<'_> {
             stat,
             extras,
         };
-        let known = self.book.get(fid)?;
+        let known = self.copy_index.get(fid)?;
         let (had, print) = match known.clone() {
             Some(IndexEntry::File { location, print }) => (location, Some(print)),
             _ => (None, None),
@@ -420,7 +420,7 @@ impl FileLooker<'_> {
     }
 
     fn gone(&self, fid: Fid) -> Result<LookOutcome, LookError> {
-        Ok(match self.book.get(fid)? {
+        Ok(match self.copy_index.get(fid)? {
             None if !self.catching_up => nothing(),
             _ => LookOutcome::Gone,
         })

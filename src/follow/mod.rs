@@ -3,10 +3,10 @@
 //!
 //! The records only say where to look. What is done follows from how the file is when it is looked at, so a record
 //! that comes twice, or late, does no harm. `changelogs` reads them, each MDT's as a `feed` with troubles of its own,
-//! `pending` holds FIDs until they are quiet, `state` has it dealt with by `look`, `book` is what must survive, `scan` goes through everything when records were lost.
+//! `pending` holds FIDs until they are quiet, `state` has it dealt with by `look`, `copy_index` is what must survive, `scan` goes through everything when records were lost.
 
-mod book;
 mod changelogs;
+mod copy_index;
 mod feed;
 mod look;
 mod pending;
@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::book::CopyIndex;
-pub use self::book::CopyIndexError;
+use self::copy_index::CopyIndex;
+pub use self::copy_index::CopyIndexError;
 pub use self::feed::is_reader;
 use self::state::FollowState;
 use crate::action::{FileSystem as _, HsmError};
@@ -179,7 +179,7 @@ impl FollowOptions<'_> {
     /// # Errors
     /// What ended it; single files' trouble is logged and counted.
     pub fn run(&self, tick: &mut dyn FnMut(&FollowCounts)) -> Result<FollowCounts, FollowError> {
-        let book = CopyIndex::open(self.state_dir, self.mount.name())?;
+        let copy_index = CopyIndex::open(self.state_dir, self.mount.name())?;
         let mut propagate = self.propagate;
         if propagate.rename || propagate.attributes {
             let lane = self
@@ -195,7 +195,7 @@ impl FollowOptions<'_> {
             }
         }
         let follow = FollowOptions { propagate, ..*self };
-        let mut state = FollowState::new(&follow, book);
+        let mut state = FollowState::new(&follow, copy_index);
         state.run(tick)?;
         Ok(state.counts)
     }

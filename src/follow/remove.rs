@@ -1,7 +1,7 @@
 //! What is in the bucket for a file that is gone, or has moved, goes; never what may be another file's.
 
 use super::FollowCounts;
-use super::book::IndexEntry;
+use super::copy_index::IndexEntry;
 use super::look::{FileLooker, LookError, LookOutcome, done, read};
 use super::pending::Name;
 use crate::action::FileSystem as _;
@@ -46,7 +46,7 @@ impl FileLooker<'_> {
         if !self.is_dead(fid)? {
             return Ok(LookOutcome::Again("it is there again, or still open".into()));
         }
-        let known = self.book.get(fid)?;
+        let known = self.copy_index.get(fid)?;
         let mut counts = FollowCounts::default();
         if self.follow.propagate.delete {
             match &known {
@@ -105,7 +105,7 @@ impl FileLooker<'_> {
             let by_record = self.copy_of(other)?.is_some_and(|now| now.is_at(location));
             Ok(by_record || mapped::is_told(mount, other, location.archive_id, &location.key)?)
         };
-        if let Some(other) = self.book.file_of(&location.key)?.filter(|other| *other != fid)
+        if let Some(other) = self.copy_index.file_of(&location.key)?.filter(|other| *other != fid)
             && is_copy_of(other)?
         {
             return Ok(true);

@@ -20,12 +20,12 @@ impl FollowState<'_> {
         self.counts.scans += 1;
         self.demanded = false;
         let root = self.follow.mount.path().to_owned();
-        let had_none = self.book.fids_after(None, 1)?.is_empty();
+        let had_none = self.copy_index.fids_after(None, 1)?.is_empty();
         self.walk(&root, &mut |state, nodes| {
             let mut to_archive = Vec::new();
             // All are walked to anyhow.
             for moved in state.look_at(&nodes, &mut to_archive)? {
-                state.book.put(&[(moved.fid, Some(moved.known))])?;
+                state.copy_index.put(&[(moved.fid, Some(moved.known))])?;
                 state.pending.settle(moved.fid);
             }
             tick(&state.counts);
@@ -42,7 +42,7 @@ impl FollowState<'_> {
         let mut after = None;
         // What was written down since was there just now.
         while !had_none && !self.follow.stopped() {
-            let fids = self.book.fids_after(after, LOT)?;
+            let fids = self.copy_index.fids_after(after, LOT)?;
             let Some(last) = fids.last().copied() else {
                 break;
             };
@@ -59,12 +59,12 @@ impl FollowState<'_> {
             return Ok(());
         }
         for feed in &self.feeds {
-            if self.book.place(feed.mdt)?.is_none() {
-                self.book.set_place(feed.mdt, 0)?;
+            if self.copy_index.place(feed.mdt)?.is_none() {
+                self.copy_index.set_place(feed.mdt, 0)?;
             }
         }
         if !self.demanded {
-            self.book.owe_scan(false)?;
+            self.copy_index.owe_scan(false)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::book::{CopyIndex, CopyIndexError, IndexEntry};
+use super::copy_index::{CopyIndex, CopyIndexError, IndexEntry};
 use super::feed::Feed;
 use super::look::{FileLooker, LookError, LookOutcome};
 use super::pending::{Name, PendingFids};
@@ -47,7 +47,7 @@ pub(super) struct FollowState<'a> {
     /// MDTs that came later, and that no reader is named for.
     pub(super) unnamed: BTreeSet<String>,
     pub(super) seen_mdts: Option<Instant>,
-    pub(super) book: CopyIndex,
+    pub(super) copy_index: CopyIndex,
     pub(super) pending: PendingFids,
     pub(super) counts: FollowCounts,
     /// A former process may have seen these records and was killed before it could write down what it did.
@@ -67,13 +67,13 @@ pub(super) struct FollowState<'a> {
 }
 
 impl<'a> FollowState<'a> {
-    pub(super) fn new(follow: &'a FollowOptions<'a>, book: CopyIndex) -> Self {
+    pub(super) fn new(follow: &'a FollowOptions<'a>, copy_index: CopyIndex) -> Self {
         Self {
             follow,
             feeds: Vec::new(),
             unnamed: BTreeSet::new(),
             seen_mdts: None,
-            book,
+            copy_index,
             pending: PendingFids::default(),
             counts: FollowCounts::default(),
             catching_up: true,
@@ -92,20 +92,20 @@ impl FollowState<'_> {
         while !self.follow.stopped() {
             self.find_mdts()?;
             // A scan comes first: what happens during it is in the records behind.
-            if self.book.is_scan_owed()? {
+            if self.copy_index.is_scan_owed()? {
                 self.scan(tick)?;
                 continue;
             }
             let now = Instant::now();
             if self.owed_at.is_none_or(|at| now - at >= OWED) {
                 self.owed_at = Some(now);
-                for fid in self.book.take_owed()? {
+                for fid in self.copy_index.take_owed()? {
                     self.pending.reopen(fid, now);
                     self.pending.forget_debt(fid);
                 }
             }
             let read = self.read()?;
-            if self.book.is_scan_owed()? {
+            if self.copy_index.is_scan_owed()? {
                 continue;
             }
             let due = self.pending.due(Instant::now(), BATCH);
@@ -117,7 +117,7 @@ impl FollowState<'_> {
             self.catching_up &= !self.has_caught_up();
             self.counts.pending = self.pending.len() as u64;
             tick(&self.counts);
-            let is_over = idle && !read.waits && self.pending.len() == 0 && !self.book.is_scan_owed()?;
+            let is_over = idle && !read.waits && self.pending.len() == 0 && !self.copy_index.is_scan_owed()?;
             if is_over && self.follow.once {
                 return Ok(());
             }
@@ -156,7 +156,7 @@ impl FollowState<'_> {
             self.walk(&path, &mut |state, nodes| {
                 // Directories below are walked to anyhow.
                 for Move { fid, known, .. } in state.look_at(&nodes, &mut to_archive)? {
-                    state.book.put(&[(fid, Some(known))])?;
+                    state.copy_index.put(&[(fid, Some(known))])?;
                     state.pending.settle(fid);
                 }
                 Ok(())
@@ -172,7 +172,7 @@ impl FollowState<'_> {
                     "some files below it could not be moved",
                 )?;
             } else {
-                self.book.put(&[(fid, Some(known))])?;
+                self.copy_index.put(&[(fid, Some(known))])?;
                 self.pending.settle(fid);
             }
         }
@@ -310,12 +310,12 @@ impl FollowState<'_> {
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for lane in follow.lanes.iter().take(CALLS) {
-                let (book, asked, next, results, what) = (&self.book, &self.asked, &next, &results, &what);
+                let (copy_index, asked, next, results, what) = (&self.copy_index, &self.asked, &next, &results, &what);
                 scope.spawn(move || {
                     let looker = FileLooker {
                         follow,
                         lane,
-                        book,
+                        copy_index,
                         asked,
                         catching_up,
                     };
@@ -383,7 +383,7 @@ impl FollowState<'_> {
                 Err(LookError::Store(error)) => return Err(error.into()),
             }
         }
-        self.book.put(&changes)?;
+        self.copy_index.put(&changes)?;
         for fid in settled {
             self.pending.settle(fid);
         }
@@ -417,7 +417,7 @@ impl FollowState<'_> {
                 owed.push(*fid);
             }
         }
-        self.book.owe_all(&owed)
+        self.copy_index.owe_all(&owed)
     }
 
     fn put_off(&mut self, fids: &[Fid], why: &str) -> Result<(), FollowError> {
@@ -437,7 +437,7 @@ impl FollowState<'_> {
         self.pending.reopen(fid, now);
         let waited = self.pending.wait(fid, now);
         if waited >= LONGEST_WAIT {
-            self.book.owe(fid)?;
+            self.copy_index.owe(fid)?;
             if self.pending.let_go(fid) {
                 tracing::warn!(%fid, why, "waits for more than ten minutes; it is tried on, and the changelog goes on without it");
             }
@@ -459,7 +459,7 @@ impl FollowState<'_> {
         );
         self.counts.failed += 1;
         self.asked.remove(&fid);
-        self.book.owe(fid)?;
+        self.copy_index.owe(fid)?;
         self.pending.give_up(fid);
         Ok(())
     }

@@ -13,13 +13,13 @@ mod input;
 pub mod inventory;
 mod listers;
 mod maker;
+mod newest;
 mod outlook;
 pub mod path;
 mod pipeline;
 mod prune;
 mod report;
 mod round;
-mod seen;
 mod tree;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -29,11 +29,11 @@ pub use finish::Finishing;
 pub use flow::ImportError;
 pub use input::{Input, Inventory};
 pub use maker::{Defaults, Fatal, ImportContext, Maker, location_at};
+pub use newest::NewestObject;
 pub use path::{Refusal, TreePath};
 pub use pipeline::{Import, run};
 pub use prune::prune;
 pub use report::{ImportCounts, Outcome, Report};
-pub use seen::NewestObject;
 pub use tree::{Attributes, Dir, Tree};
 
 /// Whether objects are asked for their metadata: a HEAD each costs as much as all the rest.

@@ -55,7 +55,7 @@ impl Heartbeat {
     pub fn start(
         supervisor: &Supervisor,
         queue: Arc<Queue>,
-        settler: Arc<Responder>,
+        responder: Arc<Responder>,
         (fs, forgotten): (Arc<dyn FileSystem>, Arc<Forgotten>),
         options: HeartbeatOptions,
         pulse: impl Fn(HeartbeatEvent) + Send + Sync + 'static,
@@ -65,7 +65,7 @@ impl Heartbeat {
         let watch = HeartbeatWatch {
             beat: Beat {
                 queue,
-                settler,
+                responder,
                 fs,
                 forgotten,
                 options,
@@ -170,7 +170,7 @@ impl HeartbeatOptions {
 /// The reports of one MDT.
 struct Beat {
     queue: Arc<Queue>,
-    settler: Arc<Responder>,
+    responder: Arc<Responder>,
     fs: Arc<dyn FileSystem>,
     forgotten: Arc<Forgotten>,
     options: HeartbeatOptions,
@@ -186,7 +186,7 @@ impl Beat {
     fn of(&self, domain: Domain, since: Since) -> Self {
         Self {
             queue: Arc::clone(&self.queue),
-            settler: Arc::clone(&self.settler),
+            responder: Arc::clone(&self.responder),
             fs: Arc::clone(&self.fs),
             forgotten: Arc::clone(&self.forgotten),
             options: self.options,
@@ -286,11 +286,11 @@ impl Beat {
 
     fn end(&self, key: ActionKey, reason: Stop) {
         match self.queue.cancel(key, reason) {
-            Cancelled::Waiting(debt) if reason == Stop::Cancelled => {
-                self.settler.settle(debt, Verdict::Cancelled);
+            Cancelled::Waiting(handle) if reason == Stop::Cancelled => {
+                self.responder.settle(handle, Verdict::Cancelled);
             }
             // Nobody is left who would take an answer.
-            Cancelled::Waiting(debt) => debt.forgotten(),
+            Cancelled::Waiting(handle) => handle.forgotten(),
             Cancelled::Running | Cancelled::Unknown => {}
         }
     }

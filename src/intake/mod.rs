@@ -25,7 +25,7 @@ use crate::worker::Responder;
 #[derive(Debug)]
 pub struct Intake {
     queue: Arc<Queue>,
-    settler: Arc<Responder>,
+    responder: Arc<Responder>,
     journal: Arc<Journal>,
     finder: Arc<MdtFinder>,
     first_beat: Duration,
@@ -36,14 +36,14 @@ impl Intake {
     #[must_use]
     pub const fn new(
         queue: Arc<Queue>,
-        settler: Arc<Responder>,
+        responder: Arc<Responder>,
         journal: Arc<Journal>,
         finder: Arc<MdtFinder>,
         first_beat: Duration,
     ) -> Self {
         Self {
             queue,
-            settler,
+            responder,
             journal,
             finder,
             first_beat,
@@ -57,7 +57,7 @@ impl Intake {
                 if let Arrival::Last = arrival {
                     return;
                 }
-                // A debt that is dropped on the way answers EIO; the others are taken in.
+                // A handle that is dropped on the way answers EIO; the others are taken in.
                 drop(guarded(|| self.take(arrival)));
             }
         }
@@ -65,12 +65,12 @@ impl Intake {
 
     fn take(&self, arrival: Arrival) {
         match arrival {
-            Arrival::Owed(debt) => self.admit(debt, self.first_beat),
+            Arrival::Owed(handle) => self.admit(handle, self.first_beat),
             // Nobody has reported it alive for as long as no daemon ran.
-            Arrival::Inherited(debt) => self.admit(debt, Duration::ZERO),
+            Arrival::Inherited(handle) => self.admit(handle, Duration::ZERO),
             Arrival::Last => {}
             Arrival::Cancel(key) => match self.queue.cancel(key, Stop::Cancelled) {
-                Cancelled::Waiting(debt) => self.settler.settle(debt, Verdict::Cancelled),
+                Cancelled::Waiting(handle) => self.responder.settle(handle, Verdict::Cancelled),
                 Cancelled::Running => {
                     tracing::info!(fid = %key.fid, cookie = %key.cookie, "cancelling a running action");
                 }
@@ -82,22 +82,22 @@ impl Intake {
         }
     }
 
-    fn admit(&self, debt: Box<dyn ActionHandle>, first_beat: Duration) {
-        let item = debt.item();
+    fn admit(&self, handle: Box<dyn ActionHandle>, first_beat: Duration) {
+        let item = handle.item();
         if let Kind::Unknown(number) = item.kind {
             tracing::warn!(fid = %item.fid, cookie = %item.cookie, number, "unknown action refused");
-            self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL));
+            self.responder.settle(handle, Verdict::failed(HsmErrno::EINVAL));
             return;
         }
         self.finder.find(item.fid);
-        let debt = Box::new(JournaledAction::new(debt, Arc::clone(&self.journal)));
-        match self.queue.admit(debt, Instant::now() + first_beat) {
+        let handle = Box::new(JournaledAction::new(handle, Arc::clone(&self.journal)));
+        match self.queue.admit(handle, Instant::now() + first_beat) {
             Admission::Queued => {}
-            Admission::Duplicate(debt) => {
-                tracing::debug!(fid = %debt.item().fid, cookie = %debt.item().cookie, "delivered twice; already in hand");
-                debt.disown();
+            Admission::Duplicate(handle) => {
+                tracing::debug!(fid = %handle.item().fid, cookie = %handle.item().cookie, "delivered twice; already in hand");
+                handle.disown();
             }
-            Admission::Declined(debt) => self.settler.settle(debt, Verdict::failed(HsmErrno::EINVAL)),
+            Admission::Declined(handle) => self.responder.settle(handle, Verdict::failed(HsmErrno::EINVAL)),
         }
     }
 }

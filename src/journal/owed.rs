@@ -1,4 +1,4 @@
-//! A debt that the journal knows until it is paid.
+//! An action that the journal knows until it is answered.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use super::Journal;
 use crate::action::{ActionHandle, ActionKey, EndFailure, HsmError, Item, Verdict};
 use crate::types::ErrorClass;
 
-/// The debt, and its entry.
+/// The action handle, and its entry.
 #[derive(Debug)]
 pub struct JournaledAction {
     /// Taken by whatever ends it.
-    debt: Option<Box<dyn ActionHandle>>,
+    handle: Option<Box<dyn ActionHandle>>,
     item: Item,
     journal: Arc<Journal>,
 }
 
 impl JournaledAction {
-    /// Writes `debt` down; its entry goes with its end, whichever that is.
+    /// Writes `handle` down; its entry goes with its end, whichever that is.
     #[must_use]
-    pub fn new(debt: Box<dyn ActionHandle>, journal: Arc<Journal>) -> Self {
-        let item = debt.item().clone();
+    pub fn new(handle: Box<dyn ActionHandle>, journal: Arc<Journal>) -> Self {
+        let item = handle.item().clone();
         journal.admitted(&item);
         Self {
-            debt: Some(debt),
+            handle: Some(handle),
             item,
             journal,
         }
@@ -40,28 +40,28 @@ impl ActionHandle for JournaledAction {
     }
 
     fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError> {
-        match &mut self.debt {
-            Some(debt) => debt.begin(layout),
+        match &mut self.handle {
+            Some(handle) => handle.begin(layout),
             None => Err(HsmError::of("begin", ErrorClass::Invalid)),
         }
     }
 
     /// The answer of an earlier run may have taken the entry away.
     fn renew(&mut self) {
-        if let Some(debt) = &mut self.debt {
-            debt.renew();
+        if let Some(handle) = &mut self.handle {
+            handle.renew();
             self.journal.admitted(&self.item);
             self.journal.known(self.item.key());
         }
     }
 
     fn complete(mut self: Box<Self>, copied: u64) -> Result<(), EndFailure> {
-        let Some(debt) = self.debt.take() else {
+        let Some(handle) = self.handle.take() else {
             return Ok(());
         };
-        match debt.complete(copied) {
-            Err(EndFailure::Unheard(debt, error)) => {
-                self.debt = Some(debt);
+        match handle.complete(copied) {
+            Err(EndFailure::Unheard(handle, error)) => {
+                self.handle = Some(handle);
                 Err(EndFailure::Unheard(self, error))
             }
             result => {
@@ -72,25 +72,25 @@ impl ActionHandle for JournaledAction {
     }
 
     fn finish(mut self: Box<Self>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
-        let Some(debt) = self.debt.take() else {
+        let Some(handle) = self.handle.take() else {
             return Ok(());
         };
-        let result = debt.finish(verdict, copied);
+        let result = handle.finish(verdict, copied);
         self.journal.ended(self.key());
         result
     }
 
     /// The first copy's entry stays.
     fn disown(mut self: Box<Self>) {
-        if let Some(debt) = self.debt.take() {
+        if let Some(handle) = self.handle.take() {
             self.journal.known(self.key());
-            debt.disown();
+            handle.disown();
         }
     }
 
     fn forgotten(mut self: Box<Self>) {
-        if let Some(debt) = self.debt.take() {
-            debt.forgotten();
+        if let Some(handle) = self.handle.take() {
+            handle.forgotten();
             self.journal.ended(self.key());
         }
     }
@@ -98,8 +98,8 @@ impl ActionHandle for JournaledAction {
 
 impl Drop for JournaledAction {
     fn drop(&mut self) {
-        if let Some(debt) = self.debt.take() {
-            drop(debt);
+        if let Some(handle) = self.handle.take() {
+            drop(handle);
             self.journal.ended(self.key());
         }
     }

@@ -42,7 +42,7 @@ pub enum KeepaliveResult {
     Unasked,
 }
 
-/// A live registration. The last clone of its `Arc` unregisters, which blocks; debts hold one each, so
+/// A live registration. The last clone of its `Arc` unregisters, which blocks; action handles hold one each, so
 /// that comes after the last action.
 #[derive(Debug)]
 pub struct Agent {

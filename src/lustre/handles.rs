@@ -3,24 +3,24 @@
 //! in this file only. Code that ends one twice does not compile.
 //!
 //! That C keeps the registration's pointer in each action is told to the compiler, too: an action holds its registration.
-//! Both types are this room's own. What others have of an action is a [`ActionHandle`](crate::action::Debt), which is consumed as
+//! Both types are this room's own. What others have of an action is a [`ActionHandle`](crate::action::ActionHandle), which is consumed as
 //! well. This compiles:
 //!
 //! ```no_run
-//! use lhsmtool_s3::action::{Debt, Verdict};
+//! use lhsmtool_s3::action::{ActionHandle, Verdict};
 //!
-//! fn once(debt: Box<dyn Debt>) -> bool {
-//!     debt.finish(Verdict::Done, 0).is_ok()
+//! fn once(handle: Box<dyn ActionHandle>) -> bool {
+//!     handle.finish(Verdict::Done, 0).is_ok()
 //! }
 //! ```
 //!
 //! And this does not:
 //!
 //! ```compile_fail,E0382
-//! use lhsmtool_s3::action::{Debt, Verdict};
+//! use lhsmtool_s3::action::{ActionHandle, Verdict};
 //!
-//! fn twice(debt: Box<dyn Debt>) -> bool {
-//!     debt.finish(Verdict::Done, 0).is_ok() && debt.finish(Verdict::Done, 0).is_ok()
+//! fn twice(handle: Box<dyn ActionHandle>) -> bool {
+//!     handle.finish(Verdict::Done, 0).is_ok() && handle.finish(Verdict::Done, 0).is_ok()
 //! }
 //! ```
 

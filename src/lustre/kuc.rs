@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Agent;
-use super::debt::AgentAction;
+use super::handle::AgentAction;
 use super::pipe::Pipe;
 use super::wire::{Framer, Message, WireError};
 use crate::action::{Arrival, Kind};

@@ -1,5 +1,5 @@
 //! The border to Lustre, and the only place with `unsafe`: liblustreapi opened at run time, the KUC
-//! pipe, the agent's registration, and actions as debts. C types stay in here.
+//! pipe, the agent's registration, and actions as handles that must be answered. C types stay in here.
 
 pub mod abi;
 mod agent;
@@ -19,9 +19,9 @@ mod agent;
 mod bindings;
 mod call;
 mod changelog;
-mod debt;
 mod error;
 mod file_system;
+mod handle;
 mod handles;
 mod import;
 mod importing;

@@ -1,4 +1,4 @@
-//! Who runs next. In: debts from the intake. Out: jobs and parts of jobs for worker threads.
+//! Who runs next. In: action handles from the intake. Out: jobs and parts of jobs for worker threads.
 //!
 //! Every action that is alive here, waiting or running, is in one table, so that a second delivery, a
 //! cancel or a heartbeat finds it at once, among a million others too. One action per file runs at a
@@ -63,9 +63,9 @@ impl Queue {
     }
 
     /// Takes a new action in. Its first heartbeat is due at `first_beat`.
-    pub fn admit(&self, debt: Box<dyn ActionHandle>, first_beat: Instant) -> Admission {
+    pub fn admit(&self, handle: Box<dyn ActionHandle>, first_beat: Instant) -> Admission {
         let mut state = self.lock();
-        let (admission, lined_up) = state.admit(debt, first_beat);
+        let (admission, lined_up) = state.admit(handle, first_beat);
         drop(state);
         lined_up.into_iter().for_each(|class| self.wake_one(class));
         admission
@@ -81,13 +81,13 @@ impl Queue {
                 Cancelled::Running
             }
             Some(Entry::Waiting(_)) => match state.take_waiting(key) {
-                Some(debt) => {
+                Some(handle) => {
                     state.late_beats.remove(&key);
                     state.deferrals.remove(&key);
-                    let next = Class::of(debt.item()).and_then(|class| state.advance(key, class));
+                    let next = Class::of(handle.item()).and_then(|class| state.advance(key, class));
                     drop(state);
                     next.into_iter().for_each(|class| self.wake_one(class));
-                    Cancelled::Waiting(debt)
+                    Cancelled::Waiting(handle)
                 }
                 None => Cancelled::Unknown,
             },
@@ -135,10 +135,14 @@ impl Queue {
     ///
     /// # Errors
     /// It was stopped meanwhile: it is the caller's to end.
-    pub fn defer(&self, mut debt: Box<dyn ActionHandle>, until: Instant) -> Result<(), (Box<dyn ActionHandle>, Stop)> {
-        let key = debt.item().key();
-        let Some(class) = Class::of(debt.item()) else {
-            return Err((debt, Stop::Shutdown));
+    pub fn defer(
+        &self,
+        mut handle: Box<dyn ActionHandle>,
+        until: Instant,
+    ) -> Result<(), (Box<dyn ActionHandle>, Stop)> {
+        let key = handle.item().key();
+        let Some(class) = Class::of(handle.item()) else {
+            return Err((handle, Stop::Shutdown));
         };
         let mut state = self.lock();
         let stopped = match state.live.get(&key) {
@@ -147,7 +151,7 @@ impl Queue {
         };
         // What waits is not looked at any more after this.
         if let Some(stop) = stopped.or(state.parked.then_some(Stop::Shutdown)) {
-            return Err((debt, stop));
+            return Err((handle, stop));
         }
         if let Some(running) = state.running.get_mut(&class) {
             *running = running.saturating_sub(1);
@@ -157,9 +161,9 @@ impl Queue {
         // It was sent again when it seemed to end.
         let again = state.again.remove(&key);
         if again.is_some() {
-            debt.renew();
+            handle.renew();
         }
-        state.live.insert(key, Entry::Waiting(debt));
+        state.live.insert(key, Entry::Waiting(handle));
         let now = Instant::now();
         state.late_beats.insert(key, now);
         state.beat_now(now, key);
@@ -206,18 +210,18 @@ impl Queue {
         }
         let next = state.advance(key, class);
         // Under the same lock: who looks whether anything runs or waits, and ends the daemon, must not miss it.
-        let again = state.again.remove(&key).map(|mut debt| {
+        let again = state.again.remove(&key).map(|mut handle| {
             // The first run's answer took its entry of the journal along.
-            debt.renew();
-            state.admit(debt, Instant::now())
+            handle.renew();
+            state.admit(handle, Instant::now())
         });
         drop(state);
         let (admission, lined_up) = again.unzip();
         next.into_iter()
             .chain(lined_up.flatten())
             .for_each(|class| self.wake_one(class));
-        if let Some(Admission::Duplicate(debt) | Admission::Declined(debt)) = admission {
-            debt.disown();
+        if let Some(Admission::Duplicate(handle) | Admission::Declined(handle)) = admission {
+            handle.disown();
         }
         self.idle.notify_all();
     }
@@ -350,8 +354,8 @@ impl Queue {
             .iter()
             .filter_map(|(key, entry)| matches!(entry, Entry::Waiting(_)).then_some(*key))
             .collect();
-        let mut debts: Vec<_> = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
-        debts.extend(state.again.drain().map(|(_, debt)| debt));
+        let mut handles: Vec<_> = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
+        handles.extend(state.again.drain().map(|(_, handle)| handle));
         state.behind.clear();
         state.lines.clear();
         state.beats.clear();
@@ -360,7 +364,7 @@ impl Queue {
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;
         first.retain(|_, key| live.contains_key(key));
-        debts
+        handles
     }
 
     /// Stops all running actions.

@@ -82,7 +82,7 @@ impl ActionTable {
     pub(super) fn verb(&self, key: ActionKey) -> Option<Verb> {
         match self.live.get(&key)? {
             Entry::Running(verb, _) => Some(*verb),
-            Entry::Waiting(debt) => match debt.item().kind {
+            Entry::Waiting(handle) => match handle.item().kind {
                 Kind::Do(verb) => Some(verb),
                 Kind::Cancel | Kind::Unknown(_) => None,
             },
@@ -90,10 +90,10 @@ impl ActionTable {
     }
 
     /// Takes a new action in; the class in which a thread has something to do now.
-    pub(super) fn admit(&mut self, debt: Box<dyn ActionHandle>, first_beat: Instant) -> (Admission, Option<Class>) {
-        let key = debt.item().key();
-        let Some(class) = Class::of(debt.item()) else {
-            return (Admission::Declined(debt), None);
+    pub(super) fn admit(&mut self, handle: Box<dyn ActionHandle>, first_beat: Instant) -> (Admission, Option<Class>) {
+        let key = handle.item().key();
+        let Some(class) = Class::of(handle.item()) else {
+            return (Admission::Declined(handle), None);
         };
         if let Some(entry) = self.live.get_mut(&key) {
             let is_new = match entry {
@@ -106,9 +106,9 @@ impl ActionTable {
                 }
             };
             if !is_new || self.again.contains_key(&key) {
-                return (Admission::Duplicate(debt), None);
+                return (Admission::Duplicate(handle), None);
             }
-            self.again.insert(key, debt);
+            self.again.insert(key, handle);
             return (Admission::Queued, None);
         }
         let track = Track::of(key, class);
@@ -122,11 +122,11 @@ impl ActionTable {
             }
             None => {
                 self.first.insert(track, key);
-                self.line_up(class, debt.as_ref(), key);
+                self.line_up(class, handle.as_ref(), key);
             }
         }
         *self.waiting.entry(class).or_default() += 1;
-        self.live.insert(key, Entry::Waiting(debt));
+        self.live.insert(key, Entry::Waiting(handle));
         self.beat(first_beat, key);
         self.note_arrival(key);
         (Admission::Queued, Some(class))
@@ -160,10 +160,10 @@ impl ActionTable {
             }
             self.deferred.pop_first();
             // A cancelled one is gone.
-            let Some(Entry::Waiting(debt)) = self.live.get(&key) else {
+            let Some(Entry::Waiting(handle)) = self.live.get(&key) else {
                 continue;
             };
-            let (Some(class), archive_id) = (Class::of(debt.item()), debt.item().archive_id) else {
+            let (Some(class), archive_id) = (Class::of(handle.item()), handle.item().archive_id) else {
                 continue;
             };
             self.push(class, archive_id, key);
@@ -175,8 +175,8 @@ impl ActionTable {
         matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
     }
 
-    fn line_up(&mut self, class: Class, debt: &dyn ActionHandle, key: ActionKey) {
-        self.push(class, debt.item().archive_id, key);
+    fn line_up(&mut self, class: Class, handle: &dyn ActionHandle, key: ActionKey) {
+        self.push(class, handle.item().archive_id, key);
     }
 
     fn push(&mut self, class: Class, archive_id: Option<ArchiveId>, key: ActionKey) {
@@ -220,11 +220,11 @@ impl ActionTable {
 
     pub(super) fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn ActionHandle>> {
         match self.live.remove(&key)? {
-            Entry::Waiting(debt) => {
-                if let Some(waiting) = Class::of(debt.item()).and_then(|class| self.waiting.get_mut(&class)) {
+            Entry::Waiting(handle) => {
+                if let Some(waiting) = Class::of(handle.item()).and_then(|class| self.waiting.get_mut(&class)) {
                     *waiting = waiting.saturating_sub(1);
                 }
-                Some(debt)
+                Some(handle)
             }
             running @ Entry::Running(..) => {
                 self.live.insert(key, running);
@@ -267,7 +267,7 @@ impl ActionTable {
     /// The archive that a live action is of.
     pub(super) fn archive_of(&self, key: ActionKey) -> Option<ArchiveId> {
         match self.live.get(&key)? {
-            Entry::Waiting(debt) => debt.item().archive_id,
+            Entry::Waiting(handle) => handle.item().archive_id,
             Entry::Running(..) => self.at_work.get(&key)?.archive_id,
         }
     }
@@ -289,10 +289,10 @@ impl ActionTable {
         }
         let next = next?;
         self.first.insert(track, next);
-        let Some(Entry::Waiting(debt)) = self.live.get(&next) else {
+        let Some(Entry::Waiting(handle)) = self.live.get(&next) else {
             return None;
         };
-        let (class, archive_id) = (Class::of(debt.item())?, debt.item().archive_id);
+        let (class, archive_id) = (Class::of(handle.item())?, handle.item().archive_id);
         self.push(class, archive_id, next);
         Some(class)
     }
@@ -334,10 +334,10 @@ impl ActionTable {
         for class in classes {
             while let Some((domain, key)) = self.turn(*class, lanes) {
                 // A cancelled action's place in the line is empty.
-                let Some(debt) = self.take_waiting(key) else {
+                let Some(handle) = self.take_waiting(key) else {
                     continue;
                 };
-                let Kind::Do(verb) = debt.item().kind else {
+                let Kind::Do(verb) = handle.item().kind else {
                     continue;
                 };
                 let control = Arc::new(Control::default());
@@ -345,7 +345,7 @@ impl ActionTable {
                 let at_work = RunningAction {
                     key,
                     verb,
-                    archive_id: debt.item().archive_id,
+                    archive_id: handle.item().archive_id,
                     since: Instant::now(),
                     control: Arc::clone(&control),
                     domain,
@@ -356,7 +356,7 @@ impl ActionTable {
                 *self.running.entry(*class).or_default() += 1;
                 let deferrals = self.deferrals.get(&key).copied().unwrap_or(0);
                 return Some(Work::Job(Job {
-                    debt,
+                    handle,
                     control,
                     deferrals,
                 }));

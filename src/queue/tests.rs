@@ -22,7 +22,7 @@ impl ActionHandle for FakeAction {
     fn disown(self: Box<Self>) {}
 }
 
-fn debt(verb: Verb, cookie: u64, oid: u32) -> Box<dyn ActionHandle> {
+fn handle(verb: Verb, cookie: u64, oid: u32) -> Box<dyn ActionHandle> {
     blocking(verb, cookie, oid, false)
 }
 
@@ -52,8 +52,8 @@ fn ended(queue: &Queue, item: &Item, done: bool) -> Vec<Box<dyn ActionHandle>> {
     served
 }
 
-fn admit(queue: &Queue, debt: Box<dyn ActionHandle>) -> &'static str {
-    match queue.admit(debt, Instant::now()) {
+fn admit(queue: &Queue, handle: Box<dyn ActionHandle>) -> &'static str {
+    match queue.admit(handle, Instant::now()) {
         Admission::Queued => "queued",
         Admission::Duplicate(_) => "duplicate",
         Admission::Declined(_) => "declined",
@@ -83,16 +83,16 @@ fn take(queue: &Queue, lanes: ThreadRole) -> Job {
 }
 
 fn cookie(job: &Job) -> u64 {
-    job.debt.item().cookie.0
+    job.handle.item().cookie.0
 }
 
 #[test]
 fn an_open_overtakes_fifty_thousand_archives() {
     let queue = Queue::default();
     for n in 0..50_000 {
-        admit(&queue, debt(Verb::Archive, u64::from(n), n + 10));
+        admit(&queue, handle(Verb::Archive, u64::from(n), n + 10));
     }
-    admit(&queue, debt(Verb::Restore, 100_000, 1));
+    admit(&queue, handle(Verb::Restore, 100_000, 1));
     admit(&queue, blocking(Verb::Restore, 100_001, 2, true));
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 100_001);
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 100_000);
@@ -104,34 +104,34 @@ fn an_open_overtakes_fifty_thousand_archives() {
 #[test]
 fn the_same_action_delivered_twice_runs_once_while_it_lives() {
     let queue = Queue::default();
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "queued");
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     let job = take(&queue, ThreadRole::Restores);
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
-    ended(&queue, job.debt.item(), false);
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
+    ended(&queue, job.handle.item(), false);
     // After a coordinator's restart the same cookie comes again and is new work.
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "queued");
 }
 
 #[test]
 fn equal_cookies_of_two_mdts_are_two_actions() {
     let queue = Queue::default();
-    assert_eq!(admit(&queue, debt(Verb::Archive, 7, 1)), "queued");
-    assert_eq!(admit(&queue, debt(Verb::Archive, 7, 2)), "queued");
+    assert_eq!(admit(&queue, handle(Verb::Archive, 7, 1)), "queued");
+    assert_eq!(admit(&queue, handle(Verb::Archive, 7, 2)), "queued");
 }
 
 #[test]
 fn actions_of_a_file_wait_their_turn() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Archive, 1, 1));
-    assert_eq!(admit(&queue, debt(Verb::Remove, 3, 1)), "queued");
-    admit(&queue, debt(Verb::Archive, 4, 2));
+    admit(&queue, handle(Verb::Archive, 1, 1));
+    assert_eq!(admit(&queue, handle(Verb::Remove, 3, 1)), "queued");
+    admit(&queue, handle(Verb::Archive, 4, 2));
 
     let first = take(&queue, ThreadRole::All);
     assert_eq!(cookie(&first), 1);
     // The remove is not given out beside the archive of its file.
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 4);
-    assert!(ended(&queue, first.debt.item(), true).is_empty());
+    assert!(ended(&queue, first.handle.item(), true).is_empty());
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 3);
 }
 
@@ -144,15 +144,18 @@ fn an_archive_behind_one_that_worked_is_served_unless_a_remove_comes_between() {
         (Verb::Remove, 3),
         (Verb::Archive, 4),
     ] {
-        assert_eq!(admit(&queue, debt(verb, cookie, 1)), "queued");
+        assert_eq!(admit(&queue, handle(verb, cookie, 1)), "queued");
     }
     let job = take(&queue, ThreadRole::All);
-    let served: Vec<_> = ended(&queue, job.debt.item(), true);
-    assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [2]);
+    let served: Vec<_> = ended(&queue, job.handle.item(), true);
+    assert_eq!(
+        served.iter().map(|handle| handle.item().cookie.0).collect::<Vec<_>>(),
+        [2]
+    );
     for next in [3, 4] {
         let job = take(&queue, ThreadRole::All);
         assert_eq!(cookie(&job), next);
-        ended(&queue, job.debt.item(), true);
+        ended(&queue, job.handle.item(), true);
     }
     assert_eq!(queue.depth().waiting[&Class::Archive], 0);
 }
@@ -160,41 +163,41 @@ fn an_archive_behind_one_that_worked_is_served_unless_a_remove_comes_between() {
 #[test]
 fn an_archive_behind_one_that_was_stopped_or_failed_gets_its_own_try() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Archive, 1, 1));
+    admit(&queue, handle(Verb::Archive, 1, 1));
     let job = take(&queue, ThreadRole::All);
     // The coordinator gave the first one up, and is asked again before that one noticed.
-    assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
+    assert_eq!(admit(&queue, handle(Verb::Archive, 2, 1)), "queued");
     job.control.stop(Stop::Forgotten);
-    assert!(ended(&queue, job.debt.item(), false).is_empty());
+    assert!(ended(&queue, job.handle.item(), false).is_empty());
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 #[test]
 fn a_restore_that_is_sent_again_while_it_runs_is_stopped_and_waits_again() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Restore, 7, 1));
+    admit(&queue, handle(Verb::Restore, 7, 1));
     let job = take(&queue, ThreadRole::All);
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     assert_eq!(job.control.stopped(), Some(Stop::SentAgain));
-    let key = job.debt.item().key();
-    assert!(queue.defer(job.debt, Instant::now()).is_ok());
+    let key = job.handle.item().key();
+    assert!(queue.defer(job.handle, Instant::now()).is_ok());
     let again = take(&queue, ThreadRole::All);
-    assert_eq!((again.debt.item().key(), again.control.stopped()), (key, None));
+    assert_eq!((again.handle.item().key(), again.control.stopped()), (key, None));
     assert_eq!((job.deferrals, again.deferrals), (0, 1));
     // A cancel is more than that.
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Running));
-    let refused = queue.defer(again.debt, Instant::now());
+    let refused = queue.defer(again.handle, Instant::now());
     assert!(matches!(refused, Err((_, Stop::Cancelled))));
 }
 
 #[test]
 fn a_restore_behind_one_that_worked_is_given_back_as_served() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Restore, 1, 1));
-    admit(&queue, debt(Verb::Restore, 2, 1));
+    admit(&queue, handle(Verb::Restore, 1, 1));
+    admit(&queue, handle(Verb::Restore, 2, 1));
     let job = take(&queue, ThreadRole::All);
-    let served = ended(&queue, job.debt.item(), true);
+    let served = ended(&queue, job.handle.item(), true);
     assert_eq!(served.len(), 1);
     assert_eq!(served[0].item().cookie, Cookie(2));
     assert_eq!(queue.depth().waiting[&Class::Restore], 0);
@@ -203,27 +206,27 @@ fn a_restore_behind_one_that_worked_is_given_back_as_served() {
 #[test]
 fn a_restore_behind_one_that_failed_gets_its_own_try() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Restore, 1, 1));
-    admit(&queue, debt(Verb::Restore, 2, 1));
+    admit(&queue, handle(Verb::Restore, 1, 1));
+    admit(&queue, handle(Verb::Restore, 2, 1));
     let job = take(&queue, ThreadRole::All);
-    assert!(ended(&queue, job.debt.item(), false).is_empty());
+    assert!(ended(&queue, job.handle.item(), false).is_empty());
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 #[test]
 fn a_cancel_takes_a_waiting_action_out_and_stops_a_running_one() {
     let queue = Queue::default();
-    let waiting = debt(Verb::Archive, 1, 1);
+    let waiting = handle(Verb::Archive, 1, 1);
     let key = waiting.item().key();
     admit(&queue, waiting);
-    admit(&queue, debt(Verb::Remove, 9, 1));
+    admit(&queue, handle(Verb::Remove, 9, 1));
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Waiting(_)));
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Unknown));
     // What waited behind it goes on.
     let job = take(&queue, ThreadRole::All);
     assert_eq!(cookie(&job), 9);
     assert!(matches!(
-        queue.cancel(job.debt.item().key(), Stop::Cancelled),
+        queue.cancel(job.handle.item().key(), Stop::Cancelled),
         Cancelled::Running
     ));
     assert_eq!(job.control.stopped(), Some(Stop::Cancelled));
@@ -234,7 +237,7 @@ fn a_heartbeat_comes_round_for_what_still_waits() {
     let queue = Queue::default();
     let now = Instant::now();
     for n in 0..10 {
-        let admitted = queue.admit(debt(Verb::Archive, n, u32::try_from(n).unwrap() + 1), now);
+        let admitted = queue.admit(handle(Verb::Archive, n, u32::try_from(n).unwrap() + 1), now);
         assert!(matches!(admitted, Admission::Queued));
     }
     let _running = take(&queue, ThreadRole::All);
@@ -257,15 +260,15 @@ fn a_heartbeat_comes_round_for_what_still_waits() {
 #[test]
 fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Archive, 1, 1));
+    admit(&queue, handle(Verb::Archive, 1, 1));
     let running = take(&queue, ThreadRole::All);
     queue.park();
     for n in 2..100 {
-        admit(&queue, debt(Verb::Archive, n, u32::try_from(n).unwrap()));
+        admit(&queue, handle(Verb::Archive, n, u32::try_from(n).unwrap()));
     }
     assert_eq!(queue.take_all_waiting().len(), 98);
     assert!(!queue.wait_idle(Instant::now()));
-    ended(&queue, running.debt.item(), true);
+    ended(&queue, running.handle.item(), true);
     assert!(queue.wait_idle(Instant::now()));
     queue.close();
     assert!(matches!(queue.next(ThreadRole::All), Work::Closed));
@@ -274,19 +277,19 @@ fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
 #[test]
 fn what_comes_while_an_action_is_being_answered_is_new_work() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Archive, 1, 1));
+    admit(&queue, handle(Verb::Archive, 1, 1));
     let job = take(&queue, ThreadRole::All);
     job.control.set_ending();
-    assert_eq!(admit(&queue, debt(Verb::Archive, 2, 1)), "queued");
-    assert!(ended(&queue, job.debt.item(), true).is_empty());
+    assert_eq!(admit(&queue, handle(Verb::Archive, 2, 1)), "queued");
+    assert!(ended(&queue, job.handle.item(), true).is_empty());
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 
-    admit(&queue, debt(Verb::Restore, 3, 5));
+    admit(&queue, handle(Verb::Restore, 3, 5));
     let job = take(&queue, ThreadRole::All);
     job.control.set_ending();
-    admit(&queue, debt(Verb::Restore, 4, 5));
+    admit(&queue, handle(Verb::Restore, 4, 5));
     assert!(
-        ended(&queue, job.debt.item(), true).is_empty(),
+        ended(&queue, job.handle.item(), true).is_empty(),
         "released again meanwhile"
     );
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 4);
@@ -295,30 +298,30 @@ fn what_comes_while_an_action_is_being_answered_is_new_work() {
 #[test]
 fn a_restore_waits_for_no_archive_of_its_file() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Archive, 1, 1));
+    admit(&queue, handle(Verb::Archive, 1, 1));
     let archive = take(&queue, ThreadRole::All);
-    admit(&queue, debt(Verb::Remove, 2, 1));
+    admit(&queue, handle(Verb::Remove, 2, 1));
     // The archive may be reading the file, and the kernel asks for its data.
     admit(&queue, blocking(Verb::Restore, 3, 1, true));
     let restore = take(&queue, ThreadRole::Restores);
     assert_eq!(cookie(&restore), 3);
-    ended(&queue, restore.debt.item(), true);
-    ended(&queue, archive.debt.item(), true);
+    ended(&queue, restore.handle.item(), true);
+    ended(&queue, archive.handle.item(), true);
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
 #[test]
 fn an_action_sent_again_while_it_is_being_answered_runs_again() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Restore, 7, 1));
+    admit(&queue, handle(Verb::Restore, 7, 1));
     let job = take(&queue, ThreadRole::All);
     job.control.set_ending();
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "queued");
-    assert_eq!(admit(&queue, debt(Verb::Restore, 7, 1)), "duplicate");
-    assert!(ended(&queue, job.debt.item(), false).is_empty());
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "queued");
+    assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
+    assert!(ended(&queue, job.handle.item(), false).is_empty());
     let again = take(&queue, ThreadRole::All);
     assert_eq!(cookie(&again), 7);
-    ended(&queue, again.debt.item(), true);
+    ended(&queue, again.handle.item(), true);
     assert!(queue.wait_idle(Instant::now()));
 }
 
@@ -346,15 +349,18 @@ fn help_beyond_the_processors_is_given_where_some_are_to_spare_and_nobody_is_in_
 #[test]
 fn an_archive_into_another_archive_is_not_served_by_one() {
     let queue = Queue::default();
-    admit(&queue, debt(Verb::Archive, 1, 1));
-    let mut item = debt(Verb::Archive, 2, 1).item().clone();
+    admit(&queue, handle(Verb::Archive, 1, 1));
+    let mut item = handle(Verb::Archive, 2, 1).item().clone();
     item.archive_id = ArchiveId::new(2);
     admit(&queue, Box::new(FakeAction(item)));
-    admit(&queue, debt(Verb::Archive, 3, 1));
+    admit(&queue, handle(Verb::Archive, 3, 1));
     let job = take(&queue, ThreadRole::All);
-    assert!(queue.may_serve(job.debt.item()));
-    let served = ended(&queue, job.debt.item(), true);
-    assert_eq!(served.iter().map(|debt| debt.item().cookie.0).collect::<Vec<_>>(), [3]);
+    assert!(queue.may_serve(job.handle.item()));
+    let served = ended(&queue, job.handle.item(), true);
+    assert_eq!(
+        served.iter().map(|handle| handle.item().cookie.0).collect::<Vec<_>>(),
+        [3]
+    );
     assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
 }
 
@@ -362,13 +368,13 @@ const SEQUENCE: u64 = 0x2_0000_0401;
 
 /// Of the MDT that has sequence `SEQUENCE + mdt`.
 fn on(mdt: u32, verb: Verb, cookie: u64) -> Box<dyn ActionHandle> {
-    let mut item = debt(verb, cookie, u32::try_from(cookie).unwrap()).item().clone();
+    let mut item = handle(verb, cookie, u32::try_from(cookie).unwrap()).item().clone();
     item.fid.seq = SEQUENCE + u64::from(mdt);
     Box::new(FakeAction(item))
 }
 
 fn mdt_of(job: &Job) -> u32 {
-    u32::try_from(job.debt.item().fid.seq - SEQUENCE).unwrap()
+    u32::try_from(job.handle.item().fid.seq - SEQUENCE).unwrap()
 }
 
 /// With so many threads, and MDTs whose sequences are known.
@@ -406,7 +412,7 @@ fn a_flood_of_one_mdt_leaves_threads_of_each_kind_for_the_others() {
     assert_eq!((held(1), held(0)), (4, 1), "of six threads for everything");
     // One that comes back may have the next.
     let ended_one = jobs.iter().find(|job| mdt_of(job) == 1).unwrap();
-    queue.ended(ended_one.debt.item());
+    queue.ended(ended_one.handle.item());
     assert_eq!(offered(&queue, ThreadRole::All).map(|job| mdt_of(&job)), Some(1));
     assert!(offered(&queue, ThreadRole::All).is_none());
 }
@@ -483,7 +489,7 @@ fn who_waits_for_the_end_does_not_wait_for_a_silent_mdt() {
     queue.set_silent(Some(Mdt(1)), true);
     assert!(!queue.wait_done(Instant::now()));
     let answers = jobs.iter().find(|job| mdt_of(job) == 0).unwrap();
-    queue.ended(answers.debt.item());
+    queue.ended(answers.handle.item());
     assert!(queue.wait_done(Instant::now()) && !queue.wait_idle(Instant::now()));
     assert!(queue.is_silent(on(1, Verb::Archive, 9).item().fid));
 }

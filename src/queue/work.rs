@@ -14,7 +14,7 @@ use crate::types::{ArchiveId, Domain};
 #[derive(Debug)]
 pub struct Job {
     /// The answer that is owed.
-    pub debt: Box<dyn ActionHandle>,
+    pub handle: Box<dyn ActionHandle>,
     /// Its strings.
     pub control: Arc<Control>,
     /// How often it was put off until something could be done.

@@ -108,12 +108,12 @@ impl Common {
         }
     }
 
-    fn site(&self, world: &Arc<World>) -> Context {
+    fn context(&self, world: &Arc<World>) -> Context {
         Context {
             fs: Arc::new(Mdt(Arc::clone(world))),
             journal: Arc::clone(&self.journal),
             tally: Arc::new(Tally::default()),
-            witnesses: Observers::default(),
+            observers: Observers::default(),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(60))),
         }
     }
@@ -127,11 +127,11 @@ impl Common {
         };
         let lane = || Lane::new(&[Arc::clone(&store)], options()).expect("a lane");
         let (first, second, third) = (lane(), lane(), lane());
-        let site = self.site(&world);
+        let context = self.context(&world);
         let fine = std::thread::scope(|scope| {
             let threads = [
-                scope.spawn(|| play::mover(&world, 0, &first, &site)),
-                scope.spawn(|| play::mover(&world, 1, &second, &site)),
+                scope.spawn(|| play::mover(&world, 0, &first, &context)),
+                scope.spawn(|| play::mover(&world, 1, &second, &context)),
                 scope.spawn(|| play::users(&world)),
                 scope.spawn(|| play::scrub(&world, &third)),
             ];

@@ -20,7 +20,7 @@ const COOKIES: u64 = 6;
 const WORDS: usize = 1024;
 
 /// Does what it is sent, one after the other, until all is over.
-pub(super) fn mover(world: &Arc<World>, thread: usize, lane: &Lane, site: &Context) {
+pub(super) fn mover(world: &Arc<World>, thread: usize, lane: &Lane, context: &Context) {
     let _here = world.enter(thread);
     loop {
         let control = Arc::new(Control::default());
@@ -37,11 +37,11 @@ pub(super) fn mover(world: &Arc<World>, thread: usize, lane: &Lane, site: &Conte
             Some(item) => {
                 world.begins();
                 let key = item.key();
-                let debt = Box::new(Owed {
+                let handle = Box::new(Owed {
                     world: Arc::clone(world),
                     item,
                 });
-                let verdict = perform(site, lane, &control, debt);
+                let verdict = perform(context, lane, &control, handle);
                 world.with(|state| {
                     state.hands[thread] = None;
                     state.tell(|| format!("{thread}: {key:?} {verdict}"));

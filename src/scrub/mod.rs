@@ -7,7 +7,7 @@
 
 mod doomed;
 mod files;
-mod known;
+mod key_filter;
 mod lost;
 mod objects;
 mod orphan;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::known::KeyFilter;
+use self::key_filter::KeyFilter;
 use self::lost::Lost;
 pub use self::lost::MaxMissing;
 use self::orphan::{Grounds, OrphanCandidate};
@@ -34,7 +34,7 @@ use crate::walk::Named;
 
 /// What decides on orphans, for tests of all who delete.
 #[cfg(test)]
-pub(crate) use self::known::KeyFilter as KnownKeys;
+pub(crate) use self::key_filter::KeyFilter as KnownKeys;
 #[cfg(test)]
 pub(crate) use self::orphan::{Grounds as EvidenceDigest, Judgment};
 

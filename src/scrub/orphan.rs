@@ -1,7 +1,7 @@
 //! Is an object some file's copy? The file system is asked as it is now, each time anew: what was true when the object
 //! was listed says nothing of the moment in which it is deleted.
 
-use super::known::KeyFilter;
+use super::key_filter::KeyFilter;
 use crate::action::{ActionKey, FileSystem};
 use crate::mapped;
 use crate::store::{Identity, Location, ObjectInfo, ObjectKey, Origin, StoreError};

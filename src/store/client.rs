@@ -60,7 +60,7 @@ pub(super) use {send_payload, with_choices, with_customer_key};
 pub struct Store {
     client: Client,
     target: Arc<TargetOptions>,
-    dialect: Arc<Quirks>,
+    quirks: Arc<Quirks>,
     limits: Arc<Limits>,
 }
 
@@ -68,21 +68,21 @@ impl Store {
     pub(super) const fn new(
         client: Client,
         target: Arc<TargetOptions>,
-        dialect: Arc<Quirks>,
+        quirks: Arc<Quirks>,
         limits: Arc<Limits>,
     ) -> Self {
         Self {
             client,
             target,
-            dialect,
+            quirks,
             limits,
         }
     }
 
     /// What the store does otherwise than S3, as far as it is known.
     #[must_use]
-    pub fn dialect(&self) -> &Quirks {
-        &self.dialect
+    pub fn quirks(&self) -> &Quirks {
+        &self.quirks
     }
 
     /// How fast it may be used.
@@ -94,12 +94,12 @@ impl Store {
     /// Whether writes can demand something of the key. `false` once the store has said that it can't.
     #[must_use]
     pub fn has_conditions(&self) -> bool {
-        !self.dialect.has(Quirk::NoConditions)
+        !self.quirks.has(Quirk::NoConditions)
     }
 
     /// Remembers, for all threads, that the store knows no conditional writes.
     pub fn lacks_conditions(&self) {
-        if self.dialect.learn(Quirk::NoConditions) {
+        if self.quirks.learn(Quirk::NoConditions) {
             tracing::warn!(
                 bucket = self.target.bucket,
                 "the store knows no conditional writes: keys are looked at before they are written, which leaves a \
@@ -200,7 +200,7 @@ impl Store {
         const OPERATION: &str = "GetObject";
         // A store that knows no ranges can be asked for this one.
         let whole = offset == 0 && length == from.size;
-        if !whole && self.dialect.has(Quirk::RangesIgnored) {
+        if !whole && self.quirks.has(Quirk::RangesIgnored) {
             return Err(StoreError::RangeIgnored { operation: OPERATION });
         }
         let mut asked_twice = false;
@@ -227,7 +227,7 @@ impl Store {
                 // One such answer may be of a cache on the way, and what is learned holds for all objects.
                 Err(StoreError::RangeIgnored { .. }) if !asked_twice => asked_twice = true,
                 Err(error @ StoreError::RangeIgnored { .. }) => {
-                    if self.dialect.learn(Quirk::RangesIgnored) {
+                    if self.quirks.learn(Quirk::RangesIgnored) {
                         tracing::warn!(
                             bucket = self.target.bucket,
                             "the store ignores Range: objects are read whole, from their beginning, each on one connection"

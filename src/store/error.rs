@@ -5,7 +5,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::answer::{NotAnAnswer, told};
-use super::doubt::CredentialsRenewed;
+use super::credential_watcher::CredentialsRenewed;
 
 /// An operation that did not work.
 #[derive(Debug, thiserror::Error)]

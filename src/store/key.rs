@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::WriterId;
-use super::told::plain;
+use super::attributes::plain;
 use crate::types::Fid;
 
 /// S3's limit, in bytes of UTF-8.

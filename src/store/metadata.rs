@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use percent_encoding::percent_decode_str;
 
-use super::told::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
+use super::attributes::{ATIME, GID, LAYOUT, LINKS, MTIME, PATH, PERMISSIONS, UID, XATTRS, plain, xattrs_text};
 use super::{ObjectKey, Owner};
 use crate::types::{ExtraMetadata, Timestamp};
 

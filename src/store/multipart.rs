@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::client::{exact_version, missing, send_payload, with_choices, with_customer_key};
-use super::spelling::WireForm;
+use super::wire_form::WireForm;
 use super::{Checksum, ChecksumKind, Condition, ObjectKey, Payload, Proof, Store, StoreError, StoredObject};
 
 /// One part as the store confirmed it.

@@ -152,14 +152,14 @@ impl Store {
     #[must_use]
     pub fn conditions_are_known(&self) -> bool {
         self.target().conditions == Conditions::Look
-            || self.dialect().has(Quirk::Conditions)
-            || self.dialect().has(Quirk::NoConditions)
+            || self.quirks().has(Quirk::Conditions)
+            || self.quirks().has(Quirk::NoConditions)
     }
 
     /// `true` for the one who is to try them: others do without meanwhile.
     #[must_use]
     pub fn claims_trial(&self) -> bool {
-        !self.conditions_are_known() && self.dialect().learn(Quirk::ConditionsTried)
+        !self.conditions_are_known() && self.quirks().learn(Quirk::ConditionsTried)
     }
 
     /// Whether writes may be made, by what is known of their conditions.
@@ -167,7 +167,7 @@ impl Store {
     /// # Errors
     /// They are ignored, and `conditions = "require"`.
     pub fn may_write(&self) -> Result<(), StoreError> {
-        match self.target().conditions == Conditions::Require && self.dialect().has(Quirk::NoConditions) {
+        match self.target().conditions == Conditions::Require && self.quirks().has(Quirk::NoConditions) {
             true => Err(StoreError::Unsupported {
                 operation: "PutObject",
                 code: "it does not keep If-Match or If-None-Match, and conditions = \"require\"".into(),
@@ -181,12 +181,12 @@ impl Store {
     /// # Errors
     /// The store does not answer, or an object can't be written.
     pub async fn try_conditions(&self) -> Result<ConditionTests, StoreError> {
-        self.dialect().learn(Quirk::ConditionsTried);
+        self.quirks().learn(Quirk::ConditionsTried);
         // A class would bill each of them for months; tags and an ACL that a store does not know say nothing of conditions.
         let tried = self.without_extras().tried_with_objects().await;
         if tried.as_ref().is_err_and(StoreError::is_transient) {
             // The next one may find it better.
-            self.dialect().unlearn(Quirk::ConditionsTried);
+            self.quirks().unlearn(Quirk::ConditionsTried);
         }
         tried
     }
@@ -205,7 +205,7 @@ impl Store {
     /// Takes away what trials of this process left that ran out of time, and what processes left that were killed while they
     /// tried. No other process tries for so long.
     async fn sweep_probes(&self) {
-        for key in self.dialect().left_probes() {
+        for key in self.quirks().left_probes() {
             Box::pin(self.remove_probe(&key)).await;
         }
         let Some(prefix) = probes(&self.target().prefix) else {
@@ -247,7 +247,7 @@ impl Store {
                 return;
             }
         }
-        self.dialect().removed_probe(key);
+        self.quirks().removed_probe(key);
     }
 
     async fn tried_with_an_object(&self) -> Result<ConditionTests, StoreError> {
@@ -260,7 +260,7 @@ impl Store {
             message: error.to_string(),
         })?;
         let mut versions = Vec::new();
-        self.dialect().makes_probe(&key);
+        self.quirks().makes_probe(&key);
         let found = self.tried(&key, &mut versions).await;
         // Where versions are kept, each by its own: a marker over them would stay.
         let made: Vec<_> = match versions.is_empty() {
@@ -272,14 +272,14 @@ impl Store {
                 tracing::warn!(%key, %error, "an object that was made to try the store could not be deleted");
             }
         }
-        self.dialect().removed_probe(&key);
+        self.quirks().removed_probe(&key);
         found
     }
 
     fn remember(&self, found: &ConditionTests) {
         let bucket = &self.target().bucket;
         if found.writes_are_guarded() {
-            self.dialect().learn(Quirk::Conditions);
+            self.quirks().learn(Quirk::Conditions);
         } else {
             for (what, heed) in found.rows().into_iter().take(4).filter(|(_, heed)| !heed.is_heeded()) {
                 tracing::warn!(
@@ -292,7 +292,7 @@ impl Store {
             self.lacks_conditions();
         }
         if !found.delete_match.is_heeded() {
-            self.dialect().learn(Quirk::NoDeleteConditions);
+            self.quirks().learn(Quirk::NoDeleteConditions);
         }
     }
 
@@ -401,11 +401,11 @@ impl Store {
         if let Some(evidence) = of_etag {
             let mut judge = evidence.judge(None);
             judge.update(BODY);
-            let habit = match judge.agrees() {
+            let quirk = match judge.agrees() {
                 true => Quirk::Md5ETags,
                 false => Quirk::OpaqueETags,
             };
-            self.dialect().learn(habit);
+            self.quirks().learn(quirk);
         }
         Ok(())
     }
@@ -413,19 +413,19 @@ impl Store {
     /// Whether an ETag that has the form of an MD5 is one. AWS says so; of others it is known once they were tried.
     #[must_use]
     pub fn etags_are_md5(&self) -> bool {
-        self.dialect().has(Quirk::Md5ETags)
-            || (self.target().endpoint_url.is_none() && !self.dialect().has(Quirk::OpaqueETags))
+        self.quirks().has(Quirk::Md5ETags)
+            || (self.target().endpoint_url.is_none() && !self.quirks().has(Quirk::OpaqueETags))
     }
 
     /// The ETag of an object was seen to be the MD5 of its bytes, or of its parts' MD5s: others' are, too.
     pub fn saw_md5(&self) {
-        self.dialect().learn(Quirk::Md5ETags);
+        self.quirks().learn(Quirk::Md5ETags);
     }
 
     /// `true` once: that objects of others can't be proved is to be said now.
     #[must_use]
     pub fn said_unproven(&self) -> bool {
-        self.dialect().learn(Quirk::UnprovenSaid)
+        self.quirks().learn(Quirk::UnprovenSaid)
     }
 }
 

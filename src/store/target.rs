@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::answer::AnswerCheck;
 use super::connection::{Security, to_credentials};
+use super::credential_watcher::CredentialWatcher;
 use super::credentials::{Chain, ChainFuture, CredentialCache, ask};
-use super::doubt::CredentialWatcher;
 use super::error::chain;
 use super::headers::Headers;
 use super::requests::RequestCounter;
@@ -110,7 +110,7 @@ pub struct Target {
     options: Arc<TargetOptions>,
     credentials: Arc<CredentialCache>,
     region: Region,
-    dialect: Arc<Quirks>,
+    quirks: Arc<Quirks>,
     limits: Arc<Limits>,
     requests: Arc<Requests>,
     /// Instead of the network.
@@ -132,7 +132,7 @@ impl Target {
             options: Arc::new(options),
             credentials,
             region,
-            dialect: Arc::default(),
+            quirks: Arc::default(),
             limits: Arc::new(limits),
             requests: Arc::default(),
             #[cfg(test)]
@@ -145,14 +145,14 @@ impl Target {
     pub(super) fn behind(options: TargetOptions, client: SharedHttpClient) -> Self {
         let credentials = aws_credential_types::Credentials::new("key", "secret", None, None, "test");
         let provider = SharedCredentialsProvider::new(credentials.clone());
-        let dialect = Quirks::default();
-        dialect.learn(Quirk::Conditions);
+        let quirks = Quirks::default();
+        quirks.learn(Quirk::Conditions);
         let chain: Chain = Box::new(|| -> ChainFuture { Box::pin(async { None }) });
         Self {
             options: Arc::new(options),
             credentials: CredentialCache::new(chain, provider, credentials),
             region: Region::from_static("us-east-1"),
-            dialect: Arc::new(dialect),
+            quirks: Arc::new(quirks),
             limits: Arc::default(),
             requests: Arc::default(),
             client: Some(client),
@@ -192,8 +192,8 @@ impl Target {
 
     /// What the store does otherwise than S3.
     #[must_use]
-    pub fn dialect(&self) -> &Quirks {
-        &self.dialect
+    pub fn quirks(&self) -> &Quirks {
+        &self.quirks
     }
 
     /// What was asked of the store so far.
@@ -251,7 +251,7 @@ impl Target {
         Store::new(
             Client::from_conf(config.build()),
             Arc::clone(&self.options),
-            Arc::clone(&self.dialect),
+            Arc::clone(&self.quirks),
             Arc::clone(&self.limits),
         )
     }
@@ -273,7 +273,7 @@ impl Target {
     pub async fn try_conditions(&self, deadline: Duration) -> Result<(), StartError> {
         let (archive, bucket) = (self.options.archive_id.get(), &self.options.bucket);
         if self.options.conditions == Conditions::Look {
-            self.dialect.learn(Quirk::NoConditions);
+            self.quirks.learn(Quirk::NoConditions);
             return Ok(());
         }
         let store = self.connect(&mut Connections::default());
@@ -291,7 +291,7 @@ impl Target {
                 tracing::warn!(archive, bucket, %error, "whether the store heeds conditional writes can't be tried now");
             }
             Err(_) => {
-                self.dialect.unlearn(Quirk::ConditionsTried);
+                self.quirks.unlearn(Quirk::ConditionsTried);
                 tracing::warn!(
                     archive,
                     bucket,

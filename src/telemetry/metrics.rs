@@ -63,7 +63,7 @@ impl TelemetrySources {
             "Worker threads that help with the parts of another's action",
             count(depth.helping),
         )?;
-        let sums = self.site.tally.sums();
+        let sums = self.context.tally.sums();
         let share = |(archive, class): &(u32, Class)| {
             vec![("archive", archive.to_string()), ("class", class.word().to_owned())]
         };
@@ -96,7 +96,7 @@ impl TelemetrySources {
         to.counter(
             "key_conflicts",
             "Archives that went beside their key because it held what may be another file's only copy",
-            get(&self.site.tally.conflicts),
+            get(&self.context.tally.conflicts),
         )
     }
 
@@ -190,9 +190,9 @@ impl TelemetrySources {
             "store_dialect",
             "1 for each thing that the store was found to do otherwise than S3",
             targets.iter().flat_map(|target| {
-                target.dialect().names().into_iter().map(|habit| {
+                target.quirks().names().into_iter().map(|quirk| {
                     let mut labels = archive(target);
-                    labels.push(("habit", habit.to_owned()));
+                    labels.push(("habit", quirk.to_owned()));
                     (labels, 1.0)
                 })
             }),
@@ -246,15 +246,19 @@ impl TelemetrySources {
         to.gauge(
             "journal_unwritten",
             "Changes that wait to be written to the journal",
-            count(self.site.journal.unwritten()),
+            count(self.context.journal.unwritten()),
         )?;
-        let broken = if self.site.journal.is_broken() { 1.0 } else { 0.0 };
+        let broken = if self.context.journal.is_broken() { 1.0 } else { 0.0 };
         to.gauge(
             "journal_broken",
             "1 while changes can't be written to the journal: a crash would leave actions to the time-out",
             broken,
         )?;
-        to.gauge("journal_bytes", "Size of the journal", self.site.journal.size() as f64)
+        to.gauge(
+            "journal_bytes",
+            "Size of the journal",
+            self.context.journal.size() as f64,
+        )
     }
 }
 
@@ -264,7 +268,7 @@ impl Collector for TelemetrySources {
         to.gauge(
             "uptime_seconds",
             "Since the daemon was started",
-            self.site.tally.age().as_secs_f64(),
+            self.context.tally.age().as_secs_f64(),
         )?;
         self.actions(&mut to)?;
         self.stores(&mut to)?;

@@ -25,7 +25,7 @@ pub(super) fn now(sources: &TelemetrySources) -> Mover {
     };
     let mut at_work = sources.queue.running();
     at_work.sort_by_key(|running| running.since);
-    let tally = &sources.site.tally;
+    let tally = &sources.context.tally;
     let targets = sources.targets.all();
     let limits = targets.iter().map(|target| target.limits());
     let bytes_per_second = limits.map(|limits| limits.upload.moved().rate() + limits.download.moved().rate());
@@ -36,7 +36,7 @@ pub(super) fn now(sources: &TelemetrySources) -> Mover {
     Mover {
         host: host(),
         mount: sources.mount.display().to_string(),
-        file_system: sources.site.fs.name().to_owned(),
+        file_system: sources.context.fs.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: sources.is_ready(),
         uptime: tally.age().as_secs_f64(),
@@ -53,7 +53,7 @@ pub(super) fn now(sources: &TelemetrySources) -> Mover {
         dialects: targets
             .iter()
             .map(|target| {
-                let names = target.dialect().names().into_iter().map(str::to_owned);
+                let names = target.quirks().names().into_iter().map(str::to_owned);
                 (target.options().archive_id.get(), names.collect::<Vec<_>>())
             })
             .filter(|(_, names)| !names.is_empty())
@@ -97,7 +97,7 @@ impl From<&RunningAction> for Running {
 
 /// Its failures after that number.
 pub(super) fn failures_after(sources: &TelemetrySources, number: u64) -> Failures {
-    let failures = sources.site.tally.failures_after(number);
+    let failures = sources.context.tally.failures_after(number);
     Failures {
         last: failures.last().map_or(number, |failure| failure.number),
         failures,

@@ -139,7 +139,7 @@ impl StatusNotifier {
     fn status(&self) -> String {
         let depth = self.sources.queue.depth();
         let (waiting, running): (usize, usize) = (depth.waiting.values().sum(), depth.running.values().sum());
-        let sums = self.sources.site.tally.sums();
+        let sums = self.sources.context.tally.sums();
         let (done, failed) = sums
             .values()
             .fold((0, 0), |(done, failed), sums| (done + sums.done, failed + sums.failed));
@@ -165,7 +165,7 @@ impl StatusNotifier {
             let moved = limits.upload.moved().total() + limits.download.moved().total();
             moved + limits.trouble.retries.load(Ordering::Relaxed)
         });
-        let signs = stores.sum::<u64>() + self.sources.site.tally.ended().total();
+        let signs = stores.sum::<u64>() + self.sources.context.tally.ended().total();
         let still = self.workers.look(signs);
         (busy >= self.sources.threads.0 && still > WORKERS).then_some("no worker moves")
     }

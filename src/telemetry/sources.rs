@@ -29,7 +29,7 @@ pub struct TelemetrySources {
     /// The table of live actions.
     pub queue: Arc<Queue>,
     /// Counters and journal.
-    pub site: Context,
+    pub context: Context,
     /// The stores.
     pub targets: Targets,
     /// Set once the daemon is registered.

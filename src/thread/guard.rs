@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Does one piece of work. What it holds is dropped when it panics: an action's debt then answers EIO. What is left
+/// Does one piece of work. What it holds is dropped when it panics: an action handle then answers EIO. What is left
 /// half done must be of that piece alone.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::evidence::Expected;
 use super::retry::Activity;
-use super::turns::WriteSlots;
+use super::write_slots::WriteSlots;
 use super::{Control, IdleThreads, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
 use crate::store::{Checksum, Location, Quirk, Store, StoreError};
 
@@ -19,7 +19,7 @@ use crate::store::{Checksum, Location, Quirk, Store, StoreError};
 /// [`StoreError::Precondition`]: the object is not the one that was archived.
 pub fn download(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     from: &Location,
@@ -32,7 +32,7 @@ pub fn download(
     let mut again = false;
     loop {
         file.set_len(from.size).map_err(TransferError::Write)?;
-        match receive(lane, helpers, control, file, from, &expected) {
+        match receive(lane, idle_threads, control, file, from, &expected) {
             // Damaged where no checksum of the way sees it, in a memory or a cache: once more, from nothing.
             Err(TransferError::Checksum { what }) if !again => {
                 tracing::warn!(key = %from.key, what, "reading the object once more");
@@ -56,7 +56,7 @@ pub fn download(
 
 fn receive(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     from: &Location,
@@ -70,14 +70,14 @@ fn receive(
         ..lane.options().plan
     };
     let plan = Plan::new(from.size, cut)?;
-    let whole = match ranges(lane, helpers, control, file, plan, from) {
+    let whole = match ranges(lane, idle_threads, control, file, plan, from) {
         Err(TransferError::Store(StoreError::RangeIgnored { .. })) => {
             // Whatever was written of other ranges: the file begins anew.
             file.set_len(0)
                 .and_then(|()| file.set_len(from.size))
                 .map_err(TransferError::Write)?;
             let plan = Plan::Single { size: from.size };
-            plan.combine(ranges(lane, helpers, control, file, plan, from)?)
+            plan.combine(ranges(lane, idle_threads, control, file, plan, from)?)
         }
         sums => plan.combine(sums?),
     };
@@ -147,25 +147,25 @@ fn receive_whole(
 
 fn ranges(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     plan: Plan,
     from: &Location,
 ) -> Result<Vec<Checksum>, TransferError> {
     let (control, file, from) = (Arc::clone(control), Arc::clone(file), from.clone());
-    let turns = Arc::new(WriteSlots::new());
+    let slots = Arc::new(WriteSlots::new());
     let crowded = {
-        let turns = Arc::clone(&turns);
-        Box::new(move || turns.are_short())
+        let slots = Arc::clone(&slots);
+        Box::new(move || slots.are_short())
     };
-    parts::run(lane, helpers, true, plan.count(), crowded, move |lane, index| {
+    parts::run(lane, idle_threads, true, plan.count(), crowded, move |lane, index| {
         let store = lane.store(from.archive_id)?;
         let mut range = DownloadRange::new(plan.part(index));
         // A broken connection costs what was under way: the next try goes on behind the last byte written.
         lane.ask(&control, store, async |activity| {
             let mut write = |at, chunk: &Bytes| {
-                turns
+                slots
                     .take(&control, || sparse::write(&file, at, chunk))?
                     .map_err(TransferError::Write)
             };
@@ -207,7 +207,7 @@ impl DownloadRange {
         }
         // A store that knows no ranges begins at the beginning each time.
         let whole = self.part.offset == 0 && length == from.size;
-        let mut skip = match whole && store.dialect().has(Quirk::RangesIgnored) {
+        let mut skip = match whole && store.quirks().has(Quirk::RangesIgnored) {
             true => self.done,
             false => 0,
         };

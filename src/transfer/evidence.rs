@@ -60,7 +60,7 @@ impl Expected {
                 return Ok(Self::Checksum(checksum));
             }
             // All others cost a second reading of the bytes.
-            if policy == VerifyImported::IfFree || (evidence.is_etag && store.dialect().has(Quirk::OpaqueETags)) {
+            if policy == VerifyImported::IfFree || (evidence.is_etag && store.quirks().has(Quirk::OpaqueETags)) {
                 continue;
             }
             let Some(parts) = evidence.parts else {

@@ -22,8 +22,8 @@ mod retry;
 mod sidecar;
 mod sparse;
 mod sweeper;
-mod turns;
 mod upload;
+mod write_slots;
 
 pub use bytes::{get_bytes, get_range, put_bytes};
 pub use control::{Control, Stop};

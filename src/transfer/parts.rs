@@ -104,14 +104,14 @@ impl<R: Send> SharedWork for Pool<R> {
     }
 }
 
-/// Runs `work` for each index below `count`, on this lane and on those of `helpers`, and returns when
+/// Runs `work` for each index below `count`, on this lane and on those of `idle_threads`, and returns when
 /// no thread is in it any more. Each piece must end soon after a stop, by its own means.
 ///
 /// # Errors
 /// The first piece's that failed; the others are then not begun.
 pub(super) fn run<R: Send + 'static>(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     urgent: bool,
     count: usize,
     crowded: Crowded,
@@ -131,10 +131,10 @@ pub(super) fn run<R: Send + 'static>(
     });
     let offered: Arc<dyn SharedWork> = Arc::clone(&pool) as _;
     if count > 1 {
-        helpers.offer(Arc::clone(&offered), urgent);
+        idle_threads.offer(Arc::clone(&offered), urgent);
     }
     while pool.work_one(lane) {}
-    helpers.withdraw(&offered);
+    idle_threads.withdraw(&offered);
     let mut state = pool.lock();
     while state.running > 0 {
         state = pool.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -14,42 +14,51 @@ use crate::transfer::{Control, IdleThreads, Lane, TransferError, discard_sidecar
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
-    debt: Box<dyn ActionHandle>,
+    handle: Box<dyn ActionHandle>,
 ) -> Ended {
-    let trail = Trail::new(site, debt.item().key());
-    let ended = carry_out(site, lane, helpers, control, debt);
+    let trail = Trail::new(context, handle.item().key());
+    let ended = carry_out(context, lane, idle_threads, control, handle);
     trail.end(&ended);
     ended
 }
 
 fn carry_out(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
-    mut debt: Box<dyn ActionHandle>,
+    mut handle: Box<dyn ActionHandle>,
 ) -> Ended {
-    let author = author(site, lane, debt.item());
-    let begun = debt.begin(None);
-    if begun.is_err() && super::log::clean_up(site, lane, debt.item().key()) {
-        site.journal.taken(debt.item().key());
+    let author = author(context, lane, handle.item());
+    let begun = handle.begin(None);
+    if begun.is_err() && super::log::clean_up(context, lane, handle.item().key()) {
+        context.journal.taken(handle.item().key());
     }
     let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
         // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.
-        let state = site.fs.prepare_archive(debt.item().fid, debt.item().archive_id)?;
+        let state = context
+            .fs
+            .prepare_archive(handle.item().fid, handle.item().archive_id)?;
         if state.released {
             return Err(JobError::Released);
         }
-        let placed = place(site, lane, helpers, control, debt.item(), (&author, &file, state))?;
+        let placed = place(
+            context,
+            lane,
+            idle_threads,
+            control,
+            handle.item(),
+            (&author, &file, state),
+        )?;
         Ok((placed, file))
     });
     match copied {
-        Ok((placed, file)) => commit(site, lane, control, debt, (&author, &placed), file),
+        Ok((placed, file)) => commit(context, lane, control, handle, (&author, &placed), file),
         Err(error) => {
             // What a request made whose answer was not waited for, or not believed.
             let stopped = matches!(
@@ -60,10 +69,10 @@ fn carry_out(
                         | TransferError::Store(StoreError::Corrupt { .. })
                 )
             );
-            let item = debt.item().clone();
-            let ended = super::settle::refuse(control, debt, error);
+            let item = handle.item().clone();
+            let ended = super::responder::refuse(control, handle, error);
             if stopped {
-                sweep(site, lane, &item, &author);
+                sweep(context, lane, &item, &author);
             }
             ended
         }
@@ -71,56 +80,56 @@ fn carry_out(
 }
 
 fn commit(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     control: &Control,
-    debt: Box<dyn ActionHandle>,
+    handle: Box<dyn ActionHandle>,
     (author, placed): (&WriteAttempt, &StoredCopy),
     file: Arc<File>,
 ) -> Ended {
-    let item = debt.item().clone();
+    let item = handle.item().clone();
     let size = placed.location.size;
-    if let Some(error) = over(site, control, &item, placed) {
+    if let Some(error) = over(context, control, &item, placed) {
         drop(file);
-        undo(site, lane, &item, author, placed);
-        return super::settle::refuse(control, debt, error);
+        undo(context, lane, &item, author, placed);
+        return super::responder::refuse(control, handle, error);
     }
     let mapped = if placed.needs_record {
-        site.fs.set_map(item.fid, &placed.location.to_bytes())
+        context.fs.set_map(item.fid, &placed.location.to_bytes())
     } else {
         Ok(())
     };
     // It is closed before the action ends: while somebody has it open nobody can release it.
     drop(file);
     if let Err(error) = mapped {
-        undo(site, lane, &item, author, placed);
-        return super::settle::refuse(control, debt, error.into());
+        undo(context, lane, &item, author, placed);
+        return super::responder::refuse(control, handle, error.into());
     }
     let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
     if let Some(previous) = replaced {
-        site.journal.replacing(item.key(), &placed.location, previous);
+        context.journal.replacing(item.key(), &placed.location, previous);
     }
-    let finished = super::settle::finish(control, debt, Verdict::Done, size);
+    let finished = super::responder::finish(control, handle, Verdict::Done, size);
     if finished.is_err() && replaced.is_some() {
         // The copy before is not to go.
         let Location { archive_id, key, .. } = &placed.location;
         let own = UploadRecord::single(*archive_id, key, author.writer);
-        site.journal.uploading(item.key(), &own);
+        context.journal.uploading(item.key(), &own);
     }
-    settle_copy(site, lane, &item, (author, placed), replaced, finished)
+    settle_copy(context, lane, &item, (author, placed), replaced, finished)
 }
 
 /// Why an archive is over before its record is written. A cancel that came after the last byte still counts: the
 /// coordinator waits for ECANCELED. And only who is alive says where a file's copy is: after a time-out or a purge another
 /// mover may have archived the file, and this one's object goes. Without a record only the end says it.
-fn over(site: &Context, control: &Control, item: &Item, placed: &StoredCopy) -> Option<JobError> {
+fn over(context: &Context, control: &Control, item: &Item, placed: &StoredCopy) -> Option<JobError> {
     if let Some(stop) = control.stopped() {
         return Some(TransferError::Stopped(stop).into());
     }
     if !placed.needs_record {
         return None;
     }
-    match site.fs.progress(item.key(), Extent::EMPTY) {
+    match context.fs.progress(item.key(), Extent::EMPTY) {
         Err(error) if error.is_not_found() || error.is_cancelled() => Some(error.into()),
         // Whatever else it is, the end will tell.
         Ok(()) | Err(_) => None,
@@ -129,7 +138,7 @@ fn over(site: &Context, control: &Control, item: &Item, placed: &StoredCopy) -> 
 
 /// What the coordinator's answer means for the object and the one before it.
 fn settle_copy(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     item: &Item,
     (author, placed): (&WriteAttempt, &StoredCopy),
@@ -140,28 +149,28 @@ fn settle_copy(
     let (location, owner) = (&placed.location, &author.owner);
     match finished {
         Ok(()) => {
-            if site.fs.is_unlinked(item.fid).unwrap_or(false) {
+            if context.fs.is_unlinked(item.fid).unwrap_or(false) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
                 discard(lane, location, owner, None, |_, origin| origin.is_by(author));
-            } else if let Some(copy) = read_back(site, lane, item, author, placed) {
+            } else if let Some(copy) = read_back(context, lane, item, author, placed) {
                 if placed.needs_record || copy != placed.location {
-                    site.journal.remember(item.fid, &copy);
+                    context.journal.remember(item.fid, &copy);
                 } else {
                     // It is found without the file, by its key, and what was known of one before is not it.
-                    site.journal.forget(item.fid);
+                    context.journal.forget(item.fid);
                 }
             }
             match (&placed.previous, replaced) {
                 (_, Some(previous)) => {
                     let is_kept =
-                        |found: &ObjectInfo| is_mapped(site, item.fid, (previous.archive_id, &previous.key), found);
+                        |found: &ObjectInfo| is_mapped(context, item.fid, (previous.archive_id, &previous.key), found);
                     discard(lane, previous, owner, Some(location), |found, origin| {
                         origin.is_of(owner)
                             && previous.is_written_as(found)
-                            && !may_be_shared(site, found)
+                            && !may_be_shared(context, found)
                             && !is_kept(found)
                     });
-                    sweep_overwritten(site, lane, owner, previous, is_kept);
+                    sweep_overwritten(context, lane, owner, previous, is_kept);
                 }
                 (Some(previous), None) => discard_sidecar_of(lane, previous, owner, Some(location)),
                 (None, None) => {}
@@ -171,20 +180,20 @@ fn settle_copy(
         Err(error) => {
             // The MDT may have taken the copy all the same, and its answer got lost or says something else:
             // then a release may come any time, and this object is the file.
-            match site.fs.is_archived(item.fid) {
+            match context.fs.is_archived(item.fid) {
                 Ok(true) => {
                     tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy");
                     // It may be another one's archive that counts, with other bytes.
-                    revoke_if_over(site, item, placed);
+                    revoke_if_over(context, item, placed);
                 }
                 Err(unknown) if !unknown.is_not_found() => {
                     tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
                 }
                 Ok(false) => {
-                    undo(site, lane, item, author, placed);
-                    revoke_if_counted(site, lane, item, author, placed);
+                    undo(context, lane, item, author, placed);
+                    revoke_if_counted(context, lane, item, author, placed);
                 }
-                Err(_) => undo(site, lane, item, author, placed),
+                Err(_) => undo(context, lane, item, author, placed),
             }
             Ended::failed(error.into())
         }
@@ -192,20 +201,20 @@ fn settle_copy(
 }
 
 /// The coordinator does not take the copy: it is garbage, and the file's record is what it was.
-fn undo(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed: &StoredCopy) {
+fn undo(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed: &StoredCopy) {
     let (location, owner) = (&placed.location, &author.owner);
     let own = location.to_bytes();
     // Ours in the key: it goes, unless the file's record means it.
     let is_garbage = |found: &ObjectInfo, origin: &Origin| {
-        origin.is_by(author) && !is_mapped(site, item.fid, (location.archive_id, &location.key), found)
+        origin.is_by(author) && !is_mapped(context, item.fid, (location.archive_id, &location.key), found)
     };
-    revoke_if_over(site, item, placed);
+    revoke_if_over(context, item, placed);
     // Another mover may have archived the file since, who learned of the end of this one before we did.
     let is_anothers = |now: Option<Vec<u8>>| now != placed.record && now.as_ref() != Some(&own);
-    if site.fs.map(item.fid).is_ok_and(is_anothers) {
+    if context.fs.map(item.fid).is_ok_and(is_anothers) {
         tracing::info!(key = %location.key, "the file was archived anew meanwhile; that record stays");
         discard(lane, location, owner, None, is_garbage);
-        look_after(site, lane, item.fid, (location.archive_id, &location.key));
+        look_after(context, lane, item.fid, (location.archive_id, &location.key));
         return;
     }
     // The record first: it must never point at what is gone.
@@ -215,9 +224,9 @@ fn undo(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed:
         Some(previous) if placed.in_place() && location.version.is_none() => {
             // At once: what is written after the look at the record may be another mover's.
             let mapped = if placed.needs_record {
-                site.fs.set_map(item.fid, &own)
+                context.fs.set_map(item.fid, &own)
             } else {
-                is_there(site, item)
+                is_there(context, item)
             };
             discard_sidecar_of(lane, previous, owner, Some(location));
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
@@ -231,13 +240,13 @@ fn undo(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed:
         }
         previous => {
             let restored = match &placed.record {
-                Some(record) => site.fs.set_map(item.fid, record),
-                None if placed.needs_record => site.fs.clear_map(item.fid),
+                Some(record) => context.fs.set_map(item.fid, record),
+                None if placed.needs_record => context.fs.clear_map(item.fid),
                 None => Ok(()),
             };
-            revoke_if_over(site, item, placed);
+            revoke_if_over(context, item, placed);
             discard(lane, location, owner, previous.as_ref(), is_garbage);
-            look_after(site, lane, item.fid, (location.archive_id, &location.key));
+            look_after(context, lane, item.fid, (location.archive_id, &location.key));
             restored
         }
     };
@@ -249,8 +258,8 @@ fn undo(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed:
 }
 
 /// An error where the file has no name any more.
-fn is_there(site: &Context, item: &Item) -> Result<(), HsmError> {
-    match site.fs.is_unlinked(item.fid) {
+fn is_there(context: &Context, item: &Item) -> Result<(), HsmError> {
+    match context.fs.is_unlinked(item.fid) {
         Ok(true) => Err(HsmError::of("lstat", ErrorClass::Gone)),
         Ok(false) | Err(_) => Ok(()),
     }
@@ -258,17 +267,19 @@ fn is_there(site: &Context, item: &Item) -> Result<(), HsmError> {
 
 /// An object that took the place of another attempt's: where that one's end counts, the file has no copy of what was
 /// archived. From here on nobody can release it; for a file that is not archived nothing changes.
-fn revoke_if_over(site: &Context, item: &Item, placed: &StoredCopy) {
-    if !placed.over_another || !site.fs.is_archived(item.fid).unwrap_or(true) {
+fn revoke_if_over(context: &Context, item: &Item, placed: &StoredCopy) {
+    if !placed.over_another || !context.fs.is_archived(item.fid).unwrap_or(true) {
         return;
     }
-    revoke(site, item, placed);
+    revoke(context, item, placed);
 }
 
 /// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end of
 /// another attempt counted meanwhile, whose record this one has put back. One that needs none has its object.
-fn revoke_if_counted(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed: &StoredCopy) {
-    if !site.fs.is_archived(item.fid).unwrap_or(false) || !site.fs.map(item.fid).is_ok_and(|now| now == placed.record) {
+fn revoke_if_counted(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, placed: &StoredCopy) {
+    if !context.fs.is_archived(item.fid).unwrap_or(false)
+        || !context.fs.map(item.fid).is_ok_and(|now| now == placed.record)
+    {
         return;
     }
     let archive_id = placed.location.archive_id;
@@ -280,12 +291,12 @@ fn revoke_if_counted(site: &Context, lane: &Lane, item: &Item, author: &WriteAtt
     {
         return;
     }
-    revoke(site, item, placed);
+    revoke(context, item, placed);
 }
 
-fn revoke(site: &Context, item: &Item, placed: &StoredCopy) {
+fn revoke(context: &Context, item: &Item, placed: &StoredCopy) {
     let key = &placed.location.key;
-    match site.fs.revoke(item.fid) {
+    match context.fs.revoke(item.fid) {
         Ok(()) => {
             tracing::warn!(%key, "another attempt to archive the file counts, and this one was in its way: the file counts \
              as not archived, and the next archive makes its copy anew")

@@ -25,20 +25,23 @@ pub(super) struct AttemptLog {
 /// Who an archive writes as. A successor goes on as the one that it takes the action over from: what that one's requests
 /// still make is its own. What is written already and can't be gone on with goes now: this attempt may have another key,
 /// as the file may have another name, and what is known of the former one ends with this one's record.
-pub(super) fn author(site: &Context, lane: &Lane, item: &Item) -> WriteAttempt {
+pub(super) fn author(context: &Context, lane: &Lane, item: &Item) -> WriteAttempt {
     let key = item.key();
-    let inherited = site.journal.may_have_upload(key).then(|| site.journal.upload_of(key));
+    let inherited = context
+        .journal
+        .may_have_upload(key)
+        .then(|| context.journal.upload_of(key));
     let inherited = inherited.flatten().map(|(record, _)| record);
     if let Some(record) = &inherited {
-        let goes_on = record.upload().is_some() && may_be_key_of(site, lane, item, record);
-        if !goes_on && clean_up(site, lane, key) {
-            site.journal.taken(key);
+        let goes_on = record.upload().is_some() && may_be_key_of(context, lane, item, record);
+        if !goes_on && clean_up(context, lane, key) {
+            context.journal.taken(key);
         }
     }
     // A copy that was committed is another attempt's.
     let inherited = inherited.filter(|record| record.previous().is_none());
     WriteAttempt {
-        owner: site.owner(item.fid),
+        owner: context.owner(item.fid),
         cookie: item.cookie,
         writer: inherited
             .and_then(|record| record.writer())
@@ -47,32 +50,32 @@ pub(super) fn author(site: &Context, lane: &Lane, item: &Item) -> WriteAttempt {
 }
 
 /// Whether the file is still archived to where an upload of it goes.
-fn may_be_key_of(site: &Context, lane: &Lane, item: &Item, record: &UploadRecord) -> bool {
+fn may_be_key_of(context: &Context, lane: &Lane, item: &Item, record: &UploadRecord) -> bool {
     let Some((archive_id, key)) = record.target() else {
         return false;
     };
-    let natural = natural_key(site, lane, item);
+    let natural = natural_key(context, lane, item);
     let is_natural = natural.is_ok_and(|(id, natural)| {
         id == archive_id && (natural == key || natural.beside(item.fid).is_ok_and(|beside| beside == key))
     });
-    let own = || site.fs.map(item.fid).ok().flatten();
+    let own = || context.fs.map(item.fid).ok().flatten();
     is_natural || own().is_some_and(|own| Location::from_bytes(&own).is_ok_and(|own| own.key == key))
 }
 
 /// Says what an archive is about to write, before its first request that makes something: that may be the sidecar's.
 /// What a former daemon began, and this one may go on with, stands. Waits while what is left of the file's former archives
 /// is taken away.
-pub(super) fn announce(site: &Context, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: WriterId) {
+pub(super) fn announce(context: &Context, item: &Item, (archive_id, key): (ArchiveId, &ObjectKey), writer: WriterId) {
     let action = item.key();
-    site.journal.wait_swept(item.fid);
-    if site.journal.may_have_upload(action)
-        && let Some((record, _)) = site.journal.upload_of(action)
+    context.journal.wait_swept(item.fid);
+    if context.journal.may_have_upload(action)
+        && let Some((record, _)) = context.journal.upload_of(action)
         && record.writer() == Some(writer)
     {
         return;
     }
     let record = UploadRecord::single(archive_id, key, writer);
-    site.journal.uploading(action, &record);
+    context.journal.uploading(action, &record);
 }
 
 /// What an archive may have written, until its end: whatever becomes of it, the journal knows of it for longer than the
@@ -85,9 +88,9 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    pub(super) fn new(site: &Context, action: ActionKey) -> Self {
+    pub(super) fn new(context: &Context, action: ActionKey) -> Self {
         Self {
-            journal: Arc::clone(&site.journal),
+            journal: Arc::clone(&context.journal),
             action,
             nothing_left: false,
         }
@@ -135,12 +138,12 @@ fn wrote_nothing(error: &JobError) -> bool {
 }
 
 impl AttemptLog {
-    pub(super) fn new(site: &Context, lane: &Lane, item: &Item, writer: WriterId, file: &File, size: u64) -> Self {
+    pub(super) fn new(context: &Context, lane: &Lane, item: &Item, writer: WriterId, file: &File, size: u64) -> Self {
         // Asked for what will be sent in parts; anything else begins anew.
         let large = size > lane.options().plan.threshold;
-        let data_version = large.then(|| site.fs.data_version(file)).flatten();
+        let data_version = large.then(|| context.fs.data_version(file)).flatten();
         let unfinished = large
-            .then(|| site.journal.upload_of(item.key()))
+            .then(|| context.journal.upload_of(item.key()))
             .flatten()
             .and_then(|(record, parts)| {
                 let (_, key) = record.target()?;
@@ -157,7 +160,7 @@ impl AttemptLog {
                 })
             });
         Self {
-            journal: Arc::clone(&site.journal),
+            journal: Arc::clone(&context.journal),
             key: item.key(),
             writer,
             data_version,
@@ -191,8 +194,8 @@ impl UploadLog for AttemptLog {
 
 /// What an archive has written that was not brought to its end, by a former daemon mostly: its upload goes, and its
 /// object and that one's sidecar, unless they are the file's copy, or may have become another file's. `false`: not now.
-pub(super) fn clean_up(site: &Context, lane: &Lane, action: ActionKey) -> bool {
-    let Some((record, _)) = site.journal.upload_of(action) else {
+pub(super) fn clean_up(context: &Context, lane: &Lane, action: ActionKey) -> bool {
+    let Some((record, _)) = context.journal.upload_of(action) else {
         return true;
     };
     let Some((archive_id, key)) = record.target() else {
@@ -205,7 +208,7 @@ pub(super) fn clean_up(site: &Context, lane: &Lane, action: ActionKey) -> bool {
         tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
         return false;
     }
-    match site.fs.map(fid) {
+    match context.fs.map(fid) {
         // It may mean any object: all stay.
         Ok(Some(bytes)) if Location::from_bytes(&bytes).is_err() => return true,
         // Whether it is the file's copy can't be told: it stays.
@@ -213,37 +216,37 @@ pub(super) fn clean_up(site: &Context, lane: &Lane, action: ActionKey) -> bool {
         _ => {}
     }
     let author = WriteAttempt {
-        owner: site.owner(fid),
+        owner: context.owner(fid),
         cookie: action.cookie,
         // An older release's objects name none, and are told by their action.
         writer: record.writer().unwrap_or_else(WriterId::random),
     };
     let mut done = swept(lane, archive_id, &key, |found, origin| {
-        origin.is_by(&author) && !may_be_shared(site, found) && !is_mapped(site, fid, (archive_id, &key), found)
+        origin.is_by(&author) && !may_be_shared(context, found) && !is_mapped(context, fid, (archive_id, &key), found)
     });
-    look_after(site, lane, fid, (archive_id, &key));
+    look_after(context, lane, fid, (archive_id, &key));
     if done
         && record.writer().is_some()
         && let Ok(store) = lane.store(archive_id)
         && let Ok(key) = ObjectKey::sidecar(&store.target().prefix, fid, author.writer)
     {
         done &= swept(lane, archive_id, &key, |found, origin| {
-            origin.is_by(&author) && !may_be_shared(site, found) && !has_sidecar(site, fid, &key)
+            origin.is_by(&author) && !may_be_shared(context, found) && !has_sidecar(context, fid, &key)
         });
     }
     if let Some((archive_id, key, etag)) = record.previous() {
         done &= swept(lane, archive_id, &key, |found, origin| {
             origin.is_of(&author.owner)
-                && (found.etag == etag || is_over(site, origin))
-                && !may_be_shared(site, found)
-                && !is_mapped(site, fid, (archive_id, &key), found)
+                && (found.etag == etag || is_over(context, origin))
+                && !may_be_shared(context, found)
+                && !is_mapped(context, fid, (archive_id, &key), found)
         });
     }
     done
 }
 
 /// Whether the attempt that wrote an object can't make it a file's copy any more: the coordinator does not know its action.
-pub(super) fn is_over(site: &Context, origin: &Origin) -> bool {
+pub(super) fn is_over(context: &Context, origin: &Origin) -> bool {
     let Origin::Written(identity) = origin else {
         return false;
     };
@@ -255,7 +258,8 @@ pub(super) fn is_over(site: &Context, origin: &Origin) -> bool {
         cookie: Cookie(cookie),
         fid: identity.owner.fid,
     };
-    site.fs
+    context
+        .fs
         .progress(action, Extent::EMPTY)
         .is_err_and(|error| error.is_not_found())
 }
@@ -263,7 +267,7 @@ pub(super) fn is_over(site: &Context, origin: &Origin) -> bool {
 /// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
 /// killed. `is_kept` tells, after the look, whether it is the file's copy all the same.
 pub(super) fn sweep_overwritten(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     owner: &Owner,
     former: &Location,
@@ -272,15 +276,15 @@ pub(super) fn sweep_overwritten(
     swept(lane, former.archive_id, &former.key, |found, origin| {
         found.etag != former.etag
             && origin.is_of(owner)
-            && !may_be_shared(site, found)
-            && is_over(site, origin)
+            && !may_be_shared(context, found)
+            && is_over(context, origin)
             && !is_kept(found)
     });
 }
 
 /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
-fn has_sidecar(site: &Context, fid: Fid, key: &ObjectKey) -> bool {
-    match site.fs.map(fid) {
+fn has_sidecar(context: &Context, fid: Fid, key: &ObjectKey) -> bool {
+    match context.fs.map(fid) {
         Ok(None) => false,
         Ok(Some(record)) => {
             Location::from_bytes(&record).map_or(true, |location| location.sidecar.as_ref() == Some(key))

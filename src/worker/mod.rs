@@ -6,32 +6,32 @@
 //! failed is taken away again.
 
 mod archive;
-mod crew;
 mod error;
 mod forgotten;
 mod log;
+mod observer;
 mod place;
+mod pool;
 mod readback;
 mod remove;
+mod responder;
 mod restore;
-mod settle;
 mod sweeper;
 mod tally;
 mod thaw;
 mod verdict;
-mod witness;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use crew::WorkerPool;
 pub use error::JobError;
 pub use forgotten::{Forgotten, OnForgotten};
-pub use settle::Responder;
+pub use observer::{Observer, Observers};
+pub use pool::WorkerPool;
+pub use responder::Responder;
 pub use sweeper::Sweeper;
 pub use tally::{ActionEnd, ActionTotals, Tally, TotalsKey};
 pub use verdict::verdict;
-pub use witness::{Observer, Observers};
 
 use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
@@ -48,7 +48,7 @@ pub struct Context {
     /// The counters.
     pub tally: Arc<Tally>,
     /// Who is told.
-    pub witnesses: Observers,
+    pub observers: Observers,
     /// Archives that the coordinator forgot.
     pub forgotten: Arc<Forgotten>,
 }
@@ -63,18 +63,18 @@ impl Context {
     }
 }
 
-/// An archive or a remove from begin to answer, without queue and crew: for tests that decide what happens when.
+/// An archive or a remove from begin to answer, without queue and worker pool: for tests that decide what happens when.
 #[cfg(test)]
 pub(crate) fn perform(
-    site: &Context,
+    context: &Context,
     lane: &crate::transfer::Lane,
     control: &Arc<crate::transfer::Control>,
-    debt: Box<dyn ActionHandle>,
+    handle: Box<dyn ActionHandle>,
 ) -> Verdict {
     use crate::action::{Kind, Verb};
-    let ended = match debt.item().kind {
-        Kind::Do(Verb::Remove) => remove::remove(site, lane, control, debt),
-        _ => archive::archive(site, lane, &crate::transfer::NoIdleThreads, control, debt),
+    let ended = match handle.item().kind {
+        Kind::Do(Verb::Remove) => remove::remove(context, lane, control, handle),
+        _ => archive::archive(context, lane, &crate::transfer::NoIdleThreads, control, handle),
     };
     ended.verdict
 }

@@ -61,23 +61,23 @@ impl StoredCopy {
 }
 
 /// The archive id of an item and the key that the target's rule gives its file.
-pub(super) fn natural_key(site: &Context, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
+pub(super) fn natural_key(context: &Context, lane: &Lane, item: &Item) -> Result<(ArchiveId, ObjectKey), JobError> {
     let (archive_id, target) = target_of(lane, item)?;
     let key = match target.layout {
         KeyLayout::Fid => ObjectKey::from_fid(&target.prefix, item.fid)?,
-        KeyLayout::Path => key_of(target, item.fid, &site.fs.path_of(item.fid)?)?.0,
+        KeyLayout::Path => key_of(target, item.fid, &context.fs.path_of(item.fid)?)?.0,
     };
     Ok((archive_id, key))
 }
 
 /// The same, with the file's path where the key does not tell it.
 fn natural_key_and_path(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     item: &Item,
 ) -> Result<(ArchiveId, ObjectKey, Option<PathBuf>), JobError> {
     let (archive_id, target) = target_of(lane, item)?;
-    let path = site.fs.path_of(item.fid);
+    let path = context.fs.path_of(item.fid);
     if target.layout == KeyLayout::Fid {
         // One without a name is archived all the same.
         return Ok((archive_id, ObjectKey::from_fid(&target.prefix, item.fid)?, path.ok()));
@@ -104,9 +104,9 @@ fn key_of(target: &TargetOptions, fid: Fid, path: &Path) -> Result<(ObjectKey, b
 }
 
 pub(super) fn place(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     item: &Item,
     (author, file, state): (&WriteAttempt, &Arc<File>, CopyState),
@@ -115,11 +115,11 @@ pub(super) fn place(
     if !stat.is_file() {
         return Err(JobError::NotRegular);
     }
-    let record = site.fs.map(item.fid)?;
+    let record = context.fs.map(item.fid)?;
     let previous = previous(lane, control, &author.owner, (record.as_deref(), state))?;
-    let (archive_id, natural, path) = natural_key_and_path(site, lane, item)?;
-    announce(site, item, (archive_id, &natural), author.writer);
-    let mut extras = site.fs.extras(item.fid, file)?;
+    let (archive_id, natural, path) = natural_key_and_path(context, lane, item)?;
+    announce(context, item, (archive_id, &natural), author.writer);
+    let mut extras = context.fs.extras(item.fid, file)?;
     extras.path = path.map(|path| path.into_os_string().into_vec());
     let ObjectDescription { metadata, sidecar } = describe(lane, control, archive_id, author, (&stat, extras))?;
     let mut to = Upload {
@@ -128,13 +128,13 @@ pub(super) fn place(
         condition: Condition::Absent,
         metadata,
         is_data: true,
-        log: Arc::new(AttemptLog::new(site, lane, item, author.writer, file, stat.len())),
+        log: Arc::new(AttemptLog::new(context, lane, item, author.writer, file, stat.len())),
     };
     go_to(&mut to, natural);
     let stored = store(
-        site,
+        context,
         lane,
-        helpers,
+        idle_threads,
         control,
         (file, stat.len()),
         to,
@@ -148,7 +148,7 @@ pub(super) fn place(
                 ..written.location
             };
             Ok(StoredCopy {
-                needs_record: record.is_some() || needs_record(site, lane, state, &location, written.by_store),
+                needs_record: record.is_some() || needs_record(context, lane, state, &location, written.by_store),
                 location,
                 previous,
                 record,
@@ -164,7 +164,7 @@ pub(super) fn place(
 
 /// Whether a file that has no record needs one for that copy.
 fn needs_record(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     state: CopyState,
     location: &Location,
@@ -175,7 +175,7 @@ fn needs_record(
         .store(location.archive_id)
         .is_ok_and(|store| is_told(store.target()))
         || state.archive_id != Some(location.archive_id)
-        || !site.fs.keeps_fids()
+        || !context.fs.keeps_fids()
 }
 
 /// What was written.
@@ -196,9 +196,9 @@ fn go_to(to: &mut Upload, key: ObjectKey) {
 /// Writes the object to its key, or to the one beside it.
 #[expect(clippy::too_many_arguments, reason = "one step of place()")]
 fn store(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     (file, size): (&Arc<File>, u64),
     mut to: Upload,
@@ -230,7 +230,7 @@ fn store(
     // Before the data of a large file is sent in vain; the condition still guards the moment itself.
     let large = size > lane.options().plan.threshold;
     if unproven || untried || (large && to.condition == Condition::Absent) || !store.has_conditions() {
-        match look(site, lane, control, (author, previous), &mut to) {
+        match look(context, lane, control, (author, previous), &mut to) {
             // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
             Err(JobError::Transfer(TransferError::Store(StoreError::Denied { .. }))) if store.has_conditions() => {
                 // What can't be looked at is not replaced.
@@ -243,7 +243,7 @@ fn store(
     }
     let mut unconditional = false;
     for _ in 0..ROUNDS {
-        let error = match upload(lane, helpers, control, file, size, &to) {
+        let error = match upload(lane, idle_threads, control, file, size, &to) {
             Ok(uploaded) => {
                 if unconditional {
                     store.lacks_conditions();
@@ -274,7 +274,7 @@ fn store(
         };
         match error {
             TransferError::Store(StoreError::Precondition { .. }) => {
-                over = look(site, lane, control, (author, previous), &mut to)?;
+                over = look(context, lane, control, (author, previous), &mut to)?;
             }
             // Some stores say 404 where the object to be matched is gone.
             TransferError::Store(StoreError::NotFound { .. }) if matches!(to.condition, Condition::Match(_)) => {
@@ -283,11 +283,11 @@ fn store(
             }
             // Where conditions were seen to work, it is something else that the store does not know.
             TransferError::Store(StoreError::Unsupported { .. })
-                if to.condition != Condition::None && !store.dialect().has(Quirk::Conditions) =>
+                if to.condition != Condition::None && !store.quirks().has(Quirk::Conditions) =>
             {
                 // Second best, and all that such a store offers: look first, then write. That it was the condition
                 // which it does not know is certain when it takes the same without.
-                over = look(site, lane, control, (author, previous), &mut to)?;
+                over = look(context, lane, control, (author, previous), &mut to)?;
                 to.condition = Condition::None;
                 unconditional = true;
             }
@@ -300,15 +300,15 @@ fn store(
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made
 /// is nobody's copy. One that arrives even later is found by the next archive of the file, which takes its
 /// key. Called after the answer: nobody waits.
-pub(super) fn sweep(site: &Context, lane: &Lane, item: &Item, author: &WriteAttempt) {
-    let Ok((archive_id, key)) = natural_key(site, lane, item) else {
+pub(super) fn sweep(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt) {
+    let Ok((archive_id, key)) = natural_key(context, lane, item) else {
         return;
     };
     let is_garbage = |found: &ObjectInfo, origin: &Origin| {
-        origin.is_by(author) && !is_mapped(site, item.fid, (archive_id, &key), found)
+        origin.is_by(author) && !is_mapped(context, item.fid, (archive_id, &key), found)
     };
     match sweep_key(lane, archive_id, &key, None, is_garbage) {
-        Ok(()) => look_after(site, lane, item.fid, (archive_id, &key)),
+        Ok(()) => look_after(context, lane, item.fid, (archive_id, &key)),
         Err(error) => tracing::debug!(%key, %error, "could not look for what a stopped archive left"),
     }
 }
@@ -316,12 +316,12 @@ pub(super) fn sweep(site: &Context, lane: &Lane, item: &Item, author: &WriteAtte
 /// After an object of a file may have been taken away. Without versions equal bytes have equal ETags: it may have been the
 /// one that another attempt had put in its place that moment. Where that one's end counts by now, nobody may release the file
 /// before it is archived again; where it counts later, that attempt sees to it (`super::readback`).
-pub(super) fn look_after(site: &Context, lane: &Lane, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
-    if !site.fs.is_archived(fid).unwrap_or(false) {
+pub(super) fn look_after(context: &Context, lane: &Lane, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
+    if !context.fs.is_archived(fid).unwrap_or(false) {
         return;
     }
-    let means = match site.fs.map(fid) {
-        Ok(None) => mapped::may_be_told(site.fs.as_ref(), fid, archive_id, key),
+    let means = match context.fs.map(fid) {
+        Ok(None) => mapped::may_be_told(context.fs.as_ref(), fid, archive_id, key),
         Ok(Some(record)) => Location::from_bytes(&record).is_ok_and(|location| {
             location.archive_id == archive_id && location.key == *key && location.version.is_none()
         }),
@@ -330,7 +330,7 @@ pub(super) fn look_after(site: &Context, lane: &Lane, fid: Fid, (archive_id, key
     if !means || !matches!(glance(lane, archive_id, key, None), Ok(None)) {
         return;
     }
-    match site.fs.revoke(fid) {
+    match context.fs.revoke(fid) {
         Ok(()) => {
             tracing::warn!(%fid, %key, "what another attempt to archive the file has written was taken away with what \
              this one had: the file counts as not archived, and the next archive makes its copy anew")
@@ -343,8 +343,8 @@ pub(super) fn look_after(site: &Context, lane: &Lane, fid: Fid, (archive_id, key
 }
 
 /// Whether a file, as it is now, means what was found at a key. What can't be read may mean anything.
-pub(super) fn is_mapped(site: &Context, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
-    mapped::may_mean(site.fs.as_ref(), fid, at, found)
+pub(super) fn is_mapped(context: &Context, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+    mapped::may_mean(context.fs.as_ref(), fid, at, found)
 }
 
 /// The file's own copy by its record, or without one by its key, if it has one that can be told to be its own.
@@ -411,13 +411,13 @@ const fn tells_nothing(error: &TransferError) -> bool {
 
 /// Looks at what holds the key and sets key and condition for the next try. The ETag of what is there, if it is this file's.
 fn look(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     control: &Control,
     by: (&WriteAttempt, Option<&Location>),
     to: &mut Upload,
 ) -> Result<Option<String>, JobError> {
-    let own = look_at_key(site, lane, control, by, to)?;
+    let own = look_at_key(context, lane, control, by, to)?;
     if !lane.store(to.archive_id)?.has_conditions() {
         to.condition = Condition::None;
     }
@@ -425,7 +425,7 @@ fn look(
 }
 
 fn look_at_key(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     control: &Control,
     (author, previous): (&WriteAttempt, Option<&Location>),
@@ -439,10 +439,10 @@ fn look_at_key(
     match Origin::of(&found, &to.key) {
         // An imported one that nobody changed: the condition is that of the file's own record.
         Origin::Strangers if to.condition == Condition::Match(found.etag.clone()) => return Ok(None),
-        origin if is_in_use(site, lane, (author, previous), to, (&found, &origin)) => {
+        origin if is_in_use(context, lane, (author, previous), to, (&found, &origin)) => {
             tracing::info!(key = %to.key, "another attempt to archive the file is under way, and this is its object");
         }
-        origin if may_replace(site, owner, &origin, &found) => {
+        origin if may_replace(context, owner, &origin, &found) => {
             to.condition = Condition::Match(found.etag.clone());
             return Ok(origin.is_of(owner).then_some(found.etag));
         }
@@ -462,7 +462,7 @@ fn look_at_key(
             Some(found) if Origin::of(&found, &beside).is_of(owner) => Some(found.etag),
             Some(_) => continue,
         };
-        site.tally.count_conflict();
+        context.tally.count_conflict();
         tracing::warn!(%taken, key = %beside, "the key holds what may be another file's only copy; archiving beside it");
         go_to(to, beside);
         to.condition = own.clone().map_or(Condition::Absent, Condition::Match);
@@ -475,7 +475,7 @@ fn look_at_key(
 /// be taken away again: nothing would tell which of two that share a key. The copy that is to be replaced is none, whoever
 /// wrote it: the file is read behind the look at it, and what replaces it is not taken away again.
 fn is_in_use(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     (author, previous): (&WriteAttempt, Option<&Location>),
     to: &Upload,
@@ -498,29 +498,29 @@ fn is_in_use(
         && lane
             .store(to.archive_id)
             .is_ok_and(|store| store.target().goes_without_records())
-        && !is_over(site, origin)
+        && !is_over(context, origin)
 }
 
 /// An object of this file, or one of a file of this file system that exists no more, and that nothing can name.
-fn may_replace(site: &Context, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
+fn may_replace(context: &Context, owner: &Owner, origin: &Origin, found: &ObjectInfo) -> bool {
     let Some(former) = origin.owner() else {
         return false;
     };
     if former == owner {
         return true;
     }
-    if former.fs != owner.fs || !site.fs.path_of(former.fid).is_err_and(|error| error.is_not_found()) {
+    if former.fs != owner.fs || !context.fs.path_of(former.fid).is_err_and(|error| error.is_not_found()) {
         return false;
     }
     let former = former.fid;
-    if may_be_imported(site, found) {
+    if may_be_imported(context, found) {
         tracing::info!(%former, "the key's former file is gone, but an import may have made another file of its object: it is \
             no younger than what the last one saw, or one runs (trusted.lhsm_s3_imported and trusted.lhsm_s3_importing of the \
             root)");
         return false;
     }
     // What a record names by its version is not lost below a new one.
-    if found.version.is_none() && site.fs.may_change_fids() {
+    if found.version.is_none() && context.fs.may_change_fids() {
         tracing::info!(%former, "the key's former file is gone, or has got another FID and another name since (lfs migrate -m): \
             migrate_hsm_allowed is set, and the bucket keeps no versions. Its object stays; where no file means it, 'scrub' finds it \
             an orphan");
@@ -531,14 +531,14 @@ fn may_replace(site: &Context, owner: &Owner, origin: &Origin, found: &ObjectInf
 }
 
 /// An object of a file of this file system that may be another one's copy, too.
-pub(super) fn may_be_shared(site: &Context, found: &ObjectInfo) -> bool {
-    Owner::of(&found.metadata).is_some() && may_be_imported(site, found)
+pub(super) fn may_be_shared(context: &Context, found: &ObjectInfo) -> bool {
+    Owner::of(&found.metadata).is_some() && may_be_imported(context, found)
 }
 
 /// An import makes files of whatever objects there are: the object of a dead file may have become another file's copy,
 /// whose present path nobody knows here.
-fn may_be_imported(site: &Context, found: &ObjectInfo) -> bool {
-    match (site.fs.imported_until(), found.modified) {
+fn may_be_imported(context: &Context, found: &ObjectInfo) -> bool {
+    match (context.fs.imported_until(), found.modified) {
         (Ok(None), _) => false,
         (Ok(Some(until)), Some(modified)) => modified <= until,
         (Err(_), _) | (_, None) => true,

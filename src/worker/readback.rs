@@ -56,7 +56,7 @@ const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
 /// it took the place of another attempt's. What the file's copy is then; `None` where it has none, or where that can't be
 /// told.
 pub(super) fn read_back(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     item: &Item,
     author: &WriteAttempt,
@@ -64,7 +64,7 @@ pub(super) fn read_back(
 ) -> Option<Location> {
     let own = placed.needs_record.then(|| placed.location.to_bytes());
     for _ in 0..ROUNDS {
-        let record = match site.fs.map(item.fid) {
+        let record = match context.fs.map(item.fid) {
             Ok(record) if record == own && (!placed.over_another || stands(lane, author, placed)) => {
                 return Some(placed.location.clone());
             }
@@ -77,16 +77,16 @@ pub(super) fn read_back(
             }
         };
         match Look::at(lane, author, placed, record.as_deref()) {
-            Ok(look) => match settle(site, lane, item, (author, placed), record.as_deref(), look) {
+            Ok(look) => match settle(context, lane, item, (author, placed), record.as_deref(), look) {
                 Settled::As(location) => return location.map(|location| *location),
                 Settled::ChangedMeanwhile => {}
             },
             Err(error) => {
-                let revoked = site
+                let revoked = context
                     .fs
                     .is_archived(item.fid)
                     .unwrap_or(true)
-                    .then(|| site.fs.revoke(item.fid));
+                    .then(|| context.fs.revoke(item.fid));
                 tracing::warn!(key = %placed.location.key, %error, ?revoked, "another one wrote the file's record while it was \
                     archived, and the store does not tell what that names: the file counts as not archived, and the next archive \
                     makes its copy anew");
@@ -176,7 +176,7 @@ enum Settled {
 }
 
 fn settle(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     item: &Item,
     (author, placed): (&WriteAttempt, &StoredCopy),
@@ -186,14 +186,14 @@ fn settle(
     let own = &placed.location;
     let key = &own.key;
     // Record and state are asked after the looks: they tell what the looks are good for.
-    let archived = match site.fs.is_archived(item.fid) {
+    let archived = match context.fs.is_archived(item.fid) {
         Ok(archived) => archived,
         Err(error) => {
             tracing::debug!(%error, "the file's state could not be read back");
             return Settled::As(None);
         }
     };
-    match site.fs.map(item.fid) {
+    match context.fs.map(item.fid) {
         Ok(now) if now.as_deref() == record => {}
         Ok(_) => return Settled::ChangedMeanwhile,
         Err(_) => return Settled::As(None),
@@ -209,12 +209,12 @@ fn settle(
         Step::Leave => {
             tracing::info!(%key, archived, ?named, "another one wrote the file's record since; it stays");
             super::archive::discard(lane, own, &author.owner, theirs.as_deref(), |found, origin| {
-                origin.is_by(author) && !is_mapped(site, item.fid, (own.archive_id, key), found)
+                origin.is_by(author) && !is_mapped(context, item.fid, (own.archive_id, key), found)
             });
             Settled::As(theirs)
         }
-        Step::SetAnew => Settled::As(set_anew(site, item, own)),
-        Step::Revoke => match site.fs.revoke(item.fid) {
+        Step::SetAnew => Settled::As(set_anew(context, item, own)),
+        Step::Revoke => match context.fs.revoke(item.fid) {
             Ok(()) => {
                 tracing::warn!(%key, own_is_there, ?named, "another one wrote the file's record, or took the object's place, \
                     while it was archived, and which object is its copy can't be told: the file counts as not archived, and \
@@ -223,7 +223,7 @@ fn settle(
             }
             // It is released: the best there is becomes its copy.
             Err(error) => match instead {
-                Some(instead) if named == Named::Nothing => Settled::As(set_anew(site, item, &instead)),
+                Some(instead) if named == Named::Nothing => Settled::As(set_anew(context, item, &instead)),
                 _ => {
                     tracing::error!(%key, own_is_there, ?named, %error, "another one wrote the file's record while it was \
                         archived, and the file can't be marked as not archived: look whether it can be restored");
@@ -234,8 +234,8 @@ fn settle(
     }
 }
 
-fn set_anew(site: &Context, item: &Item, location: &Location) -> Option<Box<Location>> {
-    match site.fs.set_map(item.fid, &location.to_bytes()) {
+fn set_anew(context: &Context, item: &Item, location: &Location) -> Option<Box<Location>> {
+    match context.fs.set_map(item.fid, &location.to_bytes()) {
         Ok(()) => {
             tracing::warn!(key = %location.key, "another one wrote the file's record of its copy while it was archived; it is set \
                 anew");

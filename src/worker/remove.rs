@@ -11,21 +11,26 @@ use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreE
 use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
 
-pub(super) fn remove(site: &Context, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn ActionHandle>) -> Ended {
-    let removed = debt
+pub(super) fn remove(
+    context: &Context,
+    lane: &Lane,
+    control: &Arc<Control>,
+    mut handle: Box<dyn ActionHandle>,
+) -> Ended {
+    let removed = handle
         .begin(None)
         .map_err(JobError::from)
-        .and_then(|_| erase(site, lane, control, debt.item()));
+        .and_then(|_| erase(context, lane, control, handle.item()));
     match removed {
-        Ok(None) => super::settle::complete(control, debt, 0),
-        Ok(Some(key)) => super::settle::complete(control, debt, 0).about(&key),
-        Err(error) => super::settle::refuse(control, debt, error),
+        Ok(None) => super::responder::complete(control, handle, 0),
+        Ok(Some(key)) => super::responder::complete(control, handle, 0).about(&key),
+        Err(error) => super::responder::refuse(control, handle, error),
     }
 }
 
-fn erase(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
-    let owner = site.owner(item.fid);
-    let before = match site.fs.map(item.fid) {
+fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
+    let owner = context.owner(item.fid);
+    let before = match context.fs.map(item.fid) {
         Ok(record) => record,
         // The last name is gone, and the file with it.
         Err(error) if error.is_not_found() => None,
@@ -38,9 +43,9 @@ fn erase(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<
     };
     let location = match location {
         Some(location) => Some(location),
-        None => match site.journal.find(item.fid) {
+        None => match context.journal.find(item.fid) {
             Some(location) => Some(location),
-            None => by_fid(site, lane, control, item)?,
+            None => by_fid(context, lane, control, item)?,
         },
     };
     if location.is_none() && anothers.is_none() {
@@ -49,10 +54,10 @@ fn erase(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<
         return Ok(None);
     }
     // From here on nobody can release the file; one that is released already keeps its copy.
-    match site.fs.revoke(item.fid) {
+    match context.fs.revoke(item.fid) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
-        Err(error) if error.class() == ErrorClass::Invalid || site.fs.is_released(item.fid)? => {
+        Err(error) if error.class() == ErrorClass::Invalid || context.fs.is_released(item.fid)? => {
             tracing::warn!(%error, "the file is released; its copy stays");
             return Err(JobError::Released);
         }
@@ -68,16 +73,16 @@ fn erase(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<
              record is cleared");
     }
     if let Some(location) = &location {
-        delete_copy(site, lane, control, &owner, (location, before.as_deref()))?;
+        delete_copy(context, lane, control, &owner, (location, before.as_deref()))?;
     }
-    site.journal.forget(item.fid);
+    context.journal.forget(item.fid);
     // Another mover may have archived the file since, when this remove ran into a time-out: that copy is not meant.
-    if !is_as_before(site, item.fid, before.as_deref()) {
+    if !is_as_before(context, item.fid, before.as_deref()) {
         tracing::warn!("the file was archived again meanwhile; its record stays");
         return Ok(location.map(|location| location.key));
     }
     let cleared = match before {
-        Some(_) => site.fs.clear_map(item.fid),
+        Some(_) => context.fs.clear_map(item.fid),
         None => Ok(()),
     };
     match cleared {
@@ -90,8 +95,8 @@ fn erase(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<
 }
 
 /// Whether the file has the record that it had when its remove was begun; one that is gone has none to protect.
-fn is_as_before(site: &Context, fid: Fid, before: Option<&[u8]>) -> bool {
-    match site.fs.map(fid) {
+fn is_as_before(context: &Context, fid: Fid, before: Option<&[u8]>) -> bool {
+    match context.fs.map(fid) {
         Ok(now) => now.as_deref() == before,
         Err(error) => error.is_not_found(),
     }
@@ -99,16 +104,16 @@ fn is_as_before(site: &Context, fid: Fid, before: Option<&[u8]>) -> bool {
 
 /// Whether the object of a file without a record is that of no archive under way, and the file does not count as archived,
 /// by now: nothing else would tell that it is to be the copy. Nobody can release a file that is gone.
-fn may_go(site: &Context, fid: Fid, origin: &Origin) -> bool {
-    match site.fs.copy_state(fid) {
-        Ok(state) => !state.archived && !state.released && is_over(site, origin),
+fn may_go(context: &Context, fid: Fid, origin: &Origin) -> bool {
+    match context.fs.copy_state(fid) {
+        Ok(state) => !state.archived && !state.released && is_over(context, origin),
         Err(error) => error.is_not_found(),
     }
 }
 
 /// The object that the file's own record means, or its key, if it still is the file's.
 fn delete_copy(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     control: &Control,
     owner: &Owner,
@@ -116,12 +121,12 @@ fn delete_copy(
 ) -> Result<(), JobError> {
     let shared = Cell::new(false);
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
-        shared.set(may_be_shared(site, found));
+        shared.set(may_be_shared(context, found));
         !shared.get()
             && origin.yields_to(owner, location)
             && location.is_written_as(found)
-            && is_as_before(site, owner.fid, before)
-            && (before.is_some() || may_go(site, owner.fid, origin))
+            && is_as_before(context, owner.fid, before)
+            && (before.is_some() || may_go(context, owner.fid, origin))
     };
     match delete(lane, control, location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
@@ -134,10 +139,10 @@ fn delete_copy(
             if location.claim(owner) == Claim::Own {
                 let at = (location.archive_id, &location.key);
                 let is_kept = |found: &ObjectInfo| {
-                    !is_as_before(site, owner.fid, before)
-                        || (before.is_none() && is_mapped(site, owner.fid, at, found))
+                    !is_as_before(context, owner.fid, before)
+                        || (before.is_none() && is_mapped(context, owner.fid, at, found))
                 };
-                sweep_overwritten(site, lane, owner, location, is_kept);
+                sweep_overwritten(context, lane, owner, location, is_kept);
             }
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone, unless \
                  a killed archive of the file left it there");
@@ -148,15 +153,15 @@ fn delete_copy(
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.
-fn by_fid(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
-    let of_file = || site.fs.copy_state(item.fid).ok()?.archive_id;
+fn by_fid(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
+    let of_file = || context.fs.copy_state(item.fid).ok()?.archive_id;
     let Some(archive_id) = item.archive_id.or_else(of_file) else {
         return Ok(None);
     };
     let target = lane.store(archive_id)?.target();
     let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
     match find(lane, control, archive_id, &key)? {
-        Some(found) if Origin::of(&found, &key).is_of(&site.owner(item.fid)) => Ok(Some(found.at(archive_id, &key))),
+        Some(found) if Origin::of(&found, &key).is_of(&context.owner(item.fid)) => Ok(Some(found.at(archive_id, &key))),
         Some(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");
             Ok(None)

@@ -26,14 +26,14 @@ enum Received {
 
 /// `rounds`: how often it was put off before, because its object could not be read yet.
 pub(super) fn restore(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
-    mut debt: Box<dyn ActionHandle>,
+    mut handle: Box<dyn ActionHandle>,
     rounds: u32,
 ) -> Outcome {
-    let received = match receive(site, lane, helpers, control, debt.as_mut(), rounds) {
+    let received = match receive(context, lane, idle_threads, control, handle.as_mut(), rounds) {
         Ok(Received::Whole(size, key, is_told)) => Ok(Some((size, key, is_told))),
         Ok(Received::Frozen(frozen)) => ask(lane, control, *frozen, rounds).map(|()| None),
         Err(error) => Err(error),
@@ -42,41 +42,41 @@ pub(super) fn restore(
     match (received, control.end_unless_stopped()) {
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
-            debt.renew();
-            Outcome::Later(debt, Instant::now())
+            handle.renew();
+            Outcome::Later(handle, Instant::now())
         }
         (Ok(_) | Err(JobError::Transfer(TransferError::Stopped(_))), Some(stop)) => {
-            super::settle::refuse(control, debt, TransferError::Stopped(stop).into()).into()
+            super::responder::refuse(control, handle, TransferError::Stopped(stop).into()).into()
         }
         (Ok(Some((size, key, is_told))), None) => {
-            let fid = debt.item().fid;
-            match debt.complete(size) {
+            let fid = handle.item().fid;
+            match handle.complete(size) {
                 Ok(()) => {
                     // It would change the ctime, which such a file keeps.
                     if !is_told {
-                        note(site, fid);
+                        note(context, fid);
                     }
                     Ended::done(size).about(&key).into()
                 }
                 Err(EndFailure::Said(error)) => Ended::failed(error.into()).about(&key).into(),
-                Err(EndFailure::Unheard(debt, error)) => {
+                Err(EndFailure::Unheard(handle, error)) => {
                     tracing::warn!(%error, "the end of the restore did not reach the coordinator, and its data went with \
                         it; it is begun anew");
                     Outcome::Later(
-                        debt,
+                        handle,
                         Instant::now() + UNHEARD_PAUSE * 2u32.pow(rounds.min(MOST_DOUBLED)),
                     )
                 }
             }
         }
-        (Ok(None), None) => Outcome::Later(debt, Instant::now() + pause(lane.options().thaw_poll, rounds)),
-        (Err(error), _) => super::settle::refuse(control, debt, error).into(),
+        (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(lane.options().thaw_poll, rounds)),
+        (Err(error), _) => super::responder::refuse(control, handle, error).into(),
     }
 }
 
 /// After the answer, for which readers wait. llapi's end puts atime, mtime and ctime back to those of before.
-fn note(site: &Context, fid: Fid) {
-    match site.fs.note_restored(fid) {
+fn note(context: &Context, fid: Fid) {
+    match context.fs.note_restored(fid) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => tracing::warn!(%fid, %error, "the time of the restore could not be noted: release --unread-for \
@@ -85,40 +85,40 @@ fn note(site: &Context, fid: Fid) {
 }
 
 fn receive(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
-    debt: &mut dyn ActionHandle,
+    handle: &mut dyn ActionHandle,
     rounds: u32,
 ) -> Result<Received, JobError> {
-    let (mut from, mut is_told) = locate(site, lane, control, debt.item())?;
+    let (mut from, mut is_told) = locate(context, lane, control, handle.item())?;
     if let Some(frozen) = still_thaws(lane, control, &from, rounds)? {
         return Ok(Received::Frozen(Box::new(frozen)));
     }
-    let file = Arc::new(debt.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
-    let mut received = download(lane, helpers, control, &file, &from);
+    let file = Arc::new(handle.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
+    let mut received = download(lane, idle_threads, control, &file, &from);
     if matches!(received, Err(TransferError::Store(StoreError::Precondition { .. })))
         && let Some(etag) = etag_of_the_same(lane, control, &from)
     {
         tracing::warn!(key = %from.key, "the object has another ETag than the file's record says, and its checksum");
         from.etag = etag;
-        received = download(lane, helpers, control, &file, &from);
+        received = download(lane, idle_threads, control, &file, &from);
     }
     // Its object may have been moved by then: the record says where to.
     if matches!(received, Err(TransferError::Store(StoreError::NotFound { .. })))
-        && let Ok(Some(record)) = site.fs.map(debt.item().fid)
+        && let Ok(Some(record)) = context.fs.map(handle.item().fid)
         && let Ok(now) = Location::from_bytes(&record)
         && (&now.key, &now.version) != (&from.key, &from.version)
     {
         tracing::info!(key = %now.key, "the object was moved while it was read");
         from = now;
         is_told = false;
-        received = download(lane, helpers, control, &file, &from);
+        received = download(lane, idle_threads, control, &file, &from);
     }
     let mut looked_at = None;
     if lacks_version(&received, &from)
-        && let Some(found) = the_same_at_the_key(site, lane, control, debt.item(), &from)
+        && let Some(found) = the_same_at_the_key(context, lane, control, handle.item(), &from)
     {
         tracing::warn!(key = %from.key, recorded = ?from.version, taken = ?found.version, "the recorded version is not \
             there; the object at its key has the same checksum and is this file's: it is taken. 'lhsmtool-s3 rebind' \
@@ -130,7 +130,7 @@ fn receive(
                 operation: "HeadObject",
             }
             .into()),
-            _ => download(lane, helpers, control, &file, &from),
+            _ => download(lane, idle_threads, control, &file, &from),
         };
         looked_at = Some(found);
     }
@@ -160,14 +160,15 @@ fn lacks_version(received: &Result<(), TransferError>, from: &Location) -> bool 
 
 /// The object that is at the key now, if it has the bytes that were archived and says that it is this file's copy.
 fn the_same_at_the_key(
-    site: &Context,
+    context: &Context,
     lane: &Lane,
     control: &Control,
     item: &Item,
     from: &Location,
 ) -> Option<ObjectInfo> {
     let found = head(lane, control, from.archive_id, &from.key, None).ok()?;
-    let is_ours = Owner::of(&found.metadata).is_some_and(|owner| owner.fs == site.fs.name() && owner.fid == item.fid);
+    let is_ours =
+        Owner::of(&found.metadata).is_some_and(|owner| owner.fs == context.fs.name() && owner.fid == item.fid);
     (is_ours && from.has_bytes_of(&found)).then_some(found)
 }
 
@@ -178,24 +179,24 @@ fn etag_of_the_same(lane: &Lane, control: &Control, from: &Location) -> Option<S
 }
 
 /// The copy of another file that is alive.
-fn is_anothers(site: &Context, item: &Item, found: &ObjectInfo) -> bool {
+fn is_anothers(context: &Context, item: &Item, found: &ObjectInfo) -> bool {
     Owner::of(&found.metadata).is_some_and(|owner| {
-        owner.fs == site.fs.name()
+        owner.fs == context.fs.name()
             && owner.fid != item.fid
-            && !site.fs.path_of(owner.fid).is_err_and(|error| error.is_not_found())
+            && !context.fs.path_of(owner.fid).is_err_and(|error| error.is_not_found())
     })
 }
 
 /// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Without
 /// one by the key of its FID, where that tells all, which the answer says, too. Else by the keys that an archive would have
 /// used.
-fn locate(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<(Location, bool), JobError> {
-    if let Some(record) = site.fs.map(item.fid)? {
+fn locate(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<(Location, bool), JobError> {
+    if let Some(record) = context.fs.map(item.fid)? {
         return Ok((Location::from_bytes(&record)?, false));
     }
     let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
     let target = lane.store(archive_id)?.target();
-    let by_fid = match mapped::by_key(lane, control, archive_id, &site.owner(item.fid)) {
+    let by_fid = match mapped::by_key(lane, control, archive_id, &context.owner(item.fid)) {
         // Without s3:ListBucket a key with no object is "denied", too.
         Err(TransferError::Store(StoreError::Denied { .. })) if target.layout == KeyLayout::Path => ByKey {
             key: ObjectKey::from_fid(&target.prefix, item.fid)?,
@@ -206,7 +207,7 @@ fn locate(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result
     };
     if let Some(told) = by_fid.location {
         // What else a record would say of the object.
-        let size = site.fs.size_of(item.fid)?;
+        let size = context.fs.size_of(item.fid)?;
         if told.size != size {
             let what = format!(
                 "'{}' has {} bytes, and its file {size}: it is not what was archived",
@@ -216,10 +217,10 @@ fn locate(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result
         }
         return Ok((told, true));
     }
-    let (_, natural) = natural_key(site, lane, item)?;
+    let (_, natural) = natural_key(context, lane, item)?;
     if natural != by_fid.key {
         match head(lane, control, archive_id, &natural, None) {
-            Ok(found) if is_anothers(site, item, &found) => {
+            Ok(found) if is_anothers(context, item, &found) => {
                 tracing::warn!(key = %natural, "the object that the file's name gives is another file's copy; not taken");
             }
             Ok(found) => return Ok((by_name(archive_id, &natural, &found), false)),
@@ -230,7 +231,7 @@ fn locate(site: &Context, lane: &Lane, control: &Control, item: &Item) -> Result
     if let Some(found) = &by_fid.found {
         // Where files go without records, an object that does not name its file may have come there since.
         match Origin::of(found, &by_fid.key) {
-            Origin::Written(identity) if identity.owner == site.owner(item.fid) => {
+            Origin::Written(identity) if identity.owner == context.owner(item.fid) => {
                 return Ok((by_name(archive_id, &by_fid.key, found), false));
             }
             Origin::Strangers if target.layout == KeyLayout::Path => {

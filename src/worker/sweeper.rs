@@ -35,14 +35,14 @@ impl Sweeper {
     pub fn start(
         supervisor: &Supervisor,
         queue: &Arc<Queue>,
-        site: &Context,
+        context: &Context,
         targets: &Targets,
         options: TransferOptions,
         age: Duration,
     ) -> std::io::Result<Self> {
         let mut lane = Lane::new(&targets.all(), options)?;
         let (stop, stopped): (Sender<()>, _) = channel();
-        let (queue, site, targets) = (Arc::clone(queue), site.clone(), targets.clone());
+        let (queue, context, targets) = (Arc::clone(queue), context.clone(), targets.clone());
         let control = Arc::new(Control::default());
         let sweeping = Arc::clone(&control);
         let stop = move || {
@@ -58,7 +58,7 @@ impl Sweeper {
                 lane.follow(&targets);
                 let added = targets.since(swept);
                 if !added.is_empty() {
-                    abandoned(&site, &lane, &added, age, &sweeping);
+                    abandoned(&context, &lane, &added, age, &sweeping);
                     swept += added.len();
                 }
                 let mut all = true;
@@ -68,38 +68,39 @@ impl Sweeper {
                     forgiven = begun;
                 }
                 let age = sweeping.stopped().map_or(AGE, |_| Duration::ZERO);
-                for action in site.journal.orphans(age) {
+                for action in context.journal.orphans(age) {
                     let stopping = sweeping.stopped().is_some();
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
                     }
                     // It may have been sent again.
-                    if failed.contains(&action) || !site.journal.sweeping(action) {
+                    if failed.contains(&action) || !context.journal.sweeping(action) {
                         continue;
                     }
                     // Not beside an action of the file. One that comes from now on waits.
                     if queue.has_file(action.fid) {
-                        site.journal.left(action);
+                        context.journal.left(action);
                         continue;
                     }
-                    if clean_up(&site, &lane, action) {
-                        site.journal.cleaned(action);
+                    if clean_up(&context, &lane, action) {
+                        context.journal.cleaned(action);
                     } else {
-                        site.journal.left(action);
+                        context.journal.left(action);
                         failed.insert(action);
                         all = false;
                         // The store may be away: what else there is to do does not wait for each of a thousand.
                         break;
                     }
                 }
-                site.forgotten
-                    .look(site.fs.as_ref(), &sweeping, |fid| queue.is_silent(fid));
+                context
+                    .forgotten
+                    .look(context.fs.as_ref(), &sweeping, |fid| queue.is_silent(fid));
                 match stopped.recv_timeout(EVERY) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) => return,
                     // The last look.
                     Err(RecvTimeoutError::Disconnected)
-                        if !all || looked || site.journal.orphans(Duration::ZERO).is_empty() =>
+                        if !all || looked || context.journal.orphans(Duration::ZERO).is_empty() =>
                     {
                         return;
                     }
@@ -116,8 +117,8 @@ impl Sweeper {
     }
 }
 
-fn abandoned(site: &Context, lane: &Lane, targets: &[Arc<Target>], age: Duration, control: &Control) {
-    let live = site.journal.live_uploads();
+fn abandoned(context: &Context, lane: &Lane, targets: &[Arc<Target>], age: Duration, control: &Control) {
+    let live = context.journal.live_uploads();
     for target in targets {
         let archive = target.options().archive_id;
         match sweep_uploads(lane, control, archive, age, &live) {

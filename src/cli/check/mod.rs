@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::ExitWith;
 use super::mds::MDTS;
-use super::site::runtime;
+use super::session::runtime;
 use crate::config::{self, ConfigError, Settings};
 
 /// What to check.

@@ -134,7 +134,7 @@ struct ImportPlan<'a> {
 
 impl ImportPlan<'_> {
     fn run(self, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-        let site = Session::open(
+        let session = Session::open(
             settings,
             &SessionPlan {
                 bucket: self.from,
@@ -143,17 +143,17 @@ impl ImportPlan<'_> {
                 identify: if self.dry_run { Identify::Find } else { Identify::Make },
             },
         )?;
-        let place = self.place(&site, settings)?;
+        let place = self.place(&session, settings)?;
         let directory = place.directory.as_path();
         let checkpoint = self.checkpoint(settings)?;
         let tree = Tree::open(directory).map_err(|error| format!("can't open '{}': {error}", directory.display()))?;
         let finishing = checkpoint.as_ref().map(|path| path.with_extension("directories"));
         let threads = self.run.threads.map_or(settings.threads, usize::from);
-        let listers = site.lanes(settings, usize::from(self.run.listers))?;
-        let makers = site.lanes(settings, threads)?;
+        let listers = session.lanes(settings, usize::from(self.run.listers))?;
+        let makers = session.lanes(settings, threads)?;
         let input = match (self.inventory, self.keys_from) {
             _ if place.one.is_some() => Input::One(self.from.prefix.trim_end_matches('/').to_owned()),
-            (Some(manifest), _) => site.inventory(settings, manifest, self.from)?,
+            (Some(manifest), _) => session.inventory(settings, manifest, self.from)?,
             (None, Some(keys)) => Input::Keys(keys.to_owned()),
             (None, None) => Input::List,
         };
@@ -167,8 +167,8 @@ impl ImportPlan<'_> {
         };
         let resumed = former.is_some();
         let shared = ImportContext {
-            target: site.below_mount(directory)?,
-            archive_id: site.archive_id,
+            target: session.below_mount(directory)?,
+            archive_id: session.archive_id,
             prefix: place.prefix,
             named: place.one,
             tree,
@@ -183,8 +183,8 @@ impl ImportPlan<'_> {
             dry_run: self.dry_run,
             report: Report::new(self.run.report.as_deref(), resumed)?,
             finishing: Finishing::new(finishing.as_deref())?,
-            control: Arc::clone(&site.control),
-            mount: site.mount,
+            control: Arc::clone(&session.control),
+            mount: session.mount,
             resumed,
             seen: import::NewestObject::default(),
             cleared: Mutex::default(),
@@ -197,7 +197,8 @@ impl ImportPlan<'_> {
         let importing = begin(&shared)?;
         let mut progress = progress(self.run.json, lines);
         let pruner = if self.delete {
-            site.targets
+            session
+                .targets
                 .first()
                 .map(|target| crate::transfer::Lane::new(&[Arc::clone(target)], settings.transfer))
                 .transpose()?

@@ -23,7 +23,7 @@ impl ImportPlan<'_> {
     /// of the reference has it.
     pub(super) fn place(
         &self,
-        site: &Session,
+        session: &Session,
         settings: &Settings,
     ) -> Result<ImportTarget, Box<dyn std::error::Error>> {
         let below = |directory: &Path| ImportTarget {
@@ -32,7 +32,7 @@ impl ImportPlan<'_> {
             one: None,
         };
         let to = match self.below {
-            Some(path) if !is_one_object(site, settings, self.from)? => {
+            Some(path) if !is_one_object(session, settings, self.from)? => {
                 if !path.components().all(|part| matches!(part, Component::Normal(_))) {
                     return Err(format!("'{}' is no path below '{}'", path.display(), self.to.display()).into());
                 }
@@ -54,7 +54,7 @@ impl ImportPlan<'_> {
         };
         let whole_bucket = self.inventory.is_some() || self.keys_from.is_some() || self.paths == Paths::Recorded;
         if !whole_bucket
-            && is_one_object(site, settings, self.from)?
+            && is_one_object(session, settings, self.from)?
             && let (Some(parent), Some(name)) = (to.parent(), to.file_name())
         {
             let parent = if parent.as_os_str().is_empty() {
@@ -82,20 +82,22 @@ pub(super) fn nearest(path: &Path) -> &Path {
 }
 
 /// Whether there is an object of just that key, and nothing below it.
-fn is_one_object(site: &Session, settings: &Settings, of: &Bucket) -> Result<bool, Box<dyn std::error::Error>> {
+fn is_one_object(session: &Session, settings: &Settings, of: &Bucket) -> Result<bool, Box<dyn std::error::Error>> {
     let (Ok(key), Some(lane)) = (
         ObjectKey::new(of.prefix.trim_end_matches('/')),
-        site.lanes(settings, 1)?.pop(),
+        session.lanes(settings, 1)?.pop(),
     ) else {
         return Ok(false);
     };
     // One that can't be looked at may be anything: then it is a directory, as before.
-    if head(&lane, &site.control, site.archive_id, &key, None).is_err() {
+    if head(&lane, &session.control, session.archive_id, &key, None).is_err() {
         return Ok(false);
     }
     let query = Query {
         limit: 1,
         ..Query::below(&of.prefix, &ListFrom::Start)
     };
-    Ok(list(&lane, &site.control, site.archive_id, query)?.entries.is_empty())
+    Ok(list(&lane, &session.control, session.archive_id, query)?
+        .entries
+        .is_empty())
 }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::cli::ExitWith;
-use crate::cli::site::open_mount;
+use crate::cli::session::open_mount;
 use crate::config::Settings;
 use crate::jobs::{self, FileFilter, HsmFilter, JobSpec};
 use crate::lustre::{Identify, UserAction};

@@ -10,7 +10,7 @@ use super::Failure;
 use super::progress::line;
 use super::work::work;
 use crate::cli::output::Stdout;
-use crate::cli::site::open_mount;
+use crate::cli::session::open_mount;
 use crate::config::Settings;
 use crate::jobs::{self, JobSpec, Ledger, LedgerError, Outcome, Phase, Summary};
 use crate::lustre::{Identify, UserAction};

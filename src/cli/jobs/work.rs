@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Failure;
 use super::progress::{bytes, progress, show};
 use crate::cli::ExitWith;
-use crate::cli::site::{open_mount, runtime, stopped_by_signals};
+use crate::cli::session::{open_mount, runtime, stopped_by_signals};
 use crate::config::Settings;
 use crate::fleet::Fleet;
 use crate::jobs::{self, JobError, JobSpec, Ledger, Phase, Summary};

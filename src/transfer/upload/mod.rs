@@ -42,7 +42,7 @@ fn store_of(lane: &Lane, to: &Upload) -> Result<Store, TransferError> {
 /// [`StoreError::Precondition`] in particular: the key holds something else than `to.condition` says.
 pub fn upload(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     size: u64,
@@ -58,7 +58,7 @@ pub fn upload(
         },
         plan @ Plan::Multipart { .. } => {
             for _ in 0..UPLOADS {
-                match multipart(lane, helpers, control, file, size, plan, to) {
+                match multipart(lane, idle_threads, control, file, size, plan, to) {
                     Err(TransferError::Store(StoreError::NotFound { operation, code })) if code == GONE => {
                         tracing::warn!(key = %to.key, operation, "the upload is gone at the store; beginning anew");
                     }
@@ -114,7 +114,7 @@ fn single(
 
 fn multipart(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     size: u64,
@@ -134,7 +134,7 @@ fn multipart(
             (upload, HashMap::new())
         }
     };
-    let sent = send_parts(lane, helpers, control, file, plan, to, &upload, known);
+    let sent = send_parts(lane, idle_threads, control, file, plan, to, &upload, known);
     let result = sent.and_then(|sent| {
         let whole = plan.combine(sent.iter().map(|part| part.checksum));
         let parts: Vec<StoredPart> = sent.into_iter().map(|part| part.stored).collect();
@@ -185,7 +185,7 @@ fn create(lane: &Lane, control: &Control, store: &Store, to: &Upload) -> Result<
 #[expect(clippy::too_many_arguments, reason = "one step of one upload")]
 fn send_parts(
     lane: &Lane,
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     control: &Arc<Control>,
     file: &Arc<File>,
     plan: Plan,
@@ -197,7 +197,7 @@ fn send_parts(
     let (control, source, upload) = (Arc::clone(control), Source::new(file), upload.clone());
     let (archive_id, key) = (to.archive_id, to.key.clone());
     let never = Box::new(|| false);
-    parts::run(lane, helpers, false, plan.count(), never, move |lane, index| {
+    parts::run(lane, idle_threads, false, plan.count(), never, move |lane, index| {
         let store = lane.store(archive_id)?;
         let part = plan.part(index);
         let index32 = u32::try_from(index).map_err(|_| TransferError::Changed)?;

@@ -1,5 +1,7 @@
 //! Of the store what reads: records, metadata, pages of listings.
 
+#[path = "../../../src/store/attributes.rs"]
+mod attributes;
 #[path = "../../../src/store/etag.rs"]
 mod etag;
 #[path = "../../../src/store/identity.rs"]
@@ -14,18 +16,16 @@ mod location;
 mod metadata;
 #[path = "../../../src/store/page.rs"]
 mod page;
-#[path = "../../../src/store/told.rs"]
-mod told;
 
 use std::collections::HashMap;
 
+pub use attributes::ParsedAttributes;
 pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
 pub use key::{InvalidKey, KeyLayout, ObjectKey, Records};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};
 pub use page::{Entry, From as ListFrom, Page, Query};
-pub use told::ParsedAttributes;
 
 use page::{ObjectReply, Reply};
 

@@ -9,7 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a check fails by panicking, its threads too")]
 
-mod debts;
+mod handles;
 mod harness;
 mod journal;
 mod queue;

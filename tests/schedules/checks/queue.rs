@@ -10,7 +10,7 @@ use lhsm_schedules::transfer::{IdleThreads as _, Lane, SharedWork, Stop, in_part
 use shuttle::sync::mpsc::{Sender, channel};
 use shuttle::thread::{self, JoinHandle};
 
-use crate::debts::Ledger;
+use crate::handles::Ledger;
 use crate::harness::{Check, every_wake_up_is_needed, holds};
 
 /// Where time stands: what ends a wait is a wake-up.
@@ -21,8 +21,8 @@ const fn still(run: fn()) -> Check {
     }
 }
 
-fn end(debt: Box<dyn ActionHandle>, verdict: Verdict) {
-    debt.finish(verdict, 0).unwrap();
+fn end(handle: Box<dyn ActionHandle>, verdict: Verdict) {
+    handle.finish(verdict, 0).unwrap();
 }
 
 /// Goes on as the daemon's workers do, until the queue is closed, and tells each end just before the queue hears of it.
@@ -43,10 +43,10 @@ fn worker(queue: &Arc<Queue>, lanes: ThreadRole, ends: &Sender<ActionKey>) -> Jo
 }
 
 fn work(queue: &Queue, job: Job, ends: &Sender<ActionKey>) {
-    let item = job.debt.item().clone();
-    let debt = match job.control.end_unless_stopped() {
+    let item = job.handle.item().clone();
+    let handle = match job.control.end_unless_stopped() {
         None => {
-            end(job.debt, Verdict::Done);
+            end(job.handle, Verdict::Done);
             for served in queue.take_served(&item) {
                 let key = served.item().key();
                 end(served, Verdict::Done);
@@ -54,14 +54,14 @@ fn work(queue: &Queue, job: Job, ends: &Sender<ActionKey>) {
             }
             None
         }
-        Some(Stop::SentAgain) => match queue.defer(job.debt, Instant::now()) {
+        Some(Stop::SentAgain) => match queue.defer(job.handle, Instant::now()) {
             Ok(()) => return,
-            Err((debt, _)) => Some(debt),
+            Err((handle, _)) => Some(handle),
         },
-        Some(_) => Some(job.debt),
+        Some(_) => Some(job.handle),
     };
-    if let Some(debt) = debt {
-        end(debt, Verdict::Cancelled);
+    if let Some(handle) = handle {
+        end(handle, Verdict::Cancelled);
     }
     ends.send(item.key()).unwrap();
     queue.ended(&item);
@@ -73,9 +73,9 @@ fn all_are_done(lanes: &[ThreadRole], actions: &[(Verb, u64, u32)]) {
     let workers: Vec<_> = lanes.iter().map(|lanes| worker(&queue, *lanes, &ends)).collect();
     let mut keys = Vec::new();
     for (verb, cookie, oid) in actions {
-        let debt = ledger.debt(*verb, *cookie, *oid);
-        keys.push(debt.item().key());
-        assert!(matches!(queue.admit(debt, Instant::now()), Admission::Queued));
+        let handle = ledger.handle(*verb, *cookie, *oid);
+        keys.push(handle.item().key());
+        assert!(matches!(queue.admit(handle, Instant::now()), Admission::Queued));
     }
     let mut done: Vec<_> = actions.iter().map(|_| ended.recv().unwrap()).collect();
     done.sort_unstable();
@@ -114,20 +114,20 @@ fn a_cancel_meets_it_anywhere() {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
     let worker = worker(&queue, ThreadRole::All, &ends);
-    let (first, behind) = (ledger.debt(Verb::Archive, 1, 1), ledger.debt(Verb::Remove, 2, 1));
+    let (first, behind) = (ledger.handle(Verb::Archive, 1, 1), ledger.handle(Verb::Remove, 2, 1));
     let key = first.item().key();
     let canceller = thread::spawn({
         let (queue, ends) = (Arc::clone(&queue), ends.clone());
         move || match queue.cancel(key, Stop::Cancelled) {
-            Cancelled::Waiting(debt) => {
-                end(debt, Verdict::Cancelled);
+            Cancelled::Waiting(handle) => {
+                end(handle, Verdict::Cancelled);
                 ends.send(key).unwrap();
             }
             Cancelled::Running | Cancelled::Unknown => {}
         }
     });
-    for debt in [first, behind] {
-        assert!(matches!(queue.admit(debt, Instant::now()), Admission::Queued));
+    for handle in [first, behind] {
+        assert!(matches!(queue.admit(handle, Instant::now()), Admission::Queued));
     }
     let mut done = [ended.recv().unwrap(), ended.recv().unwrap()];
     done.sort_unstable();
@@ -142,7 +142,7 @@ fn a_cancel_meets_it_anywhere() {
 /// Takes one action, which nobody else is there for.
 fn taken(ledger: &Ledger, queue: &Queue, verb: Verb) -> Job {
     assert!(matches!(
-        queue.admit(ledger.debt(verb, 1, 1), Instant::now()),
+        queue.admit(ledger.handle(verb, 1, 1), Instant::now()),
         Admission::Queued
     ));
     match queue.next(ThreadRole::All) {
@@ -156,7 +156,7 @@ fn put_off(lanes: ThreadRole, verb: Verb, wait: Duration) {
     let (ends, ended) = channel();
     let job = taken(&ledger, &queue, verb);
     let worker = worker(&queue, lanes, &ends);
-    assert!(queue.defer(job.debt, Instant::now() + wait).is_ok());
+    assert!(queue.defer(job.handle, Instant::now() + wait).is_ok());
     assert_eq!(ended.recv().unwrap().cookie.0, 1);
     queue.close();
     worker.join().unwrap();
@@ -182,10 +182,10 @@ fn what_is_put_off_runs_no_more() {
         let queue = Arc::clone(&queue);
         move || queue.wait_idle(Instant::now() + FOR_EVER)
     });
-    assert!(queue.defer(job.debt, Instant::now() + FOR_EVER).is_ok());
+    assert!(queue.defer(job.handle, Instant::now() + FOR_EVER).is_ok());
     assert!(waiting.join().unwrap());
-    for debt in queue.take_all_waiting() {
-        end(debt, Verdict::Cancelled);
+    for handle in queue.take_all_waiting() {
+        end(handle, Verdict::Cancelled);
     }
     assert!(ledger.is_settled());
 }
@@ -193,18 +193,18 @@ fn what_is_put_off_runs_no_more() {
 fn a_cancel_meets_what_is_being_put_off() {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let job = taken(&ledger, &queue, Verb::Restore);
-    let item = job.debt.item().clone();
+    let item = job.handle.item().clone();
     let canceller = thread::spawn({
         let (queue, key) = (Arc::clone(&queue), item.key());
         move || match queue.cancel(key, Stop::Cancelled) {
-            Cancelled::Waiting(debt) => end(debt, Verdict::Cancelled),
+            Cancelled::Waiting(handle) => end(handle, Verdict::Cancelled),
             Cancelled::Running => {}
             Cancelled::Unknown => panic!("it is there"),
         }
     });
-    if let Err((debt, stop)) = queue.defer(job.debt, Instant::now() + FOR_EVER) {
+    if let Err((handle, stop)) = queue.defer(job.handle, Instant::now() + FOR_EVER) {
         assert_eq!(stop, Stop::Cancelled);
-        end(debt, Verdict::Cancelled);
+        end(handle, Verdict::Cancelled);
         queue.ended(&item);
     }
     canceller.join().unwrap();
@@ -218,7 +218,7 @@ fn of_an_mdt_that_answers_again(lanes: ThreadRole, verb: Verb) {
     let (ends, ended) = channel();
     assert!(queue.set_silent(None, true));
     assert!(matches!(
-        queue.admit(ledger.debt(verb, 1, 1), Instant::now()),
+        queue.admit(ledger.handle(verb, 1, 1), Instant::now()),
         Admission::Queued
     ));
     let worker = worker(&queue, lanes, &ends);
@@ -245,8 +245,8 @@ fn nobody_waits_for_an_mdt_that_falls_silent() {
     });
     assert!(queue.set_silent(None, true));
     assert!(waiting.join().unwrap());
-    let item = job.debt.item().clone();
-    end(job.debt, Verdict::Done);
+    let item = job.handle.item().clone();
+    end(job.handle, Verdict::Done);
     queue.ended(&item);
 }
 
@@ -290,7 +290,7 @@ fn a_files_parts_are_done_among_the_threads_of_a_queue() {
     let (ledger, queue) = (Ledger::default(), Arc::new(Queue::default()));
     let (ends, ended) = channel();
     let workers = [ThreadRole::All, ThreadRole::Restores].map(|lanes| worker(&queue, lanes, &ends));
-    let archive = ledger.debt(Verb::Archive, 1, 1);
+    let archive = ledger.handle(Verb::Archive, 1, 1);
     assert!(matches!(queue.admit(archive, Instant::now()), Admission::Queued));
     let done = in_parts(queue.as_ref(), true, 3, |_, index| {
         thread::yield_now();
@@ -309,16 +309,16 @@ fn one_that_is_sent_again_is_answered_before_the_end() {
     let (ends, _ended) = channel();
     let worker = worker(&queue, ThreadRole::All, &ends);
     for _ in 0..2 {
-        match queue.admit(ledger.debt(Verb::Restore, 1, 1), Instant::now()) {
+        match queue.admit(ledger.handle(Verb::Restore, 1, 1), Instant::now()) {
             Admission::Queued => {}
-            Admission::Duplicate(debt) => debt.disown(),
+            Admission::Duplicate(handle) => handle.disown(),
             Admission::Declined(_) => panic!("a restore is work"),
         }
     }
     queue.park();
     assert!(queue.wait_idle(Instant::now() + FOR_EVER));
-    for debt in queue.take_all_waiting() {
-        end(debt, Verdict::Cancelled);
+    for handle in queue.take_all_waiting() {
+        end(handle, Verdict::Cancelled);
     }
     queue.close();
     worker.join().unwrap();

@@ -56,5 +56,5 @@ fn an_end_that_was_asked_for_is_waited_for_and_is_no_death() {
 
 #[test]
 fn each_wake_up_of_threads_would_be_missed() {
-    every_wake_up_is_needed("thread.rs", &[still(one_that_is_asked_to_end)]);
+    every_wake_up_is_needed("thread/mod.rs", &[still(one_that_is_asked_to_end)]);
 }

@@ -44,11 +44,11 @@ impl IdleThreads for Two {
 fn two() -> (Two, JoinHandle<()>) {
     let (offered, offers): (Sender<Offer>, Receiver<Offer>) = channel();
     let offers = thread::spawn(move || {
-        let helpers: Vec<_> = offers
+        let idle_threads: Vec<_> = offers
             .iter()
             .map(|parts| thread::spawn(move || while parts.work_one(&Lane) {}))
             .collect();
-        helpers.into_iter().for_each(|helper| helper.join().unwrap());
+        idle_threads.into_iter().for_each(|helper| helper.join().unwrap());
     });
     let offered = Mutex::new(Some(offered));
     (Two { offered }, offers)
@@ -56,11 +56,11 @@ fn two() -> (Two, JoinHandle<()>) {
 
 /// Four parts of a file that somebody else has open, too: what is done with them, and that nobody is in them afterwards.
 fn parts(work: fn(usize) -> Result<usize, TransferError>) -> Result<Vec<usize>, TransferError> {
-    let (helpers, ends) = two();
+    let (idle_threads, ends) = two();
     let file = Arc::new(());
     let inside = Arc::new(AtomicUsize::new(0));
     let (of_the_work, seen) = (Arc::clone(&file), Arc::clone(&inside));
-    let done = in_parts(&helpers, false, 4, move |_, index| {
+    let done = in_parts(&idle_threads, false, 4, move |_, index| {
         let _file = &of_the_work;
         seen.fetch_add(1, Ordering::SeqCst);
         let done = work(index);
@@ -89,12 +89,12 @@ fn parts_of_which_one_fails() {
 }
 
 fn writers() {
-    let turns = Arc::new(WriteSlots::of(1));
+    let slots = Arc::new(WriteSlots::of(1));
     let inside = Arc::new(AtomicUsize::new(0));
     let writers = [(); 3].map(|()| {
-        let (turns, inside) = (Arc::clone(&turns), Arc::clone(&inside));
+        let (slots, inside) = (Arc::clone(&slots), Arc::clone(&inside));
         thread::spawn(move || {
-            let alone = turns.take(&Control::default(), || {
+            let alone = slots.take(&Control::default(), || {
                 let before = inside.fetch_add(1, Ordering::SeqCst);
                 inside.fetch_sub(1, Ordering::SeqCst);
                 before == 0
@@ -107,14 +107,14 @@ fn writers() {
 
 /// One keeps its turn until the other, which waits for it, has been stopped.
 fn a_writer_that_is_stopped() {
-    let turns = Arc::new(WriteSlots::of(1));
+    let slots = Arc::new(WriteSlots::of(1));
     let control = Arc::new(Control::default());
     let (begun, begins) = channel();
     let (over, ends) = channel::<()>();
     let holder = thread::spawn({
-        let turns = Arc::clone(&turns);
+        let slots = Arc::clone(&slots);
         move || {
-            turns.take(&Control::default(), || {
+            slots.take(&Control::default(), || {
                 begun.send(()).unwrap();
                 ends.recv().unwrap();
             })
@@ -122,8 +122,8 @@ fn a_writer_that_is_stopped() {
     });
     begins.recv().unwrap();
     let waiting = thread::spawn({
-        let (turns, control) = (Arc::clone(&turns), Arc::clone(&control));
-        move || turns.take(&control, || ())
+        let (slots, control) = (Arc::clone(&slots), Arc::clone(&control));
+        move || slots.take(&control, || ())
     });
     control.stop(Stop::Cancelled);
     assert_eq!(waiting.join().unwrap(), Err(TransferError::Stopped(Stop::Cancelled)));
@@ -212,5 +212,5 @@ fn a_request_that_waits_for_a_chunk_is_woken() {
 #[test]
 fn each_wake_up_of_parts_and_turns_would_be_missed() {
     every_wake_up_is_needed("transfer/parts.rs", &[still(parts_that_work)]);
-    every_wake_up_is_needed("transfer/turns.rs", &[still(writers)]);
+    every_wake_up_is_needed("transfer/write_slots.rs", &[still(writers)]);
 }

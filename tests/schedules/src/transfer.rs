@@ -7,8 +7,8 @@ mod chunk;
 mod control;
 #[path = "../../../src/transfer/parts.rs"]
 mod parts;
-#[path = "../../../src/transfer/turns.rs"]
-mod turns;
+#[path = "../../../src/transfer/write_slots.rs"]
+mod write_slots;
 
 use std::task::Waker;
 
@@ -37,23 +37,23 @@ pub enum TransferError {
 /// # Errors
 /// The first part's that failed.
 pub fn in_parts<R: Send + 'static>(
-    helpers: &dyn IdleThreads,
+    idle_threads: &dyn IdleThreads,
     urgent: bool,
     count: usize,
     work: impl Fn(&Lane, usize) -> Result<R, TransferError> + Send + Sync + 'static,
 ) -> Result<Vec<R>, TransferError> {
-    parts::run(&Lane, helpers, urgent, count, Box::new(|| false), work)
+    parts::run(&Lane, idle_threads, urgent, count, Box::new(|| false), work)
 }
 
 /// The turns at writing one file.
 #[derive(Debug)]
-pub struct WriteSlots(turns::WriteSlots);
+pub struct WriteSlots(write_slots::WriteSlots);
 
 impl WriteSlots {
     /// So many writers at a time.
     #[must_use]
     pub fn of(writers: usize) -> Self {
-        Self(turns::WriteSlots::of(writers))
+        Self(write_slots::WriteSlots::of(writers))
     }
 
     /// Runs `write` when it is its turn.

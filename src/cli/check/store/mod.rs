@@ -213,7 +213,7 @@ impl Probe<'_> {
             return;
         };
         let what = self.what("dialect");
-        let names = store.dialect().names();
+        let names = store.quirks().names();
         if names.is_empty() {
             rows.pass(what, "as S3");
         } else {

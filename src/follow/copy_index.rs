@@ -153,8 +153,8 @@ impl CopyIndex {
                 source,
             },
         })?;
-        let book = Self { database, path };
-        book.write(|transaction| {
+        let copy_index = Self { database, path };
+        copy_index.write(|transaction| {
             transaction.open_table(KNOWN)?;
             transaction.open_table(PLACES)?;
             transaction.open_table(KEYS)?;
@@ -163,7 +163,7 @@ impl CopyIndex {
             transaction.open_table(MARKS)?;
             Ok(())
         })?;
-        Ok(book)
+        Ok(copy_index)
     }
 
     fn failed(&self, source: DatabaseError) -> CopyIndexError {
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_is_known_and_the_places_survive_and_nobody_else_may_have_the_book() {
         let dir = tempfile::tempdir().unwrap();
-        let book = CopyIndex::open(dir.path(), "fs:00ff").unwrap();
+        let copy_index = CopyIndex::open(dir.path(), "fs:00ff").unwrap();
         let node = IndexEntry::Node {
             key: ObjectKey::new("a/").unwrap(),
             print: 7,
@@ -352,42 +352,45 @@ mod tests {
         let changes: Vec<_> = (1..=5)
             .map(|oid| (fid(oid), Some(if oid == 2 { awaited.clone() } else { node.clone() })))
             .collect();
-        book.put(&changes).unwrap();
-        book.put(&[(fid(4), None)]).unwrap();
-        book.set_place(3, 99).unwrap();
+        copy_index.put(&changes).unwrap();
+        copy_index.put(&[(fid(4), None)]).unwrap();
+        copy_index.set_place(3, 99).unwrap();
         assert!(matches!(
             CopyIndex::open(dir.path(), "fs:00ff"),
             Err(CopyIndexError::InUse(_))
         ));
-        drop(book);
-        let book = CopyIndex::open(dir.path(), "fs:00ff").unwrap();
-        assert_eq!(book.get(fid(1)).unwrap(), Some(node));
-        assert_eq!(book.get(fid(2)).unwrap(), Some(awaited));
-        assert_eq!(book.get(fid(4)).unwrap(), None);
+        drop(copy_index);
+        let copy_index = CopyIndex::open(dir.path(), "fs:00ff").unwrap();
+        assert_eq!(copy_index.get(fid(1)).unwrap(), Some(node));
+        assert_eq!(copy_index.get(fid(2)).unwrap(), Some(awaited));
+        assert_eq!(copy_index.get(fid(4)).unwrap(), None);
         let copy = |oid: u32, key: &str| {
             let record = format!(r#"{{"v":1,"archive":1,"key":"{key}","size":1,"etag":"e"}}"#);
             let location = Some(Location::from_bytes(record.as_bytes()).unwrap());
             (fid(oid), Some(IndexEntry::File { location, print: 0 }))
         };
         let key = |text: &str| ObjectKey::new(text).unwrap();
-        book.put(&[copy(8, "k"), copy(9, "l")]).unwrap();
-        assert_eq!(book.file_of(&key("k")).unwrap(), Some(fid(8)));
+        copy_index.put(&[copy(8, "k"), copy(9, "l")]).unwrap();
+        assert_eq!(copy_index.file_of(&key("k")).unwrap(), Some(fid(8)));
         // Another file's record names it now; the former one's end changes nothing.
-        book.put(&[copy(9, "k")]).unwrap();
-        book.put(&[(fid(8), None)]).unwrap();
-        assert_eq!(book.file_of(&key("k")).unwrap(), Some(fid(9)));
-        assert_eq!(book.file_of(&key("l")).unwrap(), None);
-        book.put(&[(fid(9), None)]).unwrap();
-        assert_eq!(book.file_of(&key("k")).unwrap(), None);
-        book.owe(fid(3)).unwrap();
-        assert_eq!(book.take_owed().unwrap(), [fid(3)]);
-        assert_eq!(book.take_owed().unwrap(), []);
-        assert_eq!((book.place(3).unwrap(), book.place(0).unwrap()), (Some(99), None));
-        assert_eq!(book.reader("m").unwrap(), None);
-        book.set_reader("m", "cl1", "cl1").unwrap();
-        book.set_reader("m", "cl1", "cl4").unwrap();
-        assert_eq!(book.reader("m").unwrap(), Some(("cl1".into(), "cl4".into())));
-        assert_eq!(book.fids_after(Some(fid(1)), 2).unwrap(), [fid(2), fid(3)]);
-        assert_eq!(book.fids_after(Some(fid(3)), 9).unwrap(), [fid(5)]);
+        copy_index.put(&[copy(9, "k")]).unwrap();
+        copy_index.put(&[(fid(8), None)]).unwrap();
+        assert_eq!(copy_index.file_of(&key("k")).unwrap(), Some(fid(9)));
+        assert_eq!(copy_index.file_of(&key("l")).unwrap(), None);
+        copy_index.put(&[(fid(9), None)]).unwrap();
+        assert_eq!(copy_index.file_of(&key("k")).unwrap(), None);
+        copy_index.owe(fid(3)).unwrap();
+        assert_eq!(copy_index.take_owed().unwrap(), [fid(3)]);
+        assert_eq!(copy_index.take_owed().unwrap(), []);
+        assert_eq!(
+            (copy_index.place(3).unwrap(), copy_index.place(0).unwrap()),
+            (Some(99), None)
+        );
+        assert_eq!(copy_index.reader("m").unwrap(), None);
+        copy_index.set_reader("m", "cl1", "cl1").unwrap();
+        copy_index.set_reader("m", "cl1", "cl4").unwrap();
+        assert_eq!(copy_index.reader("m").unwrap(), Some(("cl1".into(), "cl4".into())));
+        assert_eq!(copy_index.fids_after(Some(fid(1)), 2).unwrap(), [fid(2), fid(3)]);
+        assert_eq!(copy_index.fids_after(Some(fid(3)), 9).unwrap(), [fid(5)]);
     }
 }

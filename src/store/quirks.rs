@@ -89,17 +89,17 @@ pub struct Quirks {
 impl Quirks {
     /// Whether the store was found to do that.
     #[must_use]
-    pub fn has(&self, habit: Quirk) -> bool {
-        self.habits.load(Ordering::Relaxed) & habit as u32 != 0
+    pub fn has(&self, quirk: Quirk) -> bool {
+        self.habits.load(Ordering::Relaxed) & quirk as u32 != 0
     }
 
     /// `true`: it was not known before.
-    pub(super) fn learn(&self, habit: Quirk) -> bool {
-        self.habits.fetch_or(habit as u32, Ordering::Relaxed) & habit as u32 == 0
+    pub(super) fn learn(&self, quirk: Quirk) -> bool {
+        self.habits.fetch_or(quirk as u32, Ordering::Relaxed) & quirk as u32 == 0
     }
 
-    pub(super) fn unlearn(&self, habit: Quirk) {
-        self.habits.fetch_and(!(habit as u32), Ordering::Relaxed);
+    pub(super) fn unlearn(&self, quirk: Quirk) {
+        self.habits.fetch_and(!(quirk as u32), Ordering::Relaxed);
     }
 
     fn probes(&self) -> MutexGuard<'_, Vec<ObjectKey>> {
@@ -128,7 +128,7 @@ impl Quirks {
     /// The names of all that it does otherwise.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
-        let known = Quirk::ALL.into_iter().filter(|habit| self.has(*habit));
+        let known = Quirk::ALL.into_iter().filter(|quirk| self.has(*quirk));
         known.filter_map(Quirk::name).collect()
     }
 }
@@ -139,19 +139,19 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_told_until_it_is_unlearned() {
-        let dialect = Quirks::default();
-        assert!(dialect.names().is_empty());
-        assert!(dialect.learn(Quirk::Unchunked));
-        assert!(!dialect.learn(Quirk::Unchunked), "it is known");
-        assert!(dialect.learn(Quirk::Conditions));
-        assert_eq!(dialect.names(), ["no-aws-chunked"]);
-        dialect.unlearn(Quirk::Unchunked);
-        assert!(!dialect.has(Quirk::Unchunked) && dialect.has(Quirk::Conditions));
+        let quirks = Quirks::default();
+        assert!(quirks.names().is_empty());
+        assert!(quirks.learn(Quirk::Unchunked));
+        assert!(!quirks.learn(Quirk::Unchunked), "it is known");
+        assert!(quirks.learn(Quirk::Conditions));
+        assert_eq!(quirks.names(), ["no-aws-chunked"]);
+        quirks.unlearn(Quirk::Unchunked);
+        assert!(!quirks.has(Quirk::Unchunked) && quirks.has(Quirk::Conditions));
     }
 
     #[test]
     fn habits_share_no_bit() {
-        let bits = Quirk::ALL.iter().fold(0, |bits, habit| bits | *habit as u32);
+        let bits = Quirk::ALL.iter().fold(0, |bits, quirk| bits | *quirk as u32);
         assert_eq!(bits.count_ones() as usize, Quirk::ALL.len());
     }
 }

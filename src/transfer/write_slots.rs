@@ -95,22 +95,22 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_turn_can_be_stopped_and_a_turn_always_comes_back() {
-        let turns = WriteSlots::of(1);
+        let slots = WriteSlots::of(1);
         let control = Control::default();
         control.stop(Stop::Cancelled);
-        let inner = turns.take(&control, || turns.take(&control, || ()));
+        let inner = slots.take(&control, || slots.take(&control, || ()));
         assert!(matches!(inner, Ok(Err(TransferError::Stopped(Stop::Cancelled)))));
-        assert_eq!(*turns.free.lock().unwrap(), 1);
+        assert_eq!(*slots.free.lock().unwrap(), 1);
     }
 
     #[test]
     fn turns_are_short_when_most_had_to_wait_and_not_for_ever() {
-        let turns = WriteSlots::of(1);
-        (0..100).for_each(|_| turns.note(true));
-        assert!(turns.are_short());
-        (0..100).for_each(|_| turns.note(false));
-        assert!(!turns.are_short());
-        (0..200).for_each(|n| turns.note(n % 3 == 0));
-        assert!(!turns.are_short());
+        let slots = WriteSlots::of(1);
+        (0..100).for_each(|_| slots.note(true));
+        assert!(slots.are_short());
+        (0..100).for_each(|_| slots.note(false));
+        assert!(!slots.are_short());
+        (0..200).for_each(|n| slots.note(n % 3 == 0));
+        assert!(!slots.are_short());
     }
 }

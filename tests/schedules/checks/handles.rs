@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lhsm_schedules::action::{ActionHandle, HsmError, Item, Kind, Verb, Verdict};
 use lhsm_schedules::types::{ArchiveId, Cookie, Extent, Fid};
 
-/// What became of the debts of one schedule. Of `std`, so that the count itself moves nobody.
+/// What became of the actions of one schedule. Of `std`, so that the count itself moves nobody.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger(Arc<Counts>);
 
@@ -19,7 +19,7 @@ struct Counts {
 
 impl Ledger {
     /// An action of file `oid`.
-    pub(crate) fn debt(&self, verb: Verb, cookie: u64, oid: u32) -> Box<dyn ActionHandle> {
+    pub(crate) fn handle(&self, verb: Verb, cookie: u64, oid: u32) -> Box<dyn ActionHandle> {
         self.0.made.fetch_add(1, Ordering::SeqCst);
         let fid = Fid {
             seq: 0x2_0000_0401,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::archive::archive;
 use super::remove::remove;
 use super::restore::restore;
-use super::{ActionEnd, Context, Ended, JobError, Outcome, Responder, settle};
+use super::{ActionEnd, Context, Ended, JobError, Outcome, Responder, responder};
 use crate::action::{Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Queue, ThreadRole, Work};
 use crate::store::{ObjectKey, Targets};
@@ -29,8 +29,8 @@ impl WorkerPool {
         supervisor: &Supervisor,
         (count, restores): (usize, usize),
         queue: &Arc<Queue>,
-        settler: &Arc<Responder>,
-        site: &Context,
+        responder: &Arc<Responder>,
+        context: &Context,
         targets: &Targets,
         options: TransferOptions,
     ) -> std::io::Result<Self> {
@@ -45,8 +45,8 @@ impl WorkerPool {
             let lane = Lane::new(&targets.all(), options)?;
             let mut worker = Worker {
                 queue: Arc::clone(queue),
-                settler: Arc::clone(settler),
-                site: site.clone(),
+                responder: Arc::clone(responder),
+                context: context.clone(),
                 targets: targets.clone(),
                 lane,
             };
@@ -63,8 +63,8 @@ impl WorkerPool {
 
 struct Worker {
     queue: Arc<Queue>,
-    settler: Arc<Responder>,
-    site: Context,
+    responder: Arc<Responder>,
+    context: Context,
     targets: Targets,
     lane: Lane,
 }
@@ -92,7 +92,7 @@ impl Worker {
                     self.queue.helped(&parts, more.unwrap_or(false));
                 }
                 Work::Job(job) => {
-                    let item = job.debt.item().clone();
+                    let item = job.handle.item().clone();
                     let left = guarded(|| {
                         // It may be of an archive that was added while this thread waited.
                         self.lane.follow(&self.targets);
@@ -115,29 +115,29 @@ impl Worker {
         );
         let _entered = span.enter();
         let start = Instant::now();
-        self.site.witnesses.started(self.site.fs.as_ref(), item);
+        self.context.observers.started(self.context.fs.as_ref(), item);
         let control = Arc::clone(&job.control);
-        // After a panic the debt was dropped on the way and has answered EIO.
+        // After a panic the handle was dropped on the way and has answered EIO.
         let outcome =
             guarded(|| self.perform(item, job)).unwrap_or_else(|words| Ended::failed(JobError::Panic(words)).into());
         let ended = match outcome {
             Outcome::Ended(ended) => ended,
-            Outcome::Later(debt, until) => match self.queue.defer(debt, until) {
+            Outcome::Later(handle, until) => match self.queue.defer(handle, until) {
                 Ok(()) => return WorkLeft::Waiting,
-                Err((debt, stop)) => settle::refuse(&control, debt, TransferError::Stopped(stop).into()),
+                Err((handle, stop)) => responder::refuse(&control, handle, TransferError::Stopped(stop).into()),
             },
         };
         let objection = match &ended.error {
             Some(JobError::Hsm(error)) => Some(error),
             _ => None,
         };
-        self.site.forgotten.note_end(item, objection);
+        self.context.forgotten.note_end(item, objection);
         // Its answer is given: nobody else's depends on what is told of it.
         drop(guarded(|| self.report(item, &ended, start)));
         // Before this one is taken out: once nothing runs the daemon may end, and with it who answers.
         if ended.verdict == Verdict::Done && self.serves_others(item) {
             for served in self.queue.take_served(item) {
-                self.settler.settle(served, Verdict::failed(HsmErrno::EALREADY));
+                self.responder.settle(served, Verdict::failed(HsmErrno::EALREADY));
             }
         }
         WorkLeft::Nothing
@@ -150,32 +150,32 @@ impl Worker {
             return false;
         }
         match item.kind {
-            Kind::Do(Verb::Archive) => self.site.fs.is_archived(item.fid).unwrap_or(false),
-            Kind::Do(Verb::Restore) => self.site.fs.is_released(item.fid).is_ok_and(|released| !released),
+            Kind::Do(Verb::Archive) => self.context.fs.is_archived(item.fid).unwrap_or(false),
+            Kind::Do(Verb::Restore) => self.context.fs.is_released(item.fid).is_ok_and(|released| !released),
             Kind::Do(Verb::Remove) | Kind::Cancel | Kind::Unknown(_) => false,
         }
     }
 
     fn perform(&self, item: &Item, job: Job) -> Outcome {
         let Job {
-            debt,
+            handle,
             control,
             deferrals,
         } = job;
-        let helpers: &dyn IdleThreads = self.queue.as_ref();
+        let idle_threads: &dyn IdleThreads = self.queue.as_ref();
         if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
             let error = JobError::PartialExtent {
                 offset: item.extent.offset,
                 length: item.extent.length,
             };
-            return settle::refuse(&control, debt, error).into();
+            return responder::refuse(&control, handle, error).into();
         }
         match item.kind {
-            Kind::Do(Verb::Archive) => archive(&self.site, &self.lane, helpers, &control, debt).into(),
-            Kind::Do(Verb::Restore) => restore(&self.site, &self.lane, helpers, &control, debt, deferrals),
-            Kind::Do(Verb::Remove) => remove(&self.site, &self.lane, &control, debt).into(),
-            Kind::Cancel => settle::refuse(&control, debt, JobError::UnknownAction(23)).into(),
-            Kind::Unknown(number) => settle::refuse(&control, debt, JobError::UnknownAction(number)).into(),
+            Kind::Do(Verb::Archive) => archive(&self.context, &self.lane, idle_threads, &control, handle).into(),
+            Kind::Do(Verb::Restore) => restore(&self.context, &self.lane, idle_threads, &control, handle, deferrals),
+            Kind::Do(Verb::Remove) => remove(&self.context, &self.lane, &control, handle).into(),
+            Kind::Cancel => responder::refuse(&control, handle, JobError::UnknownAction(23)).into(),
+            Kind::Unknown(number) => responder::refuse(&control, handle, JobError::UnknownAction(number)).into(),
         }
     }
 
@@ -193,8 +193,8 @@ impl Worker {
             reason: reason.as_deref(),
             key: ended.key.as_ref().map(ObjectKey::as_str),
         };
-        self.site.tally.count(&ending);
-        self.site.witnesses.ended(self.site.fs.as_ref(), &ending);
+        self.context.tally.count(&ending);
+        self.context.observers.ended(self.context.fs.as_ref(), &ending);
         let (bytes, seconds) = (ended.bytes, took.as_secs_f64());
         match (&ended.error, ended.verdict) {
             (None, _) => tracing::info!(bytes, seconds, "{verb} done"),
@@ -340,16 +340,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (queue, tally) = (Arc::new(Queue::default()), Arc::new(Tally::default()));
         let supervisor = Supervisor::default();
-        let settler = Arc::new(Responder::new(&supervisor, Sequences::default(), 1, &tally));
-        let site = Context {
+        let responder = Arc::new(Responder::new(&supervisor, Sequences::default(), 1, &tally));
+        let context = Context {
             fs: Arc::new(Broken),
             journal: Arc::new(Journal::open(&supervisor, dir.path(), "lustre", Path::new("/mnt"))),
             tally: Arc::clone(&tally),
-            witnesses: Observers::new(vec![Box::new(Broken)]),
+            observers: Observers::new(vec![Box::new(Broken)]),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, second)),
         };
         let targets = Targets::default();
-        let crew = WorkerPool::start(&supervisor, (1, 0), &queue, &settler, &site, &targets, options).unwrap();
+        let pool = WorkerPool::start(&supervisor, (1, 0), &queue, &responder, &context, &targets, options).unwrap();
         let (answers, answered) = channel();
         for oid in 1..=3 {
             let fid = Fid {
@@ -377,7 +377,7 @@ mod tests {
         }
         assert!(queue.wait_idle(Instant::now() + PATIENCE), "the table let go of them");
         assert_eq!(tally.sums().values().map(|sums| sums.failed).sum::<u64>(), 3);
-        assert!(crew.join(Instant::now() + PATIENCE));
+        assert!(pool.join(Instant::now() + PATIENCE));
         assert_eq!(supervisor.first_death(), None);
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Takeover {
     /// It is not kept for what may never come.
     pub(super) agent: Weak<Agent>,
     pub(super) arrivals: Sender<Vec<Arrival>>,
-    pub(super) site: Context,
+    pub(super) context: Context,
     pub(super) queue: Arc<Queue>,
     pub(super) finder: Arc<MdtFinder>,
     pub(super) left: UnclaimedItems,
@@ -57,8 +57,8 @@ impl Takeover {
         tracing::info!(actions = items.len(), "taking over from a former daemon");
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
-        let heir = self.clone();
-        self.supervisor.errand("inherit", move || heir.sort(items))
+        let takeover = self.clone();
+        self.supervisor.errand("inherit", move || takeover.sort(items))
     }
 
     /// Has them taken over, MDT by MDT, each in the order in which they are given.
@@ -74,15 +74,15 @@ impl Takeover {
             }
             std::thread::park_timeout(LOOK);
         }
-        let sequences = self.site.fs.sequences();
+        let sequences = self.context.fs.sequences();
         let mut by_mdt: BTreeMap<Domain, Vec<Item>> = BTreeMap::new();
         for item in items {
             by_mdt.entry(sequences.domain(item.fid)).or_default().push(item);
         }
         for (domain, items) in by_mdt {
             let name = domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0));
-            let (heir, actions) = (self.clone(), items.len());
-            if let Err(error) = self.supervisor.errand(name, move || heir.take_over(items)) {
+            let (takeover, actions) = (self.clone(), items.len());
+            if let Err(error) = self.supervisor.errand(name, move || takeover.take_over(items)) {
                 tracing::error!(%error, actions, "left in the journal: no thread to take them over");
             }
         }
@@ -100,12 +100,12 @@ impl Takeover {
                 return;
             }
             // A remove asks the coordinator only when it is done: what it gave up must not begin.
-            let arrivals = match self.site.fs.progress(key, Extent::EMPTY) {
+            let arrivals = match self.context.fs.progress(key, Extent::EMPTY) {
                 Err(error) if error.is_not_found() => {
                     tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
-                    self.site.journal.ended(key);
+                    self.context.journal.ended(key);
                     if item.kind == Kind::Do(Verb::Archive) {
-                        self.site.forgotten.note(key, item.archive_id);
+                        self.context.forgotten.note(key, item.archive_id);
                     }
                     continue;
                 }
@@ -128,8 +128,8 @@ impl Takeover {
 /// To the journal, which has them: to drop one would be to answer it.
 fn leave(arrivals: Vec<Arrival>) {
     for arrival in arrivals {
-        if let Arrival::Inherited(debt) | Arrival::Owed(debt) = arrival {
-            debt.disown();
+        if let Arrival::Inherited(handle) | Arrival::Owed(handle) = arrival {
+            handle.disown();
         }
     }
 }

@@ -8,7 +8,7 @@ impl Store {
     pub(super) fn etag(&self, operation: &'static str, told: Option<String>) -> Result<String, StoreError> {
         let told = told.ok_or_else(|| missing(operation, "an ETag"))?;
         if etag::is_upper(&told) {
-            self.dialect().learn(Quirk::UpperETags);
+            self.quirks().learn(Quirk::UpperETags);
         }
         Ok(etag::canonical(&told))
     }
@@ -16,7 +16,7 @@ impl Store {
     /// As the store wants it.
     pub(super) fn spelled(&self, etag: &str) -> String {
         let etag = self.spelled_in_body(etag);
-        match self.dialect().has(Quirk::BareETags) {
+        match self.quirks().has(Quirk::BareETags) {
             true => etag::bare(&etag).to_owned(),
             false => etag,
         }
@@ -25,7 +25,7 @@ impl Store {
     /// As the list of parts has it: there the quotes belong to it for all stores.
     pub(super) fn spelled_in_body(&self, etag: &str) -> String {
         // What is no MD5 stays as it was told.
-        match self.dialect().has(Quirk::UpperETags) && etag::is_md5(etag::bare(etag)) {
+        match self.quirks().has(Quirk::UpperETags) && etag::is_md5(etag::bare(etag)) {
             true => etag.to_ascii_uppercase(),
             false => etag.to_owned(),
         }
@@ -52,20 +52,20 @@ impl Store {
         // As this object has it: not all of a store's need be alike, where some came from another store.
         let before = self.spelled(etag);
         if etag::is_upper(&told) {
-            self.dialect().learn(Quirk::UpperETags);
+            self.quirks().learn(Quirk::UpperETags);
         } else {
-            self.dialect().unlearn(Quirk::UpperETags);
+            self.quirks().unlearn(Quirk::UpperETags);
         }
         if self.spelled(etag) != before {
             return true;
         }
         if was_bare {
             // That was not it, or it is not so for all operations: with its quotes again.
-            self.dialect().unlearn(Quirk::BareETags);
+            self.quirks().unlearn(Quirk::BareETags);
             return true;
         }
         // Another thread may have learned it since this one asked.
-        if self.dialect().learn(Quirk::BareETags) {
+        if self.quirks().learn(Quirk::BareETags) {
             tracing::info!(
                 bucket = self.target().bucket,
                 "the store refuses a quoted ETag in If-Match; trying it without quotes"
@@ -76,7 +76,7 @@ impl Store {
 
     /// Whether ETags go without their quotes now.
     pub(super) fn spells_bare(&self) -> bool {
-        self.dialect().has(Quirk::BareETags)
+        self.quirks().has(Quirk::BareETags)
     }
 
     /// How a write with this payload goes.
@@ -101,14 +101,14 @@ impl Store {
     /// Whether bodies may go in chunks, with their checksum behind them.
     #[must_use]
     pub fn takes_chunked(&self) -> bool {
-        !self.dialect().has(Quirk::Unchunked)
+        !self.quirks().has(Quirk::Unchunked)
     }
 
     /// What a store keeps of the framing, or refuses of it: from now on bodies go plain, and this one is sent again.
     #[must_use]
     pub fn chunked_is_spoiled(&self, operation: &'static str) -> StoreError {
         let what = "the store takes no aws-chunked bodies; files are read twice, and their checksums go in headers";
-        if self.dialect().learn(Quirk::Unchunked) {
+        if self.quirks().learn(Quirk::Unchunked) {
             tracing::warn!(bucket = self.target().bucket, operation, "{what}");
         }
         StoreError::Learned {
@@ -119,7 +119,7 @@ impl Store {
 
     /// The same after a refusal. One without a word may be of anybody on the way: the form is tried once more.
     fn chunked_is_refused(&self, operation: &'static str, worded: bool) -> StoreError {
-        if !worded && self.dialect().learn(Quirk::ChunkedDoubted) {
+        if !worded && self.quirks().learn(Quirk::ChunkedDoubted) {
             return StoreError::Learned {
                 operation,
                 what: "an aws-chunked body was refused without a word; it is sent once more".into(),
@@ -132,10 +132,10 @@ impl Store {
     pub(super) fn took(&self, manner: WireForm) {
         match manner.framing {
             Framing::Plain => {
-                self.dialect().learn(Quirk::PlainIsTaken);
+                self.quirks().learn(Quirk::PlainIsTaken);
             }
-            Framing::Chunked if self.dialect().has(Quirk::ChunkedDoubted) => {
-                self.dialect().unlearn(Quirk::ChunkedDoubted);
+            Framing::Chunked if self.quirks().has(Quirk::ChunkedDoubted) => {
+                self.quirks().unlearn(Quirk::ChunkedDoubted);
             }
             Framing::Chunked | Framing::None => {}
         }
@@ -167,8 +167,8 @@ impl Store {
         match manner.framing {
             Framing::Chunked => self.chunked_is_refused(operation, worded),
             // Plain bodies are refused as well: it was something else, and the next one may go in chunks again.
-            Framing::Plain if !self.dialect().has(Quirk::PlainIsTaken) => {
-                self.dialect().unlearn(Quirk::Unchunked);
+            Framing::Plain if !self.quirks().has(Quirk::PlainIsTaken) => {
+                self.quirks().unlearn(Quirk::Unchunked);
                 error
             }
             Framing::Plain | Framing::None => error,

@@ -28,17 +28,17 @@ impl Observers {
     }
 
     pub(super) fn started(&self, fs: &dyn FileSystem, item: &Item) {
-        self.each(|witness| witness.started(fs, item));
+        self.each(|observer| observer.started(fs, item));
     }
 
     pub(super) fn ended(&self, fs: &dyn FileSystem, ending: &ActionEnd<'_>) {
-        self.each(|witness| witness.ended(fs, ending));
+        self.each(|observer| observer.ended(fs, ending));
     }
 
     /// One that panics is nobody else's matter.
     fn each(&self, tell: impl Fn(&dyn Observer)) {
-        for witness in self.0.iter() {
-            drop(guarded(|| tell(witness.as_ref())));
+        for observer in self.0.iter() {
+            drop(guarded(|| tell(observer.as_ref())));
         }
     }
 }

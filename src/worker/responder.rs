@@ -13,26 +13,26 @@ use crate::types::{Domain, Sequences, domain_name};
 /// Gives the answer of an action that ran.
 pub(super) fn finish(
     control: &Control,
-    debt: Box<dyn ActionHandle>,
+    handle: Box<dyn ActionHandle>,
     verdict: Verdict,
     copied: u64,
 ) -> Result<(), HsmError> {
     control.set_ending();
-    debt.finish(verdict, copied)
+    handle.finish(verdict, copied)
 }
 
 /// Ends an action that was done; the coordinator may object.
-pub(super) fn complete(control: &Control, debt: Box<dyn ActionHandle>, copied: u64) -> Ended {
-    match finish(control, debt, Verdict::Done, copied) {
+pub(super) fn complete(control: &Control, handle: Box<dyn ActionHandle>, copied: u64) -> Ended {
+    match finish(control, handle, Verdict::Done, copied) {
         Ok(()) => Ended::done(copied),
         Err(error) => Ended::failed(error.into()),
     }
 }
 
 /// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
-pub(super) fn refuse(control: &Control, debt: Box<dyn ActionHandle>, error: JobError) -> Ended {
+pub(super) fn refuse(control: &Control, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
     let ended = Ended::failed(error);
-    if let Err(objection) = finish(control, debt, ended.verdict, 0) {
+    if let Err(objection) = finish(control, handle, ended.verdict, 0) {
         tracing::debug!(%objection, "the coordinator did not take the verdict");
     }
     ended
@@ -88,24 +88,24 @@ impl Responder {
         }
     }
 
-    /// Has `debt` ended with `verdict`; does not wait.
-    pub fn settle(&self, debt: Box<dyn ActionHandle>, verdict: Verdict) {
-        let domain = self.sequences.domain(debt.item().fid);
+    /// Has `handle` ended with `verdict`; does not wait.
+    pub fn settle(&self, handle: Box<dyn ActionHandle>, verdict: Verdict) {
+        let domain = self.sequences.domain(handle.item().fid);
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(lines) = &mut *lines else {
             // After the end: the journal has it, for the next daemon.
-            debt.disown();
+            handle.disown();
             return;
         };
         let line = lines.entry(domain).or_default();
         let mut todo = line.work.lock();
-        todo.waiting.push_back((debt, verdict));
+        todo.waiting.push_back((handle, verdict));
         let busy = todo.idle < todo.waiting.len();
         drop(todo);
         line.work.more.notify_one();
         if busy && line.threads.len() < self.threads {
             let (work, closing, tally) = (Arc::clone(&line.work), Arc::clone(&line.work), Arc::clone(&self.tally));
-            let name = domain.map_or_else(|| "settler-?".to_owned(), |mdt| format!("settler-{:x}", mdt.0));
+            let name = domain.map_or_else(|| "responder-?".to_owned(), |mdt| format!("responder-{:x}", mdt.0));
             match self
                 .supervisor
                 .serve(name, move || closing.close(), move || work.run(&tally))
@@ -141,7 +141,7 @@ impl Responder {
                     "not answered; they are in the journal, for the next daemon"
                 );
             }
-            left.into_iter().for_each(|(debt, _)| debt.disown());
+            left.into_iter().for_each(|(handle, _)| handle.disown());
         }
         all
     }
@@ -159,8 +159,8 @@ impl MdtAnswers {
     }
 
     fn run(&self, tally: &Tally) {
-        while let Some((debt, verdict)) = self.next() {
-            drop(guarded(|| answer(debt, verdict, tally)));
+        while let Some((handle, verdict)) = self.next() {
+            drop(guarded(|| answer(handle, verdict, tally)));
         }
     }
 
@@ -181,8 +181,8 @@ impl MdtAnswers {
     }
 }
 
-fn answer(debt: Box<dyn ActionHandle>, verdict: Verdict, tally: &Tally) {
-    let item = debt.item();
+fn answer(handle: Box<dyn ActionHandle>, verdict: Verdict, tally: &Tally) {
+    let item = handle.item();
     let (fid, cookie) = (item.fid, item.cookie);
     tracing::info!(%fid, %cookie, %verdict, "not run");
     tally.count(&ActionEnd {
@@ -193,7 +193,7 @@ fn answer(debt: Box<dyn ActionHandle>, verdict: Verdict, tally: &Tally) {
         reason: None,
         key: None,
     });
-    if let Err(objection) = debt.finish(verdict, 0) {
+    if let Err(objection) = handle.finish(verdict, 0) {
         tracing::debug!(%fid, %cookie, %objection, "the coordinator did not take the verdict");
     }
 }
@@ -267,18 +267,18 @@ mod tests {
     fn answers_to_a_dead_mdt_hold_up_no_other_and_are_left_to_the_journal_at_the_end() {
         let sequences = Sequences::default();
         (0..2).for_each(|mdt| sequences.learn(fid(u64::from(mdt)), Mdt(mdt)));
-        let settler = Responder::new(&Supervisor::default(), sequences, 2, &Arc::new(Tally::default()));
+        let responder = Responder::new(&Supervisor::default(), sequences, 2, &Arc::new(Tally::default()));
         let verdict = Verdict::Cancelled;
         let (to_one, one) = channel();
         let mut holds = Vec::new();
         for _ in 0..10 {
             let (hold, dead) = channel();
             holds.push(hold);
-            settler.settle(owed(1, &to_one, Some(dead)), verdict);
+            responder.settle(owed(1, &to_one, Some(dead)), verdict);
         }
         let (to_other, other) = channel();
         for _ in 0..100 {
-            settler.settle(owed(0, &to_other, None), verdict);
+            responder.settle(owed(0, &to_other, None), verdict);
         }
         for _ in 0..100 {
             assert_eq!(other.recv_timeout(PATIENCE), Ok("answered"));
@@ -288,11 +288,11 @@ mod tests {
             [one.recv_timeout(PATIENCE), one.recv_timeout(PATIENCE)],
             [Ok("waits"); 2]
         );
-        assert!(!settler.finish(Instant::now() + Duration::from_millis(100)));
+        assert!(!responder.finish(Instant::now() + Duration::from_millis(100)));
         for _ in 0..8 {
             assert_eq!(one.recv_timeout(PATIENCE), Ok("disowned"));
         }
-        settler.settle(owed(1, &to_one, None), verdict);
+        responder.settle(owed(1, &to_one, None), verdict);
         assert_eq!(one.recv_timeout(PATIENCE), Ok("disowned"));
         drop(holds);
         assert_eq!(
