@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Those without `workspace-hack`, and without a dependency that another package has too.
 const APART: [&str; 1] = ["xtask"];
@@ -45,8 +45,7 @@ fn differences(root: &Path) -> Result<Vec<(String, String)>, String> {
 
 /// Lines of `name version [features]`.
 fn tree(root: &Path, arguments: &[&str]) -> Result<BTreeSet<String>, String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = super::cargo()
         .current_dir(root)
         .args(["tree", "--prefix", "none", "--format", "{p} [{f}]", "--locked"])
         .args(arguments)

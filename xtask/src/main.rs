@@ -111,9 +111,8 @@ fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
 
 /// The workspace's binaries; where they are.
 fn build() -> Option<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     eprintln!("building (the first time takes some minutes) …");
-    let built = Command::new(cargo)
+    let built = cargo()
         .current_dir(root())
         .args(["build", "--workspace", "--bins", "--lib", "--quiet"])
         .status();
@@ -127,6 +126,19 @@ fn build() -> Option<PathBuf> {
         eprintln!("can't find the build directory");
     }
     directory
+}
+
+/// Cargo as a shell would call it. What `cargo run` says to this program of its own package is not passed on: ring's build
+/// script looks at it, and with it ring, TLS, the SDK and all of ours would be compiled anew at each change of the caller.
+fn cargo() -> Command {
+    const OF_A_PACKAGE: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if OF_A_PACKAGE.iter().any(|of| name.to_string_lossy().starts_with(of)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Of the workspace.
