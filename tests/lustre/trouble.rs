@@ -155,8 +155,9 @@ pub(crate) fn queued_remove(world: &mut World) -> Result<()> {
 }
 
 pub(crate) fn forgotten(world: &mut World) -> Result<()> {
-    const FILES: usize = 12;
-    world.archive = "upload_bandwidth = '4MiB'\n".into();
+    // Some of them are still to be sent when the last one was asked for, on machines that take a second for that, too.
+    const FILES: usize = 8;
+    world.archive = "upload_bandwidth = '512KiB'\n".into();
     world.start()?;
     let files: Vec<_> = (0..FILES)
         .map(|n| world.file(&format!("f{n:02}"), (1 << 20) + n))
