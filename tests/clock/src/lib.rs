@@ -4,7 +4,6 @@
 #![cfg(test)]
 #![expect(dead_code, reason = "of some files only what the retry loop uses is")]
 
-#[path = "../../../src/measure/mod.rs"]
 mod measure;
 mod store;
 mod sync;
