@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::lustre::{Mount, is_acl};
 use crate::store::{Condition, FileMetadata, Habit, InvalidKey, ObjectKey, StoreError, TargetOptions, Told};
-use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
+use crate::transfer::{Bearer, Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
 use crate::types::{ArchiveId, Extras};
 
 /// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
@@ -145,7 +145,7 @@ pub fn remove_node(
         return Ok(());
     };
     let location = found.at(archive_id, key);
-    match delete(lane, control, &location, |found, _| {
+    match delete(lane, control, Bearer::Nobody, &location, |found, _| {
         is_node(key, &found.metadata, found.size)
     }) {
         Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(()),

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lhsmtool_s3::action::{ActionKey, CopyState, Debt, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use lhsmtool_s3::action::{ActionKey, CopyState, Debt, Deletions, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 
 use lhsmtool_s3::journal::Journal;
 use lhsmtool_s3::queue::Queue;
@@ -74,6 +74,18 @@ impl FileSystem for Directory {
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         self.maps.lock().unwrap().remove(&fid);
         Ok(())
+    }
+    fn announce_deletion(&self, _: Fid, _: u64, _: &[u8]) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn withdraw_deletion(&self, _: Fid, _: u64) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn note_deletion(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn deletions(&self, _: Fid) -> Result<Deletions, HsmError> {
+        Ok(Deletions::default())
     }
     fn note_restored(&self, _: Fid) -> Result<(), HsmError> {
         Ok(())

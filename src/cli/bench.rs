@@ -14,7 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::site::{lanes, runtime, target_of};
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
-use crate::transfer::{Alone, Control, Lane, NoLog, Stop, TransferError, Upload, delete, download, upload};
+use crate::transfer::{Alone, Bearer, Control, Lane, NoLog, Stop, TransferError, Upload, delete, download, upload};
 use crate::types::ArchiveId;
 
 /// How to measure.
@@ -280,7 +280,7 @@ impl Run {
                             return;
                         }
                         // One that is gone is deleted, too.
-                        if delete(lane, &control, location, |_, _| true).is_ok() {
+                        if delete(lane, &control, Bearer::Nobody, location, |_, _| true).is_ok() {
                             gone.fetch_add(1, Ordering::Relaxed);
                         }
                     }

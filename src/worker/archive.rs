@@ -4,13 +4,13 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::log::{Trail, author, sweep_overwritten};
-use super::place::{Placed, is_mapped, look_after, may_be_shared, place, sweep};
+use super::place::{Placed, Standing, is_mapped, look_after, may_be_shared, place, standing, sweep};
 use super::readback::read_back;
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
+use crate::transfer::{Bearer, Control, Helpers, Lane, TransferError, discard_sidecar, glance, sweep_key};
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(
@@ -79,6 +79,31 @@ fn commit(
     file: Arc<File>,
 ) -> Ended {
     let item = debt.item().clone();
+    let ended = map_and_finish(site, lane, control, debt, (author, placed), file);
+    // Once more: while the record of before meant their key, they stayed.
+    placed
+        .left
+        .iter()
+        .for_each(|left| discard_left(site, lane, &item, author, left));
+    ended
+}
+
+/// What an attempt has written to a key that it went away from.
+pub(super) fn discard_left(site: &Site, lane: &Lane, item: &Item, author: &Author, left: &Location) {
+    discard(site, lane, left, &author.owner, None, |found, origin| {
+        origin.is_by(author) && !is_mapped(site, item.fid, (left.archive_id, &left.key), found)
+    });
+}
+
+fn map_and_finish(
+    site: &Site,
+    lane: &Lane,
+    control: &Control,
+    debt: Box<dyn Debt>,
+    (author, placed): (&Author, &Placed),
+    file: Arc<File>,
+) -> Ended {
+    let item = debt.item().clone();
     let size = placed.location.size;
     if let Some(error) = over(site, control, &item, placed) {
         drop(file);
@@ -95,6 +120,10 @@ fn commit(
     if let Err(error) = mapped {
         undo(site, lane, &item, author, placed);
         return super::settle::refuse(control, debt, error.into());
+    }
+    if let Some(error) = taken_away(site, lane, control, author, placed) {
+        undo(site, lane, &item, author, placed);
+        return super::settle::refuse(control, debt, error);
     }
     let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
     if let Some(previous) = replaced {
@@ -127,6 +156,26 @@ fn over(site: &Site, control: &Control, item: &Item, placed: &Placed) -> Option<
     }
 }
 
+/// Whether the object is not there any more, or may go, that the file's record means by now. Until then another attempt may
+/// have written over it, which has no right to the key any more and took its own away: whoever announces a deletion from
+/// here on finds the record. Without one the end is what they find (`super::readback`).
+fn taken_away(site: &Site, lane: &Lane, control: &Control, author: &Author, placed: &Placed) -> Option<JobError> {
+    if !placed.needs_record {
+        return None;
+    }
+    let Location {
+        archive_id,
+        key,
+        version,
+        ..
+    } = &placed.location;
+    match standing(site, lane, control, author, (*archive_id, key, version.as_deref())) {
+        Ok(Standing::Sure) => None,
+        Ok(Standing::Gone | Standing::InDoubt) => Some(JobError::TakenAway(key.to_string())),
+        Err(error) => Some(error.into()),
+    }
+}
+
 /// What the coordinator's answer means for the object and the one before it.
 fn settle_copy(
     site: &Site,
@@ -142,7 +191,7 @@ fn settle_copy(
         Ok(()) => {
             if site.fs.is_unlinked(item.fid).unwrap_or(false) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location, owner, None, |_, origin| origin.is_by(author));
+                discard(site, lane, location, owner, None, |_, origin| origin.is_by(author));
             } else if let Some(copy) = read_back(site, lane, item, author, placed) {
                 if placed.needs_record || copy != placed.location {
                     site.journal.remember(item.fid, &copy);
@@ -155,7 +204,7 @@ fn settle_copy(
                 (_, Some(previous)) => {
                     let is_kept =
                         |found: &ObjectInfo| is_mapped(site, item.fid, (previous.archive_id, &previous.key), found);
-                    discard(lane, previous, owner, Some(location), |found, origin| {
+                    discard(site, lane, previous, owner, Some(location), |found, origin| {
                         origin.is_of(owner)
                             && previous.is_written_as(found)
                             && !may_be_shared(site, found)
@@ -204,7 +253,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
     let is_anothers = |now: Option<Vec<u8>>| now != placed.record && now.as_ref() != Some(&own);
     if site.fs.map(item.fid).is_ok_and(is_anothers) {
         tracing::info!(key = %location.key, "the file was archived anew meanwhile; that record stays");
-        discard(lane, location, owner, None, is_garbage);
+        discard(site, lane, location, owner, None, is_garbage);
         look_after(site, lane, item.fid, (location.archive_id, &location.key));
         return;
     }
@@ -222,7 +271,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
             discard_sidecar_of(lane, previous, owner, Some(location));
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location, owner, None, is_garbage);
+                discard(site, lane, location, owner, None, is_garbage);
             } else {
                 tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
                      the file's data is in Lustre and is archived again with the next request");
@@ -236,7 +285,7 @@ fn undo(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed)
                 None => Ok(()),
             };
             revoke_if_over(site, item, placed);
-            discard(lane, location, owner, previous.as_ref(), is_garbage);
+            discard(site, lane, location, owner, previous.as_ref(), is_garbage);
             look_after(site, lane, item.fid, (location.archive_id, &location.key));
             restored
         }
@@ -305,6 +354,7 @@ fn discard_sidecar_of(lane: &Lane, location: &Location, owner: &Owner, kept: Opt
 /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
 /// deleted is an orphan in the log, not a failure.
 pub(super) fn discard(
+    site: &Site,
     lane: &Lane,
     location: &Location,
     owner: &Owner,
@@ -315,6 +365,7 @@ pub(super) fn discard(
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
         lane,
+        Bearer::File(site.fs.as_ref(), owner.fid),
         location.archive_id,
         &location.key,
         location.version.as_deref(),

@@ -210,7 +210,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{CopyState, Debt, FileSystem, HsmError};
+    use crate::action::{CopyState, Debt, Deletions, FileSystem, HsmError};
     use crate::journal::Journal;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
@@ -240,6 +240,18 @@ mod tests {
             panic!("as asked")
         }
         fn clear_map(&self, _: Fid) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn announce_deletion(&self, _: Fid, _: u64, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn withdraw_deletion(&self, _: Fid, _: u64) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn note_deletion(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn deletions(&self, _: Fid) -> Result<Deletions, HsmError> {
             panic!("as asked")
         }
         fn is_released(&self, _: Fid) -> Result<bool, HsmError> {

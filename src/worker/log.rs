@@ -8,7 +8,7 @@ use super::{Ended, JobError, Site};
 use crate::action::{ActionKey, Item};
 use crate::journal::{Journal, UploadRecord};
 use crate::store::{Author, Location, ObjectInfo, ObjectKey, Origin, Owner, SentPart, StoreError, UploadId, Writer};
-use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
+use crate::transfer::{Bearer, Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 #[derive(Debug)]
@@ -107,12 +107,13 @@ impl Drop for Trail {
 /// may have; and what the coordinator did not take was there.
 fn wrote_nothing(error: &JobError) -> bool {
     match error {
-        JobError::Hsm(_) | JobError::Panic(_) => false,
+        JobError::Hsm(_) | JobError::TakenAway(_) | JobError::Panic(_) => false,
         JobError::Transfer(TransferError::Store(error)) => !error.is_transient(),
         JobError::Transfer(
             // An upload in parts may be left.
             TransferError::Read(_)
             | TransferError::Changed
+            | TransferError::Announcement(_)
             | TransferError::Stopped(_)
             | TransferError::GaveUp { .. }
             | TransferError::Checksum { .. }
@@ -216,7 +217,8 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         // An older release's objects name none, and are told by their action.
         writer: record.writer().unwrap_or_else(Writer::random),
     };
-    let mut done = swept(lane, archive_id, &key, |found, origin| {
+    let bearer = Bearer::File(site.fs.as_ref(), fid);
+    let mut done = swept(lane, bearer, archive_id, &key, |found, origin| {
         origin.is_by(&author) && !may_be_shared(site, found) && !is_mapped(site, fid, (archive_id, &key), found)
     });
     look_after(site, lane, fid, (archive_id, &key));
@@ -225,12 +227,13 @@ pub(super) fn clean_up(site: &Site, lane: &Lane, action: ActionKey) -> bool {
         && let Ok(store) = lane.store(archive_id)
         && let Ok(key) = ObjectKey::sidecar(&store.target().prefix, fid, author.writer)
     {
-        done &= swept(lane, archive_id, &key, |found, origin| {
+        // An attempt's own: no other one writes there.
+        done &= swept(lane, Bearer::Nobody, archive_id, &key, |found, origin| {
             origin.is_by(&author) && !may_be_shared(site, found) && !has_sidecar(site, fid, &key)
         });
     }
     if let Some((archive_id, key, etag)) = record.previous() {
-        done &= swept(lane, archive_id, &key, |found, origin| {
+        done &= swept(lane, bearer, archive_id, &key, |found, origin| {
             origin.is_of(&author.owner)
                 && (found.etag == etag || is_over(site, origin))
                 && !may_be_shared(site, found)
@@ -267,7 +270,8 @@ pub(super) fn sweep_overwritten(
     former: &Location,
     is_kept: impl Fn(&ObjectInfo) -> bool,
 ) {
-    swept(lane, former.archive_id, &former.key, |found, origin| {
+    let bearer = Bearer::File(site.fs.as_ref(), owner.fid);
+    swept(lane, bearer, former.archive_id, &former.key, |found, origin| {
         found.etag != former.etag
             && origin.is_of(owner)
             && !may_be_shared(site, found)
@@ -289,11 +293,12 @@ fn has_sidecar(site: &Site, fid: Fid, key: &ObjectKey) -> bool {
 
 fn swept(
     lane: &Lane,
+    bearer: Bearer<'_>,
     archive_id: ArchiveId,
     key: &ObjectKey,
     is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
 ) -> bool {
-    match sweep_key(lane, archive_id, key, None, is_garbage) {
+    match sweep_key(lane, bearer, archive_id, key, None, is_garbage) {
         Ok(()) => true,
         // Without s3:ListBucket a key with no object is "denied".
         Err(TransferError::Store(StoreError::Denied { .. })) => true,

@@ -11,7 +11,7 @@ use super::Site;
 use super::place::{Placed, is_mapped};
 use crate::action::Item;
 use crate::store::{Author, Claim, Location, ObjectInfo, Origin};
-use crate::transfer::{Lane, TransferError, glance};
+use crate::transfer::{Control, Lane, Said, TransferError, glance, wait_for_deletions};
 
 /// Each answers what another one has just written.
 const ROUNDS: usize = 4;
@@ -57,9 +57,10 @@ const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
 /// told.
 pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, placed: &Placed) -> Option<Location> {
     let own = placed.needs_record.then(|| placed.location.to_bytes());
+    let may_be_gone = placed.over_another || (own.is_none() && is_told_of_a_deletion(site, lane, author, placed));
     for _ in 0..ROUNDS {
         let record = match site.fs.map(item.fid) {
-            Ok(record) if record == own && (!placed.over_another || stands(lane, author, placed)) => {
+            Ok(record) if record == own && (!may_be_gone || stands(lane, author, placed)) => {
                 return Some(placed.location.clone());
             }
             Ok(record) => record,
@@ -90,6 +91,18 @@ pub(super) fn read_back(site: &Site, lane: &Lane, item: &Item, author: &Author, 
     }
     tracing::warn!(key = %placed.location.key, "others write the file's record again and again; it stays as it is");
     None
+}
+
+/// Whether the file tells of a deletion that can have taken its object away before the end counted: without a record it is
+/// that end by which others know it for a copy.
+fn is_told_of_a_deletion(site: &Site, lane: &Lane, author: &Author, placed: &Placed) -> bool {
+    let own = &placed.location;
+    let (file, at) = ((site.fs.as_ref(), author.owner.fid), (own.archive_id, &own.key));
+    own.version.is_none()
+        && !matches!(
+            wait_for_deletions(lane, &Control::default(), file, at),
+            Ok(Said::Nothing)
+        )
 }
 
 /// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted this
@@ -197,7 +210,7 @@ fn settle(
     match step(archived, own_is_there, named) {
         Step::Leave => {
             tracing::info!(%key, archived, ?named, "another one wrote the file's record since; it stays");
-            super::archive::discard(lane, own, &author.owner, theirs.as_deref(), |found, origin| {
+            super::archive::discard(site, lane, own, &author.owner, theirs.as_deref(), |found, origin| {
                 origin.is_by(author) && !is_mapped(site, item.fid, (own.archive_id, key), found)
             });
             Settled::As(theirs)

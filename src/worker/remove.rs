@@ -8,7 +8,7 @@ use super::place::{is_mapped, may_be_shared};
 use super::{Ended, JobError, Site};
 use crate::action::{Debt, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
+use crate::transfer::{Bearer, Control, Lane, TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
 
 pub(super) fn remove(site: &Site, lane: &Lane, control: &Arc<Control>, mut debt: Box<dyn Debt>) -> Ended {
@@ -123,7 +123,8 @@ fn delete_copy(
             && is_as_before(site, owner.fid, before)
             && (before.is_some() || may_go(site, owner.fid, origin))
     };
-    match delete(lane, control, location, is_ours) {
+    let bearer = Bearer::File(site.fs.as_ref(), owner.fid);
+    match delete(lane, control, bearer, location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
         Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
