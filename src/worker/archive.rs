@@ -200,22 +200,28 @@ fn settle_copy(
                     site.journal.forget(item.fid);
                 }
             }
-            match (&placed.previous, replaced) {
+            let all_gone = match (&placed.previous, replaced) {
                 (_, Some(previous)) => {
                     let is_kept =
                         |found: &ObjectInfo| is_mapped(site, item.fid, (previous.archive_id, &previous.key), found);
-                    discard(site, lane, previous, owner, Some(location), |found, origin| {
+                    let gone = discard(site, lane, previous, owner, Some(location), |found, origin| {
                         origin.is_of(owner)
                             && previous.is_written_as(found)
                             && !may_be_shared(site, found)
                             && !is_kept(found)
                     });
-                    sweep_overwritten(site, lane, owner, previous, is_kept);
+                    sweep_overwritten(site, lane, owner, previous, is_kept) && gone
                 }
-                (Some(previous), None) => discard_sidecar_of(lane, previous, owner, Some(location)),
-                (None, None) => {}
+                (Some(previous), None) => {
+                    discard_sidecar_of(lane, previous, owner, Some(location));
+                    true
+                }
+                (None, None) => true,
+            };
+            Ended {
+                left_something: !all_gone,
+                ..Ended::done(size).about(&location.key)
             }
-            Ended::done(size).about(&location.key)
         }
         Err(error) => {
             // The MDT may have taken the copy all the same, and its answer got lost or says something else:
@@ -223,6 +229,10 @@ fn settle_copy(
             match site.fs.is_archived(item.fid) {
                 Ok(true) => {
                     tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy");
+                    if let Some(previous) = replaced {
+                        // It goes, unless the file's record means it by then.
+                        site.journal.replacing(item.key(), location, previous);
+                    }
                     // It may be another one's archive that counts, with other bytes.
                     revoke_if_over(site, item, placed);
                 }
@@ -352,7 +362,7 @@ fn discard_sidecar_of(lane: &Lane, location: &Location, owner: &Owner, kept: Opt
 }
 
 /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
-/// deleted is an orphan in the log, not a failure.
+/// deleted is no failure: it is in the log, and `false` is returned.
 pub(super) fn discard(
     site: &Site,
     lane: &Lane,
@@ -360,7 +370,7 @@ pub(super) fn discard(
     owner: &Owner,
     kept: Option<&Location>,
     may_go: impl Fn(&ObjectInfo, &Origin) -> bool,
-) {
+) -> bool {
     discard_sidecar_of(lane, location, owner, kept);
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
@@ -371,9 +381,10 @@ pub(super) fn discard(
         location.version.as_deref(),
         |found, origin| found.etag == location.etag && found.size == location.size && may_go(found, origin),
     ) {
-        Ok(()) => {}
+        Ok(()) => true,
         Err(error) => {
-            tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted: an orphan");
+            tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted now");
+            false
         }
     }
 }

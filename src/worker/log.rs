@@ -93,7 +93,7 @@ impl Trail {
 
     /// It was answered, and all that follows from that was done.
     pub(super) fn end(mut self, ended: &Ended) {
-        self.nothing_left = ended.error.as_ref().is_none_or(wrote_nothing);
+        self.nothing_left = !ended.left_something && ended.error.as_ref().is_none_or(wrote_nothing);
     }
 }
 
@@ -262,22 +262,24 @@ pub(super) fn is_over(site: &Site, origin: &Origin) -> bool {
 }
 
 /// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
-/// killed. `is_kept` tells, after the look, whether it is the file's copy all the same.
+/// killed, the same bytes perhaps. `is_kept` tells, after the look, whether it is the file's copy all the same. To be called
+/// when the file's record means something else: whoever cleans up after that attempt leaves what the record means, and
+/// forgets it. `false`: not now.
 pub(super) fn sweep_overwritten(
     site: &Site,
     lane: &Lane,
     owner: &Owner,
     former: &Location,
     is_kept: impl Fn(&ObjectInfo) -> bool,
-) {
+) -> bool {
     let bearer = Bearer::File(site.fs.as_ref(), owner.fid);
     swept(lane, bearer, former.archive_id, &former.key, |found, origin| {
-        found.etag != former.etag
+        (found.etag != former.etag || !former.is_written_as(found))
             && origin.is_of(owner)
             && !may_be_shared(site, found)
             && is_over(site, origin)
             && !is_kept(found)
-    });
+    })
 }
 
 /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.

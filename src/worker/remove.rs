@@ -67,9 +67,10 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         tracing::warn!(%key, of = %of.fid, "the file's record was written for another file: that one's copy stays, and the \
              record is cleared");
     }
-    if let Some(location) = &location {
-        delete_copy(site, lane, control, &owner, (location, before.as_deref()))?;
-    }
+    let is_overwritten = match &location {
+        Some(location) => delete_copy(site, lane, control, &owner, (location, before.as_deref()))?,
+        None => false,
+    };
     site.journal.forget(item.fid);
     // Another mover may have archived the file since, when this remove ran into a time-out: that copy is not meant.
     if !is_as_before(site, item.fid, before.as_deref()) {
@@ -85,6 +86,14 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         Err(error) if error.is_not_found() => {}
         // The object is gone and the file is not archived: the record only misleads.
         Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
+    }
+    if is_overwritten && let Some(location) = &location {
+        // The record meant what was there before. Only now, without it: until then whoever cleans up after the attempt that
+        // wrote it leaves it to the record.
+        let at = (location.archive_id, &location.key);
+        sweep_overwritten(site, lane, &owner, location, |found| {
+            is_mapped(site, item.fid, at, found)
+        });
     }
     Ok(location.map(|location| location.key))
 }
@@ -106,14 +115,15 @@ fn may_go(site: &Site, fid: Fid, origin: &Origin) -> bool {
     }
 }
 
-/// The object that the file's own record means, or its key, if it still is the file's.
+/// The object that the file's own record means, or its key, if it still is the file's. `true`: another one is at the file's
+/// own key.
 fn delete_copy(
     site: &Site,
     lane: &Lane,
     control: &Control,
     owner: &Owner,
     (location, before): (&Location, Option<&[u8]>),
-) -> Result<(), JobError> {
+) -> Result<bool, JobError> {
     let shared = Cell::new(false);
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
         shared.set(may_be_shared(site, found));
@@ -131,21 +141,13 @@ fn delete_copy(
                  'scrub --delete-orphans' tells whether anybody has it");
         }
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
-            // The file's record means what was there before.
-            if location.claim(owner) == Claim::Own {
-                let at = (location.archive_id, &location.key);
-                let is_kept = |found: &ObjectInfo| {
-                    !is_as_before(site, owner.fid, before)
-                        || (before.is_none() && is_mapped(site, owner.fid, at, found))
-                };
-                sweep_overwritten(site, lane, owner, location, is_kept);
-            }
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone, unless \
                  a killed archive of the file left it there");
+            return Ok(location.claim(owner) == Claim::Own);
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.
