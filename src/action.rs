@@ -335,6 +335,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// ENOENT when the file is gone.
     fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError>;
 
+    /// Whether the coordinator has an archive of the file that is not over. It looks through its whole log for the answer:
+    /// ask rarely.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn has_archive(&self, fid: Fid) -> Result<bool, HsmError>;
+
     /// Looks at a file whose archive was begun: what HSM says of its copy. Where a remove ran since the coordinator sent
     /// the archive the file no longer counts as one with a copy, and no later write would make it dirty: that is put right,
     /// in archive `id`, before the first byte is read.

@@ -99,6 +99,9 @@ impl FileSystem for Directory {
     fn copy_state(&self, _: Fid) -> Result<CopyState, HsmError> {
         Ok(CopyState::default())
     }
+    fn has_archive(&self, _: Fid) -> Result<bool, HsmError> {
+        Ok(false)
+    }
     fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
         Ok(CopyState::default())
     }

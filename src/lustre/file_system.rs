@@ -102,6 +102,11 @@ impl FileSystem for Mount {
         Ok(states.copy())
     }
 
+    fn has_archive(&self, fid: Fid) -> Result<bool, HsmError> {
+        self.is_being_archived(fid)
+            .map_err(|error| self.unless_unmounted(error))
+    }
+
     fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<CopyState, HsmError> {
         let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
         let mut copy = states.copy();

@@ -111,6 +111,13 @@ impl FileSystem for Mdt {
         self.0.at(|state| Ok(state.node(fid, "copy_state")?.copy_state()))
     }
 
+    fn has_archive(&self, fid: Fid) -> Result<bool, HsmError> {
+        self.0.at(|state| {
+            state.node(fid, "has_archive")?;
+            Ok(state.has_action(fid, Kind::Do(Verb::Archive)))
+        })
+    }
+
     fn prepare_archive(&self, fid: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
         self.0.at(|state| {
             let node = state.node(fid, "prepare_archive")?;

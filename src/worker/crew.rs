@@ -263,6 +263,9 @@ mod tests {
         fn copy_state(&self, _: Fid) -> Result<CopyState, HsmError> {
             panic!("as asked")
         }
+        fn has_archive(&self, _: Fid) -> Result<bool, HsmError> {
+            panic!("as asked")
+        }
         fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
             panic!("as asked")
         }

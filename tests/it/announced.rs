@@ -68,7 +68,12 @@ fn an_object_that_another_movers_deletion_takes_away_is_written_again_before_the
     rig.client.ask(&Request::RemoveXattr(fid, ANNOUNCED.into())).unwrap();
     rig.settle(fid);
     rig.release(fid);
-    assert_eq!(rig.restore("file", fid), b"data", "was there: {was_there}; {}", rig.log());
+    assert_eq!(
+        rig.restore("file", fid),
+        b"data",
+        "was there: {was_there}; {}",
+        rig.log()
+    );
     rig.assert_settled();
 }
 
