@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::log::{is_over, sweep_overwritten};
 use super::place::{is_mapped, may_be_shared};
 use super::{Ended, JobError, Site};
-use crate::action::{Debt, Item};
+use crate::action::{ActionKey, Debt, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Bearer, Control, Lane, TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
@@ -67,10 +67,13 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         tracing::warn!(%key, of = %of.fid, "the file's record was written for another file: that one's copy stays, and the \
              record is cleared");
     }
-    let is_overwritten = match &location {
-        Some(location) => delete_copy(site, lane, control, &owner, (location, before.as_deref()))?,
-        None => false,
+    let left = match &location {
+        Some(location) => delete_copy(site, lane, control, (&owner, item.key()), (location, before.as_deref()))?,
+        None => Left::Nothing,
     };
+    if left == Left::Copy {
+        return Ok(location.map(|location| location.key));
+    }
     site.journal.forget(item.fid);
     // Another mover may have archived the file since, when this remove ran into a time-out: that copy is not meant.
     if !is_as_before(site, item.fid, before.as_deref()) {
@@ -87,7 +90,9 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         // The object is gone and the file is not archived: the record only misleads.
         Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
     }
-    if is_overwritten && let Some(location) = &location {
+    if left == Left::Another
+        && let Some(location) = &location
+    {
         // The record meant what was there before. Only now, without it: until then whoever cleans up after the attempt that
         // wrote it leaves it to the record.
         let at = (location.archive_id, &location.key);
@@ -106,32 +111,62 @@ fn is_as_before(site: &Site, fid: Fid, before: Option<&[u8]>) -> bool {
     }
 }
 
-/// Whether the object of a file without a record is that of no archive under way, and the file does not count as archived,
-/// by now: nothing else would tell that it is to be the copy. Nobody can release a file that is gone.
-fn may_go(site: &Site, fid: Fid, origin: &Origin) -> bool {
+/// Whether the object is that of no archive under way, and the file does not count as archived, by now. One that wrote its
+/// record before this remove read it may end at any moment, and without a record nothing else would tell that it is to be
+/// the copy. Nobody can release a file that is gone.
+fn may_go(site: &Site, action: ActionKey, origin: &Origin, has_record: bool) -> bool {
+    let cookie = match origin {
+        Origin::Written(identity) => identity.cookie.as_ref(),
+        Origin::Strangers | Origin::Carried(_) => None,
+    };
+    // Cookies repeat: with this remove's own it was written long ago. What an import has found tells none.
+    let is_free = match cookie {
+        Some(cookie) => *cookie == action.cookie.to_string(),
+        None => has_record,
+    };
+    match site.fs.copy_state(action.fid) {
+        Err(error) => error.is_not_found(),
+        // The state behind that: an archive that is over may have counted since the remove took the file's copy away.
+        Ok(_) => (is_free || is_over(site, origin)) && has_no_copy(site, action.fid),
+    }
+}
+
+fn has_no_copy(site: &Site, fid: Fid) -> bool {
     match site.fs.copy_state(fid) {
-        Ok(state) => !state.archived && !state.released && is_over(site, origin),
+        Ok(state) => !state.archived && !state.released,
         Err(error) => error.is_not_found(),
     }
 }
 
-/// The object that the file's own record means, or its key, if it still is the file's. `true`: another one is at the file's
-/// own key.
+/// What is at the key when the copy was to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    /// Nothing of this file that matters.
+    Nothing,
+    /// Another object, at the file's own key.
+    Another,
+    /// The copy: an archive that wrote it is under way, or counted since.
+    Copy,
+}
+
+/// The object that the file's own record means, or its key, if it still is the file's.
 fn delete_copy(
     site: &Site,
     lane: &Lane,
     control: &Control,
-    owner: &Owner,
+    (owner, action): (&Owner, ActionKey),
     (location, before): (&Location, Option<&[u8]>),
-) -> Result<bool, JobError> {
-    let shared = Cell::new(false);
+) -> Result<Left, JobError> {
+    let (shared, busy) = (Cell::new(false), Cell::new(false));
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
+        busy.set(false);
         shared.set(may_be_shared(site, found));
-        !shared.get()
+        let is_meant = !shared.get()
             && origin.yields_to(owner, location)
             && location.is_written_as(found)
-            && is_as_before(site, owner.fid, before)
-            && (before.is_some() || may_go(site, owner.fid, origin))
+            && is_as_before(site, owner.fid, before);
+        busy.set(is_meant && !may_go(site, action, origin, before.is_some()));
+        is_meant && !busy.get()
     };
     let bearer = Bearer::File(site.fs.as_ref(), owner.fid);
     match delete(lane, control, bearer, location, is_ours) {
@@ -140,14 +175,20 @@ fn delete_copy(
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
                  'scrub --delete-orphans' tells whether anybody has it");
         }
+        Err(TransferError::Store(StoreError::Precondition { .. })) if busy.get() => {
+            tracing::warn!(key = %location.key, "the file is being archived, or was archived again meanwhile; its copy stays");
+            return Ok(Left::Copy);
+        }
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone, unless \
                  a killed archive of the file left it there");
-            return Ok(location.claim(owner) == Claim::Own);
+            if location.claim(owner) == Claim::Own {
+                return Ok(Left::Another);
+            }
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(false)
+    Ok(Left::Nothing)
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.
