@@ -48,6 +48,9 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
         tracing::info!("no copy of the file is known; nothing to remove");
         return Ok(None);
     }
+    // Then the end of the archive that wrote the record has counted. Each question whether an action is over leaves an error in
+    // the MDS's log where it is.
+    let counted = before.is_some() && site.fs.is_archived(item.fid).unwrap_or(false);
     // From here on nobody can release the file; one that is released already keeps its copy.
     match site.fs.revoke(item.fid) {
         Ok(()) => {}
@@ -68,7 +71,10 @@ fn erase(site: &Site, lane: &Lane, control: &Control, item: &Item) -> Result<Opt
              record is cleared");
     }
     let left = match &location {
-        Some(location) => delete_copy(site, lane, control, (&owner, item.key()), (location, before.as_deref()))?,
+        Some(location) => {
+            let by = (&owner, item.key(), counted);
+            delete_copy(site, lane, control, by, (location, before.as_deref()))?
+        }
         None => Left::Nothing,
     };
     if left == Left::Copy {
@@ -114,16 +120,17 @@ fn is_as_before(site: &Site, fid: Fid, before: Option<&[u8]>) -> bool {
 /// Whether the object is that of no archive under way, and the file does not count as archived, by now. One that wrote its
 /// record before this remove read it may end at any moment, and without a record nothing else would tell that it is to be
 /// the copy. Nobody can release a file that is gone.
-fn may_go(site: &Site, action: ActionKey, origin: &Origin, has_record: bool) -> bool {
+fn may_go(site: &Site, action: ActionKey, origin: &Origin, (has_record, counted): (bool, bool)) -> bool {
     let cookie = match origin {
         Origin::Written(identity) => identity.cookie.as_ref(),
         Origin::Strangers | Origin::Carried(_) => None,
     };
     // Cookies repeat: with this remove's own it was written long ago. What an import has found tells none.
-    let is_free = match cookie {
-        Some(cookie) => *cookie == action.cookie.to_string(),
-        None => has_record,
-    };
+    let is_free = counted
+        || match cookie {
+            Some(cookie) => *cookie == action.cookie.to_string(),
+            None => has_record,
+        };
     match site.fs.copy_state(action.fid) {
         Err(error) => error.is_not_found(),
         // The state behind that: an archive that is over may have counted since the remove took the file's copy away.
@@ -154,7 +161,7 @@ fn delete_copy(
     site: &Site,
     lane: &Lane,
     control: &Control,
-    (owner, action): (&Owner, ActionKey),
+    (owner, action, counted): (&Owner, ActionKey, bool),
     (location, before): (&Location, Option<&[u8]>),
 ) -> Result<Left, JobError> {
     let (shared, busy) = (Cell::new(false), Cell::new(false));
@@ -165,7 +172,7 @@ fn delete_copy(
             && origin.yields_to(owner, location)
             && location.is_written_as(found)
             && is_as_before(site, owner.fid, before);
-        busy.set(is_meant && !may_go(site, action, origin, before.is_some()));
+        busy.set(is_meant && !may_go(site, action, origin, (before.is_some(), counted)));
         is_meant && !busy.get()
     };
     let bearer = Bearer::File(site.fs.as_ref(), owner.fid);
