@@ -241,6 +241,15 @@ impl CopyState {
     }
 }
 
+/// What those who delete objects of a file have said on it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Deletions {
+    /// The words of each that is about to delete one, by its number.
+    pub announced: Vec<(u64, Vec<u8>)>,
+    /// The words of the last that did.
+    pub done: Option<Vec<u8>>,
+}
+
 /// The file system as the workers see it. All calls block.
 pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Its name, as object metadata says whose FIDs it has.
@@ -276,6 +285,31 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The failed call.
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError>;
 
+    /// Says on a file that an object of it is about to be deleted (`trusted.lhsm_s3_deleting.*`). Who says it has a
+    /// `number` that nobody else has; said again by the same, it is the later words that stand.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn announce_deletion(&self, fid: Fid, number: u64, words: &[u8]) -> Result<(), HsmError>;
+
+    /// Takes that back, and nobody else's; absent is fine.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn withdraw_deletion(&self, fid: Fid, number: u64) -> Result<(), HsmError>;
+
+    /// Notes on a file that an object of it was deleted (`trusted.lhsm_s3_deleted`), in the place of an earlier note.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn note_deletion(&self, fid: Fid, words: &[u8]) -> Result<(), HsmError>;
+
+    /// All that is said of it on a file; one call where nothing is.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn deletions(&self, fid: Fid) -> Result<Deletions, HsmError>;
+
     /// Notes that a file's data came back just now. Its times are those of before, and a release that asks for files
     /// that nobody used lately must not take it away again: the note changes its ctime.
     ///
@@ -300,6 +334,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// ENOENT when the file is gone.
     fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError>;
+
+    /// Whether the coordinator has an archive of the file that is not over. It looks through its whole log for the answer:
+    /// ask rarely.
+    ///
+    /// # Errors
+    /// ENOENT when the file is gone.
+    fn has_archive(&self, fid: Fid) -> Result<bool, HsmError>;
 
     /// Looks at a file whose archive was begun: what HSM says of its copy. Where a remove ran since the coordinator sent
     /// the archive the file no longer counts as one with a copy, and no later write would make it dirty: that is put right,

@@ -4,7 +4,7 @@
 //! back. So a file gets none where its object tells all that a record would say: it lies at the key of the file's FID
 //! (`layout = "fid"`), in a bucket without versions, and its metadata names the file, its file system and that key. Such a
 //! file has a copy while HSM's state says so, of the file as it is or as it was, and what is at the key is that copy. What
-//! can't be told counts as "it has one": nothing of it is deleted then.
+//! can't be told counts as "it has one": nothing of it is deleted then. Nor is it while an archive of the file is under way.
 
 use crate::action::{FileSystem, HsmError};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner};
@@ -35,14 +35,14 @@ pub fn by_key(lane: &Lane, control: &Control, archive_id: ArchiveId, file: &Owne
     Ok(ByKey { key, found, location })
 }
 
-/// Whether a file without a record may have its copy at a key.
+/// Whether a file without a record may have its copy at a key, or is about to have it there: of an archive that is under
+/// way nothing else tells, and its object may be another attempt's with the same bytes by now.
 #[must_use]
 pub fn may_be_told(fs: &dyn FileSystem, fid: Fid, archive_id: ArchiveId, key: &ObjectKey) -> bool {
-    key.may_be_from(fid)
-        && match fs.copy_state(fid) {
-            Ok(state) => state.may_be_in(archive_id),
-            Err(error) => !error.is_not_found(),
-        }
+    let or_unknown = |told: Result<bool, HsmError>| told.unwrap_or_else(|error| !error.is_not_found());
+    let has_copy = || or_unknown(fs.copy_state(fid).map(|state| state.may_be_in(archive_id)));
+    // The state once more: an archive that is over by now may have ended behind the first look.
+    key.may_be_from(fid) && (has_copy() || or_unknown(fs.has_archive(fid)) || has_copy())
 }
 
 /// Whether a file that has no record, as it is now, may have its copy at a key.

@@ -10,7 +10,7 @@ use crate::lustre::{Mount, is_acl};
 use crate::store::{
     Condition, FileMetadata, InvalidKey, ObjectKey, ParsedAttributes, Quirk, StoreError, TargetOptions,
 };
-use crate::transfer::{Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
+use crate::transfer::{Bearer, Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
 use crate::types::{ArchiveId, ExtraMetadata};
 
 /// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
@@ -147,7 +147,7 @@ pub fn remove_node(
         return Ok(());
     };
     let location = found.at(archive_id, key);
-    match delete(lane, control, &location, |found, _| {
+    match delete(lane, control, Bearer::Nobody, &location, |found, _| {
         is_node(key, &found.metadata, found.size)
     }) {
         Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(()),

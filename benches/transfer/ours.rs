@@ -8,7 +8,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lhsmtool_s3::action::{ActionHandle, ActionKey, CopyState, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use lhsmtool_s3::action::{
+    ActionHandle, ActionKey, CopyState, Deletions, FileSystem, HsmError, Item, Kind, Verb, Verdict,
+};
 
 use lhsmtool_s3::journal::Journal;
 use lhsmtool_s3::queue::Queue;
@@ -75,6 +77,18 @@ impl FileSystem for Directory {
         self.maps.lock().unwrap().remove(&fid);
         Ok(())
     }
+    fn announce_deletion(&self, _: Fid, _: u64, _: &[u8]) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn withdraw_deletion(&self, _: Fid, _: u64) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn note_deletion(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
+        Ok(())
+    }
+    fn deletions(&self, _: Fid) -> Result<Deletions, HsmError> {
+        Ok(Deletions::default())
+    }
     fn note_restored(&self, _: Fid) -> Result<(), HsmError> {
         Ok(())
     }
@@ -86,6 +100,9 @@ impl FileSystem for Directory {
     }
     fn copy_state(&self, _: Fid) -> Result<CopyState, HsmError> {
         Ok(CopyState::default())
+    }
+    fn has_archive(&self, _: Fid) -> Result<bool, HsmError> {
+        Ok(false)
     }
     fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
         Ok(CopyState::default())

@@ -14,7 +14,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::session::{lanes, runtime, target_of};
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
-use crate::transfer::{Control, Lane, NoIdleThreads, NoLog, Stop, TransferError, Upload, delete, download, upload};
+use crate::transfer::{
+    Bearer, Control, Lane, NoIdleThreads, NoLog, Stop, TransferError, Upload, delete, download, upload,
+};
 use crate::types::ArchiveId;
 
 /// How to measure.
@@ -280,7 +282,7 @@ impl Run {
                             return;
                         }
                         // One that is gone is deleted, too.
-                        if delete(lane, &control, location, |_, _| true).is_ok() {
+                        if delete(lane, &control, Bearer::Nobody, location, |_, _| true).is_ok() {
                             gone.fetch_add(1, Ordering::Relaxed);
                         }
                     }

@@ -8,7 +8,7 @@ use crate::action::FileSystem as _;
 use crate::mapped;
 use crate::nodes::{node_key, remove_node};
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{TransferError, delete, discard_sidecar, find};
+use crate::transfer::{Bearer, TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
 
 impl FileLooker<'_> {
@@ -186,7 +186,8 @@ impl FileLooker<'_> {
         let is_ours = |found: &ObjectInfo, origin: &Origin| {
             origin.yields_to(&owner, location) && !mapped::may_mean(follow.mount, fid, at, found)
         };
-        match delete(self.lane, follow.control, location, is_ours) {
+        let bearer = Bearer::File(follow.mount, fid);
+        match delete(self.lane, follow.control, bearer, location, is_ours) {
             Ok(()) => {}
             Err(TransferError::Store(StoreError::Precondition { .. })) => return Ok(false),
             Err(error) => return Err(error.into()),

@@ -7,7 +7,9 @@ use crate::lustre::HsmStates;
 use crate::store::{
     COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, WriteAttempt, WriterId, name_key,
 };
-use crate::transfer::{ObjectDescription, TransferError, copy, describe, discard_sidecar, find, head, sweep_key};
+use crate::transfer::{
+    Bearer, ObjectDescription, TransferError, copy, describe, discard_sidecar, find, head, sweep_key,
+};
 use crate::types::{Cookie, Fid};
 
 /// What came of it.
@@ -204,7 +206,14 @@ impl FileLooker<'_> {
             let named = self.copy_of(fid).map(|now| now.is_some_and(|now| now.is_at(made)));
             matches!(named, Ok(false)) && found.etag == made.etag && origin.is_by(author)
         };
-        let swept = sweep_key(self.lane, made.archive_id, &made.key, made.version.as_deref(), is_ours);
+        let swept = sweep_key(
+            self.lane,
+            Bearer::File(self.follow.mount, fid),
+            made.archive_id,
+            &made.key,
+            made.version.as_deref(),
+            is_ours,
+        );
         if let Err(error) = swept {
             tracing::warn!(key = %made.key, %error, "an object that is no file's copy could not be deleted: an orphan");
             return;

@@ -1,6 +1,6 @@
 //! The file system as workers see it: [`FileSystem`] over a mount.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -8,11 +8,15 @@ use std::path::PathBuf;
 use super::bindings::{HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED};
 use super::mount::{LAYOUT_XATTR, MAP_XATTR};
 use super::{Mount, UserAction, ioctl, xattr};
-use crate::action::{ActionKey, CopyState, FileSystem, HsmError};
+use crate::action::{ActionKey, CopyState, Deletions, FileSystem, HsmError};
 use crate::types::{ArchiveId, Domain, Extent, ExtraMetadata, Fid, Sequences, Timestamp};
 
 /// When a file was restored last, in seconds since 1970: [`FileSystem::note_restored`].
 const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
+/// With the number of whoever is about to delete an object of the file behind it: [`FileSystem::announce_deletion`].
+const DELETING_XATTRS: &str = "trusted.lhsm_s3_deleting.";
+/// [`FileSystem::note_deletion`].
+const DELETED_XATTR: &CStr = c"trusted.lhsm_s3_deleted";
 /// More would not fit into an object's metadata.
 const MOST_LINKS: usize = 64;
 
@@ -41,6 +45,44 @@ impl FileSystem for Mount {
         xattr::remove(&self.by_fid(fid), MAP_XATTR).map_err(|error| self.unless_unmounted(error))
     }
 
+    fn announce_deletion(&self, fid: Fid, number: u64, words: &[u8]) -> Result<(), HsmError> {
+        let said = xattr::set(&self.by_fid(fid), &deleting(number)?, words);
+        said.map_err(|error| self.unless_unmounted(error))
+    }
+
+    fn withdraw_deletion(&self, fid: Fid, number: u64) -> Result<(), HsmError> {
+        let removed = xattr::remove(&self.by_fid(fid), &deleting(number)?);
+        removed.map_err(|error| self.unless_unmounted(error))
+    }
+
+    fn note_deletion(&self, fid: Fid, words: &[u8]) -> Result<(), HsmError> {
+        xattr::set(&self.by_fid(fid), DELETED_XATTR, words).map_err(|error| self.unless_unmounted(error))
+    }
+
+    fn deletions(&self, fid: Fid) -> Result<Deletions, HsmError> {
+        let path = self.by_fid(fid);
+        let mut deletions = Deletions::default();
+        let mut is_noted = false;
+        for name in xattr::names(&path).map_err(|error| self.unless_unmounted(error))? {
+            is_noted |= name == DELETED_XATTR.to_bytes();
+            let number = std::str::from_utf8(&name)
+                .ok()
+                .and_then(|name| name.strip_prefix(DELETING_XATTRS))
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            if let Some(number) = number {
+                match xattr::get(&path, &deleting(number)?)? {
+                    Some(words) => deletions.announced.push((number, words)),
+                    // Taken back since, and noted before that if something was deleted.
+                    None => is_noted = true,
+                }
+            }
+        }
+        if is_noted {
+            deletions.done = xattr::get(&path, DELETED_XATTR)?;
+        }
+        Ok(deletions)
+    }
+
     fn note_restored(&self, fid: Fid) -> Result<(), HsmError> {
         let now = Timestamp::now().seconds.to_string();
         xattr::set(&self.by_fid(fid), RESTORED_XATTR, now.as_bytes()).map_err(|error| self.unless_unmounted(error))
@@ -58,6 +100,11 @@ impl FileSystem for Mount {
     fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError> {
         let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
         Ok(states.copy())
+    }
+
+    fn has_archive(&self, fid: Fid) -> Result<bool, HsmError> {
+        self.is_being_archived(fid)
+            .map_err(|error| self.unless_unmounted(error))
     }
 
     fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<CopyState, HsmError> {
@@ -149,6 +196,11 @@ impl FileSystem for Mount {
         self.mdts.prove(key.fid);
         Ok(())
     }
+}
+
+fn deleting(number: u64) -> Result<CString, HsmError> {
+    let name = format!("{DELETING_XATTRS}{number:016x}");
+    CString::new(name).map_err(|_| HsmError::new("lsetxattr", libc::EINVAL))
 }
 
 impl Mount {

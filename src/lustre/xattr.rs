@@ -28,6 +28,20 @@ pub(super) fn get(path: &Path, name: &CStr) -> Result<Option<Vec<u8>>, HsmError>
     }
 }
 
+/// The names of all attributes. Follows no symlink.
+pub(super) fn names(path: &Path) -> Result<Vec<Vec<u8>>, HsmError> {
+    let path = c_path("llistxattr", path)?;
+    let names = fill("llistxattr", |buffer| {
+        #[expect(unsafe_code, reason = "libc call")]
+        // SAFETY: a NUL-terminated text; writes at most `len` bytes into the buffer.
+        unsafe {
+            libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+        }
+    })?;
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(<[u8]>::to_vec).collect())
+}
+
 /// All attributes of an open file whose names are wanted.
 pub(super) fn all(file: BorrowedFd<'_>, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Xattr>, HsmError> {
     let names = fill("flistxattr", |buffer| {

@@ -1,6 +1,6 @@
 //! A bucket as S3 keeps it: conditions, versions, delete markers, equal ETags for equal bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crc_fast::{CrcAlgorithm, checksum};
 use md5::{Digest as _, Md5};
@@ -32,8 +32,6 @@ pub(super) struct Bucket {
     /// The last one is the current one.
     keys: BTreeMap<String, Vec<Version>>,
     written: u64,
-    /// The write that each thread saw last at a key.
-    seen: HashMap<(usize, String), u64>,
 }
 
 fn error(status: u16, code: &str) -> Answer {
@@ -54,7 +52,6 @@ impl Bucket {
             versioned,
             keys: BTreeMap::new(),
             written: 0,
-            seen: HashMap::new(),
         }
     }
 
@@ -100,12 +97,12 @@ impl Bucket {
         versions.push(Version { id, object });
     }
 
-    /// Serves a request of a thread.
-    pub(super) fn serve(&mut self, thread: usize, asked: Asked) -> Answer {
+    /// Serves a request.
+    pub(super) fn serve(&mut self, asked: Asked) -> Answer {
         match asked.method.as_str() {
             "PUT" => self.serve_put(asked),
-            "HEAD" => self.serve_head(thread, &asked),
-            "DELETE" => self.serve_delete(thread, &asked),
+            "HEAD" => self.told(&asked.key, asked.query.get("versionId").map(String::as_str)),
+            "DELETE" => self.serve_delete(&asked),
             _ => error(501, "NotImplemented"),
         }
     }
@@ -130,14 +127,6 @@ impl Bucket {
         self.put(&asked.key, asked.body, metadata);
         let mut answer = self.told(&asked.key, None);
         answer.headers.retain(|(name, _)| name != "content-length");
-        answer
-    }
-
-    fn serve_head(&mut self, thread: usize, asked: &Asked) -> Answer {
-        let answer = self.told(&asked.key, asked.query.get("versionId").map(String::as_str));
-        if let Some(serial) = self.current(&asked.key).map(|now| now.serial) {
-            self.seen.insert((thread, asked.key.clone()), serial);
-        }
         answer
     }
 
@@ -179,7 +168,7 @@ impl Bucket {
         }
     }
 
-    fn serve_delete(&mut self, thread: usize, asked: &Asked) -> Answer {
+    fn serve_delete(&mut self, asked: &Asked) -> Answer {
         let done = Answer {
             status: 204,
             ..Answer::default()
@@ -196,12 +185,6 @@ impl Bucket {
         let etag = asked.headers.get("if-match");
         if etag.is_some_and(|etag| bare(etag) != bare(&now.etag)) {
             return error(412, "PreconditionFailed");
-        }
-        // Equal bytes, written since this thread looked: only a bucket with versions tells the two apart. That moment is
-        // the one that is left to such a bucket, and not what is tried here.
-        let seen = self.seen.get(&(thread, asked.key.clone()));
-        if !self.versioned && seen.is_some_and(|seen| *seen != now.serial) {
-            return error(409, "ConditionalRequestConflict");
         }
         if self.versioned {
             self.push(&asked.key, None);

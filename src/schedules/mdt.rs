@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::world::{NAME, World, bytes_of, no_such_file, thread};
-use crate::action::{ActionHandle, ActionKey, CopyState, FileSystem, HsmError, Item, Kind, Verb, Verdict};
+use crate::action::{ActionHandle, ActionKey, CopyState, Deletions, FileSystem, HsmError, Item, Kind, Verb, Verdict};
 use crate::types::{ArchiveId, Extent, ExtraMetadata, Fid};
 
 /// The file system as the code that is tried sees it.
@@ -43,7 +43,6 @@ impl FileSystem for Mdt {
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
         let thread = thread();
         self.0.now(|state| {
-            state.hurried[thread] = false;
             state.tell(|| format!("{thread}: record of {fid}"));
             state.node(fid, "set_map")?.record = Some(record.to_vec());
             Ok(())
@@ -56,6 +55,40 @@ impl FileSystem for Mdt {
             state.tell(|| format!("{thread}: no record of {fid}"));
             state.node(fid, "clear_map")?.record = None;
             Ok(())
+        })
+    }
+
+    fn announce_deletion(&self, fid: Fid, number: u64, words: &[u8]) -> Result<(), HsmError> {
+        let thread = thread();
+        self.0.at(|state| {
+            state.tell(|| format!("{thread}: announces a deletion on {fid}"));
+            let said = &mut state.node(fid, "announce")?.deletions.announced;
+            said.retain(|(other, _)| *other != number);
+            said.push((number, words.to_vec()));
+            Ok(())
+        })
+    }
+
+    fn withdraw_deletion(&self, fid: Fid, number: u64) -> Result<(), HsmError> {
+        self.0.at(|state| {
+            let said = &mut state.node(fid, "withdraw")?.deletions.announced;
+            said.retain(|(other, _)| *other != number);
+            Ok(())
+        })
+    }
+
+    fn note_deletion(&self, fid: Fid, words: &[u8]) -> Result<(), HsmError> {
+        self.0.at(|state| {
+            state.node(fid, "note")?.deletions.done = Some(words.to_vec());
+            Ok(())
+        })
+    }
+
+    fn deletions(&self, fid: Fid) -> Result<Deletions, HsmError> {
+        let is_deaf = self.0.is_deaf();
+        self.0.at(|state| {
+            let said = &state.node(fid, "deletions")?.deletions;
+            Ok(if is_deaf { Deletions::default() } else { said.clone() })
         })
     }
 
@@ -76,6 +109,13 @@ impl FileSystem for Mdt {
 
     fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError> {
         self.0.at(|state| Ok(state.node(fid, "copy_state")?.copy_state()))
+    }
+
+    fn has_archive(&self, fid: Fid) -> Result<bool, HsmError> {
+        self.0.at(|state| {
+            state.node(fid, "has_archive")?;
+            Ok(state.has_action(fid, Kind::Do(Verb::Archive)))
+        })
     }
 
     fn prepare_archive(&self, fid: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
@@ -170,7 +210,6 @@ impl ActionHandle for Owed {
     /// What the MDT makes of it. Now and then nobody hears the answer.
     fn finish(self: Box<Self>, verdict: Verdict, _: u64) -> Result<(), HsmError> {
         let thread = thread();
-        self.world.with(|state| state.hurried[thread] = false);
         self.world.at(|state| {
             let key = self.item.key();
             let index = state.action(key).ok_or_else(|| no_such_file("end"))?;

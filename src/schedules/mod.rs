@@ -3,8 +3,8 @@
 //! same time and in any order, over the code that decides what is written, replaced and deleted.
 //!
 //! Each call to the file system and each request is a step, and between two steps anybody else may go on ([`gate`]). In
-//! half of the schedules the bucket has versions, and nothing is left out. In the others equal bytes have equal ETags and
-//! a request can't tell them apart; two moments are then closed that only versions close (see [`world`], [`bucket`]).
+//! half of the schedules the bucket has versions. In the others equal bytes have equal ETags, and a request can't tell them
+//! apart.
 //!
 //! `LHSM_SCHEDULES` is how many, `LHSM_SCHEDULE_SEED` the first seed: a schedule is its seed's alone.
 
@@ -220,6 +220,11 @@ fn schedules_find_a_scrub_that_asks_for_records_before_it_looks_at_objects() {
 #[test]
 fn schedules_find_movers_that_ask_for_records_before_they_look_at_objects() {
     assert!(finds(Broken::Movers));
+}
+
+#[test]
+fn schedules_find_archives_that_do_not_look_for_deletions() {
+    assert!(finds(Broken::Archives));
 }
 
 #[test]

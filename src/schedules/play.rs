@@ -168,7 +168,8 @@ fn with_any(state: &mut State, what: impl FnOnce(&mut State, usize)) {
     }
 }
 
-/// One action of a file at a time is what the coordinator knows; movers may have more in hand.
+/// The coordinator knows one action of a file and kind at a time, and a remove beside an archive; movers may have more in
+/// hand.
 fn request(state: &mut State, verb: Verb) {
     with_any(state, |state, index| {
         let node = &state.nodes[index];
@@ -177,7 +178,7 @@ fn request(state: &mut State, verb: Verb) {
             Verb::Remove => node.exists && !node.released,
             Verb::Archive | Verb::Restore => !node.released && !node.is_clean(),
         };
-        if !fits || state.has_action(fid) {
+        if !fits || state.has_action(fid, Kind::Do(verb)) {
             return;
         }
         if verb == Verb::Archive {

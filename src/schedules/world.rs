@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::ARCHIVE;
 use super::bucket::{Bucket, Object};
 use super::gate::{Gate, Here};
-use crate::action::{ActionKey, CopyState, HsmError, Item};
+use crate::action::{ActionKey, CopyState, Deletions, HsmError, Item, Kind};
 use crate::store::memory::{Answer, Asked, Remote};
 use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Owner};
 use crate::transfer::Control;
@@ -32,6 +32,8 @@ pub(super) enum Broken {
     Scrub,
     /// So do movers, during an action.
     Movers,
+    /// An archive does not look for announced deletions.
+    Archives,
 }
 
 /// A file as the MDT has it.
@@ -50,6 +52,8 @@ pub(super) struct Node {
     /// The data version of the copy.
     pub(super) archived_version: u64,
     pub(super) record: Option<Vec<u8>>,
+    /// What is said on it of deletions.
+    pub(super) deletions: Deletions,
     pub(super) gone: bool,
     /// Has more to tell than fits into an object's metadata.
     pub(super) large: bool,
@@ -124,8 +128,6 @@ pub(super) struct State {
     pub(super) over: bool,
     /// As they were first seen, where that is the broken rule.
     pub(super) stale: [HashMap<Fid, Option<Vec<u8>>>; THREADS],
-    /// Between a write and its record, in a bucket without versions.
-    pub(super) hurried: [bool; THREADS],
     contents: u64,
 }
 
@@ -185,6 +187,7 @@ impl State {
             released: false,
             archived_version: 0,
             record: None,
+            deletions: Deletions::default(),
             gone: false,
             large,
         });
@@ -198,11 +201,12 @@ impl State {
         self.nodes[index].written();
     }
 
-    /// `cp -a` as root: the bytes, and the record along with them.
+    /// `cp -a` as root: the bytes, and all attributes along with them.
     pub(super) fn copy(&mut self, from: usize, path: String) -> usize {
         let to = self.create(path);
         self.fill(to, self.nodes[from].content);
         self.nodes[to].record = self.nodes[from].record.clone();
+        self.nodes[to].deletions = self.nodes[from].deletions.clone();
         to
     }
 
@@ -221,8 +225,9 @@ impl State {
         self.actions.iter().position(|action| action.item.key() == key)
     }
 
-    pub(super) fn has_action(&self, fid: Fid) -> bool {
-        self.actions.iter().any(|action| action.item.fid == fid)
+    pub(super) fn has_action(&self, fid: Fid, kind: Kind) -> bool {
+        let mut actions = self.actions.iter();
+        actions.any(|action| action.item.fid == fid && action.item.kind == kind)
     }
 
     /// What a restore would get.
@@ -326,7 +331,6 @@ impl World {
             told: Vec::new(),
             over: false,
             stale: Default::default(),
-            hurried: [false; THREADS],
             contents: 0,
         };
         for name in ["a", "b"] {
@@ -361,10 +365,7 @@ impl World {
 
     /// One step.
     pub(super) fn at<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
-        let thread = thread();
-        if !self.with(|state| state.hurried[thread]) {
-            self.gate.step(thread);
-        }
+        self.gate.step(thread());
         self.now(what)
     }
 
@@ -383,9 +384,14 @@ impl World {
         self.with(|state| state.stale[thread].clear());
     }
 
+    /// Whether what is said of deletions is not heard.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.broken == Broken::Archives
+    }
+
     pub(super) fn takes_stale(&self, thread: usize) -> bool {
         match self.broken {
-            Broken::Nothing => false,
+            Broken::Nothing | Broken::Archives => false,
             Broken::Scrub => thread == SCRUB,
             Broken::Movers => thread < MOVERS,
         }
@@ -400,15 +406,10 @@ impl Remote for Door {
     fn ask(&self, asked: Asked) -> Option<Answer> {
         let thread = thread();
         let world = WORLD.with_borrow(Clone::clone).expect("a world");
-        world.with(|state| state.hurried[thread] = false);
-        let writes = asked.method == "PUT";
         let (answer, lost) = world.at(|state| {
             let words = format!("{thread}: {} {}", asked.method, asked.key);
-            let answer = state.bucket.serve(thread, asked);
+            let answer = state.bucket.serve(asked);
             state.tell(|| format!("{words} {}", answer.status));
-            // Where equal bytes can't be told apart, a copy's record follows it at once: what a slow mover can do there
-            // nobody but a bucket with versions prevents.
-            state.hurried[thread] = writes && answer.status == 200 && !state.bucket.versioned;
             (answer, state.dice.u8(..) < 3)
         });
         // Whether it is stopped, for one, is found out later than it was done.

@@ -5,7 +5,7 @@ use super::key_filter::KeyFilter;
 use crate::action::{ActionKey, FileSystem};
 use crate::mapped;
 use crate::store::{Identity, Location, ObjectInfo, ObjectKey, Origin, StoreError};
-use crate::transfer::{Control, Lane, TransferError, delete};
+use crate::transfer::{Bearer, Control, Lane, TransferError, delete};
 use crate::types::{ArchiveId, Cookie, Extent};
 
 /// What an object is judged by.
@@ -107,7 +107,8 @@ impl Grounds<'_> {
             found,
             identity,
         } = suspect;
-        let result = delete(lane, self.control, &found.at(*archive_id, key), |_, origin| {
+        let bearer = Bearer::File(self.fs, identity.owner.fid);
+        let result = delete(lane, self.control, bearer, &found.at(*archive_id, key), |_, origin| {
             matches!(origin, Origin::Written(now) if now == identity)
                 && !self.may_be_running(identity)
                 && self.sure(suspect).is_some()

@@ -1,6 +1,7 @@
 //! Why a transfer did not happen.
 
 use super::{PlanError, Stop};
+use crate::action::HsmError;
 use crate::store::{InvalidKey, StoreError, Whose};
 
 /// One file's transfer failed.
@@ -38,6 +39,10 @@ pub enum TransferError {
         /// What the last try said.
         last: StoreError,
     },
+    /// What is said on a file of its object's deletion can't be said, or not be read: nothing is deleted without it, and no
+    /// copy counted on.
+    #[error("can't tell of a deletion on the file: {0}")]
+    Announcement(HsmError),
     /// From outside.
     #[error("stopped ({0:?})")]
     Stopped(Stop),
@@ -62,6 +67,7 @@ impl TransferError {
             | Self::Changed
             | Self::TooLarge(_)
             | Self::Key(_)
+            | Self::Announcement(_)
             | Self::Checksum { .. } => Whose::OneObjects,
         }
     }

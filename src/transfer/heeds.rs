@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Control, Lane, TransferError, copy, glance, head, put_bytes, sweep_key};
+use super::{Bearer, Control, Lane, TransferError, copy, glance, head, put_bytes, sweep_key};
 use crate::store::{COOKIE, Condition, Location, ObjectKey, StoreError, WriterId};
 use crate::types::{ArchiveId, Fid};
 
@@ -48,7 +48,7 @@ pub fn copies_heed_conditions(
         Err(error) => Err(error),
     };
     for _ in 0..MOST_MADE {
-        sweep_key(lane, archive_id, &key, None, |_, _| true)?;
+        sweep_key(lane, Bearer::Nobody, archive_id, &key, None, |_, _| true)?;
         if glance(lane, archive_id, &key, None)?.is_none() {
             break;
         }

@@ -6,6 +6,7 @@
 //! thread that may block ([`Lane`]), so that a stalled Lustre read holds its own thread and nothing
 //! else. On error and on cancel nothing is left in the store by a write that failed.
 
+mod announce;
 mod body;
 mod bytes;
 mod chunk;
@@ -25,6 +26,7 @@ mod sweeper;
 mod upload;
 mod write_slots;
 
+pub use announce::{Bearer, Said, wait_for_deletions};
 pub use bytes::{get_bytes, get_range, put_bytes};
 pub use control::{Control, Stop};
 pub use download::{download, read_small, verify};

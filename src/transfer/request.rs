@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Control, Lane, NoIdleThreads, TransferError, download};
+use super::announce::Announcement;
+use super::{Bearer, Control, Lane, NoIdleThreads, TransferError, download};
 use crate::store::{
     Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
     Thawing, Whose,
@@ -221,13 +222,14 @@ pub fn copy(
 /// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
 /// not every store heeds the condition of a delete. `is_ours` tells, after that look, whether it is the one that is
 /// meant, and still nobody's copy. Where versions are kept, it gets a delete marker: to delete the version would bring
-/// the one before back.
+/// the one before back. Where none are, it is announced before on the `bearer`, and looked once more.
 ///
 /// # Errors
-/// [`StoreError::Precondition`] when another object has taken the key.
+/// [`StoreError::Precondition`] when another object has taken the key; it can't be announced.
 pub fn delete(
     lane: &Lane,
     control: &Control,
+    bearer: Bearer<'_>,
     location: &Location,
     is_ours: impl Fn(&ObjectInfo, &Origin) -> bool,
 ) -> Result<(), TransferError> {
@@ -237,7 +239,8 @@ pub fn delete(
         operation: "DeleteObject",
     };
     let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found, &Origin::of(found, key));
-    lane.ask(control, store, async |_| {
+    let announced = Announcement::new(bearer, location.archive_id, key);
+    let deleted = lane.ask(control, store, async |_| {
         if version.is_some() {
             match store.head(key, None).await {
                 // A marker over it: without it, the version before would be the object.
@@ -249,14 +252,24 @@ pub fn delete(
                 Err(error) => return Err(error.into()),
             }
         }
-        match store.head(key, version).await {
-            Ok(found) if !is_meant(&found) => Err(other().into()),
-            Ok(_) if version.is_some() => Ok(store.delete(key, version, None).await?),
-            Ok(found) => Ok(delete_or_mark(store, key, &found.etag).await?),
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        loop {
+            let found = match store.head(key, version).await {
+                Ok(found) if is_meant(&found) => found,
+                Ok(_) => return Err(other().into()),
+                Err(StoreError::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            if version.is_some() {
+                return Ok(store.delete(key, version, None).await?);
+            }
+            // Where versions are kept this makes a marker, and nothing is lost below it.
+            if found.version.is_some() || announced.covers_look()? {
+                return Ok(announced.send(delete_or_mark(store, key, &found.etag)).await?);
+            }
         }
-    })
+    });
+    announced.end();
+    deleted
 }
 
 /// If it still is the one with that ETag, where the store heeds that.
@@ -274,29 +287,38 @@ fn is_copy(location: &Location, found: &ObjectInfo) -> bool {
 }
 
 /// Deletes what is at a key if `is_garbage` says so, which is asked after the look. One try and a short time: for after an
-/// answer.
+/// answer. Where no versions are kept, it is announced before on the `bearer`, and looked once more.
 ///
 /// # Errors
-/// The store did not help; the object, if there is one, stays.
+/// The store did not help, or it can't be announced; the object, if there is one, stays.
 pub fn sweep_key(
     lane: &Lane,
+    bearer: Bearer<'_>,
     archive_id: ArchiveId,
     key: &ObjectKey,
     version: Option<&str>,
     is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
 ) -> Result<(), TransferError> {
     let store = lane.store(archive_id)?;
+    let announced = Announcement::new(bearer, archive_id, key);
     let sweep = async {
-        match store.head(key, version).await {
-            Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => match found.version.as_deref() {
-                Some(version) => store.delete(key, Some(version), None).await,
-                None => delete_or_mark(store, key, &found.etag).await,
-            },
-            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
+        loop {
+            let found = match store.head(key, version).await {
+                Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => found,
+                Ok(_) | Err(StoreError::NotFound { .. }) => return Ok::<_, TransferError>(()),
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(version) = found.version.as_deref() {
+                return Ok(store.delete(key, Some(version), None).await?);
+            }
+            if announced.covers_look()? {
+                return Ok(announced.send(delete_or_mark(store, key, &found.etag)).await?);
+            }
         }
     };
-    briefly(lane, sweep)
+    let swept = briefly(lane, sweep);
+    announced.end();
+    swept
 }
 
 /// What is at a key, if anything is. One try and a short time: for after an answer.
@@ -312,19 +334,18 @@ pub fn glance(
     let store = lane.store(archive_id)?;
     let look = async {
         match store.head(key, version).await {
-            Ok(found) => Ok(Some(found)),
+            Ok(found) => Ok::<_, TransferError>(Some(found)),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     };
     briefly(lane, look)
 }
 
-fn briefly<T>(lane: &Lane, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, TransferError> {
+fn briefly<T>(lane: &Lane, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
     let stalled = StoreError::Stalled {
         seconds: SWEEP.as_secs(),
     };
     lane.block_on(async { tokio::time::timeout(SWEEP, work).await })
-        .unwrap_or(Err(stalled))
-        .map_err(TransferError::from)
+        .unwrap_or_else(|_| Err(stalled.into()))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::sync::Arc;
 
-use super::{Control, Lane, TransferError, put_bytes, sweep_key};
+use super::{Bearer, Control, Lane, TransferError, put_bytes, sweep_key};
 use crate::store::{
     COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Origin, Owner, WriteAttempt, name_key,
 };
@@ -70,7 +70,7 @@ pub fn discard_sidecar(
         return;
     };
     let is_ours = |found: &ObjectInfo, origin: &Origin| origin.is_of(owner) && found.metadata.contains_key(COOKIE);
-    if let Err(error) = sweep_key(lane, archive_id, key, None, is_ours) {
+    if let Err(error) = sweep_key(lane, Bearer::Nobody, archive_id, key, None, is_ours) {
         tracing::warn!(%key, %error, "metadata of no object could not be deleted: an orphan");
     }
 }

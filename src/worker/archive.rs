@@ -4,13 +4,13 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::log::{Trail, author, sweep_overwritten};
-use super::place::{StoredCopy, is_mapped, look_after, may_be_shared, place, sweep};
+use super::place::{Standing, StoredCopy, is_mapped, look_after, may_be_shared, place, standing, sweep};
 use super::readback::read_back;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt};
-use crate::transfer::{Control, IdleThreads, Lane, TransferError, discard_sidecar, glance, sweep_key};
+use crate::transfer::{Bearer, Control, IdleThreads, Lane, TransferError, discard_sidecar, glance, sweep_key};
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(
@@ -88,6 +88,31 @@ fn commit(
     file: Arc<File>,
 ) -> Ended {
     let item = handle.item().clone();
+    let ended = map_and_finish(context, lane, control, handle, (author, placed), file);
+    // Once more: while the record of before meant their key, they stayed.
+    placed
+        .left
+        .iter()
+        .for_each(|left| discard_left(context, lane, &item, author, left));
+    ended
+}
+
+/// What an attempt has written to a key that it went away from.
+pub(super) fn discard_left(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, left: &Location) {
+    discard(context, lane, left, &author.owner, None, |found, origin| {
+        origin.is_by(author) && !is_mapped(context, item.fid, (left.archive_id, &left.key), found)
+    });
+}
+
+fn map_and_finish(
+    context: &Context,
+    lane: &Lane,
+    control: &Control,
+    handle: Box<dyn ActionHandle>,
+    (author, placed): (&WriteAttempt, &StoredCopy),
+    file: Arc<File>,
+) -> Ended {
+    let item = handle.item().clone();
     let size = placed.location.size;
     if let Some(error) = over(context, control, &item, placed) {
         drop(file);
@@ -104,6 +129,10 @@ fn commit(
     if let Err(error) = mapped {
         undo(context, lane, &item, author, placed);
         return super::responder::refuse(control, handle, error.into());
+    }
+    if let Some(error) = taken_away(context, lane, control, author, placed) {
+        undo(context, lane, &item, author, placed);
+        return super::responder::refuse(control, handle, error);
     }
     let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
     if let Some(previous) = replaced {
@@ -136,6 +165,32 @@ fn over(context: &Context, control: &Control, item: &Item, placed: &StoredCopy) 
     }
 }
 
+/// Whether the object is not there any more, or may go, that the file's record means by now. Until then another attempt may
+/// have written over it, which has no right to the key any more and took its own away: whoever announces a deletion from
+/// here on finds the record. Without one the end is what they find (`super::readback`).
+fn taken_away(
+    context: &Context,
+    lane: &Lane,
+    control: &Control,
+    author: &WriteAttempt,
+    placed: &StoredCopy,
+) -> Option<JobError> {
+    if !placed.needs_record {
+        return None;
+    }
+    let Location {
+        archive_id,
+        key,
+        version,
+        ..
+    } = &placed.location;
+    match standing(context, lane, control, author, (*archive_id, key, version.as_deref())) {
+        Ok(Standing::Sure) => None,
+        Ok(Standing::Gone | Standing::InDoubt) => Some(JobError::TakenAway(key.to_string())),
+        Err(error) => Some(error.into()),
+    }
+}
+
 /// What the coordinator's answer means for the object and the one before it.
 fn settle_copy(
     context: &Context,
@@ -151,7 +206,7 @@ fn settle_copy(
         Ok(()) => {
             if context.fs.is_unlinked(item.fid).unwrap_or(false) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location, owner, None, |_, origin| origin.is_by(author));
+                discard(context, lane, location, owner, None, |_, origin| origin.is_by(author));
             } else if let Some(copy) = read_back(context, lane, item, author, placed) {
                 if placed.needs_record || copy != placed.location {
                     context.journal.remember(item.fid, &copy);
@@ -160,22 +215,28 @@ fn settle_copy(
                     context.journal.forget(item.fid);
                 }
             }
-            match (&placed.previous, replaced) {
+            let all_gone = match (&placed.previous, replaced) {
                 (_, Some(previous)) => {
                     let is_kept =
                         |found: &ObjectInfo| is_mapped(context, item.fid, (previous.archive_id, &previous.key), found);
-                    discard(lane, previous, owner, Some(location), |found, origin| {
+                    let gone = discard(context, lane, previous, owner, Some(location), |found, origin| {
                         origin.is_of(owner)
                             && previous.is_written_as(found)
                             && !may_be_shared(context, found)
                             && !is_kept(found)
                     });
-                    sweep_overwritten(context, lane, owner, previous, is_kept);
+                    sweep_overwritten(context, lane, owner, previous, is_kept) && gone
                 }
-                (Some(previous), None) => discard_sidecar_of(lane, previous, owner, Some(location)),
-                (None, None) => {}
+                (Some(previous), None) => {
+                    discard_sidecar_of(lane, previous, owner, Some(location));
+                    true
+                }
+                (None, None) => true,
+            };
+            Ended {
+                left_something: !all_gone,
+                ..Ended::done(size).about(&location.key)
             }
-            Ended::done(size).about(&location.key)
         }
         Err(error) => {
             // The MDT may have taken the copy all the same, and its answer got lost or says something else:
@@ -183,6 +244,10 @@ fn settle_copy(
             match context.fs.is_archived(item.fid) {
                 Ok(true) => {
                     tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy");
+                    if let Some(previous) = replaced {
+                        // It goes, unless the file's record means it by then.
+                        context.journal.replacing(item.key(), location, previous);
+                    }
                     // It may be another one's archive that counts, with other bytes.
                     revoke_if_over(context, item, placed);
                 }
@@ -213,7 +278,7 @@ fn undo(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, plac
     let is_anothers = |now: Option<Vec<u8>>| now != placed.record && now.as_ref() != Some(&own);
     if context.fs.map(item.fid).is_ok_and(is_anothers) {
         tracing::info!(key = %location.key, "the file was archived anew meanwhile; that record stays");
-        discard(lane, location, owner, None, is_garbage);
+        discard(context, lane, location, owner, None, is_garbage);
         look_after(context, lane, item.fid, (location.archive_id, &location.key));
         return;
     }
@@ -231,7 +296,7 @@ fn undo(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, plac
             discard_sidecar_of(lane, previous, owner, Some(location));
             if mapped.as_ref().is_err_and(HsmError::is_not_found) {
                 tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-                discard(lane, location, owner, None, is_garbage);
+                discard(context, lane, location, owner, None, is_garbage);
             } else {
                 tracing::warn!(key = %location.key, "the previous copy was replaced in place and can't be brought back; \
                      the file's data is in Lustre and is archived again with the next request");
@@ -245,7 +310,7 @@ fn undo(context: &Context, lane: &Lane, item: &Item, author: &WriteAttempt, plac
                 None => Ok(()),
             };
             revoke_if_over(context, item, placed);
-            discard(lane, location, owner, previous.as_ref(), is_garbage);
+            discard(context, lane, location, owner, previous.as_ref(), is_garbage);
             look_after(context, lane, item.fid, (location.archive_id, &location.key));
             restored
         }
@@ -314,26 +379,29 @@ fn discard_sidecar_of(lane: &Lane, location: &Location, owner: &Owner, kept: Opt
 }
 
 /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
-/// deleted is an orphan in the log, not a failure.
+/// deleted is no failure: it is in the log, and `false` is returned.
 pub(super) fn discard(
+    context: &Context,
     lane: &Lane,
     location: &Location,
     owner: &Owner,
     kept: Option<&Location>,
     may_go: impl Fn(&ObjectInfo, &Origin) -> bool,
-) {
+) -> bool {
     discard_sidecar_of(lane, location, owner, kept);
     // One short try: the file is blocked for other actions meanwhile.
     match sweep_key(
         lane,
+        Bearer::File(context.fs.as_ref(), owner.fid),
         location.archive_id,
         &location.key,
         location.version.as_deref(),
         |found, origin| found.etag == location.etag && found.size == location.size && may_go(found, origin),
     ) {
-        Ok(()) => {}
+        Ok(()) => true,
         Err(error) => {
-            tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted: an orphan");
+            tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted now");
+            false
         }
     }
 }

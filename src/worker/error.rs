@@ -47,6 +47,11 @@ pub enum JobError {
     /// Neighbours kept taking the key.
     #[error("no free key was found beside '{0}'")]
     NoFreeKey(String),
+    /// Another attempt's deletion.
+    #[error(
+        "a deletion of what another attempt to archive the file had put at '{0}' took this one's object away, or may"
+    )]
+    TakenAway(String),
     /// A descriptor of the restored file is still open here.
     #[error("the restored file is still open in this daemon; a late write would hang for ever")]
     StillOpen,

@@ -10,7 +10,7 @@ use crate::journal::{Journal, UploadRecord};
 use crate::store::{
     Location, ObjectInfo, ObjectKey, Origin, Owner, SentPart, StoreError, UploadId, WriteAttempt, WriterId,
 };
-use crate::transfer::{Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
+use crate::transfer::{Bearer, Lane, TransferError, Unfinished, Upload, UploadLog, abort_upload, sweep_key};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Trail {
 
     /// It was answered, and all that follows from that was done.
     pub(super) fn end(mut self, ended: &Ended) {
-        self.nothing_left = ended.error.as_ref().is_none_or(wrote_nothing);
+        self.nothing_left = !ended.left_something && ended.error.as_ref().is_none_or(wrote_nothing);
     }
 }
 
@@ -112,12 +112,13 @@ impl Drop for Trail {
 /// may have; and what the coordinator did not take was there.
 fn wrote_nothing(error: &JobError) -> bool {
     match error {
-        JobError::Hsm(_) | JobError::Panic(_) => false,
+        JobError::Hsm(_) | JobError::TakenAway(_) | JobError::Panic(_) => false,
         JobError::Transfer(TransferError::Store(error)) => !error.is_transient(),
         JobError::Transfer(
             // An upload in parts may be left.
             TransferError::Read(_)
             | TransferError::Changed
+            | TransferError::Announcement(_)
             | TransferError::Stopped(_)
             | TransferError::GaveUp { .. }
             | TransferError::Checksum { .. }
@@ -221,7 +222,8 @@ pub(super) fn clean_up(context: &Context, lane: &Lane, action: ActionKey) -> boo
         // An older release's objects name none, and are told by their action.
         writer: record.writer().unwrap_or_else(WriterId::random),
     };
-    let mut done = swept(lane, archive_id, &key, |found, origin| {
+    let bearer = Bearer::File(context.fs.as_ref(), fid);
+    let mut done = swept(lane, bearer, archive_id, &key, |found, origin| {
         origin.is_by(&author) && !may_be_shared(context, found) && !is_mapped(context, fid, (archive_id, &key), found)
     });
     look_after(context, lane, fid, (archive_id, &key));
@@ -230,12 +232,13 @@ pub(super) fn clean_up(context: &Context, lane: &Lane, action: ActionKey) -> boo
         && let Ok(store) = lane.store(archive_id)
         && let Ok(key) = ObjectKey::sidecar(&store.target().prefix, fid, author.writer)
     {
-        done &= swept(lane, archive_id, &key, |found, origin| {
+        // An attempt's own: no other one writes there.
+        done &= swept(lane, Bearer::Nobody, archive_id, &key, |found, origin| {
             origin.is_by(&author) && !may_be_shared(context, found) && !has_sidecar(context, fid, &key)
         });
     }
     if let Some((archive_id, key, etag)) = record.previous() {
-        done &= swept(lane, archive_id, &key, |found, origin| {
+        done &= swept(lane, bearer, archive_id, &key, |found, origin| {
             origin.is_of(&author.owner)
                 && (found.etag == etag || is_over(context, origin))
                 && !may_be_shared(context, found)
@@ -265,21 +268,24 @@ pub(super) fn is_over(context: &Context, origin: &Origin) -> bool {
 }
 
 /// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
-/// killed. `is_kept` tells, after the look, whether it is the file's copy all the same.
+/// killed, the same bytes perhaps. `is_kept` tells, after the look, whether it is the file's copy all the same. To be called
+/// when the file's record means something else: whoever cleans up after that attempt leaves what the record means, and
+/// forgets it. `false`: not now.
 pub(super) fn sweep_overwritten(
     context: &Context,
     lane: &Lane,
     owner: &Owner,
     former: &Location,
     is_kept: impl Fn(&ObjectInfo) -> bool,
-) {
-    swept(lane, former.archive_id, &former.key, |found, origin| {
-        found.etag != former.etag
+) -> bool {
+    let bearer = Bearer::File(context.fs.as_ref(), owner.fid);
+    swept(lane, bearer, former.archive_id, &former.key, |found, origin| {
+        (found.etag != former.etag || !former.is_written_as(found))
             && origin.is_of(owner)
             && !may_be_shared(context, found)
             && is_over(context, origin)
             && !is_kept(found)
-    });
+    })
 }
 
 /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
@@ -295,11 +301,12 @@ fn has_sidecar(context: &Context, fid: Fid, key: &ObjectKey) -> bool {
 
 fn swept(
     lane: &Lane,
+    bearer: Bearer<'_>,
     archive_id: ArchiveId,
     key: &ObjectKey,
     is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
 ) -> bool {
-    match sweep_key(lane, archive_id, key, None, is_garbage) {
+    match sweep_key(lane, bearer, archive_id, key, None, is_garbage) {
         Ok(()) => true,
         // Without s3:ListBucket a key with no object is "denied".
         Err(TransferError::Store(StoreError::Denied { .. })) => true,

@@ -87,6 +87,8 @@ struct Ended {
     error: Option<JobError>,
     /// Of the object that it was about.
     key: Option<ObjectKey>,
+    /// What is no copy any more could not be deleted: the journal is to have it tried again.
+    left_something: bool,
 }
 
 /// What a worker did with a job.
@@ -110,6 +112,7 @@ impl Ended {
             bytes,
             error: None,
             key: None,
+            left_something: false,
         }
     }
 
@@ -126,6 +129,7 @@ impl Ended {
             bytes: 0,
             error: Some(error),
             key: None,
+            left_something: false,
         }
     }
 }

@@ -27,8 +27,8 @@ use crate::store::{
     TargetOptions, WriteAttempt, name_key,
 };
 use crate::transfer::{
-    Control, IdleThreads, Lane, ObjectDescription, TransferError, Upload, describe, discard_sidecar, find, glance,
-    head, sweep_key, try_conditions, upload,
+    Bearer, Control, IdleThreads, Lane, ObjectDescription, Said, TransferError, Upload, UploadedObject, describe,
+    discard_sidecar, find, glance, head, sweep_key, try_conditions, upload, wait_for_deletions,
 };
 use crate::types::{ArchiveId, Fid};
 
@@ -47,6 +47,8 @@ pub(super) struct StoredCopy {
     pub(super) record: Option<Vec<u8>>,
     /// Its object took the place of one of this file that the record did not mean: another attempt's.
     pub(super) over_another: bool,
+    /// What was written to other keys before, where a deletion of what is there may be under way.
+    pub(super) left: Vec<Location>,
     /// The key does not tell all of it, or the file has a record already, which must not go on saying something else.
     pub(super) needs_record: bool,
 }
@@ -138,7 +140,7 @@ pub(super) fn place(
         control,
         (file, stat.len()),
         to,
-        author,
+        (item, author),
         previous.as_ref(),
     );
     match stored {
@@ -153,6 +155,7 @@ pub(super) fn place(
                 previous,
                 record,
                 over_another: written.over_another,
+                left: written.left,
             })
         }
         Err(error) => {
@@ -183,6 +186,8 @@ struct Written {
     location: Location,
     /// It replaced an object of this file that the file's record did not mean.
     over_another: bool,
+    /// [`StoredCopy::left`]
+    left: Vec<Location>,
     /// What the store keeps as the object's checksum.
     by_store: Option<Checksum>,
 }
@@ -202,7 +207,7 @@ fn store(
     control: &Arc<Control>,
     (file, size): (&Arc<File>, u64),
     mut to: Upload,
-    author: &WriteAttempt,
+    (item, author): (&Item, &WriteAttempt),
     previous: Option<&Location>,
 ) -> Result<Written, JobError> {
     let (archive_id, natural) = (to.archive_id, to.key.clone());
@@ -242,32 +247,51 @@ fn store(
         }
     }
     let mut unconditional = false;
+    let mut left = Vec::new();
     for _ in 0..ROUNDS {
         let error = match upload(lane, idle_threads, control, file, size, &to) {
             Ok(uploaded) => {
                 if unconditional {
                     store.lacks_conditions();
                 }
+                match standing(
+                    context,
+                    lane,
+                    control,
+                    author,
+                    (archive_id, &to.key, uploaded.stored.version.as_deref()),
+                )? {
+                    Standing::Sure => {}
+                    Standing::Gone => {
+                        tracing::info!(key = %to.key, "a deletion of the file's former object took this one away; it is written \
+                             again");
+                        over = None;
+                        to.condition = Condition::Absent;
+                        if !store.has_conditions() {
+                            over = look(context, lane, control, (author, previous), &mut to)?;
+                        }
+                        continue;
+                    }
+                    Standing::InDoubt => {
+                        let own = located(&to, uploaded, (size, pinned), author);
+                        super::archive::discard_left(context, lane, item, author, &own);
+                        left.push(own);
+                        let why = "a deletion at the key goes on and on, or its mover is dead: what is there may go";
+                        over = go_beside(context, lane, control, owner, &mut to, why)?;
+                        if !store.has_conditions() {
+                            to.condition = Condition::None;
+                        }
+                        continue;
+                    }
+                }
                 let is_mapped =
                     |etag: &String| previous.is_some_and(|previous| previous.key == to.key && previous.etag == *etag);
                 let over_another = over.as_ref().is_some_and(|etag| !is_mapped(etag));
-                let location = Location {
-                    archive_id,
-                    key: to.key,
-                    size,
-                    etag: uploaded.stored.etag,
-                    version: uploaded.stored.version,
-                    checksum: Some(uploaded.checksum),
-                    pinned,
-                    layout: None,
-                    sidecar: None,
-                    written_for: Some(owner.clone()),
-                    writer: Some(author.writer),
-                };
                 return Ok(Written {
-                    location,
                     over_another,
+                    left,
                     by_store: uploaded.stored.checksum,
+                    location: located(&to, uploaded, (size, pinned), author),
                 });
             }
             Err(error) => error,
@@ -297,6 +321,64 @@ fn store(
     Err(JobError::NoFreeKey(natural.to_string()))
 }
 
+/// What was uploaded, without its sidecar.
+fn located(to: &Upload, uploaded: UploadedObject, (size, pinned): (u64, bool), author: &WriteAttempt) -> Location {
+    Location {
+        archive_id: to.archive_id,
+        key: to.key.clone(),
+        size,
+        etag: uploaded.stored.etag,
+        version: uploaded.stored.version,
+        checksum: Some(uploaded.checksum),
+        pinned,
+        layout: None,
+        sidecar: None,
+        written_for: Some(author.owner.clone()),
+        writer: Some(author.writer),
+    }
+}
+
+/// Whether an object that was written is there, and stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// Whoever deletes at its key from now on looks at it before, and finds who wrote it.
+    Sure,
+    /// It is not there: a deletion has taken it for the one before.
+    Gone,
+    /// It may go at any moment.
+    InDoubt,
+}
+
+/// Looks at what is said on the file of deletions (`crate::transfer::announce`), which is one call where nothing is; of a
+/// version none is needed.
+pub(super) fn standing(
+    context: &Context,
+    lane: &Lane,
+    control: &Control,
+    author: &WriteAttempt,
+    (archive_id, key, version): (ArchiveId, &ObjectKey, Option<&str>),
+) -> Result<Standing, TransferError> {
+    if version.is_some() {
+        return Ok(Standing::Sure);
+    }
+    let bearer = (context.fs.as_ref(), author.owner.fid);
+    match wait_for_deletions(lane, control, bearer, (archive_id, key))? {
+        Said::Nothing => return Ok(Standing::Sure),
+        Said::UnderWay => return Ok(Standing::InDoubt),
+        Said::Over => {}
+    }
+    match find(lane, control, archive_id, key) {
+        Ok(found) => Ok(match found {
+            Some(found) if Origin::of(&found, key).is_by(author) => Standing::Sure,
+            // Another attempt's that was written over it is met by the condition.
+            Some(_) | None => Standing::Gone,
+        }),
+        // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
+        Err(TransferError::Store(StoreError::Denied { .. })) => Ok(Standing::Gone),
+        Err(error) => Err(error),
+    }
+}
+
 /// A request that was dropped when its action was stopped may have been complete at the store: what it made
 /// is nobody's copy. One that arrives even later is found by the next archive of the file, which takes its
 /// key. Called after the answer: nobody waits.
@@ -307,7 +389,8 @@ pub(super) fn sweep(context: &Context, lane: &Lane, item: &Item, author: &WriteA
     let is_garbage = |found: &ObjectInfo, origin: &Origin| {
         origin.is_by(author) && !is_mapped(context, item.fid, (archive_id, &key), found)
     };
-    match sweep_key(lane, archive_id, &key, None, is_garbage) {
+    let bearer = Bearer::File(context.fs.as_ref(), item.fid);
+    match sweep_key(lane, bearer, archive_id, &key, None, is_garbage) {
         Ok(()) => look_after(context, lane, item.fid, (archive_id, &key)),
         Err(error) => tracing::debug!(%key, %error, "could not look for what a stopped archive left"),
     }
@@ -448,6 +531,19 @@ fn look_at_key(
         }
         _ => {}
     }
+    let why = "the key holds what may be another file's only copy";
+    go_beside(context, lane, control, owner, to, why)
+}
+
+/// To the next name beside the key that is nobody else's. The ETag of what is there, if it is this file's.
+fn go_beside(
+    context: &Context,
+    lane: &Lane,
+    control: &Control,
+    owner: &Owner,
+    to: &mut Upload,
+    why: &str,
+) -> Result<Option<String>, JobError> {
     let taken = to.key.clone();
     let mut beside = taken.clone();
     let prefix = &lane.store(to.archive_id)?.target().prefix;
@@ -463,7 +559,7 @@ fn look_at_key(
             Some(_) => continue,
         };
         context.tally.count_conflict();
-        tracing::warn!(%taken, key = %beside, "the key holds what may be another file's only copy; archiving beside it");
+        tracing::warn!(%taken, key = %beside, "{why}; archiving beside it");
         go_to(to, beside);
         to.condition = own.clone().map_or(Condition::Absent, Condition::Match);
         return Ok(own);

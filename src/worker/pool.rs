@@ -214,7 +214,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{ActionHandle, CopyState, FileSystem, HsmError};
+    use crate::action::{ActionHandle, CopyState, Deletions, FileSystem, HsmError};
     use crate::journal::Journal;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};
@@ -246,6 +246,18 @@ mod tests {
         fn clear_map(&self, _: Fid) -> Result<(), HsmError> {
             panic!("as asked")
         }
+        fn announce_deletion(&self, _: Fid, _: u64, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn withdraw_deletion(&self, _: Fid, _: u64) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn note_deletion(&self, _: Fid, _: &[u8]) -> Result<(), HsmError> {
+            panic!("as asked")
+        }
+        fn deletions(&self, _: Fid) -> Result<Deletions, HsmError> {
+            panic!("as asked")
+        }
         fn is_released(&self, _: Fid) -> Result<bool, HsmError> {
             panic!("as asked")
         }
@@ -253,6 +265,9 @@ mod tests {
             panic!("as asked")
         }
         fn copy_state(&self, _: Fid) -> Result<CopyState, HsmError> {
+            panic!("as asked")
+        }
+        fn has_archive(&self, _: Fid) -> Result<bool, HsmError> {
             panic!("as asked")
         }
         fn prepare_archive(&self, _: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {

@@ -11,7 +11,7 @@ use super::Context;
 use super::place::{StoredCopy, is_mapped};
 use crate::action::Item;
 use crate::store::{Claim, Location, ObjectInfo, Origin, WriteAttempt};
-use crate::transfer::{Lane, TransferError, glance};
+use crate::transfer::{Control, Lane, Said, TransferError, glance, wait_for_deletions};
 
 /// Each answers what another one has just written.
 const ROUNDS: usize = 4;
@@ -63,9 +63,10 @@ pub(super) fn read_back(
     placed: &StoredCopy,
 ) -> Option<Location> {
     let own = placed.needs_record.then(|| placed.location.to_bytes());
+    let may_be_gone = placed.over_another || (own.is_none() && is_told_of_a_deletion(context, lane, author, placed));
     for _ in 0..ROUNDS {
         let record = match context.fs.map(item.fid) {
-            Ok(record) if record == own && (!placed.over_another || stands(lane, author, placed)) => {
+            Ok(record) if record == own && (!may_be_gone || stands(lane, author, placed)) => {
                 return Some(placed.location.clone());
             }
             Ok(record) => record,
@@ -96,6 +97,18 @@ pub(super) fn read_back(
     }
     tracing::warn!(key = %placed.location.key, "others write the file's record again and again; it stays as it is");
     None
+}
+
+/// Whether the file tells of a deletion that can have taken its object away before the end counted: without a record it is
+/// that end by which others know it for a copy.
+fn is_told_of_a_deletion(context: &Context, lane: &Lane, author: &WriteAttempt, placed: &StoredCopy) -> bool {
+    let own = &placed.location;
+    let (file, at) = ((context.fs.as_ref(), author.owner.fid), (own.archive_id, &own.key));
+    own.version.is_none()
+        && !matches!(
+            wait_for_deletions(lane, &Control::default(), file, at),
+            Ok(Said::Nothing)
+        )
 }
 
 /// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted this
@@ -208,7 +221,7 @@ fn settle(
     match step(archived, own_is_there, named) {
         Step::Leave => {
             tracing::info!(%key, archived, ?named, "another one wrote the file's record since; it stays");
-            super::archive::discard(lane, own, &author.owner, theirs.as_deref(), |found, origin| {
+            super::archive::discard(context, lane, own, &author.owner, theirs.as_deref(), |found, origin| {
                 origin.is_by(author) && !is_mapped(context, item.fid, (own.archive_id, key), found)
             });
             Settled::As(theirs)

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::log::{is_over, sweep_overwritten};
 use super::place::{is_mapped, may_be_shared};
 use super::{Context, Ended, JobError};
-use crate::action::{ActionHandle, Item};
+use crate::action::{ActionHandle, ActionKey, Item};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Control, Lane, TransferError, delete, discard_sidecar, find};
+use crate::transfer::{Bearer, Control, Lane, TransferError, delete, discard_sidecar, find};
 use crate::types::{ErrorClass, Fid};
 
 pub(super) fn remove(
@@ -53,6 +53,9 @@ fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Resu
         tracing::info!("no copy of the file is known; nothing to remove");
         return Ok(None);
     }
+    // Then the end of the archive that wrote the record has counted. Each question whether an action is over leaves an error in
+    // the MDS's log where it is.
+    let counted = before.is_some() && context.fs.is_archived(item.fid).unwrap_or(false);
     // From here on nobody can release the file; one that is released already keeps its copy.
     match context.fs.revoke(item.fid) {
         Ok(()) => {}
@@ -72,8 +75,15 @@ fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Resu
         tracing::warn!(%key, of = %of.fid, "the file's record was written for another file: that one's copy stays, and the \
              record is cleared");
     }
-    if let Some(location) = &location {
-        delete_copy(context, lane, control, &owner, (location, before.as_deref()))?;
+    let left = match &location {
+        Some(location) => {
+            let by = (&owner, item.key(), counted);
+            delete_copy(context, lane, control, by, (location, before.as_deref()))?
+        }
+        None => Left::Nothing,
+    };
+    if left == Left::Copy {
+        return Ok(location.map(|location| location.key));
     }
     context.journal.forget(item.fid);
     // Another mover may have archived the file since, when this remove ran into a time-out: that copy is not meant.
@@ -91,6 +101,16 @@ fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Resu
         // The object is gone and the file is not archived: the record only misleads.
         Err(error) => tracing::warn!(%error, "the file's record of its copy could not be cleared"),
     }
+    if left == Left::Another
+        && let Some(location) = &location
+    {
+        // The record meant what was there before. Only now, without it: until then whoever cleans up after the attempt that
+        // wrote it leaves it to the record.
+        let at = (location.archive_id, &location.key);
+        sweep_overwritten(context, lane, &owner, location, |found| {
+            is_mapped(context, item.fid, at, found)
+        });
+    }
     Ok(location.map(|location| location.key))
 }
 
@@ -102,13 +122,43 @@ fn is_as_before(context: &Context, fid: Fid, before: Option<&[u8]>) -> bool {
     }
 }
 
-/// Whether the object of a file without a record is that of no archive under way, and the file does not count as archived,
-/// by now: nothing else would tell that it is to be the copy. Nobody can release a file that is gone.
-fn may_go(context: &Context, fid: Fid, origin: &Origin) -> bool {
+/// Whether the object is that of no archive under way, and the file does not count as archived, by now. One that wrote its
+/// record before this remove read it may end at any moment, and without a record nothing else would tell that it is to be
+/// the copy. Nobody can release a file that is gone.
+fn may_go(context: &Context, action: ActionKey, origin: &Origin, (has_record, counted): (bool, bool)) -> bool {
+    let cookie = match origin {
+        Origin::Written(identity) => identity.cookie.as_ref(),
+        Origin::Strangers | Origin::Carried(_) => None,
+    };
+    // Cookies repeat: with this remove's own it was written long ago. What an import has found tells none.
+    let is_free = counted
+        || match cookie {
+            Some(cookie) => *cookie == action.cookie.to_string(),
+            None => has_record,
+        };
+    match context.fs.copy_state(action.fid) {
+        Err(error) => error.is_not_found(),
+        // The state behind that: an archive that is over may have counted since the remove took the file's copy away.
+        Ok(_) => (is_free || is_over(context, origin)) && has_no_copy(context, action.fid),
+    }
+}
+
+fn has_no_copy(context: &Context, fid: Fid) -> bool {
     match context.fs.copy_state(fid) {
-        Ok(state) => !state.archived && !state.released && is_over(context, origin),
+        Ok(state) => !state.archived && !state.released,
         Err(error) => error.is_not_found(),
     }
+}
+
+/// What is at the key when the copy was to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    /// Nothing of this file that matters.
+    Nothing,
+    /// Another object, at the file's own key.
+    Another,
+    /// The copy: an archive that wrote it is under way, or counted since.
+    Copy,
 }
 
 /// The object that the file's own record means, or its key, if it still is the file's.
@@ -116,40 +166,41 @@ fn delete_copy(
     context: &Context,
     lane: &Lane,
     control: &Control,
-    owner: &Owner,
+    (owner, action, counted): (&Owner, ActionKey, bool),
     (location, before): (&Location, Option<&[u8]>),
-) -> Result<(), JobError> {
-    let shared = Cell::new(false);
+) -> Result<Left, JobError> {
+    let (shared, busy) = (Cell::new(false), Cell::new(false));
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
+        busy.set(false);
         shared.set(may_be_shared(context, found));
-        !shared.get()
+        let is_meant = !shared.get()
             && origin.yields_to(owner, location)
             && location.is_written_as(found)
-            && is_as_before(context, owner.fid, before)
-            && (before.is_some() || may_go(context, owner.fid, origin))
+            && is_as_before(context, owner.fid, before);
+        busy.set(is_meant && !may_go(context, action, origin, (before.is_some(), counted)));
+        is_meant && !busy.get()
     };
-    match delete(lane, control, location, is_ours) {
+    let bearer = Bearer::File(context.fs.as_ref(), owner.fid);
+    match delete(lane, control, bearer, location, is_ours) {
         Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
         Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
                  'scrub --delete-orphans' tells whether anybody has it");
         }
+        Err(TransferError::Store(StoreError::Precondition { .. })) if busy.get() => {
+            tracing::warn!(key = %location.key, "the file is being archived, or was archived again meanwhile; its copy stays");
+            return Ok(Left::Copy);
+        }
         Err(TransferError::Store(StoreError::Precondition { .. })) => {
-            // The file's record means what was there before.
-            if location.claim(owner) == Claim::Own {
-                let at = (location.archive_id, &location.key);
-                let is_kept = |found: &ObjectInfo| {
-                    !is_as_before(context, owner.fid, before)
-                        || (before.is_none() && is_mapped(context, owner.fid, at, found))
-                };
-                sweep_overwritten(context, lane, owner, location, is_kept);
-            }
             tracing::warn!(key = %location.key, "the key holds another object than this file's copy; left alone, unless \
                  a killed archive of the file left it there");
+            if location.claim(owner) == Claim::Own {
+                return Ok(Left::Another);
+            }
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(())
+    Ok(Left::Nothing)
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.

@@ -20,6 +20,7 @@ pub fn verdict(error: &JobError) -> Verdict {
         }
         JobError::NoCopy { .. } => Verdict::failed(HsmErrno::ENOENT),
         JobError::NoFreeKey(_) => Verdict::failed(HsmErrno::EEXIST),
+        JobError::TakenAway(_) => Verdict::try_again(HsmErrno::EBUSY),
         JobError::StillOpen | JobError::Panic(_) => Verdict::failed(HsmErrno::EIO),
         JobError::Released => Verdict::failed(HsmErrno::EALREADY),
     }
@@ -40,6 +41,7 @@ fn io(error: &std::io::Error) -> Verdict {
 fn transfer(error: &TransferError) -> Verdict {
     match error {
         TransferError::Read(error) | TransferError::Write(error) => io(error),
+        TransferError::Announcement(error) => hsm(error),
         TransferError::Changed => Verdict::failed(HsmErrno::EBUSY),
         TransferError::TooLarge(_) => Verdict::failed(HsmErrno::EFBIG),
         TransferError::Key(_) | TransferError::NoTarget(_) => Verdict::failed(HsmErrno::EINVAL),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its setup too")]
 
 mod abi;
+mod announced;
 mod attributes;
 mod bad_input;
 mod cancel;

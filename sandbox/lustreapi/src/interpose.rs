@@ -245,6 +245,36 @@ pub unsafe extern "C" fn lgetxattr(at: *const c_char, name: *const c_char, value
     isize::try_from(bytes.len()).unwrap_or(-1)
 }
 
+/// Of a file that is given by its FID, and that has none but `trusted.*` then.
+///
+/// # Safety
+/// As of llistxattr(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llistxattr(at: *const c_char, names: *mut c_char, size: usize) -> isize {
+    // SAFETY: NUL-terminated.
+    let found = unsafe { path(at) }
+        .filter(|path| path.parent().is_some_and(|parent| parent.ends_with(".lustre/fid")))
+        .and_then(|path| file_at(&path));
+    let Some((mount, fid)) = found else {
+        // SAFETY: the caller's own call, passed on.
+        let rc = unsafe { libc::syscall(libc::SYS_llistxattr, at, names, size) };
+        return isize::try_from(rc).unwrap_or(-1);
+    };
+    let bytes = match fid.and_then(|fid| ask(&mount, &Request::ListXattr(fid), None)) {
+        Ok(Reply::Bytes(bytes)) => bytes,
+        Ok(_) => return fail(libc::EPROTO) as isize,
+        Err(errno) => return fail(errno) as isize,
+    };
+    if size > 0 {
+        if bytes.len() > size {
+            return fail(libc::ERANGE) as isize;
+        }
+        // SAFETY: `size` bytes, and these are no more.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), names.cast(), bytes.len()) };
+    }
+    isize::try_from(bytes.len()).unwrap_or(-1)
+}
+
 /// # Safety
 /// As of lsetxattr(2).
 #[unsafe(no_mangle)]

@@ -38,6 +38,7 @@ fn every_function_that_a_copytool_needs_is_exported() {
         "ioctl",
         "close",
         "lgetxattr",
+        "llistxattr",
         "lsetxattr",
         "lremovexattr",
         "fsetxattr",

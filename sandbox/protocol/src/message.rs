@@ -407,6 +407,8 @@ pub enum Request {
     },
     /// A `trusted.*` or `lustre.*` attribute.
     GetXattr(Fid, String),
+    /// Names of all `trusted.*` attributes, each with a NUL behind it.
+    ListXattr(Fid),
     /// Sets one.
     SetXattr(Fid, String, Vec<u8>),
     /// Removes one.
@@ -514,6 +516,7 @@ impl Request {
             Self::PathOf(..) => "PathOf",
             Self::FidOf(_) | Self::FidOfInode { .. } => "FidOf",
             Self::GetXattr(..) => "GetXattr",
+            Self::ListXattr(_) => "ListXattr",
             Self::SetXattr(..) => "SetXattr",
             Self::MdtOf(_) => "MdtOf",
             Self::Hsm { .. } => "Hsm",

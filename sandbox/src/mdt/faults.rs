@@ -122,8 +122,10 @@ impl State {
 
     /// Whether a change of this attribute is refused now.
     pub(super) fn refuse_xattr(&mut self, name: &str) -> Result<(), i32> {
-        // A restore's note of itself comes some time after its end, and would take a fault that is meant for a record.
-        if !name.starts_with("trusted.") || name.ends_with("_restored") {
+        // A restore's note of itself comes some time after its end, and would take a fault that is meant for a record; so
+        // does what is said of a deletion.
+        let is_note = name.ends_with("_restored") || name.contains("_delet");
+        if !name.starts_with("trusted.") || is_note {
             return Ok(());
         }
         strike(&mut self.faults.xattr_errno).map_or(Ok(()), Err)

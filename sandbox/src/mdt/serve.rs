@@ -317,6 +317,7 @@ impl State {
             | Request::MdtOf(fid)
             | Request::PathOf(fid, _)
             | Request::GetXattr(fid, _)
+            | Request::ListXattr(fid)
             | Request::SetXattr(fid, ..)
             | Request::RemoveXattr(fid, _)
             | Request::Release(fid)
@@ -396,6 +397,7 @@ impl State {
                 fid.map(Reply::Fid).ok_or(libc::ENODATA)
             }
             Request::GetXattr(fid, name) => self.xattr(fid, &name).map(Reply::Bytes),
+            Request::ListXattr(fid) => self.xattr_names(fid).map(Reply::Bytes),
             Request::SetXattr(fid, name, value) => {
                 self.set_xattr(fid, name, value)?;
                 self.note(kind::XATTR, 0, fid);

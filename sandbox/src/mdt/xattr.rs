@@ -3,6 +3,7 @@
 //!
 //! Directories' are always kept here: FIDs begin anew with each process, and so does the root's mark.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -34,6 +35,23 @@ impl State {
             None if is_file && self.keeps(name) => read(&self.link(fid), name).map_err(|error| errno(&error)),
             None => Err(libc::ENODATA),
         }
+    }
+
+    /// Names of `trusted.*`, each with a NUL behind it.
+    pub(super) fn xattr_names(&self, fid: Fid) -> Result<Vec<u8>, i32> {
+        let is_file = self.stat(fid)?.is_file();
+        let here = self.files.get(&fid).into_iter().flat_map(|file| file.xattrs.keys());
+        let mut names: BTreeSet<Vec<u8>> = here.map(|name| name.as_bytes().to_vec()).collect();
+        if is_file && self.keeps_trusted {
+            let kept = list(&self.link(fid)).map_err(|error| errno(&error))?;
+            names.extend(kept.split(|byte| *byte == 0).map(<[u8]>::to_vec));
+        }
+        let mut text = Vec::new();
+        for name in names.iter().filter(|name| name.starts_with(b"trusted.")) {
+            text.extend_from_slice(name);
+            text.push(0);
+        }
+        Ok(text)
     }
 
     pub(super) fn set_xattr(&mut self, fid: Fid, name: String, value: Vec<u8>) -> Result<(), i32> {
@@ -98,6 +116,19 @@ fn read(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     };
     value.truncate(length);
     Ok(value)
+}
+
+fn list(path: &Path) -> io::Result<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut names = vec![0u8; MAX];
+    #[expect(unsafe_code, reason = "no wrapper for attributes")]
+    // SAFETY: a NUL-terminated text; writes at most `len` bytes into the buffer.
+    let length = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let Ok(length) = usize::try_from(length) else {
+        return Err(io::Error::last_os_error());
+    };
+    names.truncate(length);
+    Ok(names)
 }
 
 fn write(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {

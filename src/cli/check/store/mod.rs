@@ -16,7 +16,7 @@ use crate::store::{
     COOKIE, Condition, ListFrom, ObjectInfo, ObjectKey, Query, StartError, StoreError, Target, TargetOptions,
 };
 use crate::transfer::{
-    Control, Lane, PlanOptions, RetryOptions, TransferError, TransferOptions, delete, head, list, put_bytes,
+    Bearer, Control, Lane, PlanOptions, RetryOptions, TransferError, TransferOptions, delete, head, list, put_bytes,
 };
 use crate::types::ArchiveId;
 
@@ -204,7 +204,13 @@ impl Probe<'_> {
     }
 
     fn remove(&self, key: &ObjectKey, found: &ObjectInfo) -> Result<(), TransferError> {
-        delete(&self.lane, &self.control, &found.at(self.archive_id, key), |_, _| true)
+        delete(
+            &self.lane,
+            &self.control,
+            Bearer::Nobody,
+            &found.at(self.archive_id, key),
+            |_, _| true,
+        )
     }
 
     /// What was learned of the store meanwhile, and is done otherwise from now on.
