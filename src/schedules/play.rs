@@ -6,7 +6,7 @@ use super::ARCHIVE;
 use super::mdt::{Mdt, Owed};
 use super::world::{Action, MOVERS, Node, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
-use crate::scrub::{EvidenceDigest, Judgment, KnownKeys};
+use crate::scrub::{Grounds, Judgment, KnownKeys};
 use crate::store::{Location, ObjectKey};
 use crate::transfer::{Control, Lane, Stop, find};
 use crate::types::{Cookie, Extent, Fid};
@@ -62,7 +62,7 @@ pub(super) fn scrub(world: &Arc<World>, lane: &Lane) {
 pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     world.begins();
     let (mdt, known, control) = (Mdt(Arc::clone(world)), KnownKeys::with(WORDS), Control::default());
-    let judge = EvidenceDigest {
+    let judge = Grounds {
         fs: &mdt,
         known: &known,
         control: &control,

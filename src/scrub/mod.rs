@@ -25,7 +25,8 @@ use serde::{Deserialize, Serialize};
 use self::key_filter::KeyFilter;
 use self::lost::Lost;
 pub use self::lost::MaxMissing;
-use self::orphan::{Grounds, OrphanCandidate};
+pub(crate) use self::orphan::Grounds;
+use self::orphan::OrphanCandidate;
 use crate::lustre::Mount;
 use crate::ranges::{OpenRange, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
@@ -36,7 +37,7 @@ use crate::walk::Named;
 #[cfg(test)]
 pub(crate) use self::key_filter::KeyFilter as KnownKeys;
 #[cfg(test)]
-pub(crate) use self::orphan::{Grounds as EvidenceDigest, Judgment};
+pub(crate) use self::orphan::Judgment;
 
 /// Orphans that one scrub deletes.
 const MOST_SUSPECTS: usize = 200_000;
