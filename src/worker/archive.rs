@@ -119,6 +119,11 @@ fn map_and_finish(
         undo(context, lane, &item, author, placed);
         return super::responder::refuse(control, handle, error);
     }
+    // Said before the record changes: who goes on after a kill in between finds the copy before only here.
+    let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
+    if let Some(previous) = replaced {
+        context.journal.replacing(item.key(), &placed.location, previous);
+    }
     let mapped = if placed.needs_record {
         context.fs.set_map(item.fid, &placed.location.to_bytes())
     } else {
@@ -126,26 +131,35 @@ fn map_and_finish(
     };
     // It is closed before the action ends: while somebody has it open nobody can release it.
     drop(file);
-    if let Err(error) = mapped {
-        undo(context, lane, &item, author, placed);
-        return super::responder::refuse(control, handle, error.into());
-    }
-    if let Some(error) = taken_away(context, lane, control, author, placed) {
+    let hindrance = match mapped {
+        Ok(()) => taken_away(context, lane, control, author, placed),
+        Err(error) => Some(error.into()),
+    };
+    if let Some(error) = hindrance {
+        keep_previous(context, &item, author, placed, replaced);
         undo(context, lane, &item, author, placed);
         return super::responder::refuse(control, handle, error);
     }
-    let replaced = placed.previous.as_ref().filter(|_| !placed.in_place());
-    if let Some(previous) = replaced {
-        context.journal.replacing(item.key(), &placed.location, previous);
-    }
     let finished = super::responder::finish(control, handle, Verdict::Done, size);
-    if finished.is_err() && replaced.is_some() {
-        // The copy before is not to go.
+    if finished.is_err() {
+        keep_previous(context, &item, author, placed, replaced);
+    }
+    settle_copy(context, lane, &item, (author, placed), replaced, finished)
+}
+
+/// The end did not count: the copy before is not to go.
+fn keep_previous(
+    context: &Context,
+    item: &Item,
+    author: &WriteAttempt,
+    placed: &StoredCopy,
+    replaced: Option<&Location>,
+) {
+    if replaced.is_some() {
         let Location { archive_id, key, .. } = &placed.location;
         let own = UploadRecord::single(*archive_id, key, author.writer);
         context.journal.uploading(item.key(), &own);
     }
-    settle_copy(context, lane, &item, (author, placed), replaced, finished)
 }
 
 /// Why an archive is over before its record is written. A cancel that came after the last byte still counts: the
