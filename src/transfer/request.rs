@@ -264,7 +264,7 @@ pub fn delete(
             }
             // Where versions are kept this makes a marker, and nothing is lost below it.
             if found.version.is_some() || announced.covers_look()? {
-                return Ok(announced.send(delete_or_mark(store, key, &found.etag)).await?);
+                return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
             }
         }
     });
@@ -312,7 +312,7 @@ pub fn sweep_key(
                 return Ok(store.delete(key, Some(version), None).await?);
             }
             if announced.covers_look()? {
-                return Ok(announced.send(delete_or_mark(store, key, &found.etag)).await?);
+                return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
             }
         }
     };
