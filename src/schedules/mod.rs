@@ -188,7 +188,8 @@ impl Common {
 #[expect(clippy::print_stdout, reason = "a test's own output")]
 fn nothing_is_lost(layout: KeyLayout) {
     let count = number("LHSM_SCHEDULES").unwrap_or(SCHEDULES);
-    let first = number("LHSM_SCHEDULE_SEED").unwrap_or_else(|| fastrand::u64(..1 << 48));
+    // The same ones each time, so that a failure is a change's; others are tried by other seeds.
+    let first = number("LHSM_SCHEDULE_SEED").unwrap_or(1);
     println!("{count} schedules from LHSM_SCHEDULE_SEED={first} on");
     let begun = Instant::now();
     let wrong = Common::new().search(first..first + count, (Broken::Nothing, layout));
