@@ -211,6 +211,21 @@ pub(crate) fn file_to_change(path: &Path) -> Option<(PathBuf, Result<Fid, i32>)>
     Some((mount, made))
 }
 
+/// As getxattr(2) and listxattr(2) give what they found: a size of 0 only asks how much it is.
+///
+/// # Safety
+/// `to` has `size` bytes.
+unsafe fn given(bytes: &[u8], to: *mut u8, size: usize) -> isize {
+    if size > 0 {
+        if bytes.len() > size {
+            return fail(libc::ERANGE) as isize;
+        }
+        // SAFETY: `size` bytes, and these are no more.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    }
+    isize::try_from(bytes.len()).unwrap_or(-1)
+}
+
 /// # Safety
 /// As of lgetxattr(2).
 #[unsafe(no_mangle)]
@@ -235,14 +250,8 @@ pub unsafe extern "C" fn lgetxattr(at: *const c_char, name: *const c_char, value
         Ok(_) => return fail(libc::EPROTO) as isize,
         Err(errno) => return fail(errno) as isize,
     };
-    if size > 0 {
-        if bytes.len() > size {
-            return fail(libc::ERANGE) as isize;
-        }
-        // SAFETY: `size` bytes, and these are no more.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.cast(), bytes.len()) };
-    }
-    isize::try_from(bytes.len()).unwrap_or(-1)
+    // SAFETY: `size` bytes of the caller's.
+    unsafe { given(&bytes, value.cast(), size) }
 }
 
 /// Of a file that is given by its FID, and that has none but `trusted.*` then.
@@ -265,14 +274,8 @@ pub unsafe extern "C" fn llistxattr(at: *const c_char, names: *mut c_char, size:
         Ok(_) => return fail(libc::EPROTO) as isize,
         Err(errno) => return fail(errno) as isize,
     };
-    if size > 0 {
-        if bytes.len() > size {
-            return fail(libc::ERANGE) as isize;
-        }
-        // SAFETY: `size` bytes, and these are no more.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), names.cast(), bytes.len()) };
-    }
-    isize::try_from(bytes.len()).unwrap_or(-1)
+    // SAFETY: `size` bytes of the caller's.
+    unsafe { given(&bytes, names.cast(), size) }
 }
 
 /// # Safety
