@@ -248,6 +248,7 @@ fn transfer(root: &Section<'_>) -> Option<(TransferOptions, Duration)> {
             .unwrap_or(1800 * SECOND),
         first_pause: Duration::from_millis(200),
         longest_pause: 20 * SECOND,
+        afterwards: 5 * SECOND,
     };
     let abort_uploads_after = section
         .duration("abort_uploads_after", SECOND..=3650 * DAY)

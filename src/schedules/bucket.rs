@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crc_fast::{CrcAlgorithm, checksum};
 use md5::{Digest as _, Md5};
 
-use crate::store::Checksum;
 use crate::store::memory::{Answer, Asked};
+use crate::store::{Checksum, ObjectInfo, ObjectKey, Origin};
 
 /// One write.
 #[derive(Clone, Debug)]
@@ -17,6 +17,21 @@ pub(super) struct Object {
     /// Quotes included.
     pub(super) etag: String,
     pub(super) metadata: BTreeMap<String, String>,
+}
+
+impl Object {
+    /// As the code that is tried would tell it at a key.
+    pub(super) fn info(&self) -> ObjectInfo {
+        ObjectInfo {
+            metadata: self.metadata.clone().into_iter().collect(),
+            ..ObjectInfo::default()
+        }
+    }
+
+    /// Whose it is there.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        Origin::of(&self.info(), &ObjectKey::new(key).expect("a key"))
+    }
 }
 
 #[derive(Debug)]

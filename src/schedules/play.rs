@@ -7,7 +7,7 @@ use super::mdt::{Mdt, Owed};
 use super::world::{Action, MOVERS, Node, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
 use crate::scrub::{Grounds, Judgment, KnownKeys};
-use crate::store::{Location, ObjectKey};
+use crate::store::{Location, ObjectKey, Origin};
 use crate::transfer::{Control, Lane, Stop, find};
 use crate::types::{Cookie, Extent, Fid};
 use crate::worker::{Context, perform};
@@ -116,7 +116,7 @@ pub(super) fn users(world: &Arc<World>) {
 }
 
 fn event(state: &mut State) {
-    match state.dice.u8(..48) {
+    match state.dice.u8(..50) {
         0..12 => request(state, Verb::Archive),
         12..15 => request(state, Verb::Remove),
         15..19 => with_any(state, |state, index| {
@@ -154,7 +154,16 @@ fn event(state: &mut State) {
         43..45 => with_any(state, rename),
         45 => with_any(state, copy),
         46 => copy_object(state),
-        _ => put_object(state),
+        47 => put_object(state),
+        _ => arrive(state),
+    }
+}
+
+/// Of what was given up.
+fn arrive(state: &mut State) {
+    if !state.late.is_empty() {
+        let index = state.dice.usize(..state.late.len());
+        state.arrive(index);
     }
 }
 
@@ -309,8 +318,12 @@ fn copy_object(state: &mut State) {
     };
     if is_free(state, &to) {
         state.tell(|| format!("s3 cp {from} {to}"));
+        let came_home = matches!(object.origin(&to), Origin::Written(_));
         let serial = state.bucket.put(&to, object.bytes, object.metadata);
-        state.foreign.push((to, serial));
+        // What comes back to where it was written is what was written there, for all that anybody can tell.
+        if !came_home {
+            state.foreign.push((to, serial));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::bucket::{Bucket, Object};
 use super::gate::{Gate, Here};
 use crate::action::{ActionKey, CopyState, Deletions, HsmError, Item, Kind};
 use crate::store::memory::{Answer, Asked, Remote};
-use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Owner};
+use crate::store::{KeyLayout, Location, ObjectKey, Owner};
 use crate::transfer::Control;
 use crate::types::Fid;
 
@@ -122,6 +122,8 @@ pub(super) struct State {
     pub(super) hands: [Option<(ActionKey, Arc<Control>)>; MOVERS],
     /// Others' objects: key and number.
     pub(super) foreign: Vec<(String, u64)>,
+    /// Requests that were given up and are still on their way.
+    pub(super) late: Vec<Asked>,
     pub(super) losses: Vec<String>,
     /// What happened, for whoever looks into a loss.
     pub(super) told: Vec<String>,
@@ -242,16 +244,20 @@ impl State {
     fn told(&self, node: &Node) -> Option<&Object> {
         let key = node.told().filter(|_| self.layout == KeyLayout::Fid)?;
         let object = self.bucket.current(&key)?;
-        let info = ObjectInfo {
-            metadata: object.metadata.clone().into_iter().collect(),
-            ..ObjectInfo::default()
-        };
         let owner = Owner {
             fs: NAME.to_owned(),
             fid: node.fid,
         };
         let key = ObjectKey::new(key).expect("a key");
-        Location::told_by(&info, (ARCHIVE, &key), &owner).map(|_| object)
+        Location::told_by(&object.info(), (ARCHIVE, &key), &owner).map(|_| object)
+    }
+
+    /// One of those that were given up.
+    pub(super) fn arrive(&mut self, index: usize) {
+        let asked = self.late.swap_remove(index);
+        let words = format!("{} {}", asked.method, asked.key);
+        let status = self.bucket.serve(asked).status;
+        self.tell(|| format!("late: {words} {status}"));
     }
 
     /// The key that a file's copy would have.
@@ -327,6 +333,7 @@ impl World {
             inboxes: Default::default(),
             hands: Default::default(),
             foreign: Vec::new(),
+            late: Vec::new(),
             losses: Vec::new(),
             told: Vec::new(),
             over: false,
@@ -406,14 +413,32 @@ impl Remote for Door {
     fn ask(&self, asked: Asked) -> Option<Answer> {
         let thread = thread();
         let world = WORLD.with_borrow(Clone::clone).expect("a world");
-        let (answer, lost) = world.at(|state| {
+        let answer = world.at(|state| {
             let words = format!("{thread}: {} {}", asked.method, asked.key);
-            let answer = state.bucket.serve(asked);
-            state.tell(|| format!("{words} {}", answer.status));
-            (answer, state.dice.u8(..) < 3)
+            match state.dice.u8(..) {
+                0..3 => {
+                    let answer = state.bucket.serve(asked);
+                    state.tell(|| format!("{words} {}, not heard", answer.status));
+                    None
+                }
+                3 => {
+                    state.tell(|| format!("{words} does not arrive"));
+                    None
+                }
+                4 => {
+                    state.tell(|| format!("{words} is given up, and arrives later"));
+                    state.late.push(asked);
+                    None
+                }
+                _ => {
+                    let answer = state.bucket.serve(asked);
+                    state.tell(|| format!("{words} {}", answer.status));
+                    Some(answer)
+                }
+            }
         });
         // Whether it is stopped, for one, is found out later than it was done.
         world.at(|_| ());
-        (!lost).then_some(answer)
+        answer
     }
 }

@@ -177,6 +177,7 @@ mod tests {
                 give_up_after: second,
                 first_pause: second,
                 longest_pause: second,
+                afterwards: second,
             },
             thaw_poll: second,
             chunk: 1,

@@ -15,7 +15,6 @@ use crate::store::{
 };
 use crate::types::ArchiveId;
 
-const SWEEP: Duration = Duration::from_secs(5);
 /// The store answers a copy when it is made.
 const LONGEST_COPY: Duration = Duration::from_secs(600);
 
@@ -343,9 +342,10 @@ pub fn glance(
 }
 
 fn briefly<T>(lane: &Lane, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
+    let limit = lane.options().retry.afterwards;
     let stalled = StoreError::Stalled {
-        seconds: SWEEP.as_secs(),
+        seconds: limit.as_secs(),
     };
-    lane.block_on(async { tokio::time::timeout(SWEEP, work).await })
+    lane.block_on(async { tokio::time::timeout(limit, work).await })
         .unwrap_or_else(|_| Err(stalled.into()))
 }

@@ -21,6 +21,8 @@ pub struct RetryOptions {
     pub first_pause: Duration,
     /// Longest pause.
     pub longest_pause: Duration,
+    /// For the one try of what nobody waits for, an action's answer being given.
+    pub afterwards: Duration,
 }
 
 /// Damage on the way is repaired by sending again; damage that stays is not.

@@ -3,6 +3,7 @@
 //! the end every file's bytes must be what was written last, and the store must have nothing that is no file's copy.
 
 mod files;
+mod reckon;
 mod soak;
 mod world;
 

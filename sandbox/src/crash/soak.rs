@@ -139,6 +139,7 @@ impl World {
             return Ok(());
         };
         std::fs::remove_file(&file.path)?;
+        self.dead.add(file.fid, self.outcome.purges);
         let Some(directory) = file.path.parent().map(std::path::Path::to_owned) else {
             return Ok(());
         };

@@ -1,27 +1,25 @@
-//! The rounds: some work, a death, a successor; and the reckoning.
+//! The rounds: some work, a death, a successor.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox::process::{Daemon, Spawn};
-use lhsm_sandbox::protocol::{Action, Fault, HsmControl, Step, Tunable, states};
+use lhsm_sandbox::protocol::{Action, Fault, HsmControl, Step, Tunable};
 use lhsm_sandbox::{Client, Mdt, Options};
-use lhsm_sandbox_s3::{Config, Gate, ObjectInfo, Server};
+use lhsm_sandbox_s3::{Config, Gate, Server};
 use nix::sys::signal::Signal;
 
 use crate::Cli;
 use crate::files::{Expected, Random};
+use crate::reckon::Dead;
 use crate::soak::Flatness;
 
-const BUCKET: &str = "lhsm-sandbox";
-/// In the keys of what a daemon makes to try the store.
-const PROBES: &str = ".lhsm-s3-metadata/0x0:0x0:0x0.";
+pub(crate) const BUCKET: &str = "lhsm-sandbox";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what comes by itself.
-const LOOK: Duration = Duration::from_millis(300);
+pub(crate) const LOOK: Duration = Duration::from_millis(300);
 /// For a step or a request that was hoped for and does not come.
 const HOPE: Duration = Duration::from_millis(400);
 const STEPS: [Step; 4] = [Step::Begin, Step::Map, Step::Unmap, Step::End];
@@ -45,16 +43,18 @@ pub(crate) struct Outcome {
     movers: u16,
     seed: u64,
     cancels: u64,
-    purges: u64,
+    pub(crate) purges: u64,
     scrubs: u64,
-    files: usize,
-    lost: usize,
-    corrupt: usize,
+    pub(crate) files: usize,
+    pub(crate) lost: usize,
+    pub(crate) corrupt: usize,
     /// Uploads that nobody will finish.
-    uploads: usize,
+    pub(crate) uploads: usize,
     /// Objects that no file is mapped to.
-    unmapped: usize,
-    hung: u64,
+    pub(crate) unmapped: usize,
+    /// Objects of files that are gone, whose REMOVE was purged: a scrub takes them away.
+    pub(crate) purged: usize,
+    pub(crate) hung: u64,
     seconds: f64,
     flatness: Option<Flatness>,
 }
@@ -74,7 +74,12 @@ impl Outcome {
             self.hung
         );
         if let Some(flatness) = &self.flatness {
-            return format!("{{\"seconds\":{:.0},{found},{}}}", self.seconds, flatness.json());
+            return format!(
+                "{{\"seconds\":{:.0},{found},\"purged\":{},{}}}",
+                self.seconds,
+                self.purged,
+                flatness.json()
+            );
         }
         format!(
             "{{\"kills\":{},\"movers\":{},\"seed\":{},\"cancels\":{},\"purges\":{},\"scrubs\":{},{found}}}",
@@ -153,7 +158,8 @@ pub(crate) struct World {
     pub(crate) files: Vec<Expected>,
     pub(crate) random: Random,
     pub(crate) made: u64,
-    outcome: Outcome,
+    pub(crate) dead: Dead,
+    pub(crate) outcome: Outcome,
 }
 
 impl Drop for World {
@@ -205,6 +211,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Outcome> {
         files,
         random,
         made: 0,
+        dead: Dead::default(),
         outcome: Outcome {
             movers: cli.movers,
             seed: cli.seed,
@@ -253,7 +260,7 @@ impl World {
     }
 
     /// A successor for each that is dead; how many.
-    fn start_dead(&mut self) -> Result<u64> {
+    pub(crate) fn start_dead(&mut self) -> Result<u64> {
         let mut dead = 0;
         for mover in &mut self.movers {
             if !mover.daemon.is_running() {
@@ -365,9 +372,15 @@ impl World {
         {
             return Ok(());
         }
+        let deletes = self.random.below(2) == 0;
+        self.start_scrub(deletes.then_some("30s"))
+    }
+
+    /// Begins one that deletes what has been nobody's for so long.
+    pub(crate) fn start_scrub(&mut self, grace: Option<&str>) -> Result<()> {
         let mut arguments = vec!["scrub", "--json"];
-        if self.random.below(2) == 0 {
-            arguments.extend(["--delete-orphans", "--grace", "30s"]);
+        if let Some(grace) = grace {
+            arguments.extend(["--delete-orphans", "--grace", grace]);
         }
         let mount = self.mount.display().to_string();
         arguments.push(&mount);
@@ -378,7 +391,7 @@ impl World {
         Ok(())
     }
 
-    fn end_scrub(&mut self) -> Result<()> {
+    pub(crate) fn end_scrub(&mut self) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         while let Some(scrub) = &mut self.scrub {
             if scrub.try_wait()?.is_some() {
@@ -393,13 +406,13 @@ impl World {
     }
 
     /// Nothing of this kind will happen: it is a clock.
-    fn pause(&mut self, time: Duration) -> Result<()> {
+    pub(crate) fn pause(&mut self, time: Duration) -> Result<()> {
         self.client.wait_agents(self.movers.len() + 9, time)?;
         Ok(())
     }
 
     /// Until nothing is asked for any more. A trap of the last round may still be there.
-    fn idle(&mut self) -> Result<()> {
+    pub(crate) fn idle(&mut self) -> Result<()> {
         let fids: Vec<_> = self.files.iter().map(|file| file.fid).collect();
         let until = Instant::now() + PATIENCE;
         loop {
@@ -411,56 +424,8 @@ impl World {
         }
     }
 
-    fn reckon(&mut self) -> Result<()> {
-        self.end_scrub()?;
-        self.idle()?;
-        // What the last successors take away by themselves, and archives that they ask for again.
-        let until = Instant::now() + PATIENCE;
-        while (!self.unmapped()?.is_empty() || self.client.pending()? > 0) && Instant::now() < until {
-            self.pause(LOOK)?;
-            self.idle()?;
-        }
-        self.outcome.hung = self.client.pending()?;
-        self.outcome.files = self.files.len();
-        // Uploads whose number nobody got to know may belong to somebody until they are old; a daemon looks when it starts.
-        let until = Instant::now() + PATIENCE;
-        while !self.store.uploads(BUCKET).is_empty() && Instant::now() < until {
-            self.pause(Duration::from_millis(1100))?;
-            self.successors()?;
-            self.idle()?;
-        }
-        self.orphans()?;
-        for at in 0..self.files.len() {
-            for _ in 0..5 {
-                let file = &self.files[at];
-                if !file.is_released(&mut self.client)? {
-                    break;
-                }
-                let fid = file.fid;
-                self.start_dead()?;
-                self.client.request(Action::Restore, 1, &[fid]).or_else(refused)?;
-                self.client.wait(&[fid], PATIENCE)?;
-            }
-            let file = &self.files[at];
-            if file.is_released(&mut self.client)? {
-                eprintln!("lost: {} {}", file.path.display(), file.fid);
-                self.outcome.lost += 1;
-            } else if std::fs::read(&file.path)? != file.content() {
-                eprintln!("corrupt: {} {}", file.path.display(), file.fid);
-                self.outcome.corrupt += 1;
-            }
-        }
-        for mover in &mut self.movers {
-            if mover.daemon.is_running() {
-                mover.daemon.signal(Signal::SIGTERM)?;
-            }
-            mover.daemon.wait(PATIENCE)?;
-        }
-        Ok(())
-    }
-
     /// Ends the daemons well and starts others.
-    fn successors(&mut self) -> Result<()> {
+    pub(crate) fn successors(&mut self) -> Result<()> {
         for mover in &mut self.movers {
             if mover.daemon.is_running() {
                 mover.daemon.signal(Signal::SIGTERM)?;
@@ -470,53 +435,10 @@ impl World {
         self.start_dead()?;
         self.registered()
     }
-
-    /// Objects that no file is mapped to.
-    fn unmapped(&mut self) -> Result<Vec<ObjectInfo>> {
-        let mut mapped = HashSet::new();
-        for file in &self.files {
-            if let Ok(record) = self.client.xattr(file.fid, "trusted.lhsm_s3") {
-                let record: serde_json::Value = serde_json::from_slice(&record)?;
-                let named = ["key", "sidecar"].map(|field| record[field].as_str().unwrap_or_default().to_owned());
-                mapped.extend(named);
-            }
-        }
-        let objects = self.store.objects(BUCKET).into_iter();
-        // What a daemon was killed over while it tried the store is of no file, and goes when its time is over.
-        Ok(objects
-            .filter(|object| !mapped.contains(&object.key) && !object.key.contains(PROBES))
-            .collect())
-    }
-
-    /// Uploads, and objects that are no file's copy.
-    fn orphans(&mut self) -> Result<()> {
-        let uploads = self.store.uploads(BUCKET).into_iter();
-        for (key, id) in uploads.filter(|(key, _)| !key.contains(PROBES)) {
-            eprintln!("orphan upload: {key} {id}");
-            self.outcome.uploads += 1;
-        }
-        for object in self.unmapped()? {
-            let said = |name: &str| object.metadata.get(name).map_or("-", String::as_str);
-            let (fid, cookie, writer) = (said("lhsm-fid"), said("lhsm-cookie"), said("lhsm-writer"));
-            eprintln!(
-                "no file is mapped to: {} ({} bytes of {fid}, cookie {cookie}, writer {writer})",
-                object.key, object.size
-            );
-            self.outcome.unmapped += 1;
-        }
-        for file in &self.files {
-            let has_record = self.client.xattr(file.fid, "trusted.lhsm_s3").is_ok();
-            if !has_record && self.client.state(file.fid)?.states & states::ARCHIVED != 0 {
-                eprintln!("archived and without a record: {}", file.path.display());
-                self.outcome.lost += 1;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The coordinator's no is an answer.
-fn refused(error: io::Error) -> io::Result<()> {
+pub(crate) fn refused(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(_) => Ok(()),
         None => Err(error),

@@ -15,6 +15,7 @@ const OPTIONS: RetryOptions = RetryOptions {
     give_up_after: seconds(3600),
     first_pause: seconds(1),
     longest_pause: seconds(64),
+    afterwards: seconds(5),
 };
 
 const fn seconds(seconds: u64) -> Duration {
