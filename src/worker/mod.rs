@@ -6,6 +6,8 @@
 //! failed is taken away again.
 
 mod archive;
+mod attempt;
+mod cleanup;
 mod error;
 mod forgotten;
 mod log;
@@ -16,6 +18,7 @@ mod readback;
 mod remove;
 mod responder;
 mod restore;
+mod run;
 mod sweeper;
 mod tally;
 mod thaw;
@@ -72,9 +75,17 @@ pub(crate) fn perform(
     handle: Box<dyn ActionHandle>,
 ) -> Verdict {
     use crate::action::{Kind, Verb};
-    let ended = match handle.item().kind {
-        Kind::Do(Verb::Remove) => remove::remove(context, lane, control, handle),
-        _ => archive::archive(context, lane, &crate::transfer::NoIdleThreads, control, handle),
+    let item = &handle.item().clone();
+    let run = run::Run {
+        context,
+        lane,
+        idle_threads: &crate::transfer::NoIdleThreads,
+        control,
+        item,
+    };
+    let ended = match item.kind {
+        Kind::Do(Verb::Remove) => remove::remove(run, handle),
+        _ => archive::archive(run, handle),
     };
     ended.verdict
 }

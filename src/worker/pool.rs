@@ -6,12 +6,13 @@ use std::time::Instant;
 use super::archive::archive;
 use super::remove::remove;
 use super::restore::restore;
-use super::{ActionEnd, Context, Ended, JobError, Outcome, Responder, responder};
-use crate::action::{Item, Kind, Verb, Verdict};
+use super::run::Run;
+use super::{ActionEnd, Context, Ended, JobError, Outcome, Responder};
+use crate::action::{ActionHandle, Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Queue, ThreadRole, Work};
 use crate::store::{ObjectKey, Targets};
 use crate::thread::{Supervisor, Threads, guarded};
-use crate::transfer::{IdleThreads, Lane, TransferError, TransferOptions};
+use crate::transfer::{Lane, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
 /// The running threads.
@@ -116,15 +117,26 @@ impl Worker {
         let _entered = span.enter();
         let start = Instant::now();
         self.context.observers.started(self.context.fs.as_ref(), item);
-        let control = Arc::clone(&job.control);
+        let Job {
+            handle,
+            control,
+            deferrals,
+        } = job;
+        let run = Run {
+            context: &self.context,
+            lane: &self.lane,
+            idle_threads: self.queue.as_ref(),
+            control: &control,
+            item,
+        };
         // After a panic the handle was dropped on the way and has answered EIO.
-        let outcome =
-            guarded(|| self.perform(item, job)).unwrap_or_else(|words| Ended::failed(JobError::Panic(words)).into());
+        let outcome = guarded(|| perform(run, handle, deferrals))
+            .unwrap_or_else(|words| Ended::failed(JobError::Panic(words)).into());
         let ended = match outcome {
             Outcome::Ended(ended) => ended,
             Outcome::Later(handle, until) => match self.queue.defer(handle, until) {
                 Ok(()) => return WorkLeft::Waiting,
-                Err((handle, stop)) => responder::refuse(&control, handle, TransferError::Stopped(stop).into()),
+                Err((handle, stop)) => run.refuse(handle, TransferError::Stopped(stop).into()),
             },
         };
         let objection = match &ended.error {
@@ -156,29 +168,6 @@ impl Worker {
         }
     }
 
-    fn perform(&self, item: &Item, job: Job) -> Outcome {
-        let Job {
-            handle,
-            control,
-            deferrals,
-        } = job;
-        let idle_threads: &dyn IdleThreads = self.queue.as_ref();
-        if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
-            let error = JobError::PartialExtent {
-                offset: item.extent.offset,
-                length: item.extent.length,
-            };
-            return responder::refuse(&control, handle, error).into();
-        }
-        match item.kind {
-            Kind::Do(Verb::Archive) => archive(&self.context, &self.lane, idle_threads, &control, handle).into(),
-            Kind::Do(Verb::Restore) => restore(&self.context, &self.lane, idle_threads, &control, handle, deferrals),
-            Kind::Do(Verb::Remove) => remove(&self.context, &self.lane, &control, handle).into(),
-            Kind::Cancel => responder::refuse(&control, handle, JobError::UnknownAction(23)).into(),
-            Kind::Unknown(number) => responder::refuse(&control, handle, JobError::UnknownAction(number)).into(),
-        }
-    }
-
     fn report(&self, item: &Item, ended: &Ended, start: Instant) {
         let Kind::Do(verb) = item.kind else {
             return;
@@ -206,6 +195,25 @@ impl Worker {
     }
 }
 
+/// `deferrals`: how often it was put off before.
+fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u32) -> Outcome {
+    let item = run.item;
+    if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
+        let error = JobError::PartialExtent {
+            offset: item.extent.offset,
+            length: item.extent.length,
+        };
+        return run.refuse(handle, error).into();
+    }
+    match item.kind {
+        Kind::Do(Verb::Archive) => archive(run, handle).into(),
+        Kind::Do(Verb::Restore) => restore(run, handle, deferrals),
+        Kind::Do(Verb::Remove) => remove(run, handle).into(),
+        Kind::Cancel => run.refuse(handle, JobError::UnknownAction(23)).into(),
+        Kind::Unknown(number) => run.refuse(handle, JobError::UnknownAction(number)).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -214,7 +222,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{ActionHandle, CopyState, Deletions, FileSystem, HsmError};
+    use crate::action::{CopyState, Deletions, FileSystem, HsmError};
     use crate::journal::Journal;
     use crate::queue::Admission;
     use crate::transfer::{PlanOptions, RetryOptions};

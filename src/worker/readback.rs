@@ -7,10 +7,11 @@
 //! record means is deleted here, and no attempt's but this one's. Where the key tells all there is to be no record, and one
 //! that others wrote meanwhile is seen to as well.
 
-use super::Context;
-use super::place::{StoredCopy, is_mapped};
-use crate::action::Item;
-use crate::store::{Claim, Location, ObjectInfo, Origin, WriteAttempt};
+use std::sync::Arc;
+
+use super::attempt::Attempt;
+use super::place::StoredCopy;
+use crate::store::{Claim, Location, ObjectInfo, Origin};
 use crate::transfer::{Control, Lane, Said, TransferError, glance, wait_for_deletions};
 
 /// Each answers what another one has just written.
@@ -52,73 +53,67 @@ const fn step(archived: bool, own_is_there: bool, named: Named) -> Step {
     }
 }
 
-/// Sees to the record after an end that counted, at the cost of one call where all is well, and of a look at the object where
-/// it took the place of another attempt's. What the file's copy is then; `None` where it has none, or where that can't be
-/// told.
-pub(super) fn read_back(
-    context: &Context,
-    lane: &Lane,
-    item: &Item,
-    author: &WriteAttempt,
-    placed: &StoredCopy,
-) -> Option<Location> {
-    let own = placed.needs_record.then(|| placed.location.to_bytes());
-    let may_be_gone = placed.over_another || (own.is_none() && is_told_of_a_deletion(context, lane, author, placed));
-    for _ in 0..ROUNDS {
-        let record = match context.fs.map(item.fid) {
-            Ok(record) if record == own && (!may_be_gone || stands(lane, author, placed)) => {
-                return Some(placed.location.clone());
-            }
-            Ok(record) => record,
-            // For the remove that comes with its last unlink.
-            Err(error) if error.is_not_found() => return Some(placed.location.clone()),
-            Err(error) => {
-                tracing::debug!(%error, "the file's record could not be read back");
-                return Some(placed.location.clone());
-            }
-        };
-        match Look::at(lane, author, placed, record.as_deref()) {
-            Ok(look) => match settle(context, lane, item, (author, placed), record.as_deref(), look) {
-                Settled::As(location) => return location.map(|location| *location),
-                Settled::ChangedMeanwhile => {}
-            },
-            Err(error) => {
-                let revoked = context
-                    .fs
-                    .is_archived(item.fid)
-                    .unwrap_or(true)
-                    .then(|| context.fs.revoke(item.fid));
-                tracing::warn!(key = %placed.location.key, %error, ?revoked, "another one wrote the file's record while it was \
-                    archived, and the store does not tell what that names: the file counts as not archived, and the next archive \
-                    makes its copy anew");
-                return None;
+impl Attempt<'_> {
+    /// Sees to the record after an end that counted, at the cost of one call where all is well, and of a look at the object
+    /// where it took the place of another attempt's. What the file's copy is then; `None` where it has none, or where that
+    /// can't be told.
+    pub(super) fn read_back(self, placed: &StoredCopy) -> Option<Location> {
+        let (fs, fid) = (self.run.context.fs.as_ref(), self.run.item.fid);
+        let own = placed.needs_record.then(|| placed.location.to_bytes());
+        let may_be_gone = placed.over_another || (own.is_none() && self.is_told_of_a_deletion(placed));
+        for _ in 0..ROUNDS {
+            let record = match fs.map(fid) {
+                Ok(record) if record == own && (!may_be_gone || self.stands(placed)) => {
+                    return Some(placed.location.clone());
+                }
+                Ok(record) => record,
+                // For the remove that comes with its last unlink.
+                Err(error) if error.is_not_found() => return Some(placed.location.clone()),
+                Err(error) => {
+                    tracing::debug!(%error, "the file's record could not be read back");
+                    return Some(placed.location.clone());
+                }
+            };
+            match Look::at(self, placed, record.as_deref()) {
+                Ok(look) => match self.settle_record(placed, record.as_deref(), look) {
+                    Settled::As(location) => return location.map(|location| *location),
+                    Settled::ChangedMeanwhile => {}
+                },
+                Err(error) => {
+                    let revoked = fs.is_archived(fid).unwrap_or(true).then(|| fs.revoke(fid));
+                    tracing::warn!(key = %placed.location.key, %error, ?revoked, "another one wrote the file's record while it was \
+                        archived, and the store does not tell what that names: the file counts as not archived, and the next archive \
+                        makes its copy anew");
+                    return None;
+                }
             }
         }
+        tracing::warn!(key = %placed.location.key, "others write the file's record again and again; it stays as it is");
+        None
     }
-    tracing::warn!(key = %placed.location.key, "others write the file's record again and again; it stays as it is");
-    None
-}
 
-/// Whether the file tells of a deletion that can have taken its object away before the end counted: without a record it is
-/// that end by which others know it for a copy.
-fn is_told_of_a_deletion(context: &Context, lane: &Lane, author: &WriteAttempt, placed: &StoredCopy) -> bool {
-    let own = &placed.location;
-    let (file, at) = ((context.fs.as_ref(), author.owner.fid), (own.archive_id, &own.key));
-    own.version.is_none()
-        && !matches!(
-            wait_for_deletions(lane, &Control::default(), file, at),
-            Ok(Said::Nothing)
-        )
-}
+    /// Whether the file tells of a deletion that can have taken its object away before the end counted: without a record it
+    /// is that end by which others know it for a copy.
+    fn is_told_of_a_deletion(self, placed: &StoredCopy) -> bool {
+        let own = &placed.location;
+        let (file, at) = (
+            (self.run.context.fs.as_ref(), self.run.item.fid),
+            (own.archive_id, &own.key),
+        );
+        // The answer is given: nobody stops this.
+        let control = Arc::new(Control::default());
+        own.version.is_none() && !matches!(wait_for_deletions(self.run.lane, &control, file, at), Ok(Said::Nothing))
+    }
 
-/// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted this
-/// one, for equal bytes have equal ETags. Without a record whatever has the bytes will do.
-fn stands(lane: &Lane, author: &WriteAttempt, placed: &StoredCopy) -> bool {
-    let own = &placed.location;
-    let is_copy = |(found, origin): &(ObjectInfo, Origin)| {
-        origin.is_by(author) || (!placed.needs_record && origin.is_of(&author.owner) && own.has_bytes_of(found))
-    };
-    look_at(lane, own).is_ok_and(|there| there.as_ref().is_some_and(is_copy))
+    /// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted
+    /// this one, for equal bytes have equal ETags. Without a record whatever has the bytes will do.
+    fn stands(self, placed: &StoredCopy) -> bool {
+        let own = &placed.location;
+        let is_copy = |(found, origin): &(ObjectInfo, Origin)| {
+            origin.is_by(self.author) || (!placed.needs_record && origin.is_of(self.owner()) && own.has_bytes_of(found))
+        };
+        look_at(self.run.lane, own).is_ok_and(|there| there.as_ref().is_some_and(is_copy))
+    }
 }
 
 /// What the store says.
@@ -132,13 +127,8 @@ struct Look {
 }
 
 impl Look {
-    fn at(
-        lane: &Lane,
-        author: &WriteAttempt,
-        placed: &StoredCopy,
-        record: Option<&[u8]>,
-    ) -> Result<Self, TransferError> {
-        let own = &placed.location;
+    fn at(attempt: Attempt<'_>, placed: &StoredCopy, record: Option<&[u8]>) -> Result<Self, TransferError> {
+        let (lane, author, own) = (attempt.run.lane, attempt.author, &placed.location);
         // That of before was put back by an attempt that was undone.
         let put_back = record.is_some() && record == placed.record.as_deref();
         let theirs = record
@@ -188,77 +178,71 @@ enum Settled {
     ChangedMeanwhile,
 }
 
-fn settle(
-    context: &Context,
-    lane: &Lane,
-    item: &Item,
-    (author, placed): (&WriteAttempt, &StoredCopy),
-    record: Option<&[u8]>,
-    look: Look,
-) -> Settled {
-    let own = &placed.location;
-    let key = &own.key;
-    // Record and state are asked after the looks: they tell what the looks are good for.
-    let archived = match context.fs.is_archived(item.fid) {
-        Ok(archived) => archived,
-        Err(error) => {
-            tracing::debug!(%error, "the file's state could not be read back");
-            return Settled::As(None);
+impl Attempt<'_> {
+    fn settle_record(self, placed: &StoredCopy, record: Option<&[u8]>, look: Look) -> Settled {
+        let (fs, fid) = (self.run.context.fs.as_ref(), self.run.item.fid);
+        let own = &placed.location;
+        let key = &own.key;
+        // Record and state are asked after the looks: they tell what the looks are good for.
+        let archived = match fs.is_archived(fid) {
+            Ok(archived) => archived,
+            Err(error) => {
+                tracing::debug!(%error, "the file's state could not be read back");
+                return Settled::As(None);
+            }
+        };
+        match fs.map(fid) {
+            Ok(now) if now.as_deref() == record => {}
+            Ok(_) => return Settled::ChangedMeanwhile,
+            Err(_) => return Settled::As(None),
         }
-    };
-    match context.fs.map(item.fid) {
-        Ok(now) if now.as_deref() == record => {}
-        Ok(_) => return Settled::ChangedMeanwhile,
-        Err(_) => return Settled::As(None),
-    }
-    let Look {
-        theirs,
-        named,
-        own_is_there,
-        instead,
-    } = look;
-    let theirs = theirs.filter(|_| named != Named::Nothing).map(Box::new);
-    match step(archived, own_is_there, named) {
-        Step::Leave => {
-            tracing::info!(%key, archived, ?named, "another one wrote the file's record since; it stays");
-            super::archive::discard(context, lane, own, &author.owner, theirs.as_deref(), |found, origin| {
-                origin.is_by(author) && !is_mapped(context, item.fid, (own.archive_id, key), found)
-            });
-            Settled::As(theirs)
-        }
-        Step::SetAnew => Settled::As(set_anew(context, item, own)),
-        Step::Revoke => match context.fs.revoke(item.fid) {
-            Ok(()) => {
-                tracing::warn!(%key, own_is_there, ?named, "another one wrote the file's record, or took the object's place, \
-                    while it was archived, and which object is its copy can't be told: the file counts as not archived, and \
-                    the next archive makes its copy anew");
+        let Look {
+            theirs,
+            named,
+            own_is_there,
+            instead,
+        } = look;
+        let theirs = theirs.filter(|_| named != Named::Nothing).map(Box::new);
+        match step(archived, own_is_there, named) {
+            Step::Leave => {
+                tracing::info!(%key, archived, ?named, "another one wrote the file's record since; it stays");
+                self.discard(own, theirs.as_deref());
                 Settled::As(theirs)
             }
-            // It is released: the best there is becomes its copy.
-            Err(error) => match instead {
-                Some(instead) if named == Named::Nothing => Settled::As(set_anew(context, item, &instead)),
-                _ => {
-                    tracing::error!(%key, own_is_there, ?named, %error, "another one wrote the file's record while it was \
-                        archived, and the file can't be marked as not archived: look whether it can be restored");
+            Step::SetAnew => Settled::As(self.set_anew(own)),
+            Step::Revoke => match fs.revoke(fid) {
+                Ok(()) => {
+                    tracing::warn!(%key, own_is_there, ?named, "another one wrote the file's record, or took the object's place, \
+                        while it was archived, and which object is its copy can't be told: the file counts as not archived, and \
+                        the next archive makes its copy anew");
                     Settled::As(theirs)
                 }
+                // It is released: the best there is becomes its copy.
+                Err(error) => match instead {
+                    Some(instead) if named == Named::Nothing => Settled::As(self.set_anew(&instead)),
+                    _ => {
+                        tracing::error!(%key, own_is_there, ?named, %error, "another one wrote the file's record while it was \
+                            archived, and the file can't be marked as not archived: look whether it can be restored");
+                        Settled::As(theirs)
+                    }
+                },
             },
-        },
-    }
-}
-
-fn set_anew(context: &Context, item: &Item, location: &Location) -> Option<Box<Location>> {
-    match context.fs.set_map(item.fid, &location.to_bytes()) {
-        Ok(()) => {
-            tracing::warn!(key = %location.key, "another one wrote the file's record of its copy while it was archived; it is set \
-                anew");
-            Some(Box::new(location.clone()))
         }
-        Err(error) if error.is_not_found() => None,
-        Err(error) => {
-            tracing::error!(key = %location.key, %error, "another one wrote the file's record of its copy while it was archived, \
-                and it can't be set anew: archive the file again");
-            None
+    }
+
+    fn set_anew(self, location: &Location) -> Option<Box<Location>> {
+        match self.run.context.fs.set_map(self.run.item.fid, &location.to_bytes()) {
+            Ok(()) => {
+                tracing::warn!(key = %location.key, "another one wrote the file's record of its copy while it was archived; it is set \
+                    anew");
+                Some(Box::new(location.clone()))
+            }
+            Err(error) if error.is_not_found() => None,
+            Err(error) => {
+                tracing::error!(key = %location.key, %error, "another one wrote the file's record of its copy while it was archived, \
+                    and it can't be set anew: archive the file again");
+                None
+            }
         }
     }
 }

@@ -1,35 +1,26 @@
 //! Remove: the copy's object goes, whether the file is still there or not.
 
 use std::cell::Cell;
-use std::sync::Arc;
 
-use super::log::{is_over, sweep_overwritten};
-use super::place::{is_mapped, may_be_shared};
+use super::run::Run;
 use super::{Context, Ended, JobError};
-use crate::action::{ActionHandle, ActionKey, Item};
-use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Bearer, Control, Lane, TransferError, delete, discard_sidecar, find};
+use crate::action::{ActionHandle, ActionKey};
+use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, StoreError};
+use crate::transfer::{TransferError, delete, find};
 use crate::types::{ErrorClass, Fid};
 
-pub(super) fn remove(
-    context: &Context,
-    lane: &Lane,
-    control: &Arc<Control>,
-    mut handle: Box<dyn ActionHandle>,
-) -> Ended {
-    let removed = handle
-        .begin(None)
-        .map_err(JobError::from)
-        .and_then(|_| erase(context, lane, control, handle.item()));
+pub(super) fn remove(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
+    let removed = handle.begin(None).map_err(JobError::from).and_then(|_| erase(run));
     match removed {
-        Ok(None) => super::responder::complete(control, handle, 0),
-        Ok(Some(key)) => super::responder::complete(control, handle, 0).about(&key),
-        Err(error) => super::responder::refuse(control, handle, error),
+        Ok(None) => run.complete(handle, 0),
+        Ok(Some(key)) => run.complete(handle, 0).about(&key),
+        Err(error) => run.refuse(handle, error),
     }
 }
 
-fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<ObjectKey>, JobError> {
-    let owner = context.owner(item.fid);
+fn erase(run: Run<'_>) -> Result<Option<ObjectKey>, JobError> {
+    let Run { context, item, .. } = run;
+    let owner = run.owner();
     let before = match context.fs.map(item.fid) {
         Ok(record) => record,
         // The last name is gone, and the file with it.
@@ -45,7 +36,7 @@ fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Resu
         Some(location) => Some(location),
         None => match context.journal.find(item.fid) {
             Some(location) => Some(location),
-            None => by_fid(context, lane, control, item)?,
+            None => by_fid(run)?,
         },
     };
     if location.is_none() && anothers.is_none() {
@@ -76,10 +67,7 @@ fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Resu
              record is cleared");
     }
     let left = match &location {
-        Some(location) => {
-            let by = (&owner, item.key(), counted);
-            delete_copy(context, lane, control, by, (location, before.as_deref()))?
-        }
+        Some(location) => delete_copy(run, location, before.as_deref(), counted)?,
         None => Left::Nothing,
     };
     if left == Left::Copy {
@@ -107,9 +95,8 @@ fn erase(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Resu
         // The record meant what was there before. Only now, without it: until then whoever cleans up after the attempt that
         // wrote it leaves it to the record.
         let at = (location.archive_id, &location.key);
-        sweep_overwritten(context, lane, &owner, location, |found| {
-            is_mapped(context, item.fid, at, found)
-        });
+        run.clean_up()
+            .overwritten(&owner, location, |found| run.is_mapped(at, found));
     }
     Ok(location.map(|location| location.key))
 }
@@ -139,7 +126,7 @@ fn may_go(context: &Context, action: ActionKey, origin: &Origin, (has_record, co
     match context.fs.copy_state(action.fid) {
         Err(error) => error.is_not_found(),
         // The state behind that: an archive that is over may have counted since the remove took the file's copy away.
-        Ok(_) => (is_free || is_over(context, origin)) && has_no_copy(context, action.fid),
+        Ok(_) => (is_free || context.is_over(origin)) && has_no_copy(context, action.fid),
     }
 }
 
@@ -161,28 +148,25 @@ enum Left {
     Copy,
 }
 
-/// The object that the file's own record means, or its key, if it still is the file's.
-fn delete_copy(
-    context: &Context,
-    lane: &Lane,
-    control: &Control,
-    (owner, action, counted): (&Owner, ActionKey, bool),
-    (location, before): (&Location, Option<&[u8]>),
-) -> Result<Left, JobError> {
+/// The object that the file's own record means, or its key, if it still is the file's. `before`: the record, `counted`: the
+/// file counted as archived by it, when the remove was begun.
+fn delete_copy(run: Run<'_>, location: &Location, before: Option<&[u8]>, counted: bool) -> Result<Left, JobError> {
+    let Run { context, item, .. } = run;
+    let owner = &run.owner();
     let (shared, busy) = (Cell::new(false), Cell::new(false));
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
         busy.set(false);
-        shared.set(may_be_shared(context, found));
+        shared.set(context.may_be_shared(found));
         let is_meant = !shared.get()
             && origin.yields_to(owner, location)
             && location.is_written_as(found)
-            && is_as_before(context, owner.fid, before);
-        busy.set(is_meant && !may_go(context, action, origin, (before.is_some(), counted)));
+            && is_as_before(context, item.fid, before);
+        busy.set(is_meant && !may_go(context, item.key(), origin, (before.is_some(), counted)));
         is_meant && !busy.get()
     };
-    let bearer = Bearer::File(context.fs.as_ref(), owner.fid);
-    match delete(lane, control, bearer, location, is_ours) {
-        Ok(()) => discard_sidecar(lane, location.archive_id, location.sidecar.as_ref(), owner, None),
+    let bearer = context.bearer(item.fid);
+    match delete(run.lane, run.control, bearer, location, is_ours) {
+        Ok(()) => run.clean_up().discard_sidecar(location, owner, None),
         Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
                  'scrub --delete-orphans' tells whether anybody has it");
@@ -204,15 +188,16 @@ fn delete_copy(
 }
 
 /// Where keys are FIDs, and where a path could not be one, the object is found without the file and without a record.
-fn by_fid(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<Option<Location>, JobError> {
-    let of_file = || context.fs.copy_state(item.fid).ok()?.archive_id;
-    let Some(archive_id) = item.archive_id.or_else(of_file) else {
+fn by_fid(run: Run<'_>) -> Result<Option<Location>, JobError> {
+    let fid = run.item.fid;
+    let of_file = || run.context.fs.copy_state(fid).ok()?.archive_id;
+    let Some(archive_id) = run.item.archive_id.or_else(of_file) else {
         return Ok(None);
     };
-    let target = lane.store(archive_id)?.target();
-    let key = ObjectKey::from_fid(&target.prefix, item.fid)?;
-    match find(lane, control, archive_id, &key)? {
-        Some(found) if Origin::of(&found, &key).is_of(&context.owner(item.fid)) => Ok(Some(found.at(archive_id, &key))),
+    let target = run.lane.store(archive_id)?.target();
+    let key = ObjectKey::from_fid(&target.prefix, fid)?;
+    match find(run.lane, run.control, archive_id, &key)? {
+        Some(found) if Origin::of(&found, &key).is_of(&run.owner()) => Ok(Some(found.at(archive_id, &key))),
         Some(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");
             Ok(None)

@@ -4,39 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{ActionEnd, Ended, JobError, Tally};
-use crate::action::{ActionHandle, HsmError, Verdict};
+use super::{ActionEnd, Tally};
+use crate::action::{ActionHandle, Verdict};
 use crate::thread::{Supervisor, Thread, guarded};
-use crate::transfer::Control;
 use crate::types::{Domain, Sequences, domain_name};
-
-/// Gives the answer of an action that ran.
-pub(super) fn finish(
-    control: &Control,
-    handle: Box<dyn ActionHandle>,
-    verdict: Verdict,
-    copied: u64,
-) -> Result<(), HsmError> {
-    control.set_ending();
-    handle.finish(verdict, copied)
-}
-
-/// Ends an action that was done; the coordinator may object.
-pub(super) fn complete(control: &Control, handle: Box<dyn ActionHandle>, copied: u64) -> Ended {
-    match finish(control, handle, Verdict::Done, copied) {
-        Ok(()) => Ended::done(copied),
-        Err(error) => Ended::failed(error.into()),
-    }
-}
-
-/// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
-pub(super) fn refuse(control: &Control, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
-    let ended = Ended::failed(error);
-    if let Err(objection) = finish(control, handle, ended.verdict, 0) {
-        tracing::debug!(%objection, "the coordinator did not take the verdict");
-    }
-    ended
-}
 
 /// An answer to be given.
 type DueAnswer = (Box<dyn ActionHandle>, Verdict);
@@ -205,7 +176,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{Item, Kind, Verb};
+    use crate::action::{HsmError, Item, Kind, Verb};
     use crate::types::{ArchiveId, Cookie, Extent, Fid, Mdt};
 
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::place::natural_key;
+use super::run::Run;
 use super::thaw::{FrozenObject, ask, pause, still_thaws};
-use super::{Context, Ended, JobError, Outcome};
-use crate::action::{ActionHandle, EndFailure, Item};
+use super::{Ended, JobError, Outcome};
+use crate::action::{ActionHandle, EndFailure};
 use crate::mapped::{self, ByKey};
 use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
-use crate::transfer::{Control, IdleThreads, Lane, Stop, TransferError, download, head};
-use crate::types::{ArchiveId, Fid};
+use crate::transfer::{Stop, TransferError, download, head};
+use crate::types::ArchiveId;
 
 /// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
 /// meanwhile.
@@ -25,36 +25,28 @@ enum Received {
 }
 
 /// `rounds`: how often it was put off before, because its object could not be read yet.
-pub(super) fn restore(
-    context: &Context,
-    lane: &Lane,
-    idle_threads: &dyn IdleThreads,
-    control: &Arc<Control>,
-    mut handle: Box<dyn ActionHandle>,
-    rounds: u32,
-) -> Outcome {
-    let received = match receive(context, lane, idle_threads, control, handle.as_mut(), rounds) {
+pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u32) -> Outcome {
+    let received = match receive(run, handle.as_mut(), rounds) {
         Ok(Received::Whole(size, key, is_told)) => Ok(Some((size, key, is_told))),
-        Ok(Received::Frozen(frozen)) => ask(lane, control, *frozen, rounds).map(|()| None),
+        Ok(Received::Frozen(frozen)) => ask(run, *frozen, rounds).map(|()| None),
         Err(error) => Err(error),
     };
     // After the last byte a cancel is still owed its ECANCELED.
-    match (received, control.end_unless_stopped()) {
+    match (received, run.control.end_unless_stopped()) {
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
             handle.renew();
             Outcome::Later(handle, Instant::now())
         }
         (Ok(_) | Err(JobError::Transfer(TransferError::Stopped(_))), Some(stop)) => {
-            super::responder::refuse(control, handle, TransferError::Stopped(stop).into()).into()
+            run.refuse(handle, TransferError::Stopped(stop).into()).into()
         }
         (Ok(Some((size, key, is_told))), None) => {
-            let fid = handle.item().fid;
             match handle.complete(size) {
                 Ok(()) => {
                     // It would change the ctime, which such a file keeps.
                     if !is_told {
-                        note(context, fid);
+                        note(run);
                     }
                     Ended::done(size).about(&key).into()
                 }
@@ -69,14 +61,15 @@ pub(super) fn restore(
                 }
             }
         }
-        (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(lane.options().thaw_poll, rounds)),
-        (Err(error), _) => super::responder::refuse(control, handle, error).into(),
+        (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(run.lane.options().thaw_poll, rounds)),
+        (Err(error), _) => run.refuse(handle, error).into(),
     }
 }
 
 /// After the answer, for which readers wait. llapi's end puts atime, mtime and ctime back to those of before.
-fn note(context: &Context, fid: Fid) {
-    match context.fs.note_restored(fid) {
+fn note(run: Run<'_>) {
+    let fid = run.item.fid;
+    match run.context.fs.note_restored(fid) {
         Ok(()) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => tracing::warn!(%fid, %error, "the time of the restore could not be noted: release --unread-for \
@@ -84,41 +77,34 @@ fn note(context: &Context, fid: Fid) {
     }
 }
 
-fn receive(
-    context: &Context,
-    lane: &Lane,
-    idle_threads: &dyn IdleThreads,
-    control: &Arc<Control>,
-    handle: &mut dyn ActionHandle,
-    rounds: u32,
-) -> Result<Received, JobError> {
-    let (mut from, mut is_told) = locate(context, lane, control, handle.item())?;
-    if let Some(frozen) = still_thaws(lane, control, &from, rounds)? {
+fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<Received, JobError> {
+    let (mut from, mut is_told) = locate(run)?;
+    if let Some(frozen) = still_thaws(run, &from, rounds)? {
         return Ok(Received::Frozen(Box::new(frozen)));
     }
     let file = Arc::new(handle.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
-    let mut received = download(lane, idle_threads, control, &file, &from);
+    let mut received = download(run.lane, run.idle_threads, run.control, &file, &from);
     if matches!(received, Err(TransferError::Store(StoreError::Precondition { .. })))
-        && let Some(etag) = etag_of_the_same(lane, control, &from)
+        && let Some(etag) = etag_of_the_same(run, &from)
     {
         tracing::warn!(key = %from.key, "the object has another ETag than the file's record says, and its checksum");
         from.etag = etag;
-        received = download(lane, idle_threads, control, &file, &from);
+        received = download(run.lane, run.idle_threads, run.control, &file, &from);
     }
     // Its object may have been moved by then: the record says where to.
     if matches!(received, Err(TransferError::Store(StoreError::NotFound { .. })))
-        && let Ok(Some(record)) = context.fs.map(handle.item().fid)
+        && let Ok(Some(record)) = run.context.fs.map(run.item.fid)
         && let Ok(now) = Location::from_bytes(&record)
         && (&now.key, &now.version) != (&from.key, &from.version)
     {
         tracing::info!(key = %now.key, "the object was moved while it was read");
         from = now;
         is_told = false;
-        received = download(lane, idle_threads, control, &file, &from);
+        received = download(run.lane, run.idle_threads, run.control, &file, &from);
     }
     let mut looked_at = None;
     if lacks_version(&received, &from)
-        && let Some(found) = the_same_at_the_key(context, lane, control, handle.item(), &from)
+        && let Some(found) = the_same_at_the_key(run, &from)
     {
         tracing::warn!(key = %from.key, recorded = ?from.version, taken = ?found.version, "the recorded version is not \
             there; the object at its key has the same checksum and is this file's: it is taken. 'lhsmtool-s3 rebind' \
@@ -130,7 +116,7 @@ fn receive(
                 operation: "HeadObject",
             }
             .into()),
-            _ => download(lane, idle_threads, control, &file, &from),
+            _ => download(run.lane, run.idle_threads, run.control, &file, &from),
         };
         looked_at = Some(found);
     }
@@ -159,27 +145,28 @@ fn lacks_version(received: &Result<(), TransferError>, from: &Location) -> bool 
 }
 
 /// The object that is at the key now, if it has the bytes that were archived and says that it is this file's copy.
-fn the_same_at_the_key(
-    context: &Context,
-    lane: &Lane,
-    control: &Control,
-    item: &Item,
-    from: &Location,
-) -> Option<ObjectInfo> {
-    let found = head(lane, control, from.archive_id, &from.key, None).ok()?;
-    let is_ours =
-        Owner::of(&found.metadata).is_some_and(|owner| owner.fs == context.fs.name() && owner.fid == item.fid);
+fn the_same_at_the_key(run: Run<'_>, from: &Location) -> Option<ObjectInfo> {
+    let found = head(run.lane, run.control, from.archive_id, &from.key, None).ok()?;
+    let is_ours = Owner::of(&found.metadata).is_some_and(|owner| owner == run.owner());
     (is_ours && from.has_bytes_of(&found)).then_some(found)
 }
 
 /// The ETag that an object has now whose bytes are still those that were archived.
-fn etag_of_the_same(lane: &Lane, control: &Control, from: &Location) -> Option<String> {
-    let found = head(lane, control, from.archive_id, &from.key, from.version.as_deref()).ok()?;
+fn etag_of_the_same(run: Run<'_>, from: &Location) -> Option<String> {
+    let found = head(
+        run.lane,
+        run.control,
+        from.archive_id,
+        &from.key,
+        from.version.as_deref(),
+    )
+    .ok()?;
     (found.etag != from.etag && from.has_bytes_of(&found)).then_some(found.etag)
 }
 
 /// The copy of another file that is alive.
-fn is_anothers(context: &Context, item: &Item, found: &ObjectInfo) -> bool {
+fn is_anothers(run: Run<'_>, found: &ObjectInfo) -> bool {
+    let Run { context, item, .. } = run;
     Owner::of(&found.metadata).is_some_and(|owner| {
         owner.fs == context.fs.name()
             && owner.fid != item.fid
@@ -190,13 +177,14 @@ fn is_anothers(context: &Context, item: &Item, found: &ObjectInfo) -> bool {
 /// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Without
 /// one by the key of its FID, where that tells all, which the answer says, too. Else by the keys that an archive would have
 /// used.
-fn locate(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Result<(Location, bool), JobError> {
+fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
+    let Run { context, item, .. } = run;
     if let Some(record) = context.fs.map(item.fid)? {
         return Ok((Location::from_bytes(&record)?, false));
     }
     let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
-    let target = lane.store(archive_id)?.target();
-    let by_fid = match mapped::by_key(lane, control, archive_id, &context.owner(item.fid)) {
+    let target = run.lane.store(archive_id)?.target();
+    let by_fid = match mapped::by_key(run.lane, run.control, archive_id, &run.owner()) {
         // Without s3:ListBucket a key with no object is "denied", too.
         Err(TransferError::Store(StoreError::Denied { .. })) if target.layout == KeyLayout::Path => ByKey {
             key: ObjectKey::from_fid(&target.prefix, item.fid)?,
@@ -217,10 +205,10 @@ fn locate(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Res
         }
         return Ok((told, true));
     }
-    let (_, natural) = natural_key(context, lane, item)?;
+    let (_, natural) = run.natural_key()?;
     if natural != by_fid.key {
-        match head(lane, control, archive_id, &natural, None) {
-            Ok(found) if is_anothers(context, item, &found) => {
+        match head(run.lane, run.control, archive_id, &natural, None) {
+            Ok(found) if is_anothers(run, &found) => {
                 tracing::warn!(key = %natural, "the object that the file's name gives is another file's copy; not taken");
             }
             Ok(found) => return Ok((by_name(archive_id, &natural, &found), false)),
@@ -231,7 +219,7 @@ fn locate(context: &Context, lane: &Lane, control: &Control, item: &Item) -> Res
     if let Some(found) = &by_fid.found {
         // Where files go without records, an object that does not name its file may have come there since.
         match Origin::of(found, &by_fid.key) {
-            Origin::Written(identity) if identity.owner == context.owner(item.fid) => {
+            Origin::Written(identity) if identity.owner == run.owner() => {
                 return Ok((by_name(archive_id, &by_fid.key, found), false));
             }
             Origin::Strangers if target.layout == KeyLayout::Path => {

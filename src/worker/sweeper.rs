@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::Context;
-use super::log::clean_up;
+use super::cleanup::CleanUp;
 use crate::queue::Queue;
 use crate::store::{Target, Targets};
 use crate::thread::{Supervisor, Thread};
@@ -56,9 +56,13 @@ impl Sweeper {
             let mut forgiven = Instant::now();
             loop {
                 lane.follow(&targets);
+                let clean_up = CleanUp {
+                    context: &context,
+                    lane: &lane,
+                };
                 let added = targets.since(swept);
                 if !added.is_empty() {
-                    abandoned(&context, &lane, &added, age, &sweeping);
+                    abandoned(clean_up, &added, age, &sweeping);
                     swept += added.len();
                 }
                 let mut all = true;
@@ -82,7 +86,7 @@ impl Sweeper {
                         context.journal.left(action);
                         continue;
                     }
-                    if clean_up(&context, &lane, action) {
+                    if clean_up.after(action) {
                         context.journal.cleaned(action);
                     } else {
                         context.journal.left(action);
@@ -117,11 +121,11 @@ impl Sweeper {
     }
 }
 
-fn abandoned(context: &Context, lane: &Lane, targets: &[Arc<Target>], age: Duration, control: &Control) {
-    let live = context.journal.live_uploads();
+fn abandoned(clean_up: CleanUp<'_>, targets: &[Arc<Target>], age: Duration, control: &Control) {
+    let live = clean_up.context.journal.live_uploads();
     for target in targets {
         let archive = target.options().archive_id;
-        match sweep_uploads(lane, control, archive, age, &live) {
+        match sweep_uploads(clean_up.lane, control, archive, age, &live) {
             Ok(0) => {}
             Ok(aborted) => tracing::info!(archive = archive.get(), aborted, "abandoned uploads aborted"),
             Err(error) => {

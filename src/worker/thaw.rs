@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::JobError;
+use super::run::Run;
 use crate::store::{Location, ObjectInfo, Thawing};
-use crate::transfer::{Control, Lane, TransferError, head, thaw_found};
+use crate::transfer::{TransferError, head, thaw_found};
 
 /// Pauses grow to so many of the first one,
 const MOST_PAUSES: u32 = 12;
@@ -24,16 +25,11 @@ pub(super) struct FrozenObject {
 
 /// An object that was asked for in an earlier round and still thaws; `None`: it is worth a try to read it, also where
 /// the look at it says that it is not there.
-pub(super) fn still_thaws(
-    lane: &Lane,
-    control: &Control,
-    at: &Location,
-    rounds: u32,
-) -> Result<Option<FrozenObject>, TransferError> {
+pub(super) fn still_thaws(run: Run<'_>, at: &Location, rounds: u32) -> Result<Option<FrozenObject>, TransferError> {
     if rounds == 0 {
         return Ok(None);
     }
-    match head(lane, control, at.archive_id, &at.key, at.version.as_deref()) {
+    match head(run.lane, run.control, at.archive_id, &at.key, at.version.as_deref()) {
         Ok(found) if found.thawing == Thawing::Asked => Ok(Some(FrozenObject {
             at: at.clone(),
             found: Some(found),
@@ -44,14 +40,14 @@ pub(super) fn still_thaws(
 }
 
 /// Asks for it, unless that was done before.
-pub(super) fn ask(lane: &Lane, control: &Control, frozen: FrozenObject, rounds: u32) -> Result<(), JobError> {
+pub(super) fn ask(run: Run<'_>, frozen: FrozenObject, rounds: u32) -> Result<(), JobError> {
     let FrozenObject { at, found } = frozen;
     let found = match found {
         Some(found) => found,
-        None => head(lane, control, at.archive_id, &at.key, at.version.as_deref())?,
+        None => head(run.lane, run.control, at.archive_id, &at.key, at.version.as_deref())?,
     };
     if is_to_be_asked(found.thawing, rounds) {
-        thaw_found(lane, control, &at, &found)?;
+        thaw_found(run.lane, run.control, &at, &found)?;
     }
     if rounds == 0 {
         tracing::info!(key = %at.key, "the object is in an archive class; waiting until it is thawed");

@@ -1,0 +1,227 @@
+//! Takes away what is nobody's copy: what an attempt to archive a file has left, and the copy before one that counts. No
+//! object that a file's record means goes, and none that may be another file's.
+
+use super::Context;
+use crate::action::ActionKey;
+use crate::mapped;
+use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt, WriterId};
+use crate::transfer::{Bearer, Lane, TransferError, abort_upload, discard_sidecar, glance, sweep_key};
+use crate::types::{ArchiveId, Cookie, Extent, Fid};
+
+/// What that is done with, by a running action or by nobody's thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CleanUp<'a> {
+    pub(super) context: &'a Context,
+    pub(super) lane: &'a Lane,
+}
+
+impl CleanUp<'_> {
+    /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
+    /// deleted is no failure: it is in the log, and `false` is returned.
+    pub(super) fn discard(
+        self,
+        location: &Location,
+        owner: &Owner,
+        kept: Option<&Location>,
+        may_go: impl Fn(&ObjectInfo, &Origin) -> bool,
+    ) -> bool {
+        self.discard_sidecar(location, owner, kept);
+        // One short try: the file is blocked for other actions meanwhile.
+        match sweep_key(
+            self.lane,
+            self.context.bearer(owner.fid),
+            location.archive_id,
+            &location.key,
+            location.version.as_deref(),
+            |found, origin| found.etag == location.etag && found.size == location.size && may_go(found, origin),
+        ) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted now");
+                false
+            }
+        }
+    }
+
+    /// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too.
+    pub(super) fn discard_sidecar(self, location: &Location, owner: &Owner, kept: Option<&Location>) {
+        discard_sidecar(self.lane, location.archive_id, location.sidecar.as_ref(), owner, kept);
+    }
+
+    /// After an object of a file may have been taken away. Without versions equal bytes have equal ETags: it may have been the
+    /// one that another attempt had put in its place that moment. Where that one's end counts by now, nobody may release the
+    /// file before it is archived again; where it counts later, that attempt sees to it (`super::readback`).
+    pub(super) fn look_after(self, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
+        let fs = self.context.fs.as_ref();
+        if !fs.is_archived(fid).unwrap_or(false) {
+            return;
+        }
+        let means = match fs.map(fid) {
+            Ok(None) => mapped::may_be_told(fs, fid, archive_id, key),
+            Ok(Some(record)) => Location::from_bytes(&record).is_ok_and(|location| {
+                location.archive_id == archive_id && location.key == *key && location.version.is_none()
+            }),
+            Err(_) => false,
+        };
+        if !means || !matches!(glance(self.lane, archive_id, key, None), Ok(None)) {
+            return;
+        }
+        match fs.revoke(fid) {
+            Ok(()) => {
+                tracing::warn!(%fid, %key, "what another attempt to archive the file has written was taken away with what \
+                 this one had: the file counts as not archived, and the next archive makes its copy anew")
+            }
+            Err(error) => {
+                tracing::error!(%fid, %key, %error, "the file's object is not there, and it can't be marked as not \
+                 archived: look whether it can be restored")
+            }
+        }
+    }
+
+    /// What an archive has written that was not brought to its end, by a former daemon mostly: its upload goes, and its
+    /// object and that one's sidecar, unless they are the file's copy, or may have become another file's. `false`: not now.
+    pub(super) fn after(self, action: ActionKey) -> bool {
+        let context = self.context;
+        let Some((record, _)) = context.journal.upload_of(action) else {
+            return true;
+        };
+        let Some((archive_id, key)) = record.target() else {
+            return true;
+        };
+        let fid = action.fid;
+        if let Some(upload) = record.upload()
+            && let Err(error) = abort_upload(self.lane, archive_id, &key, upload)
+        {
+            tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
+            return false;
+        }
+        match context.fs.map(fid) {
+            // It may mean any object: all stay.
+            Ok(Some(bytes)) if Location::from_bytes(&bytes).is_err() => return true,
+            // Whether it is the file's copy can't be told: it stays.
+            Err(error) if !error.is_not_found() => return false,
+            _ => {}
+        }
+        let author = WriteAttempt {
+            owner: context.owner(fid),
+            cookie: action.cookie,
+            // An older release's objects name none, and are told by their action.
+            writer: record.writer().unwrap_or_else(WriterId::random),
+        };
+        let bearer = context.bearer(fid);
+        let mut done = self.swept(bearer, archive_id, &key, |found, origin| {
+            origin.is_by(&author) && !context.may_be_shared(found) && !context.is_mapped(fid, (archive_id, &key), found)
+        });
+        self.look_after(fid, (archive_id, &key));
+        if done
+            && record.writer().is_some()
+            && let Ok(store) = self.lane.store(archive_id)
+            && let Ok(key) = ObjectKey::sidecar(&store.target().prefix, fid, author.writer)
+        {
+            // An attempt's own: no other one writes there.
+            done &= self.swept(Bearer::Nobody, archive_id, &key, |found, origin| {
+                origin.is_by(&author) && !context.may_be_shared(found) && !context.names_sidecar(fid, &key)
+            });
+        }
+        if let Some((archive_id, key, etag)) = record.previous() {
+            done &= self.swept(bearer, archive_id, &key, |found, origin| {
+                origin.is_of(&author.owner)
+                    && (found.etag == etag || context.is_over(origin))
+                    && !context.may_be_shared(found)
+                    && !context.is_mapped(fid, (archive_id, &key), found)
+            });
+        }
+        done
+    }
+
+    /// What lies where a file's copy was, if it is another than that: an attempt of the file's that wrote over it and was
+    /// killed, the same bytes perhaps. `is_kept` tells, after the look, whether it is the file's copy all the same. To be
+    /// called when the file's record means something else: whoever cleans up after that attempt leaves what the record means,
+    /// and forgets it. `false`: not now.
+    pub(super) fn overwritten(self, owner: &Owner, former: &Location, is_kept: impl Fn(&ObjectInfo) -> bool) -> bool {
+        let bearer = self.context.bearer(owner.fid);
+        self.swept(bearer, former.archive_id, &former.key, |found, origin| {
+            (found.etag != former.etag || !former.is_written_as(found))
+                && origin.is_of(owner)
+                && !self.context.may_be_shared(found)
+                && self.context.is_over(origin)
+                && !is_kept(found)
+        })
+    }
+
+    fn swept(
+        self,
+        bearer: Bearer<'_>,
+        archive_id: ArchiveId,
+        key: &ObjectKey,
+        is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
+    ) -> bool {
+        match sweep_key(self.lane, bearer, archive_id, key, None, is_garbage) {
+            Ok(()) => true,
+            // Without s3:ListBucket a key with no object is "denied".
+            Err(TransferError::Store(StoreError::Denied { .. })) => true,
+            Err(error) => {
+                tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
+                false
+            }
+        }
+    }
+}
+
+/// What files and the coordinator tell of an object that is to go.
+impl Context {
+    /// On whose file a deletion of one of its objects is announced.
+    pub(super) fn bearer(&self, fid: Fid) -> Bearer<'_> {
+        Bearer::File(self.fs.as_ref(), fid)
+    }
+
+    /// Whether a file, as it is now, means what was found at a key. What can't be read may mean anything.
+    pub(super) fn is_mapped(&self, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+        mapped::may_mean(self.fs.as_ref(), fid, at, found)
+    }
+
+    /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
+    fn names_sidecar(&self, fid: Fid, key: &ObjectKey) -> bool {
+        match self.fs.map(fid) {
+            Ok(None) => false,
+            Ok(Some(record)) => {
+                Location::from_bytes(&record).map_or(true, |location| location.sidecar.as_ref() == Some(key))
+            }
+            Err(error) => !error.is_not_found(),
+        }
+    }
+
+    /// Whether the attempt that wrote an object can't make it a file's copy any more: the coordinator does not know its
+    /// action.
+    pub(super) fn is_over(&self, origin: &Origin) -> bool {
+        let Origin::Written(identity) = origin else {
+            return false;
+        };
+        let digits = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
+        let Some(cookie) = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+            return false;
+        };
+        let action = ActionKey {
+            cookie: Cookie(cookie),
+            fid: identity.owner.fid,
+        };
+        self.fs
+            .progress(action, Extent::EMPTY)
+            .is_err_and(|error| error.is_not_found())
+    }
+
+    /// An object of a file of this file system that may be another one's copy, too.
+    pub(super) fn may_be_shared(&self, found: &ObjectInfo) -> bool {
+        Owner::of(&found.metadata).is_some() && self.may_be_imported(found)
+    }
+
+    /// An import makes files of whatever objects there are: the object of a dead file may have become another file's copy,
+    /// whose present path nobody knows here.
+    pub(super) fn may_be_imported(&self, found: &ObjectInfo) -> bool {
+        match (self.fs.imported_until(), found.modified) {
+            (Ok(None), _) => false,
+            (Ok(Some(until)), Some(modified)) => modified <= until,
+            (Err(_), _) | (_, None) => true,
+        }
+    }
+}

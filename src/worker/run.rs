@@ -1,0 +1,68 @@
+//! What an action runs with.
+
+use std::sync::Arc;
+
+use super::cleanup::CleanUp;
+use super::{Context, Ended, JobError};
+use crate::action::{ActionHandle, HsmError, Item, Verdict};
+use crate::store::{ObjectInfo, ObjectKey, Owner};
+use crate::transfer::{Control, IdleThreads, Lane};
+use crate::types::ArchiveId;
+
+/// An action that runs. Its handle goes beside it, for its end consumes it.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) context: &'a Context,
+    pub(super) lane: &'a Lane,
+    pub(super) idle_threads: &'a dyn IdleThreads,
+    pub(super) control: &'a Arc<Control>,
+    pub(super) item: &'a Item,
+}
+
+impl<'a> Run<'a> {
+    /// Its file, as objects and records name it.
+    pub(super) fn owner(self) -> Owner {
+        self.context.owner(self.item.fid)
+    }
+
+    /// What takes away what is nobody's copy.
+    pub(super) const fn clean_up(self) -> CleanUp<'a> {
+        CleanUp {
+            context: self.context,
+            lane: self.lane,
+        }
+    }
+
+    /// [`Context::is_mapped`] of its file.
+    pub(super) fn is_mapped(self, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+        self.context.is_mapped(self.item.fid, at, found)
+    }
+
+    /// [`CleanUp::look_after`] its file.
+    pub(super) fn look_after(self, at: (ArchiveId, &ObjectKey)) {
+        self.clean_up().look_after(self.item.fid, at);
+    }
+
+    /// Gives its answer.
+    pub(super) fn finish(self, handle: Box<dyn ActionHandle>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+        self.control.set_ending();
+        handle.finish(verdict, copied)
+    }
+
+    /// Ends it when it was done; the coordinator may object.
+    pub(super) fn complete(self, handle: Box<dyn ActionHandle>, copied: u64) -> Ended {
+        match self.finish(handle, Verdict::Done, copied) {
+            Ok(()) => Ended::done(copied),
+            Err(error) => Ended::failed(error.into()),
+        }
+    }
+
+    /// Ends it when it failed. The answer that the coordinator objects to is logged: it ended already.
+    pub(super) fn refuse(self, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
+        let ended = Ended::failed(error);
+        if let Err(objection) = self.finish(handle, ended.verdict, 0) {
+            tracing::debug!(%objection, "the coordinator did not take the verdict");
+        }
+        ended
+    }
+}
