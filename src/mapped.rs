@@ -8,7 +8,7 @@
 
 use crate::action::{FileSystem, HsmError};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner};
-use crate::transfer::{Control, Lane, TransferError, find};
+use crate::transfer::{Transfer, TransferError};
 use crate::types::{ArchiveId, Fid};
 
 /// What a look at the key of a file's FID has found.
@@ -26,9 +26,9 @@ pub struct ByKey {
 ///
 /// # Errors
 /// The store's refusal.
-pub fn by_key(lane: &Lane, control: &Control, archive_id: ArchiveId, file: &Owner) -> Result<ByKey, TransferError> {
-    let key = ObjectKey::from_fid(&lane.store(archive_id)?.target().prefix, file.fid)?;
-    let found = find(lane, control, archive_id, &key)?;
+pub fn by_key(transfer: Transfer<'_>, archive_id: ArchiveId, file: &Owner) -> Result<ByKey, TransferError> {
+    let key = ObjectKey::from_fid(&transfer.store(archive_id)?.target().prefix, file.fid)?;
+    let found = transfer.find(archive_id, &key)?;
     let location = found
         .as_ref()
         .and_then(|found| Location::told_by(found, (archive_id, &key), file));

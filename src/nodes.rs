@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::lustre::{Mount, is_acl};
 use crate::store::{
     Condition, FileMetadata, InvalidKey, ObjectKey, ParsedAttributes, Quirk, StoreError, TargetOptions,
 };
-use crate::transfer::{Bearer, Control, Lane, TransferError, delete, find, put_bytes, try_conditions};
+use crate::transfer::{Bearer, Transfer, TransferError};
 use crate::types::{ArchiveId, ExtraMetadata};
 
 /// What the group may do; where there is an ACL they are its mask, and without its entries the group's own rights.
@@ -76,8 +75,7 @@ pub fn node_key_at(prefix: &str, mount: &Mount, below: &Path, is_dir: bool) -> R
 /// # Errors
 /// Why not.
 pub fn write_node(
-    lane: &Lane,
-    control: &Arc<Control>,
+    transfer: Transfer<'_>,
     target: &TargetOptions,
     mount: &Mount,
     path: &Path,
@@ -107,7 +105,7 @@ pub fn write_node(
     if !left_out.is_empty() {
         tracing::warn!(path = %path.display(), ?left_out, "an object's metadata is 2 KiB at most");
     }
-    put(lane, control, target.archive_id, &key, &body, &metadata)?;
+    put(transfer, target.archive_id, &key, &body, &metadata)?;
     Ok(key)
 }
 
@@ -137,17 +135,12 @@ fn fitting(mut told: FileMetadata) -> (HashMap<String, String>, Vec<String>) {
 ///
 /// # Errors
 /// The store's refusal.
-pub fn remove_node(
-    lane: &Lane,
-    control: &Control,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-) -> Result<(), TransferError> {
-    let Some(found) = find(lane, control, archive_id, key)? else {
+pub fn remove_node(transfer: Transfer<'_>, archive_id: ArchiveId, key: &ObjectKey) -> Result<(), TransferError> {
+    let Some(found) = transfer.find(archive_id, key)? else {
         return Ok(());
     };
     let location = found.at(archive_id, key);
-    match delete(lane, control, Bearer::Nobody, &location, |found, _| {
+    match transfer.delete(Bearer::Nobody, &location, |found, _| {
         is_node(key, &found.metadata, found.size)
     }) {
         Err(TransferError::Store(StoreError::Precondition { .. })) => Ok(()),
@@ -166,29 +159,21 @@ fn is_node(key: &ObjectKey, metadata: &HashMap<String, String>, size: u64) -> bo
 
 /// What is no directory's or symlink's object is not replaced: it may be a file's only copy.
 fn put(
-    lane: &Lane,
-    control: &Arc<Control>,
+    transfer: Transfer<'_>,
     archive_id: ArchiveId,
     key: &ObjectKey,
     body: &[u8],
     metadata: &HashMap<String, String>,
 ) -> Result<(), NodeError> {
-    let store = lane.store(archive_id).map_err(NodeError::All)?;
+    let store = transfer.store(archive_id).map_err(NodeError::All)?;
     // What nobody has seen to be heeded is not relied on alone.
-    let mut condition = match try_conditions(lane, control, archive_id)? && store.has_conditions() {
+    let mut condition = match transfer.try_conditions(archive_id)? && store.has_conditions() {
         true => Condition::Absent,
-        false => demand(lane, control, archive_id, key)?,
+        false => demand(transfer, archive_id, key)?,
     };
     let mut unconditional = false;
     for _ in 0..3 {
-        let error = match put_bytes(
-            lane,
-            control,
-            archive_id,
-            (key, condition.clone()),
-            body,
-            metadata.clone(),
-        ) {
+        let error = match transfer.put_bytes(archive_id, (key, condition.clone()), body, metadata.clone()) {
             Ok(()) => {
                 // That it was the condition which it does not know is certain now.
                 if unconditional {
@@ -208,7 +193,7 @@ fn put(
             }
             error => return Err(error.into()),
         };
-        condition = demand(lane, control, archive_id, key)?;
+        condition = demand(transfer, archive_id, key)?;
         if unconditional {
             condition = Condition::None;
         }
@@ -217,13 +202,13 @@ fn put(
 }
 
 /// What a write has to demand of a key, by what is there now.
-fn demand(lane: &Lane, control: &Control, archive_id: ArchiveId, key: &ObjectKey) -> Result<Condition, NodeError> {
-    let condition = match find(lane, control, archive_id, key)? {
+fn demand(transfer: Transfer<'_>, archive_id: ArchiveId, key: &ObjectKey) -> Result<Condition, NodeError> {
+    let condition = match transfer.find(archive_id, key)? {
         Some(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
         Some(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
         None => Condition::Absent,
     };
-    match lane.store(archive_id).map_err(NodeError::All)?.has_conditions() {
+    match transfer.store(archive_id).map_err(NodeError::All)?.has_conditions() {
         true => Ok(condition),
         false => Ok(Condition::None),
     }

@@ -14,9 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::session::{lanes, runtime, target_of};
 use crate::config::Settings;
 use crate::store::{Condition, Location, ObjectKey, Target};
-use crate::transfer::{
-    Bearer, Control, Lane, NoIdleThreads, NoLog, Stop, TransferError, Upload, delete, download, upload,
-};
+use crate::transfer::{Bearer, Control, Lane, NoLog, Stop, Transfer, TransferError, Upload};
 use crate::types::ArchiveId;
 
 /// How to measure.
@@ -222,6 +220,10 @@ impl Run {
         Ok(latencies)
     }
 
+    fn transfer<'t>(&'t self, lane: &'t Lane) -> Transfer<'t> {
+        Transfer::new(lane, &self.control)
+    }
+
     fn put(&self, lane: &Lane, file: &Arc<File>, size: u64, name: &str) -> Result<bool, TransferError> {
         let to = Upload {
             archive_id: self.archive_id,
@@ -231,7 +233,7 @@ impl Run {
             is_data: true,
             log: Arc::new(NoLog),
         };
-        let done = upload(lane, &NoIdleThreads, &self.control, file, size, &to)?;
+        let done = self.transfer(lane).upload(file, size, &to)?;
         let location = Location {
             archive_id: self.archive_id,
             key: to.key,
@@ -261,7 +263,7 @@ impl Run {
             return Ok(false);
         };
         let file = Arc::new(scratch(0).map_err(TransferError::Write)?);
-        download(lane, &NoIdleThreads, &self.control, &file, &from)?;
+        self.transfer(lane).download(&file, &from)?;
         Ok(true)
     }
 
@@ -273,7 +275,7 @@ impl Run {
         };
         let (next, gone) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let until = Instant::now() + CLEAN_UP;
-        let control = Control::default();
+        let control = Arc::new(Control::default());
         std::thread::scope(|scope| {
             for lane in lanes {
                 scope.spawn(|| {
@@ -282,7 +284,10 @@ impl Run {
                             return;
                         }
                         // One that is gone is deleted, too.
-                        if delete(lane, &control, Bearer::Nobody, location, |_, _| true).is_ok() {
+                        if Transfer::new(lane, &control)
+                            .delete(Bearer::Nobody, location, |_, _| true)
+                            .is_ok()
+                        {
                             gone.fetch_add(1, Ordering::Relaxed);
                         }
                     }

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::lustre::{Identify, Mount};
 use crate::nodes::{NodeError, write_node};
 use crate::store::{Target, TargetOptions};
-use crate::transfer::{Control, Lane, TransferError, is_of_one};
+use crate::transfer::{Control, Lane, Transfer, TransferError};
 use crate::walk::Node;
 
 /// What to export.
@@ -208,6 +208,7 @@ impl Export<'_> {
     }
 
     fn work(&self, lane: &Lane, receiver: &Mutex<Receiver<(PathBuf, Metadata)>>) {
+        let transfer = Transfer::new(lane, &self.control);
         loop {
             let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((path, stat)) = next else {
@@ -216,13 +217,13 @@ impl Export<'_> {
             if self.control.stopped().is_some() {
                 continue;
             }
-            let result = write_node(lane, &self.control, self.target, self.mount, &path, &stat);
+            let result = write_node(transfer, self.target, self.mount, &path, &stat);
             let counts = || self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
                 Ok(_) if stat.is_dir() => counts().directories += 1,
                 Ok(_) => counts().links += 1,
                 Err(NodeError::This(why)) => self.fail(&path, &why),
-                Err(NodeError::All(error)) if is_of_one(lane, &self.control, self.target.archive_id, &error) => {
+                Err(NodeError::All(error)) if transfer.is_of_one(self.target.archive_id, &error) => {
                     self.fail(&path, &error.to_string());
                 }
                 Err(NodeError::All(error)) => {

@@ -9,7 +9,7 @@ use crate::import::inventory::Manifest;
 use crate::import::{Input, Inventory};
 use crate::lustre::{Identify, Library, Mount};
 use crate::store::{ObjectKey, Target, TargetOptions};
-use crate::transfer::{Control, Lane, Stop, fetch_file};
+use crate::transfer::{Control, Lane, Stop, Transfer};
 use crate::types::ArchiveId;
 
 type Failure = Box<dyn std::error::Error>;
@@ -82,7 +82,8 @@ impl Session {
         let lane = beside(&manifest.name)?;
         // It was read as a prefix, which it is not.
         let key = ObjectKey::new(manifest.prefix.trim_end_matches('/'))?;
-        let mut file = fetch_file(&lane, &self.control, self.archive_id, &key)
+        let mut file = Transfer::new(&lane, &self.control)
+            .fetch_file(self.archive_id, &key)
             .map_err(|error| format!("can't read the manifest '{key}' in bucket '{}': {error}", manifest.name))?;
         let mut json = Vec::new();
         std::io::Read::read_to_end(&mut file, &mut json)?;

@@ -17,7 +17,7 @@ use crate::lustre::HsmStates;
 use crate::mapped;
 use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
-use crate::transfer::{Lane, TransferError};
+use crate::transfer::{Lane, Transfer, TransferError};
 use crate::types::{ErrorClass, ExtraMetadata, Fid};
 use crate::walk::Node;
 
@@ -155,6 +155,11 @@ pub(super) fn read(record: Option<Vec<u8>>) -> Option<Location> {
 }
 
 impl FileLooker<'_> {
+    /// What a transfer runs with.
+    pub(super) fn transfer(&self) -> Transfer<'_> {
+        Transfer::new(self.lane, self.follow.control)
+    }
+
     pub(super) fn look(&self, fid: Fid, names: &[Name]) -> Result<LookOutcome, LookError> {
         let mount = self.follow.mount;
         let below = match mount.path_of(fid) {
@@ -262,7 +267,7 @@ impl FileLooker<'_> {
         if before.as_ref().is_some_and(|(was, of)| *was == key && *of == print) {
             return Ok(nothing());
         }
-        let written = write_node(self.lane, follow.control, target, follow.mount, path, stat);
+        let written = write_node(self.transfer(), target, follow.mount, path, stat);
         match written {
             Ok(_) => {}
             Err(NodeError::This(why)) => return Err(LookError::This(why)),
@@ -416,7 +421,7 @@ impl FileLooker<'_> {
         if !states.is_in(follow.archive_id) {
             return Ok(None);
         }
-        Ok(mapped::by_key(self.lane, follow.control, follow.archive_id, &self.owner(fid))?.location)
+        Ok(mapped::by_key(self.transfer(), follow.archive_id, &self.owner(fid))?.location)
     }
 
     fn gone(&self, fid: Fid) -> Result<LookOutcome, LookError> {

@@ -30,7 +30,7 @@ use crate::action::{FileSystem as _, HsmError};
 use crate::fleet::Fleet;
 use crate::jobs::{self, LedgerError};
 use crate::lustre::Mount;
-use crate::transfer::{Control, Lane, TransferError, copies_heed_conditions};
+use crate::transfer::{Control, Lane, Transfer, TransferError};
 use crate::types::ArchiveId;
 
 /// What the bucket follows beside data.
@@ -186,7 +186,7 @@ impl FollowOptions<'_> {
                 .lanes
                 .first()
                 .ok_or(TransferError::NoTarget(self.archive_id.get()))?;
-            if !copies_heed_conditions(lane, self.control, self.archive_id)? {
+            if !Transfer::new(lane, self.control).copies_heed_conditions(self.archive_id)? {
                 tracing::warn!(
                     "the store does not heed conditions of CopyObject: a copy could put old data over new; renames and \
                      attributes are not followed"

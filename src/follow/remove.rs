@@ -8,7 +8,7 @@ use crate::action::FileSystem as _;
 use crate::mapped;
 use crate::nodes::{node_key, remove_node};
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Bearer, TransferError, delete, discard_sidecar, find};
+use crate::transfer::{Bearer, TransferError};
 use crate::types::{ErrorClass, Fid};
 
 impl FileLooker<'_> {
@@ -21,7 +21,7 @@ impl FileLooker<'_> {
         if there.is_ok_and(|stat| stat.is_symlink() || (stat.is_dir() && key.as_str().ends_with('/'))) {
             return Ok(());
         }
-        Ok(remove_node(self.lane, follow.control, follow.archive_id, key)?)
+        Ok(remove_node(self.transfer(), follow.archive_id, key)?)
     }
 
     /// A file as objects and records name it.
@@ -149,7 +149,7 @@ impl FileLooker<'_> {
                 if but.is_some_and(|but| but.key == key) {
                     continue;
                 }
-                let Some(found) = find(self.lane, follow.control, follow.archive_id, &key)? else {
+                let Some(found) = self.transfer().find(follow.archive_id, &key)? else {
                     continue;
                 };
                 if Origin::of(&found, &key).is_of(&self.owner(fid)) {
@@ -187,18 +187,13 @@ impl FileLooker<'_> {
             origin.yields_to(&owner, location) && !mapped::may_mean(follow.mount, fid, at, found)
         };
         let bearer = Bearer::File(follow.mount, fid);
-        match delete(self.lane, follow.control, bearer, location, is_ours) {
+        match self.transfer().delete(bearer, location, is_ours) {
             Ok(()) => {}
             Err(TransferError::Store(StoreError::Precondition { .. })) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        discard_sidecar(
-            self.lane,
-            location.archive_id,
-            location.sidecar.as_ref(),
-            &owner,
-            now.as_ref(),
-        );
+        self.lane
+            .discard_sidecar(location.archive_id, location.sidecar.as_ref(), &owner, now.as_ref());
         Ok(true)
     }
 }

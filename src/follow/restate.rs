@@ -7,9 +7,7 @@ use crate::lustre::HsmStates;
 use crate::store::{
     COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, WriteAttempt, WriterId, name_key,
 };
-use crate::transfer::{
-    Bearer, ObjectDescription, TransferError, copy, describe, discard_sidecar, find, head, sweep_key,
-};
+use crate::transfer::{Bearer, ObjectDescription, TransferError};
 use crate::types::{Cookie, Fid};
 
 /// What came of it.
@@ -44,13 +42,15 @@ impl FileLooker<'_> {
         from: &Location,
         to: &ObjectKey,
     ) -> Result<CopyChange, LookError> {
-        let (mount, control) = (self.follow.mount, self.follow.control);
+        let mount = self.follow.mount;
         let fid = seen.fid;
         // An action would move the object under our hands.
         if mount.has_action(fid)? {
             return Ok(CopyChange::Later("an action goes on with it".into()));
         }
-        let found = head(self.lane, control, from.archive_id, &from.key, from.version.as_deref())?;
+        let found = self
+            .transfer()
+            .head(from.archive_id, &from.key, from.version.as_deref())?;
         if found.etag != from.etag && !from.has_bytes_of(&found) {
             return Ok(CopyChange::Never(format!(
                 "'{}' is not the object of its record",
@@ -84,12 +84,12 @@ impl FileLooker<'_> {
         };
         let author = self.author(fid, &found);
         let stat = (&seen.stat, seen.extras.clone());
-        let ObjectDescription { mut metadata, sidecar } = describe(self.lane, control, from.archive_id, &author, stat)?;
+        let ObjectDescription { mut metadata, sidecar } = self.transfer().describe(from.archive_id, &author, stat)?;
         name_key(&mut metadata, to);
         let discard = |sidecar: Option<&ObjectKey>, kept: &Location| {
-            discard_sidecar(self.lane, from.archive_id, sidecar, &owner, Some(kept));
+            self.lane.discard_sidecar(from.archive_id, sidecar, &owner, Some(kept));
         };
-        let copied = copy(self.lane, control, &source, (to, &condition), &metadata);
+        let copied = self.transfer().copy(&source, (to, &condition), &metadata);
         let copied = match copied {
             Err(TransferError::Store(StoreError::Precondition { .. })) => {
                 discard(sidecar.as_ref(), from);
@@ -128,7 +128,7 @@ impl FileLooker<'_> {
 
     fn occupied(&self, seen: &FileNow, from: &Location, to: &ObjectKey) -> Result<Key, LookError> {
         let mount = self.follow.mount;
-        let Some(found) = find(self.lane, self.follow.control, from.archive_id, to)? else {
+        let Some(found) = self.transfer().find(from.archive_id, to)? else {
             return Ok(Key::Free(Condition::Absent));
         };
         let taken = || Key::Taken(format!("'{to}' holds what may be another file's only copy"));
@@ -206,8 +206,7 @@ impl FileLooker<'_> {
             let named = self.copy_of(fid).map(|now| now.is_some_and(|now| now.is_at(made)));
             matches!(named, Ok(false)) && found.etag == made.etag && origin.is_by(author)
         };
-        let swept = sweep_key(
-            self.lane,
+        let swept = self.lane.sweep_key(
             Bearer::File(self.follow.mount, fid),
             made.archive_id,
             &made.key,
@@ -222,7 +221,8 @@ impl FileLooker<'_> {
             .copy_of(fid)
             .is_ok_and(|now| now.is_none_or(|now| now.sidecar != made.sidecar))
         {
-            discard_sidecar(self.lane, made.archive_id, made.sidecar.as_ref(), &author.owner, None);
+            self.lane
+                .discard_sidecar(made.archive_id, made.sidecar.as_ref(), &author.owner, None);
         }
     }
 }

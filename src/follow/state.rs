@@ -13,7 +13,7 @@ use super::pending::{Name, PendingFids};
 use super::{FollowCounts, FollowError, FollowOptions};
 use crate::jobs::{self, FileFilter, JobSpec, Ledger, Outcome, Row};
 use crate::lustre::UserAction;
-use crate::transfer::{Control, Stop, TransferError, is_of_one};
+use crate::transfer::{Control, Stop, Transfer, TransferError};
 use crate::types::{ErrorClass, Fid, Timestamp, io_error};
 use crate::walk::Node;
 
@@ -399,7 +399,7 @@ impl FollowState<'_> {
         } = self.follow;
         lanes
             .first()
-            .is_some_and(|lane| is_of_one(lane, control, *archive_id, error))
+            .is_some_and(|lane| Transfer::new(lane, control).is_of_one(*archive_id, error))
     }
 
     /// What no record is about would be forgotten with this process.

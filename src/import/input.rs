@@ -13,7 +13,7 @@ use super::inventory::{self, Manifest};
 use super::outlook::RowEstimate;
 use crate::ranges::{Batch, OpenRange};
 use crate::store::{Entry, ObjectKey};
-use crate::transfer::{Lane, fetch_file};
+use crate::transfer::Lane;
 
 /// Digits of a row number in a range of rows: they sort as text.
 const DIGITS: usize = 16;
@@ -177,7 +177,9 @@ pub(super) fn read_rows(
     let file = {
         let lane = lock(lane);
         let key = ObjectKey::new(&data.key).map_err(|error| wrong(error.to_string()))?;
-        fetch_file(&lane, &flow.shared.control, flow.shared.archive_id, &key)
+        flow.shared
+            .transfer(&lane)
+            .fetch_file(flow.shared.archive_id, &key)
             .map_err(|error| wrong(error.to_string()))?
     };
     let size = file.metadata().map_err(|error| wrong(error.to_string()))?.len();

@@ -14,7 +14,7 @@ use std::sync::mpsc::SyncSender;
 use super::flow::{BATCH, ImportRun};
 use crate::ranges::Batch;
 use crate::store::{Entry, ListFrom, Query, StoreError};
-use crate::transfer::{Lane, TransferError, list, pages};
+use crate::transfer::{Lane, TransferError};
 
 /// Pages in the right order before anything is cut: what is smaller is listed as fast by one.
 const PAGES_BEFORE_CUTS: u32 = 16;
@@ -33,7 +33,7 @@ pub(super) fn directories(flow: &ImportRun<'_>, lane: &Lane) -> Result<Vec<Strin
         by_directory: true,
         ..Query::below(&flow.shared.prefix, &ListFrom::Start)
     };
-    let page = match list(lane, &flow.shared.control, flow.shared.archive_id, query) {
+    let page = match flow.shared.transfer(lane).list(flow.shared.archive_id, query) {
         Ok(page) => page,
         // They are a help and no more.
         Err(error) if is_refusal(&error) => return Ok(Vec::new()),
@@ -58,7 +58,7 @@ pub(super) fn list_range(
     let from = after.map_or(ListFrom::Start, ListFrom::After);
     let ImportRun { shared, ranges, .. } = flow;
     let query = Query::below(&shared.prefix, &from);
-    let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
+    let listed = shared.transfer(lane).pages(shared.archive_id, query, |page| {
         // Before anything of the page is dropped: what is behind the range's end may be followed by what is not.
         if let Some(disorder) = &page.disorder {
             flow.give_up_ranges(disorder);
@@ -92,7 +92,7 @@ pub(super) fn from_the_beginning(
     let ImportRun { shared, ranges, .. } = flow;
     let (mut own, mut count, mut failed) = (range, 0, None);
     let query = Query::below(&shared.prefix, &ListFrom::Start);
-    let listed = pages(lane, &shared.control, shared.archive_id, query, |page| {
+    let listed = shared.transfer(lane).pages(shared.archive_id, query, |page| {
         if let Some(disorder) = &page.disorder
             && !flow.disordered(disorder)
         {
@@ -182,14 +182,16 @@ fn behind(flow: &ImportRun<'_>, lane: &Lane, key: &str) -> Result<NextKey, Trans
         disorder: None,
     };
     // Some stores give empty pages before the end.
-    pages(lane, &flow.shared.control, flow.shared.archive_id, query, |page| {
-        found.disorder = page.disorder;
-        found.key = page.entries.into_iter().next().map(|entry| entry.key);
-        match found.key {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
-        }
-    })?;
+    flow.shared
+        .transfer(lane)
+        .pages(flow.shared.archive_id, query, |page| {
+            found.disorder = page.disorder;
+            found.key = page.entries.into_iter().next().map(|entry| entry.key);
+            match found.key {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
     Ok(found)
 }
 

@@ -14,7 +14,7 @@ use super::maker::{Fatal, ImportContext, location_at, of_one};
 use super::path::TreePath;
 use super::report::Outcome;
 use crate::store::{ListFrom, Location, Query};
-use crate::transfer::{Lane, TransferError, find, pages};
+use crate::transfer::{Lane, TransferError};
 
 /// Deletes what the bucket no longer has, below the target. What can't be looked at, of the bucket or of the tree, is left
 /// as it is, a line in the report and a failure.
@@ -95,7 +95,7 @@ fn names_in_bucket(shared: &ImportContext, lane: &Lane, directory: &Path) -> Res
         by_directory: true,
         ..Query::below(&prefix, &ListFrom::Start)
     };
-    pages(lane, &shared.control, shared.archive_id, query, |page| {
+    shared.transfer(lane).pages(shared.archive_id, query, |page| {
         let found = page
             .entries
             .iter()
@@ -121,7 +121,7 @@ fn remove(shared: &ImportContext, lane: &Lane, dir: &super::Dir, path: &TreePath
         return Ok(());
     }
     // A listing may leave out what is there; only the store's word on this very key counts.
-    match find(lane, &shared.control, shared.archive_id, &location.key) {
+    match shared.transfer(lane).find(shared.archive_id, &location.key) {
         Ok(None) => {}
         Ok(Some(_)) => return Ok(()),
         Err(error) => {

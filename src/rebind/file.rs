@@ -7,7 +7,7 @@ use super::{Rebind, RebindError};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmStates, Mount};
 use crate::store::{Location, ObjectInfo, ObjectKey, Owner, Records, StoreError};
-use crate::transfer::{Lane, TransferError, head, is_of_one, verify};
+use crate::transfer::{Lane, TransferError};
 use crate::types::{ArchiveId, Fid};
 
 /// What became of it.
@@ -175,7 +175,11 @@ fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &FileSnapshot
     };
     let mut first = None;
     for place in places {
-        let why = match head(lane, &rebind.control, archive_id, &place, None).map_err(Unproven::from) {
+        let why = match rebind
+            .transfer(lane)
+            .head(archive_id, &place, None)
+            .map_err(Unproven::from)
+        {
             Ok(found) if Owner::of(&found.metadata).as_ref() != Some(&owner) => {
                 format!("{NONE}, and '{place}' does not say that it is")
             }
@@ -210,7 +214,7 @@ fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &FileSnapshot
 /// In words, where the store is well but for this object.
 fn of_one(rebind: &Rebind<'_>, lane: &Lane, archive_id: ArchiveId, error: RebindError) -> Result<String, RebindError> {
     match error {
-        RebindError::Store(error) if is_of_one(lane, &rebind.control, archive_id, &error) => Ok(error.to_string()),
+        RebindError::Store(error) if rebind.transfer(lane).is_of_one(archive_id, &error) => Ok(error.to_string()),
         error => Err(error),
     }
 }
@@ -288,7 +292,9 @@ fn write(rebind: &Rebind<'_>, path: &Path, seen: &FileSnapshot, new: &Location) 
 
 /// What is at that key, if it is the copy.
 fn find(rebind: &Rebind<'_>, lane: &Lane, path: &Path, old: &Location, key: &ObjectKey) -> Result<FoundCopy, Unproven> {
-    let current = head(lane, &rebind.control, old.archive_id, key, None)
+    let current = rebind
+        .transfer(lane)
+        .head(old.archive_id, key, None)
         .map_err(Unproven::from)
         .and_then(|found| judge(rebind, lane, path, old, key, found));
     match current {
@@ -302,7 +308,7 @@ fn is_as_recorded(rebind: &Rebind<'_>, lane: &Lane, old: &Location) -> Result<bo
     let Some(version) = old.version.as_deref() else {
         return Ok(false);
     };
-    match head(lane, &rebind.control, old.archive_id, &old.key, Some(version)) {
+    match rebind.transfer(lane).head(old.archive_id, &old.key, Some(version)) {
         Ok(found) => Ok(found.etag == old.etag && found.size == old.size),
         Err(error) => match Unproven::from(error) {
             Unproven::This(_) => Ok(false),
@@ -352,7 +358,7 @@ fn judge(
         // The store keeps none: the bytes themselves are the proof.
         (Some(_), None) => {
             rebind.count(|counts| counts.bytes += new.size);
-            if !verify(lane, &rebind.control, &new)? {
+            if !rebind.transfer(lane).verify(&new)? {
                 return this("can't be proved: nothing tells what its bytes are".into());
             }
         }
@@ -380,7 +386,7 @@ fn missing(rebind: &Rebind<'_>, lane: &Lane, copy: &Location) -> Result<Option<O
     let Some(sidecar) = &copy.sidecar else {
         return Ok(None);
     };
-    match head(lane, &rebind.control, copy.archive_id, sidecar, None) {
+    match rebind.transfer(lane).head(copy.archive_id, sidecar, None) {
         Ok(_) => Ok(None),
         Err(error) => match Unproven::from(error) {
             Unproven::This(_) => Ok(Some(sidecar.clone())),

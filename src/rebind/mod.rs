@@ -21,7 +21,7 @@ pub use places::Prefixes;
 use self::file::{Looked, Outcome};
 use crate::lustre::Mount;
 use crate::store::{ListFrom, ObjectKey, Query, StoreError};
-use crate::transfer::{Control, Lane, Stop, TransferError, list};
+use crate::transfer::{Control, Lane, Stop, Transfer, TransferError};
 use crate::types::ArchiveId;
 use crate::walk::Named;
 
@@ -144,6 +144,11 @@ impl<'a> Rebind<'a> {
         }
     }
 
+    /// What a transfer on that lane runs with.
+    fn transfer<'t>(&'t self, lane: &'t Lane) -> Transfer<'t> {
+        Transfer::new(lane, &self.control)
+    }
+
     /// The counters now.
     #[must_use]
     pub fn counts(&self) -> RebindCounts {
@@ -221,7 +226,7 @@ impl<'a> Rebind<'a> {
             limit: 1,
             ..Query::below(prefix, &ListFrom::Start)
         };
-        match list(lane, &self.control, archive_id, query) {
+        match self.transfer(lane).list(archive_id, query) {
             Err(TransferError::Store(StoreError::NoSuchBucket { .. })) => Err(RebindError::NoSuchBucket {
                 archive: archive_id.get(),
                 bucket: lane

@@ -8,7 +8,7 @@ use super::world::{Action, MOVERS, Node, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
 use crate::scrub::{Grounds, Judgment, KnownKeys};
 use crate::store::{Location, ObjectKey, Origin};
-use crate::transfer::{Control, Lane, Stop, find};
+use crate::transfer::{Control, Lane, Stop, Transfer};
 use crate::types::{Cookie, Extent, Fid};
 use crate::worker::{Context, perform};
 
@@ -61,7 +61,11 @@ pub(super) fn scrub(world: &Arc<World>, lane: &Lane) {
 /// As `scrub --delete-orphans --grace 0` goes about it.
 pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     world.begins();
-    let (mdt, known, control) = (Mdt(Arc::clone(world)), KnownKeys::with(WORDS), Control::default());
+    let (mdt, known, control) = (
+        Mdt(Arc::clone(world)),
+        KnownKeys::with(WORDS),
+        Arc::new(Control::default()),
+    );
     let judge = Grounds {
         fs: &mdt,
         known: &known,
@@ -71,7 +75,7 @@ pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     let mut suspects = Vec::new();
     for key in world.at(|state| state.bucket.listed()) {
         let key = ObjectKey::new(key).expect("a key");
-        let Ok(Some(found)) = find(lane, &control, ARCHIVE, &key) else {
+        let Ok(Some(found)) = Transfer::new(lane, &control).find(ARCHIVE, &key) else {
             continue;
         };
         match judge.judge(ARCHIVE, &key, found, |_| true) {

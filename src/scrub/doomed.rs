@@ -5,7 +5,7 @@ use super::files::{self, FileSnapshot, Repair};
 use super::{FindingKind, Scrub, ScrubError};
 use crate::action::FileSystem as _;
 use crate::store::{Condition, Location, ObjectInfo, ObjectKey, Owner, Store, StoreError};
-use crate::transfer::{Lane, TransferError, copy, find, head};
+use crate::transfer::{Lane, TransferError};
 use crate::types::Fid;
 use crate::walk::Named;
 
@@ -37,7 +37,7 @@ pub(super) fn fate(
     let key = &location.key;
     let now = match &location.version {
         None => Some(found.clone()),
-        Some(_) => match find(lane, &scrub.control, location.archive_id, key) {
+        Some(_) => match scrub.transfer(lane).find(location.archive_id, key) {
             Ok(now) => now,
             // Some stores say so of a delete marker.
             Err(TransferError::Store(StoreError::Refused { status: 405, .. })) => None,
@@ -120,7 +120,7 @@ fn copy_back(
     doom: &DoomReason,
 ) -> Result<ObjectKey, Refusal> {
     const ARCHIVE_AGAIN: &str = "restore the file and archive it again";
-    let (mount, control, found) = (scrub.mount, &scrub.control, &doom.found);
+    let (mount, found) = (scrub.mount, &doom.found);
     if location.size > Store::LARGEST_COPY {
         return Err(format!("it is larger than the 5 GiB that one request copies: {ARCHIVE_AGAIN}").into());
     }
@@ -150,14 +150,16 @@ fn copy_back(
         etag: found.etag.clone(),
         ..location.clone()
     };
-    let made = match copy(lane, control, &from, (&to, &condition), &found.metadata) {
+    let made = match scrub.transfer(lane).copy(&from, (&to, &condition), &found.metadata) {
         // A store without conditions for copies. Where versions are kept, nothing is lost under a copy.
-        Err(TransferError::Store(StoreError::Unsupported { .. })) if location.version.is_some() => {
-            copy(lane, control, &from, (&to, &Condition::None), &found.metadata)?
-        }
+        Err(TransferError::Store(StoreError::Unsupported { .. })) if location.version.is_some() => scrub
+            .transfer(lane)
+            .copy(&from, (&to, &Condition::None), &found.metadata)?,
         made => made?,
     };
-    let proof = head(lane, control, made.archive_id, &made.key, made.version.as_deref())?;
+    let proof = scrub
+        .transfer(lane)
+        .head(made.archive_id, &made.key, made.version.as_deref())?;
     let same_sum = found.checksum.is_some() && found.checksum == proof.checksum;
     let same_bytes = location.has_bytes_of(&proof) || same_sum || proof.etag == location.etag;
     if proof.size != location.size || !same_bytes {
@@ -196,7 +198,7 @@ fn place(
         Some(_) if location.pinned => Err("another object is at its key: restore the file to keep its data".into()),
         Some(_) => {
             let beside = location.key.beside(fid).map_err(|error| error.to_string())?;
-            match find(lane, &scrub.control, location.archive_id, &beside)? {
+            match scrub.transfer(lane).find(location.archive_id, &beside)? {
                 None => Ok((beside, Condition::Absent)),
                 Some(there) if is_ours(&there) => Ok((beside, Condition::Match(there.etag))),
                 Some(_) => Err(format!("other objects are at its key and at '{beside}'").into()),

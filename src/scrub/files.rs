@@ -9,7 +9,7 @@ use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmMark, HsmStates, Mount};
 use crate::mapped::{self, ByKey};
 use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
-use crate::transfer::{Lane, TransferError, head, verify};
+use crate::transfer::{Lane, TransferError};
 use crate::types::ArchiveId;
 use crate::walk::Named;
 
@@ -155,7 +155,7 @@ fn told(
         fid,
     };
     scrub.lost.look();
-    let ByKey { key, found, location } = match mapped::by_key(lane, &scrub.control, archive_id, &owner) {
+    let ByKey { key, found, location } = match mapped::by_key(scrub.transfer(lane), archive_id, &owner) {
         Ok(looked) => looked,
         // 403 says nothing of the object: it may be there.
         Err(error) => {
@@ -356,13 +356,9 @@ pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, mend: R
 }
 
 fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<CopyFound, ScrubError> {
-    let found = head(
-        lane,
-        &scrub.control,
-        location.archive_id,
-        &location.key,
-        location.version.as_deref(),
-    );
+    let found = scrub
+        .transfer(lane)
+        .head(location.archive_id, &location.key, location.version.as_deref());
     let found = match found {
         Ok(found) => found,
         Err(TransferError::Store(StoreError::NotFound { .. })) => {
@@ -420,7 +416,7 @@ fn judge(scrub: &Scrub<'_>, lane: &Lane, location: &Location, found: ObjectInfo)
         scrub
             .bytes
             .fetch_add(location.size, std::sync::atomic::Ordering::Relaxed);
-        match verify(lane, &scrub.control, &from) {
+        match scrub.transfer(lane).verify(&from) {
             Ok(_) => {}
             Err(TransferError::Checksum { what }) => return Ok(CopyFound::Other(what)),
             Err(error) => {

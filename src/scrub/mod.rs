@@ -29,7 +29,7 @@ pub(crate) use self::orphan::Grounds;
 use self::orphan::OrphanCandidate;
 use crate::lustre::Mount;
 use crate::ranges::{OpenRange, Ranges, Ticket};
-use crate::transfer::{Control, Lane, Stop, TransferError, copies_heed_conditions, is_of_one};
+use crate::transfer::{Control, Lane, Stop, Transfer, TransferError};
 use crate::types::ArchiveId;
 use crate::walk::Named;
 
@@ -247,6 +247,11 @@ impl<'a> Scrub<'a> {
         }
     }
 
+    /// What a transfer on that lane runs with.
+    fn transfer<'t>(&'t self, lane: &'t Lane) -> Transfer<'t> {
+        Transfer::new(lane, &self.control)
+    }
+
     /// What objects are judged by.
     fn grounds(&self) -> Grounds<'_> {
         Grounds {
@@ -319,14 +324,14 @@ impl<'a> Scrub<'a> {
         if let Some(guarded) = tried.get(&archive_id) {
             return Ok(*guarded);
         }
-        let guarded = copies_heed_conditions(lane, &self.control, archive_id)?;
+        let guarded = self.transfer(lane).copies_heed_conditions(archive_id)?;
         tried.insert(archive_id, guarded);
         Ok(guarded)
     }
 
     /// One object's trouble in words. What concerns all of them ends the scrub.
     fn of_one(&self, lane: &Lane, archive_id: ArchiveId, error: TransferError) -> Result<String, ScrubError> {
-        if is_of_one(lane, &self.control, archive_id, &error) {
+        if self.transfer(lane).is_of_one(archive_id, &error) {
             Ok(error.to_string())
         } else {
             Err(error.into())

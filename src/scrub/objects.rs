@@ -7,7 +7,7 @@ use super::orphan::{Judgment, OrphanCandidate};
 use super::{BatchFeed, FindingKind, Scrub, ScrubError};
 use crate::import::location_at;
 use crate::store::{Entry, ListFrom, ObjectInfo, ObjectKey, Query, StoreError};
-use crate::transfer::{Lane, TransferError, abort_upload, find, list as list_page, pages, uploads as list_uploads};
+use crate::transfer::{Lane, TransferError};
 use crate::types::{ArchiveId, Timestamp};
 
 pub(super) fn list(
@@ -26,7 +26,7 @@ pub(super) fn list(
     let after = feed.after.as_deref();
     let is_done = |entry: &Entry| after.is_some_and(|after| entry.key.as_slice() <= after.as_bytes());
     let (mut disorder, mut passed_over, mut goes_on) = (None, false, true);
-    let listed = pages(&lane, &scrub.control, archive_id, all, |page| {
+    let listed = scrub.transfer(&lane).pages(archive_id, all, |page| {
         disorder = page.disorder;
         for entry in page.entries {
             if disorder.is_none() && is_done(&entry) {
@@ -56,7 +56,7 @@ pub(super) fn list(
         return Ok(());
     }
     // What was passed over was perhaps not done.
-    let listed = pages(&lane, &scrub.control, archive_id, all, |page| {
+    let listed = scrub.transfer(&lane).pages(archive_id, all, |page| {
         let rest = page.entries.into_iter().filter(&is_done);
         for entry in rest {
             if !feed.push_listed(entry, false) {
@@ -87,7 +87,7 @@ pub(super) fn exists(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, pref
         limit: 1,
         ..Query::below(prefix, &ListFrom::Start)
     };
-    match list_page(lane, &scrub.control, archive_id, query) {
+    match scrub.transfer(lane).list(archive_id, query) {
         Err(TransferError::Stopped(_)) => Ok(()),
         listed => listed.map(drop),
     }
@@ -117,7 +117,7 @@ pub(super) fn check(
     if !below.is_empty() && is_copy_of(&scrub.mount.path().join(below), archive_id, &key) {
         return Ok(());
     }
-    let found = match find(lane, &scrub.control, archive_id, &key) {
+    let found = match scrub.transfer(lane).find(archive_id, &key) {
         Ok(Some(found)) => found,
         // Gone meanwhile.
         Ok(None) => return Ok(()),
@@ -190,7 +190,7 @@ fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
 /// Uploads that are old, which a daemon that runs would have finished.
 pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> Result<(), ScrubError> {
     let age = scrub.options.upload_age;
-    let old = match list_uploads(lane, &scrub.control, archive_id, age) {
+    let old = match scrub.transfer(lane).uploads(archive_id, age) {
         Ok(old) => old,
         Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Denied { .. })) => return Ok(()),
         Err(error) => {
@@ -208,7 +208,7 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
         let aborted = scrub
             .options
             .delete_orphans
-            .then(|| abort_upload(lane, archive_id, &upload.key, &upload.id));
+            .then(|| lane.abort_upload(archive_id, &upload.key, &upload.id));
         let mended = match aborted {
             None => false,
             Some(Ok(()) | Err(TransferError::Store(StoreError::NotFound { .. }))) => true,

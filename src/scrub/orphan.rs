@@ -1,11 +1,13 @@
 //! Is an object some file's copy? The file system is asked as it is now, each time anew: what was true when the object
 //! was listed says nothing of the moment in which it is deleted.
 
+use std::sync::Arc;
+
 use super::key_filter::KeyFilter;
 use crate::action::{ActionKey, FileSystem};
 use crate::mapped;
 use crate::store::{Identity, Location, ObjectInfo, ObjectKey, Origin, StoreError};
-use crate::transfer::{Bearer, Control, Lane, TransferError, delete};
+use crate::transfer::{Bearer, Control, Lane, Transfer, TransferError};
 use crate::types::{ArchiveId, Cookie, Extent};
 
 /// What an object is judged by.
@@ -15,7 +17,7 @@ pub(crate) struct Grounds<'a> {
     /// What some file's record points at.
     pub(crate) known: &'a KeyFilter,
     /// Stops requests.
-    pub(crate) control: &'a Control,
+    pub(crate) control: &'a Arc<Control>,
 }
 
 /// What an object is.
@@ -108,7 +110,7 @@ impl Grounds<'_> {
             identity,
         } = suspect;
         let bearer = Bearer::File(self.fs, identity.owner.fid);
-        let result = delete(lane, self.control, bearer, &found.at(*archive_id, key), |_, origin| {
+        let result = Transfer::new(lane, self.control).delete(bearer, &found.at(*archive_id, key), |_, origin| {
             matches!(origin, Origin::Written(now) if now == identity)
                 && !self.may_be_running(identity)
                 && self.sure(suspect).is_some()

@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{Control, Lane, TransferError};
+use super::{Transfer, TransferError};
 use crate::action::{FileSystem, HsmError};
 use crate::store::{ObjectKey, StoreError};
 use crate::types::{ArchiveId, Fid, Timestamp};
@@ -220,43 +220,44 @@ fn said(fs: &dyn FileSystem, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey
     })
 }
 
-/// What is said of deletions on a file to whose key an object was just written, when those under way have ended: they get
-/// two seconds for it.
-///
-/// # Errors
-/// The file can't be asked, or the stop of `control`.
-pub fn wait_for_deletions(
-    lane: &Lane,
-    control: &Control,
-    (fs, fid): (&dyn FileSystem, Fid),
-    at: (ArchiveId, &ObjectKey),
-) -> Result<Said, TransferError> {
-    let longest = lane.options().retry.longest_pause.min(LONGEST_PAUSE);
-    let mut pause = (lane.options().retry.first_pause / 4).min(longest);
-    let mut met = false;
-    for look in 1..=LOOKS {
-        match said(fs, fid, at) {
-            Ok(Said::Nothing) if met => return Ok(Said::Over),
-            Ok(Said::UnderWay) => met = true,
-            Ok(said) => return Ok(said),
-            // Nobody will ask for its copy.
-            Err(error) if error.is_not_found() => return Ok(Said::Nothing),
-            Err(error) => return Err(TransferError::Announcement(error)),
+impl Transfer<'_> {
+    /// What is said of deletions on a file to whose key an object was just written, when those under way have ended: they get
+    /// two seconds for it.
+    ///
+    /// # Errors
+    /// The file can't be asked, or the stop of the control.
+    pub fn wait_for_deletions(
+        self,
+        (fs, fid): (&dyn FileSystem, Fid),
+        at: (ArchiveId, &ObjectKey),
+    ) -> Result<Said, TransferError> {
+        let longest = self.lane.options().retry.longest_pause.min(LONGEST_PAUSE);
+        let mut pause = (self.lane.options().retry.first_pause / 4).min(longest);
+        let mut met = false;
+        for look in 1..=LOOKS {
+            match said(fs, fid, at) {
+                Ok(Said::Nothing) if met => return Ok(Said::Over),
+                Ok(Said::UnderWay) => met = true,
+                Ok(said) => return Ok(said),
+                // Nobody will ask for its copy.
+                Err(error) if error.is_not_found() => return Ok(Said::Nothing),
+                Err(error) => return Err(TransferError::Announcement(error)),
+            }
+            if look < LOOKS {
+                self.lane.block_on(async {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.control.wait_stopped() => {}
+                    }
+                });
+                pause = (pause * 2).min(longest);
+            }
+            if let Some(stop) = self.control.stopped() {
+                return Err(TransferError::Stopped(stop));
+            }
         }
-        if look < LOOKS {
-            lane.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = control.wait_stopped() => {}
-                }
-            });
-            pause = (pause * 2).min(longest);
-        }
-        if let Some(stop) = control.stopped() {
-            return Err(TransferError::Stopped(stop));
-        }
+        Ok(Said::UnderWay)
     }
-    Ok(Said::UnderWay)
 }
 
 #[cfg(test)]

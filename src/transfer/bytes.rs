@@ -7,82 +7,72 @@ use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::{Control, Lane, NoIdleThreads, NoLog, TransferError, Upload, fetch_file, upload};
+use super::{NoLog, Transfer, TransferError, Upload};
 use crate::store::{Condition, Location, ObjectKey};
 use crate::types::ArchiveId;
 
 /// What is read at most; a sidecar holds extended attributes, which Linux limits to 64 KiB each.
 const MOST: u64 = 16 << 20;
 
-/// Writes an object, in the bucket's own storage class: it is not a file's data.
-///
-/// # Errors
-/// What an archive fails with.
-pub fn put_bytes(
-    lane: &Lane,
-    control: &Arc<Control>,
-    archive_id: ArchiveId,
-    (key, condition): (&ObjectKey, Condition),
-    body: &[u8],
-    metadata: HashMap<String, String>,
-) -> Result<(), TransferError> {
-    let file = || -> std::io::Result<Arc<File>> {
-        let mut file = File::from(memfd_create(c"lhsmtool-s3", MFdFlags::MFD_CLOEXEC)?);
-        file.write_all(body)?;
-        Ok(Arc::new(file))
-    };
-    let file = file().map_err(TransferError::Write)?;
-    let to = Upload {
-        archive_id,
-        key: key.clone(),
-        condition,
-        metadata,
-        is_data: false,
-        log: Arc::new(NoLog),
-    };
-    upload(lane, &NoIdleThreads, control, &file, body.len() as u64, &to).map(drop)
-}
+impl Transfer<'_> {
+    /// Writes an object, in the bucket's own storage class: it is not a file's data.
+    ///
+    /// # Errors
+    /// What an archive fails with.
+    pub fn put_bytes(
+        self,
+        archive_id: ArchiveId,
+        (key, condition): (&ObjectKey, Condition),
+        body: &[u8],
+        metadata: HashMap<String, String>,
+    ) -> Result<(), TransferError> {
+        let file = || -> std::io::Result<Arc<File>> {
+            let mut file = File::from(memfd_create(c"lhsmtool-s3", MFdFlags::MFD_CLOEXEC)?);
+            file.write_all(body)?;
+            Ok(Arc::new(file))
+        };
+        let file = file().map_err(TransferError::Write)?;
+        let to = Upload {
+            archive_id,
+            key: key.clone(),
+            condition,
+            metadata,
+            is_data: false,
+            log: Arc::new(NoLog),
+        };
+        self.alone().upload(&file, body.len() as u64, &to).map(drop)
+    }
 
-/// Reads an object.
-///
-/// # Errors
-/// What a restore fails with.
-pub fn get_bytes(
-    lane: &Lane,
-    control: &Arc<Control>,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-) -> Result<Vec<u8>, TransferError> {
-    let mut bytes = Vec::new();
-    fetch_file(lane, control, archive_id, key)?
-        .take(MOST)
-        .read_to_end(&mut bytes)
-        .map_err(TransferError::Write)?;
-    Ok(bytes)
-}
-
-/// Some bytes of an object, by one request.
-///
-/// # Errors
-/// [`StoreError::RangeIgnored`](crate::store::StoreError::RangeIgnored) where the store sends nothing but whole objects.
-pub fn get_range(
-    lane: &Lane,
-    control: &Control,
-    from: &Location,
-    offset: u64,
-    length: u64,
-) -> Result<Vec<u8>, TransferError> {
-    let store = lane.store(from.archive_id)?;
-    lane.ask(control, store, async |activity| {
-        let mut body = store.get(from, offset, length).await?;
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// What a restore fails with.
+    pub fn get_bytes(self, archive_id: ArchiveId, key: &ObjectKey) -> Result<Vec<u8>, TransferError> {
         let mut bytes = Vec::new();
-        while let Some(chunk) = body.next().await {
-            activity.note();
-            bytes.extend_from_slice(&chunk?);
-            if bytes.len() as u64 > length {
-                return Err(body.other_length("more", length).into());
-            }
-        }
+        self.fetch_file(archive_id, key)?
+            .take(MOST)
+            .read_to_end(&mut bytes)
+            .map_err(TransferError::Write)?;
         Ok(bytes)
-    })
+    }
+
+    /// Some bytes of an object, by one request.
+    ///
+    /// # Errors
+    /// [`StoreError::RangeIgnored`](crate::store::StoreError::RangeIgnored) where the store sends nothing but whole objects.
+    pub fn get_range(self, from: &Location, offset: u64, length: u64) -> Result<Vec<u8>, TransferError> {
+        let store = self.store(from.archive_id)?;
+        self.ask(store, async |activity| {
+            let mut body = store.get(from, offset, length).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = body.next().await {
+                activity.note();
+                bytes.extend_from_slice(&chunk?);
+                if bytes.len() as u64 > length {
+                    return Err(body.other_length("more", length).into());
+                }
+            }
+            Ok(bytes)
+        })
+    }
 }

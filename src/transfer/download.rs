@@ -9,170 +9,158 @@ use crc_fast::{CrcAlgorithm, Digest};
 use super::evidence::Expected;
 use super::retry::Activity;
 use super::write_slots::WriteSlots;
-use super::{Control, IdleThreads, Lane, Part, Plan, PlanOptions, TransferError, parts, sparse};
+use super::{Control, Part, Plan, PlanOptions, Transfer, TransferError, parts, sparse};
 use crate::store::{Checksum, Location, Quirk, Store, StoreError};
 
-/// Writes the object into the empty `file`, in parallel ranges, and compares all of it with its checksum, or with what
-/// the store says of it where we have none. The file has the object's size and is synced when this returns.
-///
-/// # Errors
-/// [`StoreError::Precondition`]: the object is not the one that was archived.
-pub fn download(
-    lane: &Lane,
-    idle_threads: &dyn IdleThreads,
-    control: &Arc<Control>,
-    file: &Arc<File>,
-    from: &Location,
-) -> Result<(), TransferError> {
-    let expected = Expected::of(lane, control, from)?;
-    // What another try left: holes are made where there are zeros already.
-    if file.metadata().map_err(TransferError::Write)?.len() > 0 {
-        file.set_len(0).map_err(TransferError::Write)?;
-    }
-    let mut again = false;
-    loop {
-        file.set_len(from.size).map_err(TransferError::Write)?;
-        match receive(lane, idle_threads, control, file, from, &expected) {
-            // Damaged where no checksum of the way sees it, in a memory or a cache: once more, from nothing.
-            Err(TransferError::Checksum { what }) if !again => {
-                tracing::warn!(key = %from.key, what, "reading the object once more");
-                again = true;
-                file.set_len(0).map_err(TransferError::Write)?;
+impl Transfer<'_> {
+    /// Writes the object into the empty `file`, in parallel ranges, and compares all of it with its checksum, or with what
+    /// the store says of it where we have none. The file has the object's size and is synced when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`]: the object is not the one that was archived.
+    pub fn download(self, file: &Arc<File>, from: &Location) -> Result<(), TransferError> {
+        let expected = Expected::of(self, from)?;
+        // What another try left: holes are made where there are zeros already.
+        if file.metadata().map_err(TransferError::Write)?.len() > 0 {
+            file.set_len(0).map_err(TransferError::Write)?;
+        }
+        let mut again = false;
+        loop {
+            file.set_len(from.size).map_err(TransferError::Write)?;
+            match self.receive(file, from, &expected) {
+                // Damaged where no checksum of the way sees it, in a memory or a cache: once more, from nothing.
+                Err(TransferError::Checksum { what }) if !again => {
+                    tracing::warn!(key = %from.key, what, "reading the object once more");
+                    again = true;
+                    file.set_len(0).map_err(TransferError::Write)?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
             }
-            Err(error) => return Err(error),
-            Ok(()) => break,
+        }
+        // The C library's own fsync at the end reports a failure to the coordinator and 0 to us.
+        file.sync_all().map_err(TransferError::Write)?;
+        let size = file.metadata().map_err(TransferError::Write)?.len();
+        if size != from.size {
+            return Err(TransferError::Checksum {
+                what: format!("the restored file has {size} bytes, the object {}", from.size),
+            });
+        }
+        Ok(())
+    }
+
+    fn receive(self, file: &Arc<File>, from: &Location, expected: &Expected) -> Result<(), TransferError> {
+        if from.size == 0 {
+            return Ok(());
+        }
+        let cut = PlanOptions {
+            threshold: self.lane.options().plan.part_size,
+            ..self.lane.options().plan
+        };
+        let plan = Plan::new(from.size, cut)?;
+        let whole = match self.ranges(file, plan, from) {
+            Err(TransferError::Store(StoreError::RangeIgnored { .. })) => {
+                // Whatever was written of other ranges: the file begins anew.
+                file.set_len(0)
+                    .and_then(|()| file.set_len(from.size))
+                    .map_err(TransferError::Write)?;
+                let plan = Plan::Single { size: from.size };
+                plan.combine(self.ranges(file, plan, from)?)
+            }
+            sums => plan.combine(sums?),
+        };
+        expected.compare(self, from, whole, file)
+    }
+
+    /// Reads all bytes of an object and holds them against its checksum, or against what the store says of them; writes
+    /// nothing. `false`: there is nothing that proves them.
+    ///
+    /// # Errors
+    /// [`TransferError::Checksum`] when they are others.
+    pub fn verify(self, from: &Location) -> Result<bool, TransferError> {
+        let expected = Expected::of(self, from)?;
+        let mut judges = expected.judges(from);
+        let found = self.receive_whole(from, |_, chunk| {
+            judges.iter_mut().for_each(|judge| judge.update(chunk));
+            Ok(())
+        })?;
+        match expected.judge(self.lane, from, found, judges) {
+            Err(TransferError::Checksum { what }) => match expected.by_each_part(self, from)? {
+                Some(mut judges) => {
+                    let found = self.receive_whole(from, |_, chunk| {
+                        judges.iter_mut().for_each(|judge| judge.update(chunk));
+                        Ok(())
+                    })?;
+                    expected.judge(self.lane, from, found, judges)
+                }
+                None => Err(TransferError::Checksum { what }),
+            },
+            judged => judged,
         }
     }
-    // The C library's own fsync at the end reports a failure to the coordinator and 0 to us.
-    file.sync_all().map_err(TransferError::Write)?;
-    let size = file.metadata().map_err(TransferError::Write)?.len();
-    if size != from.size {
-        return Err(TransferError::Checksum {
-            what: format!("the restored file has {size} bytes, the object {}", from.size),
+
+    /// The bytes of a small object.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] when the object is not the one at the location.
+    pub fn read_small(self, from: &Location) -> Result<Vec<u8>, TransferError> {
+        let mut bytes = Vec::new();
+        self.receive_whole(from, |_, chunk| {
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// One range after all, on this thread.
+    fn receive_whole(
+        self,
+        from: &Location,
+        mut write: impl FnMut(u64, &Bytes) -> Result<(), TransferError>,
+    ) -> Result<Checksum, TransferError> {
+        let store = self.store(from.archive_id)?;
+        let mut range = DownloadRange::new(Part {
+            offset: 0,
+            length: from.size,
         });
-    }
-    Ok(())
-}
-
-fn receive(
-    lane: &Lane,
-    idle_threads: &dyn IdleThreads,
-    control: &Arc<Control>,
-    file: &Arc<File>,
-    from: &Location,
-    expected: &Expected,
-) -> Result<(), TransferError> {
-    if from.size == 0 {
-        return Ok(());
-    }
-    let cut = PlanOptions {
-        threshold: lane.options().plan.part_size,
-        ..lane.options().plan
-    };
-    let plan = Plan::new(from.size, cut)?;
-    let whole = match ranges(lane, idle_threads, control, file, plan, from) {
-        Err(TransferError::Store(StoreError::RangeIgnored { .. })) => {
-            // Whatever was written of other ranges: the file begins anew.
-            file.set_len(0)
-                .and_then(|()| file.set_len(from.size))
-                .map_err(TransferError::Write)?;
-            let plan = Plan::Single { size: from.size };
-            plan.combine(ranges(lane, idle_threads, control, file, plan, from)?)
+        if from.size == 0 {
+            return Ok(Checksum(range.digest.finalize()));
         }
-        sums => plan.combine(sums?),
-    };
-    expected.compare(lane, control, from, whole, file)
-}
-
-/// Reads all bytes of an object and holds them against its checksum, or against what the store says of them; writes
-/// nothing. `false`: there is nothing that proves them.
-///
-/// # Errors
-/// [`TransferError::Checksum`] when they are others.
-pub fn verify(lane: &Lane, control: &Control, from: &Location) -> Result<bool, TransferError> {
-    let expected = Expected::of(lane, control, from)?;
-    let mut judges = expected.judges(from);
-    let found = receive_whole(lane, control, from, |_, chunk| {
-        judges.iter_mut().for_each(|judge| judge.update(chunk));
-        Ok(())
-    })?;
-    match expected.judge(lane, from, found, judges) {
-        Err(TransferError::Checksum { what }) => match expected.by_each_part(lane, control, from)? {
-            Some(mut judges) => {
-                let found = receive_whole(lane, control, from, |_, chunk| {
-                    judges.iter_mut().for_each(|judge| judge.update(chunk));
-                    Ok(())
-                })?;
-                expected.judge(lane, from, found, judges)
-            }
-            None => Err(TransferError::Checksum { what }),
-        },
-        judged => judged,
-    }
-}
-
-/// The bytes of a small object.
-///
-/// # Errors
-/// [`StoreError::Precondition`] when the object is not the one at the location.
-pub fn read_small(lane: &Lane, control: &Control, from: &Location) -> Result<Vec<u8>, TransferError> {
-    let mut bytes = Vec::new();
-    receive_whole(lane, control, from, |_, chunk| {
-        bytes.extend_from_slice(chunk);
-        Ok(())
-    })?;
-    Ok(bytes)
-}
-
-/// One range after all, on this thread.
-fn receive_whole(
-    lane: &Lane,
-    control: &Control,
-    from: &Location,
-    mut write: impl FnMut(u64, &Bytes) -> Result<(), TransferError>,
-) -> Result<Checksum, TransferError> {
-    let store = lane.store(from.archive_id)?;
-    let mut range = DownloadRange::new(Part {
-        offset: 0,
-        length: from.size,
-    });
-    if from.size == 0 {
-        return Ok(Checksum(range.digest.finalize()));
-    }
-    lane.ask(control, store, async |activity| {
-        range.receive(store, from, control, &activity, &mut write).await
-    })?;
-    Ok(Checksum(range.digest.finalize()))
-}
-
-fn ranges(
-    lane: &Lane,
-    idle_threads: &dyn IdleThreads,
-    control: &Arc<Control>,
-    file: &Arc<File>,
-    plan: Plan,
-    from: &Location,
-) -> Result<Vec<Checksum>, TransferError> {
-    let (control, file, from) = (Arc::clone(control), Arc::clone(file), from.clone());
-    let slots = Arc::new(WriteSlots::new());
-    let crowded = {
-        let slots = Arc::clone(&slots);
-        Box::new(move || slots.are_short())
-    };
-    parts::run(lane, idle_threads, true, plan.count(), crowded, move |lane, index| {
-        let store = lane.store(from.archive_id)?;
-        let mut range = DownloadRange::new(plan.part(index));
-        // A broken connection costs what was under way: the next try goes on behind the last byte written.
-        lane.ask(&control, store, async |activity| {
-            let mut write = |at, chunk: &Bytes| {
-                slots
-                    .take(&control, || sparse::write(&file, at, chunk))?
-                    .map_err(TransferError::Write)
-            };
-            range.receive(store, &from, &control, &activity, &mut write).await
+        self.ask(store, async |activity| {
+            range.receive(store, from, self.control, &activity, &mut write).await
         })?;
         Ok(Checksum(range.digest.finalize()))
-    })
+    }
+
+    fn ranges(self, file: &Arc<File>, plan: Plan, from: &Location) -> Result<Vec<Checksum>, TransferError> {
+        let (control, file, from) = (Arc::clone(self.control), Arc::clone(file), from.clone());
+        let slots = Arc::new(WriteSlots::new());
+        let crowded = {
+            let slots = Arc::clone(&slots);
+            Box::new(move || slots.are_short())
+        };
+        parts::run(
+            self.lane,
+            self.idle_threads,
+            true,
+            plan.count(),
+            crowded,
+            move |lane, index| {
+                let store = lane.store(from.archive_id)?;
+                let mut range = DownloadRange::new(plan.part(index));
+                // A broken connection costs what was under way: the next try goes on behind the last byte written.
+                Transfer::new(lane, &control).ask(store, async |activity| {
+                    let mut write = |at, chunk: &Bytes| {
+                        slots
+                            .take(&control, || sparse::write(&file, at, chunk))?
+                            .map_err(TransferError::Write)
+                    };
+                    range.receive(store, &from, &control, &activity, &mut write).await
+                })?;
+                Ok(Checksum(range.digest.finalize()))
+            },
+        )
+    }
 }
 
 /// One range and how far it is: the next try goes on behind the last byte that was written.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::{Control, Lane, TransferError};
+use super::{Control, Lane, Transfer, TransferError};
 use crate::store::{Checksum, Evidence, EvidenceDigest, Location, Quirk, StoreError, VerifyImported};
 
 /// Part sizes that programs use, in MiB, for stores that don't tell what parts an object was uploaded in.
@@ -29,16 +29,16 @@ pub(super) enum Expected {
 
 impl Expected {
     /// By the record, else by the store's word.
-    pub(super) fn of(lane: &Lane, control: &Control, from: &Location) -> Result<Self, TransferError> {
+    pub(super) fn of(transfer: Transfer<'_>, from: &Location) -> Result<Self, TransferError> {
         if let Some(checksum) = from.checksum {
             return Ok(Self::Checksum(checksum));
         }
-        let store = lane.store(from.archive_id)?;
+        let store = transfer.store(from.archive_id)?;
         let policy = store.target().verify_imported;
         if policy == VerifyImported::Never || from.size == 0 {
             return Ok(Self::Unknown);
         }
-        let found = lane.ask(control, store, async |_| {
+        let found = transfer.ask(store, async |_| {
             Ok(store.head(&from.key, from.version.as_deref()).await?)
         })?;
         if found.etag != from.etag {
@@ -66,12 +66,12 @@ impl Expected {
             let Some(parts) = evidence.parts else {
                 return Ok(Self::Evidence(evidence, Vec::new()));
             };
-            let sizes = part_sizes(lane, control, from, parts)?;
+            let sizes = part_sizes(transfer, from, parts)?;
             if !sizes.is_empty() {
                 return Ok(Self::Evidence(evidence, sizes));
             }
         }
-        unproven(lane, from)?;
+        unproven(transfer.lane, from)?;
         Ok(Self::Unknown)
     }
 
@@ -87,21 +87,20 @@ impl Expected {
     /// Compares a file that was written.
     pub(super) fn compare(
         &self,
-        lane: &Lane,
-        control: &Control,
+        transfer: Transfer<'_>,
         from: &Location,
         found: Checksum,
         file: &File,
     ) -> Result<(), TransferError> {
         let mut judges = self.judges(from);
         if !judges.is_empty() {
-            read(control, file, &mut judges)?;
+            read(transfer.control, file, &mut judges)?;
         }
-        match self.judge(lane, from, found, judges) {
-            Err(TransferError::Checksum { what }) => match self.by_each_part(lane, control, from)? {
+        match self.judge(transfer.lane, from, found, judges) {
+            Err(TransferError::Checksum { what }) => match self.by_each_part(transfer, from)? {
                 Some(mut judges) => {
-                    read(control, file, &mut judges)?;
-                    self.judge(lane, from, found, judges).map(drop)
+                    read(transfer.control, file, &mut judges)?;
+                    self.judge(transfer.lane, from, found, judges).map(drop)
                 }
                 None => Err(TransferError::Checksum { what }),
             },
@@ -113,8 +112,7 @@ impl Expected {
     /// `None`: they are of one size, or it is not told.
     pub(super) fn by_each_part(
         &self,
-        lane: &Lane,
-        control: &Control,
+        transfer: Transfer<'_>,
         from: &Location,
     ) -> Result<Option<Vec<EvidenceDigest>>, TransferError> {
         let Self::Evidence(evidence, sizes) = self else {
@@ -123,11 +121,11 @@ impl Expected {
         let (Some(parts), [first]) = (evidence.parts, &sizes[..]) else {
             return Ok(None);
         };
-        let store = lane.store(from.archive_id)?;
+        let store = transfer.store(from.archive_id)?;
         let mut sizes = vec![*first];
         // The last one has what is left.
         for number in 2..i32::try_from(parts).unwrap_or(0) {
-            let told = lane.ask(control, store, async |_| Ok(store.size_of_part(from, number).await?));
+            let told = transfer.ask(store, async |_| Ok(store.size_of_part(from, number).await?));
             match told {
                 Ok(size) => sizes.push(size),
                 Err(TransferError::Store(_)) => return Ok(None),
@@ -181,10 +179,10 @@ impl Expected {
 }
 
 /// The sizes that the parts of an object may have had.
-fn part_sizes(lane: &Lane, control: &Control, from: &Location, parts: u32) -> Result<Vec<u64>, TransferError> {
-    let store = lane.store(from.archive_id)?;
+fn part_sizes(transfer: Transfer<'_>, from: &Location, parts: u32) -> Result<Vec<u64>, TransferError> {
+    let store = transfer.store(from.archive_id)?;
     let fits = |size: u64| size > 0 && from.size.div_ceil(size) == u64::from(parts);
-    let told = lane.ask(control, store, async |_| {
+    let told = transfer.ask(store, async |_| {
         match store.part_size(from).await {
             Ok(size) => Ok(size),
             Err(error) if error.is_transient() => Err(error.into()),

@@ -5,8 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::chunk::ChunkPool;
-use super::retry::{Activity, retry};
-use super::{Control, TransferError, TransferOptions};
+use super::{TransferError, TransferOptions};
 use crate::store::{Connections, Store, Target, Targets};
 use crate::types::ArchiveId;
 
@@ -86,19 +85,6 @@ impl Lane {
 
     pub(super) const fn chunks(&self) -> &ChunkPool {
         &self.chunks
-    }
-
-    /// Asks the store on this thread until it answers, with the patience that is configured ([`retry`]).
-    ///
-    /// # Errors
-    /// The store's refusal, that it was given up, or the stop of `control`.
-    pub(super) fn ask<T>(
-        &self,
-        control: &Control,
-        store: &Store,
-        attempt: impl AsyncFnMut(Arc<Activity>) -> Result<T, TransferError>,
-    ) -> Result<T, TransferError> {
-        self.block_on(retry(&self.options.retry, control, store.limits(), attempt))
     }
 
     /// Runs a request on this thread.

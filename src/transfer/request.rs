@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce::Announcement;
-use super::{Bearer, Control, Lane, NoIdleThreads, TransferError, download};
+use super::{Bearer, Lane, Transfer, TransferError};
 use crate::store::{
     Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
     Thawing, Whose,
@@ -18,257 +18,240 @@ use crate::types::ArchiveId;
 /// The store answers a copy when it is made.
 const LONGEST_COPY: Duration = Duration::from_secs(600);
 
-/// What is at a key.
-///
-/// # Errors
-/// [`StoreError::NotFound`] when nothing is.
-pub fn head(
-    lane: &Lane,
-    control: &Control,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-    version: Option<&str>,
-) -> Result<ObjectInfo, TransferError> {
-    let store = lane.store(archive_id)?;
-    lane.ask(control, store, async |_| Ok(store.head(key, version).await?))
-}
-
-/// Whether it is known what the store does with conditions of writes; tried where it is not yet.
-///
-/// # Errors
-/// [`StoreError::Unsupported`]: they are not kept, and must be.
-pub fn try_conditions(lane: &Lane, control: &Control, archive_id: ArchiveId) -> Result<bool, TransferError> {
-    let store = lane.store(archive_id)?;
-    if store.claims_trial() {
-        let tried = lane.ask(control, store, async |_| Ok(Box::pin(store.try_conditions()).await?));
-        match tried {
-            Ok(_) => {}
-            Err(error @ TransferError::Stopped(_)) => return Err(error),
-            Err(error @ TransferError::Store(StoreError::Denied { .. })) => tracing::warn!(
-                archive = archive_id.get(), %error,
-                "whether the store heeds conditional writes can't be tried: each archive looks at its key first, which is one \
-                 request more. 'check' says what to allow"
-            ),
-            Err(error) => tracing::warn!(
-                archive = archive_id.get(), %error,
-                "whether the store heeds conditional writes could not be tried; keys are looked at before they are written"
-            ),
-        }
+impl Transfer<'_> {
+    /// What is at a key.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when nothing is.
+    pub fn head(
+        self,
+        archive_id: ArchiveId,
+        key: &ObjectKey,
+        version: Option<&str>,
+    ) -> Result<ObjectInfo, TransferError> {
+        let store = self.store(archive_id)?;
+        self.ask(store, async |_| Ok(store.head(key, version).await?))
     }
-    store.may_write()?;
-    Ok(store.conditions_are_known())
-}
 
-/// What is at a key, if anything is.
-///
-/// # Errors
-/// The store's refusal.
-pub fn find(
-    lane: &Lane,
-    control: &Control,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-) -> Result<Option<ObjectInfo>, TransferError> {
-    match head(lane, control, archive_id, key, None) {
-        Ok(found) => Ok(Some(found)),
-        Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A whole object in a local file without a name, proven as a restore is.
-///
-/// # Errors
-/// [`StoreError::NotFound`], and what a restore fails with.
-pub fn fetch_file(
-    lane: &Lane,
-    control: &Arc<Control>,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-) -> Result<File, TransferError> {
-    let from = head(lane, control, archive_id, key, None)?.at(archive_id, key);
-    let mut file = tempfile::tempfile().map_err(TransferError::Write)?;
-    let written = Arc::new(file.try_clone().map_err(TransferError::Write)?);
-    download(lane, &NoIdleThreads, control, &written, &from)?;
-    file.rewind().map_err(TransferError::Write)?;
-    Ok(file)
-}
-
-/// A listing page by page, until its end or until `each` has seen enough. Each page is held against those before it
-/// ([`Listing`]): `each` finds on it whether the order of the keys can be relied on so far.
-///
-/// # Errors
-/// The store's refusal, or a listing that goes in a circle or never ends.
-pub fn pages(
-    lane: &Lane,
-    control: &Control,
-    archive_id: ArchiveId,
-    query: Query<'_>,
-    mut each: impl FnMut(Page) -> ControlFlow<()>,
-) -> Result<(), TransferError> {
-    let mut from = query.from.clone();
-    let mut listing = Listing::new(&query);
-    loop {
-        let mut page = list(lane, control, archive_id, Query { from: &from, ..query })?;
-        listing.take(&mut page)?;
-        let next = page.next.clone();
-        if each(page).is_break() {
-            return Ok(());
-        }
-        match next {
-            Some(token) => from = ListFrom::Token(token),
-            None => return Ok(()),
-        }
-    }
-}
-
-/// One page of a listing.
-///
-/// # Errors
-/// The store's refusal.
-pub fn list(lane: &Lane, control: &Control, archive_id: ArchiveId, query: Query<'_>) -> Result<Page, TransferError> {
-    let store = lane.store(archive_id)?;
-    lane.ask(control, store, async |_| Ok(store.list(query).await?))
-}
-
-/// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
-#[must_use]
-pub fn is_of_one(lane: &Lane, control: &Control, archive_id: ArchiveId, error: &TransferError) -> bool {
-    match error.whose() {
-        Whose::OneObjects => return true,
-        Whose::Everybodys => return false,
-        Whose::Doubtful => {}
-    }
-    let Ok(store) = lane.store(archive_id) else {
-        return false;
-    };
-    let query = Query {
-        limit: 1,
-        ..Query::below(&store.target().prefix, &ListFrom::Start)
-    };
-    list(lane, control, archive_id, query).is_ok() && control.stopped().is_none()
-}
-
-/// Asks for a readable copy of an object in an archive class, unless it was asked for already.
-///
-/// # Errors
-/// The store's refusal.
-pub fn thaw(lane: &Lane, control: &Control, location: &Location) -> Result<(), TransferError> {
-    let version = location.version.as_deref();
-    let found = head(lane, control, location.archive_id, &location.key, version)?;
-    match found.thawing {
-        Thawing::Asked => Ok(()),
-        _ => thaw_found(lane, control, location, &found),
-    }
-}
-
-/// The same for one whose HEAD is known; asks in any case.
-///
-/// # Errors
-/// The store's refusal.
-pub fn thaw_found(
-    lane: &Lane,
-    control: &Control,
-    location: &Location,
-    found: &ObjectInfo,
-) -> Result<(), TransferError> {
-    let store = lane.store(location.archive_id)?;
-    lane.ask(control, store, async |_| {
-        Ok(store.thaw(&location.key, location.version.as_deref(), found).await?)
-    })
-}
-
-/// Copies an object to another key, or onto itself with other metadata, and looks at what was made.
-///
-/// # Errors
-/// [`StoreError::Precondition`]: the source is another object by now, or the key does not meet `condition`;
-/// [`StoreError::Unsupported`]: larger than what one request copies.
-pub fn copy(
-    lane: &Lane,
-    control: &Control,
-    from: &Location,
-    (to, condition): (&ObjectKey, &Condition),
-    metadata: &HashMap<String, String>,
-) -> Result<Location, TransferError> {
-    if from.size > Store::LARGEST_COPY {
-        let error = StoreError::Unsupported {
-            operation: "CopyObject",
-            code: "the object is larger than 5 GiB".into(),
-        };
-        return Err(error.into());
-    }
-    let store = lane.store(from.archive_id)?;
-    let stored = lane.ask(control, store, async |activity| {
-        let copied = store.copy(from, to, condition, metadata.clone());
-        Ok(Box::pin(activity.busy(LONGEST_COPY, copied)).await?)
-    })?;
-    let found = head(lane, control, from.archive_id, to, stored.version.as_deref())?;
-    let same_bytes = found.checksum.is_none() || from.checksum.is_none() || found.checksum == from.checksum;
-    if found.etag != stored.etag || found.size != from.size || !same_bytes {
-        let what = format!("'{to}' is not what was copied from '{}'", from.key);
-        return Err(TransferError::Checksum { what });
-    }
-    Ok(Location {
-        key: to.clone(),
-        etag: stored.etag,
-        version: stored.version,
-        // Another object than the one that it was copied from.
-        writer: Origin::writer_of(&found, to),
-        ..from.clone()
-    })
-}
-
-/// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
-/// not every store heeds the condition of a delete. `is_ours` tells, after that look, whether it is the one that is
-/// meant, and still nobody's copy. Where versions are kept, it gets a delete marker: to delete the version would bring
-/// the one before back. Where none are, it is announced before on the `bearer`, and looked once more.
-///
-/// # Errors
-/// [`StoreError::Precondition`] when another object has taken the key; it can't be announced.
-pub fn delete(
-    lane: &Lane,
-    control: &Control,
-    bearer: Bearer<'_>,
-    location: &Location,
-    is_ours: impl Fn(&ObjectInfo, &Origin) -> bool,
-) -> Result<(), TransferError> {
-    let store = lane.store(location.archive_id)?;
-    let (key, version) = (&location.key, location.version.as_deref());
-    let other = || StoreError::Precondition {
-        operation: "DeleteObject",
-    };
-    let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found, &Origin::of(found, key));
-    let announced = Announcement::new(bearer, location.archive_id, key);
-    let deleted = lane.ask(control, store, async |_| {
-        if version.is_some() {
-            match store.head(key, None).await {
-                // A marker over it: without it, the version before would be the object.
-                Ok(found) if found.version.as_deref() == version && is_meant(&found) => {
-                    return Ok(delete_or_mark(store, key, &found.etag).await?);
-                }
+    /// Whether it is known what the store does with conditions of writes; tried where it is not yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`]: they are not kept, and must be.
+    pub fn try_conditions(self, archive_id: ArchiveId) -> Result<bool, TransferError> {
+        let store = self.store(archive_id)?;
+        if store.claims_trial() {
+            let tried = self.ask(store, async |_| Ok(Box::pin(store.try_conditions()).await?));
+            match tried {
                 Ok(_) => {}
-                Err(StoreError::NotFound { .. }) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error @ TransferError::Stopped(_)) => return Err(error),
+                Err(error @ TransferError::Store(StoreError::Denied { .. })) => tracing::warn!(
+                    archive = archive_id.get(), %error,
+                    "whether the store heeds conditional writes can't be tried: each archive looks at its key first, which is one \
+                     request more. 'check' says what to allow"
+                ),
+                Err(error) => tracing::warn!(
+                    archive = archive_id.get(), %error,
+                    "whether the store heeds conditional writes could not be tried; keys are looked at before they are written"
+                ),
             }
         }
+        store.may_write()?;
+        Ok(store.conditions_are_known())
+    }
+
+    /// What is at a key, if anything is.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub fn find(self, archive_id: ArchiveId, key: &ObjectKey) -> Result<Option<ObjectInfo>, TransferError> {
+        match self.head(archive_id, key, None) {
+            Ok(found) => Ok(Some(found)),
+            Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A whole object in a local file without a name, proven as a restore is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], and what a restore fails with.
+    pub fn fetch_file(self, archive_id: ArchiveId, key: &ObjectKey) -> Result<File, TransferError> {
+        let from = self.head(archive_id, key, None)?.at(archive_id, key);
+        let mut file = tempfile::tempfile().map_err(TransferError::Write)?;
+        let written = Arc::new(file.try_clone().map_err(TransferError::Write)?);
+        self.alone().download(&written, &from)?;
+        file.rewind().map_err(TransferError::Write)?;
+        Ok(file)
+    }
+
+    /// A listing page by page, until its end or until `each` has seen enough. Each page is held against those before it
+    /// ([`Listing`]): `each` finds on it whether the order of the keys can be relied on so far.
+    ///
+    /// # Errors
+    /// The store's refusal, or a listing that goes in a circle or never ends.
+    pub fn pages(
+        self,
+        archive_id: ArchiveId,
+        query: Query<'_>,
+        mut each: impl FnMut(Page) -> ControlFlow<()>,
+    ) -> Result<(), TransferError> {
+        let mut from = query.from.clone();
+        let mut listing = Listing::new(&query);
         loop {
-            let found = match store.head(key, version).await {
-                Ok(found) if is_meant(&found) => found,
-                Ok(_) => return Err(other().into()),
-                Err(StoreError::NotFound { .. }) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            if version.is_some() {
-                return Ok(store.delete(key, version, None).await?);
+            let mut page = self.list(archive_id, Query { from: &from, ..query })?;
+            listing.take(&mut page)?;
+            let next = page.next.clone();
+            if each(page).is_break() {
+                return Ok(());
             }
-            // Where versions are kept this makes a marker, and nothing is lost below it.
-            if found.version.is_some() || announced.covers_look()? {
-                return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
+            match next {
+                Some(token) => from = ListFrom::Token(token),
+                None => return Ok(()),
             }
         }
-    });
-    announced.end();
-    deleted
+    }
+
+    /// One page of a listing.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub fn list(self, archive_id: ArchiveId, query: Query<'_>) -> Result<Page, TransferError> {
+        let store = self.store(archive_id)?;
+        self.ask(store, async |_| Ok(store.list(query).await?))
+    }
+
+    /// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.
+    #[must_use]
+    pub fn is_of_one(self, archive_id: ArchiveId, error: &TransferError) -> bool {
+        match error.whose() {
+            Whose::OneObjects => return true,
+            Whose::Everybodys => return false,
+            Whose::Doubtful => {}
+        }
+        let Ok(store) = self.store(archive_id) else {
+            return false;
+        };
+        let query = Query {
+            limit: 1,
+            ..Query::below(&store.target().prefix, &ListFrom::Start)
+        };
+        self.list(archive_id, query).is_ok() && self.control.stopped().is_none()
+    }
+
+    /// Asks for a readable copy of an object in an archive class, unless it was asked for already.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub fn thaw(self, location: &Location) -> Result<(), TransferError> {
+        let version = location.version.as_deref();
+        let found = self.head(location.archive_id, &location.key, version)?;
+        match found.thawing {
+            Thawing::Asked => Ok(()),
+            _ => self.thaw_found(location, &found),
+        }
+    }
+
+    /// The same for one whose HEAD is known; asks in any case.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub fn thaw_found(self, location: &Location, found: &ObjectInfo) -> Result<(), TransferError> {
+        let store = self.store(location.archive_id)?;
+        self.ask(store, async |_| {
+            Ok(store.thaw(&location.key, location.version.as_deref(), found).await?)
+        })
+    }
+
+    /// Copies an object to another key, or onto itself with other metadata, and looks at what was made.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`]: the source is another object by now, or the key does not meet `condition`;
+    /// [`StoreError::Unsupported`]: larger than what one request copies.
+    pub fn copy(
+        self,
+        from: &Location,
+        (to, condition): (&ObjectKey, &Condition),
+        metadata: &HashMap<String, String>,
+    ) -> Result<Location, TransferError> {
+        if from.size > Store::LARGEST_COPY {
+            let error = StoreError::Unsupported {
+                operation: "CopyObject",
+                code: "the object is larger than 5 GiB".into(),
+            };
+            return Err(error.into());
+        }
+        let store = self.store(from.archive_id)?;
+        let stored = self.ask(store, async |activity| {
+            let copied = store.copy(from, to, condition, metadata.clone());
+            Ok(Box::pin(activity.busy(LONGEST_COPY, copied)).await?)
+        })?;
+        let found = self.head(from.archive_id, to, stored.version.as_deref())?;
+        let same_bytes = found.checksum.is_none() || from.checksum.is_none() || found.checksum == from.checksum;
+        if found.etag != stored.etag || found.size != from.size || !same_bytes {
+            let what = format!("'{to}' is not what was copied from '{}'", from.key);
+            return Err(TransferError::Checksum { what });
+        }
+        Ok(Location {
+            key: to.clone(),
+            etag: stored.etag,
+            version: stored.version,
+            // Another object than the one that it was copied from.
+            writer: Origin::writer_of(&found, to),
+            ..from.clone()
+        })
+    }
+
+    /// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
+    /// not every store heeds the condition of a delete. `is_ours` tells, after that look, whether it is the one that is
+    /// meant, and still nobody's copy. Where versions are kept, it gets a delete marker: to delete the version would bring
+    /// the one before back. Where none are, it is announced before on the `bearer`, and looked once more.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] when another object has taken the key; it can't be announced.
+    pub fn delete(
+        self,
+        bearer: Bearer<'_>,
+        location: &Location,
+        is_ours: impl Fn(&ObjectInfo, &Origin) -> bool,
+    ) -> Result<(), TransferError> {
+        let store = self.store(location.archive_id)?;
+        let (key, version) = (&location.key, location.version.as_deref());
+        let other = || StoreError::Precondition {
+            operation: "DeleteObject",
+        };
+        let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found, &Origin::of(found, key));
+        let announced = Announcement::new(bearer, location.archive_id, key);
+        let deleted = self.ask(store, async |_| {
+            if version.is_some() {
+                match store.head(key, None).await {
+                    // A marker over it: without it, the version before would be the object.
+                    Ok(found) if found.version.as_deref() == version && is_meant(&found) => {
+                        return Ok(delete_or_mark(store, key, &found.etag).await?);
+                    }
+                    Ok(_) => {}
+                    Err(StoreError::NotFound { .. }) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            loop {
+                let found = match store.head(key, version).await {
+                    Ok(found) if is_meant(&found) => found,
+                    Ok(_) => return Err(other().into()),
+                    Err(StoreError::NotFound { .. }) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                if version.is_some() {
+                    return Ok(store.delete(key, version, None).await?);
+                }
+                // Where versions are kept this makes a marker, and nothing is lost below it.
+                if found.version.is_some() || announced.covers_look()? {
+                    return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
+                }
+            }
+        });
+        announced.end();
+        deleted
+    }
 }
 
 /// If it still is the one with that ETag, where the store heeds that.
@@ -285,67 +268,69 @@ fn is_copy(location: &Location, found: &ObjectInfo) -> bool {
     found.etag == location.etag || (location.has_bytes_of(found) && Owner::of(&found.metadata).is_some())
 }
 
-/// Deletes what is at a key if `is_garbage` says so, which is asked after the look. One try and a short time: for after an
-/// answer. Where no versions are kept, it is announced before on the `bearer`, and looked once more.
-///
-/// # Errors
-/// The store did not help, or it can't be announced; the object, if there is one, stays.
-pub fn sweep_key(
-    lane: &Lane,
-    bearer: Bearer<'_>,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-    version: Option<&str>,
-    is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
-) -> Result<(), TransferError> {
-    let store = lane.store(archive_id)?;
-    let announced = Announcement::new(bearer, archive_id, key);
-    let sweep = async {
-        loop {
-            let found = match store.head(key, version).await {
-                Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => found,
-                Ok(_) | Err(StoreError::NotFound { .. }) => return Ok::<_, TransferError>(()),
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(version) = found.version.as_deref() {
-                return Ok(store.delete(key, Some(version), None).await?);
+impl Lane {
+    /// Deletes what is at a key if `is_garbage` says so, which is asked after the look. One try and a short time: for after an
+    /// answer. Where no versions are kept, it is announced before on the `bearer`, and looked once more.
+    ///
+    /// # Errors
+    /// The store did not help, or it can't be announced; the object, if there is one, stays.
+    pub fn sweep_key(
+        &self,
+        bearer: Bearer<'_>,
+        archive_id: ArchiveId,
+        key: &ObjectKey,
+        version: Option<&str>,
+        is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
+    ) -> Result<(), TransferError> {
+        let store = self.store(archive_id)?;
+        let announced = Announcement::new(bearer, archive_id, key);
+        let sweep = async {
+            loop {
+                let found = match store.head(key, version).await {
+                    Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => found,
+                    Ok(_) | Err(StoreError::NotFound { .. }) => return Ok::<_, TransferError>(()),
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some(version) = found.version.as_deref() {
+                    return Ok(store.delete(key, Some(version), None).await?);
+                }
+                if announced.covers_look()? {
+                    return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
+                }
             }
-            if announced.covers_look()? {
-                return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
+        };
+        let swept = self.briefly(sweep);
+        announced.end();
+        swept
+    }
+
+    /// What is at a key, if anything is. One try and a short time: for after an answer.
+    ///
+    /// # Errors
+    /// The store did not tell.
+    pub fn glance(
+        &self,
+        archive_id: ArchiveId,
+        key: &ObjectKey,
+        version: Option<&str>,
+    ) -> Result<Option<ObjectInfo>, TransferError> {
+        let store = self.store(archive_id)?;
+        let look = async {
+            match store.head(key, version).await {
+                Ok(found) => Ok::<_, TransferError>(Some(found)),
+                Err(StoreError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
             }
-        }
-    };
-    let swept = briefly(lane, sweep);
-    announced.end();
-    swept
-}
+        };
+        self.briefly(look)
+    }
 
-/// What is at a key, if anything is. One try and a short time: for after an answer.
-///
-/// # Errors
-/// The store did not tell.
-pub fn glance(
-    lane: &Lane,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-    version: Option<&str>,
-) -> Result<Option<ObjectInfo>, TransferError> {
-    let store = lane.store(archive_id)?;
-    let look = async {
-        match store.head(key, version).await {
-            Ok(found) => Ok::<_, TransferError>(Some(found)),
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    };
-    briefly(lane, look)
-}
-
-fn briefly<T>(lane: &Lane, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
-    let limit = lane.options().retry.afterwards;
-    let stalled = StoreError::Stalled {
-        seconds: limit.as_secs(),
-    };
-    lane.block_on(async { tokio::time::timeout(limit, work).await })
-        .unwrap_or_else(|_| Err(stalled.into()))
+    fn briefly<T>(&self, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
+        let limit = self.options().retry.afterwards;
+        let stalled = StoreError::Stalled {
+            seconds: limit.as_secs(),
+        };
+        self.block_on(async { tokio::time::timeout(limit, work).await })
+            .unwrap_or_else(|_| Err(stalled.into()))
+    }
 }

@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::Metadata;
-use std::sync::Arc;
 
-use super::{Bearer, Control, Lane, TransferError, put_bytes, sweep_key};
+use super::{Bearer, Lane, Transfer, TransferError};
 use crate::store::{
     COOKIE, Condition, FileMetadata, Location, ObjectInfo, ObjectKey, Origin, Owner, WriteAttempt, name_key,
 };
@@ -20,57 +19,60 @@ pub struct ObjectDescription {
     pub sidecar: Option<ObjectKey>,
 }
 
-/// Everything, and who wrote the object: one that is cleaned up must be that attempt's, not a later one's of the same
-/// file. The sidecar is stored before the object that names it.
-///
-/// # Errors
-/// The sidecar can't be stored.
-pub fn describe(
-    lane: &Lane,
-    control: &Arc<Control>,
-    archive_id: ArchiveId,
-    author: &WriteAttempt,
-    (stat, extras): (&Metadata, ExtraMetadata),
-) -> Result<ObjectDescription, TransferError> {
-    let key = ObjectKey::sidecar(
-        &lane.store(archive_id)?.target().prefix,
-        author.owner.fid,
-        author.writer,
-    )?;
-    let (mut metadata, rest) = FileMetadata::new(Some(author.owner.clone()), stat, extras).to_maps(&key);
-    author.sign(&mut metadata);
-    if rest.is_empty() {
-        return Ok(ObjectDescription {
+impl Transfer<'_> {
+    /// Everything, and who wrote the object: one that is cleaned up must be that attempt's, not a later one's of the same
+    /// file. The sidecar is stored before the object that names it.
+    ///
+    /// # Errors
+    /// The sidecar can't be stored.
+    pub fn describe(
+        self,
+        archive_id: ArchiveId,
+        author: &WriteAttempt,
+        (stat, extras): (&Metadata, ExtraMetadata),
+    ) -> Result<ObjectDescription, TransferError> {
+        let key = ObjectKey::sidecar(
+            &self.store(archive_id)?.target().prefix,
+            author.owner.fid,
+            author.writer,
+        )?;
+        let (mut metadata, rest) = FileMetadata::new(Some(author.owner.clone()), stat, extras).to_maps(&key);
+        author.sign(&mut metadata);
+        if rest.is_empty() {
+            return Ok(ObjectDescription {
+                metadata,
+                sidecar: None,
+            });
+        }
+        let body = serde_json::to_vec(&rest).map_err(|error| TransferError::Write(error.into()))?;
+        let mut of_sidecar = HashMap::new();
+        author.sign(&mut of_sidecar);
+        name_key(&mut of_sidecar, &key);
+        self.put_bytes(archive_id, (&key, Condition::None), &body, of_sidecar)?;
+        Ok(ObjectDescription {
             metadata,
-            sidecar: None,
-        });
+            sidecar: Some(key),
+        })
     }
-    let body = serde_json::to_vec(&rest).map_err(|error| TransferError::Write(error.into()))?;
-    let mut of_sidecar = HashMap::new();
-    author.sign(&mut of_sidecar);
-    name_key(&mut of_sidecar, &key);
-    put_bytes(lane, control, archive_id, (&key, Condition::None), &body, of_sidecar)?;
-    Ok(ObjectDescription {
-        metadata,
-        sidecar: Some(key),
-    })
 }
 
-/// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too: an action that another
-/// daemon went on with has named both alike. One that can't be deleted is found by a scrub; another file's stays.
-pub fn discard_sidecar(
-    lane: &Lane,
-    archive_id: ArchiveId,
-    sidecar: Option<&ObjectKey>,
-    owner: &Owner,
-    kept: Option<&Location>,
-) {
-    let is_kept = |key: &ObjectKey| kept.is_some_and(|kept| kept.sidecar.as_ref() == Some(key));
-    let Some(key) = sidecar.filter(|key| !is_kept(key)) else {
-        return;
-    };
-    let is_ours = |found: &ObjectInfo, origin: &Origin| origin.is_of(owner) && found.metadata.contains_key(COOKIE);
-    if let Err(error) = sweep_key(lane, Bearer::Nobody, archive_id, key, None, is_ours) {
-        tracing::warn!(%key, %error, "metadata of no object could not be deleted: an orphan");
+impl Lane {
+    /// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too: an action that another
+    /// daemon went on with has named both alike. One that can't be deleted is found by a scrub; another file's stays.
+    pub fn discard_sidecar(
+        &self,
+        archive_id: ArchiveId,
+        sidecar: Option<&ObjectKey>,
+        owner: &Owner,
+        kept: Option<&Location>,
+    ) {
+        let is_kept = |key: &ObjectKey| kept.is_some_and(|kept| kept.sidecar.as_ref() == Some(key));
+        let Some(key) = sidecar.filter(|key| !is_kept(key)) else {
+            return;
+        };
+        let is_ours = |found: &ObjectInfo, origin: &Origin| origin.is_of(owner) && found.metadata.contains_key(COOKIE);
+        if let Err(error) = self.sweep_key(Bearer::Nobody, archive_id, key, None, is_ours) {
+            tracing::warn!(%key, %error, "metadata of no object could not be deleted: an orphan");
+        }
     }
 }

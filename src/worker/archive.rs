@@ -11,7 +11,7 @@ use super::{Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Location, ObjectInfo, ObjectKey, StoreError};
-use crate::transfer::{TransferError, glance};
+use crate::transfer::TransferError;
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(run: Run<'_>, handle: Box<dyn ActionHandle>) -> Ended {
@@ -120,7 +120,7 @@ impl Attempt<'_> {
     /// mover may have archived the file, and this one's object goes. Without a record only the end says it.
     fn over(self, placed: &StoredCopy) -> Option<JobError> {
         let run = self.run;
-        if let Some(stop) = run.control.stopped() {
+        if let Some(stop) = run.transfer.control().stopped() {
             return Some(TransferError::Stopped(stop).into());
         }
         if !placed.needs_record {
@@ -303,9 +303,9 @@ impl Attempt<'_> {
         }
         let archive_id = placed.location.archive_id;
         if placed.record.is_none()
-            && let Ok(store) = run.lane.store(archive_id)
+            && let Ok(store) = run.transfer.store(archive_id)
             && let Ok(key) = ObjectKey::from_fid(&store.target().prefix, fid)
-            && let Ok(Some(found)) = glance(run.lane, archive_id, &key, None)
+            && let Ok(Some(found)) = run.transfer.lane().glance(archive_id, &key, None)
             && Location::told_by(&found, (archive_id, &key), self.owner()).is_some()
         {
             return;

@@ -4,7 +4,7 @@ use super::run::Run;
 use crate::store::{Location, Owner, WriteAttempt};
 
 /// A running archive, and who it writes as.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt<'a> {
     pub(super) run: Run<'a>,
     pub(super) author: &'a WriteAttempt,

@@ -5,7 +5,7 @@ use super::Context;
 use crate::action::ActionKey;
 use crate::mapped;
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt, WriterId};
-use crate::transfer::{Bearer, Lane, TransferError, abort_upload, discard_sidecar, glance, sweep_key};
+use crate::transfer::{Bearer, Lane, TransferError};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 /// What that is done with, by a running action or by nobody's thread.
@@ -27,8 +27,7 @@ impl CleanUp<'_> {
     ) -> bool {
         self.discard_sidecar(location, owner, kept);
         // One short try: the file is blocked for other actions meanwhile.
-        match sweep_key(
-            self.lane,
+        match self.lane.sweep_key(
             self.context.bearer(owner.fid),
             location.archive_id,
             &location.key,
@@ -45,7 +44,8 @@ impl CleanUp<'_> {
 
     /// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too.
     pub(super) fn discard_sidecar(self, location: &Location, owner: &Owner, kept: Option<&Location>) {
-        discard_sidecar(self.lane, location.archive_id, location.sidecar.as_ref(), owner, kept);
+        self.lane
+            .discard_sidecar(location.archive_id, location.sidecar.as_ref(), owner, kept);
     }
 
     /// After an object of a file may have been taken away. Without versions equal bytes have equal ETags: it may have been the
@@ -63,7 +63,7 @@ impl CleanUp<'_> {
             }),
             Err(_) => false,
         };
-        if !means || !matches!(glance(self.lane, archive_id, key, None), Ok(None)) {
+        if !means || !matches!(self.lane.glance(archive_id, key, None), Ok(None)) {
             return;
         }
         match fs.revoke(fid) {
@@ -90,7 +90,7 @@ impl CleanUp<'_> {
         };
         let fid = action.fid;
         if let Some(upload) = record.upload()
-            && let Err(error) = abort_upload(self.lane, archive_id, &key, upload)
+            && let Err(error) = self.lane.abort_upload(archive_id, &key, upload)
         {
             tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
             return false;
@@ -156,7 +156,7 @@ impl CleanUp<'_> {
         key: &ObjectKey,
         is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
     ) -> bool {
-        match sweep_key(self.lane, bearer, archive_id, key, None, is_garbage) {
+        match self.lane.sweep_key(bearer, archive_id, key, None, is_garbage) {
             Ok(()) => true,
             // Without s3:ListBucket a key with no object is "denied".
             Err(TransferError::Store(StoreError::Denied { .. })) => true,

@@ -144,7 +144,7 @@ impl AttemptLog {
         let Attempt { run, author } = attempt;
         let journal = &run.context.journal;
         // Asked for what will be sent in parts; anything else begins anew.
-        let large = size > run.lane.options().plan.threshold;
+        let large = size > run.transfer.options().plan.threshold;
         let data_version = large.then(|| run.context.fs.data_version(file)).flatten();
         let unfinished = large
             .then(|| journal.upload_of(run.item.key()))

@@ -78,9 +78,7 @@ pub(crate) fn perform(
     let item = &handle.item().clone();
     let run = run::Run {
         context,
-        lane,
-        idle_threads: &crate::transfer::NoIdleThreads,
-        control,
+        transfer: crate::transfer::Transfer::new(lane, control),
         item,
     };
     let ended = match item.kind {

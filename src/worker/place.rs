@@ -28,10 +28,7 @@ use crate::store::{
     Checksum, Claim, Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, Quirk, StoreError,
     TargetOptions, name_key,
 };
-use crate::transfer::{
-    ObjectDescription, Said, TransferError, Upload, UploadedObject, describe, discard_sidecar, find, head, sweep_key,
-    try_conditions, upload, wait_for_deletions,
-};
+use crate::transfer::{ObjectDescription, Said, TransferError, Upload, UploadedObject};
 use crate::types::{ArchiveId, Fid};
 
 /// Enough for any honest race; each round answers something that another writer just did.
@@ -97,7 +94,7 @@ impl<'a> Run<'a> {
 
     fn target(self) -> Result<(ArchiveId, &'a TargetOptions), JobError> {
         let archive_id = self.item.archive_id.ok_or(JobError::NoArchiveId)?;
-        Ok((archive_id, self.lane.store(archive_id)?.target()))
+        Ok((archive_id, self.transfer.store(archive_id)?.target()))
     }
 }
 
@@ -127,7 +124,7 @@ impl Attempt<'_> {
         let mut extras = run.context.fs.extras(run.item.fid, file)?;
         extras.path = path.map(|path| path.into_os_string().into_vec());
         let ObjectDescription { metadata, sidecar } =
-            describe(run.lane, run.control, archive_id, self.author, (&stat, extras))?;
+            run.transfer.describe(archive_id, self.author, (&stat, extras))?;
         let mut to = Upload {
             archive_id,
             key: natural.clone(),
@@ -153,7 +150,9 @@ impl Attempt<'_> {
                 })
             }
             Err(error) => {
-                discard_sidecar(run.lane, archive_id, sidecar.as_ref(), owner, previous.as_ref());
+                run.transfer
+                    .lane()
+                    .discard_sidecar(archive_id, sidecar.as_ref(), owner, previous.as_ref());
                 Err(error)
             }
         }
@@ -163,7 +162,7 @@ impl Attempt<'_> {
 /// Whether a file that has no record needs one for that copy.
 fn needs_record(run: Run<'_>, state: CopyState, location: &Location, by_store: Option<Checksum>) -> bool {
     let is_told = |target: &TargetOptions| target.goes_without_records() && location.is_told(&target.prefix, by_store);
-    !run.lane
+    !run.transfer
         .store(location.archive_id)
         .is_ok_and(|store| is_told(store.target()))
         || state.archive_id != Some(location.archive_id)
@@ -214,11 +213,11 @@ impl Attempt<'_> {
             // An import knows where an object is, and not whose it is, too.
             unproven = previous.writer.is_none();
         }
-        let store = run.lane.store(archive_id)?;
+        let store = run.transfer.store(archive_id)?;
         // What nobody has seen to be heeded is not relied on alone.
-        let untried = !try_conditions(run.lane, run.control, archive_id)?;
+        let untried = !run.transfer.try_conditions(archive_id)?;
         // Before the data of a large file is sent in vain; the condition still guards the moment itself.
-        let large = size > run.lane.options().plan.threshold;
+        let large = size > run.transfer.options().plan.threshold;
         if unproven || untried || (large && to.condition == Condition::Absent) || !store.has_conditions() {
             match self.look(previous, &mut to) {
                 // Without s3:ListBucket a key with no object is "denied", too; the condition decides.
@@ -234,7 +233,7 @@ impl Attempt<'_> {
         let mut unconditional = false;
         let mut left = Vec::new();
         for _ in 0..ROUNDS {
-            let error = match upload(run.lane, run.idle_threads, run.control, file, size, &to) {
+            let error = match run.transfer.upload(file, size, &to) {
                 Ok(uploaded) => {
                     if unconditional {
                         store.lacks_conditions();
@@ -345,12 +344,12 @@ impl Attempt<'_> {
         }
         let run = self.run;
         let file = (run.context.fs.as_ref(), run.item.fid);
-        match wait_for_deletions(run.lane, run.control, file, (archive_id, key))? {
+        match run.transfer.wait_for_deletions(file, (archive_id, key))? {
             Said::Nothing => return Ok(Standing::Sure),
             Said::UnderWay => return Ok(Standing::InDoubt),
             Said::Over => {}
         }
-        match find(run.lane, run.control, archive_id, key) {
+        match run.transfer.find(archive_id, key) {
             Ok(found) => Ok(match found {
                 Some(found) if Origin::of(&found, key).is_by(self.author) => Standing::Sure,
                 // Another attempt's that was written over it is met by the condition.
@@ -373,7 +372,11 @@ impl Attempt<'_> {
         let at = (archive_id, &key);
         let is_garbage = |found: &ObjectInfo, origin: &Origin| origin.is_by(self.author) && !run.is_mapped(at, found);
         let bearer = run.context.bearer(run.item.fid);
-        match sweep_key(run.lane, bearer, archive_id, &key, None, is_garbage) {
+        match run
+            .transfer
+            .lane()
+            .sweep_key(bearer, archive_id, &key, None, is_garbage)
+        {
             Ok(()) => run.look_after(at),
             Err(error) => tracing::debug!(%key, %error, "could not look for what a stopped archive left"),
         }
@@ -410,7 +413,7 @@ impl Attempt<'_> {
         let Some(archive_id) = state.archive_id.filter(|_| state.archived) else {
             return Ok(None);
         };
-        match mapped::by_key(self.run.lane, self.run.control, archive_id, self.owner()) {
+        match mapped::by_key(self.run.transfer, archive_id, self.owner()) {
             Ok(told) => Ok(told.location),
             Err(error) if tells_nothing(&error) => Ok(None),
             Err(error) => Err(error.into()),
@@ -425,7 +428,7 @@ impl Attempt<'_> {
             version,
             ..
         } = location;
-        match head(self.run.lane, self.run.control, *archive_id, key, version.as_deref()) {
+        match self.run.transfer.head(*archive_id, key, version.as_deref()) {
             Ok(found) => Ok(Origin::of(&found, key).is_of(self.owner())),
             Err(error) if tells_nothing(&error) => Ok(false),
             Err(error) => Err(error.into()),
@@ -449,7 +452,7 @@ impl Attempt<'_> {
     /// file's.
     fn look(self, previous: Option<&Location>, to: &mut Upload) -> Result<Option<String>, JobError> {
         let own = self.look_at_key(previous, to)?;
-        if !self.run.lane.store(to.archive_id)?.has_conditions() {
+        if !self.run.transfer.store(to.archive_id)?.has_conditions() {
             to.condition = Condition::None;
         }
         Ok(own)
@@ -457,7 +460,7 @@ impl Attempt<'_> {
 
     fn look_at_key(self, previous: Option<&Location>, to: &mut Upload) -> Result<Option<String>, JobError> {
         let (run, owner) = (self.run, self.owner());
-        let Some(found) = find(run.lane, run.control, to.archive_id, &to.key)? else {
+        let Some(found) = run.transfer.find(to.archive_id, &to.key)? else {
             to.condition = Condition::Absent;
             return Ok(None);
         };
@@ -481,14 +484,14 @@ impl Attempt<'_> {
         let (run, owner) = (self.run, self.owner());
         let taken = to.key.clone();
         let mut beside = taken.clone();
-        let prefix = &run.lane.store(to.archive_id)?.target().prefix;
+        let prefix = &run.transfer.store(to.archive_id)?.target().prefix;
         for _ in 0..BESIDE {
             // An imported file's key may leave no room beside it.
             beside = match beside.beside(owner.fid) {
                 Ok(beside) => beside,
                 Err(_) => ObjectKey::from_fid(prefix, owner.fid)?,
             };
-            let own = match find(run.lane, run.control, to.archive_id, &beside)? {
+            let own = match run.transfer.find(to.archive_id, &beside)? {
                 None => None,
                 Some(found) if Origin::of(&found, &beside).is_of(owner) => Some(found.etag),
                 Some(_) => continue,
@@ -522,7 +525,7 @@ impl Attempt<'_> {
             && identity.cookie.as_ref() != Some(&author.cookie.to_string())
             && to.key.may_be_from(author.owner.fid)
             && run
-                .lane
+                .transfer
                 .store(to.archive_id)
                 .is_ok_and(|store| store.target().goes_without_records())
             && !run.context.is_over(origin)

@@ -12,7 +12,7 @@ use crate::action::{ActionHandle, Item, Kind, Verb, Verdict};
 use crate::queue::{Job, Queue, ThreadRole, Work};
 use crate::store::{ObjectKey, Targets};
 use crate::thread::{Supervisor, Threads, guarded};
-use crate::transfer::{Lane, TransferError, TransferOptions};
+use crate::transfer::{Lane, Transfer, TransferError, TransferOptions};
 use crate::types::HsmErrno;
 
 /// The running threads.
@@ -124,9 +124,7 @@ impl Worker {
         } = job;
         let run = Run {
             context: &self.context,
-            lane: &self.lane,
-            idle_threads: self.queue.as_ref(),
-            control: &control,
+            transfer: Transfer::new(&self.lane, &control).helped_by(self.queue.as_ref()),
             item,
         };
         // After a panic the handle was dropped on the way and has answered EIO.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::attempt::Attempt;
 use super::place::StoredCopy;
 use crate::store::{Claim, Location, ObjectInfo, Origin};
-use crate::transfer::{Control, Lane, Said, TransferError, glance, wait_for_deletions};
+use crate::transfer::{Control, Lane, Said, Transfer, TransferError};
 
 /// Each answers what another one has just written.
 const ROUNDS: usize = 4;
@@ -102,7 +102,8 @@ impl Attempt<'_> {
         );
         // The answer is given: nobody stops this.
         let control = Arc::new(Control::default());
-        own.version.is_none() && !matches!(wait_for_deletions(self.run.lane, &control, file, at), Ok(Said::Nothing))
+        let transfer = Transfer::new(self.run.transfer.lane(), &control);
+        own.version.is_none() && !matches!(transfer.wait_for_deletions(file, at), Ok(Said::Nothing))
     }
 
     /// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted
@@ -112,7 +113,7 @@ impl Attempt<'_> {
         let is_copy = |(found, origin): &(ObjectInfo, Origin)| {
             origin.is_by(self.author) || (!placed.needs_record && origin.is_of(self.owner()) && own.has_bytes_of(found))
         };
-        look_at(self.run.lane, own).is_ok_and(|there| there.as_ref().is_some_and(is_copy))
+        look_at(self.run.transfer.lane(), own).is_ok_and(|there| there.as_ref().is_some_and(is_copy))
     }
 }
 
@@ -128,7 +129,7 @@ struct Look {
 
 impl Look {
     fn at(attempt: Attempt<'_>, placed: &StoredCopy, record: Option<&[u8]>) -> Result<Self, TransferError> {
-        let (lane, author, own) = (attempt.run.lane, attempt.author, &placed.location);
+        let (lane, author, own) = (attempt.run.transfer.lane(), attempt.author, &placed.location);
         // That of before was put back by an attempt that was undone.
         let put_back = record.is_some() && record == placed.record.as_deref();
         let theirs = record
@@ -165,7 +166,7 @@ impl Look {
 }
 
 fn look_at(lane: &Lane, location: &Location) -> Result<Option<(ObjectInfo, Origin)>, TransferError> {
-    let found = glance(lane, location.archive_id, &location.key, location.version.as_deref())?;
+    let found = lane.glance(location.archive_id, &location.key, location.version.as_deref())?;
     Ok(found.map(|found| {
         let origin = Origin::of(&found, &location.key);
         (found, origin)

@@ -6,7 +6,7 @@ use super::run::Run;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, ActionKey};
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, StoreError};
-use crate::transfer::{TransferError, delete, find};
+use crate::transfer::TransferError;
 use crate::types::{ErrorClass, Fid};
 
 pub(super) fn remove(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
@@ -165,7 +165,7 @@ fn delete_copy(run: Run<'_>, location: &Location, before: Option<&[u8]>, counted
         is_meant && !busy.get()
     };
     let bearer = context.bearer(item.fid);
-    match delete(run.lane, run.control, bearer, location, is_ours) {
+    match run.transfer.delete(bearer, location, is_ours) {
         Ok(()) => run.clean_up().discard_sidecar(location, owner, None),
         Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
@@ -194,9 +194,9 @@ fn by_fid(run: Run<'_>) -> Result<Option<Location>, JobError> {
     let Some(archive_id) = run.item.archive_id.or_else(of_file) else {
         return Ok(None);
     };
-    let target = run.lane.store(archive_id)?.target();
+    let target = run.transfer.store(archive_id)?.target();
     let key = ObjectKey::from_fid(&target.prefix, fid)?;
-    match find(run.lane, run.control, archive_id, &key)? {
+    match run.transfer.find(archive_id, &key)? {
         Some(found) if Origin::of(&found, &key).is_of(&run.owner()) => Ok(Some(found.at(archive_id, &key))),
         Some(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");

@@ -9,7 +9,7 @@ use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, EndFailure};
 use crate::mapped::{self, ByKey};
 use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
-use crate::transfer::{Stop, TransferError, download, head};
+use crate::transfer::{Stop, TransferError};
 use crate::types::ArchiveId;
 
 /// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
@@ -32,7 +32,7 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
         Err(error) => Err(error),
     };
     // After the last byte a cancel is still owed its ECANCELED.
-    match (received, run.control.end_unless_stopped()) {
+    match (received, run.transfer.control().end_unless_stopped()) {
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
             handle.renew();
@@ -61,7 +61,7 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
                 }
             }
         }
-        (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(run.lane.options().thaw_poll, rounds)),
+        (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(run.transfer.options().thaw_poll, rounds)),
         (Err(error), _) => run.refuse(handle, error).into(),
     }
 }
@@ -83,13 +83,13 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
         return Ok(Received::Frozen(Box::new(frozen)));
     }
     let file = Arc::new(handle.begin(from.layout.as_deref())?.ok_or(JobError::NotRegular)?);
-    let mut received = download(run.lane, run.idle_threads, run.control, &file, &from);
+    let mut received = run.transfer.download(&file, &from);
     if matches!(received, Err(TransferError::Store(StoreError::Precondition { .. })))
         && let Some(etag) = etag_of_the_same(run, &from)
     {
         tracing::warn!(key = %from.key, "the object has another ETag than the file's record says, and its checksum");
         from.etag = etag;
-        received = download(run.lane, run.idle_threads, run.control, &file, &from);
+        received = run.transfer.download(&file, &from);
     }
     // Its object may have been moved by then: the record says where to.
     if matches!(received, Err(TransferError::Store(StoreError::NotFound { .. })))
@@ -100,7 +100,7 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
         tracing::info!(key = %now.key, "the object was moved while it was read");
         from = now;
         is_told = false;
-        received = download(run.lane, run.idle_threads, run.control, &file, &from);
+        received = run.transfer.download(&file, &from);
     }
     let mut looked_at = None;
     if lacks_version(&received, &from)
@@ -116,7 +116,7 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
                 operation: "HeadObject",
             }
             .into()),
-            _ => download(run.lane, run.idle_threads, run.control, &file, &from),
+            _ => run.transfer.download(&file, &from),
         };
         looked_at = Some(found);
     }
@@ -146,21 +146,17 @@ fn lacks_version(received: &Result<(), TransferError>, from: &Location) -> bool 
 
 /// The object that is at the key now, if it has the bytes that were archived and says that it is this file's copy.
 fn the_same_at_the_key(run: Run<'_>, from: &Location) -> Option<ObjectInfo> {
-    let found = head(run.lane, run.control, from.archive_id, &from.key, None).ok()?;
+    let found = run.transfer.head(from.archive_id, &from.key, None).ok()?;
     let is_ours = Owner::of(&found.metadata).is_some_and(|owner| owner == run.owner());
     (is_ours && from.has_bytes_of(&found)).then_some(found)
 }
 
 /// The ETag that an object has now whose bytes are still those that were archived.
 fn etag_of_the_same(run: Run<'_>, from: &Location) -> Option<String> {
-    let found = head(
-        run.lane,
-        run.control,
-        from.archive_id,
-        &from.key,
-        from.version.as_deref(),
-    )
-    .ok()?;
+    let found = run
+        .transfer
+        .head(from.archive_id, &from.key, from.version.as_deref())
+        .ok()?;
     (found.etag != from.etag && from.has_bytes_of(&found)).then_some(found.etag)
 }
 
@@ -183,8 +179,8 @@ fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
         return Ok((Location::from_bytes(&record)?, false));
     }
     let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
-    let target = run.lane.store(archive_id)?.target();
-    let by_fid = match mapped::by_key(run.lane, run.control, archive_id, &run.owner()) {
+    let target = run.transfer.store(archive_id)?.target();
+    let by_fid = match mapped::by_key(run.transfer, archive_id, &run.owner()) {
         // Without s3:ListBucket a key with no object is "denied", too.
         Err(TransferError::Store(StoreError::Denied { .. })) if target.layout == KeyLayout::Path => ByKey {
             key: ObjectKey::from_fid(&target.prefix, item.fid)?,
@@ -207,7 +203,7 @@ fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
     }
     let (_, natural) = run.natural_key()?;
     if natural != by_fid.key {
-        match head(run.lane, run.control, archive_id, &natural, None) {
+        match run.transfer.head(archive_id, &natural, None) {
             Ok(found) if is_anothers(run, &found) => {
                 tracing::warn!(key = %natural, "the object that the file's name gives is another file's copy; not taken");
             }

@@ -1,21 +1,17 @@
 //! What an action runs with.
 
-use std::sync::Arc;
-
 use super::cleanup::CleanUp;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
 use crate::store::{ObjectInfo, ObjectKey, Owner};
-use crate::transfer::{Control, IdleThreads, Lane};
+use crate::transfer::Transfer;
 use crate::types::ArchiveId;
 
 /// An action that runs. Its handle goes beside it, for its end consumes it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Run<'a> {
     pub(super) context: &'a Context,
-    pub(super) lane: &'a Lane,
-    pub(super) idle_threads: &'a dyn IdleThreads,
-    pub(super) control: &'a Arc<Control>,
+    pub(super) transfer: Transfer<'a>,
     pub(super) item: &'a Item,
 }
 
@@ -29,7 +25,7 @@ impl<'a> Run<'a> {
     pub(super) const fn clean_up(self) -> CleanUp<'a> {
         CleanUp {
             context: self.context,
-            lane: self.lane,
+            lane: self.transfer.lane(),
         }
     }
 
@@ -45,7 +41,7 @@ impl<'a> Run<'a> {
 
     /// Gives its answer.
     pub(super) fn finish(self, handle: Box<dyn ActionHandle>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
-        self.control.set_ending();
+        self.transfer.control().set_ending();
         handle.finish(verdict, copied)
     }
 

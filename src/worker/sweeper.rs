@@ -10,7 +10,7 @@ use super::cleanup::CleanUp;
 use crate::queue::Queue;
 use crate::store::{Target, Targets};
 use crate::thread::{Supervisor, Thread};
-use crate::transfer::{Control, Lane, Stop, TransferOptions, sweep_uploads};
+use crate::transfer::{Control, Lane, Stop, Transfer, TransferOptions};
 
 /// Between two looks at actions that ended without having begun; a look without any costs nothing.
 const EVERY: Duration = Duration::from_secs(1);
@@ -121,11 +121,12 @@ impl Sweeper {
     }
 }
 
-fn abandoned(clean_up: CleanUp<'_>, targets: &[Arc<Target>], age: Duration, control: &Control) {
+fn abandoned(clean_up: CleanUp<'_>, targets: &[Arc<Target>], age: Duration, control: &Arc<Control>) {
+    let transfer = Transfer::new(clean_up.lane, control);
     let live = clean_up.context.journal.live_uploads();
     for target in targets {
         let archive = target.options().archive_id;
-        match sweep_uploads(clean_up.lane, control, archive, age, &live) {
+        match transfer.sweep_uploads(archive, age, &live) {
             Ok(0) => {}
             Ok(aborted) => tracing::info!(archive = archive.get(), aborted, "abandoned uploads aborted"),
             Err(error) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::JobError;
 use super::run::Run;
 use crate::store::{Location, ObjectInfo, Thawing};
-use crate::transfer::{TransferError, head, thaw_found};
+use crate::transfer::TransferError;
 
 /// Pauses grow to so many of the first one,
 const MOST_PAUSES: u32 = 12;
@@ -29,7 +29,7 @@ pub(super) fn still_thaws(run: Run<'_>, at: &Location, rounds: u32) -> Result<Op
     if rounds == 0 {
         return Ok(None);
     }
-    match head(run.lane, run.control, at.archive_id, &at.key, at.version.as_deref()) {
+    match run.transfer.head(at.archive_id, &at.key, at.version.as_deref()) {
         Ok(found) if found.thawing == Thawing::Asked => Ok(Some(FrozenObject {
             at: at.clone(),
             found: Some(found),
@@ -44,10 +44,10 @@ pub(super) fn ask(run: Run<'_>, frozen: FrozenObject, rounds: u32) -> Result<(),
     let FrozenObject { at, found } = frozen;
     let found = match found {
         Some(found) => found,
-        None => head(run.lane, run.control, at.archive_id, &at.key, at.version.as_deref())?,
+        None => run.transfer.head(at.archive_id, &at.key, at.version.as_deref())?,
     };
     if is_to_be_asked(found.thawing, rounds) {
-        thaw_found(run.lane, run.control, &at, &found)?;
+        run.transfer.thaw_found(&at, &found)?;
     }
     if rounds == 0 {
         tracing::info!(key = %at.key, "the object is in an archive class; waiting until it is thawed");

@@ -7,7 +7,7 @@ use crate::cli::{Bucket, Session};
 use crate::config::Settings;
 use crate::import::{Paths, TreePath};
 use crate::store::{ListFrom, ObjectKey, Query};
-use crate::transfer::{head, list};
+use crate::transfer::Transfer;
 
 /// What an import fills.
 pub(super) struct ImportTarget {
@@ -90,14 +90,18 @@ fn is_one_object(session: &Session, settings: &Settings, of: &Bucket) -> Result<
         return Ok(false);
     };
     // One that can't be looked at may be anything: then it is a directory, as before.
-    if head(&lane, &session.control, session.archive_id, &key, None).is_err() {
+    if Transfer::new(&lane, &session.control)
+        .head(session.archive_id, &key, None)
+        .is_err()
+    {
         return Ok(false);
     }
     let query = Query {
         limit: 1,
         ..Query::below(&of.prefix, &ListFrom::Start)
     };
-    Ok(list(&lane, &session.control, session.archive_id, query)?
+    Ok(Transfer::new(&lane, &session.control)
+        .list(session.archive_id, query)?
         .entries
         .is_empty())
 }

@@ -9,7 +9,6 @@ use crate::import::tree::Dir;
 use crate::import::{OnConflict, Paths};
 use crate::lustre::HsmStates;
 use crate::store::Location;
-use crate::transfer::find;
 
 /// What to do with a name that is taken.
 pub(super) enum Existing {
@@ -171,7 +170,7 @@ impl Maker<'_> {
     /// archived anew since, and its record is the newer one.
     pub(super) fn is_current(&self, known: &SourceObject, seen: &FileSnapshot) -> Result<bool, Trouble> {
         let shared = self.shared;
-        let found = find(&self.lane, &shared.control, shared.archive_id, &known.key);
+        let found = shared.transfer(&self.lane).find(shared.archive_id, &known.key);
         let found = found.map_err(|error| self.store_error(error))?;
         let Some(found) = found else {
             return Err(Trouble::Conflict("its object is gone since it was listed".into()));

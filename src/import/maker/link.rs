@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::{Made, Maker, SourceObject, Trouble, spare_name};
 use crate::import::path::stays_inside;
 use crate::store::StoreError;
-use crate::transfer::{TransferError, read_small};
+use crate::transfer::TransferError;
 
 /// The longest target that the kernel takes.
 const LONGEST: u64 = 4095;
@@ -20,7 +20,7 @@ impl Maker<'_> {
             return Err(Trouble::Refused("a symlink's target has 1 to 4095 bytes".into()));
         }
         let location = self.location(known);
-        let target = match read_small(&self.lane, &shared.control, &location) {
+        let target = match shared.transfer(&self.lane).read_small(&location) {
             Ok(target) => target,
             Err(TransferError::Store(StoreError::Frozen { .. })) => return Err(self.frozen(&location)),
             Err(error) => return Err(self.store_error(error)),

@@ -26,7 +26,7 @@ use super::{Crowds, Filter, MetadataFrom, NewestObject, OnConflict, Paths};
 use crate::lustre::{Mount, layout::is_portable_composite};
 use crate::nodes::GROUP_BITS;
 use crate::store::{Entry, Location, ObjectInfo, ObjectKey, ParsedAttributes, StoreError, sidecar_of};
-use crate::transfer::{Control, Lane, TransferError, get_bytes, head};
+use crate::transfer::{Control, Lane, Transfer, TransferError};
 use crate::types::{ArchiveId, Timestamp};
 
 /// Bytes; a component takes 80 and 24 for each of its stripes, and the record has to fit an attribute.
@@ -96,6 +96,13 @@ pub struct ImportContext {
     pub began: i64,
     /// Objects for which the store was given up while it answered otherwise.
     pub given_up: AtomicU32,
+}
+
+impl ImportContext {
+    /// What a transfer on that lane runs with.
+    pub(super) fn transfer<'t>(&'t self, lane: &'t Lane) -> Transfer<'t> {
+        Transfer::new(lane, &self.control)
+    }
 }
 
 /// Why the whole import ends.
@@ -258,7 +265,7 @@ impl<'a> Maker<'a> {
         let (mut info, mut told) = (None, ParsedAttributes::default());
         let untold = entry.etag.is_none() && !path.is_dir();
         if shared.metadata == MetadataFrom::Head || untold {
-            match head(&self.lane, &shared.control, shared.archive_id, &key, None) {
+            match shared.transfer(&self.lane).head(shared.archive_id, &key, None) {
                 Ok(mut found) => {
                     let missing = self.add_sidecar(&key, &mut found)?;
                     told = ParsedAttributes::of(&found.metadata);
@@ -293,7 +300,7 @@ impl<'a> Maker<'a> {
         let Some(sidecar) = sidecar_of(&found.metadata) else {
             return Ok(None);
         };
-        match get_bytes(&self.lane, &shared.control, shared.archive_id, &sidecar) {
+        match shared.transfer(&self.lane).get_bytes(shared.archive_id, &sidecar) {
             Ok(body) => match serde_json::from_slice::<HashMap<String, String>>(&body) {
                 Ok(rest) => {
                     for (name, value) in rest {

@@ -7,7 +7,7 @@ use super::{Fatal, ImportContext, Maker, Trouble};
 use crate::action::HsmError;
 use crate::import::path::TreePath;
 use crate::store::{ListFrom, Location, Query, StoreError, Whose};
-use crate::transfer::{Lane, TransferError, list, thaw};
+use crate::transfer::{Lane, TransferError};
 use crate::types::{ErrorClass, io_error};
 
 /// Objects for which a store is given up that answers otherwise. Each takes as long as `give_up_after`, so more of them
@@ -42,7 +42,7 @@ fn answers(shared: &ImportContext, lane: &Lane) -> bool {
         limit: 1,
         ..Query::below(&shared.prefix, &ListFrom::Start)
     };
-    list(lane, &shared.control, shared.archive_id, query).is_ok()
+    shared.transfer(lane).list(shared.archive_id, query).is_ok()
 }
 
 impl Maker<'_> {
@@ -59,7 +59,7 @@ impl Maker<'_> {
         let key = &location.key;
         let mut reason = format!("'{key}' is in an archive storage class and can't be read yet");
         if !self.shared.dry_run {
-            match thaw(&self.lane, &self.shared.control, location) {
+            match self.shared.transfer(&self.lane).thaw(location) {
                 Ok(()) => reason.push_str("; its thaw was asked for: give the command again when it is thawed"),
                 Err(TransferError::Stopped(stop)) => return Trouble::Fatal(Fatal::Store(TransferError::Stopped(stop))),
                 Err(error) => {

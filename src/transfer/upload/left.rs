@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::log::{Upload, UploadedObject};
-use crate::store::{Checksum, ObjectKey, SentPart, Store, StoreError, UploadId};
-use crate::transfer::{Control, Lane, Plan, TransferError};
+use super::Sending;
+use super::log::UploadedObject;
+use crate::store::{Checksum, ObjectKey, SentPart, StoreError, UploadId};
+use crate::transfer::{Lane, Plan, TransferError};
 use crate::types::ArchiveId;
 
 /// For requests that clean up after a failure: they must end, too.
@@ -20,39 +21,70 @@ pub(super) enum Leftover {
     Object(UploadedObject),
 }
 
-/// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
-pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, plan: Plan) -> Leftover {
-    let Some(left) = to.log.unfinished() else {
-        return Leftover::Nothing;
-    };
-    let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
-    let listed = lane.ask(control, store, async |_| {
-        Ok(store.list_parts(&left.key, &left.upload).await?)
-    });
-    let listed = match listed {
-        Ok(listed) if fits => listed,
-        Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
-            return made(lane, control, store, to, size, plan, &left.parts).map_or(Leftover::Nothing, Leftover::Object);
-        }
-        listed => {
-            tracing::info!(
-                key = %left.key, same_data = left.same_data, fits, error = listed.err().map(tracing::field::display),
-                "the upload of a former daemon can't be gone on with"
-            );
-            abort(lane, store, &left.key, &left.upload);
+impl Sending<'_> {
+    /// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
+    pub(super) fn go_on(&self, plan: Plan) -> Leftover {
+        let Self { store, to, size, .. } = self;
+        let Some(left) = to.log.unfinished() else {
             return Leftover::Nothing;
+        };
+        let fits = left.same_data && left.key == to.key && left.size == *size && left.part_size == plan.part(0).length;
+        let listed = self
+            .transfer
+            .ask(store, async |_| Ok(store.list_parts(&left.key, &left.upload).await?));
+        let listed = match listed {
+            Ok(listed) if fits => listed,
+            Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
+                return self.made(plan, &left.parts).map_or(Leftover::Nothing, Leftover::Object);
+            }
+            listed => {
+                tracing::info!(
+                    key = %left.key, same_data = left.same_data, fits, error = listed.err().map(tracing::field::display),
+                    "the upload of a former daemon can't be gone on with"
+                );
+                self.abort(&left.key, &left.upload);
+                return Leftover::Nothing;
+            }
+        };
+        let has = |index: u32, part: &SentPart| {
+            let length = plan.part(index as usize).length;
+            listed.iter().any(|(number, etag, size)| {
+                *number == part.stored.number && *etag == part.stored.etag && *size == length
+            })
+        };
+        let mut parts = left.parts;
+        parts.retain(|index, part| has(*index, part));
+        tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
+        Leftover::Upload(left.upload, parts)
+    }
+
+    /// The object that an upload has become, if it has just the bytes of our parts.
+    fn made(&self, plan: Plan, parts: &HashMap<u32, SentPart>) -> Option<UploadedObject> {
+        let Self { store, to, size, .. } = self;
+        let indices = 0..u32::try_from(plan.count()).ok()?;
+        let sums: Vec<Checksum> = indices
+            .map(|index| parts.get(&index).map(|part| part.checksum))
+            .collect::<Option<_>>()?;
+        let whole = plan.combine(sums);
+        let found = self.transfer.ask(store, async |_| Ok(store.head(&to.key, None).await?));
+        let found = found
+            .ok()
+            .filter(|found| found.size == *size && found.checksum == Some(whole))?;
+        if !is_same(&found.metadata, &to.metadata) {
+            return None;
         }
-    };
-    let has = |index: u32, part: &SentPart| {
-        let length = plan.part(index as usize).length;
-        listed
-            .iter()
-            .any(|(number, etag, size)| *number == part.stored.number && *etag == part.stored.etag && *size == length)
-    };
-    let mut parts = left.parts;
-    parts.retain(|index, part| has(*index, part));
-    tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
-    Leftover::Upload(left.upload, parts)
+        tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
+        Some(UploadedObject {
+            stored: found.into_stored(),
+            checksum: whole,
+        })
+    }
+
+    pub(super) fn abort(&self, key: &ObjectKey, upload: &UploadId) {
+        if let Err(error) = self.transfer.lane.abort_upload(self.to.archive_id, key, upload) {
+            tracing::warn!(%key, %error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
+        }
+    }
 }
 
 /// Whether an object was written by the same action: all that is ours agrees. Times may differ, a reader changes one.
@@ -63,53 +95,15 @@ pub(super) fn is_same(found: &HashMap<String, String>, wanted: &HashMap<String, 
         .all(|(name, value)| found.get(name) == Some(value))
 }
 
-/// The object that an upload has become, if it has just the bytes of our parts.
-fn made(
-    lane: &Lane,
-    control: &Control,
-    store: &Store,
-    to: &Upload,
-    size: u64,
-    plan: Plan,
-    parts: &HashMap<u32, SentPart>,
-) -> Option<UploadedObject> {
-    let indices = 0..u32::try_from(plan.count()).ok()?;
-    let sums: Vec<Checksum> = indices
-        .map(|index| parts.get(&index).map(|part| part.checksum))
-        .collect::<Option<_>>()?;
-    let whole = plan.combine(sums);
-    let found = lane.ask(control, store, async |_| Ok(store.head(&to.key, None).await?));
-    let found = found
-        .ok()
-        .filter(|found| found.size == size && found.checksum == Some(whole))?;
-    if !is_same(&found.metadata, &to.metadata) {
-        return None;
-    }
-    tracing::info!(key = %to.key, "a former daemon's upload was completed; taking its object");
-    Some(UploadedObject {
-        stored: found.into_stored(),
-        checksum: whole,
-    })
-}
-
-/// Throws an upload away that nobody goes on with.
-///
-/// # Errors
-/// The store did not take it.
-pub fn abort_upload(
-    lane: &Lane,
-    archive_id: ArchiveId,
-    key: &ObjectKey,
-    upload: &UploadId,
-) -> Result<(), TransferError> {
-    let store = lane.store(archive_id)?;
-    let aborted = lane.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
-    let seconds = CLEAN_UP.as_secs();
-    Ok(aborted.unwrap_or(Err(StoreError::Stalled { seconds }))?)
-}
-
-pub(super) fn abort(lane: &Lane, store: &Store, key: &ObjectKey, upload: &UploadId) {
-    if let Err(error) = abort_upload(lane, store.target().archive_id, key, upload) {
-        tracing::warn!(%key, %error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
+impl Lane {
+    /// Throws an upload away that nobody goes on with.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub fn abort_upload(&self, archive_id: ArchiveId, key: &ObjectKey, upload: &UploadId) -> Result<(), TransferError> {
+        let store = self.store(archive_id)?;
+        let aborted = self.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
+        let seconds = CLEAN_UP.as_secs();
+        Ok(aborted.unwrap_or(Err(StoreError::Stalled { seconds }))?)
     }
 }

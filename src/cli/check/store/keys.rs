@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{Probe, Rows};
 use crate::store::{Condition, Entry, ListFrom, ObjectKey, Query, StoreError};
-use crate::transfer::{TransferError, pages};
+use crate::transfer::TransferError;
 
 /// In the order of their bytes, in which `/` stands between `-` and `0`: who sorts by directories has another one.
 const NAMES: [&str; 8] = ["a", "obj+1", "obj-1", "obj/1", "obj/2", "obj0", "obj1", "z"];
@@ -145,7 +145,7 @@ impl Probe<'_> {
         query: Query<'_>,
         mut each: impl FnMut(Vec<Entry>, Vec<String>, Option<String>) -> ControlFlow<()>,
     ) -> Result<(), TransferError> {
-        pages(&self.lane, &self.control, self.archive_id, query, |page| {
+        self.transfer().pages(self.archive_id, query, |page| {
             each(page.entries, page.prefixes, page.disorder)
         })
     }

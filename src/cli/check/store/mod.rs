@@ -15,9 +15,7 @@ use crate::config::Settings;
 use crate::store::{
     COOKIE, Condition, ListFrom, ObjectInfo, ObjectKey, Query, StartError, StoreError, Target, TargetOptions,
 };
-use crate::transfer::{
-    Bearer, Control, Lane, PlanOptions, RetryOptions, TransferError, TransferOptions, delete, head, list, put_bytes,
-};
+use crate::transfer::{Bearer, Control, Lane, PlanOptions, RetryOptions, Transfer, TransferError, TransferOptions};
 use crate::types::ArchiveId;
 
 /// Longer than a store takes that works.
@@ -146,24 +144,22 @@ impl Probe<'_> {
         self.habits(rows);
     }
 
+    fn transfer(&self) -> Transfer<'_> {
+        Transfer::new(&self.lane, &self.control)
+    }
+
     fn what(&self, of: &str) -> String {
         format!("{} {of}", self.archive)
     }
 
     fn write(&self, key: &ObjectKey, condition: Condition, body: &[u8]) -> Result<(), TransferError> {
         let metadata = HashMap::from([(COOKIE.to_owned(), "check".to_owned())]);
-        put_bytes(
-            &self.lane,
-            &self.control,
-            self.archive_id,
-            (key, condition),
-            body,
-            metadata,
-        )
+        self.transfer()
+            .put_bytes(self.archive_id, (key, condition), body, metadata)
     }
 
     fn found(&self, key: &ObjectKey) -> Result<ObjectInfo, TransferError> {
-        head(&self.lane, &self.control, self.archive_id, key, None)
+        self.transfer().head(self.archive_id, key, None)
     }
 
     /// Whether anything can be listed.
@@ -173,7 +169,7 @@ impl Probe<'_> {
             limit: 1,
             ..Query::below(&self.options.prefix, &from)
         };
-        match list(&self.lane, &self.control, self.archive_id, query) {
+        match self.transfer().list(self.archive_id, query) {
             Ok(_) => rows.pass(self.what("list"), "ListObjectsV2"),
             Err(error) => {
                 let mut fix = String::from("allow s3:ListBucket: import, scrub and the clean-up of uploads need it");
@@ -204,13 +200,8 @@ impl Probe<'_> {
     }
 
     fn remove(&self, key: &ObjectKey, found: &ObjectInfo) -> Result<(), TransferError> {
-        delete(
-            &self.lane,
-            &self.control,
-            Bearer::Nobody,
-            &found.at(self.archive_id, key),
-            |_, _| true,
-        )
+        self.transfer()
+            .delete(Bearer::Nobody, &found.at(self.archive_id, key), |_, _| true)
     }
 
     /// What was learned of the store meanwhile, and is done otherwise from now on.

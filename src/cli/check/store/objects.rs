@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Probe, Rows};
 use crate::store::{Algorithm, COOKIE, ChecksumKind, Condition, Location, ObjectInfo, ObjectKey, StoreError};
-use crate::transfer::{TransferError, copy, get_bytes, get_range};
+use crate::transfer::TransferError;
 
 pub(super) const BODY: &[u8] = b"lhsmtool-s3 check";
 /// Of these, some in the middle, and where they begin.
@@ -16,7 +16,7 @@ const OTHER: &str = "\"00000000000000000000000000000000\"";
 impl Probe<'_> {
     pub(super) fn get(&self, key: &ObjectKey, rows: &mut Rows) {
         let what = self.what("get");
-        match get_bytes(&self.lane, &self.control, self.archive_id, key) {
+        match self.transfer().get_bytes(self.archive_id, key) {
             Ok(body) if body == BODY => {
                 rows.pass(what, "GetObject, HeadObject");
                 self.range(key, rows);
@@ -37,7 +37,7 @@ impl Probe<'_> {
             return;
         };
         let from = found.at(self.archive_id, key);
-        match get_range(&self.lane, &self.control, &from, FIRST, MIDDLE.len() as u64) {
+        match self.transfer().get_range(&from, FIRST, MIDDLE.len() as u64) {
             Ok(bytes) if bytes == MIDDLE => rows.pass(what, "GetObject with Range"),
             Err(TransferError::Store(error @ StoreError::RangeIgnored { .. })) => rows.warn(
                 what,
@@ -107,7 +107,7 @@ impl Probe<'_> {
         let from = found.at(self.archive_id, key);
         let copied = |from: &Location, condition: &Condition| {
             let metadata = HashMap::from([(COOKIE.to_owned(), "copied".to_owned())]);
-            copy(&self.lane, &self.control, from, (key, condition), &metadata)
+            self.transfer().copy(from, (key, condition), &metadata)
         };
         let now = match copied(&from, &Condition::None) {
             Ok(now) => now,
