@@ -11,6 +11,7 @@ mod body;
 mod bytes;
 mod chunk;
 mod control;
+mod deletion;
 mod download;
 mod error;
 mod evidence;

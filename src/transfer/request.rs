@@ -7,11 +7,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::announce::Announcement;
-use super::{Bearer, Lane, Transfer, TransferError};
+use super::{Lane, Transfer, TransferError};
 use crate::store::{
-    Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Owner, Page, Query, Store, StoreError,
-    Thawing, Whose,
+    Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Page, Query, Store, StoreError, Thawing,
+    Whose,
 };
 use crate::types::ArchiveId;
 
@@ -200,110 +199,9 @@ impl Transfer<'_> {
             ..from.clone()
         })
     }
-
-    /// Deletes exactly the object at a location. It is looked at before: an ETag names bytes, not an object, and
-    /// not every store heeds the condition of a delete. `is_ours` tells, after that look, whether it is the one that is
-    /// meant, and still nobody's copy. Where versions are kept, it gets a delete marker: to delete the version would bring
-    /// the one before back. Where none are, it is announced before on the `bearer`, and looked once more.
-    ///
-    /// # Errors
-    /// [`StoreError::Precondition`] when another object has taken the key; it can't be announced.
-    pub fn delete(
-        self,
-        bearer: Bearer<'_>,
-        location: &Location,
-        is_ours: impl Fn(&ObjectInfo, &Origin) -> bool,
-    ) -> Result<(), TransferError> {
-        let store = self.store(location.archive_id)?;
-        let (key, version) = (&location.key, location.version.as_deref());
-        let other = || StoreError::Precondition {
-            operation: "DeleteObject",
-        };
-        let is_meant = |found: &ObjectInfo| is_copy(location, found) && is_ours(found, &Origin::of(found, key));
-        let announced = Announcement::new(bearer, location.archive_id, key);
-        let deleted = self.ask(store, async |_| {
-            if version.is_some() {
-                match store.head(key, None).await {
-                    // A marker over it: without it, the version before would be the object.
-                    Ok(found) if found.version.as_deref() == version && is_meant(&found) => {
-                        return Ok(delete_or_mark(store, key, &found.etag).await?);
-                    }
-                    Ok(_) => {}
-                    Err(StoreError::NotFound { .. }) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            loop {
-                let found = match store.head(key, version).await {
-                    Ok(found) if is_meant(&found) => found,
-                    Ok(_) => return Err(other().into()),
-                    Err(StoreError::NotFound { .. }) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                };
-                if version.is_some() {
-                    return Ok(store.delete(key, version, None).await?);
-                }
-                // Where versions are kept this makes a marker, and nothing is lost below it.
-                if found.version.is_some() || announced.covers_look()? {
-                    return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
-                }
-            }
-        });
-        announced.end();
-        deleted
-    }
-}
-
-/// If it still is the one with that ETag, where the store heeds that.
-async fn delete_or_mark(store: &Store, key: &ObjectKey, etag: &str) -> Result<(), StoreError> {
-    match store.delete(key, None, Some(etag)).await {
-        // A store without conditional deletes.
-        Err(StoreError::Unsupported { .. }) => store.delete(key, None, None).await,
-        result => result,
-    }
-}
-
-/// By its ETag, or by its bytes where the object says whose it is: an answer may have named a wrong ETag.
-fn is_copy(location: &Location, found: &ObjectInfo) -> bool {
-    found.etag == location.etag || (location.has_bytes_of(found) && Owner::of(&found.metadata).is_some())
 }
 
 impl Lane {
-    /// Deletes what is at a key if `is_garbage` says so, which is asked after the look. One try and a short time: for after an
-    /// answer. Where no versions are kept, it is announced before on the `bearer`, and looked once more.
-    ///
-    /// # Errors
-    /// The store did not help, or it can't be announced; the object, if there is one, stays.
-    pub fn sweep_key(
-        &self,
-        bearer: Bearer<'_>,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
-        version: Option<&str>,
-        is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
-    ) -> Result<(), TransferError> {
-        let store = self.store(archive_id)?;
-        let announced = Announcement::new(bearer, archive_id, key);
-        let sweep = async {
-            loop {
-                let found = match store.head(key, version).await {
-                    Ok(found) if is_garbage(&found, &Origin::of(&found, key)) => found,
-                    Ok(_) | Err(StoreError::NotFound { .. }) => return Ok::<_, TransferError>(()),
-                    Err(error) => return Err(error.into()),
-                };
-                if let Some(version) = found.version.as_deref() {
-                    return Ok(store.delete(key, Some(version), None).await?);
-                }
-                if announced.covers_look()? {
-                    return Ok(Box::pin(announced.send(delete_or_mark(store, key, &found.etag))).await?);
-                }
-            }
-        };
-        let swept = self.briefly(sweep);
-        announced.end();
-        swept
-    }
-
     /// What is at a key, if anything is. One try and a short time: for after an answer.
     ///
     /// # Errors
@@ -325,7 +223,8 @@ impl Lane {
         self.briefly(look)
     }
 
-    fn briefly<T>(&self, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
+    /// With a limit for all of it.
+    pub(super) fn briefly<T>(&self, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
         let limit = self.options().retry.afterwards;
         let stalled = StoreError::Stalled {
             seconds: limit.as_secs(),
