@@ -57,6 +57,29 @@ pub struct TransferOptions {
     pub chunk: usize,
 }
 
+#[cfg(test)]
+impl TransferOptions {
+    /// For tests in which no byte moves.
+    pub(crate) const IDLE: Self = {
+        let second = std::time::Duration::from_secs(1);
+        Self {
+            plan: PlanOptions {
+                threshold: 1,
+                part_size: 1,
+            },
+            retry: RetryOptions {
+                stall: second,
+                give_up_after: second,
+                first_pause: second,
+                longest_pause: second,
+                afterwards: second,
+            },
+            thaw_poll: second,
+            chunk: 1,
+        }
+    };
+}
+
 /// What a transfer runs with. Its methods ask the store until it answers, with the patience that is configured, and end
 /// when the control is stopped. What nobody waits for is a method of the [`Lane`]: one try, and a short time for it.
 #[derive(Clone, Copy)]

@@ -149,8 +149,7 @@ pub(super) fn run<R: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
-    use std::time::Duration;
+    use crate::transfer::TransferOptions;
 
     #[derive(Default)]
     struct Board(Mutex<Vec<Arc<dyn SharedWork>>>);
@@ -166,23 +165,7 @@ mod tests {
 
     #[test]
     fn an_offer_ends_with_the_work_also_when_nobody_helped_or_it_failed() {
-        let second = Duration::from_secs(1);
-        let options = TransferOptions {
-            plan: PlanOptions {
-                threshold: 1,
-                part_size: 1,
-            },
-            retry: RetryOptions {
-                stall: second,
-                give_up_after: second,
-                first_pause: second,
-                longest_pause: second,
-                afterwards: second,
-            },
-            thaw_poll: second,
-            chunk: 1,
-        };
-        let lane = Lane::new(&[], options).unwrap();
+        let lane = Lane::new(&[], TransferOptions::IDLE).unwrap();
         let board = Arc::new(Board::default());
         for failing in [9, 2] {
             let seen = Arc::clone(&board);

@@ -223,7 +223,6 @@ mod tests {
     use crate::action::{CopyState, Deletions, FileSystem, HsmError};
     use crate::journal::Journal;
     use crate::queue::Admission;
-    use crate::transfer::{PlanOptions, RetryOptions};
     use crate::types::{ArchiveId, Cookie, Extent, ExtraMetadata, Fid, Sequences};
     use crate::worker::{Forgotten, Observer, Observers, OnForgotten, Tally};
 
@@ -343,22 +342,7 @@ mod tests {
 
     #[test]
     fn an_action_that_panics_wherever_it_can_is_answered_and_its_thread_takes_the_next_one() {
-        let second = Duration::from_secs(1);
-        let options = TransferOptions {
-            plan: PlanOptions {
-                threshold: 1,
-                part_size: 1,
-            },
-            retry: RetryOptions {
-                stall: second,
-                give_up_after: second,
-                first_pause: second,
-                longest_pause: second,
-                afterwards: second,
-            },
-            thaw_poll: second,
-            chunk: 1,
-        };
+        let options = TransferOptions::IDLE;
         let dir = tempfile::tempdir().unwrap();
         let (queue, tally) = (Arc::new(Queue::default()), Arc::new(Tally::default()));
         let supervisor = Supervisor::default();
@@ -368,7 +352,7 @@ mod tests {
             journal: Arc::new(Journal::open(&supervisor, dir.path(), "lustre", Path::new("/mnt"))),
             tally: Arc::clone(&tally),
             observers: Observers::new(vec![Box::new(Broken)]),
-            forgotten: Arc::new(Forgotten::new(OnForgotten::Log, second)),
+            forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
         };
         let targets = Targets::default();
         let pool = WorkerPool::start(&supervisor, (1, 0), &queue, &responder, &context, &targets, options).unwrap();
