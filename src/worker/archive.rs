@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::attempt::Attempt;
 use super::log::Trail;
-use super::place::{Standing, StoredCopy};
+use super::place::StoredCopy;
 use super::run::Run;
+use super::standing::Standing;
 use super::{Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::journal::UploadRecord;
