@@ -7,7 +7,7 @@
 //! can't be told counts as "it has one": nothing of it is deleted then. Nor is it while an archive of the file is under way.
 
 use crate::action::{FileSystem, HsmError};
-use crate::store::{Location, ObjectInfo, ObjectKey, Owner};
+use crate::store::{KeyAt, Location, ObjectInfo, ObjectKey, Owner};
 use crate::transfer::{Transfer, TransferError};
 use crate::types::{ArchiveId, Fid};
 
@@ -28,33 +28,33 @@ pub struct ByKey {
 /// The store's refusal.
 pub fn by_key(transfer: Transfer<'_>, archive_id: ArchiveId, file: &Owner) -> Result<ByKey, TransferError> {
     let key = ObjectKey::from_fid(&transfer.store(archive_id)?.target().prefix, file.fid)?;
-    let found = transfer.find(archive_id, &key)?;
+    let found = transfer.find(key.at(archive_id))?;
     let location = found
         .as_ref()
-        .and_then(|found| Location::told_by(found, (archive_id, &key), file));
+        .and_then(|found| Location::told_by(found, key.at(archive_id), file));
     Ok(ByKey { key, found, location })
 }
 
 /// Whether a file without a record may have its copy at a key, or is about to have it there: of an archive that is under
 /// way nothing else tells, and its object may be another attempt's with the same bytes by now.
 #[must_use]
-pub fn may_be_told(fs: &dyn FileSystem, fid: Fid, archive_id: ArchiveId, key: &ObjectKey) -> bool {
+pub fn may_be_told(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>) -> bool {
     let or_unknown = |told: Result<bool, HsmError>| told.unwrap_or_else(|error| !error.is_not_found());
-    let has_copy = || or_unknown(fs.copy_state(fid).map(|state| state.may_be_in(archive_id)));
+    let has_copy = || or_unknown(fs.copy_state(fid).map(|state| state.may_be_in(at.archive_id)));
     // The state once more: an archive that is over by now may have ended behind the first look.
-    key.may_be_from(fid) && (has_copy() || or_unknown(fs.has_archive(fid)) || has_copy())
+    at.key.may_be_from(fid) && (has_copy() || or_unknown(fs.has_archive(fid)) || has_copy())
 }
 
 /// Whether a file that has no record, as it is now, may have its copy at a key.
 ///
 /// # Errors
 /// What tells neither. A file that is gone has none.
-pub fn is_told(fs: &dyn FileSystem, fid: Fid, archive_id: ArchiveId, key: &ObjectKey) -> Result<bool, HsmError> {
-    if !key.may_be_from(fid) {
+pub fn is_told(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>) -> Result<bool, HsmError> {
+    if !at.key.may_be_from(fid) {
         return Ok(false);
     }
     match fs.map(fid) {
-        Ok(record) => Ok(record.is_none() && may_be_told(fs, fid, archive_id, key)),
+        Ok(record) => Ok(record.is_none() && may_be_told(fs, fid, at)),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
@@ -63,12 +63,10 @@ pub fn is_told(fs: &dyn FileSystem, fid: Fid, archive_id: ArchiveId, key: &Objec
 /// Whether a file, as it is now, may mean what was found at a key: by its record, or without one. A record that can't be
 /// read may mean anything.
 #[must_use]
-pub fn may_mean(fs: &dyn FileSystem, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+pub fn may_mean(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>, found: &ObjectInfo) -> bool {
     match fs.map(fid) {
-        Ok(None) => may_be_told(fs, fid, archive_id, key),
-        Ok(Some(record)) => {
-            Location::from_bytes(&record).map_or(true, |location| location.means(archive_id, key, found))
-        }
+        Ok(None) => may_be_told(fs, fid, at),
+        Ok(Some(record)) => Location::from_bytes(&record).map_or(true, |location| location.means(at, found)),
         Err(error) => !error.is_not_found(),
     }
 }

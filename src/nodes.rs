@@ -136,10 +136,10 @@ fn fitting(mut told: FileMetadata) -> (HashMap<String, String>, Vec<String>) {
 /// # Errors
 /// The store's refusal.
 pub fn remove_node(transfer: Transfer<'_>, archive_id: ArchiveId, key: &ObjectKey) -> Result<(), TransferError> {
-    let Some(found) = transfer.find(archive_id, key)? else {
+    let Some(found) = transfer.find(key.at(archive_id))? else {
         return Ok(());
     };
-    let location = found.at(archive_id, key);
+    let location = found.at(key.at(archive_id));
     match transfer.delete(Bearer::Nobody, &location, |found, _| {
         is_node(key, &found.metadata, found.size)
     }) {
@@ -173,7 +173,7 @@ fn put(
     };
     let mut unconditional = false;
     for _ in 0..3 {
-        let error = match transfer.put_bytes(archive_id, (key, condition.clone()), body, metadata.clone()) {
+        let error = match transfer.put_bytes(key.at(archive_id), condition.clone(), body, metadata.clone()) {
             Ok(()) => {
                 // That it was the condition which it does not know is certain now.
                 if unconditional {
@@ -203,7 +203,7 @@ fn put(
 
 /// What a write has to demand of a key, by what is there now.
 fn demand(transfer: Transfer<'_>, archive_id: ArchiveId, key: &ObjectKey) -> Result<Condition, NodeError> {
-    let condition = match transfer.find(archive_id, key)? {
+    let condition = match transfer.find(key.at(archive_id))? {
         Some(found) if is_node(key, &found.metadata, found.size) => Condition::Match(found.etag),
         Some(_) => return Err(NodeError::This(format!("'{key}' is another object"))),
         None => Condition::Absent,

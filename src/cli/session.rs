@@ -83,7 +83,7 @@ impl Session {
         // It was read as a prefix, which it is not.
         let key = ObjectKey::new(manifest.prefix.trim_end_matches('/'))?;
         let mut file = Transfer::new(&lane, &self.control)
-            .fetch_file(self.archive_id, &key)
+            .fetch_file(key.at(self.archive_id))
             .map_err(|error| format!("can't read the manifest '{key}' in bucket '{}': {error}", manifest.name))?;
         let mut json = Vec::new();
         std::io::Read::read_to_end(&mut file, &mut json)?;

@@ -103,7 +103,7 @@ impl FileLooker<'_> {
         let mount = self.follow.mount;
         let is_copy_of = |other: Fid| -> Result<bool, LookError> {
             let by_record = self.copy_of(other)?.is_some_and(|now| now.is_at(location));
-            Ok(by_record || mapped::is_told(mount, other, location.archive_id, &location.key)?)
+            Ok(by_record || mapped::is_told(mount, other, location.at())?)
         };
         if let Some(other) = self.copy_index.file_of(&location.key)?.filter(|other| *other != fid)
             && is_copy_of(other)?
@@ -149,11 +149,11 @@ impl FileLooker<'_> {
                 if but.is_some_and(|but| but.key == key) {
                     continue;
                 }
-                let Some(found) = self.transfer().find(follow.archive_id, &key)? else {
+                let Some(found) = self.transfer().find(key.at(follow.archive_id))? else {
                     continue;
                 };
                 if Origin::of(&found, &key).is_of(&self.owner(fid)) {
-                    deleted |= self.delete_copy(fid, &found.at(follow.archive_id, &key))?;
+                    deleted |= self.delete_copy(fid, &found.at(key.at(follow.archive_id)))?;
                 }
             }
             if but.is_none() {
@@ -175,9 +175,8 @@ impl FileLooker<'_> {
             return Ok(false);
         }
         let now = self.copy_of(fid)?;
-        let at = (location.archive_id, &location.key);
-        let is_copy =
-            now.as_ref().is_some_and(|now| now.is_at(location)) || mapped::is_told(follow.mount, fid, at.0, at.1)?;
+        let at = location.at();
+        let is_copy = now.as_ref().is_some_and(|now| now.is_at(location)) || mapped::is_told(follow.mount, fid, at)?;
         if is_copy || self.is_anothers(fid, location)? {
             return Ok(false);
         }

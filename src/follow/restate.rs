@@ -48,9 +48,7 @@ impl FileLooker<'_> {
         if mount.has_action(fid)? {
             return Ok(CopyChange::Later("an action goes on with it".into()));
         }
-        let found = self
-            .transfer()
-            .head(from.archive_id, &from.key, from.version.as_deref())?;
+        let found = self.transfer().head(from.at(), from.version.as_deref())?;
         if found.etag != from.etag && !from.has_bytes_of(&found) {
             return Ok(CopyChange::Never(format!(
                 "'{}' is not the object of its record",
@@ -83,13 +81,14 @@ impl FileLooker<'_> {
             ..from.clone()
         };
         let author = self.author(fid, &found);
-        let stat = (&seen.stat, seen.extras.clone());
-        let ObjectDescription { mut metadata, sidecar } = self.transfer().describe(from.archive_id, &author, stat)?;
+        let ObjectDescription { mut metadata, sidecar } =
+            self.transfer()
+                .describe(from.archive_id, &author, &seen.stat, seen.extras.clone())?;
         name_key(&mut metadata, to);
         let discard = |sidecar: Option<&ObjectKey>, kept: &Location| {
             self.lane.discard_sidecar(from.archive_id, sidecar, &owner, Some(kept));
         };
-        let copied = self.transfer().copy(&source, (to, &condition), &metadata);
+        let copied = self.transfer().copy(&source, to, &condition, &metadata);
         let copied = match copied {
             Err(TransferError::Store(StoreError::Precondition { .. })) => {
                 discard(sidecar.as_ref(), from);
@@ -128,7 +127,7 @@ impl FileLooker<'_> {
 
     fn occupied(&self, seen: &FileNow, from: &Location, to: &ObjectKey) -> Result<Key, LookError> {
         let mount = self.follow.mount;
-        let Some(found) = self.transfer().find(from.archive_id, to)? else {
+        let Some(found) = self.transfer().find(to.at(from.archive_id))? else {
             return Ok(Key::Free(Condition::Absent));
         };
         let taken = || Key::Taken(format!("'{to}' holds what may be another file's only copy"));
@@ -136,7 +135,7 @@ impl FileLooker<'_> {
         let Some(owner) = origin.owner().filter(|owner| owner.fs == mount.name()) else {
             return Ok(taken());
         };
-        let there = found.at(from.archive_id, to);
+        let there = found.at(to.at(from.archive_id));
         if owner.fid != seen.fid && !self.is_dead(owner.fid)? {
             return Ok(match self.goes_elsewhere(owner.fid, &there)? {
                 true => Key::Waiting(owner.fid),
@@ -208,8 +207,7 @@ impl FileLooker<'_> {
         };
         let swept = self.lane.sweep_key(
             Bearer::File(self.follow.mount, fid),
-            made.archive_id,
-            &made.key,
+            made.at(),
             made.version.as_deref(),
             is_ours,
         );

@@ -179,7 +179,7 @@ pub(super) fn read_rows(
         let key = ObjectKey::new(&data.key).map_err(|error| wrong(error.to_string()))?;
         flow.shared
             .transfer(&lane)
-            .fetch_file(flow.shared.archive_id, &key)
+            .fetch_file(key.at(flow.shared.archive_id))
             .map_err(|error| wrong(error.to_string()))?
     };
     let size = file.metadata().map_err(|error| wrong(error.to_string()))?.len();

@@ -121,7 +121,7 @@ fn remove(shared: &ImportContext, lane: &Lane, dir: &super::Dir, path: &TreePath
         return Ok(());
     }
     // A listing may leave out what is there; only the store's word on this very key counts.
-    match shared.transfer(lane).find(shared.archive_id, &location.key) {
+    match shared.transfer(lane).find(location.key.at(shared.archive_id)) {
         Ok(None) => {}
         Ok(Some(_)) => return Ok(()),
         Err(error) => {

@@ -120,7 +120,7 @@ pub(super) fn rebind(rebind: &Rebind<'_>, lane: &Lane, path: &Path) -> Result<Lo
                     lacks,
                 });
             }
-            Ok(FoundCopy::There(new)) => return take(rebind, lane, path, &seen, (&old, new.as_ref())),
+            Ok(FoundCopy::There(new)) => return take(rebind, lane, path, &seen, &old, new.as_ref()),
             Err(Unproven::This(why)) => {
                 first.get_or_insert((place, why));
             }
@@ -177,7 +177,7 @@ fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &FileSnapshot
     for place in places {
         let why = match rebind
             .transfer(lane)
-            .head(archive_id, &place, None)
+            .head(place.at(archive_id), None)
             .map_err(Unproven::from)
         {
             Ok(found) if Owner::of(&found.metadata).as_ref() != Some(&owner) => {
@@ -188,17 +188,17 @@ fn unrecorded(rebind: &Rebind<'_>, lane: &Lane, path: &Path, seen: &FileSnapshot
                 if place == natural
                     && store.target().records == Records::WhenNeeded
                     && rebind.mount.keeps_fids()
-                    && Location::told_by(&found, (archive_id, &place), &owner).is_some() =>
+                    && Location::told_by(&found, place.at(archive_id), &owner).is_some() =>
             {
                 return Ok(Outcome::Same.into());
             }
             Ok(found) => {
-                let new = found.at(archive_id, &place);
+                let new = found.at(place.at(archive_id));
                 let old = Location {
                     key: natural,
                     ..new.clone()
                 };
-                return take(rebind, lane, path, seen, (&old, &new));
+                return take(rebind, lane, path, seen, &old, &new);
             }
             Err(Unproven::This(why)) => format!("{NONE}, and '{place}' {why}"),
             Err(Unproven::All(error)) => of_one(rebind, lane, archive_id, error)?,
@@ -234,7 +234,8 @@ fn take(
     lane: &Lane,
     path: &Path,
     seen: &FileSnapshot,
-    (old, new): (&Location, &Location),
+    old: &Location,
+    new: &Location,
 ) -> Result<Looked, RebindError> {
     let failed = |why: String| {
         let key = Some(new.key.clone());
@@ -294,7 +295,7 @@ fn write(rebind: &Rebind<'_>, path: &Path, seen: &FileSnapshot, new: &Location) 
 fn find(rebind: &Rebind<'_>, lane: &Lane, path: &Path, old: &Location, key: &ObjectKey) -> Result<FoundCopy, Unproven> {
     let current = rebind
         .transfer(lane)
-        .head(old.archive_id, key, None)
+        .head(key.at(old.archive_id), None)
         .map_err(Unproven::from)
         .and_then(|found| judge(rebind, lane, path, old, key, found));
     match current {
@@ -308,7 +309,7 @@ fn is_as_recorded(rebind: &Rebind<'_>, lane: &Lane, old: &Location) -> Result<bo
     let Some(version) = old.version.as_deref() else {
         return Ok(false);
     };
-    match rebind.transfer(lane).head(old.archive_id, &old.key, Some(version)) {
+    match rebind.transfer(lane).head(old.at(), Some(version)) {
         Ok(found) => Ok(found.etag == old.etag && found.size == old.size),
         Err(error) => match Unproven::from(error) {
             Unproven::This(_) => Ok(false),
@@ -386,7 +387,7 @@ fn missing(rebind: &Rebind<'_>, lane: &Lane, copy: &Location) -> Result<Option<O
     let Some(sidecar) = &copy.sidecar else {
         return Ok(None);
     };
-    match rebind.transfer(lane).head(copy.archive_id, sidecar, None) {
+    match rebind.transfer(lane).head(sidecar.at(copy.archive_id), None) {
         Ok(_) => Ok(None),
         Err(error) => match Unproven::from(error) {
             Unproven::This(_) => Ok(Some(sidecar.clone())),

@@ -75,7 +75,7 @@ pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     let mut suspects = Vec::new();
     for key in world.at(|state| state.bucket.listed()) {
         let key = ObjectKey::new(key).expect("a key");
-        let Ok(Some(found)) = Transfer::new(lane, &control).find(ARCHIVE, &key) else {
+        let Ok(Some(found)) = Transfer::new(lane, &control).find(key.at(ARCHIVE)) else {
             continue;
         };
         match judge.judge(ARCHIVE, &key, found, |_| true) {

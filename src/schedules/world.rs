@@ -249,7 +249,7 @@ impl State {
             fid: node.fid,
         };
         let key = ObjectKey::new(key).expect("a key");
-        Location::told_by(&object.info(), (ARCHIVE, &key), &owner).map(|_| object)
+        Location::told_by(&object.info(), key.at(ARCHIVE), &owner).map(|_| object)
     }
 
     /// One of those that were given up.

@@ -37,7 +37,7 @@ pub(super) fn fate(
     let key = &location.key;
     let now = match &location.version {
         None => Some(found.clone()),
-        Some(_) => match scrub.transfer(lane).find(location.archive_id, key) {
+        Some(_) => match scrub.transfer(lane).find(key.at(location.archive_id)) {
             Ok(now) => now,
             // Some stores say so of a delete marker.
             Err(TransferError::Store(StoreError::Refused { status: 405, .. })) => None,
@@ -101,11 +101,12 @@ impl From<TransferError> for Refusal {
 pub(super) fn revive(
     scrub: &Scrub<'_>,
     lane: &Lane,
-    (file, seen): (&Named, &FileSnapshot),
+    file: &Named,
+    seen: &FileSnapshot,
     location: &Location,
     doom: &DoomReason,
 ) -> Result<Result<ObjectKey, String>, ScrubError> {
-    match copy_back(scrub, lane, (file, seen), location, doom) {
+    match copy_back(scrub, lane, file, seen, location, doom) {
         Ok(key) => Ok(Ok(key)),
         Err(Refusal::Said(why)) => Ok(Err(why)),
         Err(Refusal::Store(error)) => Ok(Err(scrub.of_one(lane, location.archive_id, error)?)),
@@ -115,7 +116,8 @@ pub(super) fn revive(
 fn copy_back(
     scrub: &Scrub<'_>,
     lane: &Lane,
-    (file, seen): (&Named, &FileSnapshot),
+    file: &Named,
+    seen: &FileSnapshot,
     location: &Location,
     doom: &DoomReason,
 ) -> Result<ObjectKey, Refusal> {
@@ -150,16 +152,14 @@ fn copy_back(
         etag: found.etag.clone(),
         ..location.clone()
     };
-    let made = match scrub.transfer(lane).copy(&from, (&to, &condition), &found.metadata) {
+    let made = match scrub.transfer(lane).copy(&from, &to, &condition, &found.metadata) {
         // A store without conditions for copies. Where versions are kept, nothing is lost under a copy.
         Err(TransferError::Store(StoreError::Unsupported { .. })) if location.version.is_some() => scrub
             .transfer(lane)
-            .copy(&from, (&to, &Condition::None), &found.metadata)?,
+            .copy(&from, &to, &Condition::None, &found.metadata)?,
         made => made?,
     };
-    let proof = scrub
-        .transfer(lane)
-        .head(made.archive_id, &made.key, made.version.as_deref())?;
+    let proof = scrub.transfer(lane).head(made.at(), made.version.as_deref())?;
     let same_sum = found.checksum.is_some() && found.checksum == proof.checksum;
     let same_bytes = location.has_bytes_of(&proof) || same_sum || proof.etag == location.etag;
     if proof.size != location.size || !same_bytes {
@@ -198,7 +198,7 @@ fn place(
         Some(_) if location.pinned => Err("another object is at its key: restore the file to keep its data".into()),
         Some(_) => {
             let beside = location.key.beside(fid).map_err(|error| error.to_string())?;
-            match scrub.transfer(lane).find(location.archive_id, &beside)? {
+            match scrub.transfer(lane).find(beside.at(location.archive_id))? {
                 None => Ok((beside, Condition::Absent)),
                 Some(there) if is_ours(&there) => Ok((beside, Condition::Match(there.etag))),
                 Some(_) => Err(format!("other objects are at its key and at '{beside}'").into()),

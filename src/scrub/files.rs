@@ -97,7 +97,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
             let detail = format!("marked LOST, and '{}' is there", location.key);
             scrub.find(FindingKind::Found, name(scrub, file), detail, mended);
         }
-        CopyFound::Good(found) => good(scrub, lane, (file, &seen), &location, found)?,
+        CopyFound::Good(found) => good(scrub, lane, file, &seen, &location, found)?,
         CopyFound::Moved(found) => {
             let detail = format!("'{}' has the same bytes and another ETag", location.key);
             let record = Location {
@@ -206,7 +206,8 @@ fn missing(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, key: &ObjectKey
 fn good(
     scrub: &Scrub<'_>,
     lane: &Lane,
-    (file, seen): (&Named, &FileSnapshot),
+    file: &Named,
+    seen: &FileSnapshot,
     location: &Location,
     found: ObjectInfo,
 ) -> Result<(), ScrubError> {
@@ -225,7 +226,7 @@ fn good(
     let mended = if !scrub.options.repair || !seen.states.released() {
         damaged(scrub, file, seen, false, doom.what)
     } else {
-        match revive(scrub, lane, (file, seen), location, &doom)? {
+        match revive(scrub, lane, file, seen, location, &doom)? {
             Ok(key) => {
                 detail.push_str(&format!("; '{key}' was made of it and is the copy now"));
                 true
@@ -356,9 +357,7 @@ pub(super) fn mend(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, mend: R
 }
 
 fn look(scrub: &Scrub<'_>, lane: &Lane, location: &Location) -> Result<CopyFound, ScrubError> {
-    let found = scrub
-        .transfer(lane)
-        .head(location.archive_id, &location.key, location.version.as_deref());
+    let found = scrub.transfer(lane).head(location.at(), location.version.as_deref());
     let found = match found {
         Ok(found) => found,
         Err(TransferError::Store(StoreError::NotFound { .. })) => {

@@ -117,7 +117,7 @@ pub(super) fn check(
     if !below.is_empty() && is_copy_of(&scrub.mount.path().join(below), archive_id, &key) {
         return Ok(());
     }
-    let found = match scrub.transfer(lane).find(archive_id, &key) {
+    let found = match scrub.transfer(lane).find(key.at(archive_id)) {
         Ok(Some(found)) => found,
         // Gone meanwhile.
         Ok(None) => return Ok(()),
@@ -208,7 +208,7 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
         let aborted = scrub
             .options
             .delete_orphans
-            .then(|| lane.abort_upload(archive_id, &upload.key, &upload.id));
+            .then(|| lane.abort_upload(upload.key.at(archive_id), &upload.id));
         let mended = match aborted {
             None => false,
             Some(Ok(()) | Err(TransferError::Store(StoreError::NotFound { .. }))) => true,

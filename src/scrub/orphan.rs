@@ -110,7 +110,7 @@ impl Grounds<'_> {
             identity,
         } = suspect;
         let bearer = Bearer::File(self.fs, identity.owner.fid);
-        let result = Transfer::new(lane, self.control).delete(bearer, &found.at(*archive_id, key), |_, origin| {
+        let result = Transfer::new(lane, self.control).delete(bearer, &found.at(key.at(*archive_id)), |_, origin| {
             matches!(origin, Origin::Written(now) if now == identity)
                 && !self.may_be_running(identity)
                 && self.sure(suspect).is_some()
@@ -153,7 +153,7 @@ impl Grounds<'_> {
                 Err(_) => Ok(None),
             },
             // Its key tells what a record would.
-            Ok(None) if mapped::may_be_told(self.fs, owner.fid, archive_id, key) => Ok(None),
+            Ok(None) if mapped::may_be_told(self.fs, owner.fid, key.at(archive_id)) => Ok(None),
             Ok(None) => certain(format!("its file {} has no record of a copy", owner.fid)),
             Err(error) if error.is_not_found() => certain(format!("its file {} is gone", owner.fid)),
             Err(error) => Err(error.to_string()),

@@ -10,8 +10,8 @@ use std::fmt;
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::{Checksum, Location, ObjectInfo, ObjectKey};
-use crate::types::{ArchiveId, Cookie, Fid};
+use super::{Checksum, KeyAt, Location, ObjectInfo, ObjectKey};
+use crate::types::{Cookie, Fid};
 
 /// The action that wrote an object, as metadata.
 pub const COOKIE: &str = "lhsm-cookie";
@@ -244,15 +244,16 @@ impl Location {
 
     /// Whether it means what is at a key: in an unversioned bucket whatever is there took the place of its object.
     #[must_use]
-    pub fn means(&self, archive_id: ArchiveId, key: &ObjectKey, found: &ObjectInfo) -> bool {
+    pub fn means(&self, at: KeyAt<'_>, found: &ObjectInfo) -> bool {
         let other_version = matches!((&self.version, &found.version), (Some(own), Some(other)) if own != other);
-        self.archive_id == archive_id && self.key == *key && !other_version
+        self.at() == at && !other_version
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ArchiveId;
 
     fn fid(oid: u32) -> Fid {
         Fid {
@@ -321,7 +322,7 @@ mod tests {
         author.sign(&mut metadata);
         // An older release's does not name its key: its file has a record.
         assert_eq!(
-            Location::told_by(&found(metadata.clone()), (id, &key), &author.owner),
+            Location::told_by(&found(metadata.clone()), key.at(id), &author.owner),
             None
         );
         name_key(&mut metadata, &key);
@@ -329,7 +330,7 @@ mod tests {
             checksum: Some(Checksum(5)),
             ..found(metadata)
         };
-        let told = Location::told_by(&object, (id, &key), &author.owner).unwrap();
+        let told = Location::told_by(&object, key.at(id), &author.owner).unwrap();
         assert_eq!(
             (&told.writer, &told.written_for),
             (&Some(WriterId(1)), &Some(author.owner.clone()))
@@ -346,10 +347,10 @@ mod tests {
             },
         ];
         for other in others {
-            assert_eq!(Location::told_by(&object, (id, &key), &other), None);
+            assert_eq!(Location::told_by(&object, key.at(id), &other), None);
         }
         let elsewhere = ObjectKey::from_fid("q/", fid(9)).unwrap();
-        assert_eq!(Location::told_by(&object, (id, &elsewhere), &author.owner), None);
+        assert_eq!(Location::told_by(&object, elsewhere.at(id), &author.owner), None);
         // What a HEAD would not tell, or not of this object alone.
         let needs: [fn(&mut Location); 5] = [
             |location| location.pinned = true,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::WriterId;
 use super::attributes::plain;
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
 
 /// S3's limit, in bytes of UTF-8.
 const MAX: usize = 1024;
@@ -28,6 +28,15 @@ pub enum Records {
 /// An object's whole key, prefix included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(String);
+
+/// A key in the bucket of an archive id: where an object lies, whatever its version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyAt<'a> {
+    /// Whose bucket.
+    pub archive_id: ArchiveId,
+    /// The key there.
+    pub key: &'a ObjectKey,
+}
 
 /// A name that can't be a key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -67,6 +76,12 @@ pub enum KeyLayout {
 }
 
 impl ObjectKey {
+    /// In the bucket of an archive id.
+    #[must_use]
+    pub const fn at(&self, archive_id: ArchiveId) -> KeyAt<'_> {
+        KeyAt { archive_id, key: self }
+    }
+
     /// A key from its text.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectInfo, ObjectKey, Owner, WriterId, etag};
+use super::{KeyAt, ObjectInfo, ObjectKey, Owner, WriterId, etag};
 use crate::types::ArchiveId;
 
 const FORMAT: u32 = 1;
@@ -98,6 +98,12 @@ struct Record<'a> {
 }
 
 impl Location {
+    /// Where the object lies.
+    #[must_use]
+    pub const fn at(&self) -> KeyAt<'_> {
+        self.key.at(self.archive_id)
+    }
+
     /// Whether an object has the bytes of this one by the store's own checksum, whatever its ETag is.
     #[must_use]
     pub fn has_bytes_of(&self, found: &ObjectInfo) -> bool {
@@ -107,7 +113,7 @@ impl Location {
     /// Whether both are at the same key of the same archive: one may have replaced the other there.
     #[must_use]
     pub fn is_at(&self, other: &Self) -> bool {
-        self.archive_id == other.archive_id && self.key == other.key
+        self.at() == other.at()
     }
 
     /// The bytes for the xattr.

@@ -46,7 +46,7 @@ pub use connection::{Connections, check_proxy};
 pub use error::{StartError, StoreError, Whose};
 pub use evidence::{Algorithm, Evidence, EvidenceDigest};
 pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
-pub use key::{InvalidKey, KeyLayout, ObjectKey, Records};
+pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
 pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};

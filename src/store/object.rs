@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::{Checksum, Evidence, Location, ObjectKey, Origin, Owner, StoreError, sidecar_of};
-use crate::types::ArchiveId;
+use super::{Checksum, Evidence, KeyAt, Location, Origin, Owner, StoreError, sidecar_of};
 
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,7 +133,7 @@ impl std::fmt::Display for Expiry {
 impl ObjectInfo {
     /// As the place of a copy.
     #[must_use]
-    pub fn at(&self, archive_id: ArchiveId, key: &ObjectKey) -> Location {
+    pub fn at(&self, KeyAt { archive_id, key }: KeyAt<'_>) -> Location {
         Location {
             written_for: Owner::of(&self.metadata),
             writer: Origin::writer_of(self, key),
@@ -164,11 +163,9 @@ impl ObjectInfo {
 impl Location {
     /// The record that the object at a file's key tells by itself: it names that file, its file system and the key.
     #[must_use]
-    pub fn told_by(found: &ObjectInfo, (archive_id, key): (ArchiveId, &ObjectKey), file: &Owner) -> Option<Self> {
-        match Origin::of(found, key) {
-            Origin::Written(identity) if identity.names_key && identity.owner == *file => {
-                Some(found.at(archive_id, key))
-            }
+    pub fn told_by(found: &ObjectInfo, at: KeyAt<'_>, file: &Owner) -> Option<Self> {
+        match Origin::of(found, at.key) {
+            Origin::Written(identity) if identity.names_key && identity.owner == *file => Some(found.at(at)),
             _ => None,
         }
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::{Transfer, TransferError};
 use crate::action::{FileSystem, HsmError};
-use crate::store::{ObjectKey, StoreError};
-use crate::types::{ArchiveId, Fid, Timestamp};
+use crate::store::{KeyAt, StoreError};
+use crate::types::{Fid, Timestamp};
 
 /// Behind that it is said anew, under another number, and looked once more: nobody is to take it for a dead mover's.
 const FRESH: Duration = Duration::from_secs(600);
@@ -59,8 +59,7 @@ enum Stand {
 #[derive(Debug)]
 pub(super) struct Announcement<'a> {
     bearer: Bearer<'a>,
-    archive_id: ArchiveId,
-    key: &'a ObjectKey,
+    at: KeyAt<'a>,
     number: Cell<u64>,
     stand: Cell<Stand>,
     /// A DELETE was sent and not answered.
@@ -73,11 +72,10 @@ pub(super) struct Announcement<'a> {
 
 impl<'a> Announcement<'a> {
     /// Says nothing yet.
-    pub(super) fn new(bearer: Bearer<'a>, archive_id: ArchiveId, key: &'a ObjectKey) -> Self {
+    pub(super) fn new(bearer: Bearer<'a>, at: KeyAt<'a>) -> Self {
         Self {
             bearer,
-            archive_id,
-            key,
+            at,
             number: Cell::new(fastrand::u64(..)),
             stand: Cell::new(Stand::Unsaid),
             pending: Cell::new(false),
@@ -107,7 +105,7 @@ impl<'a> Announcement<'a> {
             }
         }
         let since = Instant::now();
-        let words = words(fid, self.archive_id, self.key);
+        let words = words(fid, self.at);
         match fs.announce_deletion(fid, self.number.get(), &words) {
             Ok(()) => {
                 self.stand.set(Stand::Since(since));
@@ -143,14 +141,14 @@ impl<'a> Announcement<'a> {
         let (Bearer::File(fs, fid), Stand::Since(_)) = (self.bearer, self.stand.get()) else {
             return;
         };
-        let key = self.key;
+        let key = self.at.key;
         if self.pending.get() || self.unanswered.get() {
             tracing::info!(%fid, %key, "a DELETE was not answered and may arrive yet: for an hour archives of the file keep away \
                 from the key");
             return;
         }
         let noted = match self.done.get() {
-            true => fs.note_deletion(fid, &words(fid, self.archive_id, key)),
+            true => fs.note_deletion(fid, &words(fid, self.at)),
             false => Ok(()),
         };
         match noted.and_then(|()| fs.withdraw_deletion(fid, self.number.get())) {
@@ -165,8 +163,13 @@ impl<'a> Announcement<'a> {
 }
 
 /// When, of which file and which object: attributes of a file go along with whoever copies it as root.
-fn words(fid: Fid, archive_id: ArchiveId, key: &ObjectKey) -> Vec<u8> {
-    let (now, id, fid, key) = (Timestamp::now().seconds, archive_id.get(), fid.bare(), key.as_str());
+fn words(fid: Fid, at: KeyAt<'_>) -> Vec<u8> {
+    let (now, id, fid, key) = (
+        Timestamp::now().seconds,
+        at.archive_id.get(),
+        fid.bare(),
+        at.key.as_str(),
+    );
     format!("1 {now} {id} {fid} {key}").into_bytes()
 }
 
@@ -196,13 +199,13 @@ impl<'a> Words<'a> {
 }
 
 /// What is said on a file of deletions that may concern a key.
-fn said(fs: &dyn FileSystem, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) -> Result<Said, HsmError> {
+fn said(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>) -> Result<Said, HsmError> {
     let deletions = fs.deletions(fid)?;
     let mut is_under_way = false;
     for (number, words) in &deletions.announced {
         match Words::read(words) {
             Some(words) if words.counts(fid, COUNTS) => {
-                is_under_way |= words.archive_id == archive_id.get() && words.key == key.as_str();
+                is_under_way |= words.archive_id == at.archive_id.get() && words.key == at.key.as_str();
             }
             // A dead mover's, or another file's that came along with a copy; nobody says them anew.
             Some(_) => drop(fs.withdraw_deletion(fid, *number)),
@@ -226,11 +229,7 @@ impl Transfer<'_> {
     ///
     /// # Errors
     /// The file can't be asked, or the stop of the control.
-    pub fn wait_for_deletions(
-        self,
-        (fs, fid): (&dyn FileSystem, Fid),
-        at: (ArchiveId, &ObjectKey),
-    ) -> Result<Said, TransferError> {
+    pub fn wait_for_deletions(self, fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>) -> Result<Said, TransferError> {
         let longest = self.lane.options().retry.longest_pause.min(LONGEST_PAUSE);
         let mut pause = (self.lane.options().retry.first_pause / 4).min(longest);
         let mut met = false;
@@ -263,6 +262,8 @@ impl Transfer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ObjectKey;
+    use crate::types::ArchiveId;
 
     const FILE: Fid = Fid {
         seq: 0x2_0000_0401,
@@ -274,7 +275,7 @@ mod tests {
     fn words_say_when_of_which_file_and_which_object() {
         let id = ArchiveId::new(3).unwrap();
         for key in ["a", "dir/two words", "x 1 2 3"] {
-            let words = words(FILE, id, &ObjectKey::new(key).unwrap());
+            let words = words(FILE, ObjectKey::new(key).unwrap().at(id));
             let read = Words::read(&words).unwrap();
             assert_eq!((read.fid, read.archive_id, read.key), (FILE, 3, key));
             assert!(read.counts(FILE, 60) && !read.counts(Fid { oid: 8, ..FILE }, 60));

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{NoLog, Transfer, TransferError, Upload};
-use crate::store::{Condition, Location, ObjectKey};
-use crate::types::ArchiveId;
+use crate::store::{Condition, KeyAt, Location};
 
 /// What is read at most; a sidecar holds extended attributes, which Linux limits to 64 KiB each.
 const MOST: u64 = 16 << 20;
@@ -21,8 +20,8 @@ impl Transfer<'_> {
     /// What an archive fails with.
     pub fn put_bytes(
         self,
-        archive_id: ArchiveId,
-        (key, condition): (&ObjectKey, Condition),
+        KeyAt { archive_id, key }: KeyAt<'_>,
+        condition: Condition,
         body: &[u8],
         metadata: HashMap<String, String>,
     ) -> Result<(), TransferError> {
@@ -47,9 +46,9 @@ impl Transfer<'_> {
     ///
     /// # Errors
     /// What a restore fails with.
-    pub fn get_bytes(self, archive_id: ArchiveId, key: &ObjectKey) -> Result<Vec<u8>, TransferError> {
+    pub fn get_bytes(self, at: KeyAt<'_>) -> Result<Vec<u8>, TransferError> {
         let mut bytes = Vec::new();
-        self.fetch_file(archive_id, key)?
+        self.fetch_file(at)?
             .take(MOST)
             .read_to_end(&mut bytes)
             .map_err(TransferError::Write)?;

@@ -3,8 +3,7 @@
 
 use super::announce::Announcement;
 use super::{Bearer, Lane, Transfer, TransferError};
-use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, Store, StoreError};
-use crate::types::ArchiveId;
+use crate::store::{KeyAt, Location, ObjectInfo, ObjectKey, Origin, Owner, Store, StoreError};
 
 impl Transfer<'_> {
     /// Deletes exactly the object at a location. `is_ours` tells, after the look, whether it is the one that is
@@ -22,7 +21,7 @@ impl Transfer<'_> {
         let store = self.store(location.archive_id)?;
         let version = location.version.as_deref();
         let is_meant = |found: &ObjectInfo, origin: &Origin| is_copy(location, found) && is_ours(found, origin);
-        let deletion = Deletion::new(store, bearer, location.archive_id, &location.key);
+        let deletion = Deletion::new(store, bearer, location.at());
         let deleted = self.ask(store, async |_| {
             if version.is_some() {
                 let is_current = |found: &ObjectInfo, origin: &Origin| {
@@ -56,13 +55,12 @@ impl Lane {
     pub fn sweep_key(
         &self,
         bearer: Bearer<'_>,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
+        at: KeyAt<'_>,
         version: Option<&str>,
         is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
     ) -> Result<(), TransferError> {
-        let store = self.store(archive_id)?;
-        let deletion = Deletion::new(store, bearer, archive_id, key);
+        let store = self.store(at.archive_id)?;
+        let deletion = Deletion::new(store, bearer, at);
         let swept = self.briefly(deletion.carry_out(version, Takes::FoundVersion, is_garbage));
         deletion.announced.end();
         swept.map(drop)
@@ -93,11 +91,11 @@ struct Deletion<'a> {
 }
 
 impl<'a> Deletion<'a> {
-    fn new(store: &'a Store, bearer: Bearer<'a>, archive_id: ArchiveId, key: &'a ObjectKey) -> Self {
+    fn new(store: &'a Store, bearer: Bearer<'a>, at: KeyAt<'a>) -> Self {
         Self {
             store,
-            key,
-            announced: Announcement::new(bearer, archive_id, key),
+            key: at.key,
+            announced: Announcement::new(bearer, at),
         }
     }
 

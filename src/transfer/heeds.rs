@@ -20,10 +20,11 @@ impl Transfer<'_> {
         // Among the sidecars, where nobody imports it: what a killed process leaves goes when a daemon starts.
         let nobody = Fid { seq: 0, oid: 0, ver: 0 };
         let key = ObjectKey::sidecar(prefix, nobody, WriterId::random())?;
+        let at = key.at(archive_id);
         let metadata = HashMap::from([(COOKIE.to_owned(), "probe".to_owned())]);
-        self.put_bytes(archive_id, (&key, Condition::None), b"probe", metadata.clone())?;
-        let from = self.head(archive_id, &key, None)?.at(archive_id, &key);
-        let copied = |from: &Location, condition| self.copy(from, (&key, condition), &metadata);
+        self.put_bytes(at, Condition::None, b"probe", metadata.clone())?;
+        let from = self.head(at, None)?.at(at);
+        let copied = |from: &Location, condition| self.copy(from, &key, condition, &metadata);
         // Where the source's own ETag is refused (wanted without quotes, say), that tells nothing of the key's condition.
         let heeded = match copied(&from, &Condition::None) {
             Ok(now) => match copied(&now, &Condition::Absent) {
@@ -39,9 +40,8 @@ impl Transfer<'_> {
             Err(error) => Err(error),
         };
         for _ in 0..MOST_MADE {
-            self.lane
-                .sweep_key(Bearer::Nobody, archive_id, &key, None, |_, _| true)?;
-            if self.lane.glance(archive_id, &key, None)?.is_none() {
+            self.lane.sweep_key(Bearer::Nobody, at, None, |_, _| true)?;
+            if self.lane.glance(at, None)?.is_none() {
                 break;
             }
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Lane, Transfer, TransferError};
 use crate::store::{
-    Condition, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Page, Query, Store, StoreError, Thawing,
-    Whose,
+    Condition, KeyAt, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Page, Query, Store, StoreError,
+    Thawing, Whose,
 };
 use crate::types::ArchiveId;
 
@@ -22,14 +22,9 @@ impl Transfer<'_> {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when nothing is.
-    pub fn head(
-        self,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
-        version: Option<&str>,
-    ) -> Result<ObjectInfo, TransferError> {
-        let store = self.store(archive_id)?;
-        self.ask(store, async |_| Ok(store.head(key, version).await?))
+    pub fn head(self, at: KeyAt<'_>, version: Option<&str>) -> Result<ObjectInfo, TransferError> {
+        let store = self.store(at.archive_id)?;
+        self.ask(store, async |_| Ok(store.head(at.key, version).await?))
     }
 
     /// Whether it is known what the store does with conditions of writes; tried where it is not yet.
@@ -62,8 +57,8 @@ impl Transfer<'_> {
     ///
     /// # Errors
     /// The store's refusal.
-    pub fn find(self, archive_id: ArchiveId, key: &ObjectKey) -> Result<Option<ObjectInfo>, TransferError> {
-        match self.head(archive_id, key, None) {
+    pub fn find(self, at: KeyAt<'_>) -> Result<Option<ObjectInfo>, TransferError> {
+        match self.head(at, None) {
             Ok(found) => Ok(Some(found)),
             Err(TransferError::Store(StoreError::NotFound { .. })) => Ok(None),
             Err(error) => Err(error),
@@ -74,8 +69,8 @@ impl Transfer<'_> {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], and what a restore fails with.
-    pub fn fetch_file(self, archive_id: ArchiveId, key: &ObjectKey) -> Result<File, TransferError> {
-        let from = self.head(archive_id, key, None)?.at(archive_id, key);
+    pub fn fetch_file(self, at: KeyAt<'_>) -> Result<File, TransferError> {
+        let from = self.head(at, None)?.at(at);
         let mut file = tempfile::tempfile().map_err(TransferError::Write)?;
         let written = Arc::new(file.try_clone().map_err(TransferError::Write)?);
         self.alone().download(&written, &from)?;
@@ -143,7 +138,7 @@ impl Transfer<'_> {
     /// The store's refusal.
     pub fn thaw(self, location: &Location) -> Result<(), TransferError> {
         let version = location.version.as_deref();
-        let found = self.head(location.archive_id, &location.key, version)?;
+        let found = self.head(location.at(), version)?;
         match found.thawing {
             Thawing::Asked => Ok(()),
             _ => self.thaw_found(location, &found),
@@ -169,7 +164,8 @@ impl Transfer<'_> {
     pub fn copy(
         self,
         from: &Location,
-        (to, condition): (&ObjectKey, &Condition),
+        to: &ObjectKey,
+        condition: &Condition,
         metadata: &HashMap<String, String>,
     ) -> Result<Location, TransferError> {
         if from.size > Store::LARGEST_COPY {
@@ -184,7 +180,7 @@ impl Transfer<'_> {
             let copied = store.copy(from, to, condition, metadata.clone());
             Ok(Box::pin(activity.busy(LONGEST_COPY, copied)).await?)
         })?;
-        let found = self.head(from.archive_id, to, stored.version.as_deref())?;
+        let found = self.head(to.at(from.archive_id), stored.version.as_deref())?;
         let same_bytes = found.checksum.is_none() || from.checksum.is_none() || found.checksum == from.checksum;
         if found.etag != stored.etag || found.size != from.size || !same_bytes {
             let what = format!("'{to}' is not what was copied from '{}'", from.key);
@@ -206,15 +202,10 @@ impl Lane {
     ///
     /// # Errors
     /// The store did not tell.
-    pub fn glance(
-        &self,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
-        version: Option<&str>,
-    ) -> Result<Option<ObjectInfo>, TransferError> {
-        let store = self.store(archive_id)?;
+    pub fn glance(&self, at: KeyAt<'_>, version: Option<&str>) -> Result<Option<ObjectInfo>, TransferError> {
+        let store = self.store(at.archive_id)?;
         let look = async {
-            match store.head(key, version).await {
+            match store.head(at.key, version).await {
                 Ok(found) => Ok::<_, TransferError>(Some(found)),
                 Err(StoreError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error.into()),

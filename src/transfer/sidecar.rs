@@ -29,7 +29,8 @@ impl Transfer<'_> {
         self,
         archive_id: ArchiveId,
         author: &WriteAttempt,
-        (stat, extras): (&Metadata, ExtraMetadata),
+        stat: &Metadata,
+        extras: ExtraMetadata,
     ) -> Result<ObjectDescription, TransferError> {
         let key = ObjectKey::sidecar(
             &self.store(archive_id)?.target().prefix,
@@ -48,7 +49,7 @@ impl Transfer<'_> {
         let mut of_sidecar = HashMap::new();
         author.sign(&mut of_sidecar);
         name_key(&mut of_sidecar, &key);
-        self.put_bytes(archive_id, (&key, Condition::None), &body, of_sidecar)?;
+        self.put_bytes(key.at(archive_id), Condition::None, &body, of_sidecar)?;
         Ok(ObjectDescription {
             metadata,
             sidecar: Some(key),
@@ -71,7 +72,7 @@ impl Lane {
             return;
         };
         let is_ours = |found: &ObjectInfo, origin: &Origin| origin.is_of(owner) && found.metadata.contains_key(COOKIE);
-        if let Err(error) = self.sweep_key(Bearer::Nobody, archive_id, key, None, is_ours) {
+        if let Err(error) = self.sweep_key(Bearer::Nobody, key.at(archive_id), None, is_ours) {
             tracing::warn!(%key, %error, "metadata of no object could not be deleted: an orphan");
         }
     }

@@ -40,7 +40,7 @@ impl Transfer<'_> {
                 return Ok(());
             }
             tracing::info!(key = %upload.key, "aborting an upload that nobody goes on with");
-            match self.lane.abort_upload(archive_id, &upload.key, &upload.id) {
+            match self.lane.abort_upload(upload.key.at(archive_id), &upload.id) {
                 Ok(()) => aborted += 1,
                 // One that can't go keeps no other from going.
                 Err(error) => {

@@ -141,15 +141,10 @@ impl Attempt<'_> {
         if !placed.needs_record {
             return None;
         }
-        let Location {
-            archive_id,
-            key,
-            version,
-            ..
-        } = &placed.location;
-        match self.standing(*archive_id, key, version.as_deref()) {
+        let location = &placed.location;
+        match self.standing(location.at(), location.version.as_deref()) {
             Ok(Standing::Sure) => None,
-            Ok(Standing::Gone | Standing::InDoubt) => Some(JobError::TakenAway(key.to_string())),
+            Ok(Standing::Gone | Standing::InDoubt) => Some(JobError::TakenAway(location.key.to_string())),
             Err(error) => Some(error.into()),
         }
     }
@@ -212,7 +207,7 @@ impl Attempt<'_> {
         let (run, owner, location) = (self.run, self.owner(), &placed.location);
         match (&placed.previous, placed.replaced()) {
             (_, Some(previous)) => {
-                let is_kept = |found: &ObjectInfo| run.is_mapped((previous.archive_id, &previous.key), found);
+                let is_kept = |found: &ObjectInfo| run.is_mapped(previous.at(), found);
                 let gone = run
                     .clean_up()
                     .discard(previous, owner, Some(location), |found, origin| {
@@ -241,7 +236,7 @@ impl Attempt<'_> {
         if run.context.fs.map(run.item.fid).is_ok_and(is_anothers) {
             tracing::info!(key = %location.key, "the file was archived anew meanwhile; that record stays");
             self.discard(location, None);
-            run.look_after((location.archive_id, &location.key));
+            run.look_after(location.at());
             return;
         }
         // The record first: it must never point at what is gone.
@@ -273,7 +268,7 @@ impl Attempt<'_> {
                 };
                 self.revoke_if_over(placed);
                 self.discard(location, previous.as_ref());
-                run.look_after((location.archive_id, &location.key));
+                run.look_after(location.at());
                 restored
             }
         };
@@ -306,8 +301,8 @@ impl Attempt<'_> {
         if placed.record.is_none()
             && let Ok(store) = run.transfer.store(archive_id)
             && let Ok(key) = ObjectKey::from_fid(&store.target().prefix, fid)
-            && let Ok(Some(found)) = run.transfer.lane().glance(archive_id, &key, None)
-            && Location::told_by(&found, (archive_id, &key), self.owner()).is_some()
+            && let Ok(Some(found)) = run.transfer.lane().glance(key.at(archive_id), None)
+            && Location::told_by(&found, key.at(archive_id), self.owner()).is_some()
         {
             return;
         }

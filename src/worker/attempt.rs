@@ -19,11 +19,10 @@ impl<'a> Attempt<'a> {
     /// Deletes what this attempt has written there, unless the file means it, and its sidecar, unless that is the one of
     /// `kept`, too.
     pub(super) fn discard(self, written: &Location, kept: Option<&Location>) {
-        let at = (written.archive_id, &written.key);
         let clean_up = self.run.clean_up();
         // One that can't be deleted is in the log, and in the journal as long as the attempt is.
         clean_up.discard(written, self.owner(), kept, |found, origin| {
-            origin.is_by(self.author) && !self.run.is_mapped(at, found)
+            origin.is_by(self.author) && !self.run.is_mapped(written.at(), found)
         });
     }
 }

@@ -4,9 +4,9 @@
 use super::Context;
 use crate::action::ActionKey;
 use crate::mapped;
-use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt, WriterId};
+use crate::store::{KeyAt, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt, WriterId};
 use crate::transfer::{Bearer, Lane, TransferError};
-use crate::types::{ArchiveId, Cookie, Extent, Fid};
+use crate::types::{Cookie, Extent, Fid};
 
 /// What that is done with, by a running action or by nobody's thread.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,7 @@ impl CleanUp<'_> {
         // One short try: the file is blocked for other actions meanwhile.
         match self.lane.sweep_key(
             self.context.bearer(owner.fid),
-            location.archive_id,
-            &location.key,
+            location.at(),
             location.version.as_deref(),
             |found, origin| found.etag == location.etag && found.size == location.size && may_go(found, origin),
         ) {
@@ -51,28 +50,28 @@ impl CleanUp<'_> {
     /// After an object of a file may have been taken away. Without versions equal bytes have equal ETags: it may have been the
     /// one that another attempt had put in its place that moment. Where that one's end counts by now, nobody may release the
     /// file before it is archived again; where it counts later, that attempt sees to it (`super::readback`).
-    pub(super) fn look_after(self, fid: Fid, (archive_id, key): (ArchiveId, &ObjectKey)) {
+    pub(super) fn look_after(self, fid: Fid, at: KeyAt<'_>) {
         let fs = self.context.fs.as_ref();
         if !fs.is_archived(fid).unwrap_or(false) {
             return;
         }
         let means = match fs.map(fid) {
-            Ok(None) => mapped::may_be_told(fs, fid, archive_id, key),
-            Ok(Some(record)) => Location::from_bytes(&record).is_ok_and(|location| {
-                location.archive_id == archive_id && location.key == *key && location.version.is_none()
-            }),
+            Ok(None) => mapped::may_be_told(fs, fid, at),
+            Ok(Some(record)) => {
+                Location::from_bytes(&record).is_ok_and(|location| location.at() == at && location.version.is_none())
+            }
             Err(_) => false,
         };
-        if !means || !matches!(self.lane.glance(archive_id, key, None), Ok(None)) {
+        if !means || !matches!(self.lane.glance(at, None), Ok(None)) {
             return;
         }
         match fs.revoke(fid) {
             Ok(()) => {
-                tracing::warn!(%fid, %key, "what another attempt to archive the file has written was taken away with what \
+                tracing::warn!(%fid, key = %at.key, "what another attempt to archive the file has written was taken away with what \
                  this one had: the file counts as not archived, and the next archive makes its copy anew")
             }
             Err(error) => {
-                tracing::error!(%fid, %key, %error, "the file's object is not there, and it can't be marked as not \
+                tracing::error!(%fid, key = %at.key, %error, "the file's object is not there, and it can't be marked as not \
                  archived: look whether it can be restored")
             }
         }
@@ -88,9 +87,9 @@ impl CleanUp<'_> {
         let Some((archive_id, key)) = record.target() else {
             return true;
         };
-        let fid = action.fid;
+        let (fid, at) = (action.fid, key.at(archive_id));
         if let Some(upload) = record.upload()
-            && let Err(error) = self.lane.abort_upload(archive_id, &key, upload)
+            && let Err(error) = self.lane.abort_upload(at, upload)
         {
             tracing::warn!(%key, %error, "an upload of a former daemon could not be aborted");
             return false;
@@ -109,26 +108,26 @@ impl CleanUp<'_> {
             writer: record.writer().unwrap_or_else(WriterId::random),
         };
         let bearer = context.bearer(fid);
-        let mut done = self.swept(bearer, archive_id, &key, |found, origin| {
-            origin.is_by(&author) && !context.may_be_shared(found) && !context.is_mapped(fid, (archive_id, &key), found)
+        let mut done = self.swept(bearer, at, |found, origin| {
+            origin.is_by(&author) && !context.may_be_shared(found) && !context.is_mapped(fid, at, found)
         });
-        self.look_after(fid, (archive_id, &key));
+        self.look_after(fid, at);
         if done
             && record.writer().is_some()
             && let Ok(store) = self.lane.store(archive_id)
             && let Ok(key) = ObjectKey::sidecar(&store.target().prefix, fid, author.writer)
         {
             // An attempt's own: no other one writes there.
-            done &= self.swept(Bearer::Nobody, archive_id, &key, |found, origin| {
+            done &= self.swept(Bearer::Nobody, key.at(archive_id), |found, origin| {
                 origin.is_by(&author) && !context.may_be_shared(found) && !context.names_sidecar(fid, &key)
             });
         }
         if let Some((archive_id, key, etag)) = record.previous() {
-            done &= self.swept(bearer, archive_id, &key, |found, origin| {
+            done &= self.swept(bearer, key.at(archive_id), |found, origin| {
                 origin.is_of(&author.owner)
                     && (found.etag == etag || context.is_over(origin))
                     && !context.may_be_shared(found)
-                    && !context.is_mapped(fid, (archive_id, &key), found)
+                    && !context.is_mapped(fid, key.at(archive_id), found)
             });
         }
         done
@@ -140,7 +139,7 @@ impl CleanUp<'_> {
     /// and forgets it. `false`: not now.
     pub(super) fn overwritten(self, owner: &Owner, former: &Location, is_kept: impl Fn(&ObjectInfo) -> bool) -> bool {
         let bearer = self.context.bearer(owner.fid);
-        self.swept(bearer, former.archive_id, &former.key, |found, origin| {
+        self.swept(bearer, former.at(), |found, origin| {
             (found.etag != former.etag || !former.is_written_as(found))
                 && origin.is_of(owner)
                 && !self.context.may_be_shared(found)
@@ -149,19 +148,13 @@ impl CleanUp<'_> {
         })
     }
 
-    fn swept(
-        self,
-        bearer: Bearer<'_>,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
-        is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool,
-    ) -> bool {
-        match self.lane.sweep_key(bearer, archive_id, key, None, is_garbage) {
+    fn swept(self, bearer: Bearer<'_>, at: KeyAt<'_>, is_garbage: impl Fn(&ObjectInfo, &Origin) -> bool) -> bool {
+        match self.lane.sweep_key(bearer, at, None, is_garbage) {
             Ok(()) => true,
             // Without s3:ListBucket a key with no object is "denied".
             Err(TransferError::Store(StoreError::Denied { .. })) => true,
             Err(error) => {
-                tracing::warn!(%key, %error, "what a former daemon left could not be looked for");
+                tracing::warn!(key = %at.key, %error, "what a former daemon left could not be looked for");
                 false
             }
         }
@@ -176,7 +169,7 @@ impl Context {
     }
 
     /// Whether a file, as it is now, means what was found at a key. What can't be read may mean anything.
-    pub(super) fn is_mapped(&self, fid: Fid, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+    pub(super) fn is_mapped(&self, fid: Fid, at: KeyAt<'_>, found: &ObjectInfo) -> bool {
         mapped::may_mean(self.fs.as_ref(), fid, at, found)
     }
 

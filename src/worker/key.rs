@@ -87,7 +87,7 @@ impl Attempt<'_> {
 
     fn look_at_key(self, previous: Option<&Location>, to: &mut Upload) -> Result<Option<String>, JobError> {
         let (run, owner) = (self.run, self.owner());
-        let Some(found) = run.transfer.find(to.archive_id, &to.key)? else {
+        let Some(found) = run.transfer.find(to.at())? else {
             to.condition = Condition::Absent;
             return Ok(None);
         };
@@ -118,7 +118,7 @@ impl Attempt<'_> {
                 Ok(beside) => beside,
                 Err(_) => ObjectKey::from_fid(prefix, owner.fid)?,
             };
-            let own = match run.transfer.find(to.archive_id, &beside)? {
+            let own = match run.transfer.find(beside.at(to.archive_id))? {
                 None => None,
                 Some(found) if Origin::of(&found, &beside).is_of(owner) => Some(found.etag),
                 Some(_) => continue,

@@ -8,9 +8,8 @@ use super::run::Run;
 use super::{Context, Ended, JobError};
 use crate::action::ActionKey;
 use crate::journal::{Journal, UploadRecord};
-use crate::store::{Location, ObjectKey, SentPart, UploadId, WriteAttempt, WriterId};
+use crate::store::{KeyAt, Location, SentPart, UploadId, WriteAttempt, WriterId};
 use crate::transfer::{TransferError, Unfinished, Upload, UploadLog};
-use crate::types::ArchiveId;
 
 #[derive(Debug)]
 pub(super) struct AttemptLog {
@@ -64,7 +63,7 @@ impl Attempt<'_> {
     /// Says what an archive is about to write, before its first request that makes something: that may be the sidecar's.
     /// What a former daemon began, and this one may go on with, stands. Waits while what is left of the file's former
     /// archives is taken away.
-    pub(super) fn announce(self, archive_id: ArchiveId, key: &ObjectKey) {
+    pub(super) fn announce(self, at: KeyAt<'_>) {
         let (journal, item, writer) = (&self.run.context.journal, self.run.item, self.author.writer);
         let action = item.key();
         journal.wait_swept(item.fid);
@@ -74,7 +73,7 @@ impl Attempt<'_> {
         {
             return;
         }
-        journal.uploading(action, &UploadRecord::single(archive_id, key, writer));
+        journal.uploading(action, &UploadRecord::single(at.archive_id, at.key, writer));
     }
 }
 

@@ -58,11 +58,10 @@ impl Attempt<'_> {
         let record = run.context.fs.map(run.item.fid)?;
         let previous = self.previous(record.as_deref(), state)?;
         let (archive_id, natural, path) = run.natural_key_and_path()?;
-        self.announce(archive_id, &natural);
+        self.announce(natural.at(archive_id));
         let mut extras = run.context.fs.extras(run.item.fid, file)?;
         extras.path = path.map(|path| path.into_os_string().into_vec());
-        let ObjectDescription { metadata, sidecar } =
-            run.transfer.describe(archive_id, self.author, (&stat, extras))?;
+        let ObjectDescription { metadata, sidecar } = run.transfer.describe(archive_id, self.author, &stat, extras)?;
         let mut to = Upload {
             archive_id,
             key: natural.clone(),
@@ -72,7 +71,7 @@ impl Attempt<'_> {
             log: Arc::new(AttemptLog::new(self, file, stat.len())),
         };
         go_to(&mut to, natural);
-        match self.write((file, stat.len()), to, previous.as_ref()) {
+        match self.write(file, stat.len(), to, previous.as_ref()) {
             Ok(written) => {
                 let location = Location {
                     sidecar,
@@ -122,7 +121,8 @@ impl Attempt<'_> {
     /// Writes the object to its key, or to the one beside it.
     fn write(
         self,
-        (file, size): (&Arc<File>, u64),
+        file: &Arc<File>,
+        size: u64,
         mut to: Upload,
         previous: Option<&Location>,
     ) -> Result<Written, JobError> {
@@ -170,7 +170,7 @@ impl Attempt<'_> {
                     if unconditional {
                         store.lacks_conditions();
                     }
-                    match self.standing(archive_id, &to.key, uploaded.stored.version.as_deref())? {
+                    match self.standing(to.at(), uploaded.stored.version.as_deref())? {
                         Standing::Sure => {}
                         Standing::Gone => {
                             tracing::info!(key = %to.key, "a deletion of the file's former object took this one away; it is written \
@@ -183,7 +183,7 @@ impl Attempt<'_> {
                             continue;
                         }
                         Standing::InDoubt => {
-                            let own = self.located(&to, uploaded, (size, pinned));
+                            let own = self.located(&to, uploaded, size, pinned);
                             self.discard(&own, None);
                             left.push(own);
                             let why =
@@ -203,7 +203,7 @@ impl Attempt<'_> {
                         over_another,
                         left,
                         by_store: uploaded.stored.checksum,
-                        location: self.located(&to, uploaded, (size, pinned)),
+                        location: self.located(&to, uploaded, size, pinned),
                     });
                 }
                 Err(error) => error,
@@ -234,7 +234,7 @@ impl Attempt<'_> {
     }
 
     /// What was uploaded, without its sidecar.
-    fn located(self, to: &Upload, uploaded: UploadedObject, (size, pinned): (u64, bool)) -> Location {
+    fn located(self, to: &Upload, uploaded: UploadedObject, size: u64, pinned: bool) -> Location {
         Location {
             archive_id: to.archive_id,
             key: to.key.clone(),

@@ -96,14 +96,11 @@ impl Attempt<'_> {
     /// is that end by which others know it for a copy.
     fn is_told_of_a_deletion(self, placed: &StoredCopy) -> bool {
         let own = &placed.location;
-        let (file, at) = (
-            (self.run.context.fs.as_ref(), self.run.item.fid),
-            (own.archive_id, &own.key),
-        );
+        let (fs, fid) = (self.run.context.fs.as_ref(), self.run.item.fid);
         // The answer is given: nobody stops this.
         let control = Arc::new(Control::default());
         let transfer = Transfer::new(self.run.transfer.lane(), &control);
-        own.version.is_none() && !matches!(transfer.wait_for_deletions(file, at), Ok(Said::Nothing))
+        own.version.is_none() && !matches!(transfer.wait_for_deletions(fs, fid, own.at()), Ok(Said::Nothing))
     }
 
     /// Whether the object that took the place of another attempt's is there still: who takes that one away may have deleted
@@ -159,14 +156,14 @@ impl Look {
             own_is_there,
             instead: instead.map(|(found, _)| Location {
                 pinned: own.pinned,
-                ..found.at(own.archive_id, &own.key)
+                ..found.at(own.at())
             }),
         })
     }
 }
 
 fn look_at(lane: &Lane, location: &Location) -> Result<Option<(ObjectInfo, Origin)>, TransferError> {
-    let found = lane.glance(location.archive_id, &location.key, location.version.as_deref())?;
+    let found = lane.glance(location.at(), location.version.as_deref())?;
     Ok(found.map(|found| {
         let origin = Origin::of(&found, &location.key);
         (found, origin)

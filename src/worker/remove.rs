@@ -94,9 +94,8 @@ fn erase(run: Run<'_>) -> Result<Option<ObjectKey>, JobError> {
     {
         // The record meant what was there before. Only now, without it: until then whoever cleans up after the attempt that
         // wrote it leaves it to the record.
-        let at = (location.archive_id, &location.key);
         run.clean_up()
-            .overwritten(&owner, location, |found| run.is_mapped(at, found));
+            .overwritten(&owner, location, |found| run.is_mapped(location.at(), found));
     }
     Ok(location.map(|location| location.key))
 }
@@ -112,7 +111,7 @@ fn is_as_before(context: &Context, fid: Fid, before: Option<&[u8]>) -> bool {
 /// Whether the object is that of no archive under way, and the file does not count as archived, by now. One that wrote its
 /// record before this remove read it may end at any moment, and without a record nothing else would tell that it is to be
 /// the copy. Nobody can release a file that is gone.
-fn may_go(context: &Context, action: ActionKey, origin: &Origin, (has_record, counted): (bool, bool)) -> bool {
+fn may_go(context: &Context, action: ActionKey, origin: &Origin, has_record: bool, counted: bool) -> bool {
     let cookie = match origin {
         Origin::Written(identity) => identity.cookie.as_ref(),
         Origin::Strangers | Origin::Carried(_) => None,
@@ -161,7 +160,7 @@ fn delete_copy(run: Run<'_>, location: &Location, before: Option<&[u8]>, counted
             && origin.yields_to(owner, location)
             && location.is_written_as(found)
             && is_as_before(context, item.fid, before);
-        busy.set(is_meant && !may_go(context, item.key(), origin, (before.is_some(), counted)));
+        busy.set(is_meant && !may_go(context, item.key(), origin, before.is_some(), counted));
         is_meant && !busy.get()
     };
     let bearer = context.bearer(item.fid);
@@ -196,8 +195,8 @@ fn by_fid(run: Run<'_>) -> Result<Option<Location>, JobError> {
     };
     let target = run.transfer.store(archive_id)?.target();
     let key = ObjectKey::from_fid(&target.prefix, fid)?;
-    match run.transfer.find(archive_id, &key)? {
-        Some(found) if Origin::of(&found, &key).is_of(&run.owner()) => Ok(Some(found.at(archive_id, &key))),
+    match run.transfer.find(key.at(archive_id))? {
+        Some(found) if Origin::of(&found, &key).is_of(&run.owner()) => Ok(Some(found.at(key.at(archive_id)))),
         Some(_) => {
             tracing::warn!(%key, "the object does not say that it is this file's copy; left alone");
             Ok(None)

@@ -8,9 +8,8 @@ use super::thaw::{FrozenObject, ask, pause, still_thaws};
 use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, EndFailure};
 use crate::mapped::{self, ByKey};
-use crate::store::{KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
+use crate::store::{KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
 use crate::transfer::{Stop, TransferError};
-use crate::types::ArchiveId;
 
 /// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
 /// meanwhile.
@@ -146,17 +145,14 @@ fn lacks_version(received: &Result<(), TransferError>, from: &Location) -> bool 
 
 /// The object that is at the key now, if it has the bytes that were archived and says that it is this file's copy.
 fn the_same_at_the_key(run: Run<'_>, from: &Location) -> Option<ObjectInfo> {
-    let found = run.transfer.head(from.archive_id, &from.key, None).ok()?;
+    let found = run.transfer.head(from.at(), None).ok()?;
     let is_ours = Owner::of(&found.metadata).is_some_and(|owner| owner == run.owner());
     (is_ours && from.has_bytes_of(&found)).then_some(found)
 }
 
 /// The ETag that an object has now whose bytes are still those that were archived.
 fn etag_of_the_same(run: Run<'_>, from: &Location) -> Option<String> {
-    let found = run
-        .transfer
-        .head(from.archive_id, &from.key, from.version.as_deref())
-        .ok()?;
+    let found = run.transfer.head(from.at(), from.version.as_deref()).ok()?;
     (found.etag != from.etag && from.has_bytes_of(&found)).then_some(found.etag)
 }
 
@@ -203,11 +199,11 @@ fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
     }
     let (_, natural) = run.natural_key()?;
     if natural != by_fid.key {
-        match run.transfer.head(archive_id, &natural, None) {
+        match run.transfer.head(natural.at(archive_id), None) {
             Ok(found) if is_anothers(run, &found) => {
                 tracing::warn!(key = %natural, "the object that the file's name gives is another file's copy; not taken");
             }
-            Ok(found) => return Ok((by_name(archive_id, &natural, &found), false)),
+            Ok(found) => return Ok((by_name(natural.at(archive_id), &found), false)),
             Err(TransferError::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error.into()),
         }
@@ -216,10 +212,10 @@ fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
         // Where files go without records, an object that does not name its file may have come there since.
         match Origin::of(found, &by_fid.key) {
             Origin::Written(identity) if identity.owner == run.owner() => {
-                return Ok((by_name(archive_id, &by_fid.key, found), false));
+                return Ok((by_name(by_fid.key.at(archive_id), found), false));
             }
             Origin::Strangers if target.layout == KeyLayout::Path => {
-                return Ok((by_name(archive_id, &by_fid.key, found), false));
+                return Ok((by_name(by_fid.key.at(archive_id), found), false));
             }
             _ => tracing::warn!(key = %by_fid.key, "the object does not say that it is this file's copy; not taken"),
         }
@@ -231,7 +227,7 @@ fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
     Err(JobError::NoCopy { tried })
 }
 
-fn by_name(archive_id: ArchiveId, key: &ObjectKey, found: &ObjectInfo) -> Location {
-    tracing::warn!(%key, "the file has no record of its copy; taking the object that its name gives");
-    found.at(archive_id, key)
+fn by_name(at: KeyAt<'_>, found: &ObjectInfo) -> Location {
+    tracing::warn!(key = %at.key, "the file has no record of its copy; taking the object that its name gives");
+    found.at(at)
 }

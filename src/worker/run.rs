@@ -3,9 +3,8 @@
 use super::cleanup::CleanUp;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
-use crate::store::{ObjectInfo, ObjectKey, Owner};
+use crate::store::{KeyAt, ObjectInfo, Owner};
 use crate::transfer::Transfer;
-use crate::types::ArchiveId;
 
 /// An action that runs. Its handle goes beside it, for its end consumes it.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +29,12 @@ impl<'a> Run<'a> {
     }
 
     /// [`Context::is_mapped`] of its file.
-    pub(super) fn is_mapped(self, at: (ArchiveId, &ObjectKey), found: &ObjectInfo) -> bool {
+    pub(super) fn is_mapped(self, at: KeyAt<'_>, found: &ObjectInfo) -> bool {
         self.context.is_mapped(self.item.fid, at, found)
     }
 
     /// [`CleanUp::look_after`] its file.
-    pub(super) fn look_after(self, at: (ArchiveId, &ObjectKey)) {
+    pub(super) fn look_after(self, at: KeyAt<'_>) {
         self.clean_up().look_after(self.item.fid, at);
     }
 

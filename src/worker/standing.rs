@@ -4,9 +4,8 @@ use super::JobError;
 use super::attempt::Attempt;
 use crate::action::CopyState;
 use crate::mapped;
-use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, StoreError};
+use crate::store::{Claim, KeyAt, Location, ObjectInfo, Origin, StoreError};
 use crate::transfer::{Said, TransferError};
-use crate::types::ArchiveId;
 
 /// Whether an object that was written is there, and stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,25 +21,20 @@ pub(super) enum Standing {
 impl Attempt<'_> {
     /// Looks at what is said on the file of deletions (`crate::transfer::announce`), which is one call where nothing is; of a
     /// version none is needed.
-    pub(super) fn standing(
-        self,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
-        version: Option<&str>,
-    ) -> Result<Standing, TransferError> {
+    pub(super) fn standing(self, at: KeyAt<'_>, version: Option<&str>) -> Result<Standing, TransferError> {
         if version.is_some() {
             return Ok(Standing::Sure);
         }
         let run = self.run;
-        let file = (run.context.fs.as_ref(), run.item.fid);
-        match run.transfer.wait_for_deletions(file, (archive_id, key))? {
+        let (fs, fid) = (run.context.fs.as_ref(), run.item.fid);
+        match run.transfer.wait_for_deletions(fs, fid, at)? {
             Said::Nothing => return Ok(Standing::Sure),
             Said::UnderWay => return Ok(Standing::InDoubt),
             Said::Over => {}
         }
-        match run.transfer.find(archive_id, key) {
+        match run.transfer.find(at) {
             Ok(found) => Ok(match found {
-                Some(found) if Origin::of(&found, key).is_by(self.author) => Standing::Sure,
+                Some(found) if Origin::of(&found, at.key).is_by(self.author) => Standing::Sure,
                 // Another attempt's that was written over it is met by the condition.
                 Some(_) | None => Standing::Gone,
             }),
@@ -58,14 +52,10 @@ impl Attempt<'_> {
         let Ok((archive_id, key)) = run.natural_key() else {
             return;
         };
-        let at = (archive_id, &key);
+        let at = key.at(archive_id);
         let is_garbage = |found: &ObjectInfo, origin: &Origin| origin.is_by(self.author) && !run.is_mapped(at, found);
         let bearer = run.context.bearer(run.item.fid);
-        match run
-            .transfer
-            .lane()
-            .sweep_key(bearer, archive_id, &key, None, is_garbage)
-        {
+        match run.transfer.lane().sweep_key(bearer, at, None, is_garbage) {
             Ok(()) => run.look_after(at),
             Err(error) => tracing::debug!(%key, %error, "could not look for what a stopped archive left"),
         }
@@ -109,14 +99,8 @@ impl Attempt<'_> {
 
     /// Whether an object says that it is that file's copy, where the file's record says nothing of it.
     fn says_so(self, location: &Location) -> Result<bool, JobError> {
-        let Location {
-            archive_id,
-            key,
-            version,
-            ..
-        } = location;
-        match self.run.transfer.head(*archive_id, key, version.as_deref()) {
-            Ok(found) => Ok(Origin::of(&found, key).is_of(self.owner())),
+        match self.run.transfer.head(location.at(), location.version.as_deref()) {
+            Ok(found) => Ok(Origin::of(&found, &location.key).is_of(self.owner())),
             Err(error) if tells_nothing(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }

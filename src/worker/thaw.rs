@@ -29,7 +29,7 @@ pub(super) fn still_thaws(run: Run<'_>, at: &Location, rounds: u32) -> Result<Op
     if rounds == 0 {
         return Ok(None);
     }
-    match run.transfer.head(at.archive_id, &at.key, at.version.as_deref()) {
+    match run.transfer.head(at.at(), at.version.as_deref()) {
         Ok(found) if found.thawing == Thawing::Asked => Ok(Some(FrozenObject {
             at: at.clone(),
             found: Some(found),
@@ -44,7 +44,7 @@ pub(super) fn ask(run: Run<'_>, frozen: FrozenObject, rounds: u32) -> Result<(),
     let FrozenObject { at, found } = frozen;
     let found = match found {
         Some(found) => found,
-        None => run.transfer.head(at.archive_id, &at.key, at.version.as_deref())?,
+        None => run.transfer.head(at.at(), at.version.as_deref())?,
     };
     if is_to_be_asked(found.thawing, rounds) {
         run.transfer.thaw_found(&at, &found)?;

@@ -91,7 +91,7 @@ fn is_one_object(session: &Session, settings: &Settings, of: &Bucket) -> Result<
     };
     // One that can't be looked at may be anything: then it is a directory, as before.
     if Transfer::new(&lane, &session.control)
-        .head(session.archive_id, &key, None)
+        .head(key.at(session.archive_id), None)
         .is_err()
     {
         return Ok(false);

@@ -170,7 +170,7 @@ impl Maker<'_> {
     /// archived anew since, and its record is the newer one.
     pub(super) fn is_current(&self, known: &SourceObject, seen: &FileSnapshot) -> Result<bool, Trouble> {
         let shared = self.shared;
-        let found = shared.transfer(&self.lane).find(shared.archive_id, &known.key);
+        let found = shared.transfer(&self.lane).find(known.key.at(shared.archive_id));
         let found = found.map_err(|error| self.store_error(error))?;
         let Some(found) = found else {
             return Err(Trouble::Conflict("its object is gone since it was listed".into()));

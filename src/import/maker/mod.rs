@@ -265,7 +265,7 @@ impl<'a> Maker<'a> {
         let (mut info, mut told) = (None, ParsedAttributes::default());
         let untold = entry.etag.is_none() && !path.is_dir();
         if shared.metadata == MetadataFrom::Head || untold {
-            match shared.transfer(&self.lane).head(shared.archive_id, &key, None) {
+            match shared.transfer(&self.lane).head(key.at(shared.archive_id), None) {
                 Ok(mut found) => {
                     let missing = self.add_sidecar(&key, &mut found)?;
                     told = ParsedAttributes::of(&found.metadata);
@@ -300,7 +300,7 @@ impl<'a> Maker<'a> {
         let Some(sidecar) = sidecar_of(&found.metadata) else {
             return Ok(None);
         };
-        match shared.transfer(&self.lane).get_bytes(shared.archive_id, &sidecar) {
+        match shared.transfer(&self.lane).get_bytes(sidecar.at(shared.archive_id)) {
             Ok(body) => match serde_json::from_slice::<HashMap<String, String>>(&body) {
                 Ok(rest) => {
                     for (name, value) in rest {
@@ -319,7 +319,7 @@ impl<'a> Maker<'a> {
                     key: sidecar,
                     version: None,
                     sidecar: None,
-                    ..found.at(shared.archive_id, key)
+                    ..found.at(key.at(shared.archive_id))
                 };
                 Err(self.frozen(&location))
             }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::Sending;
 use super::log::UploadedObject;
-use crate::store::{Checksum, ObjectKey, SentPart, StoreError, UploadId};
+use crate::store::{Checksum, KeyAt, ObjectKey, SentPart, StoreError, UploadId};
 use crate::transfer::{Lane, Plan, TransferError};
-use crate::types::ArchiveId;
 
 /// For requests that clean up after a failure: they must end, too.
 const CLEAN_UP: Duration = Duration::from_secs(20);
@@ -81,7 +80,7 @@ impl Sending<'_> {
     }
 
     pub(super) fn abort(&self, key: &ObjectKey, upload: &UploadId) {
-        if let Err(error) = self.transfer.lane.abort_upload(self.to.archive_id, key, upload) {
+        if let Err(error) = self.transfer.lane.abort_upload(key.at(self.to.archive_id), upload) {
             tracing::warn!(%key, %error, "a multipart upload could not be aborted; its parts stay until a lifecycle rule removes them");
         }
     }
@@ -100,9 +99,9 @@ impl Lane {
     ///
     /// # Errors
     /// The store did not take it.
-    pub fn abort_upload(&self, archive_id: ArchiveId, key: &ObjectKey, upload: &UploadId) -> Result<(), TransferError> {
-        let store = self.store(archive_id)?;
-        let aborted = self.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(key, upload)).await });
+    pub fn abort_upload(&self, at: KeyAt<'_>, upload: &UploadId) -> Result<(), TransferError> {
+        let store = self.store(at.archive_id)?;
+        let aborted = self.block_on(async { tokio::time::timeout(CLEAN_UP, store.abort_upload(at.key, upload)).await });
         let seconds = CLEAN_UP.as_secs();
         Ok(aborted.unwrap_or(Err(StoreError::Stalled { seconds }))?)
     }

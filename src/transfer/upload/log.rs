@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::store::{Checksum, Condition, ObjectKey, SentPart, StoredObject, UploadId};
+use crate::store::{Checksum, Condition, KeyAt, ObjectKey, SentPart, StoredObject, UploadId};
 use crate::types::ArchiveId;
 
 /// An object that the store confirmed.
@@ -72,4 +72,12 @@ pub struct Upload {
     pub is_data: bool,
     /// Who is told how far it is.
     pub log: Arc<dyn UploadLog>,
+}
+
+impl Upload {
+    /// Where the object goes.
+    #[must_use]
+    pub const fn at(&self) -> KeyAt<'_> {
+        self.key.at(self.archive_id)
+    }
 }

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 
 pub use attributes::ParsedAttributes;
 pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
-pub use key::{InvalidKey, KeyLayout, ObjectKey, Records};
+pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};

@@ -155,11 +155,11 @@ impl Probe<'_> {
     fn write(&self, key: &ObjectKey, condition: Condition, body: &[u8]) -> Result<(), TransferError> {
         let metadata = HashMap::from([(COOKIE.to_owned(), "check".to_owned())]);
         self.transfer()
-            .put_bytes(self.archive_id, (key, condition), body, metadata)
+            .put_bytes(key.at(self.archive_id), condition, body, metadata)
     }
 
     fn found(&self, key: &ObjectKey) -> Result<ObjectInfo, TransferError> {
-        self.transfer().head(self.archive_id, key, None)
+        self.transfer().head(key.at(self.archive_id), None)
     }
 
     /// Whether anything can be listed.
@@ -201,7 +201,7 @@ impl Probe<'_> {
 
     fn remove(&self, key: &ObjectKey, found: &ObjectInfo) -> Result<(), TransferError> {
         self.transfer()
-            .delete(Bearer::Nobody, &found.at(self.archive_id, key), |_, _| true)
+            .delete(Bearer::Nobody, &found.at(key.at(self.archive_id)), |_, _| true)
     }
 
     /// What was learned of the store meanwhile, and is done otherwise from now on.

@@ -16,7 +16,7 @@ const OTHER: &str = "\"00000000000000000000000000000000\"";
 impl Probe<'_> {
     pub(super) fn get(&self, key: &ObjectKey, rows: &mut Rows) {
         let what = self.what("get");
-        match self.transfer().get_bytes(self.archive_id, key) {
+        match self.transfer().get_bytes(key.at(self.archive_id)) {
             Ok(body) if body == BODY => {
                 rows.pass(what, "GetObject, HeadObject");
                 self.range(key, rows);
@@ -36,7 +36,7 @@ impl Probe<'_> {
         let Ok(found) = self.found(key) else {
             return;
         };
-        let from = found.at(self.archive_id, key);
+        let from = found.at(key.at(self.archive_id));
         match self.transfer().get_range(&from, FIRST, MIDDLE.len() as u64) {
             Ok(bytes) if bytes == MIDDLE => rows.pass(what, "GetObject with Range"),
             Err(TransferError::Store(error @ StoreError::RangeIgnored { .. })) => rows.warn(
@@ -104,10 +104,10 @@ impl Probe<'_> {
         let Ok(found) = self.found(key) else {
             return;
         };
-        let from = found.at(self.archive_id, key);
+        let from = found.at(key.at(self.archive_id));
         let copied = |from: &Location, condition: &Condition| {
             let metadata = HashMap::from([(COOKIE.to_owned(), "copied".to_owned())]);
-            self.transfer().copy(from, (key, condition), &metadata)
+            self.transfer().copy(from, key, condition, &metadata)
         };
         let now = match copied(&from, &Condition::None) {
             Ok(now) => now,
