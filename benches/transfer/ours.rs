@@ -18,7 +18,7 @@ use lhsmtool_s3::store::{Checksum, Location, ObjectKey, Target, Targets};
 use lhsmtool_s3::thread::Supervisor;
 use lhsmtool_s3::transfer::Stop;
 use lhsmtool_s3::types::{ArchiveId, Cookie, Extent, ExtraMetadata, Fid, Sequences};
-use lhsmtool_s3::worker::{Context, Forgotten, Observers, OnForgotten, Responder, Tally, WorkerPool};
+use lhsmtool_s3::worker::{Context, Forgotten, Observers, OnForgotten, PoolSize, Responder, Tally, WorkerPool};
 
 use crate::sink;
 
@@ -242,7 +242,10 @@ pub(crate) fn run(task: &Task) {
     };
     let pool = WorkerPool::start(
         &supervisor,
-        (settings.threads, 0),
+        PoolSize {
+            threads: settings.threads,
+            for_restores: 0,
+        },
         &queue,
         &responder,
         &context,

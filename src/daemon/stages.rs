@@ -19,7 +19,7 @@ use crate::telemetry::{FifoUpdates, MetricsServer};
 use crate::thread::{Supervisor, Thread};
 use crate::transfer::Stop;
 use crate::types::{ArchiveId, HsmErrno};
-use crate::worker::{Context, Forgotten, Observers, Responder, Sweeper, Tally, WorkerPool};
+use crate::worker::{Context, Forgotten, Observers, PoolSize, Responder, Sweeper, Tally, WorkerPool};
 
 /// For running actions that were told to stop: an abort of an upload each.
 const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -138,7 +138,10 @@ impl Pipeline {
         };
         let pool = WorkerPool::start(
             supervisor,
-            (settings.threads, settings.restore_threads),
+            PoolSize {
+                threads: settings.threads,
+                for_restores: settings.restore_threads,
+            },
             &queue,
             &responder,
             &context,

@@ -147,19 +147,20 @@ fn copy_back(
         )
         .into());
     }
+    let transfer = scrub.transfer(lane);
     let (to, condition) = place(scrub, lane, fid, location, doom)?;
     let from = Location {
         etag: found.etag.clone(),
         ..location.clone()
     };
-    let made = match scrub.transfer(lane).copy(&from, &to, &condition, &found.metadata) {
+    let made = match transfer.copy(&from, &to, &condition, &found.metadata) {
         // A store without conditions for copies. Where versions are kept, nothing is lost under a copy.
-        Err(TransferError::Store(StoreError::Unsupported { .. })) if location.version.is_some() => scrub
-            .transfer(lane)
-            .copy(&from, &to, &Condition::None, &found.metadata)?,
+        Err(TransferError::Store(StoreError::Unsupported { .. })) if location.version.is_some() => {
+            transfer.copy(&from, &to, &Condition::None, &found.metadata)?
+        }
         made => made?,
     };
-    let proof = scrub.transfer(lane).head(made.at(), made.version.as_deref())?;
+    let proof = transfer.head(made.at(), made.version.as_deref())?;
     let same_sum = found.checksum.is_some() && found.checksum == proof.checksum;
     let same_bytes = location.has_bytes_of(&proof) || same_sum || proof.etag == location.etag;
     if proof.size != location.size || !same_bytes {

@@ -33,7 +33,7 @@ impl Transfer<'_> {
                 }
             }
             let takes = version.map_or(Takes::Key, Takes::Version);
-            match Box::pin(deletion.carry_out(version, takes, &is_meant)).await? {
+            match Box::pin(deletion.carry_out(version, takes, is_meant)).await? {
                 true => Ok(()),
                 false => Err(StoreError::Precondition {
                     operation: "DeleteObject",

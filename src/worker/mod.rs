@@ -32,7 +32,7 @@ use std::time::Instant;
 pub use error::JobError;
 pub use forgotten::{Forgotten, OnForgotten};
 pub use observer::{Observer, Observers};
-pub use pool::WorkerPool;
+pub use pool::{PoolSize, WorkerPool};
 pub use responder::Responder;
 pub use sweeper::Sweeper;
 pub use tally::{ActionEnd, ActionTotals, Tally, TotalsKey};

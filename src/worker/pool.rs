@@ -21,14 +21,23 @@ pub struct WorkerPool {
     threads: Threads,
 }
 
+/// How many threads there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolSize {
+    /// All of them.
+    pub threads: usize,
+    /// Those of them that serve nothing but restores.
+    pub for_restores: usize,
+}
+
 impl WorkerPool {
-    /// Starts as many threads as the first number says; as many of them as the second one serve nothing but restores.
+    /// Starts the threads.
     ///
     /// # Errors
     /// A thread or its runtime could not be made.
     pub fn start(
         supervisor: &Supervisor,
-        (count, restores): (usize, usize),
+        size: PoolSize,
         queue: &Arc<Queue>,
         responder: &Arc<Responder>,
         context: &Context,
@@ -37,8 +46,8 @@ impl WorkerPool {
     ) -> std::io::Result<Self> {
         let closing = Arc::clone(queue);
         let mut threads = Threads::new(move || closing.close());
-        for n in 0..count {
-            let lanes = if n < restores {
+        for n in 0..size.threads {
+            let lanes = if n < size.for_restores {
                 ThreadRole::Restores
             } else {
                 ThreadRole::All
@@ -355,7 +364,11 @@ mod tests {
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
         };
         let targets = Targets::default();
-        let pool = WorkerPool::start(&supervisor, (1, 0), &queue, &responder, &context, &targets, options).unwrap();
+        let size = PoolSize {
+            threads: 1,
+            for_restores: 0,
+        };
+        let pool = WorkerPool::start(&supervisor, size, &queue, &responder, &context, &targets, options).unwrap();
         let (answers, answered) = channel();
         for oid in 1..=3 {
             let fid = Fid {

@@ -90,18 +90,13 @@ fn is_one_object(session: &Session, settings: &Settings, of: &Bucket) -> Result<
         return Ok(false);
     };
     // One that can't be looked at may be anything: then it is a directory, as before.
-    if Transfer::new(&lane, &session.control)
-        .head(key.at(session.archive_id), None)
-        .is_err()
-    {
+    let transfer = Transfer::new(&lane, &session.control);
+    if transfer.head(key.at(session.archive_id), None).is_err() {
         return Ok(false);
     }
     let query = Query {
         limit: 1,
         ..Query::below(&of.prefix, &ListFrom::Start)
     };
-    Ok(Transfer::new(&lane, &session.control)
-        .list(session.archive_id, query)?
-        .entries
-        .is_empty())
+    Ok(transfer.list(session.archive_id, query)?.entries.is_empty())
 }
