@@ -4,15 +4,15 @@ use super::{OtherTool, UnreadyCoordinators};
 use crate::action::HsmError;
 use crate::types::{ErrorClass, Mdt};
 
+/// What a process of ours is called.
+const OURS: &str = "lhsmtool-s3";
+
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Another copytool of ours serves this mount.
-    #[error(
-        "another lhsmtool-s3 already serves this mount point. Lustre knows one agent per mount: give \
-             one daemon all archive ids, or mount the file system a second time for a second daemon"
-    )]
-    Occupied,
+    /// Another copytool of ours serves this mount: the one that has the mount's lock, where it can be seen.
+    #[error("{}", occupied(.0.as_ref()))]
+    Occupied(Option<OtherTool>),
     /// Another program serves it.
     #[error(
         "{0} serves this mount point as a copytool. Lustre knows one agent per mount: registering would take its messages \
@@ -50,9 +50,30 @@ impl AgentError {
                 error.class(),
                 ErrorClass::Refused | ErrorClass::Denied | ErrorClass::Invalid | ErrorClass::WrongKind
             ),
-            Self::MountedAnew | Self::Occupied | Self::OtherTool(_) | Self::Lock(_) | Self::Pipe(_) => false,
+            Self::MountedAnew | Self::Occupied(_) | Self::OtherTool(_) | Self::Lock(_) | Self::Pipe(_) => false,
         }
     }
+}
+
+/// Who has the mount's lock, and what to do.
+fn occupied(holder: Option<&OtherTool>) -> String {
+    let whose = match holder {
+        // One whose name can't be read is taken for ours.
+        Some(holder) if !holder.name.is_empty() && !holder.name.starts_with(OURS) => {
+            return format!(
+                "{holder} has locked this mount's root directory (flock), as a daemon of {OURS} does with the one that it \
+                 serves. End it, or have it lock something else"
+            );
+        }
+        Some(holder) => format!(": {holder}"),
+        None => {
+            ", as a process that is not seen from here (one in a container, say; on the host `lslocks` tells)".into()
+        }
+    };
+    format!(
+        "another {OURS} already serves this mount point{whose}. Lustre knows one agent per mount: give one daemon all \
+         archive ids, or mount the file system a second time for a second daemon"
+    )
 }
 
 /// What is wrong, and what to do.
@@ -97,6 +118,32 @@ fn hint(error: &HsmError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_mounts_lock_is_named_and_told_apart_from_a_daemon_of_ours() {
+        let of = |name: &str| {
+            let name = name.to_owned();
+            AgentError::Occupied(Some(OtherTool { pid: 7, name })).to_string()
+        };
+        let ours = of("lhsmtool-s3");
+        let serves = "another lhsmtool-s3 already serves this mount point";
+        assert!(
+            ours.starts_with(&format!("{serves}: process 7 (lhsmtool-s3). ")),
+            "{ours}"
+        );
+        let nameless = of("");
+        assert!(nameless.starts_with(&format!("{serves}: process 7. ")), "{nameless}");
+        let strange = of("flock");
+        assert!(
+            strange.starts_with("process 7 (flock) has locked") && strange.contains("End it"),
+            "{strange}"
+        );
+        let unseen = AgentError::Occupied(None).to_string();
+        assert!(
+            unseen.starts_with(serves) && unseen.contains("not seen from here"),
+            "{unseen}"
+        );
+    }
 
     #[test]
     fn every_mdt_that_is_stopped_or_silent_is_named_with_what_to_do() {

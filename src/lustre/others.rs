@@ -17,13 +17,27 @@ const PROC: &str = "/proc";
 pub struct OtherTool {
     /// Its id.
     pub pid: u32,
-    /// Its name, as `ps` has it.
+    /// Its name, as `ps` has it; empty where it can't be read.
     pub name: String,
+}
+
+impl OtherTool {
+    /// The process of that id.
+    pub(super) fn of(pid: u32) -> Self {
+        let name = std::fs::read_to_string(of(pid).join("comm")).unwrap_or_default();
+        Self {
+            pid,
+            name: name.trim().to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for OtherTool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} ({})", self.pid, self.name)
+        match self.name.as_str() {
+            "" => write!(f, "process {}", self.pid),
+            name => write!(f, "process {} ({name})", self.pid),
+        }
     }
 }
 
@@ -68,13 +82,7 @@ pub fn other_tool(mount: &Mount) -> Option<OtherTool> {
     let found = suspects
         .into_iter()
         .find(|(_, pipes)| pipes.iter().any(|pipe| !written.contains(pipe)));
-    found.map(|(pid, _)| OtherTool {
-        pid,
-        name: std::fs::read_to_string(of(pid).join("comm"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
-    })
+    found.map(|(pid, _)| OtherTool::of(pid))
 }
 
 fn of(pid: u32) -> PathBuf {

@@ -109,7 +109,7 @@ pub fn forget_dead(mount: &Mount, trace: &AgentTrace, patience: Duration) -> Res
     }
     match MountLock::take(mount) {
         Ok(_lock) => Ok(trace.forget(mount)),
-        Err(AgentError::Occupied) => Ok(false),
+        Err(AgentError::Occupied(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -34,7 +34,7 @@ impl Storable for SignedWith {
 #[dyn_dispatch_hint]
 impl Intercept for CredentialWatcher {
     fn name(&self) -> &'static str {
-        "Doubter"
+        "CredentialWatcher"
     }
 
     fn read_before_transmit(

@@ -214,7 +214,7 @@ impl Target {
             .credentials_provider(SharedCredentialsProvider::from(
                 Arc::clone(&self.credentials) as Arc<dyn ProvideCredentials>
             ))
-            // The keeper is one, for all threads.
+            // The cache of credentials is one, for all threads.
             .identity_cache(IdentityCache::no_cache())
             .force_path_style(self.options.path_style)
             .interceptor(Headers {

@@ -47,6 +47,7 @@ pub enum Said {
     UnderWay,
 }
 
+/// Whether it is said on the file.
 #[derive(Clone, Copy, Debug)]
 enum Stand {
     Unsaid,
@@ -62,10 +63,8 @@ pub(super) struct Announcement<'a> {
     at: KeyAt<'a>,
     number: Cell<u64>,
     stand: Cell<Stand>,
-    /// A DELETE was sent and not answered.
-    pending: Cell<bool>,
-    /// The same, and another one was sent since.
-    unanswered: Cell<bool>,
+    /// DELETEs that were sent and not answered: each of them may arrive yet, whatever later ones were told.
+    unanswered: Cell<u32>,
     /// A DELETE was answered: what was there is gone.
     done: Cell<bool>,
 }
@@ -78,14 +77,13 @@ impl<'a> Announcement<'a> {
             at,
             number: Cell::new(fastrand::u64(..)),
             stand: Cell::new(Stand::Unsaid),
-            pending: Cell::new(false),
-            unanswered: Cell::new(false),
+            unanswered: Cell::new(0),
             done: Cell::new(false),
         }
     }
 
-    /// Whether what was just looked at may be deleted by that look. `false`: it is announced only now, and has to be looked
-    /// at once more.
+    /// Says it on the file, unless that is done. Whether what was just looked at may be deleted by that look: `false`, as it
+    /// is said only now, and has to be looked at once more.
     ///
     /// # Errors
     /// It can't be announced.
@@ -121,15 +119,16 @@ impl<'a> Announcement<'a> {
 
     /// Waits for a DELETE.
     pub(super) async fn send(&self, deletion: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
-        if self.pending.replace(true) {
-            self.unanswered.set(true);
-        }
+        // Before it is waited for: whoever is out of time drops this.
+        self.unanswered.update(|sent| sent + 1);
         let result = deletion.await;
         let is_answer = match &result {
             Ok(()) | Err(StoreError::Throttled { .. }) => true,
             Err(error) => !error.is_transient(),
         };
-        self.pending.set(!is_answer);
+        if is_answer {
+            self.unanswered.update(|sent| sent - 1);
+        }
         if result.is_ok() {
             self.done.set(true);
         }
@@ -142,7 +141,7 @@ impl<'a> Announcement<'a> {
             return;
         };
         let key = self.at.key;
-        if self.pending.get() || self.unanswered.get() {
+        if self.unanswered.get() > 0 {
             tracing::info!(%fid, %key, "a DELETE was not answered and may arrive yet: for an hour archives of the file keep away \
                 from the key");
             return;

@@ -1,5 +1,6 @@
 //! The daemon's life: registration, its silent loss, a second daemon, the end.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, HsmControl, Tunable, states};
@@ -219,6 +220,57 @@ fn a_second_daemon_on_the_mount_is_refused() {
     assert!(!log.contains("ERROR") && !log.contains("journal"), "{log}");
     let fid = rig.file("file", b"data");
     rig.archive(fid);
+}
+
+#[test]
+fn a_second_daemon_in_namespaces_of_its_own_is_refused_too() {
+    let rig = Rig::new();
+    let first = rig.daemon.as_ref().unwrap().pid();
+    let of_its_own: [(&[&str], String); 2] = [
+        (&["--net"], format!("process {first} (")),
+        (
+            &["--net", "--pid", "--fork", "--kill-child", "--mount-proc"],
+            "a process that is not seen from here".into(),
+        ),
+    ];
+    for (namespaces, whose) in of_its_own {
+        let mut may = Command::new("unshare");
+        may.args(namespaces).arg("true").stderr(Stdio::null());
+        if !may.status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: only root may have namespaces of its own, by unshare");
+            return;
+        }
+        let direct = rig.spawn().command(&[]);
+        let output = Command::new("timeout")
+            .arg(PATIENCE.as_secs().to_string())
+            .arg("unshare")
+            .args(namespaces)
+            .arg(direct.get_program())
+            .args(direct.get_args())
+            .envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("another lhsmtool-s3 already serves this mount point") && said.contains(&whose),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_has_locked_the_mounts_root_is_named() {
+    let mut rig = Rig::without_daemon(Setup::default());
+    let root = std::fs::File::open(rig.mount()).unwrap();
+    root.lock_shared().unwrap();
+    let mut daemon = rig.spawn().start().unwrap();
+    assert_eq!(daemon.wait(PATIENCE).unwrap().code(), Some(1));
+    let named = format!("process {} (", std::process::id());
+    assert!(rig.log().contains(&named), "{}", rig.log());
+    root.unlock().unwrap();
+    rig.start();
+    assert_eq!(rig.stop(), Some(0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 
 use lhsm_sandbox::protocol::{Action, Fault, Fid, Request, states};
+use lhsm_sandbox_s3::Gate;
 
 use crate::owned::written;
 use crate::rig::{BUCKET, PATIENCE, Rig, noise, until};
@@ -30,6 +31,18 @@ fn etag(rig: &Rig, key: &str) -> String {
     let objects = rig.store.objects(BUCKET);
     let object = objects.into_iter().find(|object| object.key == key).unwrap();
     format!("\"{}\"", object.etag)
+}
+
+/// A file whose record went right behind the end of its archive, while the daemon waits for a look at the object before it
+/// sets it anew.
+fn archived_without_its_record() -> (Rig, Fid, Gate) {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"data");
+    write_late(&mut rig, fid, None);
+    let heads = rig.store.faults().hold("HeadObject");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(heads.wait_held_blocking(1, PATIENCE), "{}", rig.log());
+    (rig, fid, heads)
 }
 
 #[test]
@@ -70,12 +83,7 @@ fn a_record_that_was_copied_over_behind_an_archive_is_set_anew_and_what_it_names
 
 #[test]
 fn a_file_whose_record_and_object_are_gone_behind_an_archive_is_archived_again_before_it_can_be_released() {
-    let mut rig = Rig::new();
-    let fid = rig.file("file", b"data");
-    write_late(&mut rig, fid, None);
-    let heads = rig.store.faults().hold("HeadObject");
-    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
-    assert!(heads.wait_held_blocking(1, PATIENCE), "{}", rig.log());
+    let (mut rig, fid, heads) = archived_without_its_record();
     assert!(rig.store.delete(BUCKET, "file"));
     heads.release();
     until(|| (rig.client.state(fid).unwrap().states == states::EXISTS).then_some(()));
@@ -115,12 +123,7 @@ fn a_file_with_two_copies_of_different_bytes_can_not_be_released_before_it_is_ar
 
 #[test]
 fn the_object_of_a_copy_that_was_removed_behind_its_archive_is_swept() {
-    let mut rig = Rig::new();
-    let fid = rig.file("file", b"data");
-    write_late(&mut rig, fid, None);
-    let heads = rig.store.faults().hold("HeadObject");
-    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
-    assert!(heads.wait_held_blocking(1, PATIENCE), "{}", rig.log());
+    let (mut rig, fid, heads) = archived_without_its_record();
     // As a remove leaves it.
     let removed = Request::SetState {
         fid,

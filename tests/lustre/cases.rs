@@ -145,6 +145,11 @@ pub(crate) const ALL: &[Case] = &[
         run: registration::background,
     },
     Case {
+        name: "second-daemon",
+        proves: "a second daemon on the mount is refused, from another network namespace too, and told the first one's process",
+        run: registration::second_daemon,
+    },
+    Case {
         name: "other-tool",
         proves: "on a mount that another copytool serves ours does not register, and says which process that is",
         run: registration::other_tool,

@@ -73,6 +73,25 @@ pub(crate) fn background(world: &mut World) -> Result<()> {
     world.until("its pid file is gone", |_| Ok(!pid_file.exists()))
 }
 
+pub(crate) fn second_daemon(world: &mut World) -> Result<()> {
+    world.start()?;
+    refused_as_second(world, &[])?;
+    let elsewhere = ["unshare", "--net"];
+    let may = Command::new(elsewhere[0]).args([elsewhere[1], "true"]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        return Err(Skip("no network namespace can be made here; within one it is refused").into());
+    }
+    refused_as_second(world, &elsewhere)
+}
+
+fn refused_as_second(world: &World, by: &[&str]) -> Result<()> {
+    let said = world.refusal(by, &[])?;
+    must(
+        said.contains("already serves this mount point: process "),
+        &format!("it said: {said}"),
+    )
+}
+
 pub(crate) fn other_tool(world: &mut World) -> Result<()> {
     if world.is_sandbox() {
         return Err(Skip("the stand-in has no other copytool").into());

@@ -24,4 +24,5 @@ mod mdts;
 mod police;
 mod reference;
 mod registration;
+mod root;
 mod user;
