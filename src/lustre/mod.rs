@@ -50,7 +50,7 @@ pub use import::{EntryAt, HsmMark, Imported};
 pub use importing::Importing;
 pub use kuc::ReaderStats;
 pub use library::{Library, LibraryError};
-pub use lock::MountLock;
+pub use lock::{LockHolder, MountLock};
 pub use mount::{Identify, MAP_XATTR, Mount, MountError, is_acl, is_users_xattr};
 pub use others::{OtherTool, other_tool};
 pub use probe::UnreadyCoordinators;
