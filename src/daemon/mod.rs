@@ -2,6 +2,7 @@
 
 mod events;
 mod launch;
+mod leave;
 mod outputs;
 mod reload;
 mod stages;
@@ -10,6 +11,7 @@ mod takeover;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::events::{BlockingCall, DaemonEvents};
 pub use self::launch::{Background, PidFile, Starter, into_background};
+use self::leave::{Draining, Leaving};
 use self::outputs::Outputs;
 use self::reload::{Reloader, UnusableArchives};
 use self::stages::{Pipeline, Registration, SideThreads};
@@ -98,7 +101,7 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
-/// Runs until a signal ends it. SIGHUP has the configuration read again. A thread that dies ends it, too: its work would
+/// Runs until a signal ends it. SIGHUP has the configuration read again, SIGUSR2 has it end when all that it has is done. A thread that dies ends it, too: its work would
 /// not be done any more.
 ///
 /// # Errors
@@ -154,6 +157,7 @@ async fn serve(
     let mut events = DaemonEvents::new(supervisor)?;
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
+    let mut drain = signal(SignalKind::user_defined2())?;
     let Some(OpenedMount { mount, lock, uuid }) = open(settings, how, supervisor, &mut events).await? else {
         return Ok(());
     };
@@ -188,7 +192,10 @@ async fn serve(
         context: stages.context.clone(),
         targets: targets.clone(),
         link: Arc::clone(&link),
+        draining: Arc::new(AtomicBool::new(false)),
     };
+    let is_draining = Arc::clone(&sources.draining);
+    let mut leaving = Leaving::new(settings, mount.path());
     let metrics = settings.metrics.map(|listen| {
         let server = MetricsServer::start(supervisor, listen, &sources);
         server.map_err(|source| DaemonError::Metrics { listen, source })
@@ -198,18 +205,25 @@ async fn serve(
         ..SideThreads::default()
     };
     let mut pulse = StatusNotifier::new(sources);
-    let agent = match register(settings, supervisor, (&mount, &lock), &targets, &mut events).await {
+    let registered = tokio::select! {
+        registered = Box::pin(register(settings, supervisor, (&mount, &lock), &targets, &mut events)) => registered,
+        // It has nothing.
+        _ = drain.recv() => Ok(None),
+    };
+    let agent = match registered {
         Ok(Some(agent)) => agent,
         other => {
             telemetry::stopping();
-            let stop = stages.stop(None, beside, settings.drain_timeout, &mut events);
+            let stop = stages.stop(None, beside, leaving, &mut events);
             beating(&mut pulse, stop).await;
             return other.map(drop);
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
     let takeover = stages.inherit(&agent, &ids(&targets))?;
-    let registration = Registration::start(settings, agent, &stages, tell)?;
+    let handing = Arc::clone(&takeover.handing);
+    let mut registration = Registration::start(settings, agent, &stages, tell)?;
+    leaving.forget_former();
     // Set once, here.
     let _first = link.set(ReaderLink {
         reader: Arc::clone(&registration.stats),
@@ -240,6 +254,8 @@ async fn serve(
     };
     drop(tokio::spawn(reloader.look_again()));
     let mut beat = tokio::time::interval(telemetry::beat_interval());
+    let mut look = tokio::time::interval(leave::LOOK);
+    let mut draining = None;
     let result = match (calls.registered)() {
         Err(what) => Err(DaemonError::Started(what)),
         Ok(()) => loop {
@@ -250,14 +266,24 @@ async fn serve(
                     break Err(DaemonError::Aborted(last.map(|last| last.reason).unwrap_or_default()));
                 }
                 ended = events.ending() => break ended,
-                Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
+                Ok(()) = &mut mounted_anew, if draining.is_none() => break Err(DaemonError::MountedAnew(settings.mount.clone())),
                 _ = status.recv() => stages.log_status(&registration),
                 _ = hup.recv() => reloader.reload(),
+                _ = drain.recv(), if draining.is_none() => {
+                    leaving.drains(&stages.context.tally);
+                    is_draining.store(true, Ordering::Relaxed);
+                    draining = Some(Draining::begin(supervisor, &mut registration, Arc::clone(&handing)));
+                }
+                _ = look.tick(), if draining.is_some() => {
+                    if draining.as_mut().is_some_and(|draining| draining.is_over(&stages.queue)) {
+                        break Ok(());
+                    }
+                }
             }
         },
     };
     telemetry::stopping();
-    let stop = stages.stop(Some(registration), beside, settings.drain_timeout, &mut events);
+    let stop = stages.stop(Some(registration), beside, leaving, &mut events);
     beating(&mut pulse, stop).await;
     drop(fifo);
     result

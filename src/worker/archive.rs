@@ -10,7 +10,7 @@ use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, WriteAttempt};
-use crate::transfer::{Bearer, Control, IdleThreads, Lane, TransferError, discard_sidecar, glance, sweep_key};
+use crate::transfer::{Bearer, Control, IdleThreads, Lane, Stop, TransferError, discard_sidecar, glance, sweep_key};
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(
@@ -71,7 +71,7 @@ fn carry_out(
             );
             let item = handle.item().clone();
             let ended = super::responder::refuse(control, handle, error);
-            if stopped {
+            if stopped && !ended.is_handed_on() {
                 sweep(context, lane, &item, &author);
             }
             ended
@@ -136,6 +136,10 @@ fn map_and_finish(
         Err(error) => Some(error.into()),
     };
     if let Some(error) = hindrance {
+        if control.is_handed_on() {
+            // As a kill at this moment would: whoever goes on finds the record, the object, and what the journal says.
+            return super::responder::refuse(control, handle, error);
+        }
         keep_previous(context, &item, author, placed, replaced);
         undo(context, lane, &item, author, placed);
         return super::responder::refuse(control, handle, error);
@@ -166,7 +170,8 @@ fn keep_previous(
 /// coordinator waits for ECANCELED. And only who is alive says where a file's copy is: after a time-out or a purge another
 /// mover may have archived the file, and this one's object goes. Without a record only the end says it.
 fn over(context: &Context, control: &Control, item: &Item, placed: &StoredCopy) -> Option<JobError> {
-    if let Some(stop) = control.stopped() {
+    // The object is there: all that is left to do is to say so, and a successor would write it once more.
+    if let Some(stop) = control.stopped().filter(|stop| *stop != Stop::HandOn) {
         return Some(TransferError::Stopped(stop).into());
     }
     if !placed.needs_record {
@@ -198,6 +203,9 @@ fn taken_away(
         version,
         ..
     } = &placed.location;
+    // The same holds here; it gives up by itself.
+    let patient = Control::default();
+    let control = if control.is_handed_on() { &patient } else { control };
     match standing(context, lane, control, author, (*archive_id, key, version.as_deref())) {
         Ok(Standing::Sure) => None,
         Ok(Standing::Gone | Standing::InDoubt) => Some(JobError::TakenAway(key.to_string())),

@@ -36,6 +36,7 @@ pub use verdict::verdict;
 use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
 use crate::store::{ObjectKey, Owner};
+use crate::transfer::{Stop, TransferError};
 use crate::types::Fid;
 
 /// What every job needs besides its thread's lane.
@@ -121,6 +122,14 @@ impl Ended {
             key: Some(key.clone()),
             ..self
         }
+    }
+
+    /// Nobody answered it: a successor goes on with it.
+    const fn is_handed_on(&self) -> bool {
+        matches!(
+            self.error,
+            Some(JobError::Transfer(TransferError::Stopped(Stop::HandOn)))
+        )
     }
 
     fn failed(error: JobError) -> Self {

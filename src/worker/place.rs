@@ -159,7 +159,9 @@ pub(super) fn place(
             })
         }
         Err(error) => {
-            discard_sidecar(lane, archive_id, sidecar.as_ref(), &author.owner, previous.as_ref());
+            if !control.is_handed_on() {
+                discard_sidecar(lane, archive_id, sidecar.as_ref(), &author.owner, previous.as_ref());
+            }
             Err(error)
         }
     }

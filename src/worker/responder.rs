@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{ActionEnd, Ended, JobError, Tally};
 use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::thread::{Supervisor, Thread, guarded};
-use crate::transfer::Control;
+use crate::transfer::{Control, Stop, TransferError};
 use crate::types::{Domain, Sequences, domain_name};
 
 /// Gives the answer of an action that ran.
@@ -29,8 +29,13 @@ pub(super) fn complete(control: &Control, handle: Box<dyn ActionHandle>, copied:
     }
 }
 
-/// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already.
+/// Ends an action that failed. The answer that the coordinator objects to is logged: it ended already. One that a successor
+/// is to go on with is not answered, whatever failed: the stop may be why, and the successor finds out.
 pub(super) fn refuse(control: &Control, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
+    if control.is_handed_on() || matches!(error, JobError::Transfer(TransferError::Stopped(Stop::HandOn))) {
+        handle.disown();
+        return Ended::failed(TransferError::Stopped(Stop::HandOn).into());
+    }
     let ended = Ended::failed(error);
     if let Err(objection) = finish(control, handle, ended.verdict, 0) {
         tracing::debug!(%objection, "the coordinator did not take the verdict");

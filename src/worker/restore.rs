@@ -39,7 +39,8 @@ pub(super) fn restore(
         Err(error) => Err(error),
     };
     // After the last byte a cancel is still owed its ECANCELED.
-    match (received, control.end_unless_stopped()) {
+    let stop = control.end_unless_stopped(matches!(received, Ok(Some(_))));
+    match (received, stop) {
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
             handle.renew();

@@ -21,9 +21,19 @@ pub(super) enum Leftover {
 }
 
 /// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
-pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, size: u64, plan: Plan) -> Leftover {
+///
+/// # Errors
+/// It was stopped, and somebody else goes on with it.
+pub(super) fn go_on(
+    lane: &Lane,
+    control: &Control,
+    store: &Store,
+    to: &Upload,
+    size: u64,
+    plan: Plan,
+) -> Result<Leftover, TransferError> {
     let Some(left) = to.log.unfinished() else {
-        return Leftover::Nothing;
+        return Ok(Leftover::Nothing);
     };
     let fits = left.same_data && left.key == to.key && left.size == size && left.part_size == plan.part(0).length;
     let listed = lane.ask(control, store, async |_| {
@@ -31,8 +41,10 @@ pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, 
     });
     let listed = match listed {
         Ok(listed) if fits => listed,
+        Err(error) if control.is_handed_on() => return Err(error),
         Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
-            return made(lane, control, store, to, size, plan, &left.parts).map_or(Leftover::Nothing, Leftover::Object);
+            let made = made(lane, control, store, to, size, plan, &left.parts);
+            return Ok(made.map_or(Leftover::Nothing, Leftover::Object));
         }
         listed => {
             tracing::info!(
@@ -40,7 +52,7 @@ pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, 
                 "the upload of a former daemon can't be gone on with"
             );
             abort(lane, store, &left.key, &left.upload);
-            return Leftover::Nothing;
+            return Ok(Leftover::Nothing);
         }
     };
     let has = |index: u32, part: &SentPart| {
@@ -52,7 +64,7 @@ pub(super) fn go_on(lane: &Lane, control: &Control, store: &Store, to: &Upload, 
     let mut parts = left.parts;
     parts.retain(|index, part| has(*index, part));
     tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
-    Leftover::Upload(left.upload, parts)
+    Ok(Leftover::Upload(left.upload, parts))
 }
 
 /// Whether an object was written by the same action: all that is ours agrees. Times may differ, a reader changes one.

@@ -36,7 +36,8 @@ fn store_of(lane: &Lane, to: &Upload) -> Result<Store, TransferError> {
     })
 }
 
-/// Writes the first `size` bytes of `file` as the object `to.key`. A failed multipart upload is aborted.
+/// Writes the first `size` bytes of `file` as the object `to.key`. A multipart upload that failed is aborted,
+/// unless somebody goes on with it.
 ///
 /// # Errors
 /// [`StoreError::Precondition`] in particular: the key holds something else than `to.condition` says.
@@ -124,7 +125,7 @@ fn multipart(
     let store = &store_of(lane, to)?;
     let framed = store.takes_chunked();
     let mut resumed = true;
-    let (upload, known) = match go_on(lane, control, store, to, size, plan) {
+    let (upload, known) = match go_on(lane, control, store, to, size, plan)? {
         Leftover::Upload(upload, parts) => (upload, parts),
         Leftover::Object(uploaded) => return Ok(uploaded),
         Leftover::Nothing => {
@@ -150,7 +151,8 @@ fn multipart(
             resumed,
         )
     });
-    if result.is_err() {
+    // Whoever goes on with it does so behind the last part.
+    if result.is_err() && !control.is_handed_on() {
         abort(lane, store, &to.key, &upload);
     }
     result
