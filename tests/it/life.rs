@@ -221,9 +221,18 @@ fn a_second_daemon_on_the_mount_is_refused() {
     rig.archive(fid);
 }
 
+/// For the last mover of a site.
+fn answering() -> Setup {
+    let usual = Setup::default();
+    Setup {
+        settings: usual.settings.replace("[workers]\n", "[workers]\non_stop = 'answer'\n"),
+        ..usual
+    }
+}
+
 #[test]
 fn a_stop_lets_running_actions_finish_and_answers_the_rest() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(answering());
     let gate = rig.store.faults().hold("PutObject");
     let fids: Vec<_> = (0..300).map(|n| rig.file(&format!("f{n}"), b"x")).collect();
     for batch in fids.chunks(50) {
@@ -246,7 +255,7 @@ fn a_stop_lets_running_actions_finish_and_answers_the_rest() {
 
 #[test]
 fn a_second_signal_stops_what_runs_and_leaves_no_upload() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(answering());
     let fid = rig.file("large", &noise(12 << 20));
     let gate = rig.store.faults().hold("UploadPart");
     rig.client.request(Action::Archive, 1, &[fid]).unwrap();
