@@ -61,9 +61,11 @@ impl Leaving {
         self.before = Some(ended(tally));
     }
 
-    /// What becomes of what is in hand, if there `is_anything`: it can be kept only where there is a journal.
-    pub(super) fn decide(&self, journal: &Journal, is_anything: bool) -> OnStop {
-        if self.on_stop == OnStop::Answer || journal.keeps() {
+    /// What becomes of what is in hand, if there `is_anything`: it can be kept only where there is a journal, and somebody
+    /// who writes it.
+    pub(super) fn decide(&self, journal: &Journal, supervisor: &Supervisor, is_anything: bool) -> OnStop {
+        let is_written = supervisor.first_death().is_none_or(|death| death.thread != "journal");
+        if self.on_stop == OnStop::Answer || (journal.keeps() && is_written) {
             return self.on_stop;
         }
         if is_anything {

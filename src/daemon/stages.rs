@@ -241,7 +241,7 @@ impl Pipeline {
         let start = Instant::now();
         let depth = self.queue.depth();
         let is_anything = depth.all_running() + depth.all_waiting() > 0;
-        let on_stop = leaving.decide(&self.context.journal, is_anything);
+        let on_stop = leaving.decide(&self.context.journal, &self.supervisor, is_anything);
         tracing::info!(
             running = depth.all_running(),
             waiting = depth.all_waiting(),
@@ -347,6 +347,10 @@ impl Pipeline {
         }
         let is_idle = queue.wait_idle(Instant::now());
         pool.join(within(if is_idle { STEP } else { GLANCE }));
+        if on_stop == OnStop::Keep {
+            // Sent again, and taken back into the queue by a worker that let go of it only now.
+            keep_waiting(&queue);
+        }
         beside.end(within(LAST_LOOK));
         context.journal.finish(within(LAST_CHANGES));
         leaving.tell(&context);
