@@ -269,6 +269,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_successor_goes_on_with_is_not_answered_whatever_failed() {
+        let (to, told) = channel();
+        let stopped = Control::default();
+        stopped.stop(Stop::HandOn);
+        let handed_on = || TransferError::Stopped(Stop::HandOn).into();
+        for (control, error, expected) in [
+            (&stopped, JobError::StillOpen, "disowned"),
+            (&stopped, handed_on(), "disowned"),
+            // The queue did not take it back.
+            (&Control::default(), handed_on(), "disowned"),
+            (&Control::default(), JobError::StillOpen, "answered"),
+        ] {
+            let ended = refuse(control, owed(0, &to, None), error);
+            assert_eq!(told.try_recv(), Ok(expected));
+            assert_eq!(ended.is_handed_on(), expected == "disowned");
+        }
+        assert!(!stopped.is_ending());
+    }
+
+    #[test]
     fn answers_to_a_dead_mdt_hold_up_no_other_and_are_left_to_the_journal_at_the_end() {
         let sequences = Sequences::default();
         (0..2).for_each(|mdt| sequences.learn(fid(u64::from(mdt)), Mdt(mdt)));

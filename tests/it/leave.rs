@@ -99,6 +99,14 @@ fn a_restart_under_load_fails_no_action_and_uploads_go_on_behind_their_last_part
     let status = rig.run(&["status"]);
     assert!(said(&status).contains(words), "{}", said(&status));
     assert_eq!(rig.store.uploads(BUCKET).len(), 1, "{}", rig.log());
+    // The coordinators know that nobody serves, and nothing is left to be forgotten.
+    assert_eq!(rig.client.agents().unwrap(), []);
+    let left = std::fs::read_dir(rig.dir.path().join("state")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().starts_with("agent")),
+        "{left:?}"
+    );
 
     parts.release();
     gets.release();
