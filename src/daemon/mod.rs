@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use self::events::{BlockingCall, DaemonEvents};
 pub use self::launch::{Background, PidFile, Starter, into_background};
@@ -205,14 +206,21 @@ async fn serve(
         ..SideThreads::default()
     };
     let mut pulse = StatusNotifier::new(sources);
-    let registered = tokio::select! {
-        registered = Box::pin(register(settings, supervisor, (&mount, &lock), &targets, &mut events)) => registered,
-        // It has nothing.
-        _ = drain.recv() => Ok(None),
-    };
+    let registered = register(
+        settings,
+        supervisor,
+        (&mount, &lock),
+        &targets,
+        (&mut events, &mut drain),
+    )
+    .await;
     let agent = match registered {
-        Ok(Some(agent)) => agent,
+        Ok(Registered::Agent(agent)) => agent,
         other => {
+            // There is nothing to be done before.
+            if let Ok(Registered::Drained) = other {
+                leaving.drains(&stages.context.tally);
+            }
             telemetry::stopping();
             let stop = stages.stop(None, beside, leaving, &mut events);
             beating(&mut pulse, stop).await;
@@ -255,6 +263,8 @@ async fn serve(
     drop(tokio::spawn(reloader.look_again()));
     let mut beat = tokio::time::interval(telemetry::beat_interval());
     let mut look = tokio::time::interval(leave::LOOK);
+    // They are to be apart, also the first ones.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = None;
     let result = match (calls.registered)() {
         Err(what) => Err(DaemonError::Started(what)),
@@ -398,20 +408,29 @@ fn ids(targets: &Targets) -> Vec<ArchiveId> {
     targets.all().iter().map(|target| target.options().archive_id).collect()
 }
 
-/// Registers; waits for a coordinator that is stopped, and for an MDT that does not answer. `None`: told to end meanwhile.
+/// How waiting for the coordinators ended.
+enum Registered {
+    Agent(Arc<Agent>),
+    /// Told to end meanwhile.
+    Ending,
+    /// Told to take nothing.
+    Drained,
+}
+
+/// Registers; waits for a coordinator that is stopped, and for an MDT that does not answer.
 async fn register(
     settings: &Settings,
     supervisor: &Supervisor,
     (mount, lock): (&Arc<Mount>, &Arc<MountLock>),
     targets: &Targets,
-    events: &mut DaemonEvents,
-) -> Result<Option<Arc<Agent>>, DaemonError> {
+    (events, drain): (&mut DaemonEvents, &mut Signal),
+) -> Result<Registered, DaemonError> {
     if settings.heeds_other_tools {
         let mount = Arc::clone(mount);
         let mut call = BlockingCall::start(supervisor, "other-tool", move || other_tool(&mount))?;
         let Some(looked) = events.wait(WAITING, call.done()).await? else {
             call.give_up(CALL_GRACE);
-            return Ok(None);
+            return Ok(Registered::Ending);
         };
         if let Some(other) = looked? {
             return Err(no_agent(settings, AgentError::OtherTool(other)));
@@ -430,10 +449,10 @@ async fn register(
         let Some(called) = events.wait(WAITING, call.done()).await? else {
             // One that comes to its end unregisters, as if nothing had been.
             call.give_up(CALL_GRACE);
-            return Ok(None);
+            return Ok(Registered::Ending);
         };
         let source = match called? {
-            Ok(agent) => return Ok(Some(Arc::new(agent))),
+            Ok(agent) => return Ok(Registered::Agent(Arc::new(agent))),
             Err(error) => error,
         };
         if !source.is_transient() {
@@ -441,8 +460,13 @@ async fn register(
         }
         tracing::warn!(error = %source, retry_s = pause.as_secs(), "can't register yet");
         events.ready(WAITING);
-        if events.wait(WAITING, tokio::time::sleep(pause)).await?.is_none() {
-            return Ok(None);
+        tokio::select! {
+            waited = events.wait(WAITING, tokio::time::sleep(pause)) => {
+                if waited?.is_none() {
+                    return Ok(Registered::Ending);
+                }
+            }
+            _ = drain.recv() => return Ok(Registered::Drained),
         }
         pause = (pause * 2).min(REGISTER_LONGEST_PAUSE);
     }
