@@ -49,6 +49,11 @@ impl Leaving {
         }
     }
 
+    /// What is to become of it by now.
+    pub(super) const fn change(&mut self, on_stop: OnStop) {
+        self.on_stop = on_stop;
+    }
+
     /// A successor serves: what its predecessor told is over.
     pub(super) fn forget_former(&self) {
         if let Err(error) = StopReport::forget(&self.state_dir, &self.mount) {

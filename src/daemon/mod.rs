@@ -8,6 +8,7 @@ mod reload;
 mod stages;
 mod takeover;
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -259,6 +260,7 @@ async fn serve(
         nudge: registration.nudge(),
         takeover,
         missing,
+        on_stop: Cell::new(settings.on_stop),
     };
     drop(tokio::spawn(reloader.look_again()));
     let mut beat = tokio::time::interval(telemetry::beat_interval());
@@ -292,6 +294,7 @@ async fn serve(
             }
         },
     };
+    leaving.change(reloader.on_stop.get());
     telemetry::stopping();
     let stop = stages.stop(Some(registration), beside, leaving, &mut events);
     beating(&mut pulse, stop).await;

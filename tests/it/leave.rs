@@ -219,6 +219,25 @@ fn without_a_journal_a_stop_answers_everything_and_says_so() {
 }
 
 #[test]
+fn the_last_mover_of_a_site_can_be_told_to_answer_while_it_runs() {
+    let mut rig = Rig::new();
+    let gate = rig.store.faults().hold("PutObject");
+    let fid = rig.file("file", b"data");
+    rig.client.request(Action::Archive, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    let config = rig.dir.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    process::replace(&config, &text.replace("[workers]\n", "[workers]\non_stop = 'answer'\n")).unwrap();
+    rig.daemon.as_ref().unwrap().signal(Signal::SIGHUP).unwrap();
+    until(|| rig.log().contains("what a stop does").then_some(()));
+    assert!(!rig.log().contains("they hold after a restart"), "{}", rig.log());
+    stop_soon(&mut rig);
+    gate.release();
+    assert_eq!(rig.client.actions().unwrap()[0].errval, libc::ESHUTDOWN);
+    rig.assert_settled();
+}
+
+#[test]
 fn a_drained_mover_does_what_it_has_while_new_work_goes_to_another_one() {
     let mut rig = Rig::new();
     let (spawn, log) = second_mover(&rig);
