@@ -74,6 +74,12 @@ fn as_command(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             telemetry::init("warn", settings.log_format);
             return args.run(&settings);
         }
+        // And so has this one.
+        if let Command::Drain(args) = command {
+            let settings = config::load(&cli.config, args.mount.as_deref())?;
+            telemetry::init("warn", settings.log_format);
+            return told(args.run(&settings));
+        }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
         telemetry::init(command.log_level(&settings), settings.log_format);

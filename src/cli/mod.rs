@@ -13,6 +13,7 @@ mod output;
 mod bench;
 mod bucket;
 mod check;
+mod drain;
 mod export;
 mod follow;
 mod forget;
@@ -31,6 +32,7 @@ mod status;
 pub use bench::BenchArgs;
 pub use bucket::Bucket;
 pub use check::CheckArgs;
+pub use drain::DrainArgs;
 pub use export::ExportArgs;
 pub use follow::FollowArgs;
 pub use forget::{ForgetArgs, watch_over};
@@ -80,6 +82,8 @@ pub enum Command {
     Check(CheckArgs),
     /// What the configuration comes to: the file, what is in FILE.d beside it, the environment, the defaults
     PrintConfig(PrintConfigArgs),
+    /// Have the daemon of a mount take nothing new, do what it has, and end: before a reboot, or for good
+    Drain(DrainArgs),
     /// After the death of a daemon: have Lustre forget it, so that actions wait for the next one (the systemd unit does so)
     #[command(hide = true)]
     ForgetAgent(ForgetArgs),
@@ -165,6 +169,7 @@ impl Command {
             Self::Jobs(command) => jobs::command(command, settings),
             Self::Status(args) => status::run(args, settings),
             Self::Check(args) => args.run(config),
+            Self::Drain(args) => args.run(settings),
             Self::ForgetAgent(args) => args.run(settings),
             Self::Generate(args) => args.run(),
             Self::PrintConfig(args) => args.run(config),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use document::{Layer, Lookup};
 
-pub use settings::{Settings, is_host_and_port};
+pub use settings::{OnStop, Settings, is_host_and_port};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -25,6 +25,16 @@ const GIB: u64 = 1 << 30;
 const MIN_RATE: u64 = 64 << 10;
 const MAX_RATE: u64 = 1 << 50;
 
+/// What becomes of actions that are in hand when the daemon is stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnStop {
+    /// They stay in the journal, and a successor goes on with them.
+    #[default]
+    Keep,
+    /// The coordinator is told that they are not done.
+    Answer,
+}
+
 /// All of it, valid.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
@@ -50,6 +60,8 @@ pub struct Settings {
     pub threads: usize,
     /// Of these, for restores only.
     pub restore_threads: usize,
+    /// What becomes of actions that are in hand when the daemon is stopped.
+    pub on_stop: OnStop,
     /// What running actions get to finish in when the daemon is stopped.
     pub drain_timeout: Duration,
     /// Multipart uploads that are older and nobody's are aborted at the start.
@@ -131,6 +143,9 @@ impl Settings {
                 ),
             );
         }
+        let on_stop = workers
+            .choice("on_stop", &[("keep", OnStop::Keep), ("answer", OnStop::Answer)])
+            .unwrap_or_default();
         let drain_timeout = workers
             .duration("drain_timeout", Duration::ZERO..=DAY)
             .unwrap_or(60 * SECOND);
@@ -207,6 +222,7 @@ impl Settings {
             forgotten,
             threads: usize::try_from(threads).ok()?,
             restore_threads: usize::try_from(restore_threads).ok()?,
+            on_stop,
             drain_timeout,
             abort_uploads_after: abort_uploads_after?,
             transfer: transfer?,

@@ -2,21 +2,26 @@
 
 mod events;
 mod launch;
+mod leave;
 mod outputs;
 mod reload;
 mod stages;
 mod takeover;
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use self::events::{BlockingCall, DaemonEvents};
 pub use self::launch::{Background, PidFile, Starter, into_background};
+use self::leave::{Draining, Leaving};
 use self::outputs::Outputs;
 use self::reload::{Reloader, UnusableArchives};
 use self::stages::{Pipeline, Registration, SideThreads};
@@ -98,7 +103,7 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
-/// Runs until a signal ends it. SIGHUP has the configuration read again. A thread that dies ends it, too: its work would
+/// Runs until a signal ends it. SIGHUP has the configuration read again, SIGUSR2 has it end when all that it has is done. A thread that dies ends it, too: its work would
 /// not be done any more.
 ///
 /// # Errors
@@ -154,6 +159,7 @@ async fn serve(
     let mut events = DaemonEvents::new(supervisor)?;
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
+    let mut drain = signal(SignalKind::user_defined2())?;
     let Some(OpenedMount { mount, lock, uuid }) = open(settings, how, supervisor, &mut events).await? else {
         return Ok(());
     };
@@ -188,7 +194,10 @@ async fn serve(
         context: stages.context.clone(),
         targets: targets.clone(),
         link: Arc::clone(&link),
+        draining: Arc::new(AtomicBool::new(false)),
     };
+    let is_draining = Arc::clone(&sources.draining);
+    let mut leaving = Leaving::new(settings, mount.path());
     let metrics = settings.metrics.map(|listen| {
         let server = MetricsServer::start(supervisor, listen, &sources);
         server.map_err(|source| DaemonError::Metrics { listen, source })
@@ -198,18 +207,32 @@ async fn serve(
         ..SideThreads::default()
     };
     let mut pulse = StatusNotifier::new(sources);
-    let agent = match register(settings, supervisor, (&mount, &lock), &targets, &mut events).await {
-        Ok(Some(agent)) => agent,
+    let registered = register(
+        settings,
+        supervisor,
+        (&mount, &lock),
+        &targets,
+        (&mut events, &mut drain),
+    )
+    .await;
+    let agent = match registered {
+        Ok(Registered::Agent(agent)) => agent,
         other => {
+            // There is nothing to be done before.
+            if let Ok(Registered::Drained) = other {
+                leaving.drains(&stages.context.tally);
+            }
             telemetry::stopping();
-            let stop = stages.stop(None, beside, settings.drain_timeout, &mut events);
+            let stop = stages.stop(None, beside, leaving, &mut events);
             beating(&mut pulse, stop).await;
             return other.map(drop);
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
     let takeover = stages.inherit(&agent, &ids(&targets))?;
-    let registration = Registration::start(settings, agent, &stages, tell)?;
+    let handing = Arc::clone(&takeover.handing);
+    let mut registration = Registration::start(settings, agent, &stages, tell)?;
+    leaving.forget_former();
     // Set once, here.
     let _first = link.set(ReaderLink {
         reader: Arc::clone(&registration.stats),
@@ -237,9 +260,14 @@ async fn serve(
         nudge: registration.nudge(),
         takeover,
         missing,
+        on_stop: Cell::new(settings.on_stop),
     };
     drop(tokio::spawn(reloader.look_again()));
     let mut beat = tokio::time::interval(telemetry::beat_interval());
+    let mut look = tokio::time::interval(leave::LOOK);
+    // They are to be apart, also the first ones.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut draining = None;
     let result = match (calls.registered)() {
         Err(what) => Err(DaemonError::Started(what)),
         Ok(()) => loop {
@@ -250,14 +278,25 @@ async fn serve(
                     break Err(DaemonError::Aborted(last.map(|last| last.reason).unwrap_or_default()));
                 }
                 ended = events.ending() => break ended,
-                Ok(()) = &mut mounted_anew => break Err(DaemonError::MountedAnew(settings.mount.clone())),
+                Ok(()) = &mut mounted_anew, if draining.is_none() => break Err(DaemonError::MountedAnew(settings.mount.clone())),
                 _ = status.recv() => stages.log_status(&registration),
                 _ = hup.recv() => reloader.reload(),
+                _ = drain.recv(), if draining.is_none() => {
+                    leaving.drains(&stages.context.tally);
+                    is_draining.store(true, Ordering::Relaxed);
+                    draining = Some(Draining::begin(supervisor, &mut registration, Arc::clone(&handing)));
+                }
+                _ = look.tick(), if draining.is_some() => {
+                    if draining.as_mut().is_some_and(|draining| draining.is_over(&stages.queue)) {
+                        break Ok(());
+                    }
+                }
             }
         },
     };
+    leaving.change(reloader.on_stop.get());
     telemetry::stopping();
-    let stop = stages.stop(Some(registration), beside, settings.drain_timeout, &mut events);
+    let stop = stages.stop(Some(registration), beside, leaving, &mut events);
     beating(&mut pulse, stop).await;
     drop(fifo);
     result
@@ -372,20 +411,29 @@ fn ids(targets: &Targets) -> Vec<ArchiveId> {
     targets.all().iter().map(|target| target.options().archive_id).collect()
 }
 
-/// Registers; waits for a coordinator that is stopped, and for an MDT that does not answer. `None`: told to end meanwhile.
+/// How waiting for the coordinators ended.
+enum Registered {
+    Agent(Arc<Agent>),
+    /// Told to end meanwhile.
+    Ending,
+    /// Told to take nothing.
+    Drained,
+}
+
+/// Registers; waits for a coordinator that is stopped, and for an MDT that does not answer.
 async fn register(
     settings: &Settings,
     supervisor: &Supervisor,
     (mount, lock): (&Arc<Mount>, &Arc<MountLock>),
     targets: &Targets,
-    events: &mut DaemonEvents,
-) -> Result<Option<Arc<Agent>>, DaemonError> {
+    (events, drain): (&mut DaemonEvents, &mut Signal),
+) -> Result<Registered, DaemonError> {
     if settings.heeds_other_tools {
         let mount = Arc::clone(mount);
         let mut call = BlockingCall::start(supervisor, "other-tool", move || other_tool(&mount))?;
         let Some(looked) = events.wait(WAITING, call.done()).await? else {
             call.give_up(CALL_GRACE);
-            return Ok(None);
+            return Ok(Registered::Ending);
         };
         if let Some(other) = looked? {
             return Err(no_agent(settings, AgentError::OtherTool(other)));
@@ -404,10 +452,10 @@ async fn register(
         let Some(called) = events.wait(WAITING, call.done()).await? else {
             // One that comes to its end unregisters, as if nothing had been.
             call.give_up(CALL_GRACE);
-            return Ok(None);
+            return Ok(Registered::Ending);
         };
         let source = match called? {
-            Ok(agent) => return Ok(Some(Arc::new(agent))),
+            Ok(agent) => return Ok(Registered::Agent(Arc::new(agent))),
             Err(error) => error,
         };
         if !source.is_transient() {
@@ -415,8 +463,13 @@ async fn register(
         }
         tracing::warn!(error = %source, retry_s = pause.as_secs(), "can't register yet");
         events.ready(WAITING);
-        if events.wait(WAITING, tokio::time::sleep(pause)).await?.is_none() {
-            return Ok(None);
+        tokio::select! {
+            waited = events.wait(WAITING, tokio::time::sleep(pause)) => {
+                if waited?.is_none() {
+                    return Ok(Registered::Ending);
+                }
+            }
+            _ = drain.recv() => return Ok(Registered::Drained),
         }
         pause = (pause * 2).min(REGISTER_LONGEST_PAUSE);
     }

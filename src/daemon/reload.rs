@@ -1,13 +1,14 @@
 //! SIGHUP: what can change while it runs changes; what can't is said. And archives that could not be used are looked at
 //! again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::takeover::Takeover;
 use super::{CHECK, Reload};
-use crate::config::Settings;
+use crate::config::{OnStop, Settings};
 use crate::lustre::RegistrarHandle;
 use crate::store::{StartError, Target, TargetOptions, Targets};
 use crate::telemetry;
@@ -112,6 +113,8 @@ pub(super) struct Reloader<'a> {
     pub(super) nudge: RegistrarHandle,
     pub(super) takeover: Takeover,
     pub(super) missing: UnusableArchives,
+    /// What becomes of actions at a stop, as it was read last.
+    pub(super) on_stop: Cell<OnStop>,
 }
 
 impl Reloader<'_> {
@@ -158,6 +161,10 @@ impl Reloader<'_> {
             tracing::info!(level = new.log_level, changed, "log level");
             new.log_level.clone_from(&running.log_level);
         }
+        if self.on_stop.replace(new.on_stop) != new.on_stop {
+            tracing::info!(on_stop = ?new.on_stop, "what a stop does");
+        }
+        new.on_stop = running.on_stop;
         new.targets.clone_from(&running.targets);
         if rest || new != *running {
             tracing::warn!("the configuration has other changes, too: they hold after a restart");

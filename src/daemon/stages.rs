@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::events::{BlockingCall, DaemonEvents};
+use super::leave::{Leaving, keep_waiting, reason};
 use super::takeover::Takeover;
 use crate::action::{Arrival, FileSystem, Verdict};
-use crate::config::Settings;
+use crate::config::{OnStop, Settings};
 use crate::intake::{Heartbeat, Intake, MdtFinder};
 use crate::journal::Journal;
 use crate::lustre::{Agent, ReaderStats, Registrar, RegistrarHandle};
@@ -17,7 +18,6 @@ use crate::queue::Queue;
 use crate::store::Targets;
 use crate::telemetry::{FifoUpdates, MetricsServer};
 use crate::thread::{Supervisor, Thread};
-use crate::transfer::Stop;
 use crate::types::{ArchiveId, HsmErrno};
 use crate::worker::{Context, Forgotten, Observers, PoolSize, Responder, Sweeper, Tally, WorkerPool};
 
@@ -61,7 +61,9 @@ pub(super) struct Pipeline {
 
 /// What ties the stages to the coordinator.
 pub(super) struct Registration {
-    registrar: Registrar,
+    /// `None`: it was given up, and nothing comes any more.
+    registrar: Option<Registrar>,
+    nudge: RegistrarHandle,
     pub(super) heartbeat: Heartbeat,
     pub(super) stats: Arc<ReaderStats>,
 }
@@ -69,7 +71,12 @@ pub(super) struct Registration {
 impl Registration {
     /// For what wants another registration.
     pub(super) fn nudge(&self) -> RegistrarHandle {
-        self.registrar.nudge()
+        self.nudge.clone()
+    }
+
+    /// Whoever ends it has the coordinators give their work to others; what is in hand is reported alive as before.
+    pub(super) const fn give_up(&mut self) -> Option<Registrar> {
+        self.registrar.take()
     }
 
     pub(super) fn start(
@@ -90,17 +97,18 @@ impl Registration {
                 let _gone = mounted_anew.send(());
             },
         )?;
-        let nudge = registrar.nudge();
+        let (nudge, lost) = (registrar.nudge(), registrar.nudge());
         let heartbeat = Heartbeat::start(
             &stages.supervisor,
             Arc::clone(&stages.queue),
             Arc::clone(&stages.responder),
             (Arc::clone(&stages.context.fs), Arc::clone(&stages.context.forgotten)),
             settings.heartbeat,
-            move |_lost| nudge.nudge(),
+            move |_lost| lost.nudge(),
         )?;
         Ok(Self {
-            registrar,
+            registrar: Some(registrar),
+            nudge,
             heartbeat,
             stats,
         })
@@ -198,6 +206,7 @@ impl Pipeline {
             queue: Arc::clone(&self.queue),
             finder: Arc::clone(&self.finder),
             left: Arc::new(Mutex::new(left)),
+            handing: Arc::default(),
         };
         if !items.is_empty() {
             self.inheriting = Some(takeover.begin(items)?);
@@ -223,26 +232,28 @@ impl Pipeline {
     }
 
     /// Ends all in order. The reader goes on until the end: whatever the coordinator still sends is
-    /// taken and answered. A second signal shortens the waiting. Whatever an MDT does, it takes no longer than `drain`,
-    /// [`STOP_GRACE`] and [`LAST_STEPS`].
+    /// taken, and answered or kept as what was there before. A second signal shortens the waiting. Whatever an MDT does, it
+    /// takes no longer than what `leaving` gives, [`STOP_GRACE`] and [`LAST_STEPS`].
     pub(super) async fn stop(
         self,
         registration: Option<Registration>,
         beside: SideThreads,
-        drain: Duration,
+        leaving: Leaving,
         events: &mut DaemonEvents,
     ) {
         let start = Instant::now();
         let depth = self.queue.depth();
+        let is_anything = depth.all_running() + depth.all_waiting() > 0;
+        let on_stop = leaving.decide(&self.context.journal, &self.supervisor, is_anything);
         tracing::info!(
             running = depth.all_running(),
             waiting = depth.all_waiting(),
             "stopping; running actions may finish"
         );
-        self.queue.park();
-        if !self.idle_within(drain, events).await {
+        self.queue.park(reason(on_stop));
+        if !self.idle_within(leaving.time_to_finish(on_stop), events).await {
             tracing::warn!("stopping the actions that still run");
-            self.queue.stop_running(Stop::Shutdown);
+            self.queue.stop_running(reason(on_stop));
             if !self.idle_within(STOP_GRACE, events).await {
                 // They are in a system call that does not return; their answers go with them.
                 let running = self.queue.running();
@@ -267,7 +278,9 @@ impl Pipeline {
         }
         let supervisor = self.supervisor.clone();
         // Not here: whoever supervises the daemon is to hear that it lives.
-        match BlockingCall::start(&supervisor, "end", move || self.end(registration, beside, start)) {
+        match BlockingCall::start(&supervisor, "end", move || {
+            self.end(registration, beside, (&leaving, on_stop), start);
+        }) {
             Ok(mut call) => match tokio::time::timeout(LAST_STEPS, call.done()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(%error, "not all could be ended in order"),
@@ -278,7 +291,13 @@ impl Pipeline {
     }
 
     /// The last steps. Each waits until a deadline: what a thread that hangs has in hand stays in the journal.
-    fn end(self, registration: Option<Registration>, beside: SideThreads, start: Instant) {
+    fn end(
+        self,
+        registration: Option<Registration>,
+        beside: SideThreads,
+        (leaving, on_stop): (&Leaving, OnStop),
+        start: Instant,
+    ) {
         let Self {
             queue,
             responder,
@@ -291,14 +310,23 @@ impl Pipeline {
             supervisor: _,
         } = self;
         let within = |limit: Duration| Instant::now() + limit;
-        answer_waiting(&queue, &responder);
+        let let_go = || match on_stop {
+            OnStop::Keep => keep_waiting(&queue),
+            OnStop::Answer => answer_waiting(&queue, &responder),
+        };
+        let_go();
         let until = within(STEP);
         if let Some(mut registration) = registration {
             registration.heartbeat.thread().stop();
             // The kernel closes the pipe, what is in it is read.
-            registration.registrar.thread().stop();
+            let mut registrar = registration.give_up();
+            if let Some(registrar) = &mut registrar {
+                registrar.thread().stop();
+            }
             registration.heartbeat.thread().join(until);
-            registration.registrar.thread().join(until);
+            if let Some(registrar) = &mut registrar {
+                registrar.thread().join(until);
+            }
             let stats = registration.stats;
             tracing::debug!(
                 bytes = stats.bytes.load(Ordering::Relaxed),
@@ -313,8 +341,8 @@ impl Pipeline {
         drop(arrivals);
         intake.join(within(STEP));
         finder.finish(within(GLANCE));
-        answer_waiting(&queue, &responder);
-        // Everybody who waits has an answer, also when a worker is stuck in a system call.
+        let_go();
+        // Everybody who is to be answered has an answer, also when a worker is stuck in a system call.
         if !responder.finish(within(LAST_ANSWERS)) {
             tracing::warn!(
                 "not all that waited could be answered in time: it stays in the journal, for the next daemon"
@@ -322,8 +350,13 @@ impl Pipeline {
         }
         let is_idle = queue.wait_idle(Instant::now());
         pool.join(within(if is_idle { STEP } else { GLANCE }));
+        if on_stop == OnStop::Keep {
+            // Sent again, and taken back into the queue by a worker that let go of it only now.
+            keep_waiting(&queue);
+        }
         beside.end(within(LAST_LOOK));
         context.journal.finish(within(LAST_CHANGES));
+        leaving.tell(&context);
         tracing::info!(
             seconds = start.elapsed().as_secs_f64(),
             ended = %ended(&context.tally),

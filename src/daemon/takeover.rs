@@ -1,6 +1,7 @@
 //! Who takes over what a former daemon had in hand: a thread for each MDT, for one that is dead answers nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -32,6 +33,24 @@ pub(super) struct Takeover {
     pub(super) queue: Arc<Queue>,
     pub(super) finder: Arc<MdtFinder>,
     pub(super) left: UnclaimedItems,
+    /// Threads that are at it.
+    pub(super) handing: Arc<AtomicUsize>,
+}
+
+/// One of them, until it is dropped.
+struct HandingOver(Arc<AtomicUsize>);
+
+impl HandingOver {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for HandingOver {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Takeover {
@@ -57,8 +76,11 @@ impl Takeover {
         tracing::info!(actions = items.len(), "taking over from a former daemon");
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
-        let takeover = self.clone();
-        self.supervisor.errand("inherit", move || takeover.sort(items))
+        let (takeover, handing) = (self.clone(), HandingOver::new(&self.handing));
+        self.supervisor.errand("inherit", move || {
+            takeover.sort(items);
+            drop(handing);
+        })
     }
 
     /// Has them taken over, MDT by MDT, each in the order in which they are given.
@@ -82,7 +104,12 @@ impl Takeover {
         for (domain, items) in by_mdt {
             let name = domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0));
             let (takeover, actions) = (self.clone(), items.len());
-            if let Err(error) = self.supervisor.errand(name, move || takeover.take_over(items)) {
+            let handing = HandingOver::new(&self.handing);
+            let work = move || {
+                takeover.take_over(items);
+                drop(handing);
+            };
+            if let Err(error) = self.supervisor.errand(name, work) {
                 tracing::error!(%error, actions, "left in the journal: no thread to take them over");
             }
         }

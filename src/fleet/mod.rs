@@ -1,7 +1,8 @@
 //! The movers of a site: what each tells of itself, and asking them over HTTP. One that does not answer is said, and
-//! holds up nothing.
+//! holds up nothing. What one told last is in a file where it ran.
 
 mod mover;
+mod stopped;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 pub use mover::{ActionFailure, ClassTotals, Failures, Mover, Running};
+pub use stopped::{DrainedActions, StopReport, WaitingActions};
 
 use crate::types::Fid;
 

@@ -17,6 +17,12 @@ pub struct Mover {
     pub version: String,
     /// Registered and taking work.
     pub ready: bool,
+    /// It takes nothing new, and ends when what it has is done.
+    #[serde(default)]
+    pub draining: bool,
+    /// The archive ids that it serves.
+    #[serde(default)]
+    pub archives: Vec<u32>,
     /// Seconds since it was started.
     pub uptime: f64,
     /// Actions that wait for a worker, by class.

@@ -45,10 +45,21 @@ use crate::database::{self, Database, ReadTransaction};
 use crate::store::Location;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, RwLock};
 use crate::thread::{Supervisor, Thread};
-use crate::types::Fid;
+use crate::types::{ArchiveId, Fid};
 
 /// For the last changes of one that is dropped unfinished.
 const LAST_CHANGES: Duration = Duration::from_secs(30);
+
+/// What one archive's actions wait for a successor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwedActions {
+    /// `None`: they name none.
+    pub archive_id: Option<ArchiveId>,
+    /// All of them.
+    pub actions: u64,
+    /// Of these, restores: somebody may wait for each.
+    pub restores: u64,
+}
 
 /// The open database, or none where there is no place for one.
 #[derive(Debug)]
@@ -257,6 +268,18 @@ impl Journal {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.shared.lock().broken
+    }
+
+    /// Whether what is in hand can be left to a successor: it is on disk, or soon is.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.shared.is_used && !self.is_broken()
+    }
+
+    /// What is left to a successor, by archive. Ask after [`Journal::finish`]: it is what the disk has.
+    #[must_use]
+    pub fn owed(&self) -> Vec<OwedActions> {
+        self.read("actions", tables::owed).unwrap_or_default()
     }
 
     /// Changes that are not on disk yet.

@@ -1,17 +1,17 @@
 //! The journal's database: its file, its four tables, and what is read from them and written to them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::state::{Batch, Change};
-use super::{DiskError, UploadRecord, record};
-use crate::action::{ActionKey, Item};
+use super::{DiskError, OwedActions, UploadRecord, record};
+use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::database::{
     Database, DatabaseError, Error, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 use crate::store::SentPart;
-use crate::types::{Cookie, Fid};
+use crate::types::{ArchiveId, Cookie, Fid};
 
 type FidKey = (u64, u32, u32);
 /// Cookie and FID.
@@ -121,6 +121,25 @@ pub(super) fn actions(transaction: &ReadTransaction) -> Result<Vec<Item>, Error>
         items.extend(record::item(id.value(), bytes.value()));
     }
     Ok(items)
+}
+
+/// How many there are, by archive.
+pub(super) fn owed(transaction: &ReadTransaction) -> Result<Vec<OwedActions>, Error> {
+    let mut owed: BTreeMap<Option<ArchiveId>, OwedActions> = BTreeMap::new();
+    for entry in transaction.open_table(ACTIONS)?.iter()? {
+        let (id, bytes) = entry?;
+        let Some(item) = record::item(id.value(), bytes.value()) else {
+            continue;
+        };
+        let of = owed.entry(item.archive_id).or_insert(OwedActions {
+            archive_id: item.archive_id,
+            actions: 0,
+            restores: 0,
+        });
+        of.actions += 1;
+        of.restores += u64::from(item.kind == Kind::Do(Verb::Restore));
+    }
+    Ok(owed.into_values().collect())
 }
 
 /// Where an action's archive writes to.

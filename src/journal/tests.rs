@@ -2,9 +2,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::tables::{aside, file_name, with_tables};
 use super::*;
+use crate::action::{Kind, Verb};
 use crate::database::StorageBackend;
 use crate::store::ObjectKey;
-use crate::types::{ArchiveId, Cookie};
+use crate::types::{ArchiveId, Cookie, Extent};
 
 const FID: Fid = Fid {
     seq: 0x2_0000_0401,
@@ -70,6 +71,42 @@ fn no_place_for_a_journal_is_no_reason_not_to_serve() {
     journal.remember(FID, &location());
     assert_eq!(journal.find(FID), None);
 }
+
+#[test]
+fn what_is_owed_is_counted_by_archive_and_only_a_journal_that_can_be_written_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open_in(dir.path());
+    assert!(journal.keeps());
+    for (oid, verb, id) in [
+        (1, Verb::Restore, 1),
+        (2, Verb::Archive, 1),
+        (3, Verb::Restore, 5),
+        (4, Verb::Restore, 5),
+    ] {
+        journal.admitted(&Item {
+            kind: Kind::Do(verb),
+            fid: action(oid).fid,
+            dfid: action(oid).fid,
+            cookie: action(oid).cookie,
+            archive_id: ArchiveId::new(id),
+            extent: Extent::WHOLE,
+            gid: 0,
+            blocking: false,
+            data: Box::default(),
+        });
+    }
+    journal.ended(action(4));
+    journal.finish(Instant::now() + Duration::from_secs(60));
+    let owed = |id, actions, restores| OwedActions {
+        archive_id: ArchiveId::new(id),
+        actions,
+        restores,
+    };
+    assert_eq!(journal.owed(), [owed(1, 2, 1), owed(5, 1, 1)]);
+    let nowhere = open_in(Path::new("/proc/nonexistent"));
+    assert!(!nowhere.keeps() && nowhere.owed().is_empty());
+}
+
 /// A disk that can be full.
 #[derive(Debug)]
 struct Disk {

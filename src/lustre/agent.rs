@@ -288,10 +288,8 @@ fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
 impl Drop for Agent {
     /// On a thread of its own: an MDT that is dead may never answer, and nobody needs to wait for that.
     fn drop(&mut self) {
-        // It says so itself where somebody has it still.
-        let Some(copytool) = self.copytool.take().and_then(Arc::into_inner) else {
-            return;
-        };
+        // `None`: actions of it were left to a successor, and C has them until this process ends.
+        let copytool = self.copytool.take().and_then(Arc::into_inner);
         let mount = Arc::clone(&self.mount);
         let generation = self.generation.load(Ordering::Relaxed);
         let (kept, trace) = (std::mem::take(&mut *self.kept()), self.trace.clone());
@@ -304,14 +302,15 @@ impl Drop for Agent {
     }
 }
 
-fn leave(mount: &Mount, copytool: Copytool, generation: u32, kept: RegisteredFds, trace: &AgentTrace) {
-    if generation > 0
-        && let Err(error) = ioctl::stop_copytool(mount.descriptor(), uid(generation))
-    {
-        tracing::warn!(%error, "could not drop the message pipe");
+/// Without the library's registration, which is then not to be freed, the coordinators are told by the ioctl alone.
+fn leave(mount: &Mount, copytool: Option<Copytool>, generation: u32, kept: RegisteredFds, trace: &AgentTrace) {
+    let mut told = Ok(());
+    if generation > 0 || copytool.is_none() {
+        told = ioctl::stop_copytool(mount.descriptor(), uid(generation))
+            .inspect_err(|error| tracing::warn!(%error, "could not drop the message pipe"));
     }
     drop(kept);
-    match copytool.unregister() {
+    match copytool.map_or(told, Copytool::unregister) {
         Ok(()) => {
             trace.wipe();
             tracing::info!("unregistered from the coordinator");

@@ -223,10 +223,12 @@ impl CopyAction {
         self.free(moved, may_retry, errval)
     }
 
-    /// Ends nothing: the coordinator is not told, and what C has of the action stays until this process ends. For an end
-    /// that might not come back, of an action that somebody else answers.
+    /// Ends nothing: the coordinator is not told, and what C has of the action stays until this process ends, with the
+    /// registration that it points to. For an end that might not come back, and of an action that somebody else answers.
     pub(super) fn leave(mut self) {
         self.is_over = true;
+        // One is never given back, so that nobody has the library free what the struct points to.
+        std::mem::forget(Arc::clone(&self.copytool));
     }
 
     fn free(&mut self, moved: Extent, may_retry: bool, errval: i32) -> Result<(), HsmError> {

@@ -32,7 +32,7 @@ pub struct MountLock {
     /// Open for the lock alone: it goes with the last descriptor that was made from this one.
     _root: File,
     /// By which releases up to 0.2 know each other, within one network namespace: a daemon of theirs neither sees the lock
-    /// on the root nor has it.
+    /// on the root nor has it. Who connects learns whose it is ([`super::LockHolder`]).
     _socket: UnixListener,
 }
 
@@ -66,8 +66,7 @@ impl MountLock {
             }
             Err(TryLockError::Error(error)) => return Err(AgentError::Lock(error)),
         }
-        let name = format!("lhsmtool-s3/{}", mount.instance().map_err(AgentError::Lock)?);
-        let address = SocketAddr::from_abstract_name(name).map_err(AgentError::Lock)?;
+        let address = address(mount).map_err(AgentError::Lock)?;
         let socket = UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => AgentError::Occupied(None),
             _ => AgentError::Lock(error),
@@ -77,6 +76,11 @@ impl MountLock {
             _socket: socket,
         })
     }
+}
+
+/// Of the socket that goes with the lock.
+pub(super) fn address(mount: &Mount) -> std::io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("lhsmtool-s3/{}", mount.instance()?))
 }
 
 /// As files of a mount with `noflock` say it; what directories of a later release may do, too.

@@ -150,7 +150,7 @@ impl Queue {
             _ => None,
         };
         // What waits is not looked at any more after this.
-        if let Some(stop) = stopped.or(state.parked.then_some(Stop::Shutdown)) {
+        if let Some(stop) = stopped.or(state.parked) {
             return Err((handle, stop));
         }
         if let Some(running) = state.running.get_mut(&class) {
@@ -336,14 +336,14 @@ impl Queue {
         }
     }
 
-    /// From now on no waiting action is given out; running ones go on.
-    pub fn park(&self) {
-        self.lock().parked = true;
+    /// From now on no waiting action is given out, for that reason; running ones go on.
+    pub fn park(&self, reason: Stop) {
+        self.lock().parked = Some(reason);
     }
 
     /// Whether waiting actions are no longer given out.
     pub fn is_parked(&self) -> bool {
-        self.lock().parked
+        self.lock().parked.is_some()
     }
 
     /// Takes all waiting actions out, to be ended by the caller.

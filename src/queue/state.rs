@@ -11,7 +11,7 @@ use super::processors::Processors;
 use super::{Admission, Class, Job, RunningAction, ThreadRole, Work};
 use crate::action::{ActionHandle, ActionKey, Kind, Verb};
 use crate::sync::Instant;
-use crate::transfer::Control;
+use crate::transfer::{Control, Stop};
 use crate::types::{ArchiveId, Domain, Fid, Sequences};
 
 /// Of actions that no longer wait, before they are swept out.
@@ -74,7 +74,8 @@ pub(super) struct ActionTable {
     /// How often each of those that ever were has been.
     pub(super) deferrals: HashMap<ActionKey, u32>,
     pub(super) parts_turn: bool,
-    pub(super) parked: bool,
+    /// Nothing that waits is given out any more, for that reason.
+    pub(super) parked: Option<Stop>,
     pub(super) closed: bool,
 }
 
@@ -328,7 +329,7 @@ impl ActionTable {
     }
 
     fn pick_job(&mut self, classes: &[Class], lanes: ThreadRole) -> Option<Work> {
-        if self.parked {
+        if self.parked.is_some() {
             return None;
         }
         for class in classes {

@@ -262,7 +262,7 @@ fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     let queue = Queue::default();
     admit(&queue, handle(Verb::Archive, 1, 1));
     let running = take(&queue, ThreadRole::All);
-    queue.park();
+    queue.park(Stop::Shutdown);
     for n in 2..100 {
         admit(&queue, handle(Verb::Archive, n, u32::try_from(n).unwrap()));
     }
@@ -272,6 +272,18 @@ fn a_parked_queue_gives_nothing_new_out_and_hands_all_back() {
     assert!(queue.wait_idle(Instant::now()));
     queue.close();
     assert!(matches!(queue.next(ThreadRole::All), Work::Closed));
+}
+
+#[test]
+fn what_would_wait_for_a_time_learns_why_a_parked_queue_does_not_take_it() {
+    for reason in [Stop::Shutdown, Stop::HandOn] {
+        let queue = Queue::default();
+        admit(&queue, handle(Verb::Restore, 1, 1));
+        let job = take(&queue, ThreadRole::All);
+        queue.park(reason);
+        let refused = queue.defer(job.handle, Instant::now());
+        assert!(refused.is_err_and(|(_, stop)| stop == reason));
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub(super) fn now(sources: &TelemetrySources) -> Mover {
         file_system: sources.context.fs.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: sources.is_ready(),
+        draining: sources.is_draining(),
+        archives: targets.iter().map(|target| target.options().archive_id.get()).collect(),
         uptime: tally.age().as_secs_f64(),
         waiting: by_class(&depth.waiting),
         running: by_class(&depth.running),

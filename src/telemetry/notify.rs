@@ -145,6 +145,7 @@ impl StatusNotifier {
             .fold((0, 0), |(done, failed), sums| (done + sums.done, failed + sums.failed));
         let state = match (self.sources.link.get(), self.sources.queue.is_parked()) {
             (_, true) => "stopping",
+            (Some(_), false) if self.sources.is_draining() => "draining",
             (Some(_), false) => "serving",
             (None, false) => "waiting for the coordinator",
         };
@@ -153,7 +154,8 @@ impl StatusNotifier {
 
     /// What does not move although it should.
     fn lifeless(&mut self) -> Option<&'static str> {
-        if let Some(link) = self.sources.link.get() {
+        // Nothing more comes to one that is being drained: its reader is gone.
+        if let Some(link) = self.sources.link.get().filter(|_| !self.sources.is_draining()) {
             let turns = link.reader.turns.load(Ordering::Relaxed);
             if self.reader.look(turns) > READER {
                 return Some("the reader of the kernel's pipe does not move");

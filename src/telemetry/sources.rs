@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::lustre::ReaderStats;
@@ -34,6 +34,8 @@ pub struct TelemetrySources {
     pub targets: Targets,
     /// Set once the daemon is registered.
     pub link: Arc<OnceLock<ReaderLink>>,
+    /// It was told to take nothing new, and to end when what it has is done.
+    pub draining: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for TelemetrySources {
@@ -46,6 +48,12 @@ impl TelemetrySources {
     /// Registered with the coordinator, and not on its way out.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.link.get().is_some() && !self.queue.is_parked()
+        self.link.get().is_some() && !self.queue.is_parked() && !self.is_draining()
+    }
+
+    /// Whether it takes nothing new, and ends when what it has is done.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 }

@@ -16,8 +16,11 @@ pub enum Stop {
     SentAgain,
     /// The coordinator no longer knows the action.
     Forgotten,
-    /// This daemon goes away.
+    /// This daemon goes away, and says so of each action.
     Shutdown,
+    /// This daemon goes away, and its successor goes on with the action: nobody answers it here, and what was begun of it
+    /// stays as a kill would leave it.
+    HandOn,
 }
 
 /// Shared by the transfer, its parts, the intake and the heartbeat.
@@ -54,14 +57,22 @@ impl Control {
         true
     }
 
-    /// The last look before the answer: why it was stopped, else [`Control::set_ending`] in the same moment.
+    /// The last look before the answer: why it was stopped, else [`Control::set_ending`] in the same moment. What is whole
+    /// when a successor is to go on with it is answered: there is nothing left to hand on.
     #[must_use]
-    pub fn end_unless_stopped(&self) -> Option<Stop> {
+    pub fn end_unless_stopped(&self, is_whole: bool) -> Option<Stop> {
         let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop = stop.filter(|stop| !(is_whole && *stop == Stop::HandOn));
         if stop.is_none() {
             self.set_ending();
         }
-        *stop
+        stop
+    }
+
+    /// Whether a successor is to go on with it.
+    #[must_use]
+    pub fn is_handed_on(&self) -> bool {
+        self.stopped() == Some(Stop::HandOn)
     }
 
     /// Why it was stopped, if it was.
@@ -106,14 +117,30 @@ mod tests {
     fn an_action_is_either_answered_or_begun_anew() {
         let control = Control::default();
         assert!(control.send_again());
-        assert_eq!(control.end_unless_stopped(), Some(Stop::SentAgain));
+        assert_eq!(control.end_unless_stopped(true), Some(Stop::SentAgain));
         assert!(!control.is_ending());
         let control = Control::default();
-        assert_eq!(control.end_unless_stopped(), None);
+        assert_eq!(control.end_unless_stopped(false), None);
         assert!(control.is_ending() && !control.send_again());
         assert_eq!(control.stopped(), None);
         // A cancel is more than that.
         control.stop(Stop::Cancelled);
         assert_eq!(control.stopped(), Some(Stop::Cancelled));
+    }
+
+    #[test]
+    fn what_is_handed_on_is_answered_here_only_when_it_is_whole() {
+        let control = Control::default();
+        control.stop(Stop::HandOn);
+        assert!(control.is_handed_on());
+        assert_eq!(control.end_unless_stopped(false), Some(Stop::HandOn));
+        assert!(!control.is_ending());
+        assert_eq!(control.end_unless_stopped(true), None);
+        assert!(control.is_ending());
+        // The coordinator waits for the answer to a cancel, whoever goes on.
+        let control = Control::default();
+        control.stop(Stop::Cancelled);
+        control.stop(Stop::HandOn);
+        assert_eq!(control.end_unless_stopped(true), Some(Stop::Cancelled));
     }
 }

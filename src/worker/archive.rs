@@ -12,7 +12,7 @@ use super::{Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Location, ObjectInfo, ObjectKey, StoreError};
-use crate::transfer::TransferError;
+use crate::transfer::{Control, Stop, Transfer, TransferError};
 use crate::types::{ErrorClass, Extent};
 
 pub(super) fn archive(run: Run<'_>, handle: Box<dyn ActionHandle>) -> Ended {
@@ -52,7 +52,7 @@ fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
                 )
             );
             let ended = run.refuse(handle, error);
-            if stopped {
+            if stopped && !ended.is_handed_on() {
                 attempt.sweep();
             }
             ended
@@ -91,6 +91,10 @@ impl Attempt<'_> {
             Err(error) => Some(error.into()),
         };
         if let Some(error) = hindrance {
+            if run.transfer.control().is_handed_on() {
+                // As a kill at this moment would: whoever goes on finds the record, the object, and what the journal says.
+                return run.refuse(handle, error);
+            }
             self.note_previous(placed, Previous::Stays);
             self.undo(placed);
             return run.refuse(handle, error);
@@ -121,7 +125,8 @@ impl Attempt<'_> {
     /// mover may have archived the file, and this one's object goes. Without a record only the end says it.
     fn over(self, placed: &StoredCopy) -> Option<JobError> {
         let run = self.run;
-        if let Some(stop) = run.transfer.control().stopped() {
+        // The object is there: all that is left to do is to say so, and a successor would write it once more.
+        if let Some(stop) = run.transfer.control().stopped().filter(|stop| *stop != Stop::HandOn) {
             return Some(TransferError::Stopped(stop).into());
         }
         if !placed.needs_record {
@@ -141,8 +146,18 @@ impl Attempt<'_> {
         if !placed.needs_record {
             return None;
         }
-        let location = &placed.location;
-        match self.standing(location.at(), location.version.as_deref()) {
+        let (run, location) = (self.run, &placed.location);
+        // The same holds here; it gives up by itself.
+        let patient = Arc::new(Control::default());
+        let transfer = match run.transfer.control().is_handed_on() {
+            true => Transfer::new(run.transfer.lane(), &patient),
+            false => run.transfer,
+        };
+        let attempt = Attempt {
+            run: Run { transfer, ..run },
+            author: self.author,
+        };
+        match attempt.standing(location.at(), location.version.as_deref()) {
             Ok(Standing::Sure) => None,
             Ok(Standing::Gone | Standing::InDoubt) => Some(JobError::TakenAway(location.key.to_string())),
             Err(error) => Some(error.into()),

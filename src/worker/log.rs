@@ -84,6 +84,8 @@ pub(super) struct Trail {
     journal: Arc<Journal>,
     action: ActionKey,
     nothing_left: bool,
+    /// Whoever goes on with the action finds what is written down of it.
+    is_handed_on: bool,
 }
 
 impl Trail {
@@ -92,18 +94,22 @@ impl Trail {
             journal: Arc::clone(&context.journal),
             action,
             nothing_left: false,
+            is_handed_on: false,
         }
     }
 
     /// It was answered, and all that follows from that was done.
     pub(super) fn end(mut self, ended: &Ended) {
+        self.is_handed_on = ended.is_handed_on();
         self.nothing_left = !ended.left_something && ended.error.as_ref().is_none_or(wrote_nothing);
     }
 }
 
 impl Drop for Trail {
     fn drop(&mut self) {
-        self.journal.settled(self.action, self.nothing_left);
+        if !self.is_handed_on {
+            self.journal.settled(self.action, self.nothing_left);
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub use verdict::verdict;
 use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
 use crate::store::{ObjectKey, Owner};
+use crate::transfer::{Stop, TransferError};
 use crate::types::Fid;
 
 /// What every job needs besides its thread's lane.
@@ -132,6 +133,14 @@ impl Ended {
             key: Some(key.clone()),
             ..self
         }
+    }
+
+    /// Nobody answered it: a successor goes on with it.
+    const fn is_handed_on(&self) -> bool {
+        matches!(
+            self.error,
+            Some(JobError::Transfer(TransferError::Stopped(Stop::HandOn)))
+        )
     }
 
     fn failed(error: JobError) -> Self {

@@ -87,9 +87,10 @@ impl Attempt<'_> {
                 })
             }
             Err(error) => {
-                run.transfer
-                    .lane()
-                    .discard_sidecar(archive_id, sidecar.as_ref(), owner, previous.as_ref());
+                if !run.transfer.control().is_handed_on() {
+                    let lane = run.transfer.lane();
+                    lane.discard_sidecar(archive_id, sidecar.as_ref(), owner, previous.as_ref());
+                }
                 Err(error)
             }
         }

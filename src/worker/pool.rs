@@ -146,6 +146,13 @@ impl Worker {
                 Err((handle, stop)) => run.refuse(handle, TransferError::Stopped(stop).into()),
             },
         };
+        if ended.is_handed_on() {
+            tracing::info!(
+                seconds = start.elapsed().as_secs_f64(),
+                "not answered: the next daemon goes on with it"
+            );
+            return WorkLeft::Nothing;
+        }
         let objection = match &ended.error {
             Some(JobError::Hsm(error)) => Some(error),
             _ => None,

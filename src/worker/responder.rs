@@ -177,7 +177,10 @@ mod tests {
 
     use super::*;
     use crate::action::{HsmError, Item, Kind, Verb};
+    use crate::transfer::{Control, Stop, TransferError};
     use crate::types::{ArchiveId, Cookie, Extent, Fid, Mdt};
+    use crate::worker::JobError;
+    use crate::worker::run::refuse;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -232,6 +235,26 @@ mod tests {
         };
         let answered = answered.clone();
         Box::new(FakeAction { item, answered, dead })
+    }
+
+    #[test]
+    fn what_a_successor_goes_on_with_is_not_answered_whatever_failed() {
+        let (to, told) = channel();
+        let stopped = Control::default();
+        stopped.stop(Stop::HandOn);
+        let handed_on = || TransferError::Stopped(Stop::HandOn).into();
+        for (control, error, expected) in [
+            (&stopped, JobError::StillOpen, "disowned"),
+            (&stopped, handed_on(), "disowned"),
+            // The queue did not take it back.
+            (&Control::default(), handed_on(), "disowned"),
+            (&Control::default(), JobError::StillOpen, "answered"),
+        ] {
+            let ended = refuse(control, owed(0, &to, None), error);
+            assert_eq!(told.try_recv(), Ok(expected));
+            assert_eq!(ended.is_handed_on(), expected == "disowned");
+        }
+        assert!(!stopped.is_ending());
     }
 
     #[test]

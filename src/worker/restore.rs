@@ -31,7 +31,8 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
         Err(error) => Err(error),
     };
     // After the last byte a cancel is still owed its ECANCELED.
-    match (received, run.transfer.control().end_unless_stopped()) {
+    let is_whole = matches!(received, Ok(Some(_)));
+    match (received, run.transfer.control().end_unless_stopped(is_whole)) {
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
             handle.renew();

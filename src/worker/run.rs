@@ -4,7 +4,7 @@ use super::cleanup::CleanUp;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
 use crate::store::{KeyAt, ObjectInfo, Owner};
-use crate::transfer::Transfer;
+use crate::transfer::{Control, Stop, Transfer, TransferError};
 
 /// An action that runs. Its handle goes beside it, for its end consumes it.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,7 @@ impl<'a> Run<'a> {
 
     /// Gives its answer.
     pub(super) fn finish(self, handle: Box<dyn ActionHandle>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
-        self.transfer.control().set_ending();
-        handle.finish(verdict, copied)
+        finish(self.transfer.control(), handle, verdict, copied)
     }
 
     /// Ends it when it was done; the coordinator may object.
@@ -52,12 +51,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Ends it when it failed. The answer that the coordinator objects to is logged: it ended already.
+    /// Ends it when it failed.
     pub(super) fn refuse(self, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
-        let ended = Ended::failed(error);
-        if let Err(objection) = self.finish(handle, ended.verdict, 0) {
-            tracing::debug!(%objection, "the coordinator did not take the verdict");
-        }
-        ended
+        refuse(self.transfer.control(), handle, error)
     }
+}
+
+fn finish(control: &Control, handle: Box<dyn ActionHandle>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {
+    control.set_ending();
+    handle.finish(verdict, copied)
+}
+
+/// The answer that the coordinator objects to is logged: it ended already. One that a successor is to go on with is not
+/// answered, whatever failed: the stop may be why, and the successor finds out.
+pub(super) fn refuse(control: &Control, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
+    if control.is_handed_on() || matches!(error, JobError::Transfer(TransferError::Stopped(Stop::HandOn))) {
+        handle.disown();
+        return Ended::failed(TransferError::Stopped(Stop::HandOn).into());
+    }
+    let ended = Ended::failed(error);
+    if let Err(objection) = finish(control, handle, ended.verdict, 0) {
+        tracing::debug!(%objection, "the coordinator did not take the verdict");
+    }
+    ended
 }

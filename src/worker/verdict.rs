@@ -49,7 +49,8 @@ fn transfer(error: &TransferError) -> Verdict {
         TransferError::Store(error) => store(error),
         TransferError::GaveUp { .. } => Verdict::try_again(HsmErrno::ETIMEDOUT),
         TransferError::Stopped(Stop::Cancelled) => Verdict::Cancelled,
-        TransferError::Stopped(Stop::SentAgain | Stop::Forgotten | Stop::Shutdown) => {
+        // What is handed on gets no answer here.
+        TransferError::Stopped(Stop::SentAgain | Stop::Forgotten | Stop::Shutdown | Stop::HandOn) => {
             Verdict::try_again(HsmErrno::ESHUTDOWN)
         }
     }

@@ -222,6 +222,15 @@ fn a_second_daemon_on_the_mount_is_refused() {
     rig.archive(fid);
 }
 
+/// For the last mover of a site.
+fn answering() -> Setup {
+    let usual = Setup::default();
+    Setup {
+        settings: usual.settings.replace("[workers]\n", "[workers]\non_stop = 'answer'\n"),
+        ..usual
+    }
+}
+
 #[test]
 fn a_second_daemon_in_namespaces_of_its_own_is_refused_too() {
     let rig = Rig::new();
@@ -275,7 +284,7 @@ fn a_program_that_has_locked_the_mounts_root_is_named() {
 
 #[test]
 fn a_stop_lets_running_actions_finish_and_answers_the_rest() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(answering());
     let gate = rig.store.faults().hold("PutObject");
     let fids: Vec<_> = (0..300).map(|n| rig.file(&format!("f{n}"), b"x")).collect();
     for batch in fids.chunks(50) {
@@ -298,7 +307,7 @@ fn a_stop_lets_running_actions_finish_and_answers_the_rest() {
 
 #[test]
 fn a_second_signal_stops_what_runs_and_leaves_no_upload() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(answering());
     let fid = rig.file("large", &noise(12 << 20));
     let gate = rig.store.faults().hold("UploadPart");
     rig.client.request(Action::Archive, 1, &[fid]).unwrap();

@@ -17,6 +17,7 @@ mod full_pipe;
 mod hostile;
 mod import;
 mod jobs;
+mod leave;
 mod left_over;
 mod life;
 mod listings;

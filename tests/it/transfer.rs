@@ -104,8 +104,9 @@ fn a_frozen_object_is_thawed_and_the_restore_goes_on_without_holding_a_thread() 
 #[test]
 fn a_restore_that_waits_for_a_thaw_can_be_cancelled_and_is_answered_at_a_stop() {
     let usual = Setup::default();
+    let settings = usual.settings.replace("[workers]\n", "[workers]\non_stop = 'answer'\n");
     let mut rig = Rig::with(Setup {
-        settings: format!("{}thaw_poll = '1h'\n", usual.settings),
+        settings: format!("{settings}thaw_poll = '1h'\n"),
         ..usual
     });
     let fids: Vec<_> = (0..2).map(|n| rig.file(&format!("f{n}"), b"data")).collect();

@@ -176,7 +176,7 @@ impl World {
         replace(
             &config,
             &format!(
-                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{}[workers]\nthreads = 16\n{}{}{}\
+                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{}[workers]\nthreads = 16\non_stop = 'answer'\n{}{}{}\
                  [[archive]]\nid = 1\nbucket = '{}'\nprefix = '{}'\nendpoint_url = '{}'\nregion = 'us-east-1'\n{}",
                 self.mount.display(),
                 self.library.display(),

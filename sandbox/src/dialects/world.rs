@@ -33,6 +33,7 @@ const NEW_KEYS: (&str, &str) = ("renewed-access", "renewed-secret");
 /// A store that is away is given up soon; pages are small, so that each listing has several.
 const SETTINGS: &str = "keepalive = '1s'\nheartbeat = '500ms'\nprogress = '500ms'\n\
                         [workers]\nthreads = 12\nrestore_threads = 4\ndrain_timeout = '2s'\n\
+                        on_stop = 'answer'\n\
                         [transfer]\nmultipart_threshold = '5MiB'\npart_size = '5MiB'\ngive_up_after = '1s'\n\
                         stall_timeout = '20s'\nthaw_poll = '100ms'\n";
 const PAGE: usize = 2;

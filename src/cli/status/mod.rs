@@ -47,7 +47,12 @@ pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure>
     let directory = jobs::directory(&settings.state_dir);
     let mut paths = Paths::new(&settings.library);
     let mut read = || -> Result<Report, Failure> {
-        let mut report = Report::read(&directory, args.job.as_deref(), &fleet, Path::new(MDTS))?;
+        let mut report = Report::read(
+            (&directory, &settings.state_dir),
+            args.job.as_deref(),
+            &fleet,
+            Path::new(MDTS),
+        )?;
         paths.fill(&mut report);
         Ok(report)
     };

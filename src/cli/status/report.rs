@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Failure;
 use crate::cli::mds::CoordinatorReport;
-use crate::fleet::{ClassTotals, Fleet, Mover, Running};
+use crate::fleet::{ClassTotals, Fleet, Mover, Running, StopReport};
 use crate::jobs::{Phase, Summary};
 
 /// Jobs of this node, movers of the site, coordinators of this node if it is an MDS.
@@ -16,10 +16,17 @@ pub(super) struct Report {
     pub(super) one: bool,
     pub(super) movers: Vec<(String, Result<Mover, String>)>,
     pub(super) coordinators: Vec<CoordinatorReport>,
+    /// What movers of this node left to successors that have not come yet.
+    pub(super) stopped: Vec<StopReport>,
 }
 
 impl Report {
-    pub(super) fn read(directory: &Path, job: Option<&str>, fleet: &Fleet, mdts: &Path) -> Result<Self, Failure> {
+    pub(super) fn read(
+        (directory, state_dir): (&Path, &Path),
+        job: Option<&str>,
+        fleet: &Fleet,
+        mdts: &Path,
+    ) -> Result<Self, Failure> {
         let jobs = match job {
             Some(job) => vec![Summary::find(directory, job)?],
             None => {
@@ -33,6 +40,10 @@ impl Report {
             one: job.is_some(),
             movers: fleet.ask(),
             coordinators: CoordinatorReport::all(mdts),
+            stopped: StopReport::all(state_dir)
+                .into_iter()
+                .filter(|report| !report.waiting.is_empty())
+                .collect(),
         })
     }
 
@@ -160,6 +171,15 @@ pub(super) fn example() -> Report {
             ("mover3:9818".into(), Err("connection refused".into())),
         ],
         coordinators: Vec::new(),
+        stopped: vec![StopReport {
+            mount: "/mnt/lustre".into(),
+            waiting: vec![crate::fleet::WaitingActions {
+                archive: 1,
+                actions: 40,
+                restores: 7,
+            }],
+            ..StopReport::default()
+        }],
     }
 }
 

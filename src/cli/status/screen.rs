@@ -78,7 +78,13 @@ fn draw(frame: &mut Frame<'_>, report: &Report) {
         draw_movers(frame, middle, report);
         draw_longest(frame, bottom, report);
     }
-    frame.render_widget(Line::from("q: end").dim(), last);
+    let mut end = "q: end".to_owned();
+    for stopped in &report.stopped {
+        for waiting in &stopped.waiting {
+            end.push_str(&format!("; {}: {waiting}", stopped.mount));
+        }
+    }
+    frame.render_widget(Line::from(end).dim(), last);
 }
 
 fn draw_jobs(frame: &mut Frame<'_>, area: Rect, report: &Report) {
@@ -158,7 +164,7 @@ mod tests {
             "all that answer",
             "4010",
             "lab/run7/big.h5",
-            "q: end",
+            "q: end; /mnt/lustre: 40 actions, 7 of them readers' restores, wait until",
         ] {
             assert!(screen.contains(wanted), "no '{wanted}' in\n{screen}");
         }

@@ -13,7 +13,7 @@ pub(super) fn json(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     for job in &report.jobs {
         writeln!(out, "{}", serde_json::to_string(job)?)?;
     }
-    if report.movers.is_empty() && report.coordinators.is_empty() {
+    if report.movers.is_empty() && report.coordinators.is_empty() && report.stopped.is_empty() {
         return Ok(());
     }
     let row = |(name, mover): &(String, Result<Mover, String>)| match mover {
@@ -25,6 +25,7 @@ pub(super) fn json(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         "movers": movers,
         "sum": report.sum(),
         "coordinators": report.coordinators,
+        "stopped": report.stopped,
     });
     writeln!(out, "{line}")
 }
@@ -44,6 +45,12 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         writeln!(out, "{}", row("all that answer", &report.sum()).join(" "))?;
         for (name, error) in report.silent() {
             writeln!(out, "{name} does not answer: {error}")?;
+        }
+        for (name, _) in report.answered().filter(|(_, mover)| mover.draining) {
+            writeln!(
+                out,
+                "{name} drains: it takes nothing new, and ends when what it has is done"
+            )?;
         }
         for (name, mover) in report.answered() {
             for mdt in &mover.silent_mdts {
@@ -74,6 +81,11 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         for (name, running) in report.longest(SHOWN) {
             writeln!(out, "{name}: {}", at_work(running))?;
+        }
+    }
+    for stopped in &report.stopped {
+        for waiting in &stopped.waiting {
+            writeln!(out, "the mover of {} was stopped: {waiting}", stopped.mount)?;
         }
     }
     for mdt in &report.coordinators {
@@ -149,6 +161,9 @@ mod tests {
         has("mover3:9818 does not answer: connection refused");
         has("mover1:9818: MDT0001 does not answer");
         has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
+        has(
+            "the mover of /mnt/lustre was stopped: 40 actions, 7 of them readers' restores, wait until a mover for archive id 1",
+        );
         has("mover1:9818: restore for 61 s, 5.0 GiB so far: lab/run7/big.h5");
     }
 

@@ -22,10 +22,13 @@ pub(super) enum Leftover {
 
 impl Sending<'_> {
     /// Parts are good when the log and the store agree on them. An upload that can't be gone on with is thrown away.
-    pub(super) fn go_on(&self, plan: Plan) -> Leftover {
+    ///
+    /// # Errors
+    /// It was stopped, and somebody else goes on with it.
+    pub(super) fn go_on(&self, plan: Plan) -> Result<Leftover, TransferError> {
         let Self { store, to, size, .. } = self;
         let Some(left) = to.log.unfinished() else {
-            return Leftover::Nothing;
+            return Ok(Leftover::Nothing);
         };
         let fits = left.same_data && left.key == to.key && left.size == *size && left.part_size == plan.part(0).length;
         let listed = self
@@ -33,8 +36,10 @@ impl Sending<'_> {
             .ask(store, async |_| Ok(store.list_parts(&left.key, &left.upload).await?));
         let listed = match listed {
             Ok(listed) if fits => listed,
+            Err(error) if self.transfer.control.is_handed_on() => return Err(error),
             Err(TransferError::Store(StoreError::NotFound { .. })) if fits => {
-                return self.made(plan, &left.parts).map_or(Leftover::Nothing, Leftover::Object);
+                let made = self.made(plan, &left.parts);
+                return Ok(made.map_or(Leftover::Nothing, Leftover::Object));
             }
             listed => {
                 tracing::info!(
@@ -42,7 +47,7 @@ impl Sending<'_> {
                     "the upload of a former daemon can't be gone on with"
                 );
                 self.abort(&left.key, &left.upload);
-                return Leftover::Nothing;
+                return Ok(Leftover::Nothing);
             }
         };
         let has = |index: u32, part: &SentPart| {
@@ -54,7 +59,7 @@ impl Sending<'_> {
         let mut parts = left.parts;
         parts.retain(|index, part| has(*index, part));
         tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
-        Leftover::Upload(left.upload, parts)
+        Ok(Leftover::Upload(left.upload, parts))
     }
 
     /// The object that an upload has become, if it has just the bytes of our parts.

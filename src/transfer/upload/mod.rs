@@ -25,7 +25,8 @@ const GONE: &str = "NoSuchUpload";
 const COMPLETE_STALL: Duration = Duration::from_secs(600);
 
 impl Transfer<'_> {
-    /// Writes the first `size` bytes of `file` as the object `to.key`. A failed multipart upload is aborted.
+    /// Writes the first `size` bytes of `file` as the object `to.key`. A multipart upload that failed is aborted,
+    /// unless somebody goes on with it.
     ///
     /// # Errors
     /// [`StoreError::Precondition`] in particular: the key holds something else than `to.condition` says.
@@ -122,7 +123,7 @@ impl<'a> Sending<'a> {
 
     fn multipart(&self, plan: Plan) -> Result<UploadedObject, TransferError> {
         let mut resumed = true;
-        let (upload, known) = match self.go_on(plan) {
+        let (upload, known) = match self.go_on(plan)? {
             Leftover::Upload(upload, parts) => (upload, parts),
             Leftover::Object(uploaded) => return Ok(uploaded),
             Leftover::Nothing => {
@@ -138,7 +139,8 @@ impl<'a> Sending<'a> {
             let parts: Vec<StoredPart> = sent.into_iter().map(|part| part.stored).collect();
             self.complete(&upload, &parts, whole, resumed)
         });
-        if result.is_err() {
+        // Whoever goes on with it does so behind the last part.
+        if result.is_err() && !self.transfer.control.is_handed_on() {
             self.abort(&self.to.key, &upload);
         }
         result

@@ -44,7 +44,7 @@ fn worker(queue: &Arc<Queue>, lanes: ThreadRole, ends: &Sender<ActionKey>) -> Jo
 
 fn work(queue: &Queue, job: Job, ends: &Sender<ActionKey>) {
     let item = job.handle.item().clone();
-    let handle = match job.control.end_unless_stopped() {
+    let handle = match job.control.end_unless_stopped(false) {
         None => {
             end(job.handle, Verdict::Done);
             for served in queue.take_served(&item) {
@@ -315,7 +315,7 @@ fn one_that_is_sent_again_is_answered_before_the_end() {
             Admission::Declined(_) => panic!("a restore is work"),
         }
     }
-    queue.park();
+    queue.park(Stop::Shutdown);
     assert!(queue.wait_idle(Instant::now() + FOR_EVER));
     for handle in queue.take_all_waiting() {
         end(handle, Verdict::Cancelled);
