@@ -187,6 +187,7 @@ async fn serve(
         queue: Arc::clone(&stages.queue),
         context: stages.context.clone(),
         targets: targets.clone(),
+        ledger: stages.ledger.clone(),
         link: Arc::clone(&link),
     };
     let metrics = settings.metrics.map(|listen| {

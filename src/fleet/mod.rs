@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-pub use mover::{ActionFailure, ClassTotals, Failures, Mover, Running};
+pub use mover::{ActionFailure, ClassTotals, Failures, LedgerReport, Mover, Running};
 
 use crate::types::Fid;
 

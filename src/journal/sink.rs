@@ -64,7 +64,8 @@ impl Journal {
         })?;
         let mut all: HashMap<ActionKey, InHand> = HashMap::with_capacity(items.len());
         for item in items {
-            all.entry(item.key()).or_default().item = Some(item);
+            let key = item.key();
+            all.entry(key).or_default().item = Some(item);
         }
         for (key, upload) in records {
             all.entry(key).or_default().upload = Some(upload);
