@@ -46,6 +46,8 @@ pub(super) struct Keeper {
     pub(super) recent: Recent,
     /// When marks were looked at last.
     pub(super) trimmed: Instant,
+    /// It was said that another one has the row.
+    pub(super) has_waited: bool,
 }
 
 impl Keeper {
@@ -58,8 +60,8 @@ impl Keeper {
             let session = tokio::select! {
                 session = Box::pin(self.session(&mut pause)) => session,
                 () = shared.overtime(LAST_CHANGES) => {
-                    tracing::warn!("the ledger lacks the last changes: its server did not take them in time");
-                    return;
+                    tracing::warn!("the ledger lacks the last changes: its server is away, or did not take them in time");
+                    break;
                 }
             };
             let error = match session {
@@ -108,16 +110,18 @@ impl Keeper {
     }
 
     /// The mover's row. Where another one has it, a lease shows whether that one lives.
-    async fn claim(&self, link: &Link) -> Result<(), LedgerError> {
+    async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
         let Claim::Held(held) = self.row.claim(link, None).await? else {
             return Ok(());
         };
         let name = &self.row.owner.name;
-        tracing::warn!(
-            name,
-            lease_s = self.options.lease.as_secs_f64(),
-            "the ledger has a mover by this name that is not this node's last one; waiting whether it lives"
-        );
+        if !std::mem::replace(&mut self.has_waited, true) {
+            tracing::warn!(
+                name,
+                lease_s = self.options.lease.as_secs_f64(),
+                "the ledger has a mover by this name that is not this node's last one; waiting whether it lives"
+            );
+        }
         self.shared.pause(self.options.lease).await;
         match self.row.claim(link, Some(held)).await? {
             Claim::Ours => Ok(()),
@@ -160,8 +164,10 @@ impl Keeper {
         }
         let copies = Box::pin(self.copies(link, renewed)).await?;
         self.row.settle()?;
-        self.shared.in_step();
         self.recent.trim(now(), true);
+        if !self.shared.in_step() {
+            return Ok(());
+        }
         tracing::info!(
             in_hand,
             changed,

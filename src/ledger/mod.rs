@@ -106,6 +106,7 @@ impl Ledger {
             row,
             recent: Recent::new(directory),
             trimmed: Instant::now(),
+            has_waited: false,
         };
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
         journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);

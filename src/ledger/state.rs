@@ -166,12 +166,15 @@ impl Shared {
         self.stopped.notify_one();
     }
 
-    /// Comes back when it was told to end so long ago. One may wait for it.
+    /// Comes back when it was told to end so long ago, or at once where there is nothing to be finished. One may wait for
+    /// it.
     pub(super) async fn overtime(&self, length: Duration) {
         while !self.is_stopping() {
             self.stopped.notified().await;
         }
-        tokio::time::sleep(length).await;
+        if self.health().step != Step::Away {
+            tokio::time::sleep(length).await;
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -189,13 +192,14 @@ impl Shared {
         state.forget_changes();
     }
 
-    /// The rows are those of the journal, but for the changes since [`Shared::begin`].
-    pub(super) fn in_step(&self) {
+    /// The rows are those of the journal, but for the changes since [`Shared::begin`]. `false`: those were too many.
+    pub(super) fn in_step(&self) -> bool {
         let mut state = self.lock();
         if !state.overrun {
             state.step = Step::InStep;
             state.error = None;
         }
+        !state.overrun
     }
 
     /// There is no connection any more, or none yet: nothing is kept for it. Whether that is news.
@@ -326,12 +330,9 @@ impl JournalSink for Shared {
                 state.marks_lost += 1;
             }
         }
-        let news = CopyNews {
-            stamp,
-            record: record.map(<[u8]>::to_vec),
-        };
         self.change(false, |changes| {
-            changes.copies.insert(fid, news);
+            let record = record.map(<[u8]>::to_vec);
+            changes.copies.insert(fid, CopyNews { stamp, record });
         });
     }
 }
@@ -386,11 +387,11 @@ mod tests {
     fn too_many_changes_are_let_go_and_the_rows_are_made_equal_instead() {
         let shared = Shared::new(true);
         shared.begin();
-        shared.in_step();
+        assert!(shared.in_step());
         for cookie in 0..=MOST as u64 {
             shared.admitted(&item(cookie, Verb::Archive));
         }
-        assert!(shared.is_overrun());
+        assert!(shared.is_overrun() && !shared.in_step());
         shared.admitted(&item(0, Verb::Restore));
         assert!(shared.take().is_empty());
         shared.begin();
@@ -441,7 +442,7 @@ mod tests {
         let shared = Shared::new(true);
         assert_eq!(shared.health().step, Step::Away);
         shared.begin();
-        shared.in_step();
+        assert!(shared.in_step());
         assert_eq!(shared.health().lag, Duration::ZERO);
         shared.ended(item(1, Verb::Archive).key());
         assert!(shared.take().len() == 1 && shared.health().lag > Duration::ZERO);
