@@ -201,11 +201,13 @@ fn a_server_that_is_not_there_or_never_answers_costs_archives_nothing() {
     assert!(rig.log().contains("can't reach PostgreSQL"), "{}", rig.log());
     // It takes connections, and that is all.
     let silent = UnixListener::bind(away.path().join(".s.PGSQL.5432")).unwrap();
-    let (_connection, _) = silent.accept().unwrap();
+    let _connection = silent.accept().unwrap();
     for n in 0..20 {
         let fid = rig.file(&format!("silent{n}"), b"data");
         rig.archive(fid);
     }
+    // And it is given up.
+    until(|| rig.log().contains("did not answer within").then_some(()));
     assert_eq!(rig.stop(), Some(0));
 }
 
@@ -303,6 +305,35 @@ fn a_wrong_password_is_told_from_a_server_that_is_away_and_the_right_one_is_take
     });
     std::fs::write(&file, "right\n").unwrap();
     told(&rig.run(&["ledger", "init"]), true, "is the ledger of");
+}
+
+#[test]
+fn the_servers_certificate_has_to_be_a_trusted_authoritys_and_the_servers() {
+    let Some(mut postgres) = Postgres::start() else {
+        return;
+    };
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let elsewhere = rcgen::generate_simple_self_signed(["db1.example.org".into()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let own = file("own.pem", made.cert.pem());
+    let others = file("others.pem", other.cert.pem());
+    let elsewheres = file("elsewhere.pem", elsewhere.cert.pem());
+    let check = |port: u16, mode: &str, ca: &str| {
+        let url = format!("postgresql://lhsm@127.0.0.1:{port}/ledger?sslmode={mode}");
+        rig(&format!("[ledger]\nurl = '{url}'\nca_bundle = '{ca}'\n")).run(&["ledger", "check"])
+    };
+    let port = postgres.listen_with_tls(&made.cert.pem(), &made.signing_key.serialize_pem());
+    told(&check(port, "verify-full", &own), false, "is no ledger");
+    told(&check(port, "require", &others), false, "certificate");
+    told(&check(port, "disable", &own), false, "lets nobody in");
+    let port = postgres.listen_with_tls(&elsewhere.cert.pem(), &elsewhere.signing_key.serialize_pem());
+    told(&check(port, "verify-full", &elsewheres), false, "certificate");
 }
 
 /// A second mover of the same file system, whose ledger calls it the same.

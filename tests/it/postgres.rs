@@ -1,6 +1,6 @@
 //! A real PostgreSQL for one test: in a directory of its own, on a socket there, ended by its process id.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,10 +17,16 @@ const REQUIRED: &str = "LHSM_REQUIRE_POSTGRES";
 /// It refuses to run as root.
 const NOBODY: u32 = 65_534;
 
+/// The usual one is no more than a part of the socket's name.
+const USUAL_PORT: u16 = 5432;
+
 pub(crate) struct Postgres {
     bin: PathBuf,
     server: Option<Child>,
     dir: TempDir,
+    port: u16,
+    /// Where it listens beside its socket.
+    addresses: &'static str,
 }
 
 impl Postgres {
@@ -38,7 +44,13 @@ impl Postgres {
         if Uid::effective().is_root() {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut postgres = Self { bin, server: None, dir };
+        let mut postgres = Self {
+            bin,
+            server: None,
+            dir,
+            port: USUAL_PORT,
+            addresses: "",
+        };
         let made = postgres
             .program("initdb")
             .args([
@@ -62,6 +74,44 @@ impl Postgres {
 
     /// Starts the server again.
     pub(crate) fn resume(&mut self) {
+        assert!(self.is_resumed(), "{}", self.log());
+    }
+
+    /// Starts it again with a port on loopback that takes TLS alone; the port.
+    pub(crate) fn listen_with_tls(&mut self, certificate: &str, key: &str) -> u16 {
+        self.stop();
+        for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            std::fs::write(&path, content).unwrap();
+            // It takes no key that others can read.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if Uid::effective().is_root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        let settings = self.data().join("postgresql.conf");
+        let usual = std::fs::read_to_string(&settings).unwrap();
+        std::fs::write(&settings, format!("{usual}\nssl = on\n")).unwrap();
+        std::fs::write(
+            self.data().join("pg_hba.conf"),
+            "local all all trust\nhostssl all all 127.0.0.1/32 trust\n",
+        )
+        .unwrap();
+        self.addresses = "127.0.0.1";
+        // It can't be told to take any port, and one that is free may be another's a moment later.
+        for _ in 0..10 {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            self.port = free.local_addr().unwrap().port();
+            drop(free);
+            if self.is_resumed() {
+                return self.port;
+            }
+        }
+        panic!("{}", self.log());
+    }
+
+    /// `false`: it ended.
+    fn is_resumed(&mut self) -> bool {
         let log = std::fs::File::create(self.path().join("log")).unwrap();
         let server = self
             .program("postgres")
@@ -69,20 +119,27 @@ impl Postgres {
             .arg(self.data())
             .arg("-k")
             .arg(self.path())
-            .args([
-                "-c",
-                "listen_addresses=",
-                "-c",
-                "fsync=off",
-                "-c",
-                "shared_buffers=16MB",
-            ])
+            .args(["-p", &self.port.to_string()])
+            .args(["-c", &format!("listen_addresses={}", self.addresses)])
+            .args(["-c", "fsync=off", "-c", "shared_buffers=16MB"])
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))
             .spawn()
             .unwrap();
         self.server = Some(server);
-        until(|| self.ask("postgres", "SELECT 1").ok());
+        until(|| {
+            if self.ask("postgres", "SELECT 1").is_ok() {
+                return Some(true);
+            }
+            let server = self.server.as_mut()?;
+            server.try_wait().unwrap()?;
+            self.server = None;
+            Some(false)
+        })
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 
     /// Ends the server, with its connections.
@@ -129,7 +186,7 @@ impl Postgres {
             .program("psql")
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "lhsm", "-h"])
             .arg(self.path())
-            .args(["-d", database, "-c", statement])
+            .args(["-p", &self.port.to_string(), "-d", database, "-c", statement])
             .output()
             .unwrap();
         if output.status.success() {
