@@ -97,6 +97,8 @@ impl Keeper {
                 tracing::warn!("the ledger was too slow for the changes of late; its rows are made equal");
                 self.catch_up(&link, &mut renewed).await?;
             }
+            // Many changes take a while.
+            self.renew(&link, &mut renewed).await?;
             let changes = self.shared.take();
             if !changes.is_empty() {
                 let rows = self.write(&link, &changes, Rows::Fresh).await?;

@@ -7,6 +7,9 @@ use lhsm_sandbox::protocol::Action;
 
 use crate::rig::{PATIENCE, Rig, Setup, until};
 
+/// Only whoever has one tells of it, whether it can be reached or not.
+const LEDGER: &str = "[ledger]\nurl = 'postgresql://lhsm@%2Fnonexistent/ledger'\n";
+
 fn rig() -> Rig {
     rig_with("")
 }
@@ -105,8 +108,7 @@ fn health_and_readiness_have_addresses_of_their_own_and_nothing_else_has() {
 
 #[test]
 fn every_metric_is_in_the_documentation() {
-    // Only whoever has a ledger tells of it, whether it can be reached or not.
-    let rig = rig_with("[ledger]\nurl = 'postgresql://lhsm@%2Fnonexistent/ledger'\n");
+    let rig = rig_with(LEDGER);
     let documented = include_str!("../../docs/metrics.md");
     let (_, text) = get(&rig, "/metrics");
     let mut names = 0;
@@ -123,7 +125,7 @@ fn every_metric_is_in_the_documentation() {
 
 #[test]
 fn every_metric_of_the_dashboard_and_the_alerts_is_one_of_ours() {
-    let rig = rig();
+    let rig = rig_with(LEDGER);
     let (_, text) = get(&rig, "/metrics");
     let ours: Vec<_> = text
         .lines()
