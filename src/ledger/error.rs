@@ -103,6 +103,12 @@ pub enum LedgerError {
         /// This mover's.
         name: String,
     },
+    /// Somebody took the mover's row away while it was connected, or the server forgot it.
+    #[error("the row of mover '{name}' in the ledger is another one's by now, or gone; it is claimed anew")]
+    RowLost {
+        /// This mover's.
+        name: String,
+    },
     /// A statement that failed.
     #[error("PostgreSQL at {place}: {what}")]
     Statement {

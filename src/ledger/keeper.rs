@@ -299,7 +299,10 @@ impl From<InHand> for ActionNews {
 fn tell(error: &LedgerError) {
     const MEANWHILE: &str = "no ledger: other movers can't take over from this one; going on without, and trying again";
     match error {
-        LedgerError::Unreachable { .. } | LedgerError::Silent { .. } | LedgerError::Statement { .. } => {
+        LedgerError::Unreachable { .. }
+        | LedgerError::Silent { .. }
+        | LedgerError::Statement { .. }
+        | LedgerError::RowLost { .. } => {
             tracing::warn!(%error, "{MEANWHILE}");
         }
         _ => tracing::error!(%error, "{MEANWHILE}"),

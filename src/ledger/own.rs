@@ -145,7 +145,7 @@ impl OwnRow {
         if rows == 1 {
             return Ok(());
         }
-        Err(LedgerError::NameTaken {
+        Err(LedgerError::RowLost {
             name: self.owner.name.clone(),
         })
     }

@@ -156,7 +156,7 @@ async fn hold(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
         .query(HOLD_ROW, &[(&owner.name, Type::TEXT), (&owner.incarnation, Type::INT8)])
         .await?;
     if held.is_empty() {
-        return Err(LedgerError::NameTaken {
+        return Err(LedgerError::RowLost {
             name: owner.name.clone(),
         });
     }
@@ -357,4 +357,75 @@ async fn write_copies(link: &Link, copies: &[(Fid, &CopyNews)]) -> Result<(), Le
             .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::changes::ActionNews;
+    use crate::store::{ObjectKey, WriterId};
+    use crate::types::Extent;
+
+    fn fid(seq: u64, oid: u32) -> Fid {
+        Fid { seq, oid, ver: 0 }
+    }
+
+    fn item(oid: u32) -> Item {
+        let fid = fid(0x2_0000_0401, oid);
+        Item {
+            kind: Kind::Do(Verb::Archive),
+            fid,
+            dfid: fid,
+            cookie: Cookie(u64::from(oid)),
+            archive_id: ArchiveId::new(1),
+            extent: Extent::WHOLE,
+            gid: 0,
+            blocking: false,
+            data: Box::default(),
+        }
+    }
+
+    #[test]
+    fn a_fid_is_the_same_from_its_bytes_and_sorts_as_they_do() {
+        let mut fids = [fid(u64::MAX, 1), fid(2, 0x100), fid(2, 0xff), fid(1, u32::MAX)];
+        for fid in fids {
+            assert_eq!(fid_of(&fid_bytes(fid)), Some(fid));
+        }
+        fids.sort_unstable();
+        assert!(fids.is_sorted_by_key(|fid| fid_bytes(*fid)));
+        assert_eq!((fid_of(&[0; 15]), fid_of(&[0; 17])), (None, None));
+        let key = key_of(&fid_bytes(fid(2, 3)), -1).unwrap();
+        assert_eq!(key.cookie, Cookie(u64::MAX));
+    }
+
+    #[test]
+    fn what_ended_and_is_settled_goes_in_one_step_and_the_rest_by_what_is_left_of_it() {
+        let upload = UploadRecord::single(
+            ArchiveId::new(1).unwrap(),
+            &ObjectKey::new("a").unwrap(),
+            WriterId::random(),
+        );
+        let mut changes = Changes::default();
+        let items: Vec<_> = (0..6).map(item).collect();
+        let key = |oid: usize| items[oid].key();
+        let begun = ActionNews {
+            item: Word::Is(Box::new(items[5].clone())),
+            upload: Word::Is(Box::new(upload.clone())),
+        };
+        changes.actions.insert(key(5), begun);
+        changes.admitted(&items[4]);
+        changes.uploading(key(3), &upload);
+        changes.ended(key(3));
+        changes.ended(key(2));
+        changes.settled(key(2));
+        changes.settled(key(1));
+        changes.ended(key(0));
+        let sorted = Sorted::of(&changes);
+        let taken: Vec<_> = sorted.taken.iter().map(|item| item.fid.oid).collect();
+        let writing: Vec<_> = sorted.writing.iter().map(|(key, _)| key.fid.oid).collect();
+        assert_eq!((taken, writing), (vec![4, 5], vec![3, 5]));
+        assert_eq!(sorted.over, [key(2)]);
+        assert_eq!(sorted.settled, [key(1)]);
+        assert_eq!(sorted.ended, [key(0), key(3)]);
+    }
 }
