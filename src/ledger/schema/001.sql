@@ -64,7 +64,8 @@ CREATE TABLE lhsmtool_s3.action (
     -- For people.
     begun        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (fid, cookie)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
+-- Room for what an archive adds to its row: the new version stays on its page, and no index hears of it.
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX action_owner ON lhsmtool_s3.action (owner);
 
 -- Where the copies of files are whose object can't be told from the FID, for the REMOVE of a file that is gone. `record`
