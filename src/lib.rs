@@ -5,8 +5,8 @@
 //! - `sync`, [`measure`], [`thread`], [`types`], [`action`], [`fleet`], [`database`]: what all may know
 //! - the two borders, unknown to each other: [`lustre`] to the kernel, [`store`] to S3
 //! - [`transfer`] on both: the bytes of one file; [`mapped`]: which object is a file's copy
-//! - two wings on that, unknown to each other: the daemon ([`journal`], [`queue`], [`worker`], [`intake`], [`telemetry`],
-//!   [`config`], [`daemon`]) and the tools ([`disk`], [`walk`], [`ranges`], [`nodes`], [`import`], [`jobs`], [`scrub`],
+//! - two wings on that, unknown to each other: the daemon ([`journal`], [`ledger`], [`queue`], [`worker`], [`intake`],
+//!   [`telemetry`], [`config`], [`daemon`]) and the tools ([`disk`], [`walk`], [`ranges`], [`nodes`], [`import`], [`jobs`], [`scrub`],
 //!   [`rebind`], [`follow`])
 //! - [`cli`]: one file a command
 //!
@@ -27,6 +27,7 @@ pub mod import;
 pub mod intake;
 pub mod jobs;
 pub mod journal;
+pub mod ledger;
 pub mod lustre;
 pub mod mapped;
 pub mod measure;

@@ -80,6 +80,11 @@ fn as_command(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
             telemetry::init("warn", settings.log_format);
             return told(args.run(&settings));
         }
+        if let Command::Ledger(args) = command {
+            let settings = config::load(&cli.config, args.mount.as_deref())?;
+            telemetry::init("warn", settings.log_format);
+            return command.run(&settings, &cli.config);
+        }
         // Only stores are needed: a mount point is not asked for.
         let settings = config::load(&cli.config, Some(Path::new("/")))?;
         telemetry::init(command.log_level(&settings), settings.log_format);

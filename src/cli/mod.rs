@@ -20,6 +20,7 @@ mod forget;
 mod generate;
 mod import;
 mod jobs;
+mod ledger;
 mod mds;
 mod print_config;
 mod progress;
@@ -39,6 +40,7 @@ pub use forget::{ForgetArgs, watch_over};
 pub use generate::GenerateArgs;
 pub use import::{ImportArgs, RebuildArgs};
 pub use jobs::{Format, JobArgs, JobsCommand};
+pub use ledger::{LedgerArgs, LedgerCommand};
 pub use output::told;
 pub use print_config::PrintConfigArgs;
 pub use rebind::RebindArgs;
@@ -92,6 +94,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Make a released file for each object of a bucket: the first read restores it
     Import(Box<ImportArgs>),
+    /// The ledger in PostgreSQL that movers of one file system share: make it, look at it, bring it to this release
+    Ledger(LedgerArgs),
     /// Re-create the files of a lost file system, released, from what their objects' metadata tells
     Rebuild(RebuildArgs),
     /// Write what has no data to the bucket: directories and symlinks, so that an import makes the same tree
@@ -175,6 +179,7 @@ impl Command {
             Self::PrintConfig(args) => args.run(config),
             Self::Bench(args) => bench::run(args, settings),
             Self::Import(args) => import::import(args, settings),
+            Self::Ledger(args) => args.run(settings),
             Self::Rebuild(args) => import::rebuild(args, settings),
             Self::Export(args) => export::run(args, settings),
             Self::Scrub(args) => scrub::run(args, settings),

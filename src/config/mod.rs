@@ -3,6 +3,7 @@
 
 mod document;
 mod layers;
+mod ledger;
 mod reach;
 mod settings;
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Document, Section};
+use super::ledger;
 use super::reach::EndpointSettings;
 use crate::intake::HeartbeatOptions;
+use crate::ledger::LedgerOptions;
 use crate::store::{
     ChecksumKind, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, ObjectOptions, Records, TargetOptions,
     Thaw, ThawTier, VerifyImported, check_proxy,
@@ -17,8 +19,8 @@ use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
 use crate::types::ArchiveId;
 use crate::worker::OnForgotten;
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Of a bandwidth: a chunk must get through before the stall watch sees nothing move.
@@ -84,6 +86,8 @@ pub struct Settings {
     pub completions: Option<CompletionOptions>,
     /// Where the movers of the site serve theirs, `host:port`.
     pub movers: Vec<String>,
+    /// The copy of the journal that other movers read; `None`: this one works alone.
+    pub ledger: Option<LedgerOptions>,
 }
 
 impl Settings {
@@ -197,6 +201,7 @@ impl Settings {
             );
         }
         fleet.finish();
+        let ledger = ledger::read(root.section("ledger"));
         // Without a list, this node's own.
         let own = || {
             metrics
@@ -234,6 +239,7 @@ impl Settings {
             event_interval,
             completions,
             movers,
+            ledger,
         })
     }
 }

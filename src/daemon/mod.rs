@@ -193,6 +193,7 @@ async fn serve(
         queue: Arc::clone(&stages.queue),
         context: stages.context.clone(),
         targets: targets.clone(),
+        ledger: stages.ledger.clone(),
         link: Arc::clone(&link),
         draining: Arc::new(AtomicBool::new(false)),
     };

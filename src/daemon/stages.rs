@@ -13,6 +13,7 @@ use crate::action::{Arrival, FileSystem, Verdict};
 use crate::config::{OnStop, Settings};
 use crate::intake::{Heartbeat, Intake, MdtFinder};
 use crate::journal::Journal;
+use crate::ledger::{Ledger, LedgerMover};
 use crate::lustre::{Agent, ReaderStats, Registrar, RegistrarHandle};
 use crate::queue::Queue;
 use crate::store::Targets;
@@ -51,6 +52,8 @@ pub(super) struct Pipeline {
     responder: Arc<Responder>,
     finder: Arc<MdtFinder>,
     pub(super) context: Context,
+    /// Where the journal's changes also go.
+    pub(super) ledger: Option<Arc<Ledger>>,
     pool: WorkerPool,
     arrivals: std::sync::mpsc::Sender<Vec<Arrival>>,
     intake: Thread,
@@ -144,6 +147,7 @@ impl Pipeline {
             observers,
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
         };
+        let ledger = start_ledger(supervisor, settings, &context)?;
         let pool = WorkerPool::start(
             supervisor,
             PoolSize {
@@ -174,6 +178,7 @@ impl Pipeline {
             responder,
             finder,
             context,
+            ledger,
             pool,
             arrivals,
             intake,
@@ -303,6 +308,7 @@ impl Pipeline {
             responder,
             finder,
             context,
+            ledger,
             pool,
             arrivals,
             mut intake,
@@ -357,6 +363,9 @@ impl Pipeline {
         beside.end(within(LAST_LOOK));
         context.journal.finish(within(LAST_CHANGES));
         leaving.tell(&context);
+        if let Some(ledger) = ledger {
+            ledger.finish(within(STEP));
+        }
         tracing::info!(
             seconds = start.elapsed().as_secs_f64(),
             ended = %ended(&context.tally),
@@ -383,6 +392,37 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The copy of the journal that other movers read, where there is one.
+fn start_ledger(
+    supervisor: &Supervisor,
+    settings: &Settings,
+    context: &Context,
+) -> std::io::Result<Option<Arc<Ledger>>> {
+    let Some(options) = &settings.ledger else {
+        return Ok(None);
+    };
+    let host = nix::unistd::gethostname().map_or_else(|_| "?".into(), |name| name.to_string_lossy().into_owned());
+    let mover = LedgerMover {
+        name: options
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{host}:{}", settings.mount.display())),
+        // A port of the kernel's choice is another one at each start.
+        address: settings.metrics.filter(|address| address.port() != 0).map(|address| {
+            if address.ip().is_unspecified() {
+                format!("{host}:{}", address.port())
+            } else {
+                address.to_string()
+            }
+        }),
+        archive_ids: settings.targets.iter().map(|target| target.archive_id).collect(),
+        file_system: context.fs.name().to_owned(),
+        sequences: context.fs.sequences(),
+    };
+    let ledger = Ledger::start(supervisor, options, mover, &context.journal)?;
+    Ok(Some(Arc::new(ledger)))
 }
 
 /// What runs beside the stages.

@@ -46,9 +46,24 @@ pub struct Mover {
     /// MDTs that do not answer, of those that had actions here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent_mdts: Vec<String>,
+    /// How far the ledger has what this mover's journal has; `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerReport>,
     /// What the store of each archive id was found to do otherwise than S3; those of which nothing is known are left out.
     #[serde(default)]
     pub dialects: BTreeMap<u32, Vec<String>>,
+}
+
+/// How a mover's ledger is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LedgerReport {
+    /// `in step`, `catching up` or `away`.
+    pub state: String,
+    /// Seconds since the oldest change that it lacks.
+    pub lag: f64,
+    /// Why it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What has ended of one archive id and class.

@@ -114,6 +114,7 @@ impl Journal {
             }
             state.uploads.remove(&key);
             state.on_disk.remove(&key);
+            state.tell(|sink| sink.settled(key));
             // Where the disk takes nothing for long: a successor finds by itself that nothing is left of it.
             let uploads = &mut state.pending.uploads;
             if uploads.len() < MOST_COPIES || uploads.contains_key(&key) {

@@ -20,12 +20,14 @@
 //! written when that works. What waits is bounded by the actions that are alive, and for copies by `MOST_COPIES`.
 //!
 //! `state` is what is in memory and `tables` what is on disk; `writer` brings the one to the other. `uploads` is what is
-//! told while an archive runs, `left` what a later daemon, or the sweeper, makes of it.
+//! told while an archive runs, `left` what a later daemon, or the sweeper, makes of it. `sink` is for whoever else is to
+//! know of all this.
 
 mod intents;
 mod left;
 mod owed;
 mod record;
+mod sink;
 mod state;
 pub(crate) mod tables;
 mod uploads;
@@ -37,6 +39,7 @@ use std::time::Duration;
 
 pub use owed::JournaledAction;
 pub use record::UploadRecord;
+pub use sink::{InHand, JournalSink};
 
 use self::intents::Intents;
 use self::state::{Change, JournalState, UploadEntry};
@@ -190,6 +193,12 @@ impl Journal {
         }
     }
 
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes of its file; 0 without one.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -229,6 +238,7 @@ impl Journal {
         self.shared.change(|state| {
             let change = Change::New(Box::new(item.clone()));
             state.pending.actions.insert(item.key(), change);
+            state.tell(|sink| sink.admitted(item));
             // Sent again under its cookie: what a former run left is its own again.
             if let Some(upload @ UploadEntry::Orphan(_)) = state.uploads.get_mut(&item.key()) {
                 *upload = UploadEntry::Inherited;
@@ -245,6 +255,7 @@ impl Journal {
     /// It was answered.
     pub fn ended(&self, key: ActionKey) {
         self.shared.change(|state| {
+            state.tell(|sink| sink.ended(key));
             // What is pending as new, and nowhere else, never reaches the disk.
             let known = if state.uploads.get(&key) == Some(&UploadEntry::Running) {
                 state.on_disk.contains(&key)

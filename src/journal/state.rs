@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::UploadRecord;
+use super::{JournalSink, UploadRecord};
 use crate::action::{ActionKey, Item};
 use crate::store::SentPart;
 use crate::sync::Instant;
@@ -29,6 +29,8 @@ pub(super) struct JournalState {
     /// Copies that found no room in memory meanwhile.
     pub(super) unknown: u64,
     pub(super) stopping: bool,
+    /// Who else is told of changes.
+    pub(super) sink: Option<Arc<dyn JournalSink>>,
 }
 
 /// What an entry of `uploads` is to the daemon that runs.
@@ -89,8 +91,16 @@ impl Batch {
 }
 
 impl JournalState {
+    /// Tells whoever listens, if anybody does.
+    pub(super) fn tell(&self, what: impl FnOnce(&dyn JournalSink)) {
+        if let Some(sink) = &self.sink {
+            what(sink.as_ref());
+        }
+    }
+
     /// An entry of `uploads` goes; `on_disk`: it may be there already.
     pub(super) fn drop_upload(&mut self, key: ActionKey, on_disk: bool) {
+        self.tell(|sink| sink.settled(key));
         self.uploads.remove(&key);
         self.pending.parts.retain(|(of, _), _| *of != key);
         match self.pending.uploads.remove(&key) {
@@ -100,6 +110,7 @@ impl JournalState {
     }
 
     pub(super) fn set_copy(&mut self, fid: Fid, change: Option<Vec<u8>>) {
+        self.tell(|sink| sink.copied(fid, change.as_deref()));
         let copies = &mut self.pending.copies;
         if copies.len() < MOST_COPIES || copies.contains_key(&fid) {
             copies.insert(fid, change);

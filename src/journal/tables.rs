@@ -168,6 +168,16 @@ pub(super) fn uploading(transaction: &ReadTransaction) -> Result<Vec<ActionKey>,
     Ok(keys)
 }
 
+/// All uploads, each with its action.
+pub(super) fn uploads(transaction: &ReadTransaction) -> Result<Vec<(ActionKey, UploadRecord)>, Error> {
+    let mut uploads = Vec::new();
+    for entry in transaction.open_table(UPLOADS)?.iter()? {
+        let (id, bytes) = entry?;
+        uploads.extend(record::upload(bytes.value()).map(|upload| (action_key(id.value()), upload)));
+    }
+    Ok(uploads)
+}
+
 /// The ids of all multipart uploads.
 pub(super) fn upload_ids(transaction: &ReadTransaction) -> Result<HashSet<String>, Error> {
     let mut ids = HashSet::new();

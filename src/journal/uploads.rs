@@ -24,6 +24,7 @@ impl Journal {
                 state.on_disk.insert(key);
             }
             state.pending.uploads.insert(key, Some(upload.clone()));
+            state.tell(|sink| sink.uploading(key, upload));
         });
         if let Some(intents) = self.shared.intents.as_ref().filter(|_| !is_said) {
             intents.begin(key, upload);

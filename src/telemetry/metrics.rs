@@ -11,6 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::TelemetrySources;
+use crate::ledger::Step;
 use crate::measure::Histogram;
 use crate::queue::Class;
 use crate::store::Target;
@@ -262,6 +263,46 @@ impl TelemetrySources {
     }
 }
 
+impl TelemetrySources {
+    /// Nothing where there is none.
+    fn ledger(&self, to: &mut FamilySink<'_>) -> fmt::Result {
+        let Some(ledger) = &self.ledger else {
+            return Ok(());
+        };
+        let health = ledger.health();
+        to.gauge(
+            "ledger_in_step",
+            "1 while the ledger has what the journal has, but for the last moment",
+            if health.step == Step::InStep { 1.0 } else { 0.0 },
+        )?;
+        to.gauge(
+            "ledger_lag_seconds",
+            "Age of the oldest change that the ledger lacks",
+            health.lag.as_secs_f64(),
+        )?;
+        to.gauge(
+            "ledger_unwritten",
+            "Changes that wait to be written to the ledger",
+            count(health.unwritten),
+        )?;
+        to.counter(
+            "ledger_changes",
+            "Changes that were written to the ledger",
+            health.written,
+        )?;
+        to.counter(
+            "ledger_renewals",
+            "Renewals of this mover's row in the ledger",
+            health.renewals,
+        )?;
+        to.counter(
+            "ledger_connections",
+            "Connections to the ledger that were made and claimed this mover's row",
+            health.connections,
+        )
+    }
+}
+
 impl Collector for TelemetrySources {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut to = FamilySink(encoder);
@@ -273,6 +314,7 @@ impl Collector for TelemetrySources {
         self.actions(&mut to)?;
         self.stores(&mut to)?;
         self.coordinator(&mut to)?;
+        self.ledger(&mut to)?;
         to.counter(
             "log_lines_lost",
             "Lines of the log that stderr did not take",

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::TelemetrySources;
-use crate::fleet::{ClassTotals, Failures, Mover, Running};
+use crate::fleet::{ClassTotals, Failures, LedgerReport, Mover, Running};
+use crate::ledger::LedgerHealth;
 use crate::queue::{Class, RunningAction};
 use crate::store::Trouble;
 use crate::types::ArchiveId;
@@ -52,6 +53,7 @@ pub(super) fn now(sources: &TelemetrySources) -> Mover {
         retries: trouble(|trouble| &trouble.retries),
         throttled: trouble(|trouble| &trouble.throttled),
         silent_mdts: silent(sources),
+        ledger: sources.ledger.as_ref().map(|ledger| ledger.health().into()),
         dialects: targets
             .iter()
             .map(|target| {
@@ -80,6 +82,16 @@ impl From<(TotalsKey, ActionTotals)> for ClassTotals {
             failed: sums.failed,
             cancelled: sums.cancelled,
             bytes: sums.bytes,
+        }
+    }
+}
+
+impl From<LedgerHealth> for LedgerReport {
+    fn from(health: LedgerHealth) -> Self {
+        Self {
+            state: health.step.word().to_owned(),
+            lag: health.lag.as_secs_f64(),
+            error: health.error,
         }
     }
 }

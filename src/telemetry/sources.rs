@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::ledger::Ledger;
 use crate::lustre::ReaderStats;
 use crate::queue::Queue;
 use crate::store::Targets;
@@ -32,6 +33,8 @@ pub struct TelemetrySources {
     pub context: Context,
     /// The stores.
     pub targets: Targets,
+    /// The copy of the journal that other movers read, where there is one.
+    pub ledger: Option<Arc<Ledger>>,
     /// Set once the daemon is registered.
     pub link: Arc<OnceLock<ReaderLink>>,
     /// It was told to take nothing new, and to end when what it has is done.

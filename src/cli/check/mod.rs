@@ -1,5 +1,6 @@
 //! `lhsmtool-s3 check`: is everything there that the daemon needs? A row for each thing, with what to do.
 
+mod ledger;
 mod node;
 mod store;
 
@@ -118,6 +119,9 @@ fn run(args: &CheckArgs, config: &Path) -> Result<(), Failure> {
             node::lustre(&settings, Path::new(MDTS), &mut rows);
         }
         let runtime = runtime()?;
+        if let Some(options) = &settings.ledger {
+            ledger::check(options, (!args.stores).then_some(&settings), &runtime, &mut rows);
+        }
         for target in &settings.targets {
             store::check(target, &settings, &runtime, &mut rows);
         }

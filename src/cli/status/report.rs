@@ -160,6 +160,11 @@ pub(super) fn example() -> Report {
             bytes: 5 << 30,
         }],
         silent_mdts: vec!["MDT0001".into()],
+        ledger: Some(crate::fleet::LedgerReport {
+            state: "away".into(),
+            lag: 12.0,
+            error: Some("connection refused".into()),
+        }),
         ..Mover::default()
     };
     Report {

@@ -60,6 +60,18 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 )?;
             }
         }
+        for (name, mover) in report.answered() {
+            if let Some(ledger) = &mover.ledger {
+                let error = ledger.error.as_deref().map(|error| format!(": {error}"));
+                writeln!(
+                    out,
+                    "{name}: the ledger is {}, {:.1} s behind{}",
+                    ledger.state,
+                    ledger.lag,
+                    error.unwrap_or_default()
+                )?;
+            }
+        }
         for (archive, habits) in report.dialects() {
             writeln!(
                 out,
@@ -160,6 +172,7 @@ mod tests {
         has("all that answer         1400      16     4010        8");
         has("mover3:9818 does not answer: connection refused");
         has("mover1:9818: MDT0001 does not answer");
+        has("mover1:9818: the ledger is away, 12.0 s behind: connection refused");
         has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
         has(
             "the mover of /mnt/lustre was stopped: 40 actions, 7 of them readers' restores, wait until a mover for archive id 1",

@@ -47,6 +47,7 @@ pub(super) const HOUSE: &[Floor] = &[
     &[
         &[
             room("journal", "what outlives files and daemons"),
+            room("ledger", "the copy of it that other movers read"),
             room("queue", "who runs next, in the one table of live actions"),
             room("worker", "one action from begin to verdict"),
             room(

@@ -1,0 +1,310 @@
+//! The ledger's thread: connects, claims the mover's row, makes the rows equal to the journal's, and then writes what
+//! changes. When anything of that fails it begins anew, after a pause, as long as it takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::changes::{ActionNews, Changes, CopyNews, Word};
+use super::link::Link;
+use super::own::{Claim, OwnRow, between};
+use super::recent::Recent;
+use super::rows::{self, Rows};
+use super::schema::LedgerState;
+use super::state::{Shared, now};
+use super::{LedgerError, LedgerOptions};
+use crate::action::ActionKey;
+use crate::journal::{InHand, Journal};
+use crate::types::Sequences;
+
+/// Before another try, doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// For the last changes, and to say that it goes.
+const LAST_CHANGES: Duration = Duration::from_secs(3);
+/// Rows of one look, and changes of one transaction, while rows are made equal.
+const AT_ONCE: usize = 5000;
+/// Between two looks at how old the marks are.
+const TRIM: Duration = Duration::from_secs(600);
+
+/// Its own rows, some at a time. A key's bytes sort as no other's: the pages are those of the primary key.
+const PAGE: &str = "\
+SELECT fid, cookie, owner, answered, object_key, writer, upload_id, previous IS NOT NULL FROM lhsmtool_s3.action
+WHERE owner = ANY ($1) AND (fid, cookie) > ($2, $3) ORDER BY fid, cookie LIMIT $4";
+
+/// What the thread has.
+pub(super) struct Keeper {
+    pub(super) options: LedgerOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) file_system: String,
+    pub(super) sequences: Sequences,
+    pub(super) row: OwnRow,
+    pub(super) recent: Recent,
+    /// When marks were looked at last.
+    pub(super) trimmed: Instant,
+    /// It was said that another one has the row.
+    pub(super) has_waited: bool,
+}
+
+impl Keeper {
+    /// Until it is told to end.
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut pause = FIRST_PAUSE;
+        while !shared.is_stopping() {
+            self.keep_marks(false);
+            let session = tokio::select! {
+                session = Box::pin(self.session(&mut pause)) => session,
+                () = shared.overtime(LAST_CHANGES) => {
+                    tracing::warn!("the ledger lacks the last changes: its server is away, or did not take them in time");
+                    break;
+                }
+            };
+            let error = match session {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            if shared.away(&error.to_string()) {
+                tell(&error);
+            }
+            shared.pause(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.keep_marks(false);
+    }
+
+    /// One connection, from its beginning to its end. `Ok`: it was told to end.
+    async fn session(&mut self, pause: &mut Duration) -> Result<(), LedgerError> {
+        let link = Link::open(&self.options).await?;
+        let ledger = LedgerState::read(&link).await?;
+        ledger.must_be_of(Some(&self.file_system))?;
+        ledger.must_be_usable()?;
+        self.claim(&link).await?;
+        self.shared.connected();
+        let mut renewed = Instant::now();
+        self.catch_up(&link, &mut renewed).await?;
+        *pause = FIRST_PAUSE;
+        loop {
+            self.shared.wait(renewed + between(self.options.lease)).await;
+            // Before the changes are taken: what was told before the stop is among them.
+            let is_last = self.shared.is_stopping();
+            self.keep_marks(true);
+            if self.shared.is_overrun() && !is_last {
+                tracing::warn!("the ledger was too slow for the changes of late; its rows are made equal");
+                self.catch_up(&link, &mut renewed).await?;
+            }
+            // Many changes take a while.
+            self.renew(&link, &mut renewed).await?;
+            let changes = self.shared.take();
+            if !changes.is_empty() {
+                let rows = self.write(&link, &changes, Rows::Fresh).await?;
+                self.shared.written(rows);
+            }
+            if is_last {
+                return self.row.leave(&link).await;
+            }
+            self.renew(&link, &mut renewed).await?;
+        }
+    }
+
+    /// The mover's row. Where another one has it, a lease shows whether that one lives.
+    async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
+        let Claim::Held(held) = self.row.claim(link, None).await? else {
+            return Ok(());
+        };
+        let name = &self.row.owner.name;
+        if !std::mem::replace(&mut self.has_waited, true) {
+            tracing::warn!(
+                name,
+                lease_s = self.options.lease.as_secs_f64(),
+                "the ledger has a mover by this name that is not this node's last one; waiting whether it lives"
+            );
+        }
+        self.shared.pause(self.options.lease).await;
+        match self.row.claim(link, Some(held)).await? {
+            Claim::Ours => Ok(()),
+            Claim::Held(_) => Err(LedgerError::NameTaken { name: name.clone() }),
+        }
+    }
+
+    async fn renew(&self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
+        if renewed.elapsed() >= between(self.options.lease) {
+            let at = Instant::now();
+            self.row.renew(link).await?;
+            self.shared.renewed();
+            *renewed = at;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, link: &Link, changes: &Changes, rows: Rows) -> Result<u64, LedgerError> {
+        let domain = |fid| self.sequences.domain(fid);
+        Box::pin(rows::write(link, &self.row.owner, changes, rows, domain)).await
+    }
+
+    /// Makes the rows equal to what the journal has. Of what changes meanwhile the last word comes after it.
+    async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
+        let start = Instant::now();
+        self.shared.begin();
+        let mut held = self.journal.in_hand().ok_or(LedgerError::Journal)?;
+        let in_hand = held.len();
+        let mut changed = Box::pin(self.compare(link, &mut held, renewed)).await?;
+        let mut missing = held.drain();
+        loop {
+            let mut news = Changes::default();
+            news.actions
+                .extend(missing.by_ref().take(AT_ONCE).map(|(key, held)| (key, held.into())));
+            if news.is_empty() {
+                break;
+            }
+            changed += self.write(link, &news, Rows::Own).await?;
+            self.renew(link, renewed).await?;
+        }
+        let copies = Box::pin(self.copies(link, renewed)).await?;
+        self.row.settle()?;
+        self.recent.trim(now(), true);
+        if !self.shared.in_step() {
+            return Ok(());
+        }
+        tracing::info!(
+            in_hand,
+            changed,
+            copies,
+            seconds = start.elapsed().as_secs_f64(),
+            "the ledger is in step with the journal"
+        );
+        Ok(())
+    }
+
+    /// Writes what differs of the rows that are there, and takes what is there from `held`. How many differed.
+    async fn compare(
+        &self,
+        link: &Link,
+        held: &mut HashMap<ActionKey, InHand>,
+        renewed: &mut Instant,
+    ) -> Result<u64, LedgerError> {
+        let (mut fid, mut cookie): (Vec<u8>, i64) = (Vec::new(), i64::MIN);
+        let at_once = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
+        let mut changed = 0;
+        loop {
+            let page = link
+                .query(
+                    PAGE,
+                    &[
+                        (&self.row.owner.known_as, Type::INT8_ARRAY),
+                        (&fid, Type::BYTEA),
+                        (&cookie, Type::INT8),
+                        (&at_once, Type::INT8),
+                    ],
+                )
+                .await?;
+            let mut news = Changes::default();
+            for row in &page {
+                fid = link.get(row, 0)?;
+                cookie = link.get(row, 1)?;
+                let Some(key) = rows::key_of(&fid, cookie) else {
+                    continue;
+                };
+                match held.remove(&key) {
+                    Some(held) if self.is_equal(link, row, &held)? => {}
+                    held => {
+                        news.actions.insert(key, held.unwrap_or_default().into());
+                    }
+                }
+            }
+            changed += self.write(link, &news, Rows::Own).await?;
+            self.renew(link, renewed).await?;
+            if page.len() < AT_ONCE {
+                return Ok(changed);
+            }
+        }
+    }
+
+    fn is_equal(&self, link: &Link, row: &Row, held: &InHand) -> Result<bool, LedgerError> {
+        let owner: i64 = link.get(row, 2)?;
+        let answered: bool = link.get(row, 3)?;
+        let key: Option<String> = link.get(row, 4)?;
+        let writer: Option<String> = link.get(row, 5)?;
+        let upload_id: Option<String> = link.get(row, 6)?;
+        let replaces: bool = link.get(row, 7)?;
+        let upload = held.upload.as_ref();
+        let of_upload = |column: Option<String>| column.unwrap_or_default();
+        Ok(owner == self.row.owner.incarnation
+            && answered == held.item.is_none()
+            && key.is_some() == upload.is_some()
+            && of_upload(key)
+                == of_upload(upload.and_then(|upload| upload.target().map(|(_, key)| key.as_str().to_owned())))
+            && writer == upload.and_then(|upload| upload.writer().map(|writer| writer.to_string()))
+            && upload_id == upload.and_then(|upload| upload.upload().map(|id| id.as_str().to_owned()))
+            && replaces == upload.is_some_and(|upload| upload.previous().is_some()))
+    }
+
+    /// Writes where the copies are that changed in the last day, as the journal has it now. How many those were.
+    async fn copies(&self, link: &Link, renewed: &mut Instant) -> Result<u64, LedgerError> {
+        let mut copies = 0;
+        if !self.options.copies {
+            return Ok(copies);
+        }
+        for file in self.recent.files() {
+            for marks in Recent::read(&file)?.chunks(AT_ONCE) {
+                let mut news = Changes::default();
+                for (fid, stamp) in marks {
+                    let record = self.journal.find(*fid).map(|location| location.to_bytes());
+                    news.copies.insert(*fid, CopyNews { stamp: *stamp, record });
+                }
+                copies += self.write(link, &news, Rows::Own).await?;
+                self.renew(link, renewed).await?;
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Writes down which copies changed, whether the ledger hears of them or not.
+    fn keep_marks(&mut self, complete: bool) {
+        let (marks, lost) = self.shared.take_marks();
+        if let Err(error) = self.recent.add(&marks) {
+            tracing::warn!(
+                copies = marks.len(), %error,
+                "where copies are was not written down beside the journal: if the ledger's server loses its last rows, \
+                 other movers will not know them"
+            );
+        }
+        if lost > 0 {
+            tracing::warn!(
+                copies = lost,
+                "the ledger's own disk is too slow: other movers may not know these copies"
+            );
+        }
+        if self.trimmed.elapsed() >= TRIM {
+            self.trimmed = Instant::now();
+            self.recent.trim(now(), complete);
+        }
+    }
+}
+
+impl From<InHand> for ActionNews {
+    fn from(held: InHand) -> Self {
+        Self {
+            item: held.item.map_or(Word::Gone, |item| Word::Is(Box::new(item))),
+            upload: held.upload.map_or(Word::Gone, |upload| Word::Is(Box::new(upload))),
+        }
+    }
+}
+
+/// What somebody has to put right is an error; what comes back by itself a warning.
+fn tell(error: &LedgerError) {
+    const MEANWHILE: &str = "no ledger: other movers can't take over from this one; going on without, and trying again";
+    match error {
+        LedgerError::Unreachable { .. }
+        | LedgerError::Silent { .. }
+        | LedgerError::Statement { .. }
+        | LedgerError::RowLost { .. } => {
+            tracing::warn!(%error, "{MEANWHILE}");
+        }
+        _ => tracing::error!(%error, "{MEANWHILE}"),
+    }
+}

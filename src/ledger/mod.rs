@@ -1,0 +1,176 @@
+//! The ledger: a copy in PostgreSQL of what other movers need to go on where one has ended.
+//!
+//! The truth about a file is in its record and its object, and a mover's journal is its own and written first: the ledger is
+//! where the journal's changes also go. Nothing waits for it. While it is away nothing is kept for it either; at each
+//! connection its rows are made equal to the journal's (`keeper`), for a replica that was promoted has lost the last ones.
+//!
+//! | table | holds |
+//! |---|---|
+//! | `mover` | who there is: name, incarnation, address, archive ids, renewals, state |
+//! | `action` | what is in hand, and what was answered while something may be left of what it wrote |
+//! | `copy` | where copies are whose object can't be told from the file's FID |
+//! | `tombstone` | REMOVEs that found no copy |
+//!
+//! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
+//! `own` is the mover's row, `recent` which copies changed in the last day. `schema` has the tables by versions, `link` the
+//! connection, whose every wait ends.
+
+mod changes;
+mod error;
+mod keeper;
+mod link;
+mod options;
+mod own;
+mod recent;
+mod rows;
+mod schema;
+mod state;
+mod tls;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+pub use error::LedgerError;
+pub use options::{LedgerAddress, LedgerOptions};
+pub use schema::LedgerState;
+pub use state::{LedgerHealth, Step};
+
+use self::keeper::Keeper;
+use self::link::Link;
+use self::own::OwnRow;
+use self::recent::Recent;
+use self::state::Shared;
+use crate::journal::{Journal, JournalSink};
+use crate::thread::{Supervisor, Thread};
+use crate::types::{ArchiveId, Sequences};
+
+/// Which mover writes it.
+#[derive(Clone, Debug)]
+pub struct LedgerMover {
+    /// No other living one's.
+    pub name: String,
+    /// Host and port where it answers HTTP; `None`: nowhere.
+    pub address: Option<String>,
+    /// What it serves.
+    pub archive_ids: Vec<ArchiveId>,
+    /// The file system, with its incarnation.
+    pub file_system: String,
+    /// Which MDT a file is on.
+    pub sequences: Sequences,
+}
+
+/// The ledger of a running daemon.
+pub struct Ledger {
+    shared: Arc<Shared>,
+    thread: Mutex<Thread>,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Begins to write the changes of a journal to it. Whether it can be reached makes no difference here.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn start(
+        supervisor: &Supervisor,
+        options: &LedgerOptions,
+        mover: LedgerMover,
+        journal: &Arc<Journal>,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let directory = journal.path().with_extension("ledger");
+        if let Err(error) = std::fs::create_dir_all(&directory) {
+            tracing::error!(path = %directory.display(), %error, "no place for the ledger's own files");
+        }
+        let archive_ids = mover.archive_ids.iter().map(|id| id.get().cast_signed());
+        let row = OwnRow::new(
+            mover.name,
+            mover.address,
+            archive_ids.collect(),
+            directory.join("incarnation"),
+        );
+        let shared = Arc::new(Shared::new(options.copies));
+        let keeper = Keeper {
+            options: options.clone(),
+            shared: Arc::clone(&shared),
+            journal: Arc::clone(journal),
+            file_system: mover.file_system,
+            sequences: mover.sequences,
+            row,
+            recent: Recent::new(directory),
+            trimmed: Instant::now(),
+            has_waited: false,
+        };
+        // Before the thread looks at what is in hand: it is told of all that changes behind that look.
+        journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);
+        let stopping = Arc::clone(&shared);
+        let thread = supervisor.serve(
+            "ledger",
+            move || stopping.stop(),
+            move || {
+                runtime.block_on(keeper.run());
+                // A look-up of a name may be under way; nobody wants it.
+                runtime.shutdown_background();
+            },
+        )?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(thread),
+        })
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn health(&self) -> LedgerHealth {
+        self.shared.health()
+    }
+
+    /// Has the last changes written, as far as they are taken in time, and says that this mover has gone.
+    pub fn finish(&self, deadline: Instant) {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if !thread.join(deadline) {
+            tracing::warn!("the ledger's thread does not end; going on without it");
+        }
+    }
+}
+
+/// Makes a database the ledger of a file system.
+///
+/// # Errors
+/// It is one already, or it can't be reached or changed.
+pub async fn init(options: &LedgerOptions, file_system: &str) -> Result<LedgerState, LedgerError> {
+    let link = Box::pin(Link::open(options)).await?;
+    Box::pin(schema::init(&link, file_system)).await?;
+    Box::pin(LedgerState::read(&link)).await
+}
+
+/// What a ledger is, if this release and file system can use it. `file_system`: `None` where that is not known.
+///
+/// # Errors
+/// It can't be reached, or not be used.
+pub async fn check(options: &LedgerOptions, file_system: Option<&str>) -> Result<LedgerState, LedgerError> {
+    let link = Box::pin(Link::open(options)).await?;
+    let state = Box::pin(LedgerState::read(&link)).await?;
+    state.must_be_of(file_system)?;
+    state.must_be_usable()?;
+    Ok(state)
+}
+
+/// Brings a ledger to this release's schema; the version before, and what it is now.
+///
+/// # Errors
+/// It can't be reached or changed, or is newer.
+pub async fn migrate(options: &LedgerOptions, file_system: &str) -> Result<(i32, LedgerState), LedgerError> {
+    let link = Box::pin(Link::open(options)).await?;
+    let state = Box::pin(LedgerState::read(&link)).await?;
+    state.must_be_of(Some(file_system))?;
+    let before = Box::pin(schema::migrate(&link, &state)).await?;
+    Ok((before, Box::pin(LedgerState::read(&link)).await?))
+}

@@ -1,0 +1,213 @@
+//! The mover's own row: claimed at each connection, renewed some times in a lease, and given up at the end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+
+use super::LedgerError;
+use super::link::Link;
+use super::rows::Owner;
+
+/// Incarnations whose rows are this node's: more than one only where a daemon was killed between two writings.
+const KNOWN: usize = 8;
+const SERVING: i16 = 1;
+const GONE: i16 = 3;
+
+const LOOK: &str = "SELECT incarnation, renewals, state FROM lhsmtool_s3.mover WHERE name = $1 FOR UPDATE";
+const INSERT: &str = "\
+INSERT INTO lhsmtool_s3.mover (name, incarnation, address, archive_ids, renewals, state, release)
+VALUES ($1, $2, $3, $4, 1, $5, $6)";
+const TAKE: &str = "\
+UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, renewals = renewals + 1, state = $5,
+    release = $6, since = now()
+WHERE name = $1";
+const RENEW: &str = "UPDATE lhsmtool_s3.mover SET renewals = renewals + 1 WHERE name = $1 AND incarnation = $2";
+const LEAVE: &str =
+    "UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3 WHERE name = $1 AND incarnation = $2";
+
+/// What the row says of this mover.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct OwnRow {
+    pub(super) owner: Owner,
+    pub(super) address: Option<String>,
+    pub(super) archive_ids: Vec<i32>,
+    file: PathBuf,
+}
+
+/// How a claim came out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Claim {
+    Ours,
+    /// Another one has the row, and counts its renewals.
+    Held(Held),
+}
+
+/// Another one's row, as it was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Held {
+    incarnation: i64,
+    renewals: i64,
+}
+
+impl OwnRow {
+    /// A new incarnation, which knows by its file the ones before it.
+    pub(super) fn new(name: String, address: Option<String>, archive_ids: Vec<i32>, file: PathBuf) -> Self {
+        let incarnation = fastrand::i64(..);
+        let mut known_as = vec![incarnation];
+        known_as.extend(read(&file).into_iter().take(KNOWN));
+        Self {
+            owner: Owner {
+                name,
+                incarnation,
+                known_as,
+            },
+            address,
+            archive_ids,
+            file,
+        }
+    }
+
+    /// Claims the row: nobody has it, or one that this node was before, or one that has gone. `dead`: it was seen like this
+    /// a lease ago, so whoever has it doesn't live. Waits for a late transaction of an earlier connection.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses, or a file can't be written: without it a successor would have to wait for its own row.
+    pub(super) async fn claim(&self, link: &Link, dead: Option<Held>) -> Result<Claim, LedgerError> {
+        write(&self.file, &self.owner.known_as)?;
+        let Owner { name, incarnation, .. } = &self.owner;
+        link.batch("BEGIN").await?;
+        let rows = link.query(LOOK, &[(name, Type::TEXT)]).await?;
+        let statement = match rows.first() {
+            None => INSERT,
+            Some(row) => {
+                let held = Held {
+                    incarnation: link.get(row, 0)?,
+                    renewals: link.get(row, 1)?,
+                };
+                let is_ours = self.owner.known_as.contains(&held.incarnation) || link.get::<i16>(row, 2)? == GONE;
+                if !is_ours && dead != Some(held) {
+                    link.batch("ROLLBACK").await?;
+                    return Ok(Claim::Held(held));
+                }
+                TAKE
+            }
+        };
+        link.execute(
+            statement,
+            &[
+                (name, Type::TEXT),
+                (incarnation, Type::INT8),
+                (&self.address, Type::TEXT),
+                (&self.archive_ids, Type::INT4_ARRAY),
+                (&SERVING, Type::INT2),
+                (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+            ],
+        )
+        .await?;
+        link.batch("COMMIT").await?;
+        Ok(Claim::Ours)
+    }
+
+    /// Its rows name it by now: the incarnations before it are nobody's.
+    pub(super) fn settle(&mut self) -> Result<(), LedgerError> {
+        self.owner.known_as.truncate(1);
+        write(&self.file, &self.owner.known_as)
+    }
+
+    /// # Errors
+    /// The row is another one's by now.
+    pub(super) async fn renew(&self, link: &Link) -> Result<(), LedgerError> {
+        let Owner { name, incarnation, .. } = &self.owner;
+        let renewed = link
+            .execute(RENEW, &[(name, Type::TEXT), (incarnation, Type::INT8)])
+            .await?;
+        self.was_ours(renewed)
+    }
+
+    /// Nobody has to wait for it any more.
+    ///
+    /// # Errors
+    /// The row is another one's by now.
+    pub(super) async fn leave(&self, link: &Link) -> Result<(), LedgerError> {
+        let Owner { name, incarnation, .. } = &self.owner;
+        let left = link
+            .execute(
+                LEAVE,
+                &[(name, Type::TEXT), (incarnation, Type::INT8), (&GONE, Type::INT2)],
+            )
+            .await?;
+        self.was_ours(left)
+    }
+
+    fn was_ours(&self, rows: u64) -> Result<(), LedgerError> {
+        if rows == 1 {
+            return Ok(());
+        }
+        Err(LedgerError::RowLost {
+            name: self.owner.name.clone(),
+        })
+    }
+}
+
+/// Between two renewals.
+pub(super) fn between(lease: Duration) -> Duration {
+    lease / 4
+}
+
+/// The incarnations in a file, the newest first; none where there is no such file or it is damaged.
+fn read(path: &Path) -> Vec<i64> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let parsed = text.lines().map(|line| u64::from_str_radix(line, 16));
+    parsed.map_while(|number| number.ok().map(u64::cast_signed)).collect()
+}
+
+/// All of it or nothing: half a line would be another incarnation.
+fn write(path: &Path, incarnations: &[i64]) -> Result<(), LedgerError> {
+    let text: String = incarnations.iter().map(|number| format!("{number:016x}\n")).collect();
+    let new = path.with_extension("new");
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
+    written.map_err(|source: io::Error| LedgerError::OwnFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(file: &Path) -> OwnRow {
+        OwnRow::new("node1:/mnt/lustre".into(), None, vec![1], file.to_owned())
+    }
+
+    #[test]
+    fn a_successor_knows_whose_rows_are_its_nodes_until_they_name_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("incarnation");
+        let first = row(&file);
+        assert_eq!(first.owner.known_as, [first.owner.incarnation]);
+        write(&file, &first.owner.known_as).unwrap();
+        let second = row(&file);
+        assert_eq!(
+            second.owner.known_as,
+            [second.owner.incarnation, first.owner.incarnation]
+        );
+        write(&file, &second.owner.known_as).unwrap();
+        // Killed before its rows were written: the first one's are still there.
+        let mut third = row(&file);
+        assert_eq!(third.owner.known_as.len(), 3);
+        assert!(third.owner.known_as.contains(&first.owner.incarnation));
+        third.settle().unwrap();
+        assert_eq!(row(&file).owner.known_as[1..], [third.owner.incarnation]);
+    }
+
+    #[test]
+    fn a_damaged_file_makes_nobody_anothers_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("incarnation");
+        std::fs::write(&file, "not a number\n0000000000000001\n").unwrap();
+        assert_eq!(row(&file).owner.known_as.len(), 1);
+    }
+}
