@@ -129,6 +129,11 @@ fn may_go(context: &Context, action: ActionKey, origin: &Origin, has_record: boo
     }
 }
 
+/// Whether the file is there, as far as can be told.
+fn is_there(context: &Context, fid: Fid) -> bool {
+    !context.fs.copy_state(fid).is_err_and(|error| error.is_not_found())
+}
+
 fn has_no_copy(context: &Context, fid: Fid) -> bool {
     match context.fs.copy_state(fid) {
         Ok(state) => !state.archived && !state.released,
@@ -143,7 +148,7 @@ enum Left {
     Nothing,
     /// Another object, at the file's own key.
     Another,
-    /// The copy: an archive that wrote it is under way, or counted since.
+    /// The copy, or what may become it: an archive that wrote it is under way, or counted since.
     Copy,
 }
 
@@ -152,7 +157,7 @@ enum Left {
 fn delete_copy(run: Run<'_>, location: &Location, before: Option<&[u8]>, counted: bool) -> Result<Left, JobError> {
     let Run { context, item, .. } = run;
     let owner = &run.owner();
-    let (shared, busy) = (Cell::new(false), Cell::new(false));
+    let (shared, busy, proved) = (Cell::new(false), Cell::new(false), Cell::new(false));
     let is_ours = |found: &ObjectInfo, origin: &Origin| {
         busy.set(false);
         shared.set(context.may_be_shared(found));
@@ -161,10 +166,23 @@ fn delete_copy(run: Run<'_>, location: &Location, before: Option<&[u8]>, counted
             && location.is_written_as(found)
             && is_as_before(context, item.fid, before);
         busy.set(is_meant && !may_go(context, item.key(), origin, before.is_some(), counted));
-        is_meant && !busy.get()
+        proved.set(is_meant && !busy.get());
+        proved.get()
     };
     let bearer = context.bearer(item.fid);
-    match run.transfer.delete(bearer, location, is_ours) {
+    let deleted = run.transfer.delete(bearer, location, is_ours);
+    let is_settled = matches!(
+        deleted,
+        Ok(()) | Err(TransferError::Store(StoreError::Precondition { .. }))
+    );
+    if is_settled && before.is_some() && !counted && !proved.get() && !busy.get() && is_there(context, item.fid) {
+        // No end of the archive that wrote the record is known, and what is at the key is not that one's, but bytes like its
+        // own perhaps, which it takes for its copy: without its record its end would leave the file without one.
+        tracing::warn!(key = %location.key, "the file's record may be that of an archive under way, and the key does not hold \
+             what it has written: both stay");
+        return Ok(Left::Copy);
+    }
+    match deleted {
         Ok(()) => run.clean_up().discard_sidecar(location, owner, None),
         Err(TransferError::Store(StoreError::Precondition { .. })) if shared.get() => {
             tracing::warn!(key = %location.key, "an import may have made another file of this object; it is left, and \
