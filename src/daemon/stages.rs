@@ -67,6 +67,8 @@ pub(super) struct Registration {
     /// `None`: it was given up, and nothing comes any more.
     registrar: Option<Registrar>,
     nudge: RegistrarHandle,
+    /// What is taken over from a former daemon goes on by it, also when the registrar has been given up.
+    _agent: Arc<Agent>,
     pub(super) heartbeat: Heartbeat,
     pub(super) stats: Arc<ReaderStats>,
 }
@@ -91,7 +93,7 @@ impl Registration {
         let stats = Arc::new(ReaderStats::default());
         let registrar = Registrar::start(
             &stages.supervisor,
-            agent,
+            Arc::clone(&agent),
             stages.arrivals.clone(),
             Arc::clone(&stats),
             settings.keepalive,
@@ -112,6 +114,7 @@ impl Registration {
         Ok(Self {
             registrar: Some(registrar),
             nudge,
+            _agent: agent,
             heartbeat,
             stats,
         })
@@ -317,8 +320,9 @@ impl Pipeline {
         } = self;
         let within = |limit: Duration| Instant::now() + limit;
         let let_go = || match on_stop {
-            OnStop::Keep => keep_waiting(&queue),
-            OnStop::Answer => answer_waiting(&queue, &responder),
+            // The disk may have failed since that was decided: what is on none is answered.
+            OnStop::Keep if context.journal.keeps() => keep_waiting(&queue),
+            OnStop::Keep | OnStop::Answer => answer_waiting(&queue, &responder),
         };
         let_go();
         let until = within(STEP);

@@ -355,7 +355,7 @@ impl Queue {
             .filter_map(|(key, entry)| matches!(entry, Entry::Waiting(_)).then_some(*key))
             .collect();
         let mut handles: Vec<_> = keys.into_iter().filter_map(|key| state.take_waiting(key)).collect();
-        handles.extend(state.again.drain().map(|(_, handle)| handle));
+        let again: Vec<_> = state.again.drain().map(|(_, handle)| handle).collect();
         state.behind.clear();
         state.lines.clear();
         state.beats.clear();
@@ -364,6 +364,12 @@ impl Queue {
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;
         first.retain(|_, key| live.contains_key(key));
+        drop(state);
+        handles.extend(again.into_iter().map(|mut handle| {
+            // The first run's answer takes its entry of the journal along.
+            handle.renew();
+            handle
+        }));
         handles
     }
 

@@ -36,7 +36,9 @@ impl Control {
     /// Stops the transfer at its next wait. The first reason stays, unless it would have the action begin anew.
     pub fn stop(&self, reason: Stop) {
         let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*stop, None | Some(Stop::SentAgain)) {
+        // What was sent again has nothing whole to be handed on: its volatile file, say, is lost. It is begun anew by whoever
+        // gets it next.
+        if stop.is_none() || (*stop == Some(Stop::SentAgain) && reason != Stop::HandOn) {
             *stop = Some(reason);
         }
         drop(stop);
@@ -137,6 +139,11 @@ mod tests {
         assert!(!control.is_ending());
         assert_eq!(control.end_unless_stopped(true), None);
         assert!(control.is_ending());
+        // What was sent again is not answered, whole or not.
+        let control = Control::default();
+        assert!(control.send_again());
+        control.stop(Stop::HandOn);
+        assert_eq!(control.end_unless_stopped(true), Some(Stop::SentAgain));
         // The coordinator waits for the answer to a cancel, whoever goes on.
         let control = Control::default();
         control.stop(Stop::Cancelled);
