@@ -26,7 +26,7 @@ fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
     let author = run.author();
     let attempt = Attempt { run, author: &author };
     let begun = handle.begin(None);
-    if begun.is_err() && run.clean_up().after(run.item.key()) {
+    if begun.is_err() && !run.transfer.control().is_handed_on() && run.clean_up().after(run.item.key()) {
         run.context.journal.taken(run.item.key());
     }
     let copied = begun.map_err(JobError::from).and_then(|file| {
@@ -91,7 +91,7 @@ impl Attempt<'_> {
             Err(error) => Some(error.into()),
         };
         if let Some(error) = hindrance {
-            if run.transfer.control().is_handed_on() {
+            if matches!(error, JobError::Transfer(TransferError::Stopped(Stop::HandOn))) {
                 // As a kill at this moment would: whoever goes on finds the record, the object, and what the journal says.
                 return run.refuse(handle, error);
             }
@@ -169,9 +169,10 @@ impl Attempt<'_> {
         let run = self.run;
         match finished {
             Ok(()) => {
-                self.settle_own(placed);
+                let own = self.settle_own(placed);
+                let previous = self.settle_previous(placed);
                 Ended {
-                    left_something: !self.settle_previous(placed),
+                    left_something: !(own && previous),
                     ..Ended::done(placed.location.size).about(&placed.location.key)
                 }
             }
@@ -200,14 +201,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// The object, after an end that counted.
-    fn settle_own(self, placed: &StoredCopy) {
+    /// The object, after an end that counted. `false`: it is nobody's, and was left.
+    fn settle_own(self, placed: &StoredCopy) -> bool {
         let (run, location) = (self.run, &placed.location);
         if run.context.fs.is_unlinked(run.item.fid).unwrap_or(false) {
             tracing::info!(key = %location.key, "the file was unlinked meanwhile; deleting its object");
-            run.clean_up()
+            return run
+                .clean_up()
                 .discard(location, self.owner(), None, |_, origin| origin.is_by(self.author));
-        } else if let Some(copy) = self.read_back(placed) {
+        }
+        if let Some(copy) = self.read_back(placed) {
             if placed.needs_record || copy != placed.location {
                 run.context.journal.remember(run.item.fid, &copy);
             } else {
@@ -215,6 +218,7 @@ impl Attempt<'_> {
                 run.context.journal.forget(run.item.fid);
             }
         }
+        true
     }
 
     /// The copy before, after an end that counted. `false`: something of it is left.

@@ -152,9 +152,12 @@ impl CleanUp<'_> {
         match self.lane.sweep_key(bearer, at, None, is_garbage) {
             Ok(()) => true,
             // Without s3:ListBucket a key with no object is "denied".
-            Err(TransferError::Store(StoreError::Denied { .. })) => true,
+            Err(TransferError::Store(StoreError::Denied {
+                operation: "HeadObject",
+                ..
+            })) => true,
             Err(error) => {
-                tracing::warn!(key = %at.key, %error, "what a former daemon left could not be looked for");
+                tracing::warn!(key = %at.key, %error, "what an archive left could not be taken away now");
                 false
             }
         }
