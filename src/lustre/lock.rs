@@ -14,10 +14,11 @@
 use std::fs::{File, TryLockError};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{major, minor};
 
 use super::{AgentError, Mount, OtherTool};
@@ -68,7 +69,8 @@ impl MountLock {
         }
         let address = address(mount).map_err(AgentError::Lock)?;
         let socket = UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => AgentError::Occupied(None),
+            // A release that knows the socket alone.
+            std::io::ErrorKind::AddrInUse => AgentError::Occupied(connected(&address)),
             _ => AgentError::Lock(error),
         })?;
         Ok(Self {
@@ -81,6 +83,13 @@ impl MountLock {
 /// Of the socket that goes with the lock.
 pub(super) fn address(mount: &Mount) -> std::io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("lhsmtool-s3/{}", mount.instance()?))
+}
+
+/// Who has a socket.
+fn connected(address: &SocketAddr) -> Option<OtherTool> {
+    let connection = UnixStream::connect_addr(address).ok()?;
+    let pid = getsockopt(&connection, sockopt::PeerCredentials).ok()?.pid();
+    u32::try_from(pid).ok().filter(|pid| *pid > 0).map(OtherTool::of)
 }
 
 /// As files of a mount with `noflock` say it; what directories of a later release may do, too.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::Mount;
 use super::lock::address;
+use super::{AgentError, Mount, MountLock};
 
 /// Who has a mount's lock.
 #[derive(Debug)]
@@ -25,7 +25,11 @@ impl LockHolder {
     pub fn find(mount: &Mount) -> io::Result<Option<Self>> {
         let connection = match UnixStream::connect_addr(&address(mount)?) {
             Ok(connection) => connection,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match MountLock::take(mount) {
+                Err(AgentError::Occupied(holder)) => return Err(io::Error::other(AgentError::Occupied(holder))),
+                // It is free, or can't be told better.
+                Ok(_) | Err(_) => return Ok(None),
+            },
             Err(error) => return Err(error),
         };
         let pid = getsockopt(&connection, sockopt::PeerCredentials)?.pid();
