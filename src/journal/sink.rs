@@ -40,11 +40,11 @@ impl Journal {
     }
 
     /// All that it holds of actions and uploads, as it was at some moment of this call: of what changes meanwhile the
-    /// sink is told. `None`: it can't be read now.
+    /// sink is told. `None`: it can't be read now, or there is none.
     #[must_use]
     pub fn in_hand(&self) -> Option<HashMap<ActionKey, InHand>> {
         if !self.shared.is_used {
-            return Some(HashMap::new());
+            return None;
         }
         // Before what is on disk: what is written meanwhile is found in both.
         let mut actions: HashMap<ActionKey, Option<Item>> = HashMap::new();

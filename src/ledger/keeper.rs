@@ -125,6 +125,10 @@ impl Keeper {
             );
         }
         self.shared.pause(self.options.lease).await;
+        if self.shared.is_stopping() {
+            // It was no whole lease, and shows nothing.
+            return Err(LedgerError::NameTaken { name: name.clone() });
+        }
         match self.row.claim(link, Some(held)).await? {
             Claim::Ours => Ok(()),
             Claim::Held(_) => Err(LedgerError::NameTaken { name: name.clone() }),
@@ -150,6 +154,8 @@ impl Keeper {
     async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         let start = Instant::now();
         self.shared.begin();
+        // What changed before this is told by no change: its marks have to be in the files that are read below.
+        self.keep_marks(false);
         let mut held = self.journal.in_hand().ok_or(LedgerError::Journal)?;
         let in_hand = held.len();
         let mut changed = Box::pin(self.compare(link, &mut held, renewed)).await?;
@@ -252,11 +258,19 @@ impl Keeper {
         for file in self.recent.files() {
             for marks in Recent::read(&file)?.chunks(AT_ONCE) {
                 let mut news = Changes::default();
-                for (fid, stamp) in marks {
-                    let record = self.journal.find(*fid).map(|location| location.to_bytes());
-                    news.copies.insert(*fid, CopyNews { stamp: *stamp, record });
+                for mark in marks {
+                    let record = self.journal.find(mark.fid).map(|location| location.to_bytes());
+                    // A journal that was set aside, or can't be read, knows none: what the ledger has stays.
+                    if record.is_some() || mark.is_gone {
+                        let stamp = mark.stamp;
+                        news.copies.insert(mark.fid, CopyNews { stamp, record });
+                    }
                 }
                 copies += self.write(link, &news, Rows::Own).await?;
+                // The rows of actions are equal by now: what changes meanwhile follows at once.
+                let changes = self.shared.take();
+                let rows = self.write(link, &changes, Rows::Fresh).await?;
+                self.shared.written(rows);
                 self.renew(link, renewed).await?;
             }
         }

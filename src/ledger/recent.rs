@@ -20,8 +20,15 @@ const MOST: u64 = 1 << 30;
 const RECORD: usize = 24;
 const PREFIX: &str = "copies-";
 
-/// A change of a file's copy, and when it was, in milliseconds of this node's clock.
-pub(super) type Mark = (Fid, i64);
+/// A change of a file's copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mark {
+    pub(super) fid: Fid,
+    /// When it was, in milliseconds of this node's clock.
+    pub(super) stamp: i64,
+    /// The file has no copy any more. On disk its time is negative then.
+    pub(super) is_gone: bool,
+}
 
 /// The files, in a directory of their own.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,10 +46,10 @@ impl Recent {
     /// # Errors
     /// What the system says.
     pub(super) fn add(&self, marks: &[Mark]) -> Result<(), LedgerError> {
-        let Some((_, last)) = marks.last() else {
+        let Some(last) = marks.last() else {
             return Ok(());
         };
-        let path = self.directory.join(format!("{PREFIX}{}", last.div_euclid(HOUR)));
+        let path = self.directory.join(format!("{PREFIX}{}", last.stamp.div_euclid(HOUR)));
         append(&path, marks).map_err(|source| LedgerError::OwnFile { path, source })
     }
 
@@ -66,7 +73,12 @@ impl Recent {
         })?;
         let marks = bytes.chunks_exact(RECORD).filter_map(|record| {
             let (fid, stamp) = record.split_at_checked(16)?;
-            Some((fid_of(fid)?, i64::from_be_bytes(stamp.try_into().ok()?)))
+            let stamp = i64::from_be_bytes(stamp.try_into().ok()?);
+            Some(Mark {
+                fid: fid_of(fid)?,
+                stamp: stamp.saturating_abs(),
+                is_gone: stamp < 0,
+            })
         });
         Ok(marks.collect())
     }
@@ -116,8 +128,9 @@ fn append(path: &Path, marks: &[Mark]) -> io::Result<()> {
         file.set_len(length - half)?;
     }
     let mut out = BufWriter::new(&mut file);
-    for (fid, stamp) in marks {
-        out.write_all(&fid_bytes(*fid))?;
+    for mark in marks {
+        out.write_all(&fid_bytes(mark.fid))?;
+        let stamp = if mark.is_gone { -mark.stamp } else { mark.stamp };
         out.write_all(&stamp.to_be_bytes())?;
     }
     out.flush()
@@ -127,7 +140,7 @@ fn append(path: &Path, marks: &[Mark]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn fid(oid: u32) -> Fid {
+    const fn fid(oid: u32) -> Fid {
         Fid {
             seq: 0x2_0000_0401,
             oid,
@@ -135,11 +148,19 @@ mod tests {
         }
     }
 
+    const fn mark(oid: u32, stamp: i64) -> Mark {
+        Mark {
+            fid: fid(oid),
+            stamp,
+            is_gone: oid % 2 == 0,
+        }
+    }
+
     #[test]
     fn changes_of_the_last_day_are_found_again_also_behind_half_a_record() {
         let dir = tempfile::tempdir().unwrap();
         let recent = Recent::new(dir.path().to_owned());
-        recent.add(&[(fid(1), 5), (fid(2), 6)]).unwrap();
+        recent.add(&[mark(1, 5), mark(2, 6)]).unwrap();
         let path = recent.files().remove(0);
         let whole = std::fs::metadata(&path).unwrap().len();
         File::options()
@@ -148,23 +169,23 @@ mod tests {
             .unwrap()
             .set_len(whole - 3)
             .unwrap();
-        recent.add(&[(fid(3), 7)]).unwrap();
-        recent.add(&[(fid(4), HOUR + 1)]).unwrap();
+        recent.add(&[mark(3, 7)]).unwrap();
+        recent.add(&[mark(4, HOUR + 1)]).unwrap();
         let files = recent.files();
         assert_eq!(files.len(), 2);
-        assert_eq!(Recent::read(&files[0]).unwrap(), [(fid(1), 5), (fid(3), 7)]);
-        assert_eq!(Recent::read(&files[1]).unwrap(), [(fid(4), HOUR + 1)]);
+        assert_eq!(Recent::read(&files[0]).unwrap(), [mark(1, 5), mark(3, 7)]);
+        assert_eq!(Recent::read(&files[1]).unwrap(), [mark(4, HOUR + 1)]);
     }
 
     #[test]
     fn what_is_older_than_a_day_goes_only_once_the_ledger_has_it() {
         let dir = tempfile::tempdir().unwrap();
         let recent = Recent::new(dir.path().to_owned());
-        recent.add(&[(fid(1), 5)]).unwrap();
-        recent.add(&[(fid(2), 30 * HOUR)]).unwrap();
+        recent.add(&[mark(1, 5)]).unwrap();
+        recent.add(&[mark(2, 30 * HOUR)]).unwrap();
         recent.trim(30 * HOUR, false);
         assert_eq!(recent.files().len(), 2);
         recent.trim(30 * HOUR, true);
-        assert_eq!(Recent::read(&recent.files()[0]).unwrap(), [(fid(2), 30 * HOUR)]);
+        assert_eq!(Recent::read(&recent.files()[0]).unwrap(), [mark(2, 30 * HOUR)]);
     }
 }

@@ -325,7 +325,8 @@ impl JournalSink for Shared {
         {
             let mut state = self.lock();
             if state.marks.len() < MOST_MARKS {
-                state.marks.push((fid, stamp));
+                let is_gone = record.is_none();
+                state.marks.push(Mark { fid, stamp, is_gone });
             } else {
                 state.marks_lost += 1;
             }
