@@ -220,6 +220,7 @@ pub(crate) fn run(task: &Task) {
         sidecar: None,
         written_for: None,
         writer: None,
+        cookie: None,
     };
     let fs = Arc::new(Directory {
         dir: task.dir.clone(),

@@ -246,6 +246,7 @@ impl Run {
             sidecar: None,
             written_for: None,
             writer: None,
+            cookie: None,
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.entry(size).or_default().push(location);

@@ -100,6 +100,7 @@ impl FileLooker<'_> {
             sidecar,
             written_for: Some(owner.clone()),
             writer: Some(author.writer),
+            cookie: Some(author.cookie),
             ..copied
         };
         // The file's record still means what was copied? Whatever can't be read has changed.
@@ -191,10 +192,9 @@ impl FileLooker<'_> {
     /// As whom a copy is made again: for the same action, in an attempt of its own.
     fn author(&self, fid: Fid, found: &ObjectInfo) -> WriteAttempt {
         let cookie = found.metadata.get(COOKIE);
-        let number = cookie.and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
         WriteAttempt {
             owner: self.owner(fid),
-            cookie: Cookie(number.unwrap_or(0)),
+            cookie: cookie.and_then(|text| Cookie::parse(text)).unwrap_or(Cookie(0)),
             writer: WriterId::random(),
         }
     }

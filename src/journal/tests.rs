@@ -26,6 +26,7 @@ fn location() -> Location {
         sidecar: None,
         written_for: None,
         writer: None,
+        cookie: None,
     }
 }
 

@@ -102,6 +102,7 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
             let detail = format!("'{}' has the same bytes and another ETag", location.key);
             let record = Location {
                 writer: Origin::writer_of(&found, &location.key),
+                cookie: Origin::cookie_of(&found, &location.key),
                 etag: found.etag,
                 version: found.version,
                 ..location

@@ -157,6 +157,15 @@ impl Origin {
         }
     }
 
+    /// The action of that attempt.
+    #[must_use]
+    pub fn cookie_of(found: &ObjectInfo, key: &ObjectKey) -> Option<Cookie> {
+        match Self::of(found, key) {
+            Self::Written(identity) => identity.cookie.as_deref().and_then(Cookie::parse),
+            Self::Strangers | Self::Carried(_) => None,
+        }
+    }
+
     /// The file that it was written here for.
     #[must_use]
     pub fn owner(&self) -> Option<&Owner> {

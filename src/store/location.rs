@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::{KeyAt, ObjectInfo, ObjectKey, Owner, WriterId, etag};
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Cookie};
 
 const FORMAT: u32 = 1;
 
@@ -53,6 +53,8 @@ pub struct Location {
     pub written_for: Option<Owner>,
     /// The attempt that wrote the object; `None` for one that we did not write, or of an older release.
     pub writer: Option<WriterId>,
+    /// That attempt's action; `None` also for one of release 0.2.
+    pub cookie: Option<Cookie>,
 }
 
 /// A record that can't be used.
@@ -95,6 +97,8 @@ struct Record<'a> {
     fid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     writer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cookie: Option<String>,
 }
 
 impl Location {
@@ -133,6 +137,7 @@ impl Location {
             fs: self.written_for.as_ref().map(|owner| owner.fs.clone()),
             fid: self.written_for.as_ref().map(|owner| owner.fid.bare()),
             writer: self.writer.map(|writer| writer.to_string()),
+            cookie: self.cookie.map(|cookie| cookie.to_string()),
         };
         serde_json::to_vec(&record).unwrap_or_default()
     }
@@ -171,6 +176,7 @@ impl Location {
             sidecar: sidecar.map_err(|_| InvalidLocation::Field("sidecar"))?,
             written_for,
             writer: record.writer.and_then(|text| WriterId::parse(&text)),
+            cookie: record.cookie.and_then(|text| Cookie::parse(&text)),
         })
     }
 }
@@ -186,7 +192,7 @@ mod tests {
         fn a_location_survives_its_bytes(
             id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>(),
             pinned: bool, layout in any::<Option<Vec<u8>>>(), sidecar in "[a-z]{0,9}",
-            fid in any::<Option<(u64, u32, u32)>>(), writer in any::<Option<u64>>()
+            fid in any::<Option<(u64, u32, u32)>>(), writer in any::<Option<u64>>(), cookie in any::<Option<u64>>()
         ) {
             let location = Location {
                 archive_id: ArchiveId::new(id).unwrap(),
@@ -200,6 +206,7 @@ mod tests {
                 sidecar: ObjectKey::new(sidecar).ok(),
                 written_for: fid.map(|(seq, oid, ver)| Owner { fs: "lustre:1".into(), fid: Fid { seq, oid, ver } }),
                 writer: writer.map(WriterId),
+                cookie: cookie.map(Cookie),
             };
             prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
         }

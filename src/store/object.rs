@@ -137,6 +137,7 @@ impl ObjectInfo {
         Location {
             written_for: Owner::of(&self.metadata),
             writer: Origin::writer_of(self, key),
+            cookie: Origin::cookie_of(self, key),
             archive_id,
             key: key.clone(),
             size: self.size,

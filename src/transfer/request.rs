@@ -192,6 +192,7 @@ impl Transfer<'_> {
             version: stored.version,
             // Another object than the one that it was copied from.
             writer: Origin::writer_of(&found, to),
+            cookie: Origin::cookie_of(&found, to),
             ..from.clone()
         })
     }

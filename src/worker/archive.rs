@@ -185,14 +185,14 @@ impl Attempt<'_> {
                         // It goes, unless the file's record means it by then.
                         self.note_previous(placed, Previous::Goes);
                         // It may be another one's archive that counts, with other bytes.
-                        self.revoke_if_over(placed);
+                        self.revoke_where_it_replaced_another(placed);
                     }
                     Err(unknown) if !unknown.is_not_found() => {
                         tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
                     }
                     Ok(false) => {
                         self.undo(placed);
-                        self.revoke_if_counted(placed);
+                        self.revoke_where_another_counted(placed);
                     }
                     Err(_) => self.undo(placed),
                 }
@@ -249,7 +249,7 @@ impl Attempt<'_> {
     fn undo(self, placed: &StoredCopy) {
         let (run, owner, location) = (self.run, self.owner(), &placed.location);
         let own = location.to_bytes();
-        self.revoke_if_over(placed);
+        self.revoke_where_it_replaced_another(placed);
         // Another mover may have archived the file since, who learned of the end of this one before we did.
         let is_anothers = |now: Option<Vec<u8>>| now != placed.record && now.as_ref() != Some(&own);
         if run.context.fs.map(run.item.fid).is_ok_and(is_anothers) {
@@ -285,7 +285,7 @@ impl Attempt<'_> {
                     None if placed.needs_record => run.context.fs.clear_map(run.item.fid),
                     None => Ok(()),
                 };
-                self.revoke_if_over(placed);
+                self.revoke_where_it_replaced_another(placed);
                 self.discard(location, previous.as_ref());
                 run.look_after(location.at());
                 restored
@@ -300,7 +300,7 @@ impl Attempt<'_> {
 
     /// An object that took the place of another attempt's: where that one's end counts, the file has no copy of what was
     /// archived. From here on nobody can release it; for a file that is not archived nothing changes.
-    fn revoke_if_over(self, placed: &StoredCopy) {
+    fn revoke_where_it_replaced_another(self, placed: &StoredCopy) {
         if placed.over_another && self.run.context.fs.is_archived(self.run.item.fid).unwrap_or(true) {
             self.revoke(placed);
         }
@@ -308,7 +308,7 @@ impl Attempt<'_> {
 
     /// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end
     /// of another attempt counted meanwhile, whose record this one has put back. One that needs none has its object.
-    fn revoke_if_counted(self, placed: &StoredCopy) {
+    fn revoke_where_another_counted(self, placed: &StoredCopy) {
         let run = self.run;
         let fid = run.item.fid;
         if !run.context.fs.is_archived(fid).unwrap_or(false)

@@ -193,14 +193,15 @@ impl Context {
         let Origin::Written(identity) = origin else {
             return false;
         };
-        let digits = identity.cookie.as_ref().and_then(|text| text.strip_prefix("0x"));
-        let Some(cookie) = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+        let Some(cookie) = identity.cookie.as_deref().and_then(Cookie::parse) else {
             return false;
         };
-        let action = ActionKey {
-            cookie: Cookie(cookie),
-            fid: identity.owner.fid,
-        };
+        let fid = identity.owner.fid;
+        self.is_unknown(ActionKey { cookie, fid })
+    }
+
+    /// Whether the coordinator does not know an action, or any more.
+    pub(super) fn is_unknown(&self, action: ActionKey) -> bool {
         self.fs
             .progress(action, Extent::EMPTY)
             .is_err_and(|error| error.is_not_found())

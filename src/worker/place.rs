@@ -248,6 +248,7 @@ impl Attempt<'_> {
             sidecar: None,
             written_for: Some(self.owner().clone()),
             writer: Some(self.author.writer),
+            cookie: Some(self.author.cookie),
         }
     }
 }

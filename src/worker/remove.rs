@@ -129,9 +129,14 @@ fn may_go(context: &Context, action: ActionKey, origin: &Origin, has_record: boo
     }
 }
 
-/// Whether the file is there, as far as can be told.
-fn is_there(context: &Context, fid: Fid) -> bool {
-    !context.fs.copy_state(fid).is_err_and(|error| error.is_not_found())
+/// Whether the end of the archive that wrote a file's record may still make it the file's copy, or has since. Releases up to
+/// 0.2 don't say in it which archive that was.
+fn may_yet_count(context: &Context, remove: ActionKey, record: &Location) -> bool {
+    let is_over = record
+        .cookie
+        // Cookies repeat: with this remove's own it was written long ago.
+        .is_none_or(|cookie| cookie == remove.cookie || context.is_unknown(ActionKey { cookie, ..remove }));
+    !is_over || !has_no_copy(context, remove.fid)
 }
 
 fn has_no_copy(context: &Context, fid: Fid) -> bool {
@@ -171,15 +176,16 @@ fn delete_copy(run: Run<'_>, location: &Location, before: Option<&[u8]>, counted
     };
     let bearer = context.bearer(item.fid);
     let deleted = run.transfer.delete(bearer, location, is_ours);
-    let is_settled = matches!(
+    let is_other = matches!(
         deleted,
         Ok(()) | Err(TransferError::Store(StoreError::Precondition { .. }))
-    );
-    if is_settled && before.is_some() && !counted && !proved.get() && !busy.get() && is_there(context, item.fid) {
-        // No end of the archive that wrote the record is known, and what is at the key is not that one's, but bytes like its
-        // own perhaps, which it takes for its copy: without its record its end would leave the file without one.
-        tracing::warn!(key = %location.key, "the file's record may be that of an archive under way, and the key does not hold \
-             what it has written: both stay");
+    ) && !proved.get()
+        && !busy.get();
+    if is_other && before.is_some() && !counted && may_yet_count(context, item.key(), location) {
+        // What is at the key is not what that one wrote, but the same bytes perhaps, which it takes for its copy: without
+        // its record its end would leave the file without one.
+        tracing::warn!(key = %location.key, "the file's record is that of an archive under way, or that counted since, and the \
+             key does not hold what it has written: both stay");
         return Ok(Left::Copy);
     }
     match deleted {

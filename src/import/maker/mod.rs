@@ -437,6 +437,7 @@ impl<'a> Maker<'a> {
             // Known once the file is made.
             written_for: None,
             writer: None,
+            cookie: None,
         }
     }
 }
