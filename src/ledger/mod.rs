@@ -13,7 +13,8 @@
 //!
 //! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
 //! `own` is the mover's row, `recent` which copies changed in the last day. `schema` has the tables by versions, `link` the
-//! connection, whose every wait ends.
+//! connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of other movers,
+//! and `tombs` how that is answered, now or for a copy whose row comes later.
 
 mod changes;
 mod error;
@@ -26,6 +27,8 @@ mod rows;
 mod schema;
 mod state;
 mod tls;
+mod tombs;
+mod unlinked;
 
 use std::fmt;
 use std::io;
@@ -36,12 +39,14 @@ pub use error::LedgerError;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
 pub use state::{LedgerHealth, Step};
+pub use unlinked::{LateCopy, OthersCopies, Told};
 
 use self::keeper::Keeper;
 use self::link::Link;
 use self::own::OwnRow;
 use self::recent::Recent;
 use self::state::Shared;
+use self::tombs::Rounds;
 use crate::journal::{Journal, JournalSink};
 use crate::thread::{Supervisor, Thread};
 use crate::types::{ArchiveId, Sequences};
@@ -64,6 +69,7 @@ pub struct LedgerMover {
 /// The ledger of a running daemon.
 pub struct Ledger {
     shared: Arc<Shared>,
+    unlinked: Option<OthersCopies>,
     thread: Mutex<Thread>,
 }
 
@@ -97,6 +103,7 @@ impl Ledger {
             directory.join("incarnation"),
         );
         let shared = Arc::new(Shared::new(options.copies));
+        let unlinked = options.copies.then(OthersCopies::default);
         let keeper = Keeper {
             options: options.clone(),
             shared: Arc::clone(&shared),
@@ -105,6 +112,8 @@ impl Ledger {
             sequences: mover.sequences,
             row,
             recent: Recent::new(directory),
+            unlinked: unlinked.clone(),
+            rounds: Rounds::new(),
             trimmed: Instant::now(),
             has_waited: false,
         };
@@ -122,8 +131,15 @@ impl Ledger {
         )?;
         Ok(Self {
             shared,
+            unlinked,
             thread: Mutex::new(thread),
         })
+    }
+
+    /// Where copies are that other movers made; `None`: it is not to hold them.
+    #[must_use]
+    pub fn others_copies(&self) -> Option<OthersCopies> {
+        self.unlinked.clone()
     }
 
     /// How it is.

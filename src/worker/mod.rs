@@ -11,6 +11,7 @@ mod cleanup;
 mod error;
 mod forgotten;
 mod key;
+mod late;
 mod log;
 mod observer;
 mod place;
@@ -40,6 +41,7 @@ pub use verdict::verdict;
 
 use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
+use crate::ledger::OthersCopies;
 use crate::store::{ObjectKey, Owner};
 use crate::transfer::{Stop, TransferError};
 use crate::types::Fid;
@@ -57,6 +59,8 @@ pub struct Context {
     pub observers: Observers,
     /// Archives that the coordinator forgot.
     pub forgotten: Arc<Forgotten>,
+    /// Where copies are that other movers made; `None`: nobody would know.
+    pub others_copies: Option<OthersCopies>,
 }
 
 impl Context {

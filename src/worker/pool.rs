@@ -369,6 +369,7 @@ mod tests {
             tally: Arc::clone(&tally),
             observers: Observers::new(vec![Box::new(Broken)]),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
+            others_copies: None,
         };
         let targets = Targets::default();
         let size = PoolSize {

@@ -44,3 +44,4 @@ mod thaw;
 mod threads;
 mod transfer;
 mod traps;
+mod unlinked;
