@@ -2,6 +2,7 @@
 
 use lhsm_sandbox::process::Daemon;
 use lhsm_sandbox::protocol::{Action, ActionState, Fid, NodeState, Tunable, states};
+use nix::sys::signal::Signal;
 
 use crate::leave::second_mover;
 use crate::recovery::ends_well;
@@ -146,6 +147,50 @@ fn a_mover_that_stood_still_and_was_evicted_ends_what_it_has_and_gets_work_again
     assert_eq!(rig.stop(), Some(0));
     let last = rig.file("last", b"data");
     rig.archive(last);
+    rig.assert_settled();
+    assert!(second.stop(PATIENCE).unwrap().success());
+}
+
+#[test]
+fn a_restore_that_stood_still_over_its_nodes_eviction_ends_and_the_file_comes_back_whole() {
+    let (mut rig, second, name) = two_nodes();
+    let content = noise(70_000);
+    let released = rig.file("released", &content);
+    rig.archive(released);
+    rig.release(released);
+    let busy = rig.file("busy", b"data");
+    let puts = rig.store.faults().hold("PutObject");
+    let gets = rig.store.faults().hold("GetObject");
+    rig.client.request(Action::Archive, 1, &[busy]).unwrap();
+    assert!(rig.client.wait_started(1, PATIENCE).unwrap());
+    rig.client.request(Action::Restore, 1, &[released]).unwrap();
+    assert!(gets.wait_held_blocking(1, PATIENCE));
+    rig.client.pause_node(&name).unwrap();
+    // Its volatile file goes, and the first write to that fails.
+    rig.client.evict(&name).unwrap();
+    rig.client.heal_node(&name).unwrap();
+    gets.release();
+    puts.release();
+    assert!(rig.client.wait(&[released, busy], PATIENCE).unwrap(), "{}", rig.log());
+    if rig.client.state(released).unwrap().states & states::RELEASED != 0 {
+        assert_eq!(rig.restore("released", released), content);
+    }
+    assert_eq!(rig.read("released"), content);
+    rig.assert_settled();
+    assert!(second.stop(PATIENCE).unwrap().success());
+}
+
+#[test]
+fn a_mover_whose_process_alone_stands_still_is_sent_to_and_holds_nobody_up() {
+    let (mut rig, second, _) = two_nodes();
+    let puts = rig.store.faults().hold("PutObject");
+    second.signal(Signal::SIGSTOP).unwrap();
+    let fids = files(&mut rig, "f", 6);
+    spread(&mut rig, &fids);
+    puts.release();
+    until(|| (rig.client.pending().unwrap() == 3).then_some(()));
+    second.signal(Signal::SIGCONT).unwrap();
+    ends_well(&mut rig, &fids);
     rig.assert_settled();
     assert!(second.stop(PATIENCE).unwrap().success());
 }

@@ -297,7 +297,7 @@ impl State {
 
     /// A message that goes its way now. Behind a silent node, or behind what waits for one, it stays with its MDT, which does
     /// nothing else then; for an evicted one it is taken back, and the MDT forgets the agent.
-    fn way_of(&mut self, letter: Letter) -> Option<Letter> {
+    pub(super) fn way_of(&mut self, letter: Letter) -> Option<Letter> {
         let road = if self.held.contains_key(&letter.mdt) {
             Road::Silent
         } else {
@@ -310,6 +310,9 @@ impl State {
                 for agent in self.agents.iter_mut().filter(|agent| agent.client == letter.client) {
                     agent.known_by.remove(&letter.mdt);
                 }
+                // One that is alive has its pipes, and comes back.
+                self.agents
+                    .retain(|agent| !agent.known_by.is_empty() || !agent.pipes.is_empty());
                 self.take_all_back(&letter);
             }
         }
@@ -446,15 +449,14 @@ impl State {
         let Some(record) = self.actions.get_mut(&number) else {
             return;
         };
+        if std::mem::take(&mut record.in_memory) {
+            record.agent = None;
+            self.started.over(record.fid);
+        }
         if record.state != ActionState::Started {
             return;
         }
         record.state = ActionState::Waiting;
-        if record.in_memory {
-            record.in_memory = false;
-            record.agent = None;
-            self.started.over(record.fid);
-        }
         self.waiting.push_back(number);
     }
 }

@@ -254,6 +254,7 @@ impl State {
             (NodeEvent::Cut | NodeEvent::Evict, _) => node.state = NodeState::Cut,
         }
         node.silent_since.get_or_insert_with(Instant::now);
+        self.close_pipes(at);
         Ok(())
     }
 
@@ -304,6 +305,20 @@ impl State {
             NodeState::Dead => HashSet::new(),
             _ => node.open_files(),
         };
+        self.close_pipes(at);
+    }
+
+    /// Nobody is left to read a dead node's pipes, and nobody will send to it any more.
+    fn close_pipes(&mut self, at: usize) {
+        let gone = |node: &&Node| node.state == NodeState::Dead && node.evicted;
+        let Some(node) = self.nodes.0.get(at).filter(gone) else {
+            return;
+        };
+        for agent in self.agents.iter_mut().filter(|agent| agent.client == node.name) {
+            agent.pipes.clear();
+        }
+        self.agents
+            .retain(|agent| !agent.known_by.is_empty() || !agent.pipes.is_empty());
     }
 
     /// A client that was evicted connects by itself when it is heard again, and registers the copytool that it has pipes of.
@@ -323,8 +338,8 @@ impl State {
 
     /// Messages that a coordinator held because of a silent node, as far as it goes on now. The one that it waited in fails
     /// at an eviction (EIO), and leaves the agent where it is.
-    pub(super) fn go_on(&mut self) -> VecDeque<Letter> {
-        let mut letters = VecDeque::new();
+    pub(super) fn go_on(&mut self) -> Vec<Letter> {
+        let mut letters = Vec::new();
         let mdts: Vec<u32> = self.held.keys().copied().collect();
         for mdt in mdts {
             let road = self.held.get(&mdt).and_then(VecDeque::front);
@@ -338,7 +353,9 @@ impl State {
             {
                 self.take_all_back(&failed);
             }
-            letters.extend(held);
+            for letter in held {
+                letters.extend(self.way_of(letter));
+            }
         }
         letters
     }
