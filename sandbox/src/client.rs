@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{
-    Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, Reply, Request, RequestInfo, SOCKET,
-    Tunable, UserChange, connect,
+    Action, AgentInfo, Connection, Counters, Fault, Fid, FileState, HsmControl, NodeEvent, NodeInfo, Reply, Request,
+    RequestInfo, SOCKET, Tunable, UserChange, connect,
 };
 
 /// Between two looks at a file that is open.
@@ -312,6 +312,82 @@ impl Client {
     /// The operation's.
     pub fn change(&mut self, change: UserChange) -> io::Result<()> {
         self.ask(&Request::Change(change)).map(drop)
+    }
+
+    /// A node dies with everything: its processes are gone, and no kernel tells the servers. `name`: what its copytool is
+    /// registered as.
+    ///
+    /// # Errors
+    /// ENOENT: there was never one of that name. EINVAL: it is dead already.
+    pub fn kill_node(&mut self, name: &str) -> io::Result<()> {
+        self.node_event(name, NodeEvent::Kill)
+    }
+
+    /// A node is cut off from all servers.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn cut_node(&mut self, name: &str) -> io::Result<()> {
+        self.node_event(name, NodeEvent::Cut)
+    }
+
+    /// A node stands still.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn pause_node(&mut self, name: &str) -> io::Result<()> {
+        self.node_event(name, NodeEvent::Pause)
+    }
+
+    /// One that was cut off or stood still is heard again.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn heal_node(&mut self, name: &str) -> io::Result<()> {
+        self.node_event(name, NodeEvent::Heal)
+    }
+
+    /// The servers give a node up now. One that is heard comes back at once.
+    ///
+    /// # Errors
+    /// ENOENT: there was never one of that name.
+    pub fn evict(&mut self, name: &str) -> io::Result<()> {
+        self.node_event(name, NodeEvent::Evict)
+    }
+
+    /// What becomes of a node.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn node_event(&mut self, name: &str, event: NodeEvent) -> io::Result<()> {
+        self.ask(&Request::NodeEvent(name.to_owned(), event)).map(drop)
+    }
+
+    /// All nodes that were ever heard of.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn nodes(&mut self) -> io::Result<Vec<NodeInfo>> {
+        match self.ask(&Request::Nodes)? {
+            Reply::Nodes(nodes) => Ok(nodes),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Waits until a silent node has been evicted. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait_evicted(&mut self, name: &str, limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::WaitEvicted(name.to_owned(), ms(limit)))
+    }
+
+    /// Waits until an MDT's coordinator waits in a send to a silent node. `false`: not in that time.
+    ///
+    /// # Errors
+    /// The coordinator is gone.
+    pub fn wait_held_up(&mut self, mdt: u32, limit: Duration) -> io::Result<bool> {
+        self.came_true(&Request::WaitHeldUp(mdt, ms(limit)))
     }
 
     /// Trouble.

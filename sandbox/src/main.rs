@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use lhsm_sandbox::lfs::{self, Lfs};
-use lhsm_sandbox::protocol::{HsmControl, Request, Tunable};
+use lhsm_sandbox::protocol::{HsmControl, NodeEvent, Request, Tunable};
 use lhsm_sandbox::{Client, Mdt, Options, process};
 
 /// A stand-in for Lustre's HSM over a plain directory.
@@ -69,7 +69,16 @@ enum Command {
         /// To what
         value: u64,
     },
-    /// Show agents, actions and counters as JSON
+    /// What becomes of a node: of a client mount with all processes on it
+    Node {
+        /// The mount point
+        mount: PathBuf,
+        /// Its name: LHSM_SANDBOX_CLIENT of its processes, else the mount point
+        name: String,
+        /// kill (it dies with everything), cut, pause, heal or evict
+        event: String,
+    },
+    /// Show agents, nodes, actions and counters as JSON
     Show {
         /// The mount point
         mount: PathBuf,
@@ -123,10 +132,15 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let tunable: Tunable = serde_json::from_value(name.into())?;
             Client::new(&mount)?.set(tunable, value)?;
         }
+        Command::Node { mount, name, event } => {
+            let event: NodeEvent = serde_json::from_value(event.into())?;
+            Client::new(&mount)?.node_event(&name, event)?;
+        }
         Command::Show { mount } => {
             let mut client = Client::new(&mount)?;
             let shown = serde_json::json!({
                 "agents": client.agents()?,
+                "nodes": client.nodes()?,
                 "actions": client.actions()?,
                 "counters": client.counters()?,
             });

@@ -51,7 +51,7 @@ fn said(output: &Output) -> String {
 }
 
 /// A daemon for a second mount, with a state directory of its own.
-fn second_mover(rig: &Rig) -> (Spawn, PathBuf) {
+pub(crate) fn second_mover(rig: &Rig) -> (Spawn, PathBuf) {
     let mut spawn = rig.spawn();
     let config = std::fs::read_to_string(&spawn.config).unwrap();
     let (state, log) = (rig.dir.path().join("state"), rig.dir.path().join("second.log"));

@@ -27,6 +27,7 @@ mod matrix;
 mod mdts;
 mod metrics;
 mod model;
+mod nodes;
 mod outputs;
 mod owned;
 mod postgres;

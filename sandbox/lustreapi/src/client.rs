@@ -17,7 +17,7 @@ pub(crate) fn ask(mount: &Path, request: &Request, fd: Option<BorrowedFd<'_>>) -
     CONNECTIONS.with_borrow_mut(|connections| {
         let connection = match connections.entry(mount.to_owned()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(connect(mount).map_err(|_| libc::ENODEV)?),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(open(mount)?),
         };
         let exchange = connection
             .send(request, fd)
@@ -32,6 +32,18 @@ pub(crate) fn ask(mount: &Path, request: &Request, fd: Option<BorrowedFd<'_>>) -
             }
         }
     })
+}
+
+/// Begins a conversation, as a process of this node.
+fn open(mount: &Path) -> Result<Connection, i32> {
+    let mut connection = connect(mount).map_err(|_| libc::ENODEV)?;
+    let own = Request::Node(client_name(mount));
+    let said = connection.send(&own, None).and_then(|()| connection.receive::<Reply>());
+    match said {
+        Ok(Some((Reply::Errno(errno), _))) => Err(errno),
+        Ok(Some(_)) => Ok(connection),
+        Ok(None) | Err(_) => Err(libc::EIO),
+    }
 }
 
 /// The same where only success matters.

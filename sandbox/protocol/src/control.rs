@@ -32,4 +32,6 @@ pub enum Tunable {
     RemoveArchiveOnLastUnlink,
     /// 0: the default policy, NoRetryAction.
     RetryAction,
+    /// Milliseconds of silence until the servers evict a node.
+    EvictionMs,
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 /// Below the mount point.
 pub const SOCKET: &str = ".lustre/sandbox.sock";
-/// Below the mount point while reads or writes of a copytool may have to fail: only then it asks.
+/// Below the mount point: one byte, not 0 while reads or writes of a copytool may have to fail or to wait: only then it asks.
 pub const IO_FAULTS: &str = ".lustre/io-faults";
 const MAX_FRAME: usize = 64 << 20;
 

@@ -11,6 +11,7 @@ mod fid;
 mod frame;
 pub mod links;
 mod message;
+mod node;
 mod report;
 
 pub use action::{Action, ActionState, Item, flags, states};
@@ -20,4 +21,5 @@ pub use fault::{Fault, Step};
 pub use fid::Fid;
 pub use frame::{Connection, IO_FAULTS, SOCKET, connect, listen};
 pub use message::{Reply, Request};
+pub use node::{NodeEvent, NodeInfo, NodeState};
 pub use report::{AgentInfo, Counters, FileState, RequestInfo};

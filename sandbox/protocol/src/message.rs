@@ -3,13 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, AgentInfo, ChangeRecord, Counters, Fault, Fid, FileState, HsmControl, Item, RequestInfo, Tunable,
-    UserChange,
+    Action, AgentInfo, ChangeRecord, Counters, Fault, Fid, FileState, HsmControl, Item, NodeEvent, NodeInfo,
+    RequestInfo, Tunable, UserChange,
 };
 
 /// To the coordinator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
+    /// The first that a process of a node says: all that follows on this connection comes from that node. Who does not say
+    /// it is an administrator, who is always heard.
+    Node(String),
     /// The file system's name.
     FsName,
     /// `LL_IOC_HSM_CT_START`; the pipe's write end comes with it. Answered 1 where a descriptor registers only once.
@@ -64,12 +67,12 @@ pub enum Request {
     DataVersion(Fid),
     /// Whether a restore's file (by its own FID) may be synced; an errno when not.
     Sync(Fid),
-    /// Whether an archive's file may be read; an errno when not. Asked only while there are [`IO_FAULTS`].
+    /// Whether an archive's file (device and inode) may be read; an errno when not. Asked only while [`IO_FAULTS`] says so.
     ///
     /// [`IO_FAULTS`]: crate::IO_FAULTS
-    Read,
+    Read(u64, u64),
     /// The same for a write to a restore's file.
-    Write,
+    Write(u64, u64),
     /// Number of MDTs.
     MdtCount,
     /// The MDT that a FID is on.
@@ -159,6 +162,14 @@ pub enum Request {
     SetMaxRequests(u32, usize),
     /// Trouble.
     Inject(Fault),
+    /// What becomes of the node of that name; ENOENT when none was ever heard of.
+    NodeEvent(String, NodeEvent),
+    /// All nodes that were ever heard of.
+    Nodes,
+    /// Waits until a node that is silent has been evicted, or is heard again, so many milliseconds at most.
+    WaitEvicted(String, u64),
+    /// Waits until that MDT's coordinator waits in a send to a silent node, so many milliseconds at most.
+    WaitHeldUp(u32, u64),
     /// All known actions, ended ones too.
     Actions,
     /// Actions that are not over, without listing them.
@@ -235,6 +246,8 @@ pub enum Reply {
     Actions(Vec<RequestInfo>),
     /// Agents.
     Agents(Vec<AgentInfo>),
+    /// Nodes.
+    Nodes(Vec<NodeInfo>),
     /// Counters.
     Counters(Counters),
 }

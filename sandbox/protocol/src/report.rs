@@ -30,6 +30,8 @@ pub struct RequestInfo {
     pub archive_id: u32,
     /// Where it is.
     pub state: ActionState,
+    /// Copytool that it was sent to last.
+    pub agent: Option<String>,
     /// How it ended.
     pub errval: i32,
     /// How many times a copytool answered it.
@@ -51,8 +53,9 @@ pub struct AgentInfo {
     pub archives: Vec<u32>,
     /// Pipes that get its messages.
     pub pipes: usize,
-    /// Actions out at it.
-    pub outstanding: usize,
+    /// Actions out at it, as the MDTs count them (`current` in `hsm.agents`), all together. A registration anew begins at 0,
+    /// and the ends of older actions push it below.
+    pub outstanding: i64,
 }
 
 /// What happened so far.

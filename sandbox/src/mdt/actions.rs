@@ -1,12 +1,14 @@
 //! The life of an action: asked for, sent, reported on, ended. Rules as in Lustre's coordinator
 //! (`mdt_hsm_cdt_*.c`), results as seen on a live 2.17.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fid, Item, RequestInfo, flags, states};
 
 use super::changelog::kind;
 use super::faults::strike;
+use super::nodes::Road;
 use super::state::{Control, Record, State, mdt_of};
 use super::wire::{WireItem, message};
 
@@ -165,6 +167,7 @@ impl State {
         if let Some(errno) = strike(&mut self.faults.end_errno) {
             return Err(errno);
         }
+        self.answered_late(item.fid, item.cookie);
         let (number, record) = self.started(item.fid, item.cookie)?;
         let fid = match record.action {
             Action::Restore => item.dfid,
@@ -176,6 +179,15 @@ impl State {
             fid: record.fid,
             action: record.action,
         })
+    }
+
+    /// One that was purged while its copytool was silent has kept its slot until now.
+    fn answered_late(&mut self, fid: Fid, cookie: u64) {
+        let number = self.by_cookie.get(&(mdt_of(fid), cookie)).copied();
+        let is_purged = |number: &u64| self.actions.get(number).is_some_and(|record| !record.is_pending());
+        if let Some(number) = number.filter(is_purged) {
+            self.free(number);
+        }
     }
 
     /// The second half. `swapped`: how handing over a restore's data went.
@@ -251,14 +263,13 @@ impl State {
         };
         record.ends += 1;
         record.errval = errval;
-        record.in_memory = false;
         let (cookie, fid, action, cancelled) = (record.cookie, record.fid, record.action, record.cancelled);
-        if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
-            *out = out.saturating_sub(1);
-        }
-        self.started.over(fid);
-        if retry && !cancelled {
+        let again = retry && !cancelled;
+        if again {
             record.state = ActionState::Waiting;
+        }
+        self.free(number);
+        if again {
             self.waiting.push_back(number);
             return;
         }
@@ -326,6 +337,8 @@ impl State {
                 record.state == ActionState::Started
                     && record.action != Action::Cancel
                     && !self.silent.contains(&mdt_of(record.fid))
+                    // The thread that would do it waits in a send.
+                    && !self.held.contains_key(&mdt_of(record.fid))
                     && record.last_progress.elapsed() > timeout
             })
             .map(|(number, record)| (*number, record.fid, record.action))
@@ -340,15 +353,7 @@ impl State {
     }
 
     fn drop_started(&mut self, number: u64) {
-        if let Some(record) = self.actions.get_mut(&number) {
-            if record.in_memory {
-                self.started.over(record.fid);
-            }
-            record.in_memory = false;
-            if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
-                *out = out.saturating_sub(1);
-            }
-        }
+        self.free(number);
         self.close(number, ActionState::Canceled);
     }
 
@@ -379,7 +384,16 @@ impl State {
                 self.outbox.push((client, mdt, bytes));
             }
             let (fid, action) = (record.fid, record.action);
-            self.drop_started(number);
+            // Its slot is free when its copytool has answered, which one on a silent node does not.
+            let is_silent = record
+                .agent
+                .as_ref()
+                .is_some_and(|client| self.nodes.road(client) != Road::Open);
+            if is_silent {
+                self.close(number, ActionState::Canceled);
+            } else {
+                self.drop_started(number);
+            }
             if action == Action::Restore {
                 self.wake_readers(fid, false);
             }
@@ -405,14 +419,21 @@ impl State {
     }
 
     pub(super) fn infos(&self) -> Vec<RequestInfo> {
+        // In the coordinator's memory already, in its log not yet.
+        let letters = self.held.values().flatten();
+        let unsent: HashSet<u64> = letters.flat_map(|letter| letter.records.iter().copied()).collect();
         self.actions
-            .values()
-            .map(|record| RequestInfo {
+            .iter()
+            .map(|(number, record)| RequestInfo {
                 action: record.action,
                 fid: record.fid,
                 cookie: record.cookie,
                 archive_id: record.archive_id,
-                state: record.state,
+                state: match record.state {
+                    ActionState::Started if unsent.contains(number) => ActionState::Waiting,
+                    state => state,
+                },
+                agent: record.agent.clone(),
                 errval: record.errval,
                 ends: record.ends,
                 sends: record.sends,

@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::Shared;
+use super::nodes::Road;
 use super::state::{Agent, Control, Pipe, State, mdt_of};
 use super::wire::{LARGEST, WireItem, item_size, message, overhead};
 
@@ -20,12 +21,13 @@ use super::wire::{LARGEST, WireItem, item_size, message, overhead};
 const NO_FID: Fid = Fid { seq: 0, oid: 0, ver: 0 };
 
 /// One message on its way.
-struct Letter {
-    client: String,
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) client: String,
     mdt: u32,
     pipes: Vec<Pipe>,
     bytes: Vec<u8>,
-    records: Vec<u64>,
+    pub(super) records: Vec<u64>,
 }
 
 pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
@@ -53,7 +55,11 @@ fn run(shared: &Shared) {
                 }
                 shared.changed.notify_all();
             }
-            let letters = state.letters();
+            if state.evict_silent() {
+                shared.changed.notify_all();
+            }
+            let mut letters = state.go_on();
+            letters.extend(state.letters());
             if letters.is_empty() {
                 pause(shared, state);
                 continue;
@@ -61,7 +67,7 @@ fn run(shared: &Shared) {
             (letters, state.faults.fragment)
         };
         for letter in letters {
-            deliver(shared, &letter, fragment);
+            deliver(shared, letter, fragment);
         }
     }
 }
@@ -84,7 +90,11 @@ fn pause(shared: &Shared, mut state: std::sync::MutexGuard<'_, State>) {
     }
 }
 
-fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
+fn deliver(shared: &Shared, letter: Letter, fragment: usize) {
+    let Some(letter) = shared.lock().way_of(letter) else {
+        shared.changed.notify_all();
+        return;
+    };
     let mut blocked = Duration::ZERO;
     // A client's kernel that has no pipe any more says 0 to what is then delivered to nobody (seen on 2.17).
     let mut reached = letter.pipes.is_empty();
@@ -92,8 +102,14 @@ fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
         match write(&pipe.write, &letter.bytes, fragment, &mut blocked) {
             Ok(()) => reached = true,
             Err(_) => {
+                let mut state = shared.lock();
+                // It died in this moment with everything.
+                if !reached && state.nodes.road(&letter.client) != Road::Open {
+                    drop(state.way_of(letter));
+                    return;
+                }
                 // "message send failed (-32)": this pipe is gone.
-                for agent in &mut shared.lock().agents {
+                for agent in &mut state.agents {
                     agent.pipes.retain(|other| !Arc::ptr_eq(&other.write, &pipe.write));
                 }
             }
@@ -106,9 +122,7 @@ fn deliver(shared: &Shared, letter: &Letter, fragment: usize) {
     state.counters.writer_blocked_longest_us = state.counters.writer_blocked_longest_us.max(us);
     if !reached {
         state.lose(&letter.client, letter.mdt);
-        for number in &letter.records {
-            state.take_back(*number);
-        }
+        state.take_all_back(&letter);
     }
 }
 
@@ -154,15 +168,13 @@ impl State {
         }
         self.flood(&mut letters);
         for (client, mdt, bytes) in std::mem::take(&mut self.outbox) {
-            if let Some(agent) = self.agents.iter().find(|agent| agent.client == client) {
-                letters.push(Letter {
-                    client,
-                    mdt,
-                    pipes: agent.pipes.clone(),
-                    bytes,
-                    records: Vec::new(),
-                });
-            }
+            letters.push(Letter {
+                pipes: self.pipes_of(&client),
+                client,
+                mdt,
+                bytes,
+                records: Vec::new(),
+            });
         }
         let controls = [self.control].into_iter().chain(self.others.iter().copied());
         if !controls.into_iter().any(|control| control == Control::Enabled) {
@@ -170,12 +182,14 @@ impl State {
         }
         let mut passed = Vec::new();
         let mut batch: Vec<u64> = Vec::new();
+        // The agent that all of the batch are for; none: the best one.
+        let mut to: Option<String> = None;
         // By MDT, those of the batch included.
         let mut out: HashMap<u32, usize> = HashMap::new();
         while let Some(number) = self.waiting.pop_front() {
             let has_room = |mdt| {
                 let out = out.get(&mdt).copied().unwrap_or_else(|| self.started.on(mdt));
-                out < self.max_requests(mdt) && !self.silent.contains(&mdt)
+                out < self.max_requests(mdt) && self.sends(mdt)
             };
             if !(0..=self.others.len()).any(|mdt| u32::try_from(mdt).is_ok_and(has_room)) {
                 self.waiting.push_front(number);
@@ -189,7 +203,7 @@ impl State {
             };
             let (id, fid, size) = (record.archive_id, record.fid, item_size(&record.data));
             let mdt = mdt_of(fid);
-            let is_away = self.control_of(fid) != Control::Enabled || self.silent.contains(&mdt);
+            let is_away = self.control_of(fid) != Control::Enabled || !self.sends(mdt);
             let out = out.entry(mdt).or_insert_with(|| self.started.on(mdt));
             if is_away || *out >= self.max_requests(mdt) || self.best_agent(id, mdt).is_none() {
                 passed.push(number);
@@ -201,12 +215,14 @@ impl State {
                 let record = self.actions.get(other)?;
                 (record.archive_id == id && mdt_of(record.fid) == mdt_of(fid)).then(|| size + item_size(&record.data))
             });
-            if room.is_none_or(|room| room + size > LARGEST) {
-                letters.extend(self.post(&std::mem::take(&mut batch)));
+            if room.is_none_or(|room| room + size > LARGEST) || self.holder(number) != to {
+                letters.extend(self.post(&std::mem::take(&mut batch), to));
+                // Known from now on, where it was in that batch.
+                to = self.holder(number);
             }
             batch.push(number);
         }
-        letters.extend(self.post(&batch));
+        letters.extend(self.post(&batch, to));
         for number in passed.into_iter().rev() {
             self.waiting.push_front(number);
         }
@@ -279,22 +295,71 @@ impl State {
         self.agents.retain(|agent| !dead(agent) || !agent.known_by.is_empty());
     }
 
+    /// A message that goes its way now. Behind a silent node, or behind what waits for one, it stays with its MDT, which does
+    /// nothing else then; for an evicted one it is taken back, and the MDT forgets the agent.
+    pub(super) fn way_of(&mut self, letter: Letter) -> Option<Letter> {
+        let road = if self.held.contains_key(&letter.mdt) {
+            Road::Silent
+        } else {
+            self.nodes.road(&letter.client)
+        };
+        match road {
+            Road::Open => return Some(letter),
+            Road::Silent => self.held.entry(letter.mdt).or_default().push_back(letter),
+            Road::Gone => {
+                for agent in self.agents.iter_mut().filter(|agent| agent.client == letter.client) {
+                    agent.known_by.remove(&letter.mdt);
+                }
+                // One that is alive has its pipes, and comes back.
+                self.agents
+                    .retain(|agent| !agent.known_by.is_empty() || !agent.pipes.is_empty());
+                self.take_all_back(&letter);
+            }
+        }
+        None
+    }
+
+    /// Whether an MDT's coordinator sends anything.
+    fn sends(&self, mdt: u32) -> bool {
+        !self.silent.contains(&mdt) && !self.held.contains_key(&mdt)
+    }
+
+    /// The agent that a cancel is for: the one that its target was sent to, whoever may have taken it over since. A cancel
+    /// that is sent again goes to any.
+    fn holder(&self, number: u64) -> Option<String> {
+        let record = self
+            .actions
+            .get(&number)
+            .filter(|record| record.action == Action::Cancel)?;
+        let target = self.by_cookie.get(&(mdt_of(record.fid), record.cookie))?;
+        let target = self
+            .actions
+            .get(target)
+            .filter(|target| target.in_memory && !target.cancelled)?;
+        target.agent.clone()
+    }
+
+    fn pipes_of(&self, client: &str) -> Vec<Pipe> {
+        let agent = self.agents.iter().find(|agent| agent.client == client);
+        agent.map(|agent| agent.pipes.clone()).unwrap_or_default()
+    }
+
     /// Of those that serve the archive, the one with the fewest actions.
     fn best_agent(&self, archive_id: u32, mdt: u32) -> Option<&str> {
         self.agents
             .iter()
-            .filter(|agent| agent.known_by.contains(&mdt))
             .filter(|agent| agent.archives.is_empty() || agent.archives.contains(&archive_id))
-            .min_by_key(|agent| self.outstanding.get(&agent.client).copied().unwrap_or(0))
-            .map(|agent| agent.client.as_str())
+            .filter_map(|agent| Some((agent.known_by.get(&mdt)?, agent)))
+            .min_by_key(|(out, _)| **out)
+            .map(|(_, agent)| agent.client.as_str())
     }
 
-    fn post(&mut self, batch: &[u64]) -> Vec<Letter> {
+    fn post(&mut self, batch: &[u64], to: Option<String>) -> Vec<Letter> {
         let Some(first) = batch.first().and_then(|number| self.actions.get(number)) else {
             return Vec::new();
         };
         let (id, mdt) = (first.archive_id, mdt_of(first.fid));
-        let Some(client) = self.best_agent(id, mdt).map(str::to_owned) else {
+        let Some(client) = to.or_else(|| self.best_agent(id, mdt).map(str::to_owned)) else {
             return Vec::new();
         };
         for number in batch {
@@ -319,9 +384,7 @@ impl State {
             .last()
             .map_or(0, |record| record.flags & lhsm_sandbox_protocol::flags::REQ_BLOCKING);
         let bytes = message(&self.fsname, id, flags, &items);
-        let Some(agent) = self.agents.iter().find(|agent| agent.client == client) else {
-            return Vec::new();
-        };
+        let pipes = self.pipes_of(&client);
         let mut copies = 1;
         if self.faults.duplicate > 0 {
             self.faults.duplicate -= 1;
@@ -331,7 +394,7 @@ impl State {
             .map(|_| Letter {
                 client: client.clone(),
                 mdt,
-                pipes: agent.pipes.clone(),
+                pipes: pipes.clone(),
                 bytes: bytes.clone(),
                 records: batch.to_vec(),
             })
@@ -360,7 +423,7 @@ impl State {
         record.last_progress = Instant::now();
         record.data_fid = None;
         self.started.add(fid);
-        *self.outstanding.entry(client.to_owned()).or_default() += 1;
+        self.count(client, mdt_of(fid), 1);
         if action == Action::Archive {
             // Sending an archive already sets EXISTS: it says nothing about an object.
             let now = self.data_version(fid).unwrap_or_default();
@@ -374,22 +437,26 @@ impl State {
         }
     }
 
-    /// The message could not be sent: back to WAITING.
+    /// As `take_back`, of all in a message.
+    pub(super) fn take_all_back(&mut self, letter: &Letter) {
+        for number in &letter.records {
+            self.take_back(*number);
+        }
+    }
+
+    /// The message could not be sent: back to WAITING. The agent's count keeps it, as on Lustre.
     fn take_back(&mut self, number: u64) {
         let Some(record) = self.actions.get_mut(&number) else {
             return;
         };
+        if std::mem::take(&mut record.in_memory) {
+            record.agent = None;
+            self.started.over(record.fid);
+        }
         if record.state != ActionState::Started {
             return;
         }
         record.state = ActionState::Waiting;
-        if record.in_memory {
-            record.in_memory = false;
-            self.started.over(record.fid);
-            if let Some(out) = record.agent.take().and_then(|client| self.outstanding.get_mut(&client)) {
-                *out = out.saturating_sub(1);
-            }
-        }
         self.waiting.push_back(number);
     }
 }

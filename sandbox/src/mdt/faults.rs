@@ -1,13 +1,16 @@
 //! Trouble that was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox_protocol::{Action, ActionState, Fault, Fid, IO_FAULTS, Request, Step};
 
 use super::changelog::Changelog;
 use super::namespace;
-use super::state::{State, mdt_of};
+use super::state::{Record, State, mdt_of};
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
@@ -45,11 +48,11 @@ impl State {
             Fault::LateXattr { fid, name, value } => self.faults.late_xattr = Some((fid, name, value)),
             Fault::ReadErrno { errno, times } => {
                 self.faults.read_errno = (errno, times);
-                self.mark_io_faults()?;
+                mark_io(&self.mount, true)?;
             }
             Fault::WriteErrno { errno, times } => {
                 self.faults.write_errno = (errno, times);
-                self.mark_io_faults()?;
+                mark_io(&self.mount, true)?;
             }
             Fault::Kill { step, before } => self.faults.kill = Some((step, before)),
             Fault::StrayCancel => {
@@ -114,12 +117,6 @@ impl State {
         self.silent = mdts;
     }
 
-    /// A copytool asks about reads and writes only where this file is.
-    fn mark_io_faults(&self) -> Result<(), i32> {
-        let mark = self.mount.join(IO_FAULTS);
-        std::fs::write(mark, []).map_err(|error| namespace::errno(&error))
-    }
-
     /// Whether a change of this attribute is refused now.
     pub(super) fn refuse_xattr(&mut self, name: &str) -> Result<(), i32> {
         // A restore's note of itself comes some time after its end, and would take a fault that is meant for a record; so
@@ -139,27 +136,38 @@ impl State {
     /// As after an MDT's restart: restores go back to WAITING and are sent again with their cookies;
     /// archives and removes stay STARTED in the log, unknown to the coordinator's memory.
     pub(super) fn forget_started(&mut self, mdt: u32) {
-        for (number, record) in &mut self.actions {
-            let is_its = mdt_of(record.fid) == mdt;
-            if !is_its || record.state != ActionState::Started || record.action == Action::Cancel {
-                continue;
-            }
+        // What it was sending just now, too.
+        self.held.remove(&mdt);
+        let is_out = |record: &Record| record.in_memory || record.state == ActionState::Started;
+        let is_its = |record: &Record| mdt_of(record.fid) == mdt && record.action != Action::Cancel && is_out(record);
+        let records = self.actions.iter().filter(|(_, record)| is_its(record));
+        let numbers: Vec<u64> = records.map(|(number, _)| *number).collect();
+        for number in numbers {
             // One that is STARTED in the log only was forgotten before.
-            if std::mem::take(&mut record.in_memory) {
-                self.started.over(record.fid);
-                let out = record.agent.take().and_then(|client| self.outstanding.get_mut(&client));
-                if let Some(out) = out {
-                    *out = out.saturating_sub(1);
-                }
-            }
-            if record.action == Action::Restore {
+            self.free(number);
+            if let Some(record) = self.actions.get_mut(&number)
+                && record.action == Action::Restore
+                && record.state == ActionState::Started
+            {
                 record.state = ActionState::Waiting;
                 record.data_fid = None;
                 record.agent = None;
-                self.waiting.push_back(*number);
+                self.waiting.push_back(number);
             }
         }
     }
+}
+
+/// A copytool asks about reads and writes only while this byte is not 0. It is in their memory: the file must stay.
+pub(super) fn mark_io(mount: &Path, ask: bool) -> Result<(), i32> {
+    let opened = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(mount.join(IO_FAULTS));
+    opened
+        .and_then(|mark| mark.write_all_at(&[u8::from(ask)], 0))
+        .map_err(|error| namespace::errno(&error))
 }
 
 /// Which step of a copytool's a request is.

@@ -7,6 +7,7 @@ mod crew;
 mod dispatch;
 mod faults;
 mod namespace;
+mod nodes;
 mod readers;
 mod serve;
 mod state;
@@ -104,6 +105,7 @@ impl Mdt {
             std::fs::create_dir_all(options.mount.join(dir))?;
         }
         let mount = options.mount.canonicalize()?;
+        faults::mark_io(&mount, false).map_err(io::Error::from_raw_os_error)?;
         let listener = lhsm_sandbox_protocol::listen(&mount)?;
         let own = listener.try_clone()?;
         let shared = Arc::new(Shared {

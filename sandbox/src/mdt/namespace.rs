@@ -248,6 +248,9 @@ impl State {
             return Err(libc::EPERM);
         }
         let stat = self.stat(fid)?;
+        if self.nodes.hold((stat.dev(), stat.ino())) {
+            return Err(libc::EBUSY);
+        }
         if self
             .files
             .get(&fid)

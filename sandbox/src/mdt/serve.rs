@@ -22,6 +22,7 @@ use super::changelog::{Changelog, kind};
 use super::dispatch::adopt;
 use super::faults::{step, strike};
 use super::namespace::{errno, fill, swap};
+use super::nodes::Road;
 use super::state::{Agent, Control, Pipe, State, mdt_of};
 
 type Answer = Result<Reply, i32>;
@@ -51,9 +52,37 @@ pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<J
 
 fn converse(shared: &Shared, mut connection: Connection) {
     let _member = super::crew::join();
+    let mut node = None;
+    speak(shared, &mut connection, &mut node);
+    if let (Some(at), Ok(peer)) = (node, connection.peer()) {
+        shared.lock().nodes.leave(at, peer);
+    }
+}
+
+/// `node`: the one that speaks, once it has said so.
+fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>) {
     let is_own = connection.peer().is_ok_and(|peer| peer == Pid::this().as_raw());
     while let Ok(Some((request, fd))) = connection.receive::<Request>() {
-        if !until_heard(shared, &connection) || !heard(shared, &request, &connection) {
+        if let Request::Node(name) = &request {
+            let entered = connection.peer().ok().and_then(|peer| shared.lock().enter(name, peer));
+            if entered.is_none() {
+                return;
+            }
+            *node = entered;
+        }
+        match reached(shared, *node, connection) {
+            Road::Open => {}
+            // Its client gave the call up.
+            Road::Gone if connection.send(&Reply::Errno(libc::EIO), None).is_ok() => continue,
+            Road::Gone | Road::Silent => return,
+        }
+        if matches!(request, Request::Node(_)) {
+            if connection.send(&Reply::Ok(0), None).is_err() {
+                return;
+            }
+            continue;
+        }
+        if !until_heard(shared, connection) || !heard(shared, &request, connection) {
             return;
         }
         if !is_own {
@@ -66,7 +95,7 @@ fn converse(shared: &Shared, mut connection: Connection) {
         let deadly = step(&request).and_then(|step| shared.lock().faults.kill.take_if(|(at, _)| *at == step));
         if let Some((_, before)) = deadly {
             if !before {
-                drop(answer(shared, request, fd));
+                drop(answer_to(shared, *node, request, fd));
                 shared.changed.notify_all();
             }
             if let Ok(pid) = connection.peer() {
@@ -76,19 +105,83 @@ fn converse(shared: &Shared, mut connection: Connection) {
             return;
         }
         let allowed = match request {
-            Request::Register { .. } => may_register(&connection),
+            Request::Register { .. } => may_register(connection),
             _ => true,
         };
         let reply = if allowed {
-            answer(shared, request, fd).unwrap_or_else(Reply::Errno)
+            answer_to(shared, *node, request, fd).unwrap_or_else(Reply::Errno)
         } else {
             Reply::Errno(libc::EPERM)
         };
         shared.changed.notify_all();
+        // The answer does not get there either; of a call that was given up meanwhile nobody hears that it was done.
+        let reply = match reached(shared, *node, connection) {
+            Road::Open => reply,
+            Road::Gone => Reply::Errno(libc::EIO),
+            Road::Silent => return,
+        };
         if connection.send(&reply, None).is_err() {
             return;
         }
     }
+}
+
+/// Waits while a node's calls reach no server. Gone: it was evicted meanwhile, and its client gave this one up. Silent: its
+/// process is gone, or the sandbox ends.
+fn reached(shared: &Shared, node: Option<usize>, connection: &Connection) -> Road {
+    let Some(at) = node else {
+        return Road::Open;
+    };
+    let mut state = shared.lock();
+    if state.nodes.is_heard(at) {
+        return Road::Open;
+    }
+    let evictions = state.nodes.evictions(at);
+    state.nodes.waits(at, true);
+    shared.changed.notify_all();
+    while !(state.nodes.is_heard(at) || state.nodes.is_dead(at) || state.stopping) {
+        state = shared.wait(state, SILENCE);
+    }
+    state.nodes.waits(at, false);
+    if !state.nodes.is_heard(at) {
+        return Road::Silent;
+    }
+    let evicted = state.nodes.evictions(at) != evictions;
+    drop(state);
+    let is_there = |peer: i32| Path::new(&format!("/proc/{peer}")).exists();
+    match connection.peer() {
+        Ok(peer) if is_there(peer) => {
+            if evicted {
+                Road::Gone
+            } else {
+                Road::Open
+            }
+        }
+        _ => Road::Silent,
+    }
+}
+
+/// As `answer`; what a node makes on a server, and what its eviction has spoiled.
+fn answer_to(shared: &Shared, node: Option<usize>, request: Request, fd: Option<OwnedFd>) -> Answer {
+    let Some(at) = node else {
+        return answer(shared, request, fd);
+    };
+    if let Some(errno) = shared.lock().nodes.refusal(at, &request) {
+        return Err(errno);
+    }
+    let ended = match &request {
+        Request::CopyEnd { item, .. } => Some(item.dfid),
+        _ => None,
+    };
+    let makes = matches!(request, Request::NewVolatile(_));
+    let reply = answer(shared, request, fd);
+    if let (true, Ok(Reply::Fid(volatile))) = (makes, &reply) {
+        shared.lock().nodes.made(at, *volatile);
+    }
+    if let Some(volatile) = ended {
+        shared.lock().nodes.ended(at, volatile);
+    }
+    reply
 }
 
 /// Waits while the MDTs are silent. `false`: who asked is gone.
@@ -173,11 +266,23 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
         Request::WaitAgents(count, ms) => {
             return wait(shared, ms, |state| {
                 let mdts = state.mdts();
-                count.saturating_sub(state.agents.iter().filter(|agent| agent.known_by == mdts).count())
+                count.saturating_sub(
+                    state
+                        .agents
+                        .iter()
+                        .filter(|agent| agent.known_by.keys().eq(&mdts))
+                        .count(),
+                )
             });
         }
         Request::WaitStarted(count, ms) => {
             return wait(shared, ms, |state| count.saturating_sub(state.started.all()));
+        }
+        Request::WaitEvicted(name, ms) => {
+            return wait(shared, ms, |state| usize::from(state.nodes.is_awaited(&name)));
+        }
+        Request::WaitHeldUp(mdt, ms) => {
+            return wait(shared, ms, |state| usize::from(!state.held.contains_key(&mdt)));
         }
         Request::WaitReaders(count, ms) => {
             return wait(shared, ms, |state| {
@@ -214,7 +319,12 @@ fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version:
     let (ending, path) = {
         let mut state = shared.lock();
         let ending = state.ending(item)?;
-        let path = state.data_path(ending.fid);
+        // Its node was evicted while it was open.
+        let path = if state.gone_volatiles.contains(&item.dfid) {
+            Err(libc::ESTALE)
+        } else {
+            state.data_path(ending.fid)
+        };
         (ending, path)
     };
     let restoring = ending.action == lhsm_sandbox_protocol::Action::Restore && errval == 0;
@@ -288,13 +398,15 @@ fn register(
             if agent.known_by.is_empty() {
                 agent.archives = archives;
             }
-            agent.known_by = mdts;
+            for mdt in mdts {
+                agent.known_by.entry(mdt).or_default();
+            }
         }
         None => state.agents.push(Agent {
             client,
             archives,
             pipes: vec![pipe],
-            known_by: mdts,
+            known_by: mdts.into_iter().map(|mdt| (mdt, 0)).collect(),
         }),
     }
     Ok(Reply::Ok(u64::from(state.start_once)))
@@ -376,17 +488,10 @@ impl State {
                 .and_then(|()| self.new_fid_on(mdt))
                 .map(Reply::Fid),
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
-            Request::Sync(fid)
-                if self
-                    .lost_volatiles
-                    .get(&mdt_of(fid))
-                    .is_some_and(|lost| fid.oid < *lost) =>
-            {
-                Err(libc::ESTALE)
-            }
+            Request::Sync(fid) if self.is_lost(fid) => Err(libc::ESTALE),
             Request::Sync(_) => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
-            Request::Read => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
-            Request::Write => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
+            Request::Read(..) => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
+            Request::Write(..) => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
             Request::MdtOf(fid) => Ok(Reply::Ok(u64::from(mdt_of(fid)))),
             Request::PathOf(fid, link) => self.name_of(fid, link).map(|(path, more)| Reply::Path(path, more)),
@@ -445,6 +550,8 @@ impl State {
                 Ok(Reply::Ok(0))
             }
             Request::Inject(fault) => self.inject(fault).map(done),
+            Request::NodeEvent(name, event) => self.node_event(&name, event).map(done),
+            Request::Nodes => Ok(Reply::Nodes(self.node_infos())),
             Request::Actions => Ok(Reply::Actions(self.infos())),
             Request::Pending => Ok(Reply::Ok(self.pending.values().map(Vec::len).sum::<usize>() as u64)),
             Request::ChangelogRegister(mdt) => Ok(Reply::Text(self.changelog(mdt)?.register())),
@@ -462,8 +569,11 @@ impl State {
                 self.stop();
                 Ok(Reply::Ok(0))
             }
-            Request::Register { .. }
+            Request::Node(_)
+            | Request::Register { .. }
             | Request::Unregister { .. }
+            | Request::WaitEvicted(..)
+            | Request::WaitHeldUp(..)
             | Request::CopyEnd { .. }
             | Request::Wait(..)
             | Request::WaitAgents(..)
@@ -471,6 +581,12 @@ impl State {
             | Request::WaitEnded(..)
             | Request::WaitReaders(..) => Err(libc::EPROTO),
         }
+    }
+
+    /// A volatile file that went with its MDT's restart, or with its node's eviction.
+    fn is_lost(&self, fid: Fid) -> bool {
+        let lost = self.lost_volatiles.get(&mdt_of(fid));
+        lost.is_some_and(|lost| fid.oid < *lost) || self.gone_volatiles.contains(&fid)
     }
 
     /// `hsm_control` of one MDT; the others know nothing of it.
@@ -499,6 +615,7 @@ impl State {
             Tunable::TickMs => self.tick = Duration::from_millis(value),
             Tunable::RemoveArchiveOnLastUnlink => self.remove_on_last_unlink = value != 0,
             Tunable::RetryAction => self.retry_action = value != 0,
+            Tunable::EvictionMs => self.eviction = Duration::from_millis(value),
         }
         Ok(())
     }
@@ -509,10 +626,10 @@ impl State {
             .filter(|agent| !agent.known_by.is_empty())
             .map(|agent| AgentInfo {
                 client: agent.client.clone(),
-                mdts: agent.known_by.iter().copied().collect(),
+                mdts: agent.known_by.keys().copied().collect(),
                 archives: agent.archives.clone(),
                 pipes: agent.pipes.len(),
-                outstanding: self.outstanding.get(&agent.client).copied().unwrap_or(0),
+                outstanding: agent.known_by.values().sum(),
             })
             .collect()
     }

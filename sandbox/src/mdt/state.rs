@@ -1,6 +1,6 @@
 //! What the MDT knows.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io::PipeWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use lhsm_sandbox_protocol::{Action, ActionState, Counters, Fid};
 
 use super::Options;
 use super::changelog::Changelog;
+use super::dispatch::Letter;
 use super::faults::Faults;
+use super::nodes::{EVICTION, Nodes};
 use super::readers::Readers;
 
 /// Of the first MDT's files; each other MDT has the next range.
@@ -64,10 +66,15 @@ pub(super) struct State {
     pub(super) pending: HashMap<Fid, Vec<u64>>,
     /// Waiting ones, in the order of the log.
     pub(super) waiting: VecDeque<u64>,
-    /// Actions out at each client.
-    pub(super) outstanding: HashMap<String, usize>,
     /// Messages of an MDT for one client, to be written as they are.
     pub(super) outbox: Vec<(String, u32, Vec<u8>)>,
+    /// By MDT: what its coordinator waits in sending to a silent node, and what comes behind that.
+    pub(super) held: BTreeMap<u32, VecDeque<Letter>>,
+    pub(super) nodes: Nodes,
+    /// Silence until a node is evicted.
+    pub(super) eviction: Duration,
+    /// Volatile files of nodes that were evicted while they had them.
+    pub(super) gone_volatiles: HashSet<Fid>,
     /// Sent, and not over.
     pub(super) started: Started,
     pub(super) agents: Vec<Agent>,
@@ -136,7 +143,7 @@ pub(super) struct Record {
     pub(super) ends: u32,
     pub(super) sends: u32,
     pub(super) progress: u32,
-    /// Where it was sent.
+    /// Where it was sent last.
     pub(super) agent: Option<String>,
     /// In the coordinator's memory; an action that is STARTED only in the log is not.
     pub(super) in_memory: bool,
@@ -154,8 +161,10 @@ pub(super) struct Agent {
     pub(super) archives: Vec<u32>,
     /// In the client's kernel: they survive the MDT's forgetting the agent.
     pub(super) pipes: Vec<Pipe>,
-    /// MDTs that know it. Each forgets it by itself: when it is stopped, or a message of its own meets closed pipes.
-    pub(super) known_by: BTreeSet<u32>,
+    /// MDTs that know it, each with the actions that it counts out at it: a registration begins at 0, and the ends of
+    /// actions from before it push it below. Each forgets it by itself: when it is stopped, or a message of its own meets
+    /// closed pipes or an evicted node.
+    pub(super) known_by: BTreeMap<u32, i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -177,8 +186,11 @@ impl State {
             actions: BTreeMap::new(),
             by_cookie: HashMap::new(),
             pending: HashMap::new(),
-            outstanding: HashMap::new(),
             outbox: Vec::new(),
+            held: BTreeMap::new(),
+            nodes: Nodes::default(),
+            eviction: EVICTION,
+            gone_volatiles: HashSet::new(),
             waiting: VecDeque::new(),
             started: Started::default(),
             agents: Vec::new(),
@@ -207,6 +219,7 @@ impl State {
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         self.agents.clear();
+        self.held.clear();
         if let Some(readers) = self.readers.take() {
             readers.close();
         }
@@ -253,8 +266,35 @@ impl State {
 
     /// Of the coordinator that a FID belongs to.
     pub(super) fn control_of(&self, fid: Fid) -> Control {
-        let other = mdt_of(fid).checked_sub(1).and_then(|n| self.others.get(n as usize));
+        self.control_on(mdt_of(fid))
+    }
+
+    pub(super) fn control_on(&self, mdt: u32) -> Control {
+        let other = mdt.checked_sub(1).and_then(|n| self.others.get(n as usize));
         other.copied().unwrap_or(self.control)
+    }
+
+    /// How many more actions an MDT counts out at an agent, if it knows that one.
+    pub(super) fn count(&mut self, client: &str, mdt: u32, change: i64) {
+        let agent = self.agents.iter_mut().find(|agent| agent.client == client);
+        if let Some(count) = agent.and_then(|agent| agent.known_by.get_mut(&mdt)) {
+            *count += change;
+        }
+    }
+
+    /// A record is out of the coordinator's memory: its slot is free, and it was one of its agent's.
+    pub(super) fn free(&mut self, number: u64) {
+        let Some(record) = self.actions.get_mut(&number) else {
+            return;
+        };
+        if !std::mem::take(&mut record.in_memory) {
+            return;
+        }
+        let (fid, agent) = (record.fid, record.agent.clone());
+        self.started.over(fid);
+        if let Some(client) = agent {
+            self.count(&client, mdt_of(fid), -1);
+        }
     }
 
     /// The file's action that is not over, the cancels left out.
