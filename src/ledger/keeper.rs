@@ -9,8 +9,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::changes::{ActionNews, Changes, CopyNews, Word};
+use super::claim;
 use super::link::Link;
+use super::observe::Question;
 use super::own::{Claim, OwnRow, between};
+use super::peers::PeerWatch;
 use super::recent::Recent;
 use super::rows::{self, Rows};
 use super::schema::LedgerState;
@@ -18,6 +21,7 @@ use super::state::{Shared, now};
 use super::{LedgerError, LedgerOptions};
 use crate::action::ActionKey;
 use crate::journal::{InHand, Journal};
+use crate::thread::Supervisor;
 use crate::types::Sequences;
 
 /// Before another try, doubled from the first to the last.
@@ -48,6 +52,12 @@ pub(super) struct Keeper {
     pub(super) trimmed: Instant,
     /// It was said that another one has the row.
     pub(super) has_waited: bool,
+    /// The other movers.
+    pub(super) watch: PeerWatch,
+    /// For whoever asks them.
+    pub(super) supervisor: Supervisor,
+    /// Those that were asked whether they live.
+    pub(super) questions: Vec<Question>,
 }
 
 impl Keeper {
@@ -83,13 +93,16 @@ impl Keeper {
         let ledger = LedgerState::read(&link).await?;
         ledger.must_be_of(Some(&self.file_system))?;
         ledger.must_be_usable()?;
+        // Whatever was seen before: it was not renewed in between.
+        self.watch.lost();
         self.claim(&link).await?;
         self.shared.connected();
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
         *pause = FIRST_PAUSE;
+        let mut look = Instant::now();
         loop {
-            self.shared.wait(renewed + between(self.options.lease)).await;
+            self.shared.wait(look.min(renewed + between(self.options.lease))).await;
             // Before the changes are taken: what was told before the stop is among them.
             let is_last = self.shared.is_stopping();
             self.keep_marks(true);
@@ -108,11 +121,21 @@ impl Keeper {
                 return self.row.leave(&link).await;
             }
             self.renew(&link, &mut renewed).await?;
+            if look <= Instant::now() {
+                let is_more = Box::pin(self.observe(&link)).await?;
+                look = Instant::now()
+                    + if is_more {
+                        Duration::ZERO
+                    } else {
+                        between(self.options.lease)
+                    };
+            }
         }
     }
 
     /// The mover's row. Where another one has it, a lease shows whether that one lives.
     async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
+        self.row.address = self.shared.address().or(self.row.address.take());
         let Claim::Held(held) = self.row.claim(link, None).await? else {
             return Ok(());
         };
@@ -131,9 +154,10 @@ impl Keeper {
         }
     }
 
-    async fn renew(&self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
+    async fn renew(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         if renewed.elapsed() >= between(self.options.lease) {
             let at = Instant::now();
+            self.row.address = self.shared.address().or(self.row.address.take());
             self.row.renew(link).await?;
             self.shared.renewed();
             *renewed = at;
@@ -149,6 +173,8 @@ impl Keeper {
     /// Makes the rows equal to what the journal has. Of what changes meanwhile the last word comes after it.
     async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         let start = Instant::now();
+        let others = claim::peers(link, &self.row.owner.name).await?;
+        self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
         self.shared.begin();
         let mut held = self.journal.in_hand().ok_or(LedgerError::Journal)?;
         let in_hand = held.len();
@@ -162,6 +188,8 @@ impl Keeper {
                 break;
             }
             changed += self.write(link, &news, Rows::Own).await?;
+            let keys: Vec<_> = news.actions.keys().copied().collect();
+            Box::pin(self.give_up_lost(link, &keys)).await?;
             self.renew(link, renewed).await?;
         }
         let copies = Box::pin(self.copies(link, renewed)).await?;
@@ -182,7 +210,7 @@ impl Keeper {
 
     /// Writes what differs of the rows that are there, and takes what is there from `held`. How many differed.
     async fn compare(
-        &self,
+        &mut self,
         link: &Link,
         held: &mut HashMap<ActionKey, InHand>,
         renewed: &mut Instant,
@@ -244,7 +272,7 @@ impl Keeper {
     }
 
     /// Writes where the copies are that changed in the last day, as the journal has it now. How many those were.
-    async fn copies(&self, link: &Link, renewed: &mut Instant) -> Result<u64, LedgerError> {
+    async fn copies(&mut self, link: &Link, renewed: &mut Instant) -> Result<u64, LedgerError> {
         let mut copies = 0;
         if !self.options.copies {
             return Ok(copies);

@@ -1,12 +1,15 @@
 //! What the ledger's thread and those who tell it of changes share.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::changes::{Changes, CopyNews};
+use super::Heir;
+use super::changes::{Changes, CopyNews, Word};
+use super::peers::{GONE, SERVING, TAKEN};
 use super::recent::Mark;
+use super::rows::Owner;
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::journal::{JournalSink, UploadRecord};
 use crate::types::Fid;
@@ -59,6 +62,42 @@ pub struct LedgerHealth {
     pub connections: u64,
     /// Why it is away.
     pub error: Option<String>,
+    /// What the ledger calls this mover.
+    pub mover: String,
+    /// The random number of this process.
+    pub incarnation: i64,
+    /// The other movers, as they were seen last.
+    pub peers: Vec<PeerHealth>,
+    /// Movers that this one found dead since the start.
+    pub found_dead: u64,
+    /// Actions that were taken over from dead movers since the start.
+    pub taken_over: u64,
+    /// Actions that other movers have taken over from this one since the start.
+    pub given_up: u64,
+}
+
+/// Another mover, as its row in the ledger tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerHealth {
+    /// What the ledger calls it.
+    pub name: String,
+    /// As the row has it.
+    pub(super) state: i16,
+    /// For how long it was not renewed while this mover looked.
+    pub still: Duration,
+}
+
+impl PeerHealth {
+    /// As `status` has it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self.state {
+            SERVING => "serving",
+            GONE => "gone",
+            TAKEN => "dead",
+            _ => "draining",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +109,8 @@ pub(super) struct Shared {
     stopped: Notify,
     /// Copies are none of its business.
     without_copies: bool,
+    mover: String,
+    incarnation: i64,
 }
 
 #[derive(Debug)]
@@ -93,6 +134,14 @@ struct State {
     renewals: u64,
     connections: u64,
     error: Option<String>,
+    /// It was found out once which actions others have, or that this can't be found out now.
+    has_looked: bool,
+    address: Option<String>,
+    heir: Option<Arc<dyn Heir>>,
+    peers: Vec<PeerHealth>,
+    found_dead: u64,
+    taken_over: u64,
+    given_up: u64,
 }
 
 impl Default for State {
@@ -112,6 +161,13 @@ impl Default for State {
             renewals: 0,
             connections: 0,
             error: None,
+            has_looked: false,
+            address: None,
+            heir: None,
+            peers: Vec::new(),
+            found_dead: 0,
+            taken_over: 0,
+            given_up: 0,
         }
     }
 }
@@ -126,11 +182,62 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn new(with_copies: bool) -> Self {
+    pub(super) fn new(with_copies: bool, owner: &Owner) -> Self {
         Self {
             without_copies: !with_copies,
+            mover: owner.name.clone(),
+            incarnation: owner.incarnation,
             ..Self::default()
         }
+    }
+
+    pub(super) fn set_address(&self, address: String) {
+        self.lock().address = Some(address);
+    }
+
+    pub(super) fn address(&self) -> Option<String> {
+        self.lock().address.clone()
+    }
+
+    pub(super) fn set_heir(&self, heir: Arc<dyn Heir>) {
+        self.lock().heir = Some(heir);
+    }
+
+    pub(super) fn drop_heir(&self) {
+        let heir = self.lock().heir.take();
+        drop(heir);
+    }
+
+    pub(super) fn has_looked(&self) -> bool {
+        self.lock().has_looked
+    }
+
+    /// `None`: nothing is served yet.
+    pub(super) fn heir(&self) -> Option<Arc<dyn Heir>> {
+        self.lock().heir.clone()
+    }
+
+    pub(super) fn set_peers(&self, peers: Vec<PeerHealth>) {
+        self.lock().peers = peers;
+    }
+
+    pub(super) fn found_dead(&self) {
+        self.lock().found_dead += 1;
+    }
+
+    pub(super) fn took_over(&self, actions: u64) {
+        self.lock().taken_over += actions;
+    }
+
+    pub(super) fn gave_up(&self, actions: u64) {
+        self.lock().given_up += actions;
+    }
+
+    /// Whether the coordinator has given an action to this mover, and the ledger does not know yet.
+    pub(super) fn is_fresh(&self, key: ActionKey) -> bool {
+        let state = self.lock();
+        let news = state.changes.actions.get(&key);
+        news.is_some_and(|news| matches!(news.item, Word::Is(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,6 +302,7 @@ impl Shared {
     /// The rows are those of the journal, but for the changes since [`Shared::begin`]. `false`: those were too many.
     pub(super) fn in_step(&self) -> bool {
         let mut state = self.lock();
+        state.has_looked = true;
         if !state.overrun {
             state.step = Step::InStep;
             state.error = None;
@@ -210,6 +318,7 @@ impl Shared {
             state.out_since = state.since.unwrap_or_else(Instant::now);
         }
         state.step = Step::Away;
+        state.has_looked = true;
         state.overrun = false;
         state.forget_changes();
         let is_news = state.error.as_deref() != Some(error);
@@ -295,6 +404,12 @@ impl Shared {
             renewals: state.renewals,
             connections: state.connections,
             error: state.error.clone(),
+            mover: self.mover.clone(),
+            incarnation: self.incarnation,
+            peers: state.peers.clone(),
+            found_dead: state.found_dead,
+            taken_over: state.taken_over,
+            given_up: state.given_up,
         }
     }
 }
@@ -348,6 +463,16 @@ mod tests {
     use super::*;
     use crate::types::{ArchiveId, Cookie, Extent};
 
+    fn shared_of(with_copies: bool) -> Shared {
+        let owner = Owner {
+            name: "mover1".into(),
+            incarnation: 1,
+            known_as: vec![1],
+            others: Vec::new(),
+        };
+        Shared::new(with_copies, &owner)
+    }
+
     fn item(cookie: u64, verb: Verb) -> Item {
         let fid = Fid {
             seq: 0x2_0000_0401,
@@ -369,7 +494,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_a_ledger_that_is_away_but_which_copies_changed() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.admitted(&item(1, Verb::Archive));
         shared.copied(item(1, Verb::Archive).fid, Some(b"{}"));
         assert!(shared.take().is_empty());
@@ -377,7 +502,7 @@ mod tests {
         shared.begin();
         shared.admitted(&item(1, Verb::Archive));
         assert_eq!(shared.take().len(), 1);
-        let without = Shared::new(false);
+        let without = shared_of(false);
         without.begin();
         without.copied(item(1, Verb::Archive).fid, None);
         assert!(without.take().is_empty() && without.take_marks().0.is_empty());
@@ -385,7 +510,7 @@ mod tests {
 
     #[test]
     fn too_many_changes_are_let_go_and_the_rows_are_made_equal_instead() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.begin();
         assert!(shared.in_step());
         for cookie in 0..=MOST as u64 {
@@ -401,7 +526,7 @@ mod tests {
 
     #[test]
     fn of_each_action_the_last_word_counts() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.begin();
         let item = item(1, Verb::Restore);
         shared.admitted(&item);
@@ -423,7 +548,7 @@ mod tests {
             .build()
             .unwrap();
         let long = || Instant::now() + Duration::from_secs(60);
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.begin();
         shared.admitted(&item(1, Verb::Archive));
         let start = Instant::now();
@@ -439,7 +564,7 @@ mod tests {
 
     #[test]
     fn the_lag_counts_from_the_oldest_change_and_while_it_is_away_from_then() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         assert_eq!(shared.health().step, Step::Away);
         shared.begin();
         assert!(shared.in_step());
