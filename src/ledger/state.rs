@@ -533,11 +533,11 @@ mod tests {
         shared.ended(item.key());
         let changes = shared.take();
         assert_eq!(changes.len(), 1);
-        assert_eq!(changes.actions[&item.key()].item, super::super::changes::Word::Gone);
+        assert_eq!(changes.actions[&item.key()].item, Word::Gone);
         shared.admitted(&item);
         assert!(matches!(
             shared.take().actions[&item.key()].item,
-            super::super::changes::Word::Is(_)
+            Word::Is(_)
         ));
     }
 

@@ -40,6 +40,7 @@ mod scrub;
 mod scrub_many;
 mod service;
 mod surroundings;
+mod takeover;
 mod thaw;
 mod threads;
 mod transfer;
