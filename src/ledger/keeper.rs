@@ -122,13 +122,7 @@ impl Keeper {
             }
             self.renew(&link, &mut renewed).await?;
             if look <= Instant::now() {
-                let is_more = Box::pin(self.observe(&link)).await?;
-                look = Instant::now()
-                    + if is_more {
-                        Duration::ZERO
-                    } else {
-                        between(self.options.lease)
-                    };
+                look = Instant::now() + Box::pin(self.observe(&link)).await?;
             }
         }
     }

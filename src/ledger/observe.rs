@@ -18,6 +18,8 @@ use crate::fleet::Fleet;
 const LOT: usize = 500;
 /// Lots between two looks at what else there is to do.
 const LOTS: usize = 4;
+/// Before the next look where somebody was asked.
+const ANSWER: Duration = Duration::from_millis(100);
 /// Between two looks at whether the journal has a lot.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -25,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) type Question = (PeerRow, Receiver<bool>);
 
 impl Keeper {
-    /// Looks at the others, right after a renewal. Whether there is more to take over at once.
-    pub(super) async fn observe(&mut self, link: &Link) -> Result<bool, LedgerError> {
+    /// Looks at the others, right after a renewal. How long until the next look: readers wait for what a dead one had.
+    pub(super) async fn observe(&mut self, link: &Link) -> Result<Duration, LedgerError> {
         let heir = self.shared.heir();
         if let Some(heir) = &heir {
             heir.look();
@@ -39,6 +41,7 @@ impl Keeper {
             self.questions.clear();
         }
         self.ask();
+        let mut is_more = false;
         for peer in self.watch.dead() {
             if claim::find_dead(link, &peer).await? {
                 tracing::warn!(
@@ -48,19 +51,23 @@ impl Keeper {
                      it had in hand is taken over"
                 );
                 self.shared.found_dead();
+                is_more = true;
             }
         }
         self.tell_peers();
         let archives = heir.map(|heir| heir.archives()).unwrap_or_default();
-        if archives.is_empty() {
-            return Ok(false);
-        }
         let archives: Vec<_> = archives.iter().map(|id| id.get().cast_signed()).collect();
-        let mut is_more = false;
-        for dead in self.watch.taken() {
-            is_more |= self.take_over(link, &dead, &archives).await?;
+        if !archives.is_empty() {
+            for dead in self.watch.taken() {
+                is_more |= self.take_over(link, &dead, &archives).await?;
+            }
         }
-        Ok(is_more)
+        let usual = between(self.options.lease);
+        Ok(match (is_more, self.questions.is_empty()) {
+            (true, _) => Duration::ZERO,
+            (false, false) => usual.min(ANSWER),
+            (false, true) => usual,
+        })
     }
 
     /// Asks those that stand still, without waiting for the answers, and hears what came of earlier questions.

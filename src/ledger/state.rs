@@ -535,10 +535,7 @@ mod tests {
         assert_eq!(changes.len(), 1);
         assert_eq!(changes.actions[&item.key()].item, Word::Gone);
         shared.admitted(&item);
-        assert!(matches!(
-            shared.take().actions[&item.key()].item,
-            Word::Is(_)
-        ));
+        assert!(matches!(shared.take().actions[&item.key()].item, Word::Is(_)));
     }
 
     #[test]
