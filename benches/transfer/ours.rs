@@ -239,6 +239,7 @@ pub(crate) fn run(task: &Task) {
         tally,
         observers: Observers::default(),
         forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
+        warrant: None,
     };
     let pool = WorkerPool::start(
         &supervisor,

@@ -141,14 +141,15 @@ impl Pipeline {
             .heartbeat
             .running
             .clamp(FORGOTTEN_PAUSE, FORGOTTEN_LONGEST_PAUSE);
+        let ledger = start_ledger(supervisor, settings, fs.as_ref(), &journal)?;
         let context = Context {
             fs,
             journal,
             tally,
             observers,
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
+            warrant: ledger.as_ref().map(|ledger| ledger.warrant()),
         };
-        let ledger = start_ledger(supervisor, settings, &context)?;
         let pool = WorkerPool::start(
             supervisor,
             PoolSize {
@@ -409,7 +410,8 @@ impl Pipeline {
 fn start_ledger(
     supervisor: &Supervisor,
     settings: &Settings,
-    context: &Context,
+    fs: &dyn FileSystem,
+    journal: &Arc<Journal>,
 ) -> std::io::Result<Option<Arc<Ledger>>> {
     let Some(options) = &settings.ledger else {
         return Ok(None);
@@ -423,10 +425,10 @@ fn start_ledger(
         // It is known once somebody listens there.
         address: None,
         archive_ids: settings.targets.iter().map(|target| target.archive_id).collect(),
-        file_system: context.fs.name().to_owned(),
-        sequences: context.fs.sequences(),
+        file_system: fs.name().to_owned(),
+        sequences: fs.sequences(),
     };
-    let ledger = Ledger::start(supervisor, options, mover, &context.journal)?;
+    let ledger = Ledger::start(supervisor, options, mover, journal)?;
     Ok(Some(Arc::new(ledger)))
 }
 

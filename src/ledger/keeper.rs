@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
@@ -58,6 +59,8 @@ pub(super) struct Keeper {
     pub(super) supervisor: Supervisor,
     /// Those that were asked whether they live.
     pub(super) questions: Vec<Question>,
+    /// The others are being asked whether they have no ledger either.
+    pub(super) outage: Option<Receiver<()>>,
 }
 
 impl Keeper {
@@ -81,6 +84,7 @@ impl Keeper {
             if shared.away(&error.to_string()) {
                 tell(&error);
             }
+            self.ask_whether_all_are_away();
             shared.pause(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -95,8 +99,9 @@ impl Keeper {
         ledger.must_be_usable()?;
         // Whatever was seen before: it was not renewed in between.
         self.watch.lost();
+        let claimed = Instant::now();
         self.claim(&link).await?;
-        self.shared.connected();
+        self.shared.connected(claimed);
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
         *pause = FIRST_PAUSE;
@@ -153,7 +158,7 @@ impl Keeper {
             let at = Instant::now();
             self.row.address = self.shared.address().or(self.row.address.take());
             self.row.renew(link).await?;
-            self.shared.renewed();
+            self.shared.renewed(at);
             *renewed = at;
         }
         Ok(())

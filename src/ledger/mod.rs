@@ -13,7 +13,8 @@
 //!
 //! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
 //! `own` is the mover's row, `recent` which copies changed in the last day. `peers` tells which of the others are dead,
-//! `observe` takes over from them what `claim` gives it, for the `heir` to do. `schema` has the tables by versions, `link` the
+//! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so with
+//! what is in hand here. `schema` has the tables by versions, `link` the
 //! connection, whose every wait ends.
 
 mod changes;
@@ -31,6 +32,7 @@ mod rows;
 mod schema;
 mod state;
 mod tls;
+mod warrant;
 
 use std::fmt;
 use std::io;
@@ -42,6 +44,7 @@ pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
 pub use state::{LedgerHealth, PeerHealth, Step};
+pub use warrant::Warrant;
 
 use self::keeper::Keeper;
 use self::link::Link;
@@ -103,7 +106,7 @@ impl Ledger {
             archive_ids.collect(),
             directory.join("incarnation"),
         );
-        let shared = Arc::new(Shared::new(options.copies, &row.owner));
+        let shared = Arc::new(Shared::new(options, &row.owner));
         let keeper = Keeper {
             options: options.clone(),
             shared: Arc::clone(&shared),
@@ -117,6 +120,7 @@ impl Ledger {
             watch: PeerWatch::new(options.lease),
             supervisor: supervisor.clone(),
             questions: Vec::new(),
+            outage: None,
         };
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
         journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);
@@ -145,6 +149,12 @@ impl Ledger {
     /// Where this mover answers HTTP, once that is known.
     pub fn listens_at(&self, address: String) {
         self.shared.set_address(address);
+    }
+
+    /// Whether this mover may do what another one could not put right.
+    #[must_use]
+    pub fn warrant(&self) -> Warrant {
+        Warrant::new(Arc::clone(&self.shared))
     }
 
     /// Whether it was found out which actions of this mover's journal others have by now, or that this can't be found out.

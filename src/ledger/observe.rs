@@ -1,6 +1,7 @@
 //! What the ledger's thread does about the other movers: it watches them (`peers`), asks those over HTTP that stand still, says
 //! which are dead, and takes over what these had, some rows at a time (`claim`).
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,10 @@ use super::claim::{self, Found, Share};
 use super::keeper::Keeper;
 use super::link::Link;
 use super::own::between;
-use super::peers::{Peer, PeerRow};
-use super::state::PeerHealth;
+use super::peers::{GONE, Peer, PeerRow, TAKEN};
+use super::state::{PeerHealth, Step};
 use crate::action::{ActionKey, Kind, Verb};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, LedgerReport};
 
 /// Rows of one lot. Other movers that take over get the next ones.
 const LOT: usize = 500;
@@ -176,6 +177,35 @@ impl Keeper {
         Ok(())
     }
 
+    /// Asks the others whether they have no ledger either, without waiting for the answers: then nobody takes anything over.
+    pub(super) fn ask_whether_all_are_away(&mut self) {
+        if matches!(
+            self.outage.as_ref().map(Receiver::try_recv),
+            Some(Err(TryRecvError::Empty))
+        ) {
+            return;
+        }
+        let living = self.watch.all().filter(|peer| ![GONE, TAKEN].contains(&peer.row.state));
+        let others: Vec<_> = living.map(|peer| peer.row.clone()).collect();
+        if others.is_empty() {
+            return;
+        }
+        let (asking, over) = channel::<()>();
+        let shared = Arc::clone(&self.shared);
+        let asked = self.supervisor.errand("ledger-ask", move || {
+            let at = Instant::now();
+            let is_away = |row| report(row).is_some_and(|ledger| ledger.state == Step::Away.word());
+            if others.iter().all(is_away) {
+                shared.all_are_away(at);
+            }
+            drop(asking);
+        });
+        match asked {
+            Ok(_) => self.outage = Some(over),
+            Err(error) => tracing::error!(%error, "no thread to ask the other movers"),
+        }
+    }
+
     fn tell_peers(&self) {
         let peers = self.watch.all().map(|peer| PeerHealth {
             name: peer.row.name.clone(),
@@ -189,12 +219,12 @@ impl Keeper {
 /// Whether a mover answers at its address, as the process that its row names or as a later one by its name. Whoever else
 /// answers there is not it: an address of loopback is each node's own.
 fn answers(peer: &PeerRow) -> bool {
-    let Some(address) = &peer.address else {
-        return false;
-    };
-    let answer = Fleet::new(vec![address.clone()]).ask().pop();
-    let Some((_, Ok(mover))) = answer else {
-        return false;
-    };
-    mover.ledger.is_some_and(|ledger| ledger.mover == peer.name)
+    report(peer).is_some()
+}
+
+/// How a mover says that its ledger is.
+fn report(peer: &PeerRow) -> Option<LedgerReport> {
+    let address = peer.address.clone()?;
+    let (_, answer) = Fleet::new(vec![address]).ask().pop()?;
+    answer.ok()?.ledger.filter(|ledger| ledger.mover == peer.name)
 }

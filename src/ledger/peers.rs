@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Until a mover that lives has the ledger again after an outage: a connection that hangs, a pause before the next, and some
 /// slack.
-const RETURN: Duration = Duration::from_secs(30);
+pub(super) const RETURN: Duration = Duration::from_secs(30);
 
 pub(super) const SERVING: i16 = 1;
 pub(super) const GONE: i16 = 3;

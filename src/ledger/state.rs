@@ -5,11 +5,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::Heir;
 use super::changes::{Changes, CopyNews, Word};
+use super::peers::RETURN;
 use super::peers::{GONE, SERVING, TAKEN};
 use super::recent::Mark;
 use super::rows::Owner;
+use super::{Heir, LedgerOptions};
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::journal::{JournalSink, UploadRecord};
 use crate::types::Fid;
@@ -88,6 +89,11 @@ pub struct PeerHealth {
 }
 
 impl PeerHealth {
+    /// Whether it is there to take anything over.
+    pub(super) const fn may_take_over(&self) -> bool {
+        !matches!(self.state, GONE | TAKEN)
+    }
+
     /// As `status` has it.
     #[must_use]
     pub const fn word(&self) -> &'static str {
@@ -111,6 +117,7 @@ pub(super) struct Shared {
     without_copies: bool,
     mover: String,
     incarnation: i64,
+    lease: Duration,
 }
 
 #[derive(Debug)]
@@ -136,6 +143,10 @@ struct State {
     error: Option<String>,
     /// It was found out once which actions others have, or that this can't be found out now.
     has_looked: bool,
+    /// When the last renewal was asked for that succeeded.
+    renewed_at: Option<Instant>,
+    /// When all other movers were asked that had no ledger either.
+    all_away: Option<Instant>,
     address: Option<String>,
     heir: Option<Arc<dyn Heir>>,
     peers: Vec<PeerHealth>,
@@ -162,6 +173,8 @@ impl Default for State {
             connections: 0,
             error: None,
             has_looked: false,
+            renewed_at: None,
+            all_away: None,
             address: None,
             heir: None,
             peers: Vec::new(),
@@ -182,9 +195,10 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn new(with_copies: bool, owner: &Owner) -> Self {
+    pub(super) fn new(options: &LedgerOptions, owner: &Owner) -> Self {
         Self {
-            without_copies: !with_copies,
+            without_copies: !options.copies,
+            lease: options.lease,
             mover: owner.name.clone(),
             incarnation: owner.incarnation,
             ..Self::default()
@@ -343,12 +357,31 @@ impl Shared {
         state.since = (!state.changes.is_empty()).then(Instant::now);
     }
 
-    pub(super) fn renewed(&self) {
-        self.lock().renewals += 1;
+    /// `at`: before it was asked for.
+    pub(super) fn renewed(&self, at: Instant) {
+        let mut state = self.lock();
+        state.renewals += 1;
+        state.renewed_at = Some(at);
     }
 
-    pub(super) fn connected(&self) {
-        self.lock().connections += 1;
+    /// `at`: before the row was claimed, which renews it.
+    pub(super) fn connected(&self, at: Instant) {
+        let mut state = self.lock();
+        state.connections += 1;
+        state.renewed_at = Some(at);
+    }
+
+    /// `at`: before the others were asked.
+    pub(super) fn all_are_away(&self, at: Instant) {
+        self.lock().all_away = Some(at);
+    }
+
+    pub(super) fn is_warranted(&self) -> bool {
+        let state = self.lock();
+        let is_alone = !state.peers.iter().any(PeerHealth::may_take_over);
+        let is_fresh = |at: Option<Instant>, length| at.is_some_and(|at| at.elapsed() < length);
+        // Whoever gets the ledger back gives the others a while to do so, too.
+        is_alone || is_fresh(state.renewed_at, self.lease) || is_fresh(state.all_away, self.lease + RETURN / 2)
     }
 
     /// Whether there were so many changes that the rows have to be made equal again.
@@ -463,6 +496,8 @@ mod tests {
     use super::*;
     use crate::types::{ArchiveId, Cookie, Extent};
 
+    const LEASE: Duration = Duration::from_secs(20);
+
     fn shared_of(with_copies: bool) -> Shared {
         let owner = Owner {
             name: "mover1".into(),
@@ -470,7 +505,43 @@ mod tests {
             known_as: vec![1],
             others: Vec::new(),
         };
-        Shared::new(with_copies, &owner)
+        let options = LedgerOptions {
+            address: crate::ledger::LedgerAddress::parse("postgresql://lhsm@127.0.0.1/lhsm").unwrap(),
+            password_file: None,
+            ca_bundle: None,
+            name: None,
+            lease: LEASE,
+            takeover_archives: LEASE,
+            copies: with_copies,
+        };
+        Shared::new(&options, &owner)
+    }
+
+    #[test]
+    fn who_has_not_renewed_for_a_lease_has_no_warrant_unless_nobody_could_have_taken_over() {
+        let peer = |state| PeerHealth {
+            name: "mover2".into(),
+            state,
+            still: Duration::ZERO,
+        };
+        let shared = shared_of(true);
+        assert!(shared.is_warranted(), "it has never seen another one");
+        for state in [GONE, TAKEN] {
+            shared.set_peers(vec![peer(state)]);
+            assert!(shared.is_warranted());
+        }
+        shared.set_peers(vec![peer(GONE), peer(SERVING)]);
+        assert!(!shared.is_warranted());
+        let now = Instant::now();
+        shared.renewed(now);
+        assert!(shared.is_warranted());
+        let Some(long_ago) = now.checked_sub(LEASE) else {
+            return;
+        };
+        shared.renewed(long_ago);
+        assert!(!shared.is_warranted());
+        shared.all_are_away(long_ago);
+        assert!(shared.is_warranted(), "they give it time to come back");
     }
 
     fn item(cookie: u64, verb: Verb) -> Item {
