@@ -149,6 +149,7 @@ impl Pipeline {
             observers,
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
             warrant: ledger.as_ref().map(|ledger| ledger.warrant()),
+            others_copies: ledger.as_ref().and_then(|ledger| ledger.others_copies()),
         };
         let pool = WorkerPool::start(
             supervisor,

@@ -19,6 +19,8 @@ use super::recent::Recent;
 use super::rows::{self, Rows};
 use super::schema::LedgerState;
 use super::state::{Shared, now};
+use super::tombs::{self, Rounds};
+use super::unlinked::OthersCopies;
 use super::{LedgerError, LedgerOptions};
 use crate::action::ActionKey;
 use crate::journal::{InHand, Journal};
@@ -49,6 +51,9 @@ pub(super) struct Keeper {
     pub(super) sequences: Sequences,
     pub(super) row: OwnRow,
     pub(super) recent: Recent,
+    /// Who asks for copies that others made; `None`: copies are none of its business.
+    pub(super) unlinked: Option<OthersCopies>,
+    pub(super) rounds: Rounds,
     /// When marks were looked at last.
     pub(super) trimmed: Instant,
     /// It was said that another one has the row.
@@ -85,6 +90,9 @@ impl Keeper {
                 tell(&error);
             }
             self.ask_whether_all_are_away();
+            if let Some(unlinked) = &self.unlinked {
+                unlinked.close();
+            }
             shared.pause(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -102,12 +110,19 @@ impl Keeper {
         let claimed = Instant::now();
         self.claim(&link).await?;
         self.shared.connected(claimed);
+        if let Some(unlinked) = &self.unlinked {
+            unlinked.open();
+        }
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
         *pause = FIRST_PAUSE;
         let mut look = Instant::now();
         loop {
-            self.shared.wait(look.min(renewed + between(self.options.lease))).await;
+            let due = look.min(renewed + between(self.options.lease));
+            tokio::select! {
+                () = self.shared.wait(due) => {}
+                () = self.asked() => {}
+            }
             // Before the changes are taken: what was told before the stop is among them.
             let is_last = self.shared.is_stopping();
             self.keep_marks(true);
@@ -126,6 +141,9 @@ impl Keeper {
                 return self.row.leave(&link).await;
             }
             self.renew(&link, &mut renewed).await?;
+            if let Some(unlinked) = &self.unlinked {
+                Box::pin(self.rounds.look(&link, unlinked)).await?;
+            }
             if look <= Instant::now() {
                 look = Instant::now() + Box::pin(self.observe(&link)).await?;
             }
@@ -153,7 +171,19 @@ impl Keeper {
         }
     }
 
+    /// A REMOVE asks; never where nobody does.
+    async fn asked(&self) {
+        match &self.unlinked {
+            Some(unlinked) => unlinked.asked().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Between two writings: answers who waits for that, and renews the row if it is time.
     async fn renew(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
+        if let Some(unlinked) = &self.unlinked {
+            Box::pin(tombs::answer(link, unlinked)).await?;
+        }
         if renewed.elapsed() >= between(self.options.lease) {
             let at = Instant::now();
             self.row.address = self.shared.address().or(self.row.address.take());
@@ -166,7 +196,14 @@ impl Keeper {
 
     async fn write(&self, link: &Link, changes: &Changes, rows: Rows) -> Result<u64, LedgerError> {
         let domain = |fid| self.sequences.domain(fid);
-        Box::pin(rows::write(link, &self.row.owner, changes, rows, domain)).await
+        let written = Box::pin(rows::write(link, &self.row.owner, changes, rows, domain)).await?;
+        if let Some(unlinked) = &self.unlinked
+            && !changes.copies.is_empty()
+        {
+            // Not before they are committed.
+            unlinked.add_late(Box::pin(tombs::meet(link, &changes.copies)).await?);
+        }
+        Ok(written)
     }
 
     /// Makes the rows equal to what the journal has. Of what changes meanwhile the last word comes after it.

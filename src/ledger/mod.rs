@@ -13,9 +13,10 @@
 //!
 //! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
 //! `own` is the mover's row, `recent` which copies changed in the last day. `peers` tells which of the others are dead,
-//! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so with
-//! what is in hand here. `schema` has the tables by versions, `link` the
-//! connection, whose every wait ends.
+//! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so
+//! with what is in hand here. `schema` has the tables by versions, `link` the connection, whose every wait ends. `unlinked` is
+//! where REMOVEs of files that are gone ask for copies of other movers, and `tombs` how that is answered, now or for a copy whose
+//! row comes later.
 
 mod changes;
 mod claim;
@@ -32,6 +33,8 @@ mod rows;
 mod schema;
 mod state;
 mod tls;
+mod tombs;
+mod unlinked;
 mod warrant;
 
 use std::fmt;
@@ -44,6 +47,7 @@ pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
 pub use state::{LedgerHealth, PeerHealth, Step};
+pub use unlinked::{LateCopy, OthersCopies, Told};
 pub use warrant::Warrant;
 
 use self::keeper::Keeper;
@@ -52,6 +56,7 @@ use self::own::OwnRow;
 use self::peers::PeerWatch;
 use self::recent::Recent;
 use self::state::Shared;
+use self::tombs::Rounds;
 use crate::journal::{Journal, JournalSink};
 use crate::thread::{Supervisor, Thread};
 use crate::types::{ArchiveId, Sequences};
@@ -74,6 +79,7 @@ pub struct LedgerMover {
 /// The ledger of a running daemon.
 pub struct Ledger {
     shared: Arc<Shared>,
+    unlinked: Option<OthersCopies>,
     thread: Mutex<Thread>,
 }
 
@@ -107,6 +113,7 @@ impl Ledger {
             directory.join("incarnation"),
         );
         let shared = Arc::new(Shared::new(options, &row.owner));
+        let unlinked = options.copies.then(OthersCopies::default);
         let keeper = Keeper {
             options: options.clone(),
             shared: Arc::clone(&shared),
@@ -115,6 +122,8 @@ impl Ledger {
             sequences: mover.sequences,
             row,
             recent: Recent::new(directory),
+            unlinked: unlinked.clone(),
+            rounds: Rounds::new(),
             trimmed: Instant::now(),
             has_waited: false,
             watch: PeerWatch::new(options.lease),
@@ -136,8 +145,15 @@ impl Ledger {
         )?;
         Ok(Self {
             shared,
+            unlinked,
             thread: Mutex::new(thread),
         })
+    }
+
+    /// Where copies are that other movers made; `None`: it is not to hold them.
+    #[must_use]
+    pub fn others_copies(&self) -> Option<OthersCopies> {
+        self.unlinked.clone()
     }
 
     /// How it is.

@@ -119,6 +119,7 @@ impl Common {
             observers: Observers::default(),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(60))),
             warrant: None,
+            others_copies: None,
         }
     }
 

@@ -11,6 +11,7 @@ mod cleanup;
 mod error;
 mod forgotten;
 mod key;
+mod late;
 mod log;
 mod observer;
 mod place;
@@ -40,7 +41,7 @@ pub use verdict::verdict;
 
 use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
-use crate::ledger::Warrant;
+use crate::ledger::{OthersCopies, Warrant};
 use crate::store::{ObjectKey, Owner};
 use crate::transfer::{Stop, TransferError};
 use crate::types::Fid;
@@ -60,6 +61,8 @@ pub struct Context {
     pub forgotten: Arc<Forgotten>,
     /// Whether nobody else may have taken over what is in hand; `None`: nobody could.
     pub warrant: Option<Warrant>,
+    /// Where copies are that other movers made; `None`: nobody would know.
+    pub others_copies: Option<OthersCopies>,
 }
 
 /// Before an action is tried again that is postponed.

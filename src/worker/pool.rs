@@ -373,6 +373,7 @@ mod tests {
             observers: Observers::new(vec![Box::new(Broken)]),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
             warrant: None,
+            others_copies: None,
         };
         let targets = Targets::default();
         let size = PoolSize {

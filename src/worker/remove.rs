@@ -1,12 +1,14 @@
-//! Remove: the copy's object goes, whether the file is still there or not.
+//! Remove: the copy's object goes, whether the file is still there or not. Where it is gone, with its record, the journal, the
+//! FID's key and the ledger tell where the copy was.
 
 use std::cell::Cell;
 
 use super::run::Run;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, ActionKey};
+use crate::ledger::Told;
 use crate::store::{Claim, Location, ObjectInfo, ObjectKey, Origin, StoreError};
-use crate::transfer::TransferError;
+use crate::transfer::{Stop, TransferError};
 use crate::types::{ErrorClass, Fid};
 
 pub(super) fn remove(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
@@ -21,10 +23,10 @@ pub(super) fn remove(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
 fn erase(run: Run<'_>) -> Result<Option<ObjectKey>, JobError> {
     let Run { context, item, .. } = run;
     let owner = run.owner();
-    let before = match context.fs.map(item.fid) {
-        Ok(record) => record,
+    let (before, is_gone) = match context.fs.map(item.fid) {
+        Ok(record) => (record, false),
         // The last name is gone, and the file with it.
-        Err(error) if error.is_not_found() => None,
+        Err(error) if error.is_not_found() => (None, true),
         Err(error) => return Err(error.into()),
     };
     let record = before.as_deref().map(Location::from_bytes).transpose()?;
@@ -38,6 +40,15 @@ fn erase(run: Run<'_>) -> Result<Option<ObjectKey>, JobError> {
             Some(location) => Some(location),
             None => by_fid(run)?,
         },
+    };
+    // By whoever archived it last: here it may be unknown, or another one may have put it elsewhere since.
+    let others = match is_gone {
+        true => by_ledger(run, location.as_ref())?,
+        false => None,
+    };
+    let (location, others) = match location {
+        Some(location) => (Some(location), others),
+        None => (others, None),
     };
     if location.is_none() && anothers.is_none() {
         // A remove with archive id 0 goes to every archive: most of them never had a copy.
@@ -65,6 +76,9 @@ fn erase(run: Run<'_>) -> Result<Option<ObjectKey>, JobError> {
     {
         tracing::warn!(%key, of = %of.fid, "the file's record was written for another file: that one's copy stays, and the \
              record is cleared");
+    }
+    if let Some(others) = &others {
+        delete_of_gone(run, others)?;
     }
     let left = match &location {
         Some(location) => delete_copy(run, location, before.as_deref(), counted)?,
@@ -203,4 +217,93 @@ fn by_fid(run: Run<'_>) -> Result<Option<Location>, JobError> {
         }
         None => Ok(None),
     }
+}
+
+/// What the ledger knows of a file that is gone, if it is another object than the one that is `known` here.
+fn by_ledger(run: Run<'_>, known: Option<&Location>) -> Result<Option<Location>, JobError> {
+    let Run { context, item, .. } = run;
+    let Some(copies) = &context.others_copies else {
+        return Ok(None);
+    };
+    let control = run.transfer.control();
+    let told = run.transfer.lane().block_on(async {
+        tokio::select! {
+            told = copies.ask(item.fid, item.archive_id, known.is_none()) => Ok(told),
+            () = control.wait_stopped() => {
+                Err(TransferError::Stopped(control.stopped().unwrap_or(Stop::Shutdown)))
+            }
+        }
+    })?;
+    match told {
+        Told::Copy(record) => by_row(run, &record, known),
+        Told::Nothing => Ok(None),
+        Told::Unheard => {
+            if known.is_none() {
+                tracing::warn!(
+                    "the ledger is away: a copy that another mover made is not found; scrub --delete-orphans finds it"
+                );
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The copy of a file that is gone, by the record that some mover wrote in the ledger. Whoever can write that can write
+/// anything: the object itself has to say whose it is. A row that names nothing of the file's goes. `known`: what needs no
+/// look.
+fn by_row(run: Run<'_>, record: &[u8], known: Option<&Location>) -> Result<Option<Location>, JobError> {
+    let Run { context, item, .. } = run;
+    let location = match Location::from_bytes(record) {
+        Ok(location) => location,
+        Err(error) => {
+            tracing::warn!(%error, "that is what the ledger has of it: whatever it names is left alone");
+            return Ok(None);
+        }
+    };
+    let is_known = known.is_some_and(|known| known.is_at(&location) && known.version == location.version);
+    // Whoever serves another archive gets a remove of its own.
+    if is_known || run.transfer.store(location.archive_id).is_err() {
+        return Ok(None);
+    }
+    match run.transfer.head(location.at(), location.version.as_deref()) {
+        Ok(found) if Origin::of(&found, &location.key).is_of(&run.owner()) => return Ok(Some(location)),
+        Ok(_) => {
+            tracing::warn!(key = %location.key, "the ledger has this for the file's copy, and the object does not say that it is; \
+                 left alone");
+        }
+        Err(TransferError::Store(StoreError::NotFound { .. })) => {}
+        Err(error) => return Err(error.into()),
+    }
+    context.journal.forget(item.fid);
+    Ok(None)
+}
+
+/// The copy that came to be known after the REMOVE of its file: by the record that whoever made it has written in the ledger.
+pub(super) fn late(run: Run<'_>, record: &[u8]) -> Result<(), JobError> {
+    let Run { context, item, .. } = run;
+    match context.fs.map(item.fid) {
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+        // No FID is used twice: whoever did not find it was mistaken.
+        Ok(_) => return Ok(()),
+    }
+    if let Some(location) = by_row(run, record, None)? {
+        tracing::info!(
+            fid = %item.fid, key = %location.key,
+            "the file was unlinked before its copy was known to whoever was to remove it; deleting its object"
+        );
+        delete_of_gone(run, &location)?;
+        context.journal.forget(item.fid);
+    }
+    Ok(())
+}
+
+/// The object, and one that an attempt which was killed has put in its place.
+fn delete_of_gone(run: Run<'_>, location: &Location) -> Result<(), JobError> {
+    let owner = &run.owner();
+    if delete_copy(run, location, None, false)? == Left::Another {
+        run.clean_up()
+            .overwritten(owner, location, |found| run.is_mapped(location.at(), found));
+    }
+    Ok(())
 }

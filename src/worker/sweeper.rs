@@ -1,4 +1,5 @@
-//! What former daemons left at the stores, and what the coordinator forgot: a thread of its own, for nobody waits for it.
+//! What former daemons left at the stores, what the coordinator forgot, and copies that came to be known too late: a thread of
+//! its own, for nobody waits for it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use super::cleanup::CleanUp;
+use super::late::LateCopies;
 use crate::queue::Queue;
 use crate::store::{Target, Targets};
 use crate::thread::{Supervisor, Thread};
@@ -41,6 +43,7 @@ impl Sweeper {
         age: Duration,
     ) -> std::io::Result<Self> {
         let mut lane = Lane::new(&targets.all(), options)?;
+        let mut late = LateCopies::new(context, targets, options)?;
         let (stop, stopped): (Sender<()>, _) = channel();
         let (queue, context, targets) = (Arc::clone(queue), context.clone(), targets.clone());
         let control = Arc::new(Control::default());
@@ -99,6 +102,9 @@ impl Sweeper {
                 context
                     .forgotten
                     .look(context.fs.as_ref(), &sweeping, |fid| queue.is_silent(fid));
+                if let Some(late) = &mut late {
+                    late.look(&context, &queue, &targets, &sweeping);
+                }
                 match stopped.recv_timeout(EVERY) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) => return,

@@ -54,7 +54,7 @@ fn told(output: &Output, good: bool, words: &str) {
 }
 
 /// A FID as the rows have it.
-fn hex(fid: Fid) -> String {
+pub(crate) fn hex(fid: Fid) -> String {
     let text = fid.to_string();
     let parts: Vec<u64> = text
         .trim_matches(['[', ']'])

@@ -45,3 +45,4 @@ mod thaw;
 mod threads;
 mod transfer;
 mod traps;
+mod unlinked;
