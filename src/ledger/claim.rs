@@ -15,11 +15,13 @@ use crate::types::{ArchiveId, Extent};
 const PEERS: &str = "SELECT name, incarnation, renewals, state, address FROM lhsmtool_s3.mover WHERE name <> $1";
 
 /// It lives if it has renewed since it was looked at last, and then nothing changes. One in the middle of a transaction is
-/// looked at again.
+/// looked at again. One that said that it goes (3), and left nothing, has gone.
 const FIND_DEAD: &str = "\
 UPDATE lhsmtool_s3.mover SET state = $4 WHERE name = (
-    SELECT name FROM lhsmtool_s3.mover WHERE name = $1 AND incarnation = $2 AND renewals = $3 AND state <> $4
-    FOR UPDATE SKIP LOCKED)";
+    SELECT m.name FROM lhsmtool_s3.mover m
+    WHERE m.name = $1 AND m.incarnation = $2 AND m.renewals = $3 AND m.state <> $4
+        AND (m.state <> 3 OR EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.answered))
+    FOR UPDATE OF m SKIP LOCKED)";
 
 /// It can't claim its row again before the transaction is over.
 const HOLD_DEAD: &str = "\
@@ -89,8 +91,8 @@ pub(super) async fn peers(link: &Link, name: &str) -> Result<Vec<PeerRow>, Ledge
         .collect()
 }
 
-/// Says that a mover is dead: it writes nothing any more before it has claimed its row anew. `false`: it lives, or somebody
-/// else has said so.
+/// Says that a mover is dead: it writes nothing any more before it has claimed its row anew. `false`: it lives, somebody else
+/// has said so, or it has ended and left nothing.
 pub(super) async fn find_dead(link: &Link, peer: &PeerRow) -> Result<bool, LedgerError> {
     let found = link
         .execute(

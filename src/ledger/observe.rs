@@ -21,7 +21,9 @@ const LOT: usize = 500;
 const LOTS: usize = 4;
 /// Before the next look where somebody was asked.
 const ANSWER: Duration = Duration::from_millis(100);
-/// Between two looks at whether the journal has a lot.
+/// For the journal, to have a lot on disk: one whose disk fails has it in memory, and the rows are held meanwhile.
+const WRITTEN: Duration = Duration::from_secs(2);
+/// Between two looks at whether it has.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A peer that was asked whether it lives.
@@ -99,18 +101,18 @@ impl Keeper {
 
     /// Takes some of what a dead one had: restores first, and the rest once nothing that it had under way can still arrive.
     async fn take_over(&mut self, link: &Link, dead: &Peer, archives: &[i32]) -> Result<bool, LedgerError> {
-        let shares = [
-            (Share::Restores, true),
-            (Share::Rest, dead.still >= self.options.takeover_archives),
-        ];
+        let shares: &[Share] = match dead.still >= self.options.takeover_archives {
+            true => &[Share::Restores, Share::Rest],
+            false => &[Share::Restores],
+        };
         let mut lots = 0;
-        for (share, is_due) in shares {
-            while is_due {
+        for share in shares {
+            loop {
                 if lots == LOTS {
                     return Ok(true);
                 }
                 lots += 1;
-                let found = claim::lot(link, &self.row.owner, &dead.row, share, archives, LOT).await?;
+                let found = claim::lot(link, &self.row.owner, &dead.row, *share, archives, LOT).await?;
                 let Some(found) = found.filter(|found| !found.is_empty()) else {
                     break;
                 };
@@ -129,7 +131,7 @@ impl Keeper {
         for Found { item, upload } in &found {
             self.journal.taken_over(item, upload.as_ref());
         }
-        let until = Instant::now() + between(self.options.lease);
+        let until = Instant::now() + between(self.options.lease).min(WRITTEN);
         let is_written = || found.iter().all(|found| self.journal.has_written(found.item.key()));
         while !is_written() && Instant::now() < until {
             tokio::time::sleep(LOOK).await;
