@@ -418,7 +418,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
 pub enum Arrival {
     /// Somebody waits for an answer.
     Owed(Box<dyn ActionHandle>),
-    /// The same, left by a former daemon.
+    /// The same, left by a former daemon, or taken over from another mover.
     Inherited(Box<dyn ActionHandle>),
     /// Stop the action of this key; needs no answer of its own.
     Cancel(ActionKey),

@@ -240,6 +240,7 @@ pub(crate) fn run(task: &Task) {
         tally,
         observers: Observers::default(),
         forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
+        warrant: None,
         others_copies: None,
     };
     let pool = WorkerPool::start(

@@ -1,6 +1,7 @@
 //! The daemon: wires the stages together, and takes them down again in order.
 
 mod events;
+mod heir;
 mod launch;
 mod leave;
 mod outputs;
@@ -207,6 +208,9 @@ async fn serve(
         metrics: metrics.transpose()?,
         ..SideThreads::default()
     };
+    if let (Some(metrics), Some(ledger)) = (&beside.metrics, &stages.ledger) {
+        ledger.listens_at(metrics.address_for_others());
+    }
     let mut pulse = StatusNotifier::new(sources);
     let registered = register(
         settings,
@@ -230,7 +234,7 @@ async fn serve(
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    let takeover = stages.inherit(&agent, &ids(&targets))?;
+    let takeover = stages.inherit(&agent, &ids(&targets), &is_draining)?;
     let handing = Arc::clone(&takeover.handing);
     let mut registration = Registration::start(settings, agent, &stages, tell)?;
     leaving.forget_former();

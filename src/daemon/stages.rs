@@ -1,12 +1,13 @@
 //! The stages behind the registration, and what ties them to the coordinator.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::events::{BlockingCall, DaemonEvents};
+use super::heir::FleetHeir;
 use super::leave::{Leaving, keep_waiting, reason};
 use super::takeover::Takeover;
 use crate::action::{Arrival, FileSystem, Verdict};
@@ -150,6 +151,7 @@ impl Pipeline {
             tally,
             observers,
             forgotten: Arc::new(Forgotten::new(settings.forgotten, pause)),
+            warrant: ledger.as_ref().map(|ledger| ledger.warrant()),
             others_copies: ledger.as_ref().and_then(|ledger| ledger.others_copies()),
         };
         let pool = WorkerPool::start(
@@ -194,8 +196,13 @@ impl Pipeline {
     /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
     /// `served`: what is of another archive stays in the journal, until that can be used or for a daemon that can use it;
-    /// the heir takes it over then.
-    pub(super) fn inherit(&mut self, agent: &Arc<Agent>, served: &[ArchiveId]) -> std::io::Result<Takeover> {
+    /// the heir takes it over then. From here on it takes over from other movers, too, where there is a ledger, unless `draining` says that it takes nothing.
+    pub(super) fn inherit(
+        &mut self,
+        agent: &Arc<Agent>,
+        served: &[ArchiveId],
+        draining: &Arc<AtomicBool>,
+    ) -> std::io::Result<Takeover> {
         let (mut items, mut left) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for item in self.context.journal.unfinished() {
             match item.archive_id.filter(|id| !served.contains(id)) {
@@ -216,7 +223,12 @@ impl Pipeline {
             finder: Arc::clone(&self.finder),
             left: Arc::new(Mutex::new(left)),
             handing: Arc::default(),
+            ledger: self.ledger.clone(),
         };
+        // Behind the look at the journal: what is taken over from now on is not in it twice.
+        if let Some(ledger) = &self.ledger {
+            ledger.set_heir(Arc::new(FleetHeir::new(takeover.clone(), Arc::clone(draining))));
+        }
         if !items.is_empty() {
             self.inheriting = Some(takeover.begin(items)?);
         }
@@ -415,14 +427,8 @@ fn start_ledger(
             .name
             .clone()
             .unwrap_or_else(|| format!("{host}:{}", settings.mount.display())),
-        // A port of the kernel's choice is another one at each start.
-        address: settings.metrics.filter(|address| address.port() != 0).map(|address| {
-            if address.ip().is_unspecified() {
-                format!("{host}:{}", address.port())
-            } else {
-                address.to_string()
-            }
-        }),
+        // It is known once somebody listens there.
+        address: None,
         archive_ids: settings.targets.iter().map(|target| target.archive_id).collect(),
         file_system: fs.name().to_owned(),
         sequences: fs.sequences(),

@@ -1,4 +1,5 @@
-//! Who takes over what a former daemon had in hand: a thread for each MDT, for one that is dead answers nothing.
+//! Who takes over what a former daemon had in hand, or another mover that is dead: a thread for each MDT, for one that is
+//! dead answers nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::action::{Arrival, Item, Kind, Verb};
 use crate::intake::MdtFinder;
+use crate::ledger::Ledger;
 use crate::lustre::Agent;
 use crate::queue::{Class, Queue};
 use crate::thread::{Supervisor, Thread};
@@ -16,6 +18,8 @@ use crate::worker::Context;
 
 /// Until actions are sorted by MDT as well as can be.
 const FIND: Duration = Duration::from_secs(2);
+/// For the ledger, to say which of them another mover has taken over since. Only what no reader waits for waits for that.
+const ASK_LEDGER: Duration = Duration::from_secs(5);
 /// Between two looks at whether they are.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -35,6 +39,8 @@ pub(super) struct Takeover {
     pub(super) left: UnclaimedItems,
     /// Threads that are at it.
     pub(super) handing: Arc<AtomicUsize>,
+    /// `None`: there is none, and no other mover has anything of this one's.
+    pub(super) ledger: Option<Arc<Ledger>>,
 }
 
 /// One of them, until it is dropped.
@@ -68,19 +74,46 @@ impl Takeover {
         }
     }
 
-    /// Has these taken over, on a thread of their own.
+    /// Has these taken over that a former daemon left in the journal, on a thread of their own.
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn begin(&self, mut items: Vec<Item>) -> std::io::Result<Thread> {
+    pub(super) fn begin(&self, items: Vec<Item>) -> std::io::Result<Thread> {
         tracing::info!(actions = items.len(), "taking over from a former daemon");
+        self.hand_over(items)
+    }
+
+    /// The same for what is in the journal, whoever had it before.
+    ///
+    /// # Errors
+    /// There is no thread.
+    pub(super) fn hand_over(&self, mut items: Vec<Item>) -> std::io::Result<Thread> {
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
         let (takeover, handing) = (self.clone(), HandingOver::new(&self.handing));
         self.supervisor.errand("inherit", move || {
-            takeover.sort(items);
+            let rest = items.split_off(items.partition_point(|item| item.kind == Kind::Do(Verb::Restore)));
+            if !items.is_empty() {
+                takeover.sort(items);
+            }
+            if !rest.is_empty() {
+                takeover.wait_for_ledger();
+                takeover.sort(rest);
+            }
             drop(handing);
         })
+    }
+
+    /// An archive that two movers do at the same time is done by neither of them in peace.
+    fn wait_for_ledger(&self) {
+        let until = Instant::now() + ASK_LEDGER;
+        while let Some(ledger) = &self.ledger
+            && !ledger.has_looked()
+            && Instant::now() < until
+            && !self.queue.is_parked()
+        {
+            std::thread::park_timeout(LOOK);
+        }
     }
 
     /// Has them taken over, MDT by MDT, each in the order in which they are given.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-pub use mover::{ActionFailure, ClassTotals, Failures, LedgerReport, Mover, Running};
+pub use mover::{ActionFailure, ClassTotals, Failures, LedgerReport, Mover, PeerReport, Running};
 pub use stopped::{DrainedActions, StopReport, WaitingActions};
 
 use crate::types::Fid;

@@ -64,6 +64,35 @@ pub struct LedgerReport {
     /// Why it is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What the ledger calls this mover.
+    #[serde(default)]
+    pub mover: String,
+    /// The random number of its process there, in hexadecimal digits.
+    #[serde(default)]
+    pub incarnation: String,
+    /// The other movers, as this one sees them in the ledger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerReport>,
+    /// Movers that this one found dead.
+    #[serde(default)]
+    pub found_dead: u64,
+    /// Actions that it took over from dead movers.
+    #[serde(default)]
+    pub taken_over: u64,
+    /// Actions that other movers took over from it, while it was not heard of.
+    #[serde(default)]
+    pub given_up: u64,
+}
+
+/// Another mover, by its row in the ledger.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// What the ledger calls it.
+    pub mover: String,
+    /// `serving`, `draining`, `gone` or `dead`.
+    pub state: String,
+    /// Seconds for which it did not renew its row while the one that tells looked.
+    pub silent: f64,
 }
 
 /// What has ended of one archive id and class.

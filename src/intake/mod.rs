@@ -65,9 +65,8 @@ impl Intake {
 
     fn take(&self, arrival: Arrival) {
         match arrival {
-            Arrival::Owed(handle) => self.admit(handle, self.first_beat),
-            // Nobody has reported it alive for as long as no daemon ran.
-            Arrival::Inherited(handle) => self.admit(handle, Duration::ZERO),
+            Arrival::Owed(handle) => self.take_in(handle),
+            Arrival::Inherited(handle) => self.inherit(handle),
             Arrival::Last => {}
             Arrival::Cancel(key) => match self.queue.cancel(key, Stop::Cancelled) {
                 Cancelled::Waiting(handle) => self.responder.settle(handle, Verdict::Cancelled),
@@ -82,16 +81,31 @@ impl Intake {
         }
     }
 
-    fn admit(&self, handle: Box<dyn ActionHandle>, first_beat: Duration) {
+    fn take_in(&self, handle: Box<dyn ActionHandle>) {
         let item = handle.item();
         if let Kind::Unknown(number) = item.kind {
             tracing::warn!(fid = %item.fid, cookie = %item.cookie, number, "unknown action refused");
             self.responder.settle(handle, Verdict::failed(HsmErrno::EINVAL));
             return;
         }
-        self.finder.find(item.fid);
-        let handle = Box::new(JournaledAction::new(handle, Arc::clone(&self.journal)));
-        match self.queue.admit(handle, Instant::now() + first_beat) {
+        self.admit(JournaledAction::new(handle, Arc::clone(&self.journal)), self.first_beat);
+    }
+
+    fn inherit(&self, handle: Box<dyn ActionHandle>) {
+        match JournaledAction::inherited(handle, Arc::clone(&self.journal)) {
+            // Nobody has reported it alive for as long as no daemon had it.
+            Ok(action) => self.admit(action, Duration::ZERO),
+            Err(handle) => {
+                let (fid, cookie) = (handle.item().fid, handle.item().cookie);
+                tracing::info!(%fid, %cookie, "another mover has this action by now");
+                handle.disown();
+            }
+        }
+    }
+
+    fn admit(&self, action: JournaledAction, first_beat: Duration) {
+        self.finder.find(action.item().fid);
+        match self.queue.admit(Box::new(action), Instant::now() + first_beat) {
             Admission::Queued => {}
             Admission::Duplicate(handle) => {
                 tracing::debug!(fid = %handle.item().fid, cookie = %handle.item().cookie, "delivered twice; already in hand");

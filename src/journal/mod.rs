@@ -21,8 +21,9 @@
 //!
 //! `state` is what is in memory and `tables` what is on disk; `writer` brings the one to the other. `uploads` is what is
 //! told while an archive runs, `left` what a later daemon, or the sweeper, makes of it. `sink` is for whoever else is to
-//! know of all this.
+//! know of all this, and `handed` for what changes hands between movers.
 
+mod handed;
 mod intents;
 mod left;
 mod owed;
@@ -237,6 +238,7 @@ impl Journal {
     pub fn admitted(&self, item: &Item) {
         self.shared.change(|state| {
             let change = Change::New(Box::new(item.clone()));
+            state.lost.remove(&item.key());
             state.pending.actions.insert(item.key(), change);
             state.tell(|sink| sink.admitted(item));
             // Sent again under its cookie: what a former run left is its own again.

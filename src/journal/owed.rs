@@ -29,6 +29,22 @@ impl JournaledAction {
         }
     }
 
+    /// The same for what this daemon did not hear of from the coordinator: it is written down already.
+    ///
+    /// # Errors
+    /// It is another mover's by now.
+    pub fn inherited(handle: Box<dyn ActionHandle>, journal: Arc<Journal>) -> Result<Self, Box<dyn ActionHandle>> {
+        let item = handle.item().clone();
+        if !journal.inherited(&item) {
+            return Err(handle);
+        }
+        Ok(Self {
+            handle: Some(handle),
+            item,
+            journal,
+        })
+    }
+
     fn key(&self) -> ActionKey {
         self.item.key()
     }

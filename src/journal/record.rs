@@ -53,6 +53,9 @@ pub struct UploadRecord {
     pub part_size: u64,
     /// The file's, when the upload began; `None`: not known, so it can't be gone on with.
     pub data_version: Option<u64>,
+    /// Another mover wrote it, whose action was taken over and which may live.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    anothers: bool,
 }
 
 impl UploadRecord {
@@ -69,6 +72,7 @@ impl UploadRecord {
             size: 0,
             part_size: 0,
             data_version: None,
+            anothers: false,
         }
     }
 
@@ -101,7 +105,20 @@ impl UploadRecord {
             size: 0,
             part_size: 0,
             data_version: None,
+            anothers: false,
         }
+    }
+
+    /// The same, as another mover wrote it, or as one's own.
+    #[must_use]
+    pub fn of_another(self, anothers: bool) -> Self {
+        Self { anothers, ..self }
+    }
+
+    /// Whether another mover wrote it, which may live.
+    #[must_use]
+    pub const fn is_anothers(&self) -> bool {
+        self.anothers
     }
 
     /// The attempt that it is the record of; `None`: an older release's.

@@ -24,6 +24,8 @@ pub(super) struct JournalState {
     pub(super) swept: Option<Fid>,
     /// Actions that may be on disk though they are pending as new.
     pub(super) on_disk: HashSet<ActionKey>,
+    /// Actions of former daemons that are another mover's by now, and on their way to the queue.
+    pub(super) lost: HashSet<ActionKey>,
     /// The last try to write failed.
     pub(super) broken: bool,
     /// Copies that found no room in memory meanwhile.

@@ -3,14 +3,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::changes::{ActionNews, Changes, CopyNews, Word};
+use super::claim;
 use super::link::Link;
+use super::observe::Question;
 use super::own::{Claim, OwnRow, between};
+use super::peers::PeerWatch;
 use super::recent::Recent;
 use super::rows::{self, Rows};
 use super::schema::LedgerState;
@@ -20,6 +24,7 @@ use super::unlinked::OthersCopies;
 use super::{LedgerError, LedgerOptions};
 use crate::action::ActionKey;
 use crate::journal::{InHand, Journal};
+use crate::thread::Supervisor;
 use crate::types::Sequences;
 
 /// Before another try, doubled from the first to the last.
@@ -53,6 +58,14 @@ pub(super) struct Keeper {
     pub(super) trimmed: Instant,
     /// It was said that another one has the row.
     pub(super) has_waited: bool,
+    /// The other movers.
+    pub(super) watch: PeerWatch,
+    /// For whoever asks them.
+    pub(super) supervisor: Supervisor,
+    /// Those that were asked whether they live.
+    pub(super) questions: Vec<Question>,
+    /// The others are being asked whether they have no ledger either.
+    pub(super) outage: Option<Receiver<()>>,
 }
 
 impl Keeper {
@@ -76,6 +89,7 @@ impl Keeper {
             if shared.away(&error.to_string()) {
                 tell(&error);
             }
+            self.ask_whether_all_are_away();
             if let Some(unlinked) = &self.unlinked {
                 unlinked.close();
             }
@@ -91,16 +105,20 @@ impl Keeper {
         let ledger = LedgerState::read(&link).await?;
         ledger.must_be_of(Some(&self.file_system))?;
         ledger.must_be_usable()?;
+        // Whatever was seen before: it was not renewed in between.
+        self.watch.lost();
+        let claimed = Instant::now();
         self.claim(&link).await?;
-        self.shared.connected();
+        self.shared.connected(claimed);
         if let Some(unlinked) = &self.unlinked {
             unlinked.open();
         }
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
         *pause = FIRST_PAUSE;
+        let mut look = Instant::now();
         loop {
-            let due = renewed + between(self.options.lease);
+            let due = look.min(renewed + between(self.options.lease));
             tokio::select! {
                 () = self.shared.wait(due) => {}
                 () = self.asked() => {}
@@ -126,11 +144,15 @@ impl Keeper {
             if let Some(unlinked) = &self.unlinked {
                 Box::pin(self.rounds.look(&link, unlinked)).await?;
             }
+            if look <= Instant::now() {
+                look = Instant::now() + Box::pin(self.observe(&link)).await?;
+            }
         }
     }
 
     /// The mover's row. Where another one has it, a lease shows whether that one lives.
     async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
+        self.row.address = self.shared.address().or(self.row.address.take());
         let Claim::Held(held) = self.row.claim(link, None).await? else {
             return Ok(());
         };
@@ -162,14 +184,15 @@ impl Keeper {
     }
 
     /// Between two writings: answers who waits for that, and renews the row if it is time.
-    async fn renew(&self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
+    async fn renew(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         if let Some(unlinked) = &self.unlinked {
             Box::pin(tombs::answer(link, unlinked)).await?;
         }
         if renewed.elapsed() >= between(self.options.lease) {
             let at = Instant::now();
+            self.row.address = self.shared.address().or(self.row.address.take());
             self.row.renew(link).await?;
-            self.shared.renewed();
+            self.shared.renewed(at);
             *renewed = at;
         }
         Ok(())
@@ -190,6 +213,8 @@ impl Keeper {
     /// Makes the rows equal to what the journal has. Of what changes meanwhile the last word comes after it.
     async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         let start = Instant::now();
+        let others = claim::peers(link, &self.row.owner.name).await?;
+        self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
         self.shared.begin();
         // What changed before this is told by no change: its marks have to be in the files that are read below.
         self.keep_marks(false);
@@ -205,6 +230,8 @@ impl Keeper {
                 break;
             }
             changed += self.write(link, &news, Rows::Own).await?;
+            let keys: Vec<_> = news.actions.keys().copied().collect();
+            Box::pin(self.give_up_lost(link, &keys)).await?;
             self.renew(link, renewed).await?;
         }
         let copies = Box::pin(self.copies(link, renewed)).await?;
@@ -225,7 +252,7 @@ impl Keeper {
 
     /// Writes what differs of the rows that are there, and takes what is there from `held`. How many differed.
     async fn compare(
-        &self,
+        &mut self,
         link: &Link,
         held: &mut HashMap<ActionKey, InHand>,
         renewed: &mut Instant,
@@ -287,7 +314,7 @@ impl Keeper {
     }
 
     /// Writes where the copies are that changed in the last day, as the journal has it now. How many those were.
-    async fn copies(&self, link: &Link, renewed: &mut Instant) -> Result<u64, LedgerError> {
+    async fn copies(&mut self, link: &Link, renewed: &mut Instant) -> Result<u64, LedgerError> {
         let mut copies = 0;
         if !self.options.copies {
             return Ok(copies);

@@ -12,16 +12,22 @@
 //! | `tombstone` | REMOVEs that found no copy |
 //!
 //! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
-//! `own` is the mover's row, `recent` which copies changed in the last day. `schema` has the tables by versions, `link` the
-//! connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of other movers,
-//! and `tombs` how that is answered, now or for a copy whose row comes later.
+//! `own` is the mover's row, `recent` which copies changed in the last day. `peers` tells which of the others are dead,
+//! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so
+//! with what is in hand here. `schema` has the tables by versions, `link` the connection, whose every wait ends. `unlinked` is
+//! where REMOVEs of files that are gone ask for copies of other movers, and `tombs` how that is answered, now or for a copy whose
+//! row comes later.
 
 mod changes;
+mod claim;
 mod error;
+mod heir;
 mod keeper;
 mod link;
+mod observe;
 mod options;
 mod own;
+mod peers;
 mod recent;
 mod rows;
 mod schema;
@@ -29,6 +35,7 @@ mod state;
 mod tls;
 mod tombs;
 mod unlinked;
+mod warrant;
 
 use std::fmt;
 use std::io;
@@ -36,14 +43,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 pub use error::LedgerError;
+pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
-pub use state::{LedgerHealth, Step};
+pub use state::{LedgerHealth, PeerHealth, Step};
 pub use unlinked::{LateCopy, OthersCopies, Told};
+pub use warrant::Warrant;
 
 use self::keeper::Keeper;
 use self::link::Link;
 use self::own::OwnRow;
+use self::peers::PeerWatch;
 use self::recent::Recent;
 use self::state::Shared;
 use self::tombs::Rounds;
@@ -102,7 +112,7 @@ impl Ledger {
             archive_ids.collect(),
             directory.join("incarnation"),
         );
-        let shared = Arc::new(Shared::new(options.copies));
+        let shared = Arc::new(Shared::new(options, &row.owner));
         let unlinked = options.copies.then(OthersCopies::default);
         let keeper = Keeper {
             options: options.clone(),
@@ -116,6 +126,10 @@ impl Ledger {
             rounds: Rounds::new(),
             trimmed: Instant::now(),
             has_waited: false,
+            watch: PeerWatch::new(options.lease),
+            supervisor: supervisor.clone(),
+            questions: Vec::new(),
+            outage: None,
         };
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
         journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);
@@ -148,12 +162,36 @@ impl Ledger {
         self.shared.health()
     }
 
+    /// Where this mover answers HTTP, once that is known.
+    pub fn listens_at(&self, address: String) {
+        self.shared.set_address(address);
+    }
+
+    /// Whether this mover may do what another one could not put right.
+    #[must_use]
+    pub fn warrant(&self) -> Warrant {
+        Warrant::new(Arc::clone(&self.shared))
+    }
+
+    /// Whether it was found out which actions of this mover's journal others have by now, or that this can't be found out.
+    #[must_use]
+    pub fn has_looked(&self) -> bool {
+        self.shared.has_looked()
+    }
+
+    /// Who takes over from dead movers, and lets go of what others have taken: from now on, until [`Ledger::finish`].
+    pub fn set_heir(&self, heir: Arc<dyn Heir>) {
+        self.shared.set_heir(heir);
+    }
+
     /// Has the last changes written, as far as they are taken in time, and says that this mover has gone.
     pub fn finish(&self, deadline: Instant) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if !thread.join(deadline) {
             tracing::warn!("the ledger's thread does not end; going on without it");
         }
+        // It has the journal, which tells this.
+        self.shared.drop_heir();
     }
 }
 

@@ -8,13 +8,11 @@ use tokio_postgres::types::Type;
 
 use super::LedgerError;
 use super::link::Link;
+use super::peers::{GONE, SERVING, TAKEN};
 use super::rows::Owner;
 
 /// Incarnations whose rows are this node's: more than one only where a daemon was killed between two writings.
 const KNOWN: usize = 8;
-const SERVING: i16 = 1;
-const GONE: i16 = 3;
-
 const LOOK: &str = "SELECT incarnation, renewals, state FROM lhsmtool_s3.mover WHERE name = $1 FOR UPDATE";
 const INSERT: &str = "\
 INSERT INTO lhsmtool_s3.mover (name, incarnation, address, archive_ids, renewals, state, release)
@@ -23,9 +21,12 @@ const TAKE: &str = "\
 UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, renewals = renewals + 1, state = $5,
     release = $6, since = now()
 WHERE name = $1";
-const RENEW: &str = "UPDATE lhsmtool_s3.mover SET renewals = renewals + 1 WHERE name = $1 AND incarnation = $2";
-const LEAVE: &str =
-    "UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3 WHERE name = $1 AND incarnation = $2";
+/// Not once it was found dead: it claims its row anew then, and looks at what others have taken from it.
+const RENEW: &str = "\
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3
+WHERE name = $1 AND incarnation = $2 AND state <> $4";
+const LEAVE: &str = "\
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3 WHERE name = $1 AND incarnation = $2 AND state <> $4";
 
 /// What the row says of this mover.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +63,7 @@ impl OwnRow {
                 name,
                 incarnation,
                 known_as,
+                others: Vec::new(),
             },
             address,
             archive_ids,
@@ -69,7 +71,7 @@ impl OwnRow {
         }
     }
 
-    /// Claims the row: nobody has it, or one that this node was before, or one that has gone. `dead`: it was seen like this
+    /// Claims the row: nobody has it, or one that this node was before, or one that has gone or was found dead. `dead`: it was seen like this
     /// a lease ago, so whoever has it doesn't live. Waits for a late transaction of an earlier connection.
     ///
     /// # Errors
@@ -86,7 +88,8 @@ impl OwnRow {
                     incarnation: link.get(row, 0)?,
                     renewals: link.get(row, 1)?,
                 };
-                let is_ours = self.owner.known_as.contains(&held.incarnation) || link.get::<i16>(row, 2)? == GONE;
+                let state: i16 = link.get(row, 2)?;
+                let is_ours = self.owner.known_as.contains(&held.incarnation) || [GONE, TAKEN].contains(&state);
                 if !is_ours && dead != Some(held) {
                     link.batch("ROLLBACK").await?;
                     return Ok(Claim::Held(held));
@@ -121,7 +124,15 @@ impl OwnRow {
     pub(super) async fn renew(&self, link: &Link) -> Result<(), LedgerError> {
         let Owner { name, incarnation, .. } = &self.owner;
         let renewed = link
-            .execute(RENEW, &[(name, Type::TEXT), (incarnation, Type::INT8)])
+            .execute(
+                RENEW,
+                &[
+                    (name, Type::TEXT),
+                    (incarnation, Type::INT8),
+                    (&self.address, Type::TEXT),
+                    (&TAKEN, Type::INT2),
+                ],
+            )
             .await?;
         self.was_ours(renewed)
     }
@@ -135,7 +146,12 @@ impl OwnRow {
         let left = link
             .execute(
                 LEAVE,
-                &[(name, Type::TEXT), (incarnation, Type::INT8), (&GONE, Type::INT2)],
+                &[
+                    (name, Type::TEXT),
+                    (incarnation, Type::INT8),
+                    (&GONE, Type::INT2),
+                    (&TAKEN, Type::INT2),
+                ],
             )
             .await?;
         self.was_ours(left)

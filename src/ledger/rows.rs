@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 use super::LedgerError;
 use super::changes::{Changes, CopyNews, Word};
 use super::link::Link;
+use super::peers::TAKEN;
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::journal::UploadRecord;
 use crate::types::{ArchiveId, Cookie, Domain, Fid};
@@ -20,6 +21,8 @@ pub(super) struct Owner {
     pub(super) incarnation: i64,
     /// Its own and those that this node had before: whose rows are its own.
     pub(super) known_as: Vec<i64>,
+    /// Of the other movers that there are. Rows of an incarnation that nobody has any more are of whoever holds the action.
+    pub(super) others: Vec<i64>,
 }
 
 /// Whether rows that another mover has may be taken from it.
@@ -42,7 +45,7 @@ ON CONFLICT (fid, cookie) DO UPDATE SET
     owner = EXCLUDED.owner, mdt = EXCLUDED.mdt, verb = EXCLUDED.verb, archive_id = EXCLUDED.archive_id,
     dfid = EXCLUDED.dfid, first_byte = EXCLUDED.first_byte, length = EXCLUDED.length, gid = EXCLUDED.gid,
     blocking = EXCLUDED.blocking, data = EXCLUDED.data, answered = false
-WHERE $13 OR a.owner = ANY ($14)";
+WHERE $13 OR a.owner = ANY ($14) OR a.owner <> ALL ($15)";
 
 const UPSERT_UPLOADS: &str = "\
 INSERT INTO lhsmtool_s3.action AS a
@@ -84,7 +87,9 @@ DELETE FROM lhsmtool_s3.copy c USING unnest($1::bytea[], $2::bigint[]) AS k (fid
 WHERE c.fid = k.fid AND c.stamp <= k.stamp";
 
 /// Holds the own row until the transaction is over: a late one of an earlier connection is seen by whoever claims the row.
-const HOLD_ROW: &str = "SELECT 1 FROM lhsmtool_s3.mover WHERE name = $1 AND incarnation = $2 FOR SHARE";
+/// One that was found dead writes nothing before it has claimed it again.
+const HOLD_ROW: &str = "\
+SELECT 1 FROM lhsmtool_s3.mover WHERE name = $1 AND incarnation = $2 AND state <> $3 FOR SHARE";
 
 /// A FID as its 16 bytes, which sort as FIDs do.
 pub(super) fn fid_bytes(fid: Fid) -> Vec<u8> {
@@ -151,9 +156,20 @@ pub(super) async fn write(
     Ok(changes.len() as u64)
 }
 
-async fn hold(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
+/// Holds the own row to the end of the transaction.
+///
+/// # Errors
+/// It is another one's by now, or was found dead.
+pub(super) async fn hold(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
     let held = link
-        .query(HOLD_ROW, &[(&owner.name, Type::TEXT), (&owner.incarnation, Type::INT8)])
+        .query(
+            HOLD_ROW,
+            &[
+                (&owner.name, Type::TEXT),
+                (&owner.incarnation, Type::INT8),
+                (&TAKEN, Type::INT2),
+            ],
+        )
         .await?;
     if held.is_empty() {
         return Err(LedgerError::RowLost {
@@ -253,6 +269,7 @@ async fn upsert_actions(
             (&data, Type::BYTEA_ARRAY),
             (&from_anybody, Type::BOOL),
             (&owner.known_as, Type::INT8_ARRAY),
+            (&owner.others, Type::INT8_ARRAY),
         ],
     )
     .await?;

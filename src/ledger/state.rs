@@ -1,12 +1,16 @@
 //! What the ledger's thread and those who tell it of changes share.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::changes::{Changes, CopyNews};
+use super::changes::{Changes, CopyNews, Word};
+use super::peers::RETURN;
+use super::peers::{GONE, SERVING, TAKEN};
 use super::recent::Mark;
+use super::rows::Owner;
+use super::{Heir, LedgerOptions};
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::journal::{JournalSink, UploadRecord};
 use crate::types::Fid;
@@ -59,6 +63,47 @@ pub struct LedgerHealth {
     pub connections: u64,
     /// Why it is away.
     pub error: Option<String>,
+    /// What the ledger calls this mover.
+    pub mover: String,
+    /// The random number of this process.
+    pub incarnation: i64,
+    /// The other movers, as they were seen last.
+    pub peers: Vec<PeerHealth>,
+    /// Movers that this one found dead since the start.
+    pub found_dead: u64,
+    /// Actions that were taken over from dead movers since the start.
+    pub taken_over: u64,
+    /// Actions that other movers have taken over from this one since the start.
+    pub given_up: u64,
+}
+
+/// Another mover, as its row in the ledger tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerHealth {
+    /// What the ledger calls it.
+    pub name: String,
+    /// As the row has it.
+    pub(super) state: i16,
+    /// For how long it was not renewed while this mover looked.
+    pub still: Duration,
+}
+
+impl PeerHealth {
+    /// Whether it is there to take anything over.
+    pub(super) const fn may_take_over(&self) -> bool {
+        !matches!(self.state, GONE | TAKEN)
+    }
+
+    /// As `status` has it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self.state {
+            SERVING => "serving",
+            GONE => "gone",
+            TAKEN => "dead",
+            _ => "draining",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +115,9 @@ pub(super) struct Shared {
     stopped: Notify,
     /// Copies are none of its business.
     without_copies: bool,
+    mover: String,
+    incarnation: i64,
+    lease: Duration,
 }
 
 #[derive(Debug)]
@@ -93,6 +141,18 @@ struct State {
     renewals: u64,
     connections: u64,
     error: Option<String>,
+    /// It was found out once which actions others have, or that this can't be found out now.
+    has_looked: bool,
+    /// When the last renewal was asked for that succeeded.
+    renewed_at: Option<Instant>,
+    /// When all other movers were asked that had no ledger either.
+    all_away: Option<Instant>,
+    address: Option<String>,
+    heir: Option<Arc<dyn Heir>>,
+    peers: Vec<PeerHealth>,
+    found_dead: u64,
+    taken_over: u64,
+    given_up: u64,
 }
 
 impl Default for State {
@@ -112,6 +172,15 @@ impl Default for State {
             renewals: 0,
             connections: 0,
             error: None,
+            has_looked: false,
+            renewed_at: None,
+            all_away: None,
+            address: None,
+            heir: None,
+            peers: Vec::new(),
+            found_dead: 0,
+            taken_over: 0,
+            given_up: 0,
         }
     }
 }
@@ -126,11 +195,63 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn new(with_copies: bool) -> Self {
+    pub(super) fn new(options: &LedgerOptions, owner: &Owner) -> Self {
         Self {
-            without_copies: !with_copies,
+            without_copies: !options.copies,
+            lease: options.lease,
+            mover: owner.name.clone(),
+            incarnation: owner.incarnation,
             ..Self::default()
         }
+    }
+
+    pub(super) fn set_address(&self, address: String) {
+        self.lock().address = Some(address);
+    }
+
+    pub(super) fn address(&self) -> Option<String> {
+        self.lock().address.clone()
+    }
+
+    pub(super) fn set_heir(&self, heir: Arc<dyn Heir>) {
+        self.lock().heir = Some(heir);
+    }
+
+    pub(super) fn drop_heir(&self) {
+        let heir = self.lock().heir.take();
+        drop(heir);
+    }
+
+    pub(super) fn has_looked(&self) -> bool {
+        self.lock().has_looked
+    }
+
+    /// `None`: nothing is served yet.
+    pub(super) fn heir(&self) -> Option<Arc<dyn Heir>> {
+        self.lock().heir.clone()
+    }
+
+    pub(super) fn set_peers(&self, peers: Vec<PeerHealth>) {
+        self.lock().peers = peers;
+    }
+
+    pub(super) fn found_dead(&self) {
+        self.lock().found_dead += 1;
+    }
+
+    pub(super) fn took_over(&self, actions: u64) {
+        self.lock().taken_over += actions;
+    }
+
+    pub(super) fn gave_up(&self, actions: u64) {
+        self.lock().given_up += actions;
+    }
+
+    /// Whether the coordinator has given an action to this mover, and the ledger does not know yet.
+    pub(super) fn is_fresh(&self, key: ActionKey) -> bool {
+        let state = self.lock();
+        let news = state.changes.actions.get(&key);
+        news.is_some_and(|news| matches!(news.item, Word::Is(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,6 +316,7 @@ impl Shared {
     /// The rows are those of the journal, but for the changes since [`Shared::begin`]. `false`: those were too many.
     pub(super) fn in_step(&self) -> bool {
         let mut state = self.lock();
+        state.has_looked = true;
         if !state.overrun {
             state.step = Step::InStep;
             state.error = None;
@@ -210,6 +332,7 @@ impl Shared {
             state.out_since = state.since.unwrap_or_else(Instant::now);
         }
         state.step = Step::Away;
+        state.has_looked = true;
         state.overrun = false;
         state.forget_changes();
         let is_news = state.error.as_deref() != Some(error);
@@ -234,12 +357,31 @@ impl Shared {
         state.since = (!state.changes.is_empty()).then(Instant::now);
     }
 
-    pub(super) fn renewed(&self) {
-        self.lock().renewals += 1;
+    /// `at`: before it was asked for.
+    pub(super) fn renewed(&self, at: Instant) {
+        let mut state = self.lock();
+        state.renewals += 1;
+        state.renewed_at = Some(at);
     }
 
-    pub(super) fn connected(&self) {
-        self.lock().connections += 1;
+    /// `at`: before the row was claimed, which renews it.
+    pub(super) fn connected(&self, at: Instant) {
+        let mut state = self.lock();
+        state.connections += 1;
+        state.renewed_at = Some(at);
+    }
+
+    /// `at`: before the others were asked.
+    pub(super) fn all_are_away(&self, at: Instant) {
+        self.lock().all_away = Some(at);
+    }
+
+    pub(super) fn is_warranted(&self) -> bool {
+        let state = self.lock();
+        let is_alone = !state.peers.iter().any(PeerHealth::may_take_over);
+        let is_fresh = |at: Option<Instant>, length| at.is_some_and(|at| at.elapsed() < length);
+        // Whoever gets the ledger back gives the others a while to do so, too.
+        is_alone || is_fresh(state.renewed_at, self.lease) || is_fresh(state.all_away, self.lease + RETURN / 2)
     }
 
     /// Whether there were so many changes that the rows have to be made equal again.
@@ -295,6 +437,12 @@ impl Shared {
             renewals: state.renewals,
             connections: state.connections,
             error: state.error.clone(),
+            mover: self.mover.clone(),
+            incarnation: self.incarnation,
+            peers: state.peers.clone(),
+            found_dead: state.found_dead,
+            taken_over: state.taken_over,
+            given_up: state.given_up,
         }
     }
 }
@@ -349,6 +497,54 @@ mod tests {
     use super::*;
     use crate::types::{ArchiveId, Cookie, Extent};
 
+    const LEASE: Duration = Duration::from_secs(20);
+
+    fn shared_of(with_copies: bool) -> Shared {
+        let owner = Owner {
+            name: "mover1".into(),
+            incarnation: 1,
+            known_as: vec![1],
+            others: Vec::new(),
+        };
+        let options = LedgerOptions {
+            address: crate::ledger::LedgerAddress::parse("postgresql://lhsm@127.0.0.1/lhsm").unwrap(),
+            password_file: None,
+            ca_bundle: None,
+            name: None,
+            lease: LEASE,
+            takeover_archives: LEASE,
+            copies: with_copies,
+        };
+        Shared::new(&options, &owner)
+    }
+
+    #[test]
+    fn who_has_not_renewed_for_a_lease_has_no_warrant_unless_nobody_could_have_taken_over() {
+        let peer = |state| PeerHealth {
+            name: "mover2".into(),
+            state,
+            still: Duration::ZERO,
+        };
+        let shared = shared_of(true);
+        assert!(shared.is_warranted(), "it has never seen another one");
+        for state in [GONE, TAKEN] {
+            shared.set_peers(vec![peer(state)]);
+            assert!(shared.is_warranted());
+        }
+        shared.set_peers(vec![peer(GONE), peer(SERVING)]);
+        assert!(!shared.is_warranted());
+        let now = Instant::now();
+        shared.renewed(now);
+        assert!(shared.is_warranted());
+        let Some(long_ago) = now.checked_sub(LEASE) else {
+            return;
+        };
+        shared.renewed(long_ago);
+        assert!(!shared.is_warranted());
+        shared.all_are_away(long_ago);
+        assert!(shared.is_warranted(), "they give it time to come back");
+    }
+
     fn item(cookie: u64, verb: Verb) -> Item {
         let fid = Fid {
             seq: 0x2_0000_0401,
@@ -370,7 +566,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_a_ledger_that_is_away_but_which_copies_changed() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.admitted(&item(1, Verb::Archive));
         shared.copied(item(1, Verb::Archive).fid, Some(b"{}"));
         assert!(shared.take().is_empty());
@@ -378,7 +574,7 @@ mod tests {
         shared.begin();
         shared.admitted(&item(1, Verb::Archive));
         assert_eq!(shared.take().len(), 1);
-        let without = Shared::new(false);
+        let without = shared_of(false);
         without.begin();
         without.copied(item(1, Verb::Archive).fid, None);
         assert!(without.take().is_empty() && without.take_marks().0.is_empty());
@@ -386,7 +582,7 @@ mod tests {
 
     #[test]
     fn too_many_changes_are_let_go_and_the_rows_are_made_equal_instead() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.begin();
         assert!(shared.in_step());
         for cookie in 0..=MOST as u64 {
@@ -402,19 +598,16 @@ mod tests {
 
     #[test]
     fn of_each_action_the_last_word_counts() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.begin();
         let item = item(1, Verb::Restore);
         shared.admitted(&item);
         shared.ended(item.key());
         let changes = shared.take();
         assert_eq!(changes.len(), 1);
-        assert_eq!(changes.actions[&item.key()].item, super::super::changes::Word::Gone);
+        assert_eq!(changes.actions[&item.key()].item, Word::Gone);
         shared.admitted(&item);
-        assert!(matches!(
-            shared.take().actions[&item.key()].item,
-            super::super::changes::Word::Is(_)
-        ));
+        assert!(matches!(shared.take().actions[&item.key()].item, Word::Is(_)));
     }
 
     #[test]
@@ -424,7 +617,7 @@ mod tests {
             .build()
             .unwrap();
         let long = || Instant::now() + Duration::from_secs(60);
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         shared.begin();
         shared.admitted(&item(1, Verb::Archive));
         let start = Instant::now();
@@ -440,7 +633,7 @@ mod tests {
 
     #[test]
     fn the_lag_counts_from_the_oldest_change_and_while_it_is_away_from_then() {
-        let shared = Shared::new(true);
+        let shared = shared_of(true);
         assert_eq!(shared.health().step, Step::Away);
         shared.begin();
         assert!(shared.in_step());

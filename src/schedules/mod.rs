@@ -118,6 +118,7 @@ impl Common {
             tally: Arc::new(Tally::default()),
             observers: Observers::default(),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(60))),
+            warrant: None,
             others_copies: None,
         }
     }

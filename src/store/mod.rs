@@ -51,7 +51,7 @@ pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};
-pub use multipart::{ListedUpload, SentPart, StoredPart, UploadId};
+pub use multipart::{ListedPart, ListedUpload, SentPart, StoredPart, UploadId};
 pub use object::{Condition, Download, Expiry, ObjectInfo, StoredObject, Thawing};
 pub use page::{Entry, From as ListFrom, Page, Query};
 pub use payload::Payload;

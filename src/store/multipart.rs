@@ -42,6 +42,12 @@ impl StoredPart {
 pub struct UploadId(String);
 
 impl UploadId {
+    /// One that a store gave somebody.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// As the store gave it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -56,6 +62,39 @@ pub struct SentPart {
     pub stored: StoredPart,
     /// CRC-64/NVME of the bytes that we read and sent.
     pub checksum: Checksum,
+}
+
+/// A part that the store lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedPart {
+    /// From 1.
+    pub number: i32,
+    /// Quotes included.
+    pub etag: String,
+    /// Its bytes.
+    pub size: u64,
+    /// The CRC-64/NVME by which the store took it, where it keeps that.
+    pub checksum: Option<Checksum>,
+}
+
+impl ListedPart {
+    /// The part as whoever sent it has it; `None`: its bytes can't be told, or the store wants more to make an object of it.
+    #[must_use]
+    pub fn sent(&self, kind: ChecksumKind) -> Option<SentPart> {
+        let checksum = self.checksum.filter(|_| kind == ChecksumKind::Crc64Nvme)?;
+        Some(SentPart {
+            stored: StoredPart {
+                number: self.number,
+                etag: self.etag.clone(),
+                checksum: Some(checksum),
+                proof: Some(Proof {
+                    kind,
+                    value: checksum.to_base64(),
+                }),
+            },
+            checksum,
+        })
+    }
 }
 
 /// A multipart upload that the store keeps.
@@ -196,7 +235,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the upload is gone.
-    pub async fn list_parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Vec<(i32, String, u64)>, StoreError> {
+    pub async fn list_parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Vec<ListedPart>, StoreError> {
         let mut parts = Vec::new();
         let mut marker = None;
         loop {
@@ -214,7 +253,12 @@ impl Store {
             for part in answer.parts() {
                 if let (Some(number), Some(etag), Some(size)) = (part.part_number(), part.e_tag(), part.size()) {
                     let etag = self.etag("ListParts", Some(etag.to_owned()))?;
-                    parts.push((number, etag, u64::try_from(size).unwrap_or(0)));
+                    parts.push(ListedPart {
+                        number,
+                        etag,
+                        size: u64::try_from(size).unwrap_or(0),
+                        checksum: part.checksum_crc64_nvme().and_then(Checksum::from_base64),
+                    });
                 }
             }
             let next = answer.next_part_number_marker().map(str::to_owned);

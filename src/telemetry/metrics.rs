@@ -299,6 +299,37 @@ impl TelemetrySources {
             "ledger_connections",
             "Connections to the ledger that were made and claimed this mover's row",
             health.connections,
+        )?;
+        to.counter(
+            "ledger_found_dead",
+            "Movers that this one found dead",
+            health.found_dead,
+        )?;
+        to.counter(
+            "ledger_taken_over",
+            "Actions that were taken over from dead movers",
+            health.taken_over,
+        )?;
+        to.counter(
+            "ledger_given_up",
+            "Actions that other movers took over from this one",
+            health.given_up,
+        )?;
+        to.gauges(
+            "ledger_peer_silent_seconds",
+            "For how long another mover did not renew its row while this one looked",
+            health
+                .peers
+                .iter()
+                .map(|peer| (vec![("peer", peer.name.clone())], peer.still.as_secs_f64())),
+        )?;
+        to.gauges(
+            "ledger_peer_dead",
+            "1 for another mover that was found dead and has not come back",
+            health.peers.iter().map(|peer| {
+                let is_dead = if peer.word() == "dead" { 1.0 } else { 0.0 };
+                (vec![("peer", peer.name.clone())], is_dead)
+            }),
         )
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::TelemetrySources;
-use crate::fleet::{ClassTotals, Failures, LedgerReport, Mover, Running};
-use crate::ledger::LedgerHealth;
+use crate::fleet::{ClassTotals, Failures, LedgerReport, Mover, PeerReport, Running};
+use crate::ledger::{LedgerHealth, PeerHealth};
 use crate::queue::{Class, RunningAction};
 use crate::store::Trouble;
 use crate::types::ArchiveId;
@@ -92,6 +92,22 @@ impl From<LedgerHealth> for LedgerReport {
             state: health.step.word().to_owned(),
             lag: health.lag.as_secs_f64(),
             error: health.error,
+            mover: health.mover,
+            incarnation: format!("{:016x}", health.incarnation),
+            peers: health.peers.iter().map(PeerReport::from).collect(),
+            found_dead: health.found_dead,
+            taken_over: health.taken_over,
+            given_up: health.given_up,
+        }
+    }
+}
+
+impl From<&PeerHealth> for PeerReport {
+    fn from(peer: &PeerHealth) -> Self {
+        Self {
+            mover: peer.name.clone(),
+            state: peer.word().to_owned(),
+            silent: peer.still.as_secs_f64(),
         }
     }
 }
@@ -119,6 +135,6 @@ pub(super) fn failures_after(sources: &TelemetrySources, number: u64) -> Failure
 }
 
 /// This node's name.
-fn host() -> String {
+pub(super) fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -25,6 +25,7 @@ const LONGEST_REQUEST: usize = 8192;
 #[derive(Debug)]
 pub struct MetricsServer {
     threads: Threads,
+    address: SocketAddr,
 }
 
 impl MetricsServer {
@@ -51,7 +52,17 @@ impl MetricsServer {
                 serve(&listener, &sources, &until);
             })?;
         }
-        Ok(Self { threads })
+        Ok(Self { threads, address })
+    }
+
+    /// Host and port where other nodes find it, as far as this one knows; of a listener on loopback only its own node does.
+    #[must_use]
+    pub fn address_for_others(&self) -> String {
+        if self.address.ip().is_unspecified() {
+            format!("{}:{}", mover::host(), self.address.port())
+        } else {
+            self.address.to_string()
+        }
     }
 
     /// The threads; one that answers a client ends when it has.

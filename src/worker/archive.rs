@@ -24,11 +24,15 @@ pub(super) fn archive(run: Run<'_>, handle: Box<dyn ActionHandle>) -> Ended {
 
 fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
     let author = run.author();
-    let attempt = Attempt { run, author: &author };
     let begun = handle.begin(None);
     if begun.is_err() && !run.transfer.control().is_handed_on() && run.clean_up().after(run.item.key()) {
         run.context.journal.taken(run.item.key());
     }
+    let author = match &begun {
+        Ok(Some(file)) => run.author_of(author, file),
+        Ok(None) | Err(_) => author,
+    };
+    let attempt = Attempt { run, author: &author };
     let copied = begun.map_err(JobError::from).and_then(|file| {
         let file = Arc::new(file.ok_or(JobError::NotRegular)?);
         // Archived and released meanwhile, by another mover: a read would wait for a restore, here perhaps.

@@ -84,6 +84,10 @@ impl CleanUp<'_> {
         let Some((record, _)) = context.journal.upload_of(action) else {
             return true;
         };
+        // What another mover wrote, which may live, is not for this one to take away.
+        if record.is_anothers() {
+            return true;
+        }
         let Some((archive_id, key)) = record.target() else {
             return true;
         };

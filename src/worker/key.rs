@@ -20,7 +20,7 @@ use super::run::Run;
 use super::{Context, JobError};
 use crate::store::{Condition, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, TargetOptions, name_key};
 use crate::transfer::Upload;
-use crate::types::{ArchiveId, Fid};
+use crate::types::{ArchiveId, Extent, Fid};
 
 /// Names beside a key that can be others', too: file systems that share a bucket have equal FIDs.
 const BESIDE: usize = 4;
@@ -98,12 +98,25 @@ impl Attempt<'_> {
                 tracing::info!(key = %to.key, "another attempt to archive the file is under way, and this is its object");
             }
             origin if run.context.may_replace(owner, &origin, &found) => {
+                if origin.is_of(owner) && !origin.is_by(self.author) {
+                    self.must_be_alive()?;
+                }
                 to.condition = Condition::Match(found.etag.clone());
                 return Ok(origin.is_of(owner).then_some(found.etag));
             }
             _ => {}
         }
         self.go_beside(to, "the key holds what may be another file's only copy")
+    }
+
+    /// Only whose action is alive replaces what another attempt has written: a mover that was paused for long, or cut off, may
+    /// find there what has been the file's only copy since.
+    fn must_be_alive(self) -> Result<(), JobError> {
+        let run = self.run;
+        match run.context.fs.progress(run.item.key(), Extent::EMPTY) {
+            Err(error) if error.is_not_found() || error.is_cancelled() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// To the next name beside the key that is nobody else's. The ETag of what is there, if it is this file's.

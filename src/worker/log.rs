@@ -34,14 +34,34 @@ impl Run<'_> {
                 journal.taken(action);
             }
         }
-        // A copy that was committed is another attempt's.
-        let inherited = inherited.filter(|record| record.previous().is_none());
+        // A copy that was committed is another attempt's, and so is what another mover began, unless this file's bytes prove to
+        // be those of its upload.
+        let inherited = inherited.filter(|record| record.previous().is_none() && !record.is_anothers());
         WriteAttempt {
             owner: self.owner(),
             cookie: self.item.cookie,
             writer: inherited
                 .and_then(|record| record.writer())
                 .unwrap_or_else(WriterId::random),
+        }
+    }
+
+    /// The same, once the file is open: the upload that another mover began is gone on with, as the one that began it, where
+    /// the file is what it was then and goes to the same key. Else it is left alone: that mover may live.
+    pub(super) fn author_of(self, author: WriteAttempt, file: &File) -> WriteAttempt {
+        let (journal, action) = (&self.context.journal, self.item.key());
+        let left = journal.may_have_upload(action).then(|| journal.upload_of(action));
+        let Some(record) = left
+            .flatten()
+            .map(|(record, _)| record)
+            .filter(UploadRecord::is_anothers)
+        else {
+            return author;
+        };
+        let is_same = record.data_version.is_some() && self.context.fs.data_version(file) == record.data_version;
+        match record.writer() {
+            Some(writer) if is_same && self.may_be_key_of(&record) => WriteAttempt { writer, ..author },
+            _ => author,
         }
     }
 
@@ -166,6 +186,7 @@ impl AttemptLog {
                         && record.data_version == data_version
                         && record.writer() == Some(author.writer),
                     parts,
+                    is_anothers: record.is_anothers(),
                 })
             });
         Self {
@@ -181,7 +202,13 @@ impl AttemptLog {
 impl UploadLog for AttemptLog {
     fn unfinished(&self) -> Option<Unfinished> {
         let unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        self.journal.taken(self.key);
+        match self.journal.upload_of(self.key) {
+            // From here on it is this mover's, to its end.
+            Some((record, _)) if record.is_anothers() && unfinished.same_data => {
+                self.journal.uploading(self.key, &record.of_another(false));
+            }
+            _ => self.journal.taken(self.key),
+        }
         Some(unfinished)
     }
 

@@ -28,7 +28,7 @@ mod thaw;
 mod verdict;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use error::JobError;
 pub use forgotten::{Forgotten, OnForgotten};
@@ -41,7 +41,7 @@ pub use verdict::verdict;
 
 use crate::action::{ActionHandle, FileSystem, Verdict};
 use crate::journal::Journal;
-use crate::ledger::OthersCopies;
+use crate::ledger::{OthersCopies, Warrant};
 use crate::store::{ObjectKey, Owner};
 use crate::transfer::{Stop, TransferError};
 use crate::types::Fid;
@@ -59,11 +59,23 @@ pub struct Context {
     pub observers: Observers,
     /// Archives that the coordinator forgot.
     pub forgotten: Arc<Forgotten>,
+    /// Whether nobody else may have taken over what is in hand; `None`: nobody could.
+    pub warrant: Option<Warrant>,
     /// Where copies are that other movers made; `None`: nobody would know.
     pub others_copies: Option<OthersCopies>,
 }
 
+/// Before an action is tried again that is postponed.
+const POSTPONED: Duration = Duration::from_secs(2);
+
 impl Context {
+    /// When to try again what another mover could not put right, where one may have taken over what is in hand; `None`: it may
+    /// be done.
+    fn postponed(&self) -> Option<Instant> {
+        let is_valid = self.warrant.as_ref().is_none_or(Warrant::is_valid);
+        (!is_valid).then(|| Instant::now() + POSTPONED)
+    }
+
     /// A file as objects and records name it.
     fn owner(&self, fid: Fid) -> Owner {
         Owner {

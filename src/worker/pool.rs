@@ -222,7 +222,10 @@ fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u32) -> Outco
     match item.kind {
         Kind::Do(Verb::Archive) => archive(run, handle).into(),
         Kind::Do(Verb::Restore) => restore(run, handle, deferrals),
-        Kind::Do(Verb::Remove) => remove(run, handle).into(),
+        Kind::Do(Verb::Remove) => match run.context.postponed() {
+            Some(until) => Outcome::Later(handle, until),
+            None => remove(run, handle).into(),
+        },
         Kind::Cancel => run.refuse(handle, JobError::UnknownAction(23)).into(),
         Kind::Unknown(number) => run.refuse(handle, JobError::UnknownAction(number)).into(),
     }
@@ -369,6 +372,7 @@ mod tests {
             tally: Arc::clone(&tally),
             observers: Observers::new(vec![Box::new(Broken)]),
             forgotten: Arc::new(Forgotten::new(OnForgotten::Log, Duration::from_secs(1))),
+            warrant: None,
             others_copies: None,
         };
         let targets = Targets::default();

@@ -41,6 +41,7 @@ mod scrub;
 mod scrub_many;
 mod service;
 mod surroundings;
+mod takeover;
 mod thaw;
 mod threads;
 mod transfer;

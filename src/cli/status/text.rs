@@ -70,6 +70,13 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                     ledger.lag,
                     error.unwrap_or_default()
                 )?;
+                for peer in ledger.peers.iter().filter(|peer| peer.state == "dead") {
+                    writeln!(
+                        out,
+                        "{name}: {} is dead; what it had in hand is taken over, its archives and removes after a while",
+                        peer.mover
+                    )?;
+                }
             }
         }
         for (archive, habits) in report.dialects() {

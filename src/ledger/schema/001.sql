@@ -26,7 +26,7 @@ CREATE TABLE lhsmtool_s3.mover (
     address     text,
     archive_ids integer[]   NOT NULL,
     renewals    bigint      NOT NULL,
-    -- 1 serving, 2 draining, 3 gone.
+    -- 1 serving, 2 draining, 3 gone, 4 found dead: what it had is free for the taking, until it claims its row again.
     state       smallint    NOT NULL,
     release     text        NOT NULL,
     -- For people.
@@ -66,7 +66,8 @@ CREATE TABLE lhsmtool_s3.action (
     PRIMARY KEY (fid, cookie)
 -- Room for what an archive adds to its row: the new version stays on its page, and no index hears of it.
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
-CREATE INDEX action_owner ON lhsmtool_s3.action (owner);
+-- Whoever takes a dead one's over takes restores first.
+CREATE INDEX action_owner ON lhsmtool_s3.action (owner, verb);
 
 -- Where the copies of files are whose object can't be told from the FID, for the REMOVE of a file that is gone. `record`
 -- is what trusted.lhsm_s3 had. The later `stamp` holds (milliseconds of its writer's clock: a wrong one costs a row).

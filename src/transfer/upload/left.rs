@@ -46,17 +46,27 @@ impl Sending<'_> {
                     key = %left.key, same_data = left.same_data, fits, error = listed.err().map(tracing::field::display),
                     "the upload of a former daemon can't be gone on with"
                 );
-                self.abort(&left.key, &left.upload);
+                if !left.is_anothers {
+                    self.abort(&left.key, &left.upload);
+                }
                 return Ok(Leftover::Nothing);
             }
         };
+        let mut parts = left.parts;
+        if left.is_anothers {
+            let kind = store.target().checksum;
+            let told = listed.iter().filter_map(|part| {
+                let index = u32::try_from(part.number).ok()?.checked_sub(1)?;
+                Some((index, part.sent(kind)?))
+            });
+            parts.extend(told);
+        }
         let has = |index: u32, part: &SentPart| {
             let length = plan.part(index as usize).length;
-            listed.iter().any(|(number, etag, size)| {
-                *number == part.stored.number && *etag == part.stored.etag && *size == length
+            listed.iter().any(|listed| {
+                listed.number == part.stored.number && listed.etag == part.stored.etag && listed.size == length
             })
         };
-        let mut parts = left.parts;
         parts.retain(|index, part| has(*index, part));
         tracing::info!(key = %left.key, parts = parts.len(), of = plan.count(), "going on with the upload of a former daemon");
         Ok(Leftover::Upload(left.upload, parts))

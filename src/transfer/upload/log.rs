@@ -55,6 +55,8 @@ pub struct Unfinished {
     pub same_data: bool,
     /// What was confirmed, by index.
     pub parts: HashMap<u32, SentPart>,
+    /// Another mover began it, which may live: only the store knows its parts, and it is not thrown away.
+    pub is_anothers: bool,
 }
 
 /// One file on its way.

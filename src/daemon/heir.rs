@@ -1,0 +1,90 @@
+//! What the daemon does about other movers' actions: those of a dead one come to its queue as those of its own journal do, and
+//! what others have taken from it is let go of, without an answer.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::takeover::Takeover;
+use crate::action::{ActionKey, Item};
+use crate::ledger::Heir;
+use crate::queue::Cancelled;
+use crate::transfer::Stop;
+use crate::types::ArchiveId;
+
+/// Threads that ask the coordinators about what was taken over; with more nothing is taken over meanwhile.
+const MOST_HANDING: usize = 64;
+
+/// The daemon's queue and journal.
+pub(super) struct FleetHeir {
+    takeover: Takeover,
+    /// It takes nothing new.
+    draining: Arc<AtomicBool>,
+    /// Others have them, and a worker here has not let go of them yet.
+    leaving: Mutex<Vec<ActionKey>>,
+}
+
+impl fmt::Debug for FleetHeir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetHeir").finish_non_exhaustive()
+    }
+}
+
+impl FleetHeir {
+    pub(super) const fn new(takeover: Takeover, draining: Arc<AtomicBool>) -> Self {
+        Self {
+            takeover,
+            draining,
+            leaving: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+impl Heir for FleetHeir {
+    fn archives(&self) -> Vec<ArchiveId> {
+        let Takeover {
+            agent, queue, handing, ..
+        } = &self.takeover;
+        if self.draining.load(Ordering::Relaxed) || queue.is_parked() || handing.load(Ordering::SeqCst) >= MOST_HANDING
+        {
+            return Vec::new();
+        }
+        agent.upgrade().map(|agent| agent.archives()).unwrap_or_default()
+    }
+
+    fn inherit(&self, peer: &str, items: Vec<Item>) {
+        let actions = items.len();
+        // Whatever it does not come to stays in the journal.
+        if let Err(error) = self.takeover.hand_over(items) {
+            tracing::error!(%error, mover = peer, actions, "left in the journal: no thread to take them over");
+        }
+    }
+
+    fn give_up(&self, keys: Vec<ActionKey>) {
+        let Takeover { context, queue, .. } = &self.takeover;
+        for key in keys {
+            match queue.cancel(key, Stop::HandOn) {
+                Cancelled::Waiting(handle) => {
+                    handle.disown();
+                    context.journal.lost(key, false);
+                }
+                Cancelled::Running => self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(key),
+                // It may be on its way there, from the journal of a former daemon.
+                Cancelled::Unknown => context.journal.lost(key, true),
+            }
+        }
+        self.look();
+    }
+
+    fn look(&self) {
+        let Takeover { context, queue, .. } = &self.takeover;
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|key| {
+            let is_here = queue.verb(*key).is_some();
+            if !is_here {
+                context.journal.lost(*key, false);
+            }
+            is_here
+        });
+    }
+}

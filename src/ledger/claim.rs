@@ -1,0 +1,262 @@
+//! Rows that change hands: those of a mover that was found dead, and those that others have taken from this one.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::LedgerError;
+use super::link::Link;
+use super::peers::{PeerRow, TAKEN};
+use super::rows::{Owner, fid_bytes, fid_of, hold, key_of};
+use crate::action::{ActionKey, Item, Kind, Verb};
+use crate::journal::UploadRecord;
+use crate::store::{ObjectKey, UploadId, WriterId};
+use crate::types::{ArchiveId, Extent};
+
+const PEERS: &str = "SELECT name, incarnation, renewals, state, address FROM lhsmtool_s3.mover WHERE name <> $1";
+
+/// It lives if it has renewed since it was looked at last, and then nothing changes. One in the middle of a transaction is
+/// looked at again. One that said that it goes (3), and left nothing, has gone.
+const FIND_DEAD: &str = "\
+UPDATE lhsmtool_s3.mover SET state = $4 WHERE name = (
+    SELECT m.name FROM lhsmtool_s3.mover m
+    WHERE m.name = $1 AND m.incarnation = $2 AND m.renewals = $3 AND m.state <> $4
+        AND (m.state <> 3 OR EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.answered))
+    FOR UPDATE OF m SKIP LOCKED)";
+
+/// It can't claim its row again before the transaction is over.
+const HOLD_DEAD: &str = "\
+SELECT 1 FROM lhsmtool_s3.mover WHERE name = $1 AND incarnation = $2 AND state = $3 FOR SHARE SKIP LOCKED";
+
+const LOT: &str = "\
+SELECT fid, cookie, verb, archive_id, dfid, first_byte, length, gid, blocking, data, object_key, writer, upload_id, size,
+    part_size, data_version
+FROM lhsmtool_s3.action
+WHERE owner = $1 AND verb = ANY ($2) AND NOT answered AND (archive_id IS NULL OR archive_id = ANY ($3))
+LIMIT $4 FOR UPDATE SKIP LOCKED";
+
+/// What is not gone on with is nothing to the new owner; its old one knows of it.
+const TAKE: &str = "\
+UPDATE lhsmtool_s3.action a SET owner = $4,
+    object_key = CASE WHEN k.goes_on THEN a.object_key END, writer = CASE WHEN k.goes_on THEN a.writer END,
+    upload_id = CASE WHEN k.goes_on THEN a.upload_id END, size = CASE WHEN k.goes_on THEN a.size END,
+    part_size = CASE WHEN k.goes_on THEN a.part_size END, previous = NULL,
+    data_version = CASE WHEN k.goes_on THEN a.data_version END
+FROM unnest($1::bytea[], $2::bigint[], $5::boolean[]) AS k (fid, cookie, goes_on)
+WHERE a.fid = k.fid AND a.cookie = k.cookie AND a.owner = $3";
+
+const LOST: &str = "\
+SELECT a.fid, a.cookie FROM lhsmtool_s3.action a, unnest($1::bytea[], $2::bigint[]) AS k (fid, cookie)
+WHERE a.fid = k.fid AND a.cookie = k.cookie AND a.owner = ANY ($3)";
+
+/// Which actions of a dead one are taken over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Share {
+    /// Readers wait for them.
+    Restores,
+    /// The others: a node that was cut off may still write what it had under way.
+    Rest,
+}
+
+impl Share {
+    /// As rows have verbs.
+    fn verbs(self) -> Vec<i16> {
+        match self {
+            Self::Restores => vec![2],
+            Self::Rest => vec![1, 3],
+        }
+    }
+}
+
+/// An action that another mover had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Found {
+    pub(super) item: Item,
+    /// What it was sending in parts.
+    pub(super) upload: Option<UploadRecord>,
+}
+
+/// All other movers.
+pub(super) async fn peers(link: &Link, name: &str) -> Result<Vec<PeerRow>, LedgerError> {
+    let rows = link.query(PEERS, &[(&name, Type::TEXT)]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(PeerRow {
+                name: link.get(row, 0)?,
+                incarnation: link.get(row, 1)?,
+                renewals: link.get(row, 2)?,
+                state: link.get(row, 3)?,
+                address: link.get(row, 4)?,
+            })
+        })
+        .collect()
+}
+
+/// Says that a mover is dead: it writes nothing any more before it has claimed its row anew. `false`: it lives, somebody else
+/// has said so, or it has ended and left nothing.
+pub(super) async fn find_dead(link: &Link, peer: &PeerRow) -> Result<bool, LedgerError> {
+    let found = link
+        .execute(
+            FIND_DEAD,
+            &[
+                (&peer.name, Type::TEXT),
+                (&peer.incarnation, Type::INT8),
+                (&peer.renewals, Type::INT8),
+                (&TAKEN, Type::INT2),
+            ],
+        )
+        .await?;
+    Ok(found == 1)
+}
+
+/// Begins to take some actions of a dead mover: nobody else gets these before [`take`] or the end of the connection. `None`:
+/// it is not dead any more.
+pub(super) async fn lot(
+    link: &Link,
+    owner: &Owner,
+    dead: &PeerRow,
+    share: Share,
+    archives: &[i32],
+    most: usize,
+) -> Result<Option<Vec<Found>>, LedgerError> {
+    link.batch("BEGIN").await?;
+    hold(link, owner).await?;
+    let held = link
+        .query(
+            HOLD_DEAD,
+            &[
+                (&dead.name, Type::TEXT),
+                (&dead.incarnation, Type::INT8),
+                (&TAKEN, Type::INT2),
+            ],
+        )
+        .await?;
+    if held.is_empty() {
+        link.batch("ROLLBACK").await?;
+        return Ok(None);
+    }
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = link
+        .query(
+            LOT,
+            &[
+                (&dead.incarnation, Type::INT8),
+                (&share.verbs(), Type::INT2_ARRAY),
+                (&archives, Type::INT4_ARRAY),
+                (&most, Type::INT8),
+            ],
+        )
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        found.extend(read(link, row)?);
+    }
+    if found.is_empty() {
+        link.batch("ROLLBACK").await?;
+    }
+    Ok(Some(found))
+}
+
+/// Ends it: the rows are this mover's.
+pub(super) async fn take(link: &Link, owner: &Owner, dead: &PeerRow, found: &[Found]) -> Result<(), LedgerError> {
+    let (fids, cookies) = columns(found.iter().map(|found| found.item.key()));
+    let goes_on: Vec<_> = found.iter().map(|found| found.upload.is_some()).collect();
+    link.execute(
+        TAKE,
+        &[
+            (&fids, Type::BYTEA_ARRAY),
+            (&cookies, Type::INT8_ARRAY),
+            (&dead.incarnation, Type::INT8),
+            (&owner.incarnation, Type::INT8),
+            (&goes_on, Type::BOOL_ARRAY),
+        ],
+    )
+    .await?;
+    link.batch("COMMIT").await
+}
+
+/// Which of these actions other movers have.
+pub(super) async fn lost(
+    link: &Link,
+    owner: &Owner,
+    keys: impl Iterator<Item = ActionKey>,
+) -> Result<Vec<ActionKey>, LedgerError> {
+    let (fids, cookies) = columns(keys);
+    let rows = link
+        .query(
+            LOST,
+            &[
+                (&fids, Type::BYTEA_ARRAY),
+                (&cookies, Type::INT8_ARRAY),
+                (&owner.others, Type::INT8_ARRAY),
+            ],
+        )
+        .await?;
+    let mut lost = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let fid: Vec<u8> = link.get(row, 0)?;
+        lost.extend(key_of(&fid, link.get(row, 1)?));
+    }
+    Ok(lost)
+}
+
+fn columns(keys: impl Iterator<Item = ActionKey>) -> (Vec<Vec<u8>>, Vec<i64>) {
+    keys.map(|key| (fid_bytes(key.fid), key.cookie.0.cast_signed())).unzip()
+}
+
+/// `None`: a row that says too little of its action.
+fn read(link: &Link, row: &Row) -> Result<Option<Found>, LedgerError> {
+    let fid: Vec<u8> = link.get(row, 0)?;
+    let Some(key) = key_of(&fid, link.get(row, 1)?) else {
+        return Ok(None);
+    };
+    let verb: Option<i16> = link.get(row, 2)?;
+    let kind = match verb {
+        Some(1) => Kind::Do(Verb::Archive),
+        Some(2) => Kind::Do(Verb::Restore),
+        Some(3) => Kind::Do(Verb::Remove),
+        _ => return Ok(None),
+    };
+    let archive: Option<i32> = link.get(row, 3)?;
+    let dfid: Option<Vec<u8>> = link.get(row, 4)?;
+    let (first, length): (Option<i64>, Option<i64>) = (link.get(row, 5)?, link.get(row, 6)?);
+    let gid: Option<i64> = link.get(row, 7)?;
+    let blocking: Option<bool> = link.get(row, 8)?;
+    let data: Option<Vec<u8>> = link.get(row, 9)?;
+    let item = Item {
+        kind,
+        fid: key.fid,
+        dfid: dfid.and_then(|dfid| fid_of(&dfid)).unwrap_or(key.fid),
+        cookie: key.cookie,
+        archive_id: archive.and_then(|id| ArchiveId::new(id.cast_unsigned())),
+        extent: Extent {
+            offset: first.unwrap_or(0).cast_unsigned(),
+            length: length.unwrap_or(-1).cast_unsigned(),
+        },
+        gid: gid.unwrap_or(0).cast_unsigned(),
+        blocking: blocking.unwrap_or(false),
+        data: data.unwrap_or_default().into(),
+    };
+    Ok(Some(Found {
+        upload: upload(link, row, item.archive_id)?,
+        item,
+    }))
+}
+
+/// One in parts whose file's data can be told from others'. A single PUT is begun anew: there is nothing to go on with.
+fn upload(link: &Link, row: &Row, archive_id: Option<ArchiveId>) -> Result<Option<UploadRecord>, LedgerError> {
+    let key: Option<String> = link.get(row, 10)?;
+    let writer: Option<String> = link.get(row, 11)?;
+    let id: Option<String> = link.get(row, 12)?;
+    let size: Option<i64> = link.get(row, 13)?;
+    let part_size: Option<i64> = link.get(row, 14)?;
+    let data_version: Option<i64> = link.get(row, 15)?;
+    let told = || {
+        let key = ObjectKey::new(key?).ok()?;
+        let single = UploadRecord::single(archive_id?, &key, WriterId::parse(&writer?)?);
+        let (size, part_size) = (size?.cast_unsigned(), part_size?.cast_unsigned());
+        let version = data_version?.cast_unsigned();
+        let upload = single.multipart(&UploadId::new(id?), size, part_size, Some(version));
+        Some(upload.of_another(true))
+    };
+    Ok(told())
+}
