@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::world::{Result, Skip, World, must};
-use crate::{copies, imports, kills, refusals, registration, trouble};
+use crate::{copies, imports, kills, leaves, refusals, registration, trouble};
 
 /// Between two words of how far it is.
 const SAY: Duration = Duration::from_secs(10);
@@ -148,6 +148,16 @@ pub(crate) const ALL: &[Case] = &[
         name: "second-daemon",
         proves: "a second daemon on the mount is refused, from another network namespace too, and told the first one's process",
         run: registration::second_daemon,
+    },
+    Case {
+        name: "restarted",
+        proves: "at a stop nobody is answered, and the next daemon serves readers and goes on with uploads",
+        run: leaves::restarted,
+    },
+    Case {
+        name: "drained",
+        proves: "a drained copytool does what it has, is registered no more, and ends",
+        run: leaves::drained,
     },
     Case {
         name: "other-tool",

@@ -7,6 +7,7 @@ mod cases;
 mod copies;
 mod imports;
 mod kills;
+mod leaves;
 mod mds;
 mod refusals;
 mod registration;

@@ -61,6 +61,7 @@ pub(crate) struct World {
     pub(crate) transfer: String,
     pub(crate) sections: String,
     pub(crate) archive: String,
+    pub(crate) on_stop: &'static str,
     /// How long one thing may take.
     pub(crate) patience: Duration,
     scale: u64,
@@ -124,6 +125,7 @@ impl World {
             transfer: "[transfer]\nmultipart_threshold = '8MiB'\npart_size = '8MiB'\n".into(),
             sections: String::new(),
             archive: String::new(),
+            on_stop: "answer",
             patience: PATIENCE,
             scale: cli.scale,
         })
@@ -176,12 +178,13 @@ impl World {
         replace(
             &config,
             &format!(
-                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{}[workers]\nthreads = 16\non_stop = 'answer'\n{}{}{}\
+                "[lustre]\nmount = '{}'\nlibrary = '{}'\nstate_dir = '{}'\n{}[workers]\nthreads = 16\non_stop = '{}'\n{}{}{}\
                  [[archive]]\nid = 1\nbucket = '{}'\nprefix = '{}'\nendpoint_url = '{}'\nregion = 'us-east-1'\n{}",
                 self.mount.display(),
                 self.library.display(),
                 self.local.path().join("state").display(),
                 self.pace,
+                self.on_stop,
                 self.workers,
                 self.transfer,
                 self.sections,
@@ -280,6 +283,21 @@ impl World {
     /// As by SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.daemon = None;
+    }
+
+    /// As by systemd.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        self.daemon
+            .as_ref()
+            .ok_or("no copytool runs")?
+            .signal(Signal::SIGTERM)?;
+        self.until_ended()
+    }
+
+    /// Waits for an end that comes by itself.
+    pub(crate) fn until_ended(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().ok_or("no copytool runs")?;
+        Ok(daemon.wait(self.patience).map(drop)?)
     }
 
     pub(crate) fn log(&self) -> String {
