@@ -18,7 +18,9 @@ pub(crate) fn restarted(world: &mut World) -> Result<()> {
         std::thread::spawn(move || std::fs::read(read))
     };
     world.until("the restore runs", |world| {
-        Ok(world.lfs(&["hsm_action", &read.display().to_string()])?.contains("RESTORE"))
+        Ok(world
+            .lfs(&["hsm_action", &read.display().to_string()])?
+            .contains("RESTORE"))
     })?;
     world.hsm_running("hsm_archive", &large)?;
     // Some parts of it.
