@@ -142,7 +142,7 @@ mod tests {
         assert!(journal.has_written(item.key()));
         drop(journal);
         let journal = self::journal(dir.path());
-        assert_eq!(journal.unfinished(), [item.clone()]);
+        assert_eq!(journal.unfinished(), std::slice::from_ref(&item));
         assert_eq!(journal.upload_of(item.key()).map(|(record, _)| record), Some(upload));
         journal.ended(item.key());
         finish(&journal);

@@ -152,7 +152,7 @@ mod tests {
         Mark {
             fid: fid(oid),
             stamp,
-            is_gone: oid % 2 == 0,
+            is_gone: oid.is_multiple_of(2),
         }
     }
 

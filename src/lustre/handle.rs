@@ -207,7 +207,11 @@ impl ActionHandle for AgentAction {
         };
         match self.item.kind {
             Kind::Do(Verb::Archive) => {
-                self.handle = Handle::Begun(self.start(0, false)?);
+                let begun = self.start(0, false).map_err(|error| match is_of_none(&error) {
+                    true => HsmError::new(error.call, libc::ENOENT),
+                    false => error,
+                });
+                self.handle = Handle::Begun(begun?);
                 self.file().map(Some)
             }
             Kind::Do(Verb::Restore) => {
@@ -230,7 +234,12 @@ impl ActionHandle for AgentAction {
                 Ok(Some(file))
             }
             Kind::Do(Verb::Remove) => {
-                self.handle = Handle::Begun(self.start(0, false)?);
+                let begun = match self.start(0, false) {
+                    // The library opens the file, and may find none.
+                    Err(error) if is_of_none(&error) => self.start(0, true),
+                    begun => begun,
+                };
+                self.handle = Handle::Begun(begun?);
                 Ok(None)
             }
             Kind::Cancel | Kind::Unknown(_) => Err(HsmError::new("llapi_hsm_action_begin", libc::EINVAL)),
@@ -301,6 +310,12 @@ impl Drop for AgentAction {
             tracing::error!(%error, "and the coordinator did not take it");
         }
     }
+}
+
+/// Whether a begin failed for its file is gone, which is ENOENT, unless the file was on another MDT than `.lustre/fid`: an open by
+/// FID is EFAULT then (2.17: mdt_cross_open).
+const fn is_of_none(error: &HsmError) -> bool {
+    error.errno == libc::EFAULT
 }
 
 /// Whether the coordinator may still wait after an end that failed so. What else there is are its own words: it forgot

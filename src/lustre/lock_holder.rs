@@ -53,10 +53,10 @@ impl LockHolder {
     /// That can't be waited for.
     pub fn wait_gone(&mut self, limit: Duration) -> io::Result<bool> {
         self.connection.set_read_timeout(Some(limit))?;
-        match self.connection.read(&mut [0]) {
-            Ok(_) => Ok(true),
+        match self.connection.read_exact(&mut [0]) {
+            Ok(()) => Ok(true),
             Err(error) => match error.kind() {
-                io::ErrorKind::ConnectionReset => Ok(true),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Ok(true),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => Ok(false),
                 _ => Err(error),
             },

@@ -231,6 +231,27 @@ fn the_copy_of_a_file_goes_with_its_last_name_also_after_a_restart_of_the_daemon
 }
 
 #[test]
+fn the_copy_of_a_file_of_the_second_mdt_goes_with_its_last_name_too() {
+    let mut rig = Rig::with(Setup {
+        mdts: 2,
+        ..Setup::default()
+    });
+    rig.client.set(Tunable::RemoveArchiveOnLastUnlink, 1).unwrap();
+    rig.client.set(Tunable::LoopPeriodMs, 20).unwrap();
+    let dir = rig.mount().join("dir");
+    rig.client.make_dir(&dir, 1).unwrap();
+    let fid = rig.file("dir/file", b"data");
+    rig.archive(fid);
+    fs::remove_file(dir.join("file")).unwrap();
+    // Its open by FID does not say ENOENT there.
+    wait_for_remove(&mut rig, fid);
+    let actions = rig.client.actions().unwrap();
+    assert!(actions.iter().all(|action| action.errval == 0), "{actions:?}");
+    assert_eq!(rig.keys(), Vec::<String>::new(), "{}", rig.log());
+    rig.assert_settled();
+}
+
+#[test]
 fn the_copy_that_an_import_gave_to_another_file_outlives_the_one_that_wrote_it() {
     let mut rig = Rig::new();
     rig.client.set(Tunable::RemoveArchiveOnLastUnlink, 1).unwrap();
