@@ -98,17 +98,17 @@ impl FileSystem for Mount {
     }
 
     fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError> {
-        let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
+        let states = self.states_of(fid).map_err(|error| self.unless_gone(fid, error))?;
         Ok(states.copy())
     }
 
     fn has_archive(&self, fid: Fid) -> Result<bool, HsmError> {
         self.is_being_archived(fid)
-            .map_err(|error| self.unless_unmounted(error))
+            .map_err(|error| self.unless_gone(fid, error))
     }
 
     fn prepare_archive(&self, fid: Fid, id: Option<ArchiveId>) -> Result<CopyState, HsmError> {
-        let states = self.states_of(fid).map_err(|error| self.unless_unmounted(error))?;
+        let states = self.states_of(fid).map_err(|error| self.unless_gone(fid, error))?;
         let mut copy = states.copy();
         // The coordinator sets EXISTS when it sends an archive; the end of a remove that was sent before takes it away.
         if !states.exists() && !states.released() {
@@ -117,7 +117,7 @@ impl FileSystem for Mount {
             let id = id.map_or(0, ArchiveId::get);
             self.library()
                 .change_hsm_states_in(&self.by_fid(fid), HS_EXISTS, 0, id)
-                .map_err(|error| self.unless_unmounted(error))?;
+                .map_err(|error| self.unless_gone(fid, error))?;
         }
         Ok(copy)
     }
@@ -173,6 +173,7 @@ impl FileSystem for Mount {
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
         self.library()
             .change_hsm_states(&self.by_fid(fid), 0, HS_ARCHIVED | HS_LOST)
+            .map_err(|error| self.unless_gone(fid, error))
     }
 
     fn may_change_fids(&self) -> bool {
@@ -211,10 +212,19 @@ impl Mount {
 
     fn states(&self, fid: Fid) -> Result<u32, HsmError> {
         let states = self.library().hsm_states(&self.by_fid(fid));
-        states.map_err(|error| self.unless_unmounted(error))
+        states.map_err(|error| self.unless_gone(fid, error))
     }
 
     /// A file that is not found below what is not the file system any more may well be there.
+    /// An open by FID of a file that is gone is ENOENT, or EFAULT where that was on another MDT than `.lustre/fid` (2.17:
+    /// mdt_cross_open, which says the same when it can't tell where the file is). A look tells.
+    fn unless_gone(&self, fid: Fid, error: HsmError) -> HsmError {
+        if error.errno == libc::EFAULT && self.is_unlinked(fid).unwrap_or(false) {
+            return HsmError::new(error.call, libc::ENOENT);
+        }
+        self.unless_unmounted(error)
+    }
+
     fn unless_unmounted(&self, error: HsmError) -> HsmError {
         if error.is_not_found() && !self.is_there() {
             return HsmError::new(error.call, libc::ENODEV);

@@ -66,8 +66,8 @@ fn errno(error: &std::io::Error) -> i32 {
 
 /// What an open by FID fails with. Below `.lustre/fid`, which is on the first MDT, one of a file that is gone from another MDT
 /// is EFAULT (2.17: mdt_cross_open, seen live).
-fn of_open(ct: &Copytool, fid: Fid, error: i32) -> i32 {
-    match (error, ask(&ct.mount, &Request::MdtOf(fid), None)) {
+pub(crate) fn of_open(mount: &Path, fid: Fid, error: i32) -> i32 {
+    match (error, ask(mount, &Request::MdtOf(fid), None)) {
         (libc::ENOENT, Ok(Reply::Ok(mdt))) if mdt > 0 => libc::EFAULT,
         (error, _) => error,
     }
@@ -96,8 +96,8 @@ impl CopyAction {
         crate::io::look(&ct.mount);
         match action.item.action {
             Action::Archive => {
-                let file =
-                    open_by_fid(&ct.mount, action.item.dfid).map_err(|error| of_open(ct, action.item.dfid, error))?;
+                let file = open_by_fid(&ct.mount, action.item.dfid)
+                    .map_err(|error| of_open(&ct.mount, action.item.dfid, error))?;
                 // Before the lock: the look at the inode comes back here (statx).
                 let inode = inode(&file)?;
                 SOURCES
@@ -130,7 +130,7 @@ impl CopyAction {
             }
             // Atomic: no COPY_START. The file is opened and closed, for the sake of cached copies (PCC), and may be gone (RAoLU).
             Action::Remove => match tell(&ct.mount, &Request::State(action.item.fid), None) {
-                Err(libc::ENOENT) if of_open(ct, action.item.fid, libc::ENOENT) != libc::ENOENT => {
+                Err(libc::ENOENT) if of_open(&ct.mount, action.item.fid, libc::ENOENT) != libc::ENOENT => {
                     return Err(libc::EFAULT);
                 }
                 _ => return Ok(action),

@@ -9,6 +9,7 @@ use lhsm_sandbox_protocol::{Fid, Reply, Request};
 use nix::fcntl::OFlag;
 
 use crate::abi::{path, put_text, rc};
+use crate::action::of_open;
 use crate::client::{ask, client_name, mount_of, tell};
 use crate::police::{self, Watched};
 
@@ -288,7 +289,8 @@ pub(crate) unsafe fn file(at: *const c_char) -> Result<(PathBuf, Fid), i32> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llapi_hsm_state_get(at: *const c_char, out: *mut [u32; 8]) -> c_int {
     // SAFETY: as the caller promises.
-    let state = unsafe { file(at) }.and_then(|(mount, fid)| ask(&mount, &Request::State(fid), None));
+    let state = unsafe { file(at) }
+        .and_then(|(mount, fid)| ask(&mount, &Request::State(fid), None).map_err(|error| of_open(&mount, fid, error)));
     match state {
         Ok(Reply::State(state)) => {
             // SAFETY: as the caller promises.
@@ -321,7 +323,7 @@ pub unsafe extern "C" fn llapi_hsm_state_set(at: *const c_char, set: u64, clear:
             clear: mask(clear)?,
             archive_id: (archive_id != 0).then_some(archive_id),
         };
-        tell(&mount, &request, None)
+        tell(&mount, &request, None).map_err(|error| of_open(&mount, fid, error))
     });
     rc(result)
 }

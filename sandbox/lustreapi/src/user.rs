@@ -6,6 +6,7 @@ use std::path::Path;
 use lhsm_sandbox_protocol::{Action, ActionState, Fid, Reply, Request};
 
 use crate::abi::{LuFid, path, rc};
+use crate::action::of_open;
 use crate::client::{ask, mount_of, tell};
 use crate::registration::file;
 
@@ -71,7 +72,8 @@ pub(crate) unsafe fn request(mount: &Path, request: *const u8) -> Result<(), i32
 pub unsafe extern "C" fn llapi_hsm_current_action(at: *const c_char, out: *mut [u32; 6]) -> c_int {
     const NONE: u32 = 1;
     // SAFETY: as the caller promises.
-    let state = unsafe { file(at) }.and_then(|(mount, fid)| ask(&mount, &Request::State(fid), None));
+    let state = unsafe { file(at) }
+        .and_then(|(mount, fid)| ask(&mount, &Request::State(fid), None).map_err(|error| of_open(&mount, fid, error)));
     let action = match state {
         Ok(Reply::State(state)) => state.action,
         Ok(_) => return -libc::EPROTO,
