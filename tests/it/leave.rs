@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::thread::JoinHandle;
 
 use lhsm_sandbox::process::{self, Spawn};
-use lhsm_sandbox::protocol::{Action, ActionState, Fid, RequestInfo, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fid, RequestInfo, Tunable, states};
 use nix::sys::signal::Signal;
 
 use crate::recovery::ends_well;
@@ -243,6 +243,7 @@ fn a_drained_mover_does_what_it_has_while_new_work_goes_to_another_one() {
     let (spawn, log) = second_mover(&rig);
     let second = spawn.start().unwrap();
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", rig.log());
+    rig.client.set(Tunable::LoopPeriodMs, 20).unwrap();
     let gate = rig.store.faults().hold("PutObject");
     let old: Vec<_> = (0..60).map(|n| rig.file(&format!("old{n}"), b"x")).collect();
     // What waits together goes in one message to one of them.
