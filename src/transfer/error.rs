@@ -73,7 +73,7 @@ impl TransferError {
     }
 
     /// Whether it certainly says something of one object or file alone. Where that is in doubt,
-    /// [`is_of_one`](super::is_of_one) asks the store.
+    /// [`is_of_one`](super::Transfer::is_of_one) asks the store.
     #[must_use]
     pub fn is_of_one_object(&self) -> bool {
         self.whose() == Whose::OneObjects

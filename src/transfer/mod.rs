@@ -145,7 +145,7 @@ impl<'a> Transfer<'a> {
         self.lane.store(archive_id)
     }
 
-    /// Asks a store until it answers ([`retry`]).
+    /// Asks a store until it answers ([`mod@retry`]).
     ///
     /// # Errors
     /// The store's refusal, that it was given up, or the stop of the control.
