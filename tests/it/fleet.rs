@@ -1,6 +1,6 @@
 //! Several movers, one report.
 
-use lhsm_sandbox::process::{Daemon, Spawn};
+use lhsm_sandbox::process::Daemon;
 use lhsm_sandbox::protocol::Tunable;
 
 use crate::import::{count, json};
@@ -19,25 +19,8 @@ fn rig() -> Rig {
 
 /// A second mover of the same file system, on another mount as the coordinator sees it.
 fn another(rig: &mut Rig) -> (Daemon, String) {
-    let first = rig.spawn();
-    let dir = rig.dir.path();
-    let config = dir.join("second.toml");
-    let text = std::fs::read_to_string(&first.config).unwrap();
-    let text = text.replace(
-        &format!("{}/state", dir.display()),
-        &format!("{}/state2", dir.display()),
-    );
-    std::fs::write(&config, text).unwrap();
-    let log = dir.join("second.log");
-    let mut environment = first.environment;
-    environment.push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
-    let daemon = Spawn {
-        config,
-        log: Some(log.clone()),
-        environment,
-        ..first
-    };
-    let daemon = daemon.start().unwrap();
+    let (spawn, log) = rig.second_mover();
+    let daemon = spawn.start().unwrap();
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap());
     (daemon, address(&std::fs::read_to_string(log).unwrap()))
 }

@@ -1,10 +1,9 @@
 //! How a daemon leaves: what its successor goes on with, who is answered, and what is said of what waits.
 
-use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::thread::JoinHandle;
 
-use lhsm_sandbox::process::{self, Spawn};
+use lhsm_sandbox::process;
 use lhsm_sandbox::protocol::{Action, ActionState, Fid, RequestInfo, Tunable, states};
 use nix::sys::signal::Signal;
 
@@ -48,22 +47,6 @@ fn text(bytes: &[u8]) -> String {
 
 fn said(output: &Output) -> String {
     format!("{}{}", text(&output.stdout), text(&output.stderr))
-}
-
-/// A daemon for a second mount, with a state directory of its own.
-pub(crate) fn second_mover(rig: &Rig) -> (Spawn, PathBuf) {
-    let mut spawn = rig.spawn();
-    let config = std::fs::read_to_string(&spawn.config).unwrap();
-    let (state, log) = (rig.dir.path().join("state"), rig.dir.path().join("second.log"));
-    let other = rig.dir.path().join("state-of-second");
-    let config = config.replace(&format!("'{}'", state.display()), &format!("'{}'", other.display()));
-    spawn.config = rig.dir.path().join("second.toml");
-    process::replace(&spawn.config, &config).unwrap();
-    spawn.log = Some(log.clone());
-    spawn
-        .environment
-        .push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
-    (spawn, log)
 }
 
 #[test]
@@ -240,7 +223,7 @@ fn the_last_mover_of_a_site_can_be_told_to_answer_while_it_runs() {
 #[test]
 fn a_drained_mover_does_what_it_has_while_new_work_goes_to_another_one() {
     let mut rig = Rig::new();
-    let (spawn, log) = second_mover(&rig);
+    let (spawn, log) = rig.second_mover();
     let second = spawn.start().unwrap();
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", rig.log());
     rig.client.set(Tunable::LoopPeriodMs, 20).unwrap();

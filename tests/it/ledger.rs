@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::process::Output;
 
-use lhsm_sandbox::process::{Daemon, Spawn};
+use lhsm_sandbox::process::Daemon;
 use lhsm_sandbox::protocol::{Action, Fid, states};
 use nix::sys::signal::Signal;
 
@@ -337,26 +337,9 @@ fn the_servers_certificate_has_to_be_a_trusted_authoritys_and_the_servers() {
 }
 
 /// A second mover of the same file system, whose ledger calls it the same.
-fn namesake(rig: &mut Rig) -> (Daemon, std::path::PathBuf) {
-    let first = rig.spawn();
-    let dir = rig.dir.path();
-    let config = dir.join("second.toml");
-    let text = std::fs::read_to_string(&first.config).unwrap();
-    let text = text.replace(
-        &format!("{}/state", dir.display()),
-        &format!("{}/state2", dir.display()),
-    );
-    std::fs::write(&config, text).unwrap();
-    let log = dir.join("second.log");
-    let mut environment = first.environment;
-    environment.push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
-    let daemon = Spawn {
-        config,
-        log: Some(log.clone()),
-        environment,
-        ..first
-    };
-    (daemon.start().unwrap(), log)
+fn namesake(rig: &Rig) -> (Daemon, std::path::PathBuf) {
+    let (spawn, log) = rig.second_mover();
+    (spawn.start().unwrap(), log)
 }
 
 #[test]
@@ -365,7 +348,7 @@ fn two_living_movers_by_one_name_are_told_and_the_first_keeps_its_row() {
         return;
     };
     let mut rig = serving(&postgres);
-    let (second, log) = namesake(&mut rig);
+    let (second, log) = namesake(&rig);
     until(|| {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         text.contains("another mover by the name 'mover1' lives").then_some(())

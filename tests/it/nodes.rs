@@ -4,7 +4,6 @@ use lhsm_sandbox::process::Daemon;
 use lhsm_sandbox::protocol::{Action, ActionState, Fid, NodeState, Tunable, states};
 use nix::sys::signal::Signal;
 
-use crate::leave::second_mover;
 use crate::recovery::ends_well;
 use crate::rig::{PATIENCE, Rig, noise, until};
 
@@ -12,7 +11,7 @@ use crate::rig::{PATIENCE, Rig, noise, until};
 fn two_nodes() -> (Rig, Daemon, String) {
     let mut rig = Rig::new();
     rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
-    let (spawn, _) = second_mover(&rig);
+    let (spawn, _) = rig.second_mover();
     let second = spawn.start().unwrap();
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", rig.log());
     let name = rig.second_client();

@@ -110,6 +110,23 @@ impl Rig {
         format!("{}/second", self.dir.path().display())
     }
 
+    /// How a second daemon would be started, on another node as the coordinator sees it and with a state directory of its own;
+    /// its log.
+    pub(crate) fn second_mover(&self) -> (Spawn, PathBuf) {
+        let mut spawn = self.spawn();
+        let config = std::fs::read_to_string(&spawn.config).unwrap();
+        let (state, log) = (self.dir.path().join("state"), self.dir.path().join("second.log"));
+        let other = self.dir.path().join("state-of-second");
+        let config = config.replace(&format!("'{}'", state.display()), &format!("'{}'", other.display()));
+        spawn.config = self.dir.path().join("second.toml");
+        process::replace(&spawn.config, &config).unwrap();
+        spawn.log = Some(log.clone());
+        spawn
+            .environment
+            .push(("LHSM_SANDBOX_CLIENT".into(), self.second_client()));
+        (spawn, log)
+    }
+
     /// Writes the configuration; how the daemon would be started with it.
     pub(crate) fn spawn(&self) -> Spawn {
         let library = process::artifact(process::LIBRARY).unwrap();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use lhsm_sandbox::process::{Daemon, Spawn};
+use lhsm_sandbox::process::{Daemon, replace};
 use lhsm_sandbox::protocol::{Action, Fid, states};
 use nix::sys::signal::Signal;
 
@@ -47,28 +47,11 @@ fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
 
 /// As the coordinator sees it, on another node.
 fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
-    let first = rig.spawn();
-    let dir = rig.dir.path();
-    let config = dir.join("second.toml");
-    let text = std::fs::read_to_string(&first.config).unwrap();
-    let text = text
-        .replace(
-            &format!("{}/state", dir.display()),
-            &format!("{}/state2", dir.display()),
-        )
-        .replace("name = 'mover1'", "name = 'mover2'");
-    std::fs::write(&config, text).unwrap();
-    let log = dir.join("second.log");
-    let mut environment = first.environment;
-    environment.push(("LHSM_SANDBOX_CLIENT".into(), rig.second_client()));
-    let daemon = Spawn {
-        config,
-        log: Some(log.clone()),
-        environment,
-        ..first
-    };
+    let (spawn, log) = rig.second_mover();
+    let config = std::fs::read_to_string(&spawn.config).unwrap();
+    replace(&spawn.config, &config.replace("name = 'mover1'", "name = 'mover2'")).unwrap();
     let second = Second {
-        daemon: daemon.start().unwrap(),
+        daemon: spawn.start().unwrap(),
         log,
     };
     assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", second.log());
