@@ -193,8 +193,8 @@ pub trait ActionHandle: Send + fmt::Debug {
     /// The failed call. The action is still owed and must be finished.
     fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError>;
 
-    /// Ends the action, of which `copied` bytes were moved; blocks. Every duplicate of the file from [`ActionHandle::begin`] must be closed before:
-    /// after a restore a late write on one hangs for ever.
+    /// Ends the action, of which `copied` bytes were moved; blocks. Every duplicate of the file from
+    /// [`ActionHandle::begin`] must be closed before: after a restore a late write on one hangs for ever.
     ///
     /// # Errors
     /// The coordinator's objection: EBUSY (the file changed while it was archived), ENOENT (it gave the

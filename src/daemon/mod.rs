@@ -104,8 +104,8 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
-/// Runs until a signal ends it. SIGHUP has the configuration read again, SIGUSR2 has it end when all that it has is done. A thread that dies ends it, too: its work would
-/// not be done any more.
+/// Runs until a signal ends it. SIGHUP has the configuration read again, SIGUSR2 has it end when all that it has is
+/// done. A thread that dies ends it, too: its work would not be done any more.
 ///
 /// # Errors
 /// What keeps it from starting, or from going on.

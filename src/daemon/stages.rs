@@ -196,7 +196,8 @@ impl Pipeline {
     /// Takes over what a former daemon had in hand: an action belongs to its cookie, not to a process. Restores
     /// are done again, archives of unchanged files go on, and what the coordinator no longer knows ends at once.
     /// `served`: what is of another archive stays in the journal, until that can be used or for a daemon that can use it;
-    /// the heir takes it over then. From here on it takes over from other movers, too, where there is a ledger, unless `draining` says that it takes nothing.
+    /// the heir takes it over then. From here on it takes over from other movers, too, where there is a ledger, unless
+    /// `draining` says that it takes nothing.
     pub(super) fn inherit(
         &mut self,
         agent: &Arc<Agent>,
