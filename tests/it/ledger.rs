@@ -217,12 +217,12 @@ fn a_server_that_stands_still_in_the_middle_costs_archives_nothing_and_has_them_
         return;
     };
     let mut rig = serving(&postgres);
-    postgres.freeze();
+    postgres.freeze().unwrap();
     for n in 0..20 {
         let fid = rig.file(&format!("f{n}"), b"data");
         rig.archive(fid);
     }
-    postgres.thaw();
+    postgres.thaw().unwrap();
     until(|| (postgres.number(COPIES) == 20 && postgres.number(ACTIONS) == 0).then_some(()));
     in_step(&rig);
     assert_eq!(rig.stop(), Some(0));
@@ -328,11 +328,15 @@ fn the_servers_certificate_has_to_be_a_trusted_authoritys_and_the_servers() {
         let url = format!("postgresql://lhsm@127.0.0.1:{port}/ledger?sslmode={mode}");
         rig(&format!("[ledger]\nurl = '{url}'\nca_bundle = '{ca}'\n")).run(&["ledger", "check"])
     };
-    let port = postgres.listen_with_tls(&made.cert.pem(), &made.signing_key.serialize_pem());
+    let port = postgres
+        .listen_with_tls(&made.cert.pem(), &made.signing_key.serialize_pem())
+        .unwrap();
     told(&check(port, "verify-full", &own), false, "is no ledger");
     told(&check(port, "require", &others), false, "certificate");
     told(&check(port, "disable", &own), false, "lets nobody in");
-    let port = postgres.listen_with_tls(&elsewhere.cert.pem(), &elsewhere.signing_key.serialize_pem());
+    let port = postgres
+        .listen_with_tls(&elsewhere.cert.pem(), &elsewhere.signing_key.serialize_pem())
+        .unwrap();
     told(&check(port, "verify-full", &elsewheres), false, "certificate");
 }
 

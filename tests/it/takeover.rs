@@ -318,13 +318,13 @@ fn an_outage_of_the_ledger_and_its_return_fence_nobody() {
     in_step(&rig, &second.log());
     // And one that stands still for longer than a lease.
     renew(&postgres, 12);
-    postgres.freeze();
+    postgres.freeze().unwrap();
     let before = second.log().len();
     until(|| {
         // It answers neither; its statements come to their end.
         (second.log().len() > before && second.log()[before..].contains("did not answer within")).then_some(())
     });
-    postgres.thaw();
+    postgres.thaw().unwrap();
     in_step(&rig, &rig.log());
     in_step(&rig, &second.log());
     renew(&postgres, 12);
