@@ -98,8 +98,12 @@ fn check_bindings(write: bool) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Builds what a run of that binary needs, and runs it: the daemon, the stand-in's library, and nothing of the tests or of
+/// other runs. It is what somebody who tries the demo waits for.
 fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
-    let Some(directory) = build() else {
+    let packages = ["lhsmtool-s3", "lhsm-sandbox", "lhsm-sandbox-lustreapi"].map(|name| ["--package", name]);
+    let wanted = ["--lib", "--bin", "lhsmtool-s3", "--bin", "sandbox", "--bin", binary];
+    let Some(directory) = build_of(&[packages.as_flattened(), &wanted].concat()) else {
         return ExitCode::FAILURE;
     };
     if succeeded(binary, Command::new(directory.join(binary)).args(arguments).status()) {
@@ -111,10 +115,15 @@ fn run(binary: &str, arguments: Vec<String>) -> ExitCode {
 
 /// The workspace's binaries; where they are.
 fn build() -> Option<PathBuf> {
+    build_of(&["--workspace", "--bins", "--lib"])
+}
+
+fn build_of(what: &[&str]) -> Option<PathBuf> {
     eprintln!("building (the first time takes some minutes) …");
     let built = cargo()
         .current_dir(root())
-        .args(["build", "--workspace", "--bins", "--lib", "--quiet"])
+        .args(["build", "--quiet"])
+        .args(what)
         .status();
     if !succeeded("cargo build", built) {
         return None;
