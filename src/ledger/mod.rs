@@ -11,16 +11,17 @@
 //! | `copy` | where copies are whose object can't be told from the file's FID |
 //! | `tombstone` | REMOVEs that found no copy |
 //!
-//! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
-//! `own` is the mover's row, `recent` which copies changed in the last day. `peers` tells which of the others are dead,
-//! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so
-//! with what is in hand here. `schema` has the tables by versions, `link` the connection, whose every wait ends. `unlinked` is
-//! where REMOVEs of files that are gone ask for copies of other movers, and `tombs` how that is answered, now or for a copy whose
-//! row comes later.
+//! `told` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
+//! `state` is what they share with its thread, `health` what is shown of that. `own` is the mover's row, `recent` which copies
+//! changed in the last day. `peers` tells which of the others are dead, `observe` takes over from them what `claim` gives it, for
+//! the `heir` to do; a `warrant` says that no other mover has done so with what is in hand here. `schema` has the tables by
+//! versions, `link` the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of
+//! other movers, and `tombs` how that is answered, now or for a copy whose row comes later.
 
 mod changes;
 mod claim;
 mod error;
+mod health;
 mod heir;
 mod keeper;
 mod link;
@@ -33,6 +34,7 @@ mod rows;
 mod schema;
 mod state;
 mod tls;
+mod told;
 mod tombs;
 mod unlinked;
 mod warrant;
@@ -43,10 +45,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 pub use error::LedgerError;
+pub use health::{LedgerHealth, PeerHealth, Step};
 pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
-pub use state::{LedgerHealth, PeerHealth, Step};
 pub use unlinked::{LateCopy, OthersCopies, Told};
 pub use warrant::Warrant;
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::LedgerError;
 use super::claim::{self, Found, Share};
+use super::health::{PeerHealth, Step};
 use super::keeper::Keeper;
 use super::link::Link;
 use super::own::between;
 use super::peers::{GONE, Peer, PeerRow, TAKEN};
-use super::state::{PeerHealth, Step};
 use crate::action::{ActionKey, Kind, Verb};
 use crate::fleet::{Fleet, LedgerReport};
 
