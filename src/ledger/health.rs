@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::peers::{GONE, SERVING, TAKEN};
 use super::state::Shared;
+use crate::action::ActionKey;
 
 /// How far the rows are those of the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct LedgerHealth {
     pub taken_over: u64,
     /// Actions that other movers have taken over from this one since the start.
     pub given_up: u64,
+    /// Actions that wait until nobody else can have taken them over.
+    pub postponed: usize,
 }
 
 /// Another mover, as its row in the ledger tells.
@@ -102,8 +105,13 @@ impl Shared {
         self.lock().taken_over += actions;
     }
 
-    pub(super) fn gave_up(&self, actions: u64) {
-        self.lock().given_up += actions;
+    /// Others have these.
+    pub(super) fn gave_up(&self, keys: &[ActionKey]) {
+        let mut state = self.lock();
+        state.given_up += keys.len() as u64;
+        for key in keys {
+            state.postponed.remove(key);
+        }
     }
 
     pub(super) fn health(&self) -> LedgerHealth {
@@ -126,6 +134,7 @@ impl Shared {
             found_dead: state.found_dead,
             taken_over: state.taken_over,
             given_up: state.given_up,
+            postponed: state.postponed.len(),
         }
     }
 }

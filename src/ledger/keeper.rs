@@ -12,10 +12,12 @@ use tokio_postgres::types::Type;
 use super::changes::{ActionNews, Changes, CopyNews, Word};
 use super::claim;
 use super::link::Link;
+use super::moment::Moment;
 use super::observe::Question;
 use super::own::{Claim, OwnRow, between};
 use super::peers::PeerWatch;
 use super::recent::Recent;
+use super::remembered::Remembered;
 use super::rows::{self, Rows};
 use super::schema::LedgerState;
 use super::state::{Shared, now};
@@ -60,6 +62,7 @@ pub(super) struct Keeper {
     pub(super) has_waited: bool,
     /// The other movers.
     pub(super) watch: PeerWatch,
+    pub(super) remembered: Remembered,
     /// For whoever asks them.
     pub(super) supervisor: Supervisor,
     /// Those that were asked whether they live.
@@ -107,7 +110,7 @@ impl Keeper {
         ledger.must_be_usable()?;
         // Whatever was seen before: it was not renewed in between.
         self.watch.lost();
-        let claimed = Instant::now();
+        let claimed = Moment::now();
         self.claim(&link).await?;
         self.shared.connected(claimed);
         if let Some(unlinked) = &self.unlinked {
@@ -189,10 +192,10 @@ impl Keeper {
             Box::pin(tombs::answer(link, unlinked)).await?;
         }
         if renewed.elapsed() >= between(self.options.lease) {
-            let at = Instant::now();
+            let (at, moment) = (Instant::now(), Moment::now());
             self.row.address = self.shared.address().or(self.row.address.take());
             self.row.renew(link).await?;
-            self.shared.renewed(at);
+            self.shared.renewed(moment);
             *renewed = at;
         }
         Ok(())

@@ -25,11 +25,13 @@ mod health;
 mod heir;
 mod keeper;
 mod link;
+mod moment;
 mod observe;
 mod options;
 mod own;
 mod peers;
 mod recent;
+mod remembered;
 mod rows;
 mod schema;
 mod state;
@@ -57,6 +59,7 @@ use self::link::Link;
 use self::own::OwnRow;
 use self::peers::PeerWatch;
 use self::recent::Recent;
+use self::remembered::Remembered;
 use self::state::Shared;
 use self::tombs::Rounds;
 use crate::journal::{Journal, JournalSink};
@@ -116,13 +119,14 @@ impl Ledger {
         );
         let shared = Arc::new(Shared::new(options, &row.owner));
         let unlinked = options.copies.then(OthersCopies::default);
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             options: options.clone(),
             shared: Arc::clone(&shared),
             journal: Arc::clone(journal),
             file_system: mover.file_system,
             sequences: mover.sequences,
             row,
+            remembered: Remembered::new(directory.join("peers")),
             recent: Recent::new(directory),
             unlinked: unlinked.clone(),
             rounds: Rounds::new(),
@@ -133,6 +137,7 @@ impl Ledger {
             questions: Vec::new(),
             outage: None,
         };
+        keeper.remember_peers();
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
         journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);
         let stopping = Arc::clone(&shared);

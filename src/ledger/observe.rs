@@ -10,8 +10,9 @@ use super::claim::{self, Found, Share};
 use super::health::{PeerHealth, Step};
 use super::keeper::Keeper;
 use super::link::Link;
+use super::moment::Moment;
 use super::own::between;
-use super::peers::{GONE, Peer, PeerRow, TAKEN};
+use super::peers::{Peer, PeerRow};
 use crate::action::{ActionKey, Kind, Verb};
 use crate::fleet::{Fleet, LedgerReport};
 
@@ -170,7 +171,7 @@ impl Keeper {
             actions = lost.len(),
             "other movers have taken these over meanwhile: this one was not heard of for too long. They are let go of here"
         );
-        self.shared.gave_up(lost.len() as u64);
+        self.shared.gave_up(&lost);
         match self.shared.heir() {
             Some(heir) => heir.give_up(lost),
             // Nothing is in the queue yet.
@@ -187,7 +188,7 @@ impl Keeper {
         ) {
             return;
         }
-        let living = self.watch.all().filter(|peer| ![GONE, TAKEN].contains(&peer.row.state));
+        let living = self.watch.all().filter(|peer| peer.is_there());
         let others: Vec<_> = living.map(|peer| peer.row.clone()).collect();
         if others.is_empty() {
             return;
@@ -195,7 +196,7 @@ impl Keeper {
         let (asking, over) = channel::<()>();
         let shared = Arc::clone(&self.shared);
         let asked = self.supervisor.errand("ledger-ask", move || {
-            let at = Instant::now();
+            let at = Moment::now();
             let is_away = |row| report(row).is_some_and(|ledger| ledger.state == Step::Away.word());
             if others.iter().all(is_away) {
                 shared.all_are_away(at);
@@ -208,13 +209,23 @@ impl Keeper {
         }
     }
 
-    fn tell_peers(&self) {
+    /// Before anything is done: who is started while the ledger is away is alone only if it was.
+    pub(super) fn remember_peers(&mut self) {
+        self.watch.remember(self.remembered.read());
+        self.tell_peers();
+    }
+
+    fn tell_peers(&mut self) {
         let peers = self.watch.all().map(|peer| PeerHealth {
             name: peer.row.name.clone(),
             state: peer.row.state,
             still: peer.still,
         });
         self.shared.set_peers(peers.collect());
+        let living = self.watch.all().filter(|peer| peer.is_there());
+        if let Err(error) = self.remembered.write(living.map(|peer| &peer.row)) {
+            tracing::warn!(%error, "which other movers there are is not known to the next daemon");
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The mover's own row: claimed at each connection, renewed some times in a lease, and given up at the end.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio_postgres::types::Type;
 use super::LedgerError;
 use super::link::Link;
 use super::peers::{GONE, SERVING, TAKEN};
+use super::remembered::write_whole;
 use super::rows::Owner;
 
 /// Incarnations whose rows are this node's: more than one only where a daemon was killed between two writings.
@@ -182,9 +182,7 @@ fn read(path: &Path) -> Vec<i64> {
 /// All of it or nothing: half a line would be another incarnation.
 fn write(path: &Path, incarnations: &[i64]) -> Result<(), LedgerError> {
     let text: String = incarnations.iter().map(|number| format!("{number:016x}\n")).collect();
-    let new = path.with_extension("new");
-    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
-    written.map_err(|source: io::Error| LedgerError::OwnFile {
+    write_whole(path, &text).map_err(|source| LedgerError::OwnFile {
         path: path.to_owned(),
         source,
     })

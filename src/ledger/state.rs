@@ -1,6 +1,7 @@
 //! What the ledger's thread and those who tell it of changes share: what is told (`told`), what is shown of it (`health`), and
 //! who may do what others could not put right (`warrant`).
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,9 +9,11 @@ use tokio::sync::Notify;
 
 use super::changes::Changes;
 use super::health::{PeerHealth, Step};
+use super::moment::Moment;
 use super::recent::Mark;
 use super::rows::Owner;
 use super::{Heir, LedgerOptions};
+use crate::action::ActionKey;
 
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -50,9 +53,15 @@ pub(super) struct State {
     /// It was found out once which actions others have, or that this can't be found out now.
     pub(super) has_looked: bool,
     /// When the last renewal was asked for that succeeded.
-    pub(super) renewed_at: Option<Instant>,
+    pub(super) renewed_at: Option<Moment>,
+    /// The same, from a claim of the row on until it is known what others have taken.
+    pub(super) claimed_at: Option<Moment>,
     /// When all other movers were asked that had no ledger either.
-    pub(super) all_away: Option<Instant>,
+    pub(super) all_away: Option<Moment>,
+    /// Actions that wait for a warrant.
+    pub(super) postponed: HashSet<ActionKey>,
+    /// How often there was none.
+    pub(super) refusals: u64,
     pub(super) address: Option<String>,
     pub(super) heir: Option<Arc<dyn Heir>>,
     pub(super) peers: Vec<PeerHealth>,
@@ -80,7 +89,10 @@ impl Default for State {
             error: None,
             has_looked: false,
             renewed_at: None,
+            claimed_at: None,
             all_away: None,
+            postponed: HashSet::new(),
+            refusals: 0,
             address: None,
             heir: None,
             peers: Vec::new(),

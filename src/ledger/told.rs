@@ -72,6 +72,7 @@ impl Shared {
     pub(super) fn in_step(&self) -> bool {
         let mut state = self.lock();
         state.has_looked = true;
+        state.renewed_at = state.claimed_at.take().or(state.renewed_at);
         if !state.overrun {
             state.step = Step::InStep;
             state.error = None;
@@ -88,6 +89,7 @@ impl Shared {
         }
         state.step = Step::Away;
         state.has_looked = true;
+        state.claimed_at = None;
         state.overrun = false;
         state.forget_changes();
         let is_news = state.error.as_deref() != Some(error);
@@ -148,6 +150,7 @@ impl JournalSink for Shared {
     }
 
     fn ended(&self, key: ActionKey) {
+        self.lock().postponed.remove(&key);
         self.change(false, |changes| changes.ended(key));
     }
 

@@ -75,7 +75,12 @@ impl Sweeper {
                     forgiven = begun;
                 }
                 let age = sweeping.stopped().map_or(AGE, |_| Duration::ZERO);
-                for action in context.journal.orphans(age) {
+                // What another mover may go on with stays until it is known that none does.
+                let orphans = match context.is_warranted() {
+                    true => context.journal.orphans(age),
+                    false => Vec::new(),
+                };
+                for action in orphans {
                     let stopping = sweeping.stopped().is_some();
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
