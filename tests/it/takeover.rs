@@ -20,18 +20,18 @@ const IN_HAND: &str = "SELECT count(*) FROM lhsmtool_s3.action a JOIN lhsmtool_s
                        WHERE NOT a.answered AND m.name = ";
 
 /// A mover beside the rig's.
-struct Second {
-    daemon: Daemon,
+pub(crate) struct Second {
+    pub(crate) daemon: Daemon,
     log: PathBuf,
 }
 
 impl Second {
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
-fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
+pub(crate) fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
     let setup = Setup::default();
     let ledger = postgres.section(&format!("name = 'mover1'\ntakeover_archives = '{takeover_archives}'\n"));
     let mut rig = Rig::without_daemon(Setup {
@@ -46,7 +46,7 @@ fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
 }
 
 /// As the coordinator sees it, on another node.
-fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
+pub(crate) fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
     let (spawn, log) = rig.second_mover();
     let config = std::fs::read_to_string(&spawn.config).unwrap();
     replace(&spawn.config, &config.replace("name = 'mover1'", "name = 'mover2'")).unwrap();
@@ -60,7 +60,7 @@ fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
     second
 }
 
-fn in_step(rig: &Rig, log: &str) {
+pub(crate) fn in_step(rig: &Rig, log: &str) {
     let address = address(log);
     until(|| {
         let output = rig.run(&["status", "--movers", &address]);
@@ -88,19 +88,19 @@ fn renew(postgres: &Postgres, times: i64) {
     }
 }
 
-fn in_hand(postgres: &Postgres, mover: &str) -> i64 {
+pub(crate) fn in_hand(postgres: &Postgres, mover: &str) -> i64 {
     postgres.number(&format!("{IN_HAND} '{mover}'"))
 }
 
 /// Uploads, but for what a mover tries the store with as it starts, which a gate may hold up.
-fn uploads(rig: &Rig) -> Vec<(String, String)> {
+pub(crate) fn uploads(rig: &Rig) -> Vec<(String, String)> {
     let uploads = rig.store.uploads(BUCKET).into_iter();
     uploads
         .filter(|(key, _)| !key.contains(".lhsm-s3-metadata/0x0:0x0:0x0."))
         .collect()
 }
 
-fn kill(rig: &mut Rig) {
+pub(crate) fn kill(rig: &mut Rig) {
     let mut daemon = rig.daemon.take().unwrap();
     daemon.signal(Signal::SIGKILL).unwrap();
     daemon.wait(PATIENCE).unwrap();
