@@ -10,8 +10,10 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::session::{lanes, open_paths, runtime, stopped_by_signals};
+use crate::action::FileSystem as _;
 use crate::config::Settings;
 use crate::disk::{open_lines, replace};
+use crate::ledger::UploadsInHand;
 use crate::lustre::Identify;
 use crate::scrub::{MaxMissing, Scrub, ScrubCounts, ScrubOptions, ScrubPosition};
 use crate::store::{KeyLayout, Target};
@@ -97,6 +99,10 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
         delete_orphans: args.delete_orphans,
         grace: args.grace,
         upload_age: settings.abort_uploads_after,
+        uploads_in_hand: settings
+            .ledger
+            .as_ref()
+            .map(|ledger| UploadsInHand::new(ledger, mount.name())),
     };
     let scrub = Scrub::new(&mount, options, stopped_by_signals(&runtime), from.counts);
     let mut output = Output::new(args, resumed)?;

@@ -16,7 +16,8 @@
 //! changed in the last day. `peers` tells which of the others are dead, `observe` takes over from them what `claim` gives it, for
 //! the `heir` to do; a `warrant` says that no other mover has done so with what is in hand here. `schema` has the tables by
 //! versions, `link` the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of
-//! other movers, and `tombs` how that is answered, now or for a copy whose row comes later.
+//! other movers, and `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old
+//! uploads away which ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
 
 mod changes;
 mod claim;
@@ -39,6 +40,7 @@ mod tls;
 mod told;
 mod tombs;
 mod unlinked;
+mod uploads;
 mod warrant;
 
 use std::fmt;
@@ -52,6 +54,7 @@ pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
 pub use unlinked::{LateCopy, OthersCopies, Told};
+pub use uploads::UploadsInHand;
 pub use warrant::Warrant;
 
 use self::keeper::Keeper;

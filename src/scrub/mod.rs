@@ -27,6 +27,7 @@ use self::lost::Lost;
 pub use self::lost::MaxMissing;
 pub(crate) use self::orphan::Grounds;
 use self::orphan::OrphanCandidate;
+use crate::ledger::UploadsInHand;
 use crate::lustre::Mount;
 use crate::ranges::{OpenRange, Ranges, Ticket};
 use crate::transfer::{Control, Lane, Stop, Transfer, TransferError};
@@ -57,6 +58,8 @@ pub struct ScrubOptions {
     pub grace: Duration,
     /// The same for uploads.
     pub upload_age: Duration,
+    /// Who knows which uploads movers have in hand; `None`: nobody would.
+    pub uploads_in_hand: Option<UploadsInHand>,
 }
 
 /// One thing that is not as it should be.
