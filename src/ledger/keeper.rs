@@ -194,6 +194,11 @@ impl Keeper {
         if renewed.elapsed() >= between(self.options.lease) {
             let (at, moment) = (Instant::now(), Moment::now());
             self.row.address = self.shared.address().or(self.row.address.take());
+            let archives = self.shared.heir().map(|heir| heir.archives()).unwrap_or_default();
+            // None are told where nothing new is taken any more.
+            if !archives.is_empty() {
+                self.row.archive_ids = archives.iter().map(|id| id.get().cast_signed()).collect();
+            }
             self.row.renew(link).await?;
             self.shared.renewed(moment);
             *renewed = at;

@@ -23,7 +23,7 @@ UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, r
 WHERE name = $1";
 /// Not once it was found dead: it claims its row anew then, and looks at what others have taken from it.
 const RENEW: &str = "\
-UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3, archive_ids = $5
 WHERE name = $1 AND incarnation = $2 AND state <> $4";
 const LEAVE: &str = "\
 UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3 WHERE name = $1 AND incarnation = $2 AND state <> $4";
@@ -131,6 +131,7 @@ impl OwnRow {
                     (incarnation, Type::INT8),
                     (&self.address, Type::TEXT),
                     (&TAKEN, Type::INT2),
+                    (&self.archive_ids, Type::INT4_ARRAY),
                 ],
             )
             .await?;
