@@ -69,6 +69,10 @@ pub(super) struct Keeper {
     pub(super) questions: Vec<Question>,
     /// The others are being asked whether they have no ledger either.
     pub(super) outage: Option<Receiver<()>>,
+    /// The incarnation that had the row before, of which nothing is known here.
+    pub(super) former: Option<i64>,
+    /// When rows of movers that are no more were looked for last.
+    pub(super) pruned: Option<Instant>,
 }
 
 impl Keeper {
@@ -118,6 +122,10 @@ impl Keeper {
         }
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
+        if let Some(former) = self.former {
+            self.row.leave_former(&link, former).await?;
+            self.former = None;
+        }
         *pause = FIRST_PAUSE;
         let mut look = Instant::now();
         loop {
@@ -156,8 +164,12 @@ impl Keeper {
     /// The mover's row. Where another one has it, a lease shows whether that one lives.
     async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
         self.row.address = self.shared.address().or(self.row.address.take());
-        let Claim::Held(held) = self.row.claim(link, None).await? else {
-            return Ok(());
+        let held = match self.row.claim(link, None).await? {
+            Claim::Ours(former) => {
+                self.former = former.or(self.former);
+                return Ok(());
+            }
+            Claim::Held(held) => held,
         };
         let name = &self.row.owner.name;
         if !std::mem::replace(&mut self.has_waited, true) {
@@ -173,7 +185,10 @@ impl Keeper {
             return Err(LedgerError::NameTaken { name: name.clone() });
         }
         match self.row.claim(link, Some(held)).await? {
-            Claim::Ours => Ok(()),
+            Claim::Ours(former) => {
+                self.former = former.or(self.former);
+                Ok(())
+            }
             Claim::Held(_) => Err(LedgerError::NameTaken { name: name.clone() }),
         }
     }

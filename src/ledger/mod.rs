@@ -139,6 +139,8 @@ impl Ledger {
             supervisor: supervisor.clone(),
             questions: Vec::new(),
             outage: None,
+            former: None,
+            pruned: None,
         };
         keeper.remember_peers();
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.

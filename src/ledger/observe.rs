@@ -27,6 +27,9 @@ const WRITTEN: Duration = Duration::from_secs(2);
 /// Between two looks at whether it has.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Between two looks for movers that are no more.
+const PRUNE: Duration = Duration::from_secs(3600);
+
 /// A peer that was asked whether it lives.
 pub(super) type Question = (PeerRow, Receiver<bool>);
 
@@ -61,9 +64,17 @@ impl Keeper {
         self.tell_peers();
         let archives = heir.map(|heir| heir.archives()).unwrap_or_default();
         let archives: Vec<_> = archives.iter().map(|id| id.get().cast_signed()).collect();
+        let taken = self.watch.taken();
         if !archives.is_empty() {
-            for dead in self.watch.taken() {
-                is_more |= self.take_over(link, &dead, &archives).await?;
+            for dead in &taken {
+                is_more |= self.take_over(link, dead, &archives).await?;
+            }
+        }
+        if !taken.is_empty() || self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE) {
+            self.pruned = Some(Instant::now());
+            let movers = claim::prune(link, &self.row.owner.name).await?;
+            if movers > 0 {
+                tracing::info!(movers, "movers that are no more are not in the ledger any more");
             }
         }
         let usual = between(self.options.lease);
