@@ -26,7 +26,17 @@ impl Warrant {
         self.0.is_warranted()
     }
 
-    /// How often it was not, when it was asked.
+    /// The same for whoever leaves what it has to do to others if it may not: that is counted.
+    #[must_use]
+    pub fn permits(&self) -> bool {
+        let is_valid = self.is_valid();
+        if !is_valid {
+            self.0.lock().refusals += 1;
+        }
+        is_valid
+    }
+
+    /// How often it was not valid when something was to be permitted, for whoever asked.
     #[must_use]
     pub fn refusals(&self) -> u64 {
         self.0.lock().refusals
@@ -69,14 +79,11 @@ impl Shared {
     }
 
     pub(super) fn is_warranted(&self) -> bool {
-        let mut state = self.lock();
+        let state = self.lock();
         let is_alone = !state.peers.iter().any(PeerHealth::may_take_over);
         let is_fresh = |at: Option<Moment>, length| at.is_some_and(|at| at.elapsed() < length);
         // Whoever gets the ledger back gives the others a while to do so, too.
-        let is_valid =
-            is_alone || is_fresh(state.renewed_at, self.lease) || is_fresh(state.all_away, self.lease + RETURN / 2);
-        state.refusals += u64::from(!is_valid);
-        is_valid
+        is_alone || is_fresh(state.renewed_at, self.lease) || is_fresh(state.all_away, self.lease + RETURN / 2)
     }
 }
 
@@ -105,9 +112,6 @@ mod tests {
         }
         shared.set_peers(vec![peer(GONE), peer(SERVING)]);
         assert!(!shared.is_warranted());
-        assert_eq!(Warrant(Arc::new(shared)).refusals(), 1);
-        let shared = shared_of(true);
-        shared.set_peers(vec![peer(SERVING)]);
         let now = Moment::now();
         shared.renewed(now);
         assert!(shared.is_warranted());
@@ -153,6 +157,14 @@ mod tests {
                 ver: 0,
             },
         };
+        let peer = PeerHealth {
+            name: "mover2".into(),
+            state: SERVING,
+            still: Duration::ZERO,
+        };
+        shared.set_peers(vec![peer]);
+        assert!(!warrant.is_valid() && warrant.refusals() == 0);
+        assert!(!warrant.permits() && warrant.refusals() == 1, "somebody left something");
         (1..=3).for_each(|cookie| warrant.postpone(key(cookie)));
         warrant.postpone(key(1));
         assert_eq!(shared.health().postponed, 3);

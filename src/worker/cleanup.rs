@@ -26,7 +26,7 @@ impl CleanUp<'_> {
         kept: Option<&Location>,
         may_go: impl Fn(&ObjectInfo, &Origin) -> bool,
     ) -> bool {
-        if !self.context.is_warranted() {
+        if !self.context.may_destroy() {
             tracing::info!(key = %location.key, "an object that is no file's copy is left until other movers are known to have \
                  nothing of this one's");
             return false;
@@ -49,7 +49,7 @@ impl CleanUp<'_> {
 
     /// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too.
     pub(super) fn discard_sidecar(self, location: &Location, owner: &Owner, kept: Option<&Location>) {
-        if !self.context.is_warranted() {
+        if !self.context.may_destroy() {
             return;
         }
         self.lane
@@ -98,7 +98,7 @@ impl CleanUp<'_> {
             return true;
         }
         // Nor is what another one may go on with.
-        if !context.is_warranted() {
+        if !context.may_destroy() {
             return false;
         }
         let Some((archive_id, key)) = record.target() else {
@@ -155,7 +155,7 @@ impl CleanUp<'_> {
     /// called when the file's record means something else: whoever cleans up after that attempt leaves what the record means,
     /// and forgets it. `false`: not now.
     pub(super) fn overwritten(self, owner: &Owner, former: &Location, is_kept: impl Fn(&ObjectInfo) -> bool) -> bool {
-        if !self.context.is_warranted() {
+        if !self.context.may_destroy() {
             return false;
         }
         let bearer = self.context.bearer(owner.fid);

@@ -249,6 +249,6 @@ impl UploadLog for AttemptLog {
     }
 
     fn may_abort(&self) -> bool {
-        self.warrant.as_ref().is_none_or(Warrant::is_valid)
+        self.warrant.as_ref().is_none_or(Warrant::permits)
     }
 }

@@ -71,9 +71,14 @@ const POSTPONED: Duration = Duration::from_secs(2);
 const MOST_DOUBLED: u32 = 5;
 
 impl Context {
-    /// Whether what destroys may be done: nobody else can have taken over what is in hand.
+    /// Whether nobody else can have taken over what is in hand.
     fn is_warranted(&self) -> bool {
         self.warrant.as_ref().is_none_or(Warrant::is_valid)
+    }
+
+    /// The same for what destroys: where it may not be done the journal is to have it done later.
+    fn may_destroy(&self) -> bool {
+        self.warrant.as_ref().is_none_or(Warrant::permits)
     }
 
     /// When to try an action again that does what another mover could not put right, where one may have taken it over; `None`:
