@@ -205,13 +205,9 @@ pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> 
         }
     };
     for lot in old.chunks(UPLOADS_AT_ONCE) {
-        let in_hand = match &scrub.options.uploads_in_hand {
-            Some(movers) => {
-                let ids: Vec<_> = lot.iter().map(|upload| upload.id.as_str()).collect();
-                lane.block_on(Box::pin(movers.among(&ids)))
-            }
-            None => Ok(HashSet::new()),
-        };
+        let ids: Vec<_> = lot.iter().map(|upload| upload.id.as_str()).collect();
+        let movers = scrub.options.movers.as_ref();
+        let in_hand = movers.map_or_else(|| Ok(HashSet::new()), |movers| movers.in_hand(&ids));
         match in_hand {
             Ok(in_hand) => {
                 for upload in lot.iter().filter(|upload| !in_hand.contains(upload.id.as_str())) {
