@@ -151,10 +151,15 @@ fn abandoned(
     let transfer = Transfer::new(clean_up.lane, control);
     let archive = target.options().archive_id;
     let live = |ids: &[&str]| {
-        let of_others = others
-            .map(|others| clean_up.lane.block_on(Box::pin(others.among(ids))))
-            .transpose();
-        match of_others {
+        let of_others = others.map(|others| {
+            clean_up.lane.block_on(async {
+                tokio::select! {
+                    told = Box::pin(others.among(ids)) => told.map_err(|error| error.to_string()),
+                    () = control.wait_stopped() => Err("the daemon ends".to_owned()),
+                }
+            })
+        });
+        match of_others.transpose() {
             Ok(of_others) => {
                 let mut live = clean_up.context.journal.live_uploads();
                 live.extend(of_others.into_iter().flatten());
