@@ -186,7 +186,8 @@ pub trait ActionHandle: Send + fmt::Debug {
 
     /// Starts the action; blocks. ARCHIVE: gives the file to read, whose data version the kernel has
     /// just sampled. RESTORE: gives an empty volatile file with the released file's layout. REMOVE:
-    /// gives nothing. A restore that was begun gives its file again. `layout`: for a RESTORE of a file
+    /// gives nothing. A restore or an archive that was begun gives its file again, of which the end tells whether it changed
+    /// since the first time. `layout`: for a RESTORE of a file
     /// that an import could only make with a plain layout, the one that it is to have.
     ///
     /// # Errors

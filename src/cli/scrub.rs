@@ -1,5 +1,6 @@
 //! `lhsmtool-s3 scrub`: files against the bucket, the bucket against files.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,10 +11,12 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::session::{lanes, open_paths, runtime, stopped_by_signals};
+use crate::action::FileSystem as _;
 use crate::config::Settings;
 use crate::disk::{open_lines, replace};
+use crate::ledger::UploadsInHand;
 use crate::lustre::Identify;
-use crate::scrub::{MaxMissing, Scrub, ScrubCounts, ScrubOptions, ScrubPosition};
+use crate::scrub::{MaxMissing, Scrub, ScrubCounts, ScrubOptions, ScrubPosition, UploadOwners};
 use crate::store::{KeyLayout, Target};
 use crate::types::ArchiveId;
 
@@ -97,6 +100,10 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
         delete_orphans: args.delete_orphans,
         grace: args.grace,
         upload_age: settings.abort_uploads_after,
+        movers: settings.ledger.as_ref().map(|ledger| {
+            let movers = UploadsInHand::new(ledger, mount.name());
+            Arc::new(LedgerOfMovers(movers)) as Arc<dyn UploadOwners>
+        }),
     };
     let scrub = Scrub::new(&mount, options, stopped_by_signals(&runtime), from.counts);
     let mut output = Output::new(args, resumed)?;
@@ -116,6 +123,18 @@ pub(super) fn run(args: &ScrubArgs, settings: &Settings) -> Result<(), Failure> 
         0 if notes.is_empty() => Ok(()),
         0 => Err(notes.join("; ").into()),
         n => Err(format!("{n} findings are not mended").into()),
+    }
+}
+
+/// What movers have in hand, as their ledger tells.
+#[derive(Debug)]
+struct LedgerOfMovers(UploadsInHand);
+
+impl UploadOwners for LedgerOfMovers {
+    fn in_hand(&self, ids: &[&str]) -> Result<HashSet<String>, String> {
+        let runtime = runtime().map_err(|error| error.to_string())?;
+        let asked = runtime.block_on(Box::pin(self.0.among(ids)));
+        asked.map_err(|error| error.to_string())
     }
 }
 

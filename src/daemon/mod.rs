@@ -28,6 +28,7 @@ use self::reload::{Reloader, UnusableArchives};
 use self::stages::{Pipeline, Registration, SideThreads};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
+use crate::ledger::UploadsInHand;
 use crate::lustre::{
     Agent, AgentError, AgentTrace, Identify, Library, LibraryError, Mount, MountError, MountLock, other_tool,
 };
@@ -257,6 +258,10 @@ async fn serve(
         &targets,
         settings.transfer,
         settings.abort_uploads_after,
+        settings
+            .ledger
+            .as_ref()
+            .map(|ledger| UploadsInHand::new(ledger, mount.name())),
     )?);
     let reloader = Reloader {
         running: settings,

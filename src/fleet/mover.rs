@@ -82,6 +82,9 @@ pub struct LedgerReport {
     /// Actions that other movers took over from it, while it was not heard of.
     #[serde(default)]
     pub given_up: u64,
+    /// Actions that it neither ends with an error nor carries out, until no other mover can have taken them over.
+    #[serde(default)]
+    pub postponed: u64,
 }
 
 /// Another mover, by its row in the ledger.

@@ -55,6 +55,15 @@ impl Journal {
         }
     }
 
+    /// An archive that is not answered is begun anew later: what it has written so far is gone on with then, or looked for once
+    /// its action is over.
+    pub fn put_off(&self, key: ActionKey) {
+        let mut state = self.shared.lock();
+        if let Some(upload @ UploadEntry::Running) = state.uploads.get_mut(&key) {
+            *upload = UploadEntry::Inherited;
+        }
+    }
+
     /// Has an orphan for whoever takes it away, if it still is one: an archive that comes under its key meanwhile does not
     /// go on with it, and those of its file wait. [`Journal::cleaned`] or [`Journal::left`] ends that; there is one at a
     /// time. Look for actions of the file after this.

@@ -17,10 +17,22 @@ const PEERS: &str = "SELECT name, incarnation, renewals, state, address FROM lhs
 /// It lives if it has renewed since it was looked at last, and then nothing changes. One in the middle of a transaction is
 /// looked at again. One that said that it goes (3), and left nothing, has gone.
 const FIND_DEAD: &str = "\
-UPDATE lhsmtool_s3.mover SET state = $4 WHERE name = (
+UPDATE lhsmtool_s3.mover SET state = $4, since = now() WHERE name = (
     SELECT m.name FROM lhsmtool_s3.mover m
     WHERE m.name = $1 AND m.incarnation = $2 AND m.renewals = $3 AND m.state <> $4
         AND (m.state <> 3 OR EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.answered))
+    FOR UPDATE OF m SKIP LOCKED)";
+
+/// Movers that are no more, by the ledger's own clock, on which nothing else depends; and incarnations that a mover left whose
+/// file was lost, as soon as nothing of them is to be taken over. Their numbers are random, and nobody's again.
+const PRUNE: &str = "\
+DELETE FROM lhsmtool_s3.mover WHERE name IN (
+    SELECT m.name FROM lhsmtool_s3.mover m
+    WHERE m.name <> $1 AND m.state IN (3, 4) AND (
+        (m.archive_ids = '{}' AND NOT EXISTS (
+            SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = m.incarnation AND NOT a.answered))
+        OR (m.since < now() - interval '30 days' AND NOT EXISTS (
+            SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = m.incarnation)))
     FOR UPDATE OF m SKIP LOCKED)";
 
 /// It can't claim its row again before the transaction is over.
@@ -106,6 +118,11 @@ pub(super) async fn find_dead(link: &Link, peer: &PeerRow) -> Result<bool, Ledge
         )
         .await?;
     Ok(found == 1)
+}
+
+/// Takes rows away that are of no use to anybody any more; how many.
+pub(super) async fn prune(link: &Link, name: &str) -> Result<u64, LedgerError> {
+    link.execute(PRUNE, &[(&name, Type::TEXT)]).await
 }
 
 /// Begins to take some actions of a dead mover: nobody else gets these before [`take`] or the end of the connection. `None`:

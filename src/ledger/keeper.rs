@@ -12,10 +12,12 @@ use tokio_postgres::types::Type;
 use super::changes::{ActionNews, Changes, CopyNews, Word};
 use super::claim;
 use super::link::Link;
+use super::moment::Moment;
 use super::observe::Question;
 use super::own::{Claim, OwnRow, between};
 use super::peers::PeerWatch;
 use super::recent::Recent;
+use super::remembered::Remembered;
 use super::rows::{self, Rows};
 use super::schema::LedgerState;
 use super::state::{Shared, now};
@@ -60,12 +62,17 @@ pub(super) struct Keeper {
     pub(super) has_waited: bool,
     /// The other movers.
     pub(super) watch: PeerWatch,
+    pub(super) remembered: Remembered,
     /// For whoever asks them.
     pub(super) supervisor: Supervisor,
     /// Those that were asked whether they live.
     pub(super) questions: Vec<Question>,
     /// The others are being asked whether they have no ledger either.
     pub(super) outage: Option<Receiver<()>>,
+    /// The incarnation that had the row before, of which nothing is known here.
+    pub(super) former: Option<i64>,
+    /// When rows of movers that are no more were looked for last.
+    pub(super) pruned: Option<Instant>,
 }
 
 impl Keeper {
@@ -107,7 +114,7 @@ impl Keeper {
         ledger.must_be_usable()?;
         // Whatever was seen before: it was not renewed in between.
         self.watch.lost();
-        let claimed = Instant::now();
+        let claimed = Moment::now();
         self.claim(&link).await?;
         self.shared.connected(claimed);
         if let Some(unlinked) = &self.unlinked {
@@ -115,6 +122,10 @@ impl Keeper {
         }
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
+        if let Some(former) = self.former {
+            self.row.leave_former(&link, former).await?;
+            self.former = None;
+        }
         *pause = FIRST_PAUSE;
         let mut look = Instant::now();
         loop {
@@ -153,8 +164,12 @@ impl Keeper {
     /// The mover's row. Where another one has it, a lease shows whether that one lives.
     async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
         self.row.address = self.shared.address().or(self.row.address.take());
-        let Claim::Held(held) = self.row.claim(link, None).await? else {
-            return Ok(());
+        let held = match self.row.claim(link, None).await? {
+            Claim::Ours(former) => {
+                self.former = former.or(self.former);
+                return Ok(());
+            }
+            Claim::Held(held) => held,
         };
         let name = &self.row.owner.name;
         if !std::mem::replace(&mut self.has_waited, true) {
@@ -170,7 +185,10 @@ impl Keeper {
             return Err(LedgerError::NameTaken { name: name.clone() });
         }
         match self.row.claim(link, Some(held)).await? {
-            Claim::Ours => Ok(()),
+            Claim::Ours(former) => {
+                self.former = former.or(self.former);
+                Ok(())
+            }
             Claim::Held(_) => Err(LedgerError::NameTaken { name: name.clone() }),
         }
     }
@@ -189,10 +207,15 @@ impl Keeper {
             Box::pin(tombs::answer(link, unlinked)).await?;
         }
         if renewed.elapsed() >= between(self.options.lease) {
-            let at = Instant::now();
+            let (at, moment) = (Instant::now(), Moment::now());
             self.row.address = self.shared.address().or(self.row.address.take());
+            let archives = self.shared.heir().map(|heir| heir.archives()).unwrap_or_default();
+            // None are told where nothing new is taken any more.
+            if !archives.is_empty() {
+                self.row.archive_ids = archives.iter().map(|id| id.get().cast_signed()).collect();
+            }
             self.row.renew(link).await?;
-            self.shared.renewed(at);
+            self.shared.renewed(moment);
             *renewed = at;
         }
         Ok(())

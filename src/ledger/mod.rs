@@ -11,30 +11,36 @@
 //! | `copy` | where copies are whose object can't be told from the file's FID |
 //! | `tombstone` | REMOVEs that found no copy |
 //!
-//! `state` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
-//! `own` is the mover's row, `recent` which copies changed in the last day. `peers` tells which of the others are dead,
-//! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so
-//! with what is in hand here. `schema` has the tables by versions, `link` the connection, whose every wait ends. `unlinked` is
-//! where REMOVEs of files that are gone ask for copies of other movers, and `tombs` how that is answered, now or for a copy whose
-//! row comes later.
+//! `told` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
+//! `state` is what they share with its thread, `health` what is shown of that. `own` is the mover's row, `recent` which copies
+//! changed in the last day. `peers` tells which of the others are dead, `observe` takes over from them what `claim` gives it, for
+//! the `heir` to do; a `warrant` says that no other mover has done so with what is in hand here. `schema` has the tables by
+//! versions, `link` the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of
+//! other movers, and `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old
+//! uploads away which ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
 
 mod changes;
 mod claim;
 mod error;
+mod health;
 mod heir;
 mod keeper;
 mod link;
+mod moment;
 mod observe;
 mod options;
 mod own;
 mod peers;
 mod recent;
+mod remembered;
 mod rows;
 mod schema;
 mod state;
 mod tls;
+mod told;
 mod tombs;
 mod unlinked;
+mod uploads;
 mod warrant;
 
 use std::fmt;
@@ -43,11 +49,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 pub use error::LedgerError;
+pub use health::{LedgerHealth, PeerHealth, Step};
 pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
-pub use state::{LedgerHealth, PeerHealth, Step};
 pub use unlinked::{LateCopy, OthersCopies, Told};
+pub use uploads::UploadsInHand;
 pub use warrant::Warrant;
 
 use self::keeper::Keeper;
@@ -55,6 +62,7 @@ use self::link::Link;
 use self::own::OwnRow;
 use self::peers::PeerWatch;
 use self::recent::Recent;
+use self::remembered::Remembered;
 use self::state::Shared;
 use self::tombs::Rounds;
 use crate::journal::{Journal, JournalSink};
@@ -114,13 +122,14 @@ impl Ledger {
         );
         let shared = Arc::new(Shared::new(options, &row.owner));
         let unlinked = options.copies.then(OthersCopies::default);
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             options: options.clone(),
             shared: Arc::clone(&shared),
             journal: Arc::clone(journal),
             file_system: mover.file_system,
             sequences: mover.sequences,
             row,
+            remembered: Remembered::new(directory.join("peers")),
             recent: Recent::new(directory),
             unlinked: unlinked.clone(),
             rounds: Rounds::new(),
@@ -130,7 +139,10 @@ impl Ledger {
             supervisor: supervisor.clone(),
             questions: Vec::new(),
             outage: None,
+            former: None,
+            pruned: None,
         };
+        keeper.remember_peers();
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
         journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);
         let stopping = Arc::clone(&shared);

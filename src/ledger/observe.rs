@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::LedgerError;
 use super::claim::{self, Found, Share};
+use super::health::{PeerHealth, Step};
 use super::keeper::Keeper;
 use super::link::Link;
+use super::moment::Moment;
 use super::own::between;
-use super::peers::{GONE, Peer, PeerRow, TAKEN};
-use super::state::{PeerHealth, Step};
+use super::peers::{Peer, PeerRow};
 use crate::action::{ActionKey, Kind, Verb};
 use crate::fleet::{Fleet, LedgerReport};
 
@@ -25,6 +26,9 @@ const ANSWER: Duration = Duration::from_millis(100);
 const WRITTEN: Duration = Duration::from_secs(2);
 /// Between two looks at whether it has.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Between two looks for movers that are no more.
+const PRUNE: Duration = Duration::from_secs(3600);
 
 /// A peer that was asked whether it lives.
 pub(super) type Question = (PeerRow, Receiver<bool>);
@@ -60,9 +64,17 @@ impl Keeper {
         self.tell_peers();
         let archives = heir.map(|heir| heir.archives()).unwrap_or_default();
         let archives: Vec<_> = archives.iter().map(|id| id.get().cast_signed()).collect();
+        let taken = self.watch.taken();
         if !archives.is_empty() {
-            for dead in self.watch.taken() {
-                is_more |= self.take_over(link, &dead, &archives).await?;
+            for dead in &taken {
+                is_more |= self.take_over(link, dead, &archives).await?;
+            }
+        }
+        if !taken.is_empty() || self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE) {
+            self.pruned = Some(Instant::now());
+            let movers = claim::prune(link, &self.row.owner.name).await?;
+            if movers > 0 {
+                tracing::info!(movers, "movers that are no more are not in the ledger any more");
             }
         }
         let usual = between(self.options.lease);
@@ -170,7 +182,7 @@ impl Keeper {
             actions = lost.len(),
             "other movers have taken these over meanwhile: this one was not heard of for too long. They are let go of here"
         );
-        self.shared.gave_up(lost.len() as u64);
+        self.shared.gave_up(&lost);
         match self.shared.heir() {
             Some(heir) => heir.give_up(lost),
             // Nothing is in the queue yet.
@@ -187,7 +199,7 @@ impl Keeper {
         ) {
             return;
         }
-        let living = self.watch.all().filter(|peer| ![GONE, TAKEN].contains(&peer.row.state));
+        let living = self.watch.all().filter(|peer| peer.is_there());
         let others: Vec<_> = living.map(|peer| peer.row.clone()).collect();
         if others.is_empty() {
             return;
@@ -195,7 +207,7 @@ impl Keeper {
         let (asking, over) = channel::<()>();
         let shared = Arc::clone(&self.shared);
         let asked = self.supervisor.errand("ledger-ask", move || {
-            let at = Instant::now();
+            let at = Moment::now();
             let is_away = |row| report(row).is_some_and(|ledger| ledger.state == Step::Away.word());
             if others.iter().all(is_away) {
                 shared.all_are_away(at);
@@ -208,13 +220,23 @@ impl Keeper {
         }
     }
 
-    fn tell_peers(&self) {
+    /// Before anything is done: who is started while the ledger is away is alone only if it was.
+    pub(super) fn remember_peers(&mut self) {
+        self.watch.remember(self.remembered.read());
+        self.tell_peers();
+    }
+
+    fn tell_peers(&mut self) {
         let peers = self.watch.all().map(|peer| PeerHealth {
             name: peer.row.name.clone(),
             state: peer.row.state,
             still: peer.still,
         });
         self.shared.set_peers(peers.collect());
+        let living = self.watch.all().filter(|peer| peer.is_there());
+        if let Err(error) = self.remembered.write(living.map(|peer| &peer.row)) {
+            tracing::warn!(%error, "which other movers there are is not known to the next daemon");
+        }
     }
 }
 

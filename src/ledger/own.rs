@@ -1,6 +1,5 @@
 //! The mover's own row: claimed at each connection, renewed some times in a lease, and given up at the end.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,10 +8,13 @@ use tokio_postgres::types::Type;
 use super::LedgerError;
 use super::link::Link;
 use super::peers::{GONE, SERVING, TAKEN};
+use super::remembered::write_whole;
 use super::rows::Owner;
 
-/// Incarnations whose rows are this node's: more than one only where a daemon was killed between two writings.
+/// Incarnations whose rows are this node's: more than two only where a daemon was killed between two writings.
 const KNOWN: usize = 8;
+/// Of them, once all rows name the newest: a replica that is promoted and lacks the last moment has the one before.
+const SETTLED: usize = 2;
 const LOOK: &str = "SELECT incarnation, renewals, state FROM lhsmtool_s3.mover WHERE name = $1 FOR UPDATE";
 const INSERT: &str = "\
 INSERT INTO lhsmtool_s3.mover (name, incarnation, address, archive_ids, renewals, state, release)
@@ -21,12 +23,20 @@ const TAKE: &str = "\
 UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, renewals = renewals + 1, state = $5,
     release = $6, since = now()
 WHERE name = $1";
+/// What a former incarnation had that nobody here knows, for its file is lost with all that this node knew of it: it is a
+/// mover of its own that was found dead, which serves no archives, and whoever takes over from dead ones takes that over.
+const LEAVE_FORMER: &str = "\
+INSERT INTO lhsmtool_s3.mover (name, incarnation, archive_ids, renewals, state, release)
+SELECT $1, $2, '{}'::integer[], 0, $3, $4
+WHERE EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.answered)
+ON CONFLICT (name) DO NOTHING";
 /// Not once it was found dead: it claims its row anew then, and looks at what others have taken from it.
 const RENEW: &str = "\
-UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3, archive_ids = $5
 WHERE name = $1 AND incarnation = $2 AND state <> $4";
 const LEAVE: &str = "\
-UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3 WHERE name = $1 AND incarnation = $2 AND state <> $4";
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3, since = now()
+WHERE name = $1 AND incarnation = $2 AND state <> $4";
 
 /// What the row says of this mover.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +50,8 @@ pub(super) struct OwnRow {
 /// How a claim came out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Claim {
-    Ours,
+    /// With the incarnation that had it before, where no file here knows that one.
+    Ours(Option<i64>),
     /// Another one has the row, and counts its renewals.
     Held(Held),
 }
@@ -81,6 +92,7 @@ impl OwnRow {
         let Owner { name, incarnation, .. } = &self.owner;
         link.batch("BEGIN").await?;
         let rows = link.query(LOOK, &[(name, Type::TEXT)]).await?;
+        let mut former = None;
         let statement = match rows.first() {
             None => INSERT,
             Some(row) => {
@@ -89,11 +101,12 @@ impl OwnRow {
                     renewals: link.get(row, 1)?,
                 };
                 let state: i16 = link.get(row, 2)?;
-                let is_ours = self.owner.known_as.contains(&held.incarnation) || [GONE, TAKEN].contains(&state);
-                if !is_ours && dead != Some(held) {
+                let is_known = self.owner.known_as.contains(&held.incarnation);
+                if !is_known && ![GONE, TAKEN].contains(&state) && dead != Some(held) {
                     link.batch("ROLLBACK").await?;
                     return Ok(Claim::Held(held));
                 }
+                former = (!is_known).then_some(held.incarnation);
                 TAKE
             }
         };
@@ -110,12 +123,40 @@ impl OwnRow {
         )
         .await?;
         link.batch("COMMIT").await?;
-        Ok(Claim::Ours)
+        Ok(Claim::Ours(former))
     }
 
-    /// Its rows name it by now: the incarnations before it are nobody's.
+    /// Has what is left of an incarnation that is in no file here taken over, by whoever is first. Once what the journal has is
+    /// this one's by its rows.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses.
+    pub(super) async fn leave_former(&self, link: &Link, incarnation: i64) -> Result<(), LedgerError> {
+        let name = format!("{} ({incarnation:016x})", self.owner.name);
+        let left = link
+            .execute(
+                LEAVE_FORMER,
+                &[
+                    (&name, Type::TEXT),
+                    (&incarnation, Type::INT8),
+                    (&TAKEN, Type::INT2),
+                    (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                ],
+            )
+            .await?;
+        if left > 0 {
+            tracing::warn!(
+                mover = name,
+                "this mover had actions in hand of which its state directory knows nothing, for it is another one or was lost: \
+                 they are taken over as a dead mover's, its archives and removes after a while"
+            );
+        }
+        Ok(())
+    }
+
+    /// Its rows name it by now: those of the incarnations before it are nobody's.
     pub(super) fn settle(&mut self) -> Result<(), LedgerError> {
-        self.owner.known_as.truncate(1);
+        self.owner.known_as.truncate(SETTLED);
         write(&self.file, &self.owner.known_as)
     }
 
@@ -131,6 +172,7 @@ impl OwnRow {
                     (incarnation, Type::INT8),
                     (&self.address, Type::TEXT),
                     (&TAKEN, Type::INT2),
+                    (&self.archive_ids, Type::INT4_ARRAY),
                 ],
             )
             .await?;
@@ -182,9 +224,7 @@ fn read(path: &Path) -> Vec<i64> {
 /// All of it or nothing: half a line would be another incarnation.
 fn write(path: &Path, incarnations: &[i64]) -> Result<(), LedgerError> {
     let text: String = incarnations.iter().map(|number| format!("{number:016x}\n")).collect();
-    let new = path.with_extension("new");
-    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
-    written.map_err(|source: io::Error| LedgerError::OwnFile {
+    write_whole(path, &text).map_err(|source| LedgerError::OwnFile {
         path: path.to_owned(),
         source,
     })
@@ -216,7 +256,10 @@ mod tests {
         assert_eq!(third.owner.known_as.len(), 3);
         assert!(third.owner.known_as.contains(&first.owner.incarnation));
         third.settle().unwrap();
-        assert_eq!(row(&file).owner.known_as[1..], [third.owner.incarnation]);
+        assert_eq!(
+            row(&file).owner.known_as[1..],
+            [third.owner.incarnation, second.owner.incarnation]
+        );
     }
 
     #[test]

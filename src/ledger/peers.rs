@@ -58,6 +58,11 @@ impl Peer {
     pub(super) const fn is_taken(&self) -> bool {
         self.row.state == TAKEN
     }
+
+    /// Whether it neither ended nor was found dead.
+    pub(super) const fn is_there(&self) -> bool {
+        !matches!(self.row.state, GONE | TAKEN)
+    }
 }
 
 /// All that one observer has seen.
@@ -76,6 +81,12 @@ impl PeerWatch {
             looked: None,
             peers: BTreeMap::new(),
         }
+    }
+
+    /// Those that an earlier process of this mover saw, until the ledger tells who there is.
+    pub(super) fn remember(&mut self, rows: Vec<PeerRow>) {
+        let peers = rows.into_iter().map(|row| (row.name.clone(), Peer::new(row, false)));
+        self.peers.extend(peers);
     }
 
     /// The observer could not renew: what it saw before proves nothing.
@@ -362,5 +373,21 @@ mod tests {
         seen.look(STEP);
         assert!(seen.watch.taken().is_empty());
         assert!(!seen.stands_still(LEASE - STEP));
+    }
+
+    #[test]
+    fn one_that_is_remembered_is_no_living_one_before_the_ledger_shows_it() {
+        let mut seen = Seen::living();
+        let mut row = seen.row.clone();
+        row.incarnation = 0;
+        seen.watch = PeerWatch::new(LEASE);
+        seen.watch.remember(vec![row]);
+        assert!(seen.watch.all().all(Peer::is_there) && seen.watch.suspects().is_empty());
+        seen.is_lost = true;
+        assert!(
+            !seen.stands_still(LEASE + RETURN),
+            "that its row is another one is no renewal"
+        );
+        assert!(seen.stands_still(STEP));
     }
 }

@@ -199,7 +199,7 @@ impl ActionHandle for AgentAction {
     }
 
     fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError> {
-        if let (Handle::Begun(_), Kind::Do(Verb::Restore)) = (&self.handle, self.item.kind) {
+        if let (Handle::Begun(_), Kind::Do(Verb::Restore | Verb::Archive)) = (&self.handle, self.item.kind) {
             return self.file().map(Some);
         }
         let Handle::None = self.handle else {

@@ -13,7 +13,8 @@ mod objects;
 mod orphan;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -57,6 +58,17 @@ pub struct ScrubOptions {
     pub grace: Duration,
     /// The same for uploads.
     pub upload_age: Duration,
+    /// Who knows which uploads movers have in hand; `None`: nobody would.
+    pub movers: Option<Arc<dyn UploadOwners>>,
+}
+
+/// Knows which uploads movers have in hand.
+pub trait UploadOwners: fmt::Debug + Send + Sync {
+    /// Those of these upload ids that some mover goes on with; blocks.
+    ///
+    /// # Errors
+    /// Why that can't be told.
+    fn in_hand(&self, ids: &[&str]) -> Result<HashSet<String>, String>;
 }
 
 /// One thing that is not as it should be.

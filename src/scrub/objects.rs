@@ -1,14 +1,18 @@
 //! One object: is it some file's copy?
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::orphan::{Judgment, OrphanCandidate};
 use super::{BatchFeed, FindingKind, Scrub, ScrubError};
 use crate::import::location_at;
-use crate::store::{Entry, ListFrom, ObjectInfo, ObjectKey, Query, StoreError};
+use crate::store::{Entry, ListFrom, ListedUpload, ObjectInfo, ObjectKey, Query, StoreError};
 use crate::transfer::{Lane, TransferError};
 use crate::types::{ArchiveId, Timestamp};
+
+/// Uploads that the ledger is asked about in one question.
+const UPLOADS_AT_ONCE: usize = 1000;
 
 pub(super) fn list(
     scrub: &Scrub<'_>,
@@ -187,38 +191,56 @@ fn is_copy_of(path: &Path, archive_id: ArchiveId, key: &ObjectKey) -> bool {
     location_at(path).is_some_and(|location| location.archive_id == archive_id && location.key == *key)
 }
 
-/// Uploads that are old, which a daemon that runs would have finished.
+/// Uploads that are old, which a daemon that runs would have finished, unless a mover has them in hand by the ledger.
 pub(super) fn uploads(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId) -> Result<(), ScrubError> {
     let age = scrub.options.upload_age;
+    let unknown = |detail| scrub.find(FindingKind::Unknown, "(uploads)".into(), detail, false);
     let old = match scrub.transfer(lane).uploads(archive_id, age) {
         Ok(old) => old,
         Err(TransferError::Store(StoreError::Unsupported { .. } | StoreError::Denied { .. })) => return Ok(()),
         Err(error) => {
             let why = scrub.of_one(lane, archive_id, error)?;
-            let detail = format!("the uploads of archive {archive_id} can't be listed: {why}");
-            scrub.find(FindingKind::Unknown, "(uploads)".into(), detail, false);
+            unknown(format!("the uploads of archive {archive_id} can't be listed: {why}"));
             return Ok(());
         }
     };
-    for upload in old {
-        if scrub.control.stopped().is_some() {
-            return Err(ScrubError::Stopped);
-        }
-        let mut detail = format!("upload {} of long ago", upload.id.as_str());
-        let aborted = scrub
-            .options
-            .delete_orphans
-            .then(|| lane.abort_upload(upload.key.at(archive_id), &upload.id));
-        let mended = match aborted {
-            None => false,
-            Some(Ok(()) | Err(TransferError::Store(StoreError::NotFound { .. }))) => true,
-            // One try, and not the last word: the next scrub finds it again.
-            Some(Err(error)) => {
-                detail.push_str(&format!("; it can't be aborted: {error}"));
-                false
+    for lot in old.chunks(UPLOADS_AT_ONCE) {
+        let ids: Vec<_> = lot.iter().map(|upload| upload.id.as_str()).collect();
+        let movers = scrub.options.movers.as_ref();
+        let in_hand = movers.map_or_else(|| Ok(HashSet::new()), |movers| movers.in_hand(&ids));
+        match in_hand {
+            Ok(in_hand) => {
+                for upload in lot.iter().filter(|upload| !in_hand.contains(upload.id.as_str())) {
+                    old_upload(scrub, lane, archive_id, upload)?;
+                }
             }
-        };
-        scrub.find(FindingKind::Upload, upload.key.to_string(), detail, mended);
+            Err(error) => unknown(format!(
+                "of {} old uploads of archive {archive_id} it can't be told whether a mover has them in hand: {error}",
+                lot.len()
+            )),
+        }
     }
+    Ok(())
+}
+
+fn old_upload(scrub: &Scrub<'_>, lane: &Lane, archive_id: ArchiveId, upload: &ListedUpload) -> Result<(), ScrubError> {
+    if scrub.control.stopped().is_some() {
+        return Err(ScrubError::Stopped);
+    }
+    let mut detail = format!("upload {} of long ago", upload.id.as_str());
+    let aborted = scrub
+        .options
+        .delete_orphans
+        .then(|| lane.abort_upload(upload.key.at(archive_id), &upload.id));
+    let mended = match aborted {
+        None => false,
+        Some(Ok(()) | Err(TransferError::Store(StoreError::NotFound { .. }))) => true,
+        // One try, and not the last word: the next scrub finds it again.
+        Some(Err(error)) => {
+            detail.push_str(&format!("; it can't be aborted: {error}"));
+            false
+        }
+    };
+    scrub.find(FindingKind::Upload, upload.key.to_string(), detail, mended);
     Ok(())
 }

@@ -315,6 +315,11 @@ impl TelemetrySources {
             "Actions that other movers took over from this one",
             health.given_up,
         )?;
+        to.gauge(
+            "ledger_postponed",
+            "Actions that wait until no other mover can have taken them over",
+            count(health.postponed),
+        )?;
         to.gauges(
             "ledger_peer_silent_seconds",
             "For how long another mover did not renew its row while this one looked",

@@ -38,6 +38,7 @@ pub use parts::{IdleThreads, NoIdleThreads, SharedWork};
 pub use plan::{Part, Plan, PlanError, PlanOptions};
 pub use retry::RetryOptions;
 pub use sidecar::ObjectDescription;
+pub use sweeper::SweptUploads;
 pub use upload::{NoLog, Unfinished, Upload, UploadLog, UploadedObject};
 
 use self::retry::{Activity, retry};

@@ -8,21 +8,25 @@ use super::log::Trail;
 use super::place::StoredCopy;
 use super::run::Run;
 use super::standing::Standing;
-use super::{Ended, JobError};
+use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::journal::UploadRecord;
 use crate::store::{Location, ObjectInfo, ObjectKey, StoreError};
 use crate::transfer::{Control, Stop, Transfer, TransferError};
 use crate::types::{ErrorClass, Extent};
 
-pub(super) fn archive(run: Run<'_>, handle: Box<dyn ActionHandle>) -> Ended {
+/// `rounds`: how often it was put off before, because it failed and was not to be answered.
+pub(super) fn archive(run: Run<'_>, handle: Box<dyn ActionHandle>, rounds: u32) -> Outcome {
     let trail = Trail::new(run.context, run.item.key());
-    let ended = carry_out(run, handle);
-    trail.end(&ended);
-    ended
+    let outcome = carry_out(run, handle, rounds);
+    match &outcome {
+        Outcome::Ended(ended) => trail.end(ended),
+        Outcome::Later(..) => trail.put_off(),
+    }
+    outcome
 }
 
-fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
+fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u32) -> Outcome {
     let author = run.author();
     let begun = handle.begin(None);
     if begun.is_err() && !run.transfer.control().is_handed_on() && run.clean_up().after(run.item.key()) {
@@ -44,8 +48,12 @@ fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
         Ok((placed, file))
     });
     match copied {
-        Ok((placed, file)) => attempt.commit(handle, &placed, file),
+        Ok((placed, file)) => attempt.commit(handle, &placed, file, rounds),
         Err(error) => {
+            let handle = match run.put_off(handle, &error, rounds) {
+                Ok(later) => return later,
+                Err(handle) => handle,
+            };
             // What a request made whose answer was not waited for, or not believed.
             let stopped = matches!(
                 error,
@@ -59,27 +67,53 @@ fn carry_out(run: Run<'_>, mut handle: Box<dyn ActionHandle>) -> Ended {
             if stopped && !ended.is_handed_on() {
                 attempt.sweep();
             }
-            ended
+            ended.into()
         }
     }
 }
 
+impl Run<'_> {
+    /// Has an archive that failed begun anew later, as a successor would, where another mover may do it by now: an answer would
+    /// end it there, too. What was written stays meanwhile.
+    ///
+    /// # Errors
+    /// It is to be answered.
+    fn put_off(
+        self,
+        handle: Box<dyn ActionHandle>,
+        error: &JobError,
+        rounds: u32,
+    ) -> Result<Outcome, Box<dyn ActionHandle>> {
+        let Some(until) = self.again_after(error, self.transfer.control().stopped(), rounds) else {
+            return Err(handle);
+        };
+        tracing::warn!(%error, "the archive failed, and another mover may have taken it over: it is tried again");
+        Ok(Outcome::Later(handle, until))
+    }
+}
+
 impl Attempt<'_> {
-    fn commit(self, handle: Box<dyn ActionHandle>, placed: &StoredCopy, file: Arc<File>) -> Ended {
-        let ended = self.map_and_finish(handle, placed, file);
+    fn commit(self, handle: Box<dyn ActionHandle>, placed: &StoredCopy, file: Arc<File>, rounds: u32) -> Outcome {
+        let outcome = self.map_and_finish(handle, placed, file, rounds);
         // Once more: while the record of before meant their key, they stayed.
         for left in &placed.left {
             self.discard(left, None);
         }
-        ended
+        outcome
     }
 
-    fn map_and_finish(self, handle: Box<dyn ActionHandle>, placed: &StoredCopy, file: Arc<File>) -> Ended {
+    fn map_and_finish(
+        self,
+        handle: Box<dyn ActionHandle>,
+        placed: &StoredCopy,
+        file: Arc<File>,
+        rounds: u32,
+    ) -> Outcome {
         let run = self.run;
         if let Some(error) = self.over(placed) {
             drop(file);
             self.undo(placed);
-            return run.refuse(handle, error);
+            return run.refuse(handle, error).into();
         }
         // Said before the record changes: who goes on after a kill in between finds the copy before only here.
         self.note_previous(placed, Previous::Goes);
@@ -97,17 +131,21 @@ impl Attempt<'_> {
         if let Some(error) = hindrance {
             if matches!(error, JobError::Transfer(TransferError::Stopped(Stop::HandOn))) {
                 // As a kill at this moment would: whoever goes on finds the record, the object, and what the journal says.
-                return run.refuse(handle, error);
+                return run.refuse(handle, error).into();
             }
             self.note_previous(placed, Previous::Stays);
+            let handle = match run.put_off(handle, &error, rounds) {
+                Ok(later) => return later,
+                Err(handle) => handle,
+            };
             self.undo(placed);
-            return run.refuse(handle, error);
+            return run.refuse(handle, error).into();
         }
         let finished = run.finish(handle, Verdict::Done, placed.location.size);
         if finished.is_err() {
             self.note_previous(placed, Previous::Stays);
         }
-        self.settle_copy(placed, finished)
+        self.settle_copy(placed, finished).into()
     }
 
     /// Has the journal know what becomes of the copy before, whoever goes on from here. What the end does not count for is

@@ -17,7 +17,8 @@ pub(super) struct CleanUp<'a> {
 
 impl CleanUp<'_> {
     /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
-    /// deleted is no failure: it is in the log, and `false` is returned.
+    /// deleted is no failure: it is in the log, and `false` is returned. Nothing is deleted where another mover may have taken
+    /// over what is in hand.
     pub(super) fn discard(
         self,
         location: &Location,
@@ -25,6 +26,11 @@ impl CleanUp<'_> {
         kept: Option<&Location>,
         may_go: impl Fn(&ObjectInfo, &Origin) -> bool,
     ) -> bool {
+        if !self.context.may_destroy() {
+            tracing::info!(key = %location.key, "an object that is no file's copy is left until other movers are known to have \
+                 nothing of this one's");
+            return false;
+        }
         self.discard_sidecar(location, owner, kept);
         // One short try: the file is blocked for other actions meanwhile.
         match self.lane.sweep_key(
@@ -43,6 +49,9 @@ impl CleanUp<'_> {
 
     /// Deletes the sidecar of a copy of `owner` that is no more, unless it is that of `kept`, too.
     pub(super) fn discard_sidecar(self, location: &Location, owner: &Owner, kept: Option<&Location>) {
+        if !self.context.may_destroy() {
+            return;
+        }
         self.lane
             .discard_sidecar(location.archive_id, location.sidecar.as_ref(), owner, kept);
     }
@@ -87,6 +96,10 @@ impl CleanUp<'_> {
         // What another mover wrote, which may live, is not for this one to take away.
         if record.is_anothers() {
             return true;
+        }
+        // Nor is what another one may go on with.
+        if !context.may_destroy() {
+            return false;
         }
         let Some((archive_id, key)) = record.target() else {
             return true;
@@ -142,6 +155,9 @@ impl CleanUp<'_> {
     /// called when the file's record means something else: whoever cleans up after that attempt leaves what the record means,
     /// and forgets it. `false`: not now.
     pub(super) fn overwritten(self, owner: &Owner, former: &Location, is_kept: impl Fn(&ObjectInfo) -> bool) -> bool {
+        if !self.context.may_destroy() {
+            return false;
+        }
         let bearer = self.context.bearer(owner.fid);
         self.swept(bearer, former.at(), |found, origin| {
             (found.etag != former.etag || !former.is_written_as(found))

@@ -56,7 +56,7 @@ impl LateCopies {
 
     /// Deletes the next ones, if it is time.
     pub(super) fn look(&mut self, context: &Context, queue: &Queue, targets: &Targets, control: &Arc<Control>) {
-        if Instant::now() < self.due {
+        if Instant::now() < self.due || !context.is_warranted() {
             return;
         }
         self.lane.follow(targets);

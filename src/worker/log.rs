@@ -8,6 +8,7 @@ use super::run::Run;
 use super::{Context, Ended, JobError};
 use crate::action::ActionKey;
 use crate::journal::{Journal, UploadRecord};
+use crate::ledger::Warrant;
 use crate::store::{KeyAt, Location, SentPart, UploadId, WriteAttempt, WriterId};
 use crate::transfer::{TransferError, Unfinished, Upload, UploadLog};
 
@@ -18,6 +19,7 @@ pub(super) struct AttemptLog {
     writer: WriterId,
     data_version: Option<u64>,
     unfinished: Mutex<Option<Unfinished>>,
+    warrant: Option<Warrant>,
 }
 
 impl Run<'_> {
@@ -106,6 +108,9 @@ pub(super) struct Trail {
     nothing_left: bool,
     /// Whoever goes on with the action finds what is written down of it.
     is_handed_on: bool,
+    warrant: Option<Warrant>,
+    /// Of the warrant, before.
+    refusals: u64,
 }
 
 impl Trail {
@@ -115,14 +120,29 @@ impl Trail {
             action,
             nothing_left: false,
             is_handed_on: false,
+            warrant: context.warrant.clone(),
+            refusals: refusals(context.warrant.as_ref()),
         }
     }
 
-    /// It was answered, and all that follows from that was done.
+    /// It was answered, and all that follows from that was done, unless it was not to be done yet.
     pub(super) fn end(mut self, ended: &Ended) {
         self.is_handed_on = ended.is_handed_on();
-        self.nothing_left = !ended.left_something && ended.error.as_ref().is_none_or(wrote_nothing);
+        self.nothing_left = !ended.left_something
+            && ended.error.as_ref().is_none_or(wrote_nothing)
+            && self.refusals == refusals(self.warrant.as_ref());
     }
+
+    /// It is begun anew later, as if by a successor.
+    pub(super) fn put_off(mut self) {
+        self.is_handed_on = true;
+        self.journal.put_off(self.action);
+    }
+}
+
+/// How often what destroys was not to be done yet, by whoever wanted to.
+fn refusals(warrant: Option<&Warrant>) -> u64 {
+    warrant.map_or(0, Warrant::refusals)
 }
 
 impl Drop for Trail {
@@ -195,6 +215,7 @@ impl AttemptLog {
             writer: author.writer,
             data_version,
             unfinished: Mutex::new(unfinished),
+            warrant: run.context.warrant.clone(),
         }
     }
 }
@@ -225,5 +246,9 @@ impl UploadLog for AttemptLog {
 
     fn sent(&self, index: u32, part: &SentPart) {
         self.journal.sent(self.key, index, part);
+    }
+
+    fn may_abort(&self) -> bool {
+        self.warrant.as_ref().is_none_or(Warrant::permits)
     }
 }

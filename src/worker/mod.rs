@@ -39,7 +39,7 @@ pub use sweeper::Sweeper;
 pub use tally::{ActionEnd, ActionTotals, Tally, TotalsKey};
 pub use verdict::verdict;
 
-use crate::action::{ActionHandle, FileSystem, Verdict};
+use crate::action::{ActionHandle, ActionKey, FileSystem, Verdict};
 use crate::journal::Journal;
 use crate::ledger::{OthersCopies, Warrant};
 use crate::store::{ObjectKey, Owner};
@@ -67,13 +67,26 @@ pub struct Context {
 
 /// Before an action is tried again that is postponed.
 const POSTPONED: Duration = Duration::from_secs(2);
+/// An archive, which may send a whole file each time, is tried after twice as long each time, so often: a minute in the end.
+const MOST_DOUBLED: u32 = 5;
 
 impl Context {
-    /// When to try again what another mover could not put right, where one may have taken over what is in hand; `None`: it may
-    /// be done.
-    fn postponed(&self) -> Option<Instant> {
-        let is_valid = self.warrant.as_ref().is_none_or(Warrant::is_valid);
-        (!is_valid).then(|| Instant::now() + POSTPONED)
+    /// Whether nobody else can have taken over what is in hand.
+    fn is_warranted(&self) -> bool {
+        self.warrant.as_ref().is_none_or(Warrant::is_valid)
+    }
+
+    /// The same for what destroys: where it may not be done the journal is to have it done later.
+    fn may_destroy(&self) -> bool {
+        self.warrant.as_ref().is_none_or(Warrant::permits)
+    }
+
+    /// When to try an action again that does what another mover could not put right, where one may have taken it over; `None`:
+    /// it may be done. The action counts as postponed until it is tried.
+    fn postponed(&self, action: ActionKey, doubled: u32) -> Option<Instant> {
+        let warrant = self.warrant.as_ref().filter(|warrant| !warrant.is_valid())?;
+        warrant.postpone(action);
+        Some(Instant::now() + POSTPONED * 2u32.pow(doubled.min(MOST_DOUBLED)))
     }
 
     /// A file as objects and records name it.
@@ -100,11 +113,16 @@ pub(crate) fn perform(
         transfer: crate::transfer::Transfer::new(lane, control),
         item,
     };
-    let ended = match item.kind {
-        Kind::Do(Verb::Remove) => remove::remove(run, handle),
-        _ => archive::archive(run, handle),
-    };
-    ended.verdict
+    match item.kind {
+        Kind::Do(Verb::Remove) => remove::remove(run, handle).verdict,
+        _ => match archive::archive(run, handle, 0) {
+            Outcome::Ended(ended) => ended.verdict,
+            Outcome::Later(handle, _) => {
+                run.refuse(handle, TransferError::Stopped(Stop::Shutdown).into())
+                    .verdict
+            }
+        },
+    }
 }
 
 /// How one job ended, for the log.

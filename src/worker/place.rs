@@ -87,7 +87,7 @@ impl Attempt<'_> {
                 })
             }
             Err(error) => {
-                if !run.transfer.control().is_handed_on() {
+                if !run.transfer.control().is_handed_on() && run.context.may_destroy() {
                     let lane = run.transfer.lane();
                     lane.discard_sidecar(archive_id, sidecar.as_ref(), owner, previous.as_ref());
                 }

@@ -126,6 +126,9 @@ impl Worker {
         let _entered = span.enter();
         let start = Instant::now();
         self.context.observers.started(self.context.fs.as_ref(), item);
+        if let Some(warrant) = self.context.warrant.as_ref().filter(|_| job.deferrals > 0) {
+            warrant.resume(item.key());
+        }
         let Job {
             handle,
             control,
@@ -220,9 +223,9 @@ fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u32) -> Outco
         return run.refuse(handle, error).into();
     }
     match item.kind {
-        Kind::Do(Verb::Archive) => archive(run, handle).into(),
+        Kind::Do(Verb::Archive) => archive(run, handle, deferrals),
         Kind::Do(Verb::Restore) => restore(run, handle, deferrals),
-        Kind::Do(Verb::Remove) => match run.context.postponed() {
+        Kind::Do(Verb::Remove) => match run.context.postponed(item.key(), 0) {
             Some(until) => Outcome::Later(handle, until),
             None => remove(run, handle).into(),
         },

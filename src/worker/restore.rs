@@ -62,7 +62,7 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
             }
         }
         (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(run.transfer.options().thaw_poll, rounds)),
-        (Err(error), stop) => match run.context.postponed().filter(|_| stop.is_none() && !is_over(&error)) {
+        (Err(error), stop) => match run.again_after(&error, stop, 0) {
             // A reader may get the data from another mover, unless this one ends it.
             Some(until) => {
                 tracing::warn!(%error, "the restore failed, and another mover may have taken it over: it is tried again");
@@ -71,11 +71,6 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
             None => run.refuse(handle, error).into(),
         },
     }
-}
-
-/// Whether the coordinator says that nobody waits for it, or waits for just that answer.
-const fn is_over(error: &JobError) -> bool {
-    matches!(error, JobError::Hsm(error) if error.is_not_found() || error.is_cancelled())
 }
 
 /// After the answer, for which readers wait. llapi's end puts atime, mtime and ctime back to those of before.

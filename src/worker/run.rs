@@ -1,5 +1,7 @@
 //! What an action runs with.
 
+use std::time::Instant;
+
 use super::cleanup::CleanUp;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
@@ -48,6 +50,17 @@ impl<'a> Run<'a> {
         match self.finish(handle, Verdict::Done, copied) {
             Ok(()) => Ended::done(copied),
             Err(error) => Ended::failed(error.into()),
+        }
+    }
+
+    /// When to begin it again after a failure that is not to be told yet: another mover may have taken it over, and do it.
+    /// `None`: it is to be told, for nobody could have, or it was stopped, or the coordinator says that nobody waits for it, or
+    /// waits for just that answer. `doubled`: how often the pause was.
+    pub(super) fn again_after(self, error: &JobError, stop: Option<Stop>, doubled: u32) -> Option<Instant> {
+        let is_over = matches!(error, JobError::Hsm(error) if error.is_not_found() || error.is_cancelled());
+        match stop {
+            None if !is_over => self.context.postponed(self.item.key(), doubled),
+            _ => None,
         }
     }
 

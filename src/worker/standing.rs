@@ -49,6 +49,9 @@ impl Attempt<'_> {
     /// key. Called after the answer: nobody waits.
     pub(super) fn sweep(self) {
         let run = self.run;
+        if !run.context.may_destroy() {
+            return;
+        }
         let Ok((archive_id, key)) = run.natural_key() else {
             return;
         };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::cleanup::CleanUp;
 use super::late::LateCopies;
+use crate::ledger::UploadsInHand;
 use crate::queue::Queue;
 use crate::store::{Target, Targets};
 use crate::thread::{Supervisor, Thread};
@@ -30,7 +31,8 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Starts it: uploads that are nobody's and older than `age` go now, what the journal knows of now and then.
+    /// Starts it: uploads that are nobody's and older than `age` go now, what the journal knows of now and then. `others`: who
+    /// knows which uploads other movers have in hand; `None`: nobody would.
     ///
     /// # Errors
     /// The thread or its runtime could not be made.
@@ -41,6 +43,7 @@ impl Sweeper {
         targets: &Targets,
         options: TransferOptions,
         age: Duration,
+        others: Option<UploadsInHand>,
     ) -> std::io::Result<Self> {
         let mut lane = Lane::new(&targets.all(), options)?;
         let mut late = LateCopies::new(context, targets, options)?;
@@ -54,6 +57,7 @@ impl Sweeper {
         };
         let thread = supervisor.serve("sweeper", stop, move || {
             let mut swept = 0;
+            let mut asked: Option<Instant> = None;
             let mut looked = false;
             let mut failed = HashSet::new();
             let mut forgiven = Instant::now();
@@ -63,10 +67,14 @@ impl Sweeper {
                     context: &context,
                     lane: &lane,
                 };
-                let added = targets.since(swept);
-                if !added.is_empty() {
-                    abandoned(clean_up, &added, age, &sweeping);
-                    swept += added.len();
+                // Where the ledger is away they stay until it is back.
+                let is_due = asked.is_none_or(|asked| asked.elapsed() >= AGAIN);
+                for target in targets.since(swept).iter().take_while(|_| is_due) {
+                    if !abandoned(clean_up, target, age, others.as_ref(), &sweeping) {
+                        asked = Some(Instant::now());
+                        break;
+                    }
+                    swept += 1;
                 }
                 let mut all = true;
                 let begun = Instant::now();
@@ -75,7 +83,12 @@ impl Sweeper {
                     forgiven = begun;
                 }
                 let age = sweeping.stopped().map_or(AGE, |_| Duration::ZERO);
-                for action in context.journal.orphans(age) {
+                // What another mover may go on with stays until it is known that none does.
+                let orphans = match context.is_warranted() {
+                    true => context.journal.orphans(age),
+                    false => Vec::new(),
+                };
+                for action in orphans {
                     let stopping = sweeping.stopped().is_some();
                     if stopping && (!all || begun.elapsed() > LAST_LOOK) {
                         return;
@@ -127,17 +140,51 @@ impl Sweeper {
     }
 }
 
-fn abandoned(clean_up: CleanUp<'_>, targets: &[Arc<Target>], age: Duration, control: &Arc<Control>) {
+/// `false`: not all, for it can't be told now which are other movers'.
+fn abandoned(
+    clean_up: CleanUp<'_>,
+    target: &Target,
+    age: Duration,
+    others: Option<&UploadsInHand>,
+    control: &Arc<Control>,
+) -> bool {
     let transfer = Transfer::new(clean_up.lane, control);
-    let live = clean_up.context.journal.live_uploads();
-    for target in targets {
-        let archive = target.options().archive_id;
-        match transfer.sweep_uploads(archive, age, &live) {
-            Ok(0) => {}
-            Ok(aborted) => tracing::info!(archive = archive.get(), aborted, "abandoned uploads aborted"),
-            Err(error) => {
-                tracing::warn!(archive = archive.get(), %error, "abandoned uploads can't be looked for");
+    let archive = target.options().archive_id;
+    let live = |ids: &[&str]| {
+        let of_others = others.map(|others| {
+            clean_up.lane.block_on(async {
+                tokio::select! {
+                    told = Box::pin(others.among(ids)) => told.map_err(|error| error.to_string()),
+                    () = control.wait_stopped() => Err("the daemon ends".to_owned()),
+                }
+            })
+        });
+        match of_others.transpose() {
+            Ok(of_others) => {
+                let mut live = clean_up.context.journal.live_uploads();
+                live.extend(of_others.into_iter().flatten());
+                Some(live)
             }
+            Err(error) => {
+                tracing::debug!(archive = archive.get(), %error, "old uploads stay for now: some may be other movers'");
+                None
+            }
+        }
+    };
+    match transfer.sweep_uploads(archive, age, live) {
+        Ok(swept) => {
+            if swept.aborted > 0 {
+                tracing::info!(
+                    archive = archive.get(),
+                    aborted = swept.aborted,
+                    "abandoned uploads aborted"
+                );
+            }
+            swept.is_whole
+        }
+        Err(error) => {
+            tracing::warn!(archive = archive.get(), %error, "abandoned uploads can't be looked for");
+            true
         }
     }
 }

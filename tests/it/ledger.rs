@@ -3,14 +3,14 @@
 use std::os::unix::net::UnixListener;
 use std::process::Output;
 
-use lhsm_sandbox::process::Daemon;
+use lhsm_sandbox::process::{Daemon, replace};
 use lhsm_sandbox::protocol::{Action, Fid, states};
 use nix::sys::signal::Signal;
 
 use crate::metrics::address;
 use crate::postgres::{Postgres, section};
 use crate::recovery::journal_is_written;
-use crate::rig::{PATIENCE, Rig, Setup, until};
+use crate::rig::{BUCKET, PATIENCE, Rig, Setup, until};
 
 const METRICS: &str = "[metrics]\nlisten = '127.0.0.1:0'\n";
 const ACTIONS: &str = "SELECT count(*) FROM lhsmtool_s3.action";
@@ -362,5 +362,53 @@ fn two_living_movers_by_one_name_are_told_and_the_first_keeps_its_row() {
     in_step(&rig);
     assert_eq!(postgres.number("SELECT count(*) FROM lhsmtool_s3.mover"), 1);
     drop(second);
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn archives_that_a_reload_adds_are_in_the_movers_row() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let rig = serving(&postgres);
+    let ids = "SELECT archive_ids FROM lhsmtool_s3.mover";
+    assert_eq!(postgres.rows(ids), ["{1}"]);
+    let config = rig.spawn().config;
+    let usual = std::fs::read_to_string(&config).unwrap();
+    let more = format!(
+        "\n[[archive]]\nid = 2\nbucket = '{BUCKET}'\nprefix = 'more/'\nendpoint_url = '{}'\n",
+        rig.store.endpoint()
+    );
+    replace(&config, &format!("{usual}{more}")).unwrap();
+    rig.daemon.as_ref().unwrap().signal(Signal::SIGHUP).unwrap();
+    until(|| (postgres.rows(ids) == ["{1,2}"]).then_some(()));
+}
+
+#[test]
+fn rows_of_movers_that_are_no_more_go_after_a_month_unless_something_is_left_of_them() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = serving(&postgres);
+    let fid = rig.file("file", b"data");
+    for (incarnation, name, state, days) in [
+        (11, "left-something", 4, 31),
+        (12, "gone-lately", 3, 29),
+        (13, "gone", 3, 31),
+        (14, "dead", 4, 31),
+    ] {
+        if incarnation == 11 {
+            postgres.rows(&format!(
+                "INSERT INTO lhsmtool_s3.action (fid, cookie, owner, answered) VALUES (decode('{}', 'hex'), 1, 11, true)",
+                hex(fid)
+            ));
+        }
+        postgres.rows(&format!(
+            "INSERT INTO lhsmtool_s3.mover (name, incarnation, archive_ids, renewals, state, release, since) \
+             VALUES ('{name}', {incarnation}, '{{1}}', 1, {state}, '0.3.0', now() - interval '{days} days')"
+        ));
+    }
+    let names = "SELECT name FROM lhsmtool_s3.mover ORDER BY name";
+    until(|| (postgres.rows(names) == ["gone-lately", "left-something", "mover1"]).then_some(()));
     assert_eq!(rig.stop(), Some(0));
 }

@@ -36,6 +36,7 @@ mod quiet;
 mod readback;
 mod rebind;
 mod recovery;
+mod renewal;
 mod rig;
 mod scrub;
 mod scrub_many;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use lhsm_sandbox::process::{Daemon, replace};
 use lhsm_sandbox::protocol::{Action, Fid, states};
@@ -20,18 +21,18 @@ const IN_HAND: &str = "SELECT count(*) FROM lhsmtool_s3.action a JOIN lhsmtool_s
                        WHERE NOT a.answered AND m.name = ";
 
 /// A mover beside the rig's.
-struct Second {
-    daemon: Daemon,
+pub(crate) struct Second {
+    pub(crate) daemon: Daemon,
     log: PathBuf,
 }
 
 impl Second {
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
-fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
+pub(crate) fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
     let setup = Setup::default();
     let ledger = postgres.section(&format!("name = 'mover1'\ntakeover_archives = '{takeover_archives}'\n"));
     let mut rig = Rig::without_daemon(Setup {
@@ -46,7 +47,7 @@ fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
 }
 
 /// As the coordinator sees it, on another node.
-fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
+pub(crate) fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
     let (spawn, log) = rig.second_mover();
     let config = std::fs::read_to_string(&spawn.config).unwrap();
     replace(&spawn.config, &config.replace("name = 'mover1'", "name = 'mover2'")).unwrap();
@@ -60,7 +61,7 @@ fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
     second
 }
 
-fn in_step(rig: &Rig, log: &str) {
+pub(crate) fn in_step(rig: &Rig, log: &str) {
     let address = address(log);
     until(|| {
         let output = rig.run(&["status", "--movers", &address]);
@@ -88,19 +89,19 @@ fn renew(postgres: &Postgres, times: i64) {
     }
 }
 
-fn in_hand(postgres: &Postgres, mover: &str) -> i64 {
+pub(crate) fn in_hand(postgres: &Postgres, mover: &str) -> i64 {
     postgres.number(&format!("{IN_HAND} '{mover}'"))
 }
 
 /// Uploads, but for what a mover tries the store with as it starts, which a gate may hold up.
-fn uploads(rig: &Rig) -> Vec<(String, String)> {
+pub(crate) fn uploads(rig: &Rig) -> Vec<(String, String)> {
     let uploads = rig.store.uploads(BUCKET).into_iter();
     uploads
         .filter(|(key, _)| !key.contains(".lhsm-s3-metadata/0x0:0x0:0x0."))
         .collect()
 }
 
-fn kill(rig: &mut Rig) {
+pub(crate) fn kill(rig: &mut Rig) {
     let mut daemon = rig.daemon.take().unwrap();
     daemon.signal(Signal::SIGKILL).unwrap();
     daemon.wait(PATIENCE).unwrap();
@@ -289,6 +290,69 @@ fn an_upload_of_a_killed_mover_whose_file_changed_is_left_alone_and_the_archive_
     assert_eq!(uploads(&rig), []);
     assert!(second.daemon.stop(PATIENCE).unwrap().success());
     assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_mover_that_lost_its_state_directory_finds_what_it_had_in_hand_in_the_ledger() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig(&postgres, "2s");
+    let files = released(&mut rig, 2);
+    let fresh: Vec<_> = (0..4).map(|n| rig.file(&format!("a{n}"), &noise(100 + n))).collect();
+    let frozen: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    let gets = rig.store.faults().hold("GetObject");
+    let puts = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &fresh).unwrap();
+    rig.client.request(Action::Restore, 1, &frozen).unwrap();
+    until(|| (in_hand(&postgres, "mover1") == 6).then_some(()));
+    kill(&mut rig);
+    std::fs::remove_dir_all(rig.dir.path().join("state")).unwrap();
+    gets.release();
+    puts.release();
+    start_again(&mut rig);
+    let fids: Vec<_> = fresh.iter().chain(&frozen).copied().collect();
+    ends_well(&mut rig, &fids);
+    for (name, content, _) in &files {
+        assert_eq!(rig.read(name), *content);
+    }
+    assert!(rig.log().contains(TAKEN), "{}", rig.log());
+    // Nothing is left of the one that it was.
+    until(|| (postgres.rows("SELECT name FROM lhsmtool_s3.mover") == ["mover1"]).then_some(()));
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0), "{}", rig.log());
+}
+
+#[test]
+fn old_uploads_that_another_mover_has_in_hand_stay_and_one_that_nobody_has_goes() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig(&postgres, "300s");
+    rig.replace_settings("[transfer]\n", "[transfer]\nabort_uploads_after = '1s'\n");
+    let fids = ["in-hand", "nobodys"].map(|name| rig.file(name, &noise(12 << 20)));
+    let gate = rig.store.faults().hold("CompleteMultipartUpload");
+    rig.client.request(Action::Archive, 1, &fids).unwrap();
+    assert!(gate.wait_held_blocking(2, PATIENCE));
+    let begun = Instant::now();
+    until(|| {
+        let named = "SELECT count(*) FROM lhsmtool_s3.action WHERE upload_id IS NOT NULL";
+        (postgres.number(named) == 2).then_some(())
+    });
+    postgres.rows("DELETE FROM lhsmtool_s3.action WHERE object_key = 'nobodys'");
+    // A store tells whole seconds.
+    while begun.elapsed() < Duration::from_millis(2100) {
+        std::thread::yield_now();
+    }
+    let second = second(&mut rig, &postgres);
+    until(|| second.log().contains("abandoned uploads aborted").then_some(()));
+    let keys: Vec<_> = uploads(&rig).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["in-hand"], "{}", second.log());
+    gate.release();
+    ends_well(&mut rig, &fids);
+    until(|| uploads(&rig).is_empty().then_some(()));
+    assert_eq!(rig.stop(), Some(0), "{}", rig.log());
+    assert!(second.daemon.stop(PATIENCE).unwrap().success());
 }
 
 #[test]

@@ -164,6 +164,7 @@ pub(super) fn example() -> Report {
             state: "away".into(),
             lag: 12.0,
             error: Some("connection refused".into()),
+            postponed: 3,
             ..crate::fleet::LedgerReport::default()
         }),
         ..Mover::default()

@@ -70,6 +70,13 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                     ledger.lag,
                     error.unwrap_or_default()
                 )?;
+                if ledger.postponed > 0 {
+                    writeln!(
+                        out,
+                        "{name}: {} actions wait until no other mover can have taken them over",
+                        ledger.postponed
+                    )?;
+                }
                 for peer in ledger.peers.iter().filter(|peer| peer.state == "dead") {
                     writeln!(
                         out,
@@ -180,6 +187,7 @@ mod tests {
         has("mover3:9818 does not answer: connection refused");
         has("mover1:9818: MDT0001 does not answer");
         has("mover1:9818: the ledger is away, 12.0 s behind: connection refused");
+        has("mover1:9818: 3 actions wait until no other mover can have taken them over");
         has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
         has(
             "the mover of /mnt/lustre was stopped: 40 actions, 7 of them readers' restores, wait until a mover for archive id 1",

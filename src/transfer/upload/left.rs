@@ -46,7 +46,7 @@ impl Sending<'_> {
                     key = %left.key, same_data = left.same_data, fits, error = listed.err().map(tracing::field::display),
                     "the upload of a former daemon can't be gone on with"
                 );
-                if !left.is_anothers {
+                if !left.is_anothers && to.log.may_abort() {
                     self.abort(&left.key, &left.upload);
                 }
                 return Ok(Leftover::Nothing);

@@ -25,6 +25,10 @@ pub trait UploadLog: Send + Sync + std::fmt::Debug {
     fn begun(&self, to: &Upload, upload: &UploadId, size: u64, part_size: u64);
     /// The store confirmed a part.
     fn sent(&self, index: u32, part: &SentPart);
+    /// Whether an upload that failed, or can't be gone on with, may be thrown away: nobody else goes on with it.
+    fn may_abort(&self) -> bool {
+        true
+    }
 }
 
 /// For transfers that nobody goes on with.

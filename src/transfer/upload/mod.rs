@@ -140,7 +140,7 @@ impl<'a> Sending<'a> {
             self.complete(&upload, &parts, whole, resumed)
         });
         // Whoever goes on with it does so behind the last part.
-        if result.is_err() && !self.transfer.control.is_handed_on() {
+        if result.is_err() && !self.transfer.control.is_handed_on() && self.to.log.may_abort() {
             self.abort(&self.to.key, &upload);
         }
         result
