@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 
 use super::changes::{ActionNews, Changes, CopyNews, Word};
 use super::claim;
+use super::fencer::Fencer;
 use super::link::Link;
 use super::observe::Question;
 use super::own::{Claim, OwnRow, between};
@@ -60,6 +61,8 @@ pub(super) struct Keeper {
     pub(super) has_waited: bool,
     /// The other movers.
     pub(super) watch: PeerWatch,
+    /// What is done about the nodes of those that are dead.
+    pub(super) fencer: Fencer,
     /// For whoever asks them.
     pub(super) supervisor: Supervisor,
     /// Those that were asked whether they live.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::LedgerError;
+use super::fence::MoverNode;
 use super::link::Link;
 use super::peers::{GONE, SERVING, TAKEN};
 use super::rows::Owner;
@@ -15,18 +16,21 @@ use super::rows::Owner;
 const KNOWN: usize = 8;
 const LOOK: &str = "SELECT incarnation, renewals, state FROM lhsmtool_s3.mover WHERE name = $1 FOR UPDATE";
 const INSERT: &str = "\
-INSERT INTO lhsmtool_s3.mover (name, incarnation, address, archive_ids, renewals, state, release)
-VALUES ($1, $2, $3, $4, 1, $5, $6)";
+INSERT INTO lhsmtool_s3.mover
+    (name, incarnation, address, archive_ids, renewals, state, release, host, nids, client_uuid, described_by)
+VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $2)";
 const TAKE: &str = "\
 UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, renewals = renewals + 1, state = $5,
-    release = $6, since = now()
+    release = $6, since = now(), host = $7, nids = $8, client_uuid = $9, described_by = $2
 WHERE name = $1";
 /// Not once it was found dead: it claims its row anew then, and looks at what others have taken from it.
 const RENEW: &str = "\
 UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3
 WHERE name = $1 AND incarnation = $2 AND state <> $4";
+/// Whoever finds it dead then knows that its node is not.
 const LEAVE: &str = "\
-UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3 WHERE name = $1 AND incarnation = $2 AND state <> $4";
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, left_at = renewals + 1, state = $3
+WHERE name = $1 AND incarnation = $2 AND state <> $4";
 
 /// What the row says of this mover.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +38,7 @@ pub(super) struct OwnRow {
     pub(super) owner: Owner,
     pub(super) address: Option<String>,
     pub(super) archive_ids: Vec<i32>,
+    node: MoverNode,
     file: PathBuf,
 }
 
@@ -54,7 +59,13 @@ pub(super) struct Held {
 
 impl OwnRow {
     /// A new incarnation, which knows by its file the ones before it.
-    pub(super) fn new(name: String, address: Option<String>, archive_ids: Vec<i32>, file: PathBuf) -> Self {
+    pub(super) fn new(
+        name: String,
+        address: Option<String>,
+        archive_ids: Vec<i32>,
+        node: MoverNode,
+        file: PathBuf,
+    ) -> Self {
         let incarnation = fastrand::i64(..);
         let mut known_as = vec![incarnation];
         known_as.extend(read(&file).into_iter().take(KNOWN));
@@ -67,6 +78,7 @@ impl OwnRow {
             },
             address,
             archive_ids,
+            node,
             file,
         }
     }
@@ -106,6 +118,9 @@ impl OwnRow {
                 (&self.archive_ids, Type::INT4_ARRAY),
                 (&SERVING, Type::INT2),
                 (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                (&self.node.host, Type::TEXT),
+                (&self.node.nids, Type::TEXT_ARRAY),
+                (&self.node.client_uuid, Type::TEXT),
             ],
         )
         .await?;
@@ -195,7 +210,8 @@ mod tests {
     use super::*;
 
     fn row(file: &Path) -> OwnRow {
-        OwnRow::new("node1:/mnt/lustre".into(), None, vec![1], file.to_owned())
+        let node = MoverNode::default();
+        OwnRow::new("node1:/mnt/lustre".into(), None, vec![1], node, file.to_owned())
     }
 
     #[test]
