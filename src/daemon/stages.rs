@@ -422,6 +422,14 @@ fn start_ledger(
     let Some(options) = &settings.ledger else {
         return Ok(None);
     };
+    if settings.fence.is_some() && (node.nids.is_empty() || node.client_uuid.is_none()) {
+        tracing::warn!(
+            nids = node.nids.join(" "),
+            uuid = node.client_uuid.as_deref(),
+            "not all is known here by which the servers could be told to evict this node if it dies: its NIDs (`nids` in \
+             section [fleet] can name them), and what they know its mount by. The fence commands of others lack it"
+        );
+    }
     let mover = LedgerMover {
         name: options
             .name
