@@ -187,8 +187,8 @@ mod tests {
         let pid = dir.path().join("pid");
         let start = Instant::now();
         let slow = format!("sleep 600 & echo $! >'{}'; echo waits >&2; wait", pid.display());
-        let failed = run_for(&slow, Duration::from_millis(500)).unwrap_err();
-        assert!(failed.contains("did not end within 0.5 s: waits"), "{failed}");
+        let failed = run_for(&slow, Duration::from_secs(3)).unwrap_err();
+        assert!(failed.contains("did not end within 3 s: waits"), "{failed}");
         let sleeper = std::fs::read_to_string(&pid).unwrap();
         let state = || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.trim())).unwrap_or_default();
@@ -199,8 +199,9 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(60), "it runs");
             std::thread::park_timeout(LOOK);
         }
-        assert_eq!(run_this("sleep 30 >/dev/null 2>&1 & exit 0"), Ok(()));
-        assert!(start.elapsed() < Duration::from_secs(30));
+        let start = Instant::now();
+        assert_eq!(run_this("sleep 60 & exit 0"), Ok(()));
+        assert!(start.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
