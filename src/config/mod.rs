@@ -2,6 +2,7 @@
 //! exist. Everything that is wrong is said at once, each with file, line and key.
 
 mod document;
+mod fleet;
 mod layers;
 mod ledger;
 mod reach;

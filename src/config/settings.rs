@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Document, Section};
+use super::fleet::{self, FleetSettings};
 use super::ledger;
 use super::reach::EndpointSettings;
 use crate::intake::HeartbeatOptions;
-use crate::ledger::LedgerOptions;
+use crate::ledger::{FenceOptions, LedgerOptions};
 use crate::store::{
     ChecksumKind, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, ObjectOptions, Records, TargetOptions,
     Thaw, ThawTier, VerifyImported, check_proxy,
@@ -86,6 +87,10 @@ pub struct Settings {
     pub completions: Option<CompletionOptions>,
     /// Where the movers of the site serve theirs, `host:port`.
     pub movers: Vec<String>,
+    /// What the servers know this node by; `None`: what LNet tells.
+    pub nids: Option<Vec<String>>,
+    /// How dead movers' nodes are fenced; `None`: not at all.
+    pub fence: Option<FenceOptions>,
     /// The copy of the journal that other movers read; `None`: this one works alone.
     pub ledger: Option<LedgerOptions>,
 }
@@ -192,16 +197,8 @@ impl Settings {
             keep,
         });
         log_section.finish();
-        let fleet = root.section("fleet");
-        let movers = fleet.strings("movers");
-        if let Some(bad) = movers.iter().flatten().find(|mover| !is_host_and_port(mover)) {
-            fleet.complain(
-                "movers",
-                &format!("\"{bad}\" must be a host and a port, such as \"mover1:9818\""),
-            );
-        }
-        fleet.finish();
         let ledger = ledger::read(root.section("ledger"));
+        let FleetSettings { movers, nids, fence } = fleet::read(root.section("fleet"), ledger.is_some());
         // Without a list, this node's own.
         let own = || {
             metrics
@@ -239,6 +236,8 @@ impl Settings {
             event_interval,
             completions,
             movers,
+            nids,
+            fence,
             ledger,
         })
     }

@@ -28,9 +28,9 @@ use self::reload::{Reloader, UnusableArchives};
 use self::stages::{Pipeline, Registration, SideThreads};
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
-use crate::ledger::UploadsInHand;
+use crate::ledger::{MoverNode, UploadsInHand};
 use crate::lustre::{
-    Agent, AgentError, AgentTrace, Identify, Library, LibraryError, Mount, MountError, MountLock, other_tool,
+    Agent, AgentError, AgentTrace, Identify, Library, LibraryError, Mount, MountError, MountLock, other_tool, own_nids,
 };
 use crate::store::{StartError, Targets};
 use crate::telemetry::{self, FifoUpdates, MetricsServer, ReaderLink, StatusNotifier, TelemetrySources};
@@ -162,7 +162,7 @@ async fn serve(
     let mut status = signal(SignalKind::user_defined1())?;
     let mut hup = signal(SignalKind::hangup())?;
     let mut drain = signal(SignalKind::user_defined2())?;
-    let Some(OpenedMount { mount, lock, uuid }) = open(settings, how, supervisor, &mut events).await? else {
+    let Some(OpenedMount { mount, lock, node }) = open(settings, how, supervisor, &mut events).await? else {
         return Ok(());
     };
     let Some(found) = events.unless_ending(Box::pin(find_targets(settings, how))).await? else {
@@ -185,9 +185,9 @@ async fn serve(
         observers,
         fifo,
         failure,
-    } = Outputs::open(settings, uuid, how)?;
+    } = Outputs::open(settings, node.client_uuid.clone().unwrap_or_default(), how)?;
     let fs = Arc::clone(&mount) as Arc<dyn FileSystem>;
-    let mut stages = Pipeline::start(supervisor, settings, fs, observers, &targets)?;
+    let mut stages = Pipeline::start(supervisor, settings, (fs, node), observers, &targets)?;
     let link = Arc::new(OnceLock::new());
     let sources = TelemetrySources {
         mount: settings.mount.clone(),
@@ -348,8 +348,8 @@ struct OpenedMount {
     mount: Arc<Mount>,
     /// What keeps a second daemon off it; not for a dry run.
     lock: Option<Arc<MountLock>>,
-    /// What servers know it by; empty where nobody wants to know.
-    uuid: String,
+    /// What servers know it and its node by, as far as somebody wants to know.
+    node: MoverNode,
 }
 
 /// The mount point, locked before anything else is opened that a daemon has. `None`: told to end meanwhile.
@@ -360,7 +360,8 @@ async fn open(
     events: &mut DaemonEvents,
 ) -> Result<Option<OpenedMount>, DaemonError> {
     let library = Library::open(&settings.library)?;
-    let (path, is_named) = (settings.mount.clone(), settings.event_fifo.is_some());
+    let (path, nids) = (settings.mount.clone(), settings.nids.clone());
+    let (is_in_fleet, has_events) = (settings.ledger.is_some(), settings.event_fifo.is_some());
     let (left_out, migrates) = (settings.system_xattrs.clone(), settings.migrate_hsm_allowed);
     let mut call = BlockingCall::start(supervisor, "mount", move || {
         let identify = if how.dry_run { Identify::Find } else { Identify::Make };
@@ -368,19 +369,24 @@ async fn open(
             .leaving_out(&left_out)
             .migrating(migrates);
         let lock = (!how.dry_run).then(|| MountLock::take_soon(&mount)).transpose();
-        let uuid = is_named.then(|| mount.client_uuid()).flatten();
-        Ok::<_, MountError>((mount, lock, uuid.unwrap_or_default()))
+        let is_named = is_in_fleet || has_events;
+        let node = MoverNode {
+            host: telemetry::host(),
+            nids: nids.unwrap_or_else(|| if is_in_fleet { own_nids() } else { Vec::new() }),
+            client_uuid: is_named.then(|| mount.client_uuid()).flatten(),
+        };
+        Ok::<_, MountError>((mount, lock, node))
     })?;
     let Some(opened) = events.wait("waiting for the file system", call.done()).await? else {
         call.give_up(CALL_GRACE);
         return Ok(None);
     };
-    let (mount, lock, uuid) = opened??;
+    let (mount, lock, node) = opened??;
     let lock = lock.map_err(|source| no_agent(settings, source))?;
     Ok(Some(OpenedMount {
         mount: Arc::new(mount),
         lock: lock.map(Arc::new),
-        uuid,
+        node,
     }))
 }
 

@@ -14,7 +14,7 @@ use crate::action::{Arrival, FileSystem, Verdict};
 use crate::config::{OnStop, Settings};
 use crate::intake::{Heartbeat, Intake, MdtFinder};
 use crate::journal::Journal;
-use crate::ledger::{Ledger, LedgerMover};
+use crate::ledger::{Ledger, LedgerMover, MoverNode};
 use crate::lustre::{Agent, ReaderStats, Registrar, RegistrarHandle};
 use crate::queue::Queue;
 use crate::store::Targets;
@@ -126,7 +126,7 @@ impl Pipeline {
     pub(super) fn start(
         supervisor: &Supervisor,
         settings: &Settings,
-        fs: Arc<dyn FileSystem>,
+        (fs, node): (Arc<dyn FileSystem>, MoverNode),
         observers: Observers,
         targets: &Targets,
     ) -> std::io::Result<Self> {
@@ -144,7 +144,7 @@ impl Pipeline {
             .heartbeat
             .running
             .clamp(FORGOTTEN_PAUSE, FORGOTTEN_LONGEST_PAUSE);
-        let ledger = start_ledger(supervisor, settings, fs.as_ref(), &journal)?;
+        let ledger = start_ledger(supervisor, settings, (fs.as_ref(), node), &journal)?;
         let context = Context {
             fs,
             journal,
@@ -416,21 +416,30 @@ impl Pipeline {
 fn start_ledger(
     supervisor: &Supervisor,
     settings: &Settings,
-    fs: &dyn FileSystem,
+    (fs, node): (&dyn FileSystem, MoverNode),
     journal: &Arc<Journal>,
 ) -> std::io::Result<Option<Arc<Ledger>>> {
     let Some(options) = &settings.ledger else {
         return Ok(None);
     };
-    let host = nix::unistd::gethostname().map_or_else(|_| "?".into(), |name| name.to_string_lossy().into_owned());
+    if settings.fence.is_some() && (node.nids.is_empty() || node.client_uuid.is_none()) {
+        tracing::warn!(
+            nids = node.nids.join(" "),
+            uuid = node.client_uuid.as_deref(),
+            "not all is known here by which the servers could be told to evict this node if it dies: its NIDs (`nids` in \
+             section [fleet] can name them), and what they know its mount by. The fence commands of others lack it"
+        );
+    }
     let mover = LedgerMover {
         name: options
             .name
             .clone()
-            .unwrap_or_else(|| format!("{host}:{}", settings.mount.display())),
+            .unwrap_or_else(|| format!("{}:{}", node.host, settings.mount.display())),
         // It is known once somebody listens there.
         address: None,
         archive_ids: settings.targets.iter().map(|target| target.archive_id).collect(),
+        node,
+        fence: settings.fence.clone(),
         file_system: fs.name().to_owned(),
         sequences: fs.sequences(),
     };

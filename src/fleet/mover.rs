@@ -85,6 +85,12 @@ pub struct LedgerReport {
     /// Actions that it neither ends with an error nor carries out, until no other mover can have taken them over.
     #[serde(default)]
     pub postponed: u64,
+    /// Dead movers' nodes that it has fenced.
+    #[serde(default)]
+    pub fences: u64,
+    /// Fence commands of its that have failed.
+    #[serde(default)]
+    pub fence_failures: u64,
 }
 
 /// Another mover, by its row in the ledger.
@@ -96,6 +102,18 @@ pub struct PeerReport {
     pub state: String,
     /// Seconds for which it did not renew its row while the one that tells looked.
     pub silent: f64,
+    /// It is dead, and its node was fenced.
+    #[serde(default)]
+    pub fenced: bool,
+    /// The mover that sees to the fence of its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencer: Option<String>,
+    /// Why the last fence command of the one that tells failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence_error: Option<String>,
+    /// About how many seconds it takes until the servers have evicted its node: an MDT's coordinator may stand still until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_eviction: Option<f64>,
 }
 
 /// What has ended of one archive id and class.

@@ -1,6 +1,6 @@
 //! How the ledger is, for whoever is shown it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::peers::{GONE, SERVING, TAKEN};
 use super::state::Shared;
@@ -59,12 +59,16 @@ pub struct LedgerHealth {
     pub taken_over: u64,
     /// Actions that other movers have taken over from this one since the start.
     pub given_up: u64,
+    /// Dead movers' nodes that this one has fenced since the start.
+    pub fences: u64,
+    /// Fence commands that have failed since the start.
+    pub fence_failures: u64,
     /// Actions that wait until nobody else can have taken them over.
     pub postponed: usize,
 }
 
 /// Another mover, as its row in the ledger tells.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PeerHealth {
     /// What the ledger calls it.
     pub name: String,
@@ -72,9 +76,25 @@ pub struct PeerHealth {
     pub(super) state: i16,
     /// For how long it was not renewed while this mover looked.
     pub still: Duration,
+    /// It is dead, and its node was fenced.
+    pub is_fenced: bool,
+    /// It is dead, and this living mover sees to the fence of its node.
+    pub fencer: Option<String>,
+    /// Why the last command failed by which this mover was to fence its node.
+    pub fence_error: Option<String>,
+    /// It is dead, and the servers evict its node about then.
+    pub(super) evicted_at: Option<Instant>,
 }
 
 impl PeerHealth {
+    /// About how long it takes until the servers have evicted a dead mover's node, for which MDTs' coordinators may wait; `None`:
+    /// nobody waits for that, as far as is known.
+    #[must_use]
+    pub fn until_eviction(&self) -> Option<Duration> {
+        let left = self.evicted_at?.checked_duration_since(Instant::now());
+        left.filter(|left| !left.is_zero())
+    }
+
     /// Whether it is there to take anything over.
     pub(super) const fn may_take_over(&self) -> bool {
         !matches!(self.state, GONE | TAKEN)
@@ -114,6 +134,12 @@ impl Shared {
         }
     }
 
+    pub(super) fn fences_ended(&self, done: u64, failed: u64) {
+        let mut state = self.lock();
+        state.fences += done;
+        state.fence_failures += failed;
+    }
+
     pub(super) fn health(&self) -> LedgerHealth {
         let state = self.lock();
         let lag = match state.step {
@@ -134,6 +160,8 @@ impl Shared {
             found_dead: state.found_dead,
             taken_over: state.taken_over,
             given_up: state.given_up,
+            fences: state.fences,
+            fence_failures: state.fence_failures,
             postponed: state.postponed.len(),
         }
     }

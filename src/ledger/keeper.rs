@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 
 use super::changes::{ActionNews, Changes, CopyNews, Word};
 use super::claim;
+use super::fencer::Fencer;
 use super::link::Link;
 use super::moment::Moment;
 use super::observe::Question;
@@ -63,6 +64,8 @@ pub(super) struct Keeper {
     /// The other movers.
     pub(super) watch: PeerWatch,
     pub(super) remembered: Remembered,
+    /// What is done about the nodes of those that are dead.
+    pub(super) fencer: Fencer,
     /// For whoever asks them.
     pub(super) supervisor: Supervisor,
     /// Those that were asked whether they live.

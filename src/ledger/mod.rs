@@ -14,14 +14,18 @@
 //! `told` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
 //! `state` is what they share with its thread, `health` what is shown of that. `own` is the mover's row, `recent` which copies
 //! changed in the last day. `peers` tells which of the others are dead, `observe` takes over from them what `claim` gives it, for
-//! the `heir` to do; a `warrant` says that no other mover has done so with what is in hand here. `schema` has the tables by
-//! versions, `link` the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of
-//! other movers, and `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old
-//! uploads away which ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
+//! the `heir` to do; a `warrant` says that no other mover has done so with what is in hand here. `fence` is what rows say of
+//! fences, `fencer` which of those this mover sees to, by the site's own `command`. `schema` has the tables by versions, `link`
+//! the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of other movers, and
+//! `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old uploads away which
+//! ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
 
 mod changes;
 mod claim;
+mod command;
 mod error;
+mod fence;
+mod fencer;
 mod health;
 mod heir;
 mod keeper;
@@ -48,7 +52,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+pub use command::FenceOptions;
 pub use error::LedgerError;
+pub use fence::MoverNode;
 pub use health::{LedgerHealth, PeerHealth, Step};
 pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
@@ -57,6 +63,7 @@ pub use unlinked::{LateCopy, OthersCopies, Told};
 pub use uploads::UploadsInHand;
 pub use warrant::Warrant;
 
+use self::fencer::Fencer;
 use self::keeper::Keeper;
 use self::link::Link;
 use self::own::OwnRow;
@@ -78,6 +85,10 @@ pub struct LedgerMover {
     pub address: Option<String>,
     /// What it serves.
     pub archive_ids: Vec<ArchiveId>,
+    /// Where it runs.
+    pub node: MoverNode,
+    /// How it fences the nodes of dead ones; `None`: not at all.
+    pub fence: Option<FenceOptions>,
     /// The file system, with its incarnation.
     pub file_system: String,
     /// Which MDT a file is on.
@@ -118,14 +129,17 @@ impl Ledger {
             mover.name,
             mover.address,
             archive_ids.collect(),
+            mover.node,
             directory.join("incarnation"),
         );
+        let fencer = Fencer::new(mover.fence, &row.owner.name, &mover.file_system);
         let shared = Arc::new(Shared::new(options, &row.owner));
         let unlinked = options.copies.then(OthersCopies::default);
         let mut keeper = Keeper {
             options: options.clone(),
             shared: Arc::clone(&shared),
             journal: Arc::clone(journal),
+            fencer,
             file_system: mover.file_system,
             sequences: mover.sequences,
             row,

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::LedgerError;
 use super::claim::{self, Found, Share};
+use super::fence::Fences;
+use super::fencer::{BUSY, EVICTION};
 use super::health::{PeerHealth, Step};
 use super::keeper::Keeper;
 use super::link::Link;
@@ -61,13 +63,15 @@ impl Keeper {
                 is_more = true;
             }
         }
-        self.tell_peers();
         let archives = heir.map(|heir| heir.archives()).unwrap_or_default();
         let archives: Vec<_> = archives.iter().map(|id| id.get().cast_signed()).collect();
+        let fences = Box::pin(self.fence(link, !archives.is_empty())).await?;
+        self.tell_peers(&fences);
         let taken = self.watch.taken();
         if !archives.is_empty() {
             for dead in &taken {
-                is_more |= self.take_over(link, dead, &archives).await?;
+                let is_fenced = fences.is_fenced(&dead.row);
+                is_more |= self.take_over(link, (dead, is_fenced), &archives).await?;
             }
         }
         if !taken.is_empty() || self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE) {
@@ -77,7 +81,10 @@ impl Keeper {
                 tracing::info!(movers, "movers that are no more are not in the ledger any more");
             }
         }
-        let usual = between(self.options.lease);
+        let usual = match self.fencer.is_busy() {
+            true => between(self.options.lease).min(BUSY),
+            false => between(self.options.lease),
+        };
         Ok(match (is_more, self.questions.is_empty()) {
             (true, _) => Duration::ZERO,
             (false, false) => usual.min(ANSWER),
@@ -112,8 +119,13 @@ impl Keeper {
     }
 
     /// Takes some of what a dead one had: restores first, and the rest once nothing that it had under way can still arrive.
-    async fn take_over(&mut self, link: &Link, dead: &Peer, archives: &[i32]) -> Result<bool, LedgerError> {
-        let shares: &[Share] = match dead.still >= self.options.takeover_archives {
+    async fn take_over(
+        &mut self,
+        link: &Link,
+        (dead, is_fenced): (&Peer, bool),
+        archives: &[i32],
+    ) -> Result<bool, LedgerError> {
+        let shares: &[Share] = match is_fenced || dead.still >= self.options.takeover_archives {
             true => &[Share::Restores, Share::Rest],
             false => &[Share::Restores],
         };
@@ -223,14 +235,22 @@ impl Keeper {
     /// Before anything is done: who is started while the ledger is away is alone only if it was.
     pub(super) fn remember_peers(&mut self) {
         self.watch.remember(self.remembered.read());
-        self.tell_peers();
+        self.tell_peers(&Fences::default());
     }
 
-    fn tell_peers(&mut self) {
-        let peers = self.watch.all().map(|peer| PeerHealth {
-            name: peer.row.name.clone(),
-            state: peer.row.state,
-            still: peer.still,
+    fn tell_peers(&mut self, fences: &Fences) {
+        let peers = self.watch.all().map(|peer| {
+            let fence = fences.of(&peer.row);
+            let is_awaited = fence.is_some_and(|fence| !fence.is_fenced && !fence.has_left);
+            PeerHealth {
+                name: peer.row.name.clone(),
+                state: peer.row.state,
+                still: peer.still,
+                is_fenced: fence.is_some_and(|fence| fence.is_fenced),
+                fencer: fence.and_then(|fence| fence.fencer.clone()).filter(|_| is_awaited),
+                fence_error: self.fencer.error_of(&peer.row.name).map(str::to_owned),
+                evicted_at: peer.renewed().filter(|_| is_awaited).map(|renewed| renewed + EVICTION),
+            }
         });
         self.shared.set_peers(peers.collect());
         let living = self.watch.all().filter(|peer| peer.is_there());
@@ -242,7 +262,7 @@ impl Keeper {
 
 /// Whether a mover answers at its address, as the process that its row names or as a later one by its name. Whoever else
 /// answers there is not it: an address of loopback is each node's own.
-fn answers(peer: &PeerRow) -> bool {
+pub(super) fn answers(peer: &PeerRow) -> bool {
     report(peer).is_some()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::LedgerError;
+use super::fence::MoverNode;
 use super::link::Link;
 use super::peers::{GONE, SERVING, TAKEN};
 use super::remembered::write_whole;
@@ -17,11 +18,12 @@ const KNOWN: usize = 8;
 const SETTLED: usize = 2;
 const LOOK: &str = "SELECT incarnation, renewals, state FROM lhsmtool_s3.mover WHERE name = $1 FOR UPDATE";
 const INSERT: &str = "\
-INSERT INTO lhsmtool_s3.mover (name, incarnation, address, archive_ids, renewals, state, release)
-VALUES ($1, $2, $3, $4, 1, $5, $6)";
+INSERT INTO lhsmtool_s3.mover
+    (name, incarnation, address, archive_ids, renewals, state, release, host, nids, client_uuid, described_by)
+VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $2)";
 const TAKE: &str = "\
 UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, renewals = renewals + 1, state = $5,
-    release = $6, since = now()
+    release = $6, since = now(), host = $7, nids = $8, client_uuid = $9, described_by = $2
 WHERE name = $1";
 /// What a former incarnation had that nobody here knows, for its file is lost with all that this node knew of it: it is a
 /// mover of its own that was found dead, which serves no archives, and whoever takes over from dead ones takes that over.
@@ -34,8 +36,9 @@ ON CONFLICT (name) DO NOTHING";
 const RENEW: &str = "\
 UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3, archive_ids = $5
 WHERE name = $1 AND incarnation = $2 AND state <> $4";
+/// Whoever finds it dead then knows that its node is not.
 const LEAVE: &str = "\
-UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, state = $3, since = now()
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, left_at = renewals + 1, state = $3, since = now()
 WHERE name = $1 AND incarnation = $2 AND state <> $4";
 
 /// What the row says of this mover.
@@ -44,6 +47,7 @@ pub(super) struct OwnRow {
     pub(super) owner: Owner,
     pub(super) address: Option<String>,
     pub(super) archive_ids: Vec<i32>,
+    node: MoverNode,
     file: PathBuf,
 }
 
@@ -65,7 +69,13 @@ pub(super) struct Held {
 
 impl OwnRow {
     /// A new incarnation, which knows by its file the ones before it.
-    pub(super) fn new(name: String, address: Option<String>, archive_ids: Vec<i32>, file: PathBuf) -> Self {
+    pub(super) fn new(
+        name: String,
+        address: Option<String>,
+        archive_ids: Vec<i32>,
+        node: MoverNode,
+        file: PathBuf,
+    ) -> Self {
         let incarnation = fastrand::i64(..);
         let mut known_as = vec![incarnation];
         known_as.extend(read(&file).into_iter().take(KNOWN));
@@ -78,6 +88,7 @@ impl OwnRow {
             },
             address,
             archive_ids,
+            node,
             file,
         }
     }
@@ -119,6 +130,9 @@ impl OwnRow {
                 (&self.archive_ids, Type::INT4_ARRAY),
                 (&SERVING, Type::INT2),
                 (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                (&self.node.host, Type::TEXT),
+                (&self.node.nids, Type::TEXT_ARRAY),
+                (&self.node.client_uuid, Type::TEXT),
             ],
         )
         .await?;
@@ -235,7 +249,8 @@ mod tests {
     use super::*;
 
     fn row(file: &Path) -> OwnRow {
-        OwnRow::new("node1:/mnt/lustre".into(), None, vec![1], file.to_owned())
+        let node = MoverNode::default();
+        OwnRow::new("node1:/mnt/lustre".into(), None, vec![1], node, file.to_owned())
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) still: Duration,
     /// It was seen to change since the last outage.
     has_renewed: bool,
+    /// When it was seen to renew last; `None`: never.
+    renewed: Option<Instant>,
     heard: Heard,
 }
 
@@ -51,8 +53,23 @@ impl Peer {
             row,
             still: Duration::ZERO,
             has_renewed,
+            renewed: None,
             heard: Heard::NotAsked,
         }
+    }
+
+    /// The same one with another row, which was read `at`.
+    fn changed(self, row: PeerRow, at: Instant) -> Self {
+        let is_renewal = (row.incarnation, row.renewals) != (self.row.incarnation, self.row.renewals);
+        Self {
+            renewed: if is_renewal { Some(at) } else { self.renewed },
+            ..Self::new(row, true)
+        }
+    }
+
+    /// When it was seen to renew last; `None`: never by this observer, so nobody knows since when it is dead.
+    pub(super) const fn renewed(&self) -> Option<Instant> {
+        self.renewed
     }
 
     pub(super) const fn is_taken(&self) -> bool {
@@ -106,7 +123,7 @@ impl PeerWatch {
         for row in rows {
             let (mut peer, is_same) = match former.remove(&row.name) {
                 Some(peer) if peer.row == row => (peer, true),
-                Some(_) => (Peer::new(row, true), false),
+                Some(peer) => (peer.changed(row, read), false),
                 None => (Peer::new(row, false), false),
             };
             if is_outage {
@@ -357,6 +374,21 @@ mod tests {
         seen.is_lost = true;
         assert!(!seen.stands_still(LEASE + RETURN));
         assert!(seen.stands_still(STEP));
+    }
+
+    #[test]
+    fn when_it_renewed_last_is_known_of_whom_it_was_seen_and_a_mark_is_no_renewal() {
+        let mut seen = Seen::living();
+        let renewed = seen.watch.all().next().unwrap().renewed();
+        assert_eq!(renewed, Some(seen.now));
+        assert!(seen.stands_still(LEASE));
+        seen.row.state = TAKEN;
+        seen.look(STEP);
+        assert_eq!(seen.watch.taken()[0].renewed(), renewed);
+        seen.watch = PeerWatch::new(LEASE);
+        seen.loses();
+        seen.look(STEP);
+        assert_eq!(seen.watch.taken()[0].renewed(), None, "another observer");
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) found_dead: u64,
     pub(super) taken_over: u64,
     pub(super) given_up: u64,
+    pub(super) fences: u64,
+    pub(super) fence_failures: u64,
 }
 
 impl Default for State {
@@ -99,6 +101,8 @@ impl Default for State {
             found_dead: 0,
             taken_over: 0,
             given_up: 0,
+            fences: 0,
+            fence_failures: 0,
         }
     }
 }

@@ -89,7 +89,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::journal::JournalSink as _;
@@ -102,7 +101,7 @@ mod tests {
         let peer = |state| PeerHealth {
             name: "mover2".into(),
             state,
-            still: Duration::ZERO,
+            ..PeerHealth::default()
         };
         let shared = shared_of(true);
         assert!(shared.is_warranted(), "it has never seen another one");
@@ -130,7 +129,7 @@ mod tests {
         let peer = PeerHealth {
             name: "mover2".into(),
             state: SERVING,
-            still: Duration::ZERO,
+            ..PeerHealth::default()
         };
         shared.set_peers(vec![peer]);
         shared.connected(Moment::now());
@@ -160,7 +159,7 @@ mod tests {
         let peer = PeerHealth {
             name: "mover2".into(),
             state: SERVING,
-            still: Duration::ZERO,
+            ..PeerHealth::default()
         };
         shared.set_peers(vec![peer]);
         assert!(!warrant.is_valid() && warrant.refusals() == 0);

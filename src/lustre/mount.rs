@@ -285,6 +285,7 @@ impl Mount {
     #[must_use]
     pub fn client_uuid(&self) -> Option<String> {
         let instance = self.library.instance(&self.path)?;
+        // The stand-in's clients are named by absolute paths, and each has the file there.
         let path = Path::new("/sys/fs/lustre/llite").join(instance).join("uuid");
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
     }

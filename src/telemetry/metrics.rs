@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::TelemetrySources;
-use crate::ledger::Step;
+use crate::ledger::{PeerHealth, Step};
 use crate::measure::Histogram;
 use crate::queue::Class;
 use crate::store::Target;
@@ -334,6 +334,39 @@ impl TelemetrySources {
             health.peers.iter().map(|peer| {
                 let is_dead = if peer.word() == "dead" { 1.0 } else { 0.0 };
                 (vec![("peer", peer.name.clone())], is_dead)
+            }),
+        )?;
+        to.counter(
+            "ledger_fences",
+            "Dead movers' nodes that this one has fenced",
+            health.fences,
+        )?;
+        to.counter(
+            "ledger_fence_failures",
+            "Fence commands of this mover that failed",
+            health.fence_failures,
+        )?;
+        let of = |peer: &PeerHealth| vec![("peer", peer.name.clone())];
+        let flag = |is_so| if is_so { 1.0 } else { 0.0 };
+        to.gauges(
+            "ledger_peer_fenced",
+            "1 for another mover that was found dead and whose node was fenced",
+            health.peers.iter().map(|peer| (of(peer), flag(peer.is_fenced))),
+        )?;
+        to.gauges(
+            "ledger_peer_fence_failing",
+            "1 for a dead mover whose node this one is to fence, while the last command for it has failed",
+            health
+                .peers
+                .iter()
+                .map(|peer| (of(peer), flag(peer.fence_error.is_some()))),
+        )?;
+        to.gauges(
+            "ledger_peer_eviction_seconds",
+            "Until the servers evict a dead mover's node, about; 0: nobody waits for that",
+            health.peers.iter().map(|peer| {
+                let left = peer.until_eviction().unwrap_or_default();
+                (of(peer), left.as_secs_f64())
             }),
         )
     }

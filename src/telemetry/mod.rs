@@ -14,6 +14,7 @@ mod stderr;
 pub use completions::{CompletionOptions, Completions};
 pub use event_fifo::{EventFifo, FifoObserver, FifoUpdates};
 pub use logging::{init, set_level};
+pub use mover::host;
 pub use notify::{StatusNotifier, alive, beat_interval, ready, stopping};
 pub use server::MetricsServer;
 pub use sink::LogFormat;

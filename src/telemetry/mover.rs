@@ -99,6 +99,8 @@ impl From<LedgerHealth> for LedgerReport {
             taken_over: health.taken_over,
             given_up: health.given_up,
             postponed: health.postponed as u64,
+            fences: health.fences,
+            fence_failures: health.fence_failures,
         }
     }
 }
@@ -109,6 +111,10 @@ impl From<&PeerHealth> for PeerReport {
             mover: peer.name.clone(),
             state: peer.word().to_owned(),
             silent: peer.still.as_secs_f64(),
+            fenced: peer.is_fenced,
+            fencer: peer.fencer.clone(),
+            fence_error: peer.fence_error.clone(),
+            until_eviction: peer.until_eviction().map(|left| left.as_secs_f64()),
         }
     }
 }
@@ -136,6 +142,7 @@ pub(super) fn failures_after(sources: &TelemetrySources, number: u64) -> Failure
 }
 
 /// This node's name.
-pub(super) fn host() -> String {
+#[must_use]
+pub fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned())
 }

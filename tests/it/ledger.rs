@@ -53,6 +53,19 @@ fn told(output: &Output, good: bool, words: &str) {
     assert!(text.contains(words), "no '{words}' in: {text}");
 }
 
+/// A ledger as the first release that had one made it.
+pub(crate) fn first_schema(postgres: &Postgres, file_system: &str) {
+    postgres.rows("CREATE SCHEMA lhsmtool_s3");
+    postgres.rows(include_str!("../../src/ledger/schema/001.sql"));
+    postgres.rows(
+        "INSERT INTO lhsmtool_s3.schema_version (version, readable_from, oldest_release, made_by) \
+         VALUES (1, 1, '0.3.0', '0.3.0')",
+    );
+    postgres.rows(&format!(
+        "INSERT INTO lhsmtool_s3.ledger (file_system) VALUES ('{file_system}')"
+    ));
+}
+
 /// A FID as the rows have it.
 pub(crate) fn hex(fid: Fid) -> String {
     let text = fid.to_string();
@@ -248,9 +261,10 @@ fn what_is_wrong_with_a_ledger_is_said_with_what_to_do() {
     let rig = rig(&postgres.section(""));
     told(&rig.run(&["ledger", "check"]), false, "lhsmtool-s3 ledger init");
     told(&rig.run(&["ledger", "migrate"]), false, "lhsmtool-s3 ledger init");
-    told(&rig.run(&["ledger", "init"]), true, "with schema 1");
+    told(&rig.run(&["ledger", "init"]), true, "with schema ");
+    let newest = postgres.number("SELECT max(version) FROM lhsmtool_s3.schema_version");
     told(&rig.run(&["ledger", "init"]), false, "already");
-    told(&rig.run(&["ledger", "check"]), true, "with schema 1");
+    told(&rig.run(&["ledger", "check"]), true, &format!("with schema {newest},"));
     told(&rig.run(&["ledger", "migrate"]), true, "nothing was to be done");
     let rows = || String::from_utf8(rig.run(&["check", "--json"]).stdout).unwrap();
     let row = |text: &str| {
@@ -263,13 +277,16 @@ fn what_is_wrong_with_a_ledger_is_said_with_what_to_do() {
 
     // As the release after this one leaves it, for as long as both run; and one that this one does not reach.
     let newer = "INSERT INTO lhsmtool_s3.schema_version (version, readable_from, oldest_release, made_by) VALUES ";
-    postgres.rows(&format!("{newer} (2, 1, '0.3.0', '9.8.0')"));
-    told(&rig.run(&["ledger", "check"]), true, "with schema 2");
+    let next = newest + 1;
+    postgres.rows(&format!("{newer} ({next}, {newest}, '0.3.0', '9.8.0')"));
+    told(&rig.run(&["ledger", "check"]), true, &format!("with schema {next},"));
     told(&rig.run(&["ledger", "migrate"]), true, "nothing was to be done");
-    postgres.rows(&format!("{newer} (3, 2, '9.8.0', '9.9.0')"));
+    postgres.rows(&format!("{newer} ({}, {next}, '9.8.0', '9.9.0')", next + 1));
     told(&rig.run(&["ledger", "check"]), false, "release 9.8.0 and later");
     told(&rig.run(&["ledger", "migrate"]), false, "release 9.8.0 and later");
-    postgres.rows("DELETE FROM lhsmtool_s3.schema_version WHERE version > 1");
+    postgres.rows(&format!(
+        "DELETE FROM lhsmtool_s3.schema_version WHERE version > {newest}"
+    ));
 
     postgres.rows("UPDATE lhsmtool_s3.ledger SET file_system = 'other:1'");
     told(&rig.run(&["ledger", "check"]), false, "made for file system 'other:1'");
@@ -278,6 +295,26 @@ fn what_is_wrong_with_a_ledger_is_said_with_what_to_do() {
         row(&text).contains("\"fail\"") && row(&text).contains("other:1"),
         "{text}"
     );
+}
+
+#[test]
+fn a_ledger_of_the_first_schema_is_brought_to_this_releases_and_is_not_used_before() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig(&postgres.section("name = 'mover1'"));
+    rig.start();
+    let file_system = rig.file_system();
+    first_schema(&postgres, &file_system);
+    told(&rig.run(&["ledger", "check"]), false, "lhsmtool-s3 ledger migrate");
+    until(|| rig.log().contains("lhsmtool-s3 ledger migrate").then_some(()));
+    told(&rig.run(&["ledger", "migrate"]), true, "; it was schema 1");
+    told(&rig.run(&["ledger", "migrate"]), true, "nothing was to be done");
+    in_step(&rig);
+    let fid = rig.file("file", b"data");
+    rig.archive(fid);
+    until(|| (postgres.number(COPIES) == 1).then_some(()));
+    assert_eq!(rig.stop(), Some(0));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod bad_input;
 mod cancel;
 mod check;
 mod dialects;
+mod fence;
 mod first_light;
 mod fleet;
 mod follow;

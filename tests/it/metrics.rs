@@ -33,7 +33,7 @@ pub(crate) fn address(log: &str) -> String {
     format!("127.0.0.1:{port}")
 }
 
-fn get(rig: &Rig, path: &str) -> (u16, String) {
+pub(crate) fn get(rig: &Rig, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address(&rig.log())).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let accept = "application/openmetrics-text; version=1.0.0";

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::report::{Report, totals};
 use crate::cli::jobs::{bytes, line};
-use crate::fleet::{Mover, Running};
+use crate::fleet::{Mover, PeerReport, Running};
 
 /// Of longest running actions.
 const SHOWN: usize = 5;
@@ -78,11 +78,7 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                     )?;
                 }
                 for peer in ledger.peers.iter().filter(|peer| peer.state == "dead") {
-                    writeln!(
-                        out,
-                        "{name}: {} is dead; what it had in hand is taken over, its archives and removes after a while",
-                        peer.mover
-                    )?;
+                    dead(out, name, peer)?;
                 }
             }
         }
@@ -127,6 +123,32 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What a mover says of a dead one.
+fn dead(out: &mut dyn Write, name: &str, peer: &PeerReport) -> io::Result<()> {
+    let mover = &peer.mover;
+    if peer.fenced {
+        return writeln!(
+            out,
+            "{name}: {mover} is dead, and its node is fenced; all that it had in hand is taken over"
+        );
+    }
+    writeln!(
+        out,
+        "{name}: {mover} is dead; what it had in hand is taken over, its archives and removes after a while"
+    )?;
+    if let Some(left) = peer.until_eviction {
+        writeln!(
+            out,
+            "{name}: MDT coordinators wait for the eviction of {mover}, about {left:.0} s left, unless its node lives"
+        )?;
+    }
+    match (&peer.fence_error, &peer.fencer) {
+        (Some(error), _) => writeln!(out, "{name}: the fence of {mover} fails, and is tried again: {error}"),
+        (None, Some(fencer)) => writeln!(out, "{name}: {fencer} sees to the fence of {mover}"),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Of the table of movers.
@@ -193,6 +215,36 @@ mod tests {
             "the mover of /mnt/lustre was stopped: 40 actions, 7 of them readers' restores, wait until a mover for archive id 1",
         );
         has("mover1:9818: restore for 61 s, 5.0 GiB so far: lab/run7/big.h5");
+    }
+
+    #[test]
+    fn of_a_dead_mover_it_is_said_who_waits_for_its_eviction_and_how_its_fence_is() {
+        let words = |peer: &PeerReport| {
+            let mut out = Vec::new();
+            dead(&mut out, "mover1:9818", peer).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut peer = PeerReport {
+            mover: "node3".into(),
+            state: "dead".into(),
+            until_eviction: Some(39.7),
+            fencer: Some("node2".into()),
+            ..PeerReport::default()
+        };
+        let text = words(&peer);
+        assert!(
+            text.contains("MDT coordinators wait for the eviction of node3, about 40 s left"),
+            "{text}"
+        );
+        assert!(text.ends_with("node2 sees to the fence of node3\n"), "{text}");
+        peer.fence_error = Some("exit status: 255: no route to host".into());
+        assert!(words(&peer).ends_with("tried again: exit status: 255: no route to host\n"));
+        peer.fenced = true;
+        let text = words(&peer);
+        assert!(
+            text.lines().count() == 1 && text.contains("its node is fenced"),
+            "{text}"
+        );
     }
 
     #[test]
