@@ -70,7 +70,7 @@ impl World {
         self.some_work()?;
         let (at, node) = self.any_mover()?;
         let is_node = self.random.below(2) == 0;
-        let time = LEASE + Duration::from_millis(500) + self.up_to_ms(2500);
+        let time = LEASE + Duration::from_millis(500) + self.up_to_ms(4500);
         self.deaths.stands(at, time);
         if is_node {
             self.client.pause_node(&node)?;
