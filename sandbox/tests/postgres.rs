@@ -1,7 +1,5 @@
 //! The PostgreSQL of tests and runs.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its setup too")]
-
 use lhsm_sandbox::postgres::Postgres;
 
 #[test]

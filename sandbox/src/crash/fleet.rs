@@ -123,6 +123,11 @@ impl Deaths {
         }
     }
 
+    /// Whether it was dead at the last look.
+    pub(crate) fn is_dead(&self, at: usize) -> bool {
+        self.lives.get(at).is_some_and(|life| life.is_dead)
+    }
+
     /// It stands still for so long, and then has what came meanwhile to read.
     pub(crate) fn stands(&mut self, at: usize, time: Duration) {
         if let Some(life) = self.lives.get_mut(at) {

@@ -137,6 +137,15 @@ pub(crate) fn run(count: u64) -> Result<Option<Outcome>> {
     let [killed, fenced, unfenced] = served[..] else {
         return Err("not every death was played".into());
     };
+    for (death, of_one) in [(Death::Killed, killed), (Death::Fenced, fenced)] {
+        if of_one.first > IN_TIME {
+            eprintln!(
+                "{death:?}: the first restore was served after {:.2} s, later than {:.0} s",
+                of_one.first.as_secs_f64(),
+                IN_TIME.as_secs_f64()
+            );
+        }
+    }
     Ok(Some(Outcome {
         count,
         killed,

@@ -317,8 +317,9 @@ impl World {
     pub(crate) fn start_dead(&mut self) -> Result<u64> {
         self.look();
         let mut dead = 0;
-        for mover in &mut self.movers {
-            if !mover.is_running() {
+        for (at, mover) in self.movers.iter_mut().enumerate() {
+            // One that dies in this moment is seen to be dead first.
+            if self.deaths.is_dead(at) {
                 mover.start_again()?;
                 dead += 1;
             }
