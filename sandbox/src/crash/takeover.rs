@@ -28,9 +28,11 @@ const NEW: u64 = 10;
 const REQUEST: usize = 50;
 /// Until all is archived, or delivered, or served.
 const LONG: Duration = Duration::from_secs(600);
-/// Between two looks.
+/// Between two looks at the coordinator.
 const LOOK: Duration = Duration::from_millis(5);
-const SETTINGS: &str = "keepalive = '1s'\n[workers]\nthreads = 8\nrestore_threads = 8\n[log]\nlevel = 'info'\n";
+/// Between two at the ledger, each by a process of its own.
+const LOOK_LEDGER: Duration = Duration::from_millis(100);
+const SETTINGS: &str = "keepalive = '1s'\n[workers]\nthreads = 8\nrestore_threads = 8\n";
 
 /// What becomes of the mover.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -316,7 +318,7 @@ impl Scene {
             if Instant::now() > until {
                 return Err(format!("the ledger knows {known} of {count} restores").into());
             }
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(LOOK_LEDGER);
         }
     }
 

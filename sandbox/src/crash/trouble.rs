@@ -1,12 +1,14 @@
 //! What becomes of movers that share a ledger: their daemons and nodes die, stand still or are cut off, and the ledger is
 //! restarted or failed over, one after the other by the seed's lot. Work and readers go on meanwhile.
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use lhsm_sandbox::postgres::Postgres;
 use lhsm_sandbox::protocol::Tunable;
 use nix::sys::signal::Signal;
 
-use crate::world::{PATIENCE, Result, World};
+use crate::world::{Result, World};
 
 /// After that the others take over.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
@@ -51,7 +53,7 @@ impl World {
         let (at, node) = self.any_mover()?;
         self.client.kill_node(&node)?;
         if let Some(mover) = self.movers.get_mut(at) {
-            mover.daemon.wait(PATIENCE)?;
+            mover.kill()?;
         }
         self.look();
         self.outcome.fleet.nodes += 1;
@@ -104,17 +106,13 @@ impl World {
     /// It is away for a while; sometimes a daemon dies while it is.
     fn ledger_restarts(&mut self) -> Result<()> {
         self.some_work()?;
-        if let Some(ledger) = &mut self.ledger {
-            ledger.stop()?;
-        }
+        self.at_ledger(Postgres::stop)?;
         let time = self.up_to_ms(1500);
         self.go_on_for(time)?;
         if self.random.below(2) == 0 {
             self.kill_some()?;
         }
-        if let Some(ledger) = &mut self.ledger {
-            ledger.resume()?;
-        }
+        self.at_ledger(Postgres::resume)?;
         self.outcome.fleet.ledger_restarts += 1;
         self.some_work()
     }
@@ -122,16 +120,12 @@ impl World {
     /// To a copy that lacks the last second; sometimes of daemons, too, that die with the old one.
     fn ledger_fails_over(&mut self) -> Result<()> {
         self.some_work()?;
-        if let Some(ledger) = &mut self.ledger {
-            ledger.copy()?;
-        }
+        self.at_ledger(Postgres::copy)?;
         self.go_on_for(BEHIND)?;
         if self.random.below(2) == 0 {
             self.kill_some()?;
         }
-        if let Some(ledger) = &mut self.ledger {
-            ledger.fail_over()?;
-        }
+        self.at_ledger(Postgres::fail_over)?;
         self.outcome.fleet.failovers += 1;
         self.some_work()
     }
@@ -146,6 +140,24 @@ impl World {
             std::thread::park_timeout(WORK);
         }
         Ok(())
+    }
+
+    /// Does what takes its time with the ledger while work goes on.
+    fn at_ledger(&mut self, work: impl FnOnce(&mut Postgres) -> io::Result<()> + Send) -> Result<()> {
+        let Some(mut ledger) = self.ledger.take() else {
+            return Ok(());
+        };
+        let (done, worked) = std::thread::scope(|scope| {
+            let at_it = scope.spawn(|| work(&mut ledger));
+            let mut worked = Ok(());
+            while !at_it.is_finished() && worked.is_ok() {
+                worked = self.go_on_for(WORK);
+            }
+            (at_it.join(), worked)
+        });
+        self.ledger = Some(ledger);
+        worked?;
+        Ok(done.map_err(|_| "the thread at the ledger panicked")??)
     }
 
     /// Its number and its node.
