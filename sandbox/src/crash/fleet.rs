@@ -24,6 +24,8 @@ pub(crate) struct Counts {
     pub(crate) cancelled_reads: u64,
     /// Restores that only a mover knew that died before it could say so.
     pub(crate) unknown_to_all: u64,
+    /// Of those, where its daemon died alone.
+    pub(crate) unknown_of_daemons: u64,
     pub(crate) longest_wait: Duration,
     pub(crate) nodes: u64,
     pub(crate) pauses: u64,
@@ -35,12 +37,13 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn json(&self) -> String {
         format!(
-            "\"reads\":{},\"failed_reads\":{},\"longest_wait_s\":{:.3},\"unknown_to_all\":{},\"cancelled_reads\":{},\
+            "\"reads\":{},\"failed_reads\":{},\"longest_wait_s\":{:.3},\"unknown_to_all\":{},\"unknown_of_daemons\":{},\"cancelled_reads\":{},\
              \"nodes\":{},\"pauses\":{},\"cuts\":{},\"ledger_restarts\":{},\"failovers\":{}",
             self.reads,
             self.failed_reads,
             self.longest_wait.as_secs_f64(),
             self.unknown_to_all,
+            self.unknown_of_daemons,
             self.cancelled_reads,
             self.nodes,
             self.pauses,
@@ -53,7 +56,7 @@ impl Counts {
     pub(crate) fn text(&self) -> String {
         format!(
             "; {} nodes killed, {} paused, {} cut off, {} restarts and {} failovers of the ledger; {} reads, the longest took \
-             {:.1} s: {} failed, {} were cancelled or purged, {} nobody knew of but a mover that had just died",
+             {:.1} s: {} failed, {} were cancelled or purged, {} nobody knew of but a mover that had just died ({} without its node)",
             self.nodes,
             self.pauses,
             self.cuts,
@@ -63,7 +66,8 @@ impl Counts {
             self.longest_wait.as_secs_f64(),
             self.failed_reads,
             self.cancelled_reads,
-            self.unknown_to_all
+            self.unknown_to_all,
+            self.unknown_of_daemons
         )
     }
 }
@@ -79,7 +83,16 @@ pub(crate) struct Span {
 #[derive(Debug, Default)]
 pub(crate) struct Deaths {
     lives: Vec<Life>,
-    deaths: Vec<(String, Span)>,
+    deaths: Vec<Death>,
+}
+
+#[derive(Debug)]
+struct Death {
+    node: String,
+    /// Whatever the mover got then may have gone with it.
+    span: Span,
+    /// The node died with it.
+    is_nodes: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +102,8 @@ struct Life {
     /// It reads nothing before.
     stands_until: Option<Instant>,
     is_dead: bool,
+    /// Its node dies.
+    is_nodes: bool,
 }
 
 impl Deaths {
@@ -97,6 +112,7 @@ impl Deaths {
             read_up_to: Instant::now(),
             stands_until: None,
             is_dead: false,
+            is_nodes: false,
         };
         Self {
             lives: vec![life; movers],
@@ -117,7 +133,11 @@ impl Deaths {
             } else if !std::mem::replace(&mut life.is_dead, true) {
                 let from = life.read_up_to.checked_sub(WRITTEN).unwrap_or(life.read_up_to);
                 let to = Instant::now();
-                self.deaths.push((mover.node().to_owned(), Span { from, to }));
+                self.deaths.push(Death {
+                    node: mover.node().to_owned(),
+                    span: Span { from, to },
+                    is_nodes: std::mem::take(&mut life.is_nodes),
+                });
                 life.stands_until = None;
             }
         }
@@ -135,26 +155,31 @@ impl Deaths {
         }
     }
 
-    /// Whether what a node got at that time went with a mover of its.
-    fn took(&self, node: &str, delivered: Instant) -> bool {
-        self.of(node).any(|span| span.from <= delivered && delivered <= span.to)
+    /// Its death, which is about to come, is its node's.
+    pub(crate) fn is_of_node(&mut self, at: usize) {
+        if let Some(life) = self.lives.get_mut(at).filter(|life| !life.is_dead) {
+            life.is_nodes = true;
+        }
+    }
+
+    /// The death that what a node got at that time may have gone with.
+    fn took(&self, node: &str, delivered: Instant) -> Option<&Death> {
+        let mut deaths = self.of(node);
+        deaths.find(|death| death.span.from <= delivered && delivered <= death.span.to)
     }
 
     /// How long after that time its next death was noticed.
     fn next(&self, node: &str, delivered: Instant) -> Option<Duration> {
-        let later = self.of(node).filter(|span| span.to >= delivered);
-        later.map(|span| span.to.duration_since(delivered)).min()
+        let later = self.of(node).filter(|death| death.span.to >= delivered);
+        later.map(|death| death.span.to.duration_since(delivered)).min()
     }
 
     /// One that died and booted since has its number behind its name.
-    fn of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Span> {
-        let deaths = self.deaths.iter();
-        deaths
-            .filter(move |(name, _)| {
-                node.strip_prefix(name.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
-            })
-            .map(|(_, span)| span)
+    fn of(&self, node: &str) -> impl Iterator<Item = &Death> {
+        self.deaths.iter().filter(move |death| {
+            let number = node.strip_prefix(death.node.as_str());
+            number.is_some_and(|number| number.is_empty() || number.starts_with('#'))
+        })
     }
 }
 
@@ -219,8 +244,10 @@ impl World {
                     .any(|purge| purge.to >= told.began && purge.from <= told.ended);
                 if failure.is_cancelled || was_purged {
                     self.outcome.fleet.cancelled_reads += 1;
-                } else if self.was_unknown(failure) {
+                } else if let Some(death) = self.was_unknown(failure) {
+                    let is_daemons = !death.is_nodes;
                     self.outcome.fleet.unknown_to_all += 1;
+                    self.outcome.fleet.unknown_of_daemons += u64::from(is_daemons);
                 } else {
                     self.outcome.fleet.failed_reads += 1;
                     self.tell_failure(fid, waited, failure);
@@ -229,15 +256,12 @@ impl World {
         }
     }
 
-    /// The coordinator gave it up unanswered, and its mover had died before it could say that it had it.
-    fn was_unknown(&self, failure: &Failure) -> bool {
-        let Some(restore) = failure.restore.as_ref() else {
-            return false;
-        };
-        let (Some(node), Some(delivered)) = (restore.agent.as_deref(), failure.delivered) else {
-            return false;
-        };
-        restore.state == ActionState::Canceled && restore.ends == 0 && self.deaths.took(node, delivered)
+    /// The coordinator gave it up unanswered, and its mover had died before it could say that it had it: that death.
+    fn was_unknown(&self, failure: &Failure) -> Option<&Death> {
+        let restore = failure.restore.as_ref()?;
+        let is_given_up = restore.state == ActionState::Canceled && restore.ends == 0;
+        let death = self.deaths.took(restore.agent.as_deref()?, failure.delivered?);
+        death.filter(|_| is_given_up)
     }
 
     fn tell_failure(&mut self, fid: Fid, waited: Duration, failure: &Failure) {

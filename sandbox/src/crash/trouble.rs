@@ -51,6 +51,7 @@ impl World {
         self.evict_after(1000, 2000)?;
         self.some_work()?;
         let (at, node) = self.any_mover()?;
+        self.deaths.is_of_node(at);
         self.client.kill_node(&node)?;
         if let Some(mover) = self.movers.get_mut(at) {
             mover.kill()?;
