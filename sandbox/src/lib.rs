@@ -5,6 +5,7 @@
 pub mod client;
 pub mod lfs;
 pub mod mdt;
+pub mod mover;
 pub mod postgres;
 pub mod process;
 pub mod stripes;

@@ -18,6 +18,11 @@ const LOOK: Duration = Duration::from_millis(5);
 /// It refuses to run as root.
 const NOBODY: u32 = 65_534;
 
+/// A copy of the data, beside it.
+const COPY: &str = "copy";
+/// In the environment where a missing one is a failure.
+const REQUIRED: &str = "LHSM_REQUIRE_POSTGRES";
+
 /// The usual one is no more than a part of the socket's name.
 const USUAL_PORT: u16 = 5432;
 
@@ -60,6 +65,25 @@ impl Postgres {
         postgres.resume()?;
         postgres.ask("postgres", "CREATE DATABASE ledger")?;
         Ok(Some(postgres))
+    }
+
+    /// The same, for a run that does with less where there is none: then it is said, and an error where
+    /// `LHSM_REQUIRE_POSTGRES` is set.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::start`], or there is none and one is demanded.
+    pub fn start_if_there() -> io::Result<Option<Self>> {
+        let started = Self::start()?;
+        if started.is_none() {
+            if std::env::var_os(REQUIRED).is_some() {
+                return Err(io::Error::other(format!(
+                    "{REQUIRED} is set, and there is no PostgreSQL: install the package postgresql"
+                )));
+            }
+            eprintln!("without a ledger: there is no PostgreSQL on this node (package postgresql)");
+        }
+        Ok(started)
     }
 
     /// Starts the server again.
@@ -112,7 +136,8 @@ impl Postgres {
 
     /// `false`: it ended.
     fn is_resumed(&mut self) -> io::Result<bool> {
-        let log = fs::File::create(self.path().join("log"))?;
+        let log = self.path().join("log");
+        let log = fs::File::options().create(true).append(true).open(log)?;
         let server = self
             .program("postgres")
             .arg("-D")
@@ -142,7 +167,9 @@ impl Postgres {
         Err(io::Error::other("PostgreSQL does not start"))
     }
 
-    fn log(&self) -> String {
+    /// What it said since its first start.
+    #[must_use]
+    pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 
@@ -154,6 +181,54 @@ impl Postgres {
     pub fn stop(&mut self) -> io::Result<()> {
         self.signal(Signal::SIGINT)?;
         self.reap()
+    }
+
+    /// Takes a copy of all data while the server goes on: what a replica has that hears nothing more from the end of this
+    /// call on. It takes the place of the copy before.
+    ///
+    /// # Errors
+    ///
+    /// What pg_basebackup says.
+    pub fn copy(&mut self) -> io::Result<()> {
+        let copy = self.path().join(COPY);
+        if copy.exists() {
+            fs::remove_dir_all(&copy)?;
+        }
+        let mut backup = self.program("pg_basebackup");
+        backup.args([
+            "--checkpoint=fast",
+            "--no-sync",
+            "--wal-method=stream",
+            "-U",
+            "lhsm",
+            "-h",
+        ]);
+        backup.arg(self.path()).args(["-p", &self.port.to_string(), "-D"]);
+        let made = backup.arg(&copy).output()?;
+        if made.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()))
+    }
+
+    /// The server dies with its data, and what [`Self::copy`] took serves in its place, at the same address: whatever was
+    /// acknowledged since is gone, as where a replica is promoted that was behind.
+    ///
+    /// # Errors
+    ///
+    /// There is no copy, or it does not start; its log.
+    pub fn fail_over(&mut self) -> io::Result<()> {
+        let copy = self.path().join(COPY);
+        if !copy.exists() {
+            return Err(io::Error::other(
+                "there is no copy of PostgreSQL's data to fail over to",
+            ));
+        }
+        self.signal(Signal::SIGQUIT)?;
+        self.reap()?;
+        fs::remove_dir_all(self.data())?;
+        fs::rename(&copy, self.data())?;
+        self.resume()
     }
 
     /// All of it stands still, its connections too: they are taken and never answered.

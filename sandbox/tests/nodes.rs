@@ -497,3 +497,23 @@ fn a_node_that_boots_is_another_client_than_the_dead_one_of_its_name() {
     assert_eq!(world.node("a").state, NodeState::Up);
     assert!(world.client.evict("c").is_err(), "there was never one");
 }
+
+#[test]
+fn an_action_says_since_when_its_copytool_has_it_and_nothing_while_it_is_on_its_way_to_a_dead_one() {
+    let mut world = World::new(1);
+    let (a, mut b) = two(&world);
+    let fid = world.file("file");
+    world.client.kill_node("a").unwrap();
+    drop(a);
+    world.archive(fid);
+    assert!(world.client.wait_held_up(0, PATIENCE).unwrap());
+    assert_eq!(world.client.actions().unwrap()[0].delivered_ms, None);
+    world.client.evict("a").unwrap();
+    b.archive();
+    // It is said right behind the write.
+    let start = Instant::now();
+    while world.client.actions().unwrap()[0].delivered_ms.is_none() {
+        assert!(start.elapsed() < PATIENCE, "it is never said");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}

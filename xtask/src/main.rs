@@ -1,7 +1,8 @@
 //! `cargo xtask bindings [--write]` (feature `bindgen`): compares the committed bindings with what bindgen
 //! makes of wrapper.h, or writes them.
 //!
-//! `cargo xtask crash`: kills the daemon again and again, and looks for what was lost.
+//! `cargo xtask crash`: kills the daemon again and again, or several and their nodes beside a ledger, and looks for what was
+//! lost (`--takeover N`: how long a take-over takes).
 //!
 //! `cargo xtask soak --minutes N`: the daemon at work with a store that misbehaves; does it grow?
 //!

@@ -38,6 +38,8 @@ pub struct RequestInfo {
     pub ends: u32,
     /// How many times it was sent.
     pub sends: u32,
+    /// Milliseconds since its message was in a pipe of that copytool's; `None`: it was not, or waits again.
+    pub delivered_ms: Option<u64>,
     /// Progress reports.
     pub progress: u32,
 }

@@ -21,7 +21,7 @@ impl Random {
 }
 
 /// One file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Expected {
     pub(crate) path: PathBuf,
     pub(crate) fid: Fid,

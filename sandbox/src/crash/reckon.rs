@@ -1,10 +1,10 @@
 //! The reckoning: once all is quiet, each file's bytes are what was written last, and the store has nothing that is no
 //! file's copy.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox::protocol::{Action, Fid, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fid, states};
 use lhsm_sandbox_s3::ObjectInfo;
 use nix::sys::signal::Signal;
 
@@ -37,13 +37,14 @@ impl World {
     pub(crate) fn reckon(&mut self) -> Result<()> {
         self.end_scrub()?;
         self.idle()?;
+        self.end_readers(PATIENCE)?;
         // What the last successors take away by themselves, and archives that they ask for again.
         let until = Instant::now() + PATIENCE;
         while (!self.unmapped()?.0.is_empty() || self.client.pending()? > 0) && Instant::now() < until {
             self.pause(LOOK)?;
             self.idle()?;
         }
-        self.outcome.hung = self.client.pending()?;
+        self.outcome.hung += self.hung()?;
         self.outcome.files = self.files.len();
         // Uploads whose number nobody got to know may belong to somebody until they are old; a daemon looks when it starts.
         let until = Instant::now() + PATIENCE;
@@ -67,10 +68,12 @@ impl World {
             }
             let file = &self.files[at];
             if file.is_released(&mut self.client)? {
-                eprintln!("lost: {} {}", file.path.display(), file.fid);
+                let fid = file.fid;
+                self.tell("lost", fid);
                 self.outcome.lost += 1;
             } else if std::fs::read(&file.path)? != file.content() {
-                eprintln!("corrupt: {} {}", file.path.display(), file.fid);
+                let fid = file.fid;
+                self.tell("corrupt", fid);
                 self.outcome.corrupt += 1;
             }
         }
@@ -81,6 +84,23 @@ impl World {
             mover.daemon.wait(PATIENCE)?;
         }
         Ok(())
+    }
+
+    /// Actions that nobody ends.
+    fn hung(&mut self) -> Result<u64> {
+        let pending = self.client.pending()?;
+        if pending > 0 {
+            let is_pending = |state| matches!(state, ActionState::Waiting | ActionState::Started);
+            let actions = self.client.actions()?.into_iter();
+            let of: BTreeSet<_> = actions
+                .filter(|action| action.action != Action::Cancel && is_pending(action.state))
+                .map(|action| action.fid)
+                .collect();
+            for fid in of {
+                self.tell("hangs", fid);
+            }
+        }
+        Ok(pending)
     }
 
     /// What a purge left is taken away by a scrub, as the manual says.
@@ -125,12 +145,16 @@ impl World {
                 "no file is mapped to: {} ({} bytes of {fid}, cookie {cookie}, writer {writer})",
                 object.key, object.size
             );
+            if let Ok(fid) = fid.parse() {
+                self.tell("an object of its is nobody's", fid);
+            }
             self.outcome.unmapped += 1;
         }
-        for file in &self.files {
-            let has_record = self.client.xattr(file.fid, "trusted.lhsm_s3").is_ok();
-            if !has_record && self.client.state(file.fid)?.states & states::ARCHIVED != 0 {
-                eprintln!("archived and without a record: {}", file.path.display());
+        let fids: Vec<_> = self.files.iter().map(|file| file.fid).collect();
+        for fid in fids {
+            let has_record = self.client.xattr(fid, "trusted.lhsm_s3").is_ok();
+            if !has_record && self.client.state(fid)?.states & states::ARCHIVED != 0 {
+                self.tell("archived and without a record", fid);
                 self.outcome.lost += 1;
             }
         }

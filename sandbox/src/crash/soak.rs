@@ -174,7 +174,7 @@ impl World {
                 .unwrap_or(0)
         };
         let mut journal = 0;
-        for file in std::fs::read_dir(&mover.state_dir)? {
+        for file in std::fs::read_dir(&mover.plan.state_dir)? {
             journal += file?.metadata()?.len();
         }
         Ok(Sample {

@@ -437,10 +437,15 @@ impl State {
                 errval: record.errval,
                 ends: record.ends,
                 sends: record.sends,
+                delivered_ms: record.delivered.map(ms_since),
                 progress: record.progress,
             })
             .collect()
     }
+}
+
+fn ms_since(at: Instant) -> u64 {
+    u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Record {

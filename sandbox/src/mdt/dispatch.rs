@@ -120,7 +120,9 @@ fn deliver(shared: &Shared, letter: Letter, fragment: usize) {
     let us = u64::try_from(blocked.as_micros()).unwrap_or(u64::MAX);
     state.counters.writer_blocked_us += us;
     state.counters.writer_blocked_longest_us = state.counters.writer_blocked_longest_us.max(us);
-    if !reached {
+    if reached {
+        state.delivered(&letter);
+    } else {
         state.lose(&letter.client, letter.mdt);
         state.take_all_back(&letter);
     }
@@ -407,6 +409,7 @@ impl State {
         };
         record.state = ActionState::Started;
         record.sends += 1;
+        record.delivered = None;
         let (action, fid, cookie, id) = (record.action, record.fid, record.cookie, record.archive_id);
         if action == Action::Cancel {
             if let Some(target) = self
@@ -433,6 +436,15 @@ impl State {
                 }
                 file.states |= states::EXISTS;
                 file.archive_id = id;
+            }
+        }
+    }
+
+    fn delivered(&mut self, letter: &Letter) {
+        let now = Instant::now();
+        for number in &letter.records {
+            if let Some(record) = self.actions.get_mut(number) {
+                record.delivered = Some(now);
             }
         }
     }

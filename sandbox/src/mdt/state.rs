@@ -142,6 +142,8 @@ pub(super) struct Record {
     pub(super) errval: i32,
     pub(super) ends: u32,
     pub(super) sends: u32,
+    /// When its message was in a pipe of the agent's, as it was sent last.
+    pub(super) delivered: Option<Instant>,
     pub(super) progress: u32,
     /// Where it was sent last.
     pub(super) agent: Option<String>,
@@ -316,6 +318,7 @@ impl Record {
             errval: 0,
             ends: 0,
             sends: 0,
+            delivered: None,
             progress: 0,
             agent: None,
             in_memory: false,
