@@ -3,6 +3,7 @@
 //! Beside the checkout there may be `../shared/lustre-vm`, whose `quick.sh DIR` makes a guest with a Lustre in it and
 //! mounts that. Into it go our binaries; the store is the embedded S3 on this machine. One line a case, one sum.
 
+mod beside;
 mod bounded;
 mod guest;
 mod store;
