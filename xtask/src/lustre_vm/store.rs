@@ -35,6 +35,11 @@ impl Store {
         })
     }
 
+    /// Its port on this machine's loopback.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.endpoint.rsplit_once(':')?.1.parse().ok()
+    }
+
     /// As the suite takes it.
     pub(super) fn url(&self) -> String {
         let address = self.endpoint.trim_start_matches("http://");
