@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use lhsm_sandbox::lfs::{self, Lfs};
+use lhsm_sandbox::postgres::Postgres;
 use lhsm_sandbox::protocol::{HsmControl, NodeEvent, Request, Tunable};
 use lhsm_sandbox::{Client, Mdt, Options, process};
 
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// A PostgreSQL alone (Debian's, database and user of the tests), on a socket that it names, until its standard input ends
+    Postgres,
     /// lfs' HSM commands
     Lfs {
         #[command(subcommand)]
@@ -121,6 +124,14 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::S3 { port, dir } => {
             let runtime = tokio::runtime::Runtime::new()?;
             let _store = store(&runtime, port, dir)?;
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+        }
+        Command::Postgres => {
+            let Some(postgres) = Postgres::start()? else {
+                return Err("there is no PostgreSQL on this machine: install Debian's postgresql".into());
+            };
+            // It listens nowhere else, so the name is that of the usual port.
+            println!("PostgreSQL at {}", postgres.path().join(".s.PGSQL.5432").display());
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
         }
         Command::Lfs { command } => print!("{}", lfs::run(&command)?),

@@ -17,7 +17,8 @@
 //!
 //! `cargo xtask features`: is any dependency compiled twice, with other features?
 //!
-//! `cargo xtask lustre-vm`: that suite, and Lustre's own tests of HSM, on a real Lustre in an emulated guest.
+//! `cargo xtask lustre-vm`: that suite, and Lustre's own tests of HSM, on a real Lustre in an emulated guest (`--nodes 2`:
+//! what becomes of two movers when one's node dies, is cut off or stands still).
 //!
 //! `cargo xtask stores-table REPORT…`: docs/stores.md's table, from what the tests of stores found.
 //!

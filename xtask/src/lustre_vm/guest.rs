@@ -27,6 +27,21 @@ pub(super) struct Guest {
 impl Guest {
     /// Up and mounted: as it is where it runs, else by `quick.sh`, which makes what is missing.
     pub(super) fn up(scripts: &Path, dir: &Path, logs: &Path, keep: bool) -> Result<Self, String> {
+        let guest = Self::at(dir, logs, keep)?;
+        let mut quick = Command::new(scripts.join("quick.sh"));
+        quick.arg(&guest.dir);
+        guest.made("quick.sh", quick)
+    }
+
+    /// The same for a guest that is a client only, of the file system of `servers`: by `client.sh`.
+    pub(super) fn joined(scripts: &Path, servers: &Self, dir: &Path, logs: &Path, keep: bool) -> Result<Self, String> {
+        let guest = Self::at(dir, logs, keep)?;
+        let mut client = Command::new(scripts.join("client.sh"));
+        client.arg(&servers.dir).arg(&guest.dir);
+        guest.made("client.sh", client)
+    }
+
+    fn at(dir: &Path, logs: &Path, keep: bool) -> Result<Self, String> {
         let named = |error: std::io::Error| format!("'{}': {error}", dir.display());
         std::fs::create_dir_all(dir).map_err(named)?;
         let dir = dir.canonicalize().map_err(named)?;
@@ -36,26 +51,45 @@ impl Guest {
                 dir.display()
             ));
         }
-        let guest = Self {
+        Ok(Self {
             ours: !runs(&dir) && !keep,
             dir,
             logs: logs.to_owned(),
-        };
-        let mut quick = Command::new(scripts.join("quick.sh"));
-        quick.arg(&guest.dir);
-        if !guest.dir.join("port").exists() {
-            quick.env("PORT", free_port()?.to_string());
+        })
+    }
+
+    fn made(self, by: &str, mut command: Command) -> Result<Self, String> {
+        if !self.dir.join("port").exists() {
+            command.env("PORT", free_port()?.to_string());
         }
-        let log = logs.join("boot.log");
-        let status = bounded::run(&mut quick, &log, BOOT, &mut |line| {
+        let log = self.logs.join("boot.log");
+        let status = bounded::run(&mut command, &log, BOOT, &mut |line| {
             if line.starts_with("== ") || line.starts_with("up, ") {
                 eprintln!("{line}");
             }
         });
         match status {
-            Ok(status) if status.success() => Ok(guest),
-            Ok(status) => Err(format!("quick.sh: {status}; its output is in '{}'", log.display())),
-            Err(error) => Err(format!("quick.sh: {error}")),
+            Ok(status) if status.success() => Ok(self),
+            Ok(status) => Err(format!("{by}: {status}; its output is in '{}'", log.display())),
+            Err(error) => Err(format!("{by}: {error}")),
+        }
+    }
+
+    /// Whether its machine is there, if only paused.
+    pub(super) fn is_there(&self) -> bool {
+        runs(&self.dir)
+    }
+
+    /// Runs a script of its directory on this machine, such as `boot.sh kill`.
+    pub(super) fn by(&self, script: &str, argument: Option<&str>) -> Result<(), String> {
+        let mut command = Command::new(self.dir.join(script));
+        command.args(argument);
+        let shown = format!("{script} {}", argument.unwrap_or_default());
+        let log = self.logs.join(format!("{}.log", shown.trim_end().replace(' ', "-")));
+        match bounded::run(&mut command, &log, Limits::within(MINUTE * 10), &mut |_| {}) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{shown}: {status}; its output is in '{}'", log.display())),
+            Err(error) => Err(format!("{shown}: {error}")),
         }
     }
 

@@ -2,9 +2,13 @@
 //!
 //! Beside the checkout there may be `../shared/lustre-vm`, whose `quick.sh DIR` makes a guest with a Lustre in it and
 //! mounts that. Into it go our binaries; the store is the embedded S3 on this machine. One line a case, one sum.
+//! `--nodes 2`: there is a second guest, and what becomes of two movers when one's node goes.
 
+mod beside;
 mod bounded;
 mod guest;
+mod nodes;
+mod postgres;
 mod store;
 mod suite;
 mod tally;
@@ -15,11 +19,13 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use self::guest::Guest;
+use self::nodes::Setting;
 use self::store::Store;
 use self::tally::Tally;
 
 const USAGE: &str = "usage: cargo xtask lustre-vm [--in DIR] [--smoke] [--suite] [--sanity-hsm] [--only CASES] \
-                     [--scale PERCENT] [--keep] [--json] [--scripts DIR]";
+                     [--scale PERCENT] [--keep] [--json] [--scripts DIR]\n       \
+                     cargo xtask lustre-vm --nodes 2 [--in DIR] [--in2 DIR] [--only CASES] [--keep] [--json] [--scripts DIR]";
 /// In a few minutes: the data path, both MDTs, what was lost before, a coordinator that comes and goes.
 const SMOKE: [&str; 6] = [
     "round-trip",
@@ -40,6 +46,9 @@ struct Options {
     suite: Option<Vec<String>>,
     /// Of sanity-hsm.
     upstream: Option<Vec<String>>,
+    /// Of two nodes; then none of the others.
+    nodes: Option<Vec<String>>,
+    second: Option<PathBuf>,
     scale: u32,
     keep: bool,
     json: bool,
@@ -47,13 +56,15 @@ struct Options {
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self, String> {
-        let (mut suite, mut upstream, mut smoke) = (false, false, false);
+        let (mut suite, mut upstream, mut smoke, mut nodes) = (false, false, false, false);
         let mut only = Vec::new();
         let mut options = Self {
             guest: None,
             scripts: None,
             suite: None,
             upstream: None,
+            nodes: None,
+            second: None,
             scale: 20,
             keep: false,
             json: false,
@@ -70,6 +81,14 @@ impl Options {
             };
             match name {
                 "--in" => options.guest = Some(value()?.into()),
+                "--in2" => options.second = Some(value()?.into()),
+                "--nodes" => {
+                    let text = value()?;
+                    if text != "1" && text != "2" {
+                        return Err(format!("there are cases of 1 node and of 2, not of '{text}'"));
+                    }
+                    nodes = text == "2";
+                }
                 "--scripts" => options.scripts = Some(value()?.into()),
                 "--only" => only.extend(value()?.split(',').map(str::to_owned)),
                 "--scale" => {
@@ -83,6 +102,18 @@ impl Options {
                 "--json" => options.json = true,
                 _ => return Err(format!("unknown option '{name}'")),
             }
+        }
+        if nodes {
+            if suite || upstream || smoke {
+                return Err(
+                    "--nodes 2 has its own cases: neither --suite nor --sanity-hsm nor --smoke goes with it".into(),
+                );
+            }
+            options.nodes = Some(only);
+            return Ok(options);
+        }
+        if options.second.is_some() {
+            return Err("--in2 has no meaning without --nodes 2".into());
         }
         if smoke {
             options.scale = options.scale.min(5);
@@ -117,7 +148,15 @@ pub(super) fn run(root: &Path, arguments: &[String], build: fn() -> Option<PathB
         .scripts
         .clone()
         .unwrap_or_else(|| root.join("../shared/lustre-vm"));
-    if let Some(why) = hindrance(&scripts) {
+    let cases = match options.nodes.as_deref().map(nodes::chosen).transpose() {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let of_nodes = || cases.as_ref().and_then(|_| nodes::hindrance(&scripts));
+    if let Some(why) = hindrance(&scripts).or_else(of_nodes) {
         println!("skipped: {why}");
         return ExitCode::SUCCESS;
     }
@@ -125,7 +164,11 @@ pub(super) fn run(root: &Path, arguments: &[String], build: fn() -> Option<PathB
         return ExitCode::FAILURE;
     };
     let mut tally = Tally::default();
-    if let Err(error) = tried(root, &scripts, &binaries, &options, &mut tally) {
+    let tried = match &cases {
+        None => tried(root, &scripts, &binaries, &options, &mut tally),
+        Some(cases) => of_two_nodes(root, &scripts, &binaries, &options, cases, &mut tally),
+    };
+    if let Err(error) = tried {
         tally.fail("guest", &error);
     }
     println!("{}", if options.json { tally.json() } else { tally.text() });
@@ -154,12 +197,37 @@ fn hindrance(scripts: &Path) -> Option<String> {
     None
 }
 
-fn tried(root: &Path, scripts: &Path, binaries: &Path, options: &Options, tally: &mut Tally) -> Result<(), String> {
+/// Where all output goes; made.
+fn logs(root: &Path) -> Result<PathBuf, String> {
     let logs = root.join("target/lustre-vm");
-    std::fs::create_dir_all(&logs).map_err(|error| format!("'{}': {error}", logs.display()))?;
-    let logs = logs
-        .canonicalize()
-        .map_err(|error| format!("'{}': {error}", logs.display()))?;
+    let made = std::fs::create_dir_all(&logs).and_then(|()| logs.canonicalize());
+    made.map_err(|error| format!("'{}': {error}", logs.display()))
+}
+
+fn of_two_nodes(
+    root: &Path,
+    scripts: &Path,
+    binaries: &Path,
+    options: &Options,
+    cases: &[nodes::Case],
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let logs = logs(root)?;
+    eprintln!("all output is in {}", logs.display());
+    let dir = options.guest.clone().unwrap_or_else(|| logs.join("guest"));
+    let second = options.second.clone().unwrap_or_else(|| logs.join("guest2"));
+    let setting = Setting {
+        scripts,
+        binaries,
+        logs: &logs,
+        dirs: (&dir, &second),
+        keep: options.keep,
+    };
+    nodes::run(&setting, cases, tally)
+}
+
+fn tried(root: &Path, scripts: &Path, binaries: &Path, options: &Options, tally: &mut Tally) -> Result<(), String> {
+    let logs = logs(root)?;
     let dir = options.guest.clone().unwrap_or_else(|| logs.join("guest"));
     let began = Instant::now();
     let step = |name: &str| {
@@ -246,6 +314,18 @@ mod tests {
         assert!(parsed("--suite --only 12a").is_err());
         assert!(parsed("--only").is_err());
         assert!(parsed("--onyl 12a").is_err());
+    }
+
+    #[test]
+    fn two_nodes_have_cases_of_their_own() {
+        let options = parsed("--nodes 2 --only cut --in2 /tmp/guest2").unwrap();
+        assert_eq!((options.suite, options.upstream), (None, None));
+        assert_eq!(options.nodes, Some(vec!["cut".to_owned()]));
+        assert_eq!(options.second, Some("/tmp/guest2".into()));
+        assert_eq!(parsed("--nodes 1").unwrap().nodes, None);
+        assert!(parsed("--nodes 3").is_err());
+        assert!(parsed("--nodes 2 --suite").is_err());
+        assert!(parsed("--in2 /tmp/guest2").is_err());
     }
 
     #[test]
