@@ -54,7 +54,7 @@ impl Former {
         };
         let said = ask(&["--version"])?;
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        let Some(version) = said.split_whitespace().last() else {
+        let Some(version) = said.split_whitespace().next_back() else {
             return Err(format!("'{}' does not tell its version", program.display()).into());
         };
         Ok(Self {
@@ -200,7 +200,8 @@ impl Mover {
                 return Err(self.wrong("ended behind its start").into());
             }
             if let Some(address) = address(self.log().get(before..).unwrap_or_default()) {
-                said = self.command(&["status", "--movers", &address]).unwrap_or_default();
+                let asked = self.command(&["status", "--movers", &address]);
+                said = asked.unwrap_or_else(|error| error.to_string());
                 if said.contains("the ledger is in step") {
                     return Ok(());
                 }
@@ -210,7 +211,7 @@ impl Mover {
         Err(self.wrong(&format!("its ledger is not in step: {said}")).into())
     }
 
-    pub(crate) fn log(&self) -> String {
+    fn log(&self) -> String {
         let log = self.spawn.log.as_ref().map(std::fs::read);
         let log = log.and_then(std::result::Result::ok).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
