@@ -38,6 +38,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Option<Outcome>> {
     if !outcome.as_ref().is_ok_and(Outcome::is_whole) {
         let kept = dir.keep();
         tell_logs(&kept, cli.movers);
+        tell_ledger(&postgres);
         eprintln!(
             "everything is kept in {}, each mover's log as moverN/daemon.log",
             kept.display()
@@ -175,5 +176,21 @@ fn tell_logs(dir: &Path, movers: u32) {
         for line in last.iter().rev() {
             eprintln!("mover{number}: {line}");
         }
+    }
+}
+
+/// Each mover's row, and what it had in hand by that: the server ends with the run.
+fn tell_ledger(postgres: &Postgres) {
+    let rows = postgres.rows(
+        "SELECT m.name, m.state, m.release, (SELECT count(*) FROM lhsmtool_s3.action a \
+         WHERE a.owner = m.incarnation AND NOT a.answered) FROM lhsmtool_s3.mover m ORDER BY m.name",
+    );
+    match rows {
+        Ok(rows) => {
+            for row in rows {
+                eprintln!("ledger: {row} (mover, state, release, actions in hand)");
+            }
+        }
+        Err(error) => eprintln!("ledger: {error}"),
     }
 }
