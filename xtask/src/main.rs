@@ -8,6 +8,8 @@
 //!
 //! `cargo xtask jobs`: many files through the bulk commands, everybody's counts compared.
 //!
+//! `cargo xtask rolling`: movers restarted, upgraded and drained in turn under load; who notices?
+//!
 //! `cargo xtask layers`: the rooms of `src/` from the ground to the roof; whether one uses another that is above it.
 //!
 //! `cargo xtask lustre-suite --mount DIR --s3 URL`: the copytool's promises on a mounted Lustre (`--sandbox`: on the
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Some("soak") => run("crash", arguments),
         Some("jobs") => run("jobs", arguments),
         Some("layers") => layers::run(&root(), &arguments),
+        Some("rolling") => run("rolling", arguments),
         Some("lustre-suite") => run("suite", arguments),
         Some("lustre-vm") => lustre_vm::run(&root(), &arguments, build),
         Some("features") => features::check(&root()),
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
         Some("stores-table") => stores::write(&root(), &arguments),
         other => {
             eprintln!(
-                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask layers [--json | --circles] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask features | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
+                "usage: cargo demo [OPTIONS] | cargo sandbox COMMAND | cargo xtask crash [OPTIONS] | cargo xtask soak --minutes N | cargo xtask jobs [OPTIONS] | cargo xtask rolling [OPTIONS] | cargo xtask layers [--json | --circles] | cargo xtask lustre-suite [OPTIONS] | cargo xtask lustre-vm [OPTIONS] | cargo xtask features | cargo xtask packages | cargo xtask stores --dialects [--write] [OPTIONS] | cargo xtask stores-table REPORT…{}",
                 other
                     .map(|word| format!("\nunknown command '{word}'"))
                     .unwrap_or_default()
