@@ -24,6 +24,8 @@ mod error;
 mod heir;
 mod keeper;
 mod link;
+#[cfg(test)]
+pub(crate) mod model;
 mod observe;
 mod options;
 mod own;
