@@ -21,7 +21,14 @@ pub(super) struct FleetHeir {
     /// It takes nothing new.
     draining: Arc<AtomicBool>,
     /// Others have them, and a worker here has not let go of them yet.
-    leaving: Mutex<Vec<ActionKey>>,
+    leaving: Mutex<Vec<Leaving>>,
+}
+
+/// An action that another mover has.
+struct Leaving {
+    key: ActionKey,
+    /// That one died meanwhile, and it is this mover's again: it comes to the queue once the worker has let go of it.
+    back: Option<Item>,
 }
 
 impl fmt::Debug for FleetHeir {
@@ -52,7 +59,20 @@ impl Heir for FleetHeir {
         agent.upgrade().map(|agent| agent.archives()).unwrap_or_default()
     }
 
-    fn inherit(&self, peer: &str, items: Vec<Item>) {
+    fn inherit(&self, peer: &str, mut items: Vec<Item>) {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        items.retain(|item| {
+            let here = leaving.iter_mut().find(|leaving| leaving.key == item.key());
+            let is_here = here.is_some();
+            if let Some(here) = here {
+                here.back = Some(item.clone());
+            }
+            !is_here
+        });
+        drop(leaving);
+        if items.is_empty() {
+            return;
+        }
         let actions = items.len();
         // Whatever it does not come to stays in the journal.
         if let Err(error) = self.takeover.hand_over(items) {
@@ -68,7 +88,11 @@ impl Heir for FleetHeir {
                     handle.disown();
                     context.journal.lost(key, false);
                 }
-                Cancelled::Running => self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(key),
+                Cancelled::Running => {
+                    let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+                    leaving.retain(|leaving| leaving.key != key);
+                    leaving.push(Leaving { key, back: None });
+                }
                 // It may be on its way there, from the journal of a former daemon.
                 Cancelled::Unknown => context.journal.lost(key, true),
             }
@@ -78,13 +102,22 @@ impl Heir for FleetHeir {
 
     fn look(&self) {
         let Takeover { context, queue, .. } = &self.takeover;
+        let mut back = Vec::new();
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-        leaving.retain(|key| {
-            let is_here = queue.verb(*key).is_some();
-            if !is_here {
-                context.journal.lost(*key, false);
+        leaving.retain_mut(|leaving| {
+            let is_here = queue.verb(leaving.key).is_some();
+            match leaving.back.take_if(|_| !is_here) {
+                Some(item) => back.push(item),
+                None if !is_here => context.journal.lost(leaving.key, false),
+                None => {}
             }
             is_here
         });
+        drop(leaving);
+        if !back.is_empty()
+            && let Err(error) = self.takeover.hand_over(back)
+        {
+            tracing::error!(%error, "left in the journal: no thread to take over what came back from another mover");
+        }
     }
 }

@@ -26,6 +26,8 @@
 mod handed;
 mod intents;
 mod left;
+#[cfg(test)]
+mod memory;
 mod owed;
 mod record;
 mod sink;
@@ -38,6 +40,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use memory::Held;
 pub use owed::JournaledAction;
 pub use record::UploadRecord;
 pub use sink::{InHand, JournalSink};

@@ -30,6 +30,8 @@ mod health;
 mod heir;
 mod keeper;
 mod link;
+#[cfg(test)]
+pub(crate) mod model;
 mod moment;
 mod observe;
 mod options;

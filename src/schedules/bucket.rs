@@ -49,7 +49,7 @@ pub(super) struct Bucket {
     written: u64,
 }
 
-fn error(status: u16, code: &str) -> Answer {
+pub(super) fn error(status: u16, code: &str) -> Answer {
     Answer {
         status,
         body: format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>"),
@@ -116,6 +116,7 @@ impl Bucket {
     pub(super) fn serve(&mut self, asked: Asked) -> Answer {
         match asked.method.as_str() {
             "PUT" => self.serve_put(asked),
+            "GET" => self.serve_get(&asked),
             "HEAD" => self.told(&asked.key, asked.query.get("versionId").map(String::as_str)),
             "DELETE" => self.serve_delete(&asked),
             _ => error(501, "NotImplemented"),
@@ -143,6 +144,26 @@ impl Bucket {
         let mut answer = self.told(&asked.key, None);
         answer.headers.retain(|(name, _)| name != "content-length");
         answer
+    }
+
+    /// Small ones, which are asked for as a whole.
+    fn serve_get(&self, asked: &Asked) -> Answer {
+        let id = asked.query.get("versionId").map(String::as_str);
+        let found = match id {
+            Some(id) => self.version(&asked.key, id),
+            None => self.current(&asked.key),
+        };
+        let Some(object) = found else {
+            return error(404, "NoSuchKey");
+        };
+        let etag = asked.headers.get("if-match");
+        if etag.is_some_and(|etag| bare(etag) != bare(&object.etag)) {
+            return error(412, "PreconditionFailed");
+        }
+        Answer {
+            body: String::from_utf8_lossy(&object.bytes).into_owned(),
+            ..self.told(&asked.key, id)
+        }
     }
 
     fn told(&self, key: &str, id: Option<&str>) -> Answer {

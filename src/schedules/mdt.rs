@@ -19,7 +19,8 @@ impl FileSystem for Mdt {
     }
 
     fn path_of(&self, fid: Fid) -> Result<PathBuf, HsmError> {
-        self.0.at(|state| Ok(PathBuf::from(&state.node(fid, "path_of")?.path)))
+        self.0
+            .call("path_of", |state| Ok(PathBuf::from(&state.node(fid, "path_of")?.path)))
     }
 
     fn imported_until(&self) -> Result<Option<i64>, HsmError> {
@@ -29,7 +30,7 @@ impl FileSystem for Mdt {
     fn map(&self, fid: Fid) -> Result<Option<Vec<u8>>, HsmError> {
         let thread = thread();
         let stale = self.0.takes_stale(thread);
-        self.0.at(|state| {
+        self.0.call("map", |state| {
             let now = state.node(fid, "map")?.record.clone();
             Ok(match stale {
                 true => state.stale[thread].entry(fid).or_insert(now).clone(),
@@ -42,7 +43,7 @@ impl FileSystem for Mdt {
     // once. It is that look that is tried.
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
         let thread = thread();
-        self.0.now(|state| {
+        self.0.call_now("set_map", |state| {
             state.tell(|| format!("{thread}: record of {fid}"));
             state.node(fid, "set_map")?.record = Some(record.to_vec());
             Ok(())
@@ -51,7 +52,7 @@ impl FileSystem for Mdt {
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         let thread = thread();
-        self.0.now(|state| {
+        self.0.call_now("clear_map", |state| {
             state.tell(|| format!("{thread}: no record of {fid}"));
             state.node(fid, "clear_map")?.record = None;
             Ok(())
@@ -60,7 +61,7 @@ impl FileSystem for Mdt {
 
     fn announce_deletion(&self, fid: Fid, number: u64, words: &[u8]) -> Result<(), HsmError> {
         let thread = thread();
-        self.0.at(|state| {
+        self.0.call("announce_deletion", |state| {
             state.tell(|| format!("{thread}: announces a deletion on {fid}"));
             let said = &mut state.node(fid, "announce")?.deletions.announced;
             said.retain(|(other, _)| *other != number);
@@ -70,7 +71,7 @@ impl FileSystem for Mdt {
     }
 
     fn withdraw_deletion(&self, fid: Fid, number: u64) -> Result<(), HsmError> {
-        self.0.at(|state| {
+        self.0.call("withdraw_deletion", |state| {
             let said = &mut state.node(fid, "withdraw")?.deletions.announced;
             said.retain(|(other, _)| *other != number);
             Ok(())
@@ -78,7 +79,7 @@ impl FileSystem for Mdt {
     }
 
     fn note_deletion(&self, fid: Fid, words: &[u8]) -> Result<(), HsmError> {
-        self.0.at(|state| {
+        self.0.call("note_deletion", |state| {
             state.node(fid, "note")?.deletions.done = Some(words.to_vec());
             Ok(())
         })
@@ -86,7 +87,7 @@ impl FileSystem for Mdt {
 
     fn deletions(&self, fid: Fid) -> Result<Deletions, HsmError> {
         let is_deaf = self.0.is_deaf();
-        self.0.at(|state| {
+        self.0.call("deletions", |state| {
             let said = &state.node(fid, "deletions")?.deletions;
             Ok(if is_deaf { Deletions::default() } else { said.clone() })
         })
@@ -97,29 +98,31 @@ impl FileSystem for Mdt {
     }
 
     fn is_released(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| Ok(state.node(fid, "is_released")?.released))
+        self.0
+            .call("is_released", |state| Ok(state.node(fid, "is_released")?.released))
     }
 
     fn is_archived(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| {
+        self.0.call("is_archived", |state| {
             let node = state.node(fid, "is_archived")?;
             Ok(node.released || node.is_clean())
         })
     }
 
     fn copy_state(&self, fid: Fid) -> Result<CopyState, HsmError> {
-        self.0.at(|state| Ok(state.node(fid, "copy_state")?.copy_state()))
+        self.0
+            .call("copy_state", |state| Ok(state.node(fid, "copy_state")?.copy_state()))
     }
 
     fn has_archive(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| {
+        self.0.call("has_archive", |state| {
             state.node(fid, "has_archive")?;
             Ok(state.has_action(fid, Kind::Do(Verb::Archive)))
         })
     }
 
     fn prepare_archive(&self, fid: Fid, _: Option<ArchiveId>) -> Result<CopyState, HsmError> {
-        self.0.at(|state| {
+        self.0.call("prepare_archive", |state| {
             let node = state.node(fid, "prepare_archive")?;
             node.exists = true;
             Ok(node.copy_state())
@@ -131,7 +134,7 @@ impl FileSystem for Mdt {
     }
 
     fn extras(&self, fid: Fid, _: &File) -> Result<ExtraMetadata, HsmError> {
-        self.0.at(|state| {
+        self.0.call("extras", |state| {
             let large = state.node(fid, "extras")?.large;
             let xattrs = large.then(|| (b"user.large".to_vec(), vec![7; 2500]));
             Ok(ExtraMetadata {
@@ -142,12 +145,14 @@ impl FileSystem for Mdt {
     }
 
     fn size_of(&self, fid: Fid) -> Result<u64, HsmError> {
-        self.0
-            .at(|state| state.node(fid, "size_of").map(|_| bytes_of(0).len() as u64))
+        self.0.call("size_of", |state| {
+            state.node(fid, "size_of").map(|_| bytes_of(0).len() as u64)
+        })
     }
 
     fn is_unlinked(&self, fid: Fid) -> Result<bool, HsmError> {
-        self.0.at(|state| Ok(state.node(fid, "is_unlinked").is_err()))
+        self.0
+            .call("is_unlinked", |state| Ok(state.node(fid, "is_unlinked").is_err()))
     }
 
     fn data_version(&self, _: &File) -> Option<u64> {
@@ -163,7 +168,7 @@ impl FileSystem for Mdt {
     }
 
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {
-        self.0.at(|state| {
+        self.0.call("revoke", |state| {
             let node = state.node(fid, "revoke")?;
             if node.released {
                 return Err(HsmError::new("revoke", libc::EINVAL));
@@ -174,7 +179,7 @@ impl FileSystem for Mdt {
     }
 
     fn progress(&self, key: ActionKey, _: Extent) -> Result<(), HsmError> {
-        self.0.at(|state| match state.action(key) {
+        self.0.call("progress", |state| match state.action(key) {
             None => Err(no_such_file("progress")),
             Some(index) if state.actions[index].cancelled => Err(HsmError::new("progress", libc::ECANCELED)),
             Some(_) => Ok(()),
@@ -185,8 +190,23 @@ impl FileSystem for Mdt {
 /// An action as a mover has it.
 #[derive(Debug)]
 pub(super) struct Owed {
-    pub(super) world: Arc<World>,
-    pub(super) item: Item,
+    world: Arc<World>,
+    item: Item,
+    /// The data version when it was begun.
+    begun: Option<u64>,
+    /// What a restore fills.
+    volatile: Option<File>,
+}
+
+impl Owed {
+    pub(super) const fn new(world: Arc<World>, item: Item) -> Self {
+        Self {
+            world,
+            item,
+            begun: None,
+            volatile: None,
+        }
+    }
 }
 
 impl ActionHandle for Owed {
@@ -195,14 +215,28 @@ impl ActionHandle for Owed {
     }
 
     fn begin(&mut self, _: Option<&[u8]>) -> Result<Option<File>, HsmError> {
-        self.world.at(|state| {
-            let index = state.action(self.item.key()).ok_or_else(|| no_such_file("begin"))?;
-            if self.item.kind == Kind::Do(Verb::Remove) {
+        let Self {
+            world,
+            item,
+            begun,
+            volatile,
+        } = self;
+        world.call("begin", |state| {
+            if state.action(item.key()).is_none() {
+                return Err(no_such_file("begin"));
+            }
+            if item.kind == Kind::Do(Verb::Remove) {
                 return Ok(None);
             }
-            let node = state.node(self.item.fid, "begin")?;
-            let (version, data) = (node.data_version, node.data.try_clone());
-            state.actions[index].begun = Some(version);
+            let node = state.node(item.fid, "begin")?;
+            *begun = Some(node.data_version);
+            let data = match item.kind {
+                Kind::Do(Verb::Restore) => match volatile {
+                    Some(file) => file.try_clone(),
+                    None => tempfile::tempfile().and_then(|file| volatile.insert(file).try_clone()),
+                },
+                _ => node.data.try_clone(),
+            };
             data.map(Some).map_err(|error| HsmError::io("begin", &error))
         })
     }
@@ -210,20 +244,34 @@ impl ActionHandle for Owed {
     /// What the MDT makes of it. Now and then nobody hears the answer.
     fn finish(self: Box<Self>, verdict: Verdict, _: u64) -> Result<(), HsmError> {
         let thread = thread();
-        self.world.at(|state| {
-            let key = self.item.key();
+        let Self {
+            world,
+            item,
+            begun,
+            volatile,
+        } = *self;
+        world.call("end", |state| {
+            let key = item.key();
             let index = state.action(key).ok_or_else(|| no_such_file("end"))?;
             let action = state.actions.swap_remove(index);
             state.tell(|| format!("{thread}: end of {key:?}: {verdict}"));
             if verdict != Verdict::Done {
+                state.look_at_failure(&action, verdict);
                 return Ok(());
             }
-            let node = state.node(key.fid, "end")?;
-            match action.item.kind {
+            if item.kind == Kind::Do(Verb::Restore) {
+                return state.restored(key.fid, volatile);
+            }
+            let node = match state.node(key.fid, "end") {
+                // With the last name of a file its remove comes.
+                Err(_) if item.kind == Kind::Do(Verb::Remove) => return Ok(()),
+                node => node?,
+            };
+            match item.kind {
                 Kind::Do(Verb::Remove) => {
                     (node.exists, node.archived, node.dirty) = (false, false, false);
                 }
-                _ if node.released || action.begun != Some(node.data_version) => {
+                _ if node.released || begun != Some(node.data_version) => {
                     return Err(HsmError::new("end", libc::EBUSY));
                 }
                 _ => {
@@ -238,7 +286,9 @@ impl ActionHandle for Owed {
         })
     }
 
-    fn renew(&mut self) {}
+    fn renew(&mut self) {
+        self.volatile = None;
+    }
 
     fn disown(self: Box<Self>) {}
 }

@@ -1,14 +1,21 @@
 //! Random schedules: two movers of one archive id, cancels, purges, time-outs, files that are changed, removed, renamed
 //! and copied with their records, objects that are copied within the bucket, and `scrub --delete-orphans`, all at the
-//! same time and in any order, over the code that decides what is written, replaced and deleted.
+//! same time and in any order, over the code that decides what is written, replaced and deleted. And three movers with a
+//! ledger, of which each may be killed, cut off, found dead and taken over from while it goes on ([`fleet`]); there files are
+//! restored, too, and at the end each one that counts as archived is read.
 //!
 //! Each call to the file system and each request is a step, and between two steps anybody else may go on ([`gate`]). In
 //! half of the schedules the bucket has versions. In the others equal bytes have equal ETags, and a request can't tell them
 //! apart.
 //!
+//! The scheduler is a lot and a turn, for all that matters are the orders of single calls and transactions, and the code blocks
+//! in each of them: simulators of networks and clocks, as turmoil or madsim, want it to be asynchronous, and would add delays of
+//! messages between which nothing is decided.
+//!
 //! `LHSM_SCHEDULES` is how many, `LHSM_SCHEDULE_SEED` the first seed: a schedule is its seed's alone.
 
 mod bucket;
+mod fleet;
 mod gate;
 mod mdt;
 mod play;
@@ -19,8 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::fleet::Fleet;
 use self::mdt::Mdt;
-use self::world::{Broken, Door, SCRUB, World};
+use self::world::{Broken, Door, MOVERS, SCRUB, World};
 use crate::journal::Journal;
 use crate::store::memory::target;
 use crate::store::{ChecksumKind, Conditions, KeyLayout, ObjectOptions, Records, TargetOptions, VerifyImported};
@@ -34,11 +42,19 @@ const ARCHIVE: ArchiveId = match ArchiveId::new(1) {
     None => panic!("1 is an archive id"),
 };
 /// What a schedule is tried with.
-type Course = (Broken, KeyLayout);
+#[derive(Clone, Copy)]
+struct Course {
+    broken: Broken,
+    layout: KeyLayout,
+    /// Three movers with a ledger.
+    is_fleet: bool,
+}
 
 const NEVER: Duration = Duration::from_secs(86_400);
 /// As many as are promised.
 const SCHEDULES: u64 = 5000;
+/// Of three movers with journals, which take longer. More are tried by `.ci/full`.
+const FLEETS: u64 = 150;
 /// Within so many a broken rule is found.
 const ENOUGH: u64 = 3000;
 
@@ -58,7 +74,7 @@ fn options() -> TransferOptions {
             stall: NEVER,
             give_up_after: NEVER,
             first_pause: ms(1),
-            longest_pause: ms(8),
+            longest_pause: ms(1),
             afterwards: NEVER,
         },
         thaw_poll: ms(1),
@@ -124,23 +140,41 @@ impl Common {
     }
 
     /// What happened in a schedule, and what must not have.
-    fn run(&self, seed: u64, (broken, layout): Course) -> (Vec<String>, Vec<String>) {
-        let world = World::new(seed, broken, layout);
+    fn run(&self, seed: u64, course: Course) -> (Vec<String>, Vec<String>) {
+        let Course {
+            broken,
+            layout,
+            is_fleet,
+        } = course;
+        let world = World::new(seed, broken, layout, is_fleet.then(|| Fleet::new(seed)));
         let store = {
             let _on_it = self.runtime.enter();
             Arc::new(target(archive(layout), Arc::new(Door)))
         };
         let lane = || Lane::new(&[Arc::clone(&store)], options()).expect("a lane");
-        let (first, second, third) = (lane(), lane(), lane());
+        let movers = if is_fleet { MOVERS } else { MOVERS - 1 };
+        let (lanes, third): (Vec<Lane>, _) = ((0..movers).map(|_| lane()).collect(), lane());
         let context = self.context(&world);
+        let (world_of, context_of) = (&world, &context);
         let fine = std::thread::scope(|scope| {
-            let threads = [
-                scope.spawn(|| play::mover(&world, 0, &first, &context)),
-                scope.spawn(|| play::mover(&world, 1, &second, &context)),
-                scope.spawn(|| play::users(&world)),
-                scope.spawn(|| play::scrub(&world, &third)),
-            ];
-            threads.map(|thread| thread.join().is_ok()).iter().all(|fine| *fine)
+            let mut threads: Vec<_> = lanes
+                .iter()
+                .enumerate()
+                .map(|(number, lane)| {
+                    scope.spawn(move || match is_fleet {
+                        true => fleet::mover(world_of, number, lane, context_of),
+                        false => play::mover(world_of, number, lane, context_of),
+                    })
+                })
+                .collect();
+            threads.push(scope.spawn(|| match is_fleet {
+                true => fleet::users(&world),
+                false => play::users(&world),
+            }));
+            threads.push(scope.spawn(|| play::scrub(&world, &third)));
+            // All are waited for.
+            let ends: Vec<bool> = threads.into_iter().map(|thread| thread.join().is_ok()).collect();
+            ends.iter().all(|fine| *fine)
         });
         world.stand_in(SCRUB);
         while world.with(|state| !state.late.is_empty()) {
@@ -150,6 +184,9 @@ impl Common {
             if !world.with(|state| state.orphans().is_empty()) {
                 play::scrub_once(&world, &third);
             }
+        }
+        if is_fleet && fine {
+            fleet::read_all(&world, &third, &context);
         }
         world.with(|state| {
             let mut wrong = std::mem::take(&mut state.losses);
@@ -194,56 +231,116 @@ impl Common {
 }
 
 #[expect(clippy::print_stdout, reason = "a test's own output")]
-fn nothing_is_lost(layout: KeyLayout) {
-    let count = number("LHSM_SCHEDULES").unwrap_or(SCHEDULES);
+fn nothing_is_lost(layout: KeyLayout, is_fleet: bool) {
+    let count = number("LHSM_SCHEDULES").unwrap_or(if is_fleet { FLEETS } else { SCHEDULES });
     // The same ones each time, so that a failure is a change's; others are tried by other seeds.
     let first = number("LHSM_SCHEDULE_SEED").unwrap_or(1);
     println!("{count} schedules from LHSM_SCHEDULE_SEED={first} on");
     let begun = Instant::now();
-    let wrong = Common::new().search(first..first + count, (Broken::Nothing, layout));
+    let course = Course {
+        broken: Broken::Nothing,
+        layout,
+        is_fleet,
+    };
+    let wrong = Common::new().search(first..first + count, course);
     println!("took {:?}", begun.elapsed());
     assert!(wrong.is_none(), "first seed {first}; {}", wrong.unwrap_or_default());
 }
 
 #[test]
 fn no_schedule_of_two_movers_and_a_scrub_leaves_an_archived_file_without_its_object() {
-    nothing_is_lost(KeyLayout::Path);
+    nothing_is_lost(KeyLayout::Path, false);
 }
 
 /// Of those in buckets without versions only files with much to tell have records.
 #[test]
 fn no_schedule_leaves_an_archived_file_without_a_record_without_its_object() {
-    nothing_is_lost(KeyLayout::Fid);
+    nothing_is_lost(KeyLayout::Fid, false);
 }
 
-fn finds(broken: Broken) -> bool {
-    let story = Common::new().search(0..ENOUGH, (broken, KeyLayout::Path));
+#[test]
+fn no_schedule_of_three_movers_and_a_ledger_leaves_an_archived_file_without_its_object() {
+    nothing_is_lost(KeyLayout::Path, true);
+}
+
+#[test]
+fn no_schedule_of_three_movers_leaves_an_archived_file_without_a_record_without_its_object() {
+    nothing_is_lost(KeyLayout::Fid, true);
+}
+
+fn finds(broken: Broken, is_fleet: bool) -> bool {
+    let course = Course {
+        broken,
+        layout: KeyLayout::Path,
+        is_fleet,
+    };
+    let story = Common::new().search(0..ENOUGH, course);
     story.is_some_and(|story| story.contains("lost: "))
 }
 
 #[test]
 fn schedules_find_a_scrub_that_asks_for_records_before_it_looks_at_objects() {
-    assert!(finds(Broken::Scrub));
+    assert!(finds(Broken::Scrub, false));
 }
 
 #[test]
 fn schedules_find_movers_that_ask_for_records_before_they_look_at_objects() {
-    assert!(finds(Broken::Movers));
+    assert!(finds(Broken::Movers, false));
 }
 
 #[test]
 fn schedules_find_archives_that_do_not_look_for_deletions() {
-    assert!(finds(Broken::Archives));
+    assert!(finds(Broken::Archives, false));
+}
+
+/// What a fleet's schedules are there for, in the words of their stories.
+const EVENTS: [&str; 8] = [
+    "is found dead",
+    "takes over",
+    "others have",
+    "is failed over",
+    "is gone for good",
+    "lacks the last changes",
+    "HandedOn",
+    "Later",
+];
+
+#[test]
+fn schedules_of_a_fleet_come_to_all_that_they_are_there_for() {
+    let course = Course {
+        broken: Broken::Nothing,
+        layout: KeyLayout::Path,
+        is_fleet: true,
+    };
+    let (common, mut missing) = (Common::new(), EVENTS.to_vec());
+    for seed in 0..ENOUGH {
+        if missing.is_empty() {
+            return;
+        }
+        let (told, _) = common.run(seed, course);
+        missing.retain(|event| !told.iter().any(|told| told.contains(*event)));
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Whatever writes a record looks just before whether it may: a node that is cut off between the two is the one thing that no
+/// look helps against. That it would lose a copy here shows that the schedules come to it.
+#[test]
+fn schedules_find_records_that_arrive_after_all_looks() {
+    assert!(finds(Broken::Records, true));
 }
 
 #[test]
 fn a_seed_tells_the_same_story_each_time() {
     let common = Common::new();
-    for seed in 0..8 {
-        assert_eq!(
-            common.run(seed, (Broken::Nothing, KeyLayout::Fid)),
-            common.run(seed, (Broken::Nothing, KeyLayout::Fid)),
-            "{seed}"
-        );
+    for is_fleet in [false, true] {
+        let course = Course {
+            broken: Broken::Nothing,
+            layout: KeyLayout::Fid,
+            is_fleet,
+        };
+        for seed in 0..8 {
+            assert_eq!(common.run(seed, course), common.run(seed, course), "{seed}");
+        }
     }
 }

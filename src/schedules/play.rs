@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ARCHIVE;
 use super::mdt::{Mdt, Owed};
-use super::world::{Action, MOVERS, Node, SCRUB, State, USERS, World};
+use super::world::{Action, Node, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
 use crate::scrub::{Grounds, Judgment, KnownKeys};
 use crate::store::{Location, ObjectKey, Origin};
@@ -37,10 +37,7 @@ pub(super) fn mover(world: &Arc<World>, thread: usize, lane: &Lane, context: &Co
             Some(item) => {
                 world.begins();
                 let key = item.key();
-                let handle = Box::new(Owed {
-                    world: Arc::clone(world),
-                    item,
-                });
+                let handle = Box::new(Owed::new(Arc::clone(world), item));
                 let verdict = perform(context, lane, &control, handle);
                 world.with(|state| {
                     state.hands[thread] = None;
@@ -119,6 +116,43 @@ pub(super) fn users(world: &Arc<World>) {
     world.at(|state| state.over = true);
 }
 
+fn tell(state: &mut State, index: usize, what: &str) {
+    let Node { path, fid, .. } = &state.nodes[index];
+    let words = format!("{path} ({fid}) {what}");
+    state.tell(|| words);
+}
+
+/// What people do to files and objects without asking for an action.
+pub(super) fn change(state: &mut State) {
+    match state.dice.u8(..18) {
+        0..4 => with_any(state, |state, index| {
+            if !state.nodes[index].released {
+                state.write(index);
+                tell(state, index, "has new bytes");
+            }
+        }),
+        4..6 => with_any(state, |state, index| {
+            if !state.nodes[index].released {
+                state.nodes[index].written();
+                tell(state, index, "is written to, the same bytes");
+            }
+        }),
+        6..12 => with_any(state, |state, index| {
+            if !state.nodes[index].released {
+                state.nodes[index].release();
+                if state.nodes[index].released {
+                    tell(state, index, "is released");
+                }
+            }
+        }),
+        12..14 => with_any(state, rename),
+        14 => with_any(state, copy),
+        15 => copy_object(state),
+        16 => put_object(state),
+        _ => arrive(state),
+    }
+}
+
 fn event(state: &mut State) {
     match state.dice.u8(..50) {
         0..12 => request(state, Verb::Archive),
@@ -172,7 +206,7 @@ fn arrive(state: &mut State) {
 }
 
 /// With one of the files, if there is any.
-fn with_any(state: &mut State, what: impl FnOnce(&mut State, usize)) {
+pub(super) fn with_any(state: &mut State, what: impl FnOnce(&mut State, usize)) {
     let there = state.nodes.iter().enumerate().filter(|(_, node)| !node.gone);
     let there: Vec<usize> = there.map(|(index, _)| index).collect();
     if !there.is_empty() {
@@ -221,7 +255,7 @@ fn request(state: &mut State, verb: Verb) {
                         .any(|waiting| waiting.key() == item.key())
             });
         if let Some(item) = free {
-            let mover = state.dice.usize(..MOVERS);
+            let mover = state.dice.usize(..2);
             state.tell(|| format!("{verb} {:?} to {mover}", item.key()));
             state.inboxes[mover].push_back(item.clone());
             state.actions.push(Action::new(item, mover));
@@ -248,7 +282,7 @@ fn cancel(state: &mut State) {
 }
 
 /// A mover hears what became of what it has in hand.
-fn learn(state: &mut State) {
+pub(super) fn learn(state: &mut State) {
     for (key, control) in state.hands.iter().flatten() {
         match state.actions.iter().find(|action| action.item.key() == *key) {
             None => control.stop(Stop::Forgotten),
@@ -258,7 +292,7 @@ fn learn(state: &mut State) {
     }
 }
 
-fn unlink(state: &mut State, index: usize) {
+pub(super) fn unlink(state: &mut State, index: usize) {
     let path = state.nodes[index].path.clone();
     state.tell(|| format!("unlink {path}"));
     state.nodes[index].gone = true;

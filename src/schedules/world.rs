@@ -8,9 +8,10 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ARCHIVE;
-use super::bucket::{Bucket, Object};
+use super::bucket::{Bucket, Object, error};
+use super::fleet::Fleet;
 use super::gate::{Gate, Here};
-use crate::action::{ActionKey, CopyState, Deletions, HsmError, Item, Kind};
+use crate::action::{ActionKey, CopyState, Deletions, HsmError, Item, Kind, Verb, Verdict};
 use crate::store::memory::{Answer, Asked, Remote};
 use crate::store::{KeyLayout, Location, ObjectKey, Owner};
 use crate::transfer::Control;
@@ -18,11 +19,15 @@ use crate::types::Fid;
 
 /// Of the file system.
 pub(super) const NAME: &str = "lustre:1";
-pub(super) const MOVERS: usize = 2;
+/// At most.
+pub(super) const MOVERS: usize = 3;
+/// Each one's thread.
+pub(super) const MOVER_THREADS: [usize; MOVERS] = [0, 1, 4];
 /// The thread of users and administrators.
 pub(super) const USERS: usize = 2;
 pub(super) const SCRUB: usize = 3;
-pub(super) const THREADS: usize = 4;
+/// With two movers one less.
+pub(super) const THREADS: usize = 5;
 
 /// A rule that is broken on purpose: the schedules have to find that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +39,8 @@ pub(super) enum Broken {
     Movers,
     /// An archive does not look for announced deletions.
     Archives,
+    /// What a mover writes to a record arrives when it likes, whatever the record is by then.
+    Records,
 }
 
 /// A file as the MDT has it.
@@ -43,7 +50,7 @@ pub(super) struct Node {
     pub(super) path: String,
     pub(super) data: Arc<File>,
     /// What the data is made of; no two writes have the same.
-    content: u64,
+    pub(super) content: u64,
     pub(super) data_version: u64,
     pub(super) exists: bool,
     pub(super) archived: bool,
@@ -92,8 +99,6 @@ impl Node {
 pub(super) struct Action {
     pub(super) item: Item,
     pub(super) mover: usize,
-    /// The data version when it was begun.
-    pub(super) begun: Option<u64>,
     pub(super) cancelled: bool,
 }
 
@@ -102,7 +107,6 @@ impl Action {
         Self {
             item,
             mover,
-            begun: None,
             cancelled: false,
         }
     }
@@ -120,6 +124,14 @@ pub(super) struct State {
     pub(super) inboxes: [VecDeque<Item>; MOVERS],
     /// What they have in hand.
     pub(super) hands: [Option<(ActionKey, Arc<Control>)>; MOVERS],
+    /// Those that were killed, and whose threads are on their way out: nothing of what they do happens.
+    pub(super) ghosts: [bool; MOVERS],
+    /// Of these, those with a call under way when they were killed.
+    pub(super) under_way: [bool; MOVERS],
+    /// What they take away beside that.
+    pub(super) sweeps: [Option<Arc<Control>>; MOVERS],
+    /// `None`: two movers that know nothing of each other, and of nothing once they are killed.
+    pub(super) fleet: Option<Fleet>,
     /// Others' objects: key and number.
     pub(super) foreign: Vec<(String, u64)>,
     /// Requests that were given up and are still on their way.
@@ -161,6 +173,12 @@ pub(super) fn bytes_of(content: u64) -> Vec<u8> {
 }
 
 impl State {
+    /// Whether a call is none: its mover was killed before. One that was under way then takes place.
+    fn is_void(&mut self, thread: usize) -> bool {
+        let mover = MOVER_THREADS.iter().position(|of| *of == thread);
+        mover.is_some_and(|mover| self.ghosts[mover] && !std::mem::take(&mut self.under_way[mover]))
+    }
+
     pub(super) fn tell(&mut self, what: impl FnOnce() -> String) {
         self.told.push(what());
     }
@@ -223,8 +241,53 @@ impl State {
         node.ok_or_else(|| no_such_file(call))
     }
 
+    fn unless_killed<T>(
+        &mut self,
+        call: &'static str,
+        what: impl FnOnce(&mut Self) -> Result<T, HsmError>,
+    ) -> Result<T, HsmError> {
+        match self.is_void(thread()) {
+            true => Err(HsmError::new(call, libc::EIO)),
+            false => what(self),
+        }
+    }
+
     pub(super) fn action(&self, key: ActionKey) -> Option<usize> {
         self.actions.iter().position(|action| action.item.key() == key)
+    }
+
+    /// A restore's end that was heard: the file has what it wrote.
+    pub(super) fn restored(&mut self, fid: Fid, volatile: Option<File>) -> Result<(), HsmError> {
+        let node = self.node(fid, "end")?;
+        let (Some(volatile), true) = (volatile, node.released) else {
+            return Err(HsmError::new("end", libc::EINVAL));
+        };
+        let mut bytes = vec![0; bytes_of(0).len() + 1];
+        let read = volatile.read_at(&mut bytes, 0).unwrap_or_default();
+        bytes.truncate(read);
+        (node.released, node.data) = (false, Arc::new(volatile));
+        if bytes != bytes_of(node.content) {
+            let words = format!("{} ({fid}) was restored with other bytes than its own", node.path);
+            self.lose(words);
+        }
+        Ok(())
+    }
+
+    /// A reader gets an error: not where the file is gone, or where somebody has cancelled it.
+    pub(super) fn look_at_failure(&mut self, action: &Action, verdict: Verdict) {
+        let fid = action.item.fid;
+        let is_read = action.item.kind == Kind::Do(Verb::Restore) && !action.cancelled;
+        if is_read && self.node(fid, "end").is_ok() {
+            self.lose(format!("a reader of {fid} is told '{verdict}'"));
+        }
+    }
+
+    /// The first one tells the most.
+    pub(super) fn lose(&mut self, words: String) {
+        if self.losses.is_empty() {
+            self.tell(|| format!("lost: {words}"));
+            self.losses.push(words);
+        }
     }
 
     pub(super) fn has_action(&self, fid: Fid, kind: Kind) -> bool {
@@ -321,9 +384,17 @@ impl State {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, broken: Broken, layout: KeyLayout) -> Arc<Self> {
+    /// `fleet`: with three movers and a ledger.
+    pub(super) fn new(seed: u64, broken: Broken, layout: KeyLayout, fleet: Option<Fleet>) -> Arc<Self> {
         let mut dice = fastrand::Rng::with_seed(seed);
         let bucket = Bucket::new(dice.bool());
+        // Of one file most of all can go wrong.
+        let names: &[&str] = if fleet.is_some() && dice.bool() {
+            &["a"]
+        } else {
+            &["a", "b"]
+        };
+        let threads = if fleet.is_some() { THREADS } else { THREADS - 1 };
         let mut state = State {
             dice,
             nodes: Vec::new(),
@@ -332,6 +403,10 @@ impl World {
             actions: Vec::new(),
             inboxes: Default::default(),
             hands: Default::default(),
+            ghosts: Default::default(),
+            under_way: Default::default(),
+            sweeps: Default::default(),
+            fleet,
             foreign: Vec::new(),
             late: Vec::new(),
             losses: Vec::new(),
@@ -340,12 +415,14 @@ impl World {
             stale: Default::default(),
             contents: 0,
         };
-        for name in ["a", "b"] {
-            state.create(name.to_owned());
+        let versions = if state.bucket.versioned { "with" } else { "without" };
+        state.tell(|| format!("a bucket {versions} versions"));
+        for name in names {
+            state.create((*name).to_owned());
         }
         Arc::new(Self {
             seed,
-            gate: Gate::new(!seed, THREADS),
+            gate: Gate::new(!seed, threads),
             broken,
             state: Mutex::new(state),
         })
@@ -391,6 +468,27 @@ impl World {
         self.with(|state| state.stale[thread].clear());
     }
 
+    /// A call of the code that is tried: one step, and nothing where its mover was killed.
+    pub(super) fn call<T>(
+        &self,
+        call: &'static str,
+        what: impl FnOnce(&mut State) -> Result<T, HsmError>,
+    ) -> Result<T, HsmError> {
+        self.at(|state| state.unless_killed(call, what))
+    }
+
+    /// The same, in the same step as what was before.
+    pub(super) fn call_now<T>(
+        &self,
+        call: &'static str,
+        what: impl FnOnce(&mut State) -> Result<T, HsmError>,
+    ) -> Result<T, HsmError> {
+        match self.broken {
+            Broken::Records => self.call(call, what),
+            _ => self.now(|state| state.unless_killed(call, what)),
+        }
+    }
+
     /// Whether what is said of deletions is not heard.
     pub(super) fn is_deaf(&self) -> bool {
         self.broken == Broken::Archives
@@ -398,9 +496,9 @@ impl World {
 
     pub(super) fn takes_stale(&self, thread: usize) -> bool {
         match self.broken {
-            Broken::Nothing | Broken::Archives => false,
+            Broken::Nothing | Broken::Archives | Broken::Records => false,
             Broken::Scrub => thread == SCRUB,
-            Broken::Movers => thread < MOVERS,
+            Broken::Movers => MOVER_THREADS.contains(&thread),
         }
     }
 }
@@ -414,6 +512,16 @@ impl Remote for Door {
         let thread = thread();
         let world = WORLD.with_borrow(Clone::clone).expect("a world");
         let answer = world.at(|state| {
+            if state.is_void(thread) {
+                // Nobody hears it; what is worth another try would be tried for ever.
+                return Some(match asked.method.as_str() {
+                    "HEAD" => Answer {
+                        status: 404,
+                        ..Answer::default()
+                    },
+                    _ => error(404, "NoSuchBucket"),
+                });
+            }
             let words = format!("{thread}: {} {}", asked.method, asked.key);
             match state.dice.u8(..) {
                 0..3 => {

@@ -25,6 +25,8 @@ mod standing;
 mod sweeper;
 mod tally;
 mod thaw;
+#[cfg(test)]
+pub(crate) mod tried;
 mod verdict;
 
 use std::sync::Arc;

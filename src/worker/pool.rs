@@ -213,7 +213,7 @@ impl Worker {
 }
 
 /// `deferrals`: how often it was put off before.
-fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u32) -> Outcome {
+pub(super) fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u32) -> Outcome {
     let item = run.item;
     if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
         let error = JobError::PartialExtent {

@@ -1,0 +1,73 @@
+//! Pieces of a worker's and the sweeper's work without their threads and the queue: for tests that decide what happens when.
+
+use std::sync::Arc;
+
+use super::cleanup::CleanUp;
+use super::run::Run;
+use super::{Context, Outcome, pool, remove};
+use crate::action::{ActionHandle, ActionKey, Item, Kind, Verb, Verdict};
+use crate::ledger::LateCopy;
+use crate::transfer::{Control, Lane, Transfer, TransferError};
+use crate::types::{Cookie, Extent};
+
+/// What came of an action that was begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tried {
+    /// With this verdict.
+    Over(Verdict),
+    /// It was let go of without an answer, for another one to go on with.
+    HandedOn,
+    /// It waits to be begun anew; its handle was let go of.
+    Later,
+}
+
+/// An action from begin to answer, as a worker does it.
+pub(crate) fn action(context: &Context, lane: &Lane, control: &Arc<Control>, handle: Box<dyn ActionHandle>) -> Tried {
+    let item = &handle.item().clone();
+    let run = Run {
+        context,
+        transfer: Transfer::new(lane, control),
+        item,
+    };
+    let ended = match pool::perform(run, handle, 0) {
+        Outcome::Ended(ended) => ended,
+        // As the queue has it.
+        Outcome::Later(handle, _) => match control.stopped() {
+            Some(stop) => run.refuse(handle, TransferError::Stopped(stop).into()),
+            None => {
+                handle.disown();
+                return Tried::Later;
+            }
+        },
+    };
+    match ended.is_handed_on() {
+        true => Tried::HandedOn,
+        false => Tried::Over(ended.verdict),
+    }
+}
+
+/// Takes away what an action left, as the sweeper does. `false`: not now.
+pub(crate) fn sweep(context: &Context, lane: &Lane, action: ActionKey) -> bool {
+    CleanUp { context, lane }.after(action)
+}
+
+/// Deletes what came to be known after the REMOVE of its file. `false`: not now.
+pub(crate) fn late(context: &Context, lane: &Lane, control: &Arc<Control>, copy: &LateCopy) -> bool {
+    let item = Item {
+        kind: Kind::Do(Verb::Remove),
+        fid: copy.fid,
+        dfid: copy.fid,
+        cookie: Cookie(0),
+        archive_id: None,
+        extent: Extent::WHOLE,
+        gid: 0,
+        blocking: false,
+        data: Box::default(),
+    };
+    let run = Run {
+        context,
+        transfer: Transfer::new(lane, control),
+        item: &item,
+    };
+    remove::late(run, &copy.record).is_ok()
+}
