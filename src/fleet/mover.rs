@@ -82,6 +82,9 @@ pub struct LedgerReport {
     /// Actions that other movers took over from it, while it was not heard of.
     #[serde(default)]
     pub given_up: u64,
+    /// Other movers for whose actions of the same files some of its own wait, and how many do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits_for: BTreeMap<String, u64>,
 }
 
 /// Another mover, by its row in the ledger.

@@ -16,8 +16,9 @@
 //! `observe` takes over from them what `claim` gives it, for the `heir` to do; a `warrant` says that no other mover has done so
 //! with what is in hand here. `schema` has the tables by versions, `link` the connection, whose every wait ends. `unlinked` is
 //! where REMOVEs of files that are gone ask for copies of other movers, and `tombs` how that is answered, now or for a copy whose
-//! row comes later.
+//! row comes later. `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that.
 
+mod ahead;
 mod changes;
 mod claim;
 mod error;
@@ -34,6 +35,7 @@ mod schema;
 mod state;
 mod tls;
 mod tombs;
+mod turns;
 mod unlinked;
 mod warrant;
 
@@ -47,6 +49,7 @@ pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
 pub use state::{LedgerHealth, PeerHealth, Step};
+pub use turns::Turns;
 pub use unlinked::{LateCopy, OthersCopies, Told};
 pub use warrant::Warrant;
 
@@ -130,6 +133,8 @@ impl Ledger {
             supervisor: supervisor.clone(),
             questions: Vec::new(),
             outage: None,
+            turn_due: None,
+            turn_at: None,
         };
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
         journal.tell(Arc::clone(&shared) as Arc<dyn JournalSink>);
@@ -171,6 +176,12 @@ impl Ledger {
     #[must_use]
     pub fn warrant(&self) -> Warrant {
         Warrant::new(Arc::clone(&self.shared))
+    }
+
+    /// Which actions have to wait for other movers'.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.shared.turns().clone()
     }
 
     /// Whether it was found out which actions of this mover's journal others have by now, or that this can't be found out.

@@ -19,11 +19,18 @@ struct Version {
 }
 
 /// From 1 on.
-const VERSIONS: &[Version] = &[Version {
-    readable_from: 1,
-    oldest_release: "0.3.0",
-    statements: include_str!("schema/001.sql"),
-}];
+const VERSIONS: &[Version] = &[
+    Version {
+        readable_from: 1,
+        oldest_release: "0.3.0",
+        statements: include_str!("schema/001.sql"),
+    },
+    Version {
+        readable_from: 1,
+        oldest_release: "0.3.0",
+        statements: include_str!("schema/003.sql"),
+    },
+];
 
 /// What the versions are in.
 const MAKE_SCHEMA: &str = "CREATE SCHEMA lhsmtool_s3";

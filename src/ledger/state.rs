@@ -1,5 +1,6 @@
 //! What the ledger's thread and those who tell it of changes share.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +11,7 @@ use super::peers::RETURN;
 use super::peers::{GONE, SERVING, TAKEN};
 use super::recent::Mark;
 use super::rows::Owner;
+use super::turns::Turns;
 use super::{Heir, LedgerOptions};
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::journal::{JournalSink, UploadRecord};
@@ -75,6 +77,8 @@ pub struct LedgerHealth {
     pub taken_over: u64,
     /// Actions that other movers have taken over from this one since the start.
     pub given_up: u64,
+    /// Movers for whose actions of the same files some of this one's wait, and how many do.
+    pub waits_for: BTreeMap<String, u64>,
 }
 
 /// Another mover, as its row in the ledger tells.
@@ -118,6 +122,7 @@ pub(super) struct Shared {
     mover: String,
     incarnation: i64,
     lease: Duration,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -203,6 +208,10 @@ impl Shared {
             incarnation: owner.incarnation,
             ..Self::default()
         }
+    }
+
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub(super) fn set_address(&self, address: String) {
@@ -443,18 +452,22 @@ impl Shared {
             found_dead: state.found_dead,
             taken_over: state.taken_over,
             given_up: state.given_up,
+            waits_for: self.turns.by_mover(),
         }
     }
 }
 
 impl JournalSink for Shared {
     fn admitted(&self, item: &Item) {
-        let is_awaited = item.kind == Kind::Do(Verb::Restore);
+        let is_awaited = item.kind == Kind::Do(Verb::Restore) || self.turns.is_urgent();
         self.change(is_awaited, |changes| changes.admitted(item));
+        // Behind that: who looks at it finds its row.
+        self.turns.add(item);
     }
 
     fn ended(&self, key: ActionKey) {
         self.change(false, |changes| changes.ended(key));
+        self.turns.ended(key);
     }
 
     fn uploading(&self, key: ActionKey, upload: &UploadRecord) {

@@ -98,6 +98,7 @@ impl From<LedgerHealth> for LedgerReport {
             found_dead: health.found_dead,
             taken_over: health.taken_over,
             given_up: health.given_up,
+            waits_for: health.waits_for,
         }
     }
 }

@@ -164,6 +164,7 @@ pub(super) fn example() -> Report {
             state: "away".into(),
             lag: 12.0,
             error: Some("connection refused".into()),
+            waits_for: [("mover2".to_owned(), 3)].into(),
             ..crate::fleet::LedgerReport::default()
         }),
         ..Mover::default()

@@ -77,6 +77,12 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                         peer.mover
                     )?;
                 }
+                for (mover, actions) in &ledger.waits_for {
+                    writeln!(
+                        out,
+                        "{name}: {actions} waiting for {mover} to be done with the same files"
+                    )?;
+                }
             }
         }
         for (archive, habits) in report.dialects() {
@@ -180,6 +186,7 @@ mod tests {
         has("mover3:9818 does not answer: connection refused");
         has("mover1:9818: MDT0001 does not answer");
         has("mover1:9818: the ledger is away, 12.0 s behind: connection refused");
+        has("mover1:9818: 3 waiting for mover2 to be done with the same files");
         has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
         has(
             "the mover of /mnt/lustre was stopped: 40 actions, 7 of them readers' restores, wait until a mover for archive id 1",
