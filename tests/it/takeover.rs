@@ -20,22 +20,27 @@ const IN_HAND: &str = "SELECT count(*) FROM lhsmtool_s3.action a JOIN lhsmtool_s
                        WHERE NOT a.answered AND m.name = ";
 
 /// A mover beside the rig's.
-struct Second {
-    daemon: Daemon,
+pub(crate) struct Second {
+    pub(crate) daemon: Daemon,
     log: PathBuf,
 }
 
 impl Second {
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
 fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
+    rig_with(postgres, takeover_archives, "")
+}
+
+/// With more sections.
+pub(crate) fn rig_with(postgres: &Postgres, takeover_archives: &str, more: &str) -> Rig {
     let setup = Setup::default();
     let ledger = postgres.section(&format!("name = 'mover1'\ntakeover_archives = '{takeover_archives}'\n"));
     let mut rig = Rig::without_daemon(Setup {
-        settings: format!("{METRICS}{ledger}{}", setup.settings),
+        settings: format!("{METRICS}{ledger}{more}{}", setup.settings),
         ..setup
     });
     let made = rig.run(&["ledger", "init"]);
@@ -46,7 +51,7 @@ fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
 }
 
 /// As the coordinator sees it, on another node.
-fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
+pub(crate) fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
     let (spawn, log) = rig.second_mover();
     let config = std::fs::read_to_string(&spawn.config).unwrap();
     replace(&spawn.config, &config.replace("name = 'mover1'", "name = 'mover2'")).unwrap();
@@ -60,7 +65,7 @@ fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
     second
 }
 
-fn in_step(rig: &Rig, log: &str) {
+pub(crate) fn in_step(rig: &Rig, log: &str) {
     let address = address(log);
     until(|| {
         let output = rig.run(&["status", "--movers", &address]);
@@ -88,7 +93,7 @@ fn renew(postgres: &Postgres, times: i64) {
     }
 }
 
-fn in_hand(postgres: &Postgres, mover: &str) -> i64 {
+pub(crate) fn in_hand(postgres: &Postgres, mover: &str) -> i64 {
     postgres.number(&format!("{IN_HAND} '{mover}'"))
 }
 
@@ -100,7 +105,7 @@ fn uploads(rig: &Rig) -> Vec<(String, String)> {
         .collect()
 }
 
-fn kill(rig: &mut Rig) {
+pub(crate) fn kill(rig: &mut Rig) {
     let mut daemon = rig.daemon.take().unwrap();
     daemon.signal(Signal::SIGKILL).unwrap();
     daemon.wait(PATIENCE).unwrap();
