@@ -100,6 +100,27 @@ impl Heir for FleetHeir {
         self.look();
     }
 
+    fn hold(&self, key: ActionKey, mover: &str) -> bool {
+        let is_held = self.takeover.queue.hold(key);
+        if is_held {
+            tracing::info!(
+                fid = %key.fid, cookie = %key.cookie, mover,
+                "another mover has an action of the file: this one waits for it"
+            );
+        }
+        is_held
+    }
+
+    fn holds_up(&self, key: ActionKey) -> bool {
+        self.takeover.queue.holds_up(key)
+    }
+
+    fn let_go(&self, key: ActionKey) {
+        if self.takeover.queue.let_go(key) {
+            tracing::info!(fid = %key.fid, cookie = %key.cookie, "no other mover is at the file any more");
+        }
+    }
+
     fn look(&self) {
         let Takeover { context, queue, .. } = &self.takeover;
         let mut back = Vec::new();

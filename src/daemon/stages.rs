@@ -172,6 +172,7 @@ impl Pipeline {
             Arc::clone(&responder),
             Arc::clone(&context.journal),
             Arc::clone(&finder),
+            ledger.as_ref().map(|ledger| ledger.turns()),
             settings.heartbeat.waiting,
         );
         let last = arrivals.clone();

@@ -91,6 +91,9 @@ pub struct LedgerReport {
     /// Fence commands of its that have failed.
     #[serde(default)]
     pub fence_failures: u64,
+    /// Other movers for whose actions of the same files some of its own wait, and how many do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits_for: BTreeMap<String, u64>,
 }
 
 /// Another mover, by its row in the ledger.

@@ -15,6 +15,7 @@ pub use heartbeat::{Heartbeat, HeartbeatEvent, HeartbeatOptions};
 
 use crate::action::{ActionHandle, Arrival, Kind, Verdict};
 use crate::journal::{Journal, JournaledAction};
+use crate::ledger::Turns;
 use crate::queue::{Admission, Cancelled, Queue};
 use crate::thread::guarded;
 use crate::transfer::Stop;
@@ -28,17 +29,20 @@ pub struct Intake {
     responder: Arc<Responder>,
     journal: Arc<Journal>,
     finder: Arc<MdtFinder>,
+    turns: Option<Turns>,
     first_beat: Duration,
 }
 
 impl Intake {
-    /// An intake for `queue`; an action that waits longer than `first_beat` is reported alive.
+    /// An intake for `queue`; an action that waits longer than `first_beat` is reported alive. `turns`: who waits for other
+    /// movers; `None`: nobody.
     #[must_use]
     pub const fn new(
         queue: Arc<Queue>,
         responder: Arc<Responder>,
         journal: Arc<Journal>,
         finder: Arc<MdtFinder>,
+        turns: Option<Turns>,
         first_beat: Duration,
     ) -> Self {
         Self {
@@ -46,6 +50,7 @@ impl Intake {
             responder,
             journal,
             finder,
+            turns,
             first_beat,
         }
     }
@@ -105,7 +110,10 @@ impl Intake {
 
     fn admit(&self, action: JournaledAction, first_beat: Duration) {
         self.finder.find(action.item().fid);
-        match self.queue.admit(Box::new(action), Instant::now() + first_beat) {
+        // The journal has it, and who writes its row knows.
+        let until = self.turns.as_ref().and_then(|turns| turns.asks_until(action.item()));
+        let first_beat = Instant::now() + first_beat;
+        match self.queue.admit_asking(Box::new(action), first_beat, until) {
             Admission::Queued => {}
             Admission::Duplicate(handle) => {
                 tracing::debug!(fid = %handle.item().fid, cookie = %handle.item().cookie, "delivered twice; already in hand");

@@ -51,7 +51,7 @@ const TAKE: &str = "\
 UPDATE lhsmtool_s3.action a SET owner = $4,
     object_key = CASE WHEN k.goes_on THEN a.object_key END, writer = CASE WHEN k.goes_on THEN a.writer END,
     upload_id = CASE WHEN k.goes_on THEN a.upload_id END, size = CASE WHEN k.goes_on THEN a.size END,
-    part_size = CASE WHEN k.goes_on THEN a.part_size END, previous = NULL,
+    part_size = CASE WHEN k.goes_on THEN a.part_size END, previous = NULL, behind = false,
     data_version = CASE WHEN k.goes_on THEN a.data_version END
 FROM unnest($1::bytea[], $2::bigint[], $5::boolean[]) AS k (fid, cookie, goes_on)
 WHERE a.fid = k.fid AND a.cookie = k.cookie AND a.owner = $3";

@@ -1,5 +1,6 @@
 //! How the ledger is, for whoever is shown it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::peers::{GONE, SERVING, TAKEN};
@@ -65,6 +66,8 @@ pub struct LedgerHealth {
     pub fence_failures: u64,
     /// Actions that wait until nobody else can have taken them over.
     pub postponed: usize,
+    /// Movers for whose actions of the same files some of this one's wait, and how many do.
+    pub waits_for: BTreeMap<String, u64>,
 }
 
 /// Another mover, as its row in the ledger tells.
@@ -163,6 +166,7 @@ impl Shared {
             fences: state.fences,
             fence_failures: state.fence_failures,
             postponed: state.postponed.len(),
+            waits_for: self.turns.by_mover(),
         }
     }
 }

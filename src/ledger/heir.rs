@@ -16,6 +16,15 @@ pub trait Heir: fmt::Debug + Send + Sync {
     /// These are other movers' by now: they are let go of without an answer.
     fn give_up(&self, keys: Vec<ActionKey>);
 
+    /// An action is to wait while another mover is at its file. `false`: it is under way.
+    fn hold(&self, key: ActionKey, mover: &str) -> bool;
+
+    /// Whether one that waits so is in the way of another one of its file here that does not.
+    fn holds_up(&self, key: ActionKey) -> bool;
+
+    /// It need not wait any more.
+    fn let_go(&self, key: ActionKey);
+
     /// Called now and then, for what could not be let go of at once.
     fn look(&self);
 }

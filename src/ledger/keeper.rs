@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::ahead;
 use super::changes::{ActionNews, Changes, CopyNews, Word};
 use super::claim;
 use super::fencer::Fencer;
@@ -76,6 +77,10 @@ pub(super) struct Keeper {
     pub(super) former: Option<i64>,
     /// When rows of movers that are no more were looked for last.
     pub(super) pruned: Option<Instant>,
+    /// When those are looked at that wait for other movers.
+    pub(super) turn_due: Option<Instant>,
+    /// Behind which of them the next look begins.
+    pub(super) turn_at: Option<ActionKey>,
 }
 
 impl Keeper {
@@ -92,6 +97,7 @@ impl Keeper {
                     break;
                 }
             };
+            self.close_turns();
             let error = match session {
                 Ok(()) => return,
                 Err(error) => error,
@@ -133,6 +139,7 @@ impl Keeper {
         let mut look = Instant::now();
         loop {
             let due = look.min(renewed + between(self.options.lease));
+            let due = self.turn_due.map_or(due, |turn| due.min(turn));
             tokio::select! {
                 () = self.shared.wait(due) => {}
                 () = self.asked() => {}
@@ -146,6 +153,9 @@ impl Keeper {
             }
             // Many changes take a while.
             self.renew(&link, &mut renewed).await?;
+            self.open_turns();
+            // Before the changes are taken: then the rows of all these are written.
+            let fresh = self.shared.turns().fresh(ahead::AT_ONCE);
             let changes = self.shared.take();
             if !changes.is_empty() {
                 let rows = self.write(&link, &changes, Rows::Fresh).await?;
@@ -154,6 +164,7 @@ impl Keeper {
             if is_last {
                 return self.row.leave(&link).await;
             }
+            Box::pin(self.take_turns(&link, fresh)).await?;
             self.renew(&link, &mut renewed).await?;
             if let Some(unlinked) = &self.unlinked {
                 Box::pin(self.rounds.look(&link, unlinked)).await?;
@@ -241,11 +252,15 @@ impl Keeper {
         let start = Instant::now();
         let others = claim::peers(link, &self.row.owner.name).await?;
         self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
+        self.close_turns();
+        ahead::say_nothing(link, &self.row.owner).await?;
         self.shared.begin();
+        self.open_turns();
         // What changed before this is told by no change: its marks have to be in the files that are read below.
         self.keep_marks(false);
         let mut held = self.journal.in_hand().ok_or(LedgerError::Journal)?;
         let in_hand = held.len();
+        self.ask_for(held.values().filter_map(|held| held.item.as_ref()));
         let mut changed = Box::pin(self.compare(link, &mut held, renewed)).await?;
         let mut missing = held.drain();
         loop {

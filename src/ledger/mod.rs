@@ -19,7 +19,9 @@
 //! the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of other movers, and
 //! `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old uploads away which
 //! ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
+//! `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that.
 
+mod ahead;
 mod changes;
 mod claim;
 mod command;
@@ -45,6 +47,7 @@ mod state;
 mod tls;
 mod told;
 mod tombs;
+mod turns;
 mod unlinked;
 mod uploads;
 mod warrant;
@@ -61,6 +64,7 @@ pub use health::{LedgerHealth, PeerHealth, Step};
 pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
+pub use turns::Turns;
 pub use unlinked::{LateCopy, OthersCopies, Told};
 pub use uploads::UploadsInHand;
 pub use warrant::Warrant;
@@ -157,6 +161,8 @@ impl Ledger {
             outage: None,
             former: None,
             pruned: None,
+            turn_due: None,
+            turn_at: None,
         };
         keeper.remember_peers();
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.
@@ -199,6 +205,12 @@ impl Ledger {
     #[must_use]
     pub fn warrant(&self) -> Warrant {
         Warrant::new(Arc::clone(&self.shared))
+    }
+
+    /// Which actions have to wait for other movers'.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.shared.turns().clone()
     }
 
     /// Whether it was found out which actions of this mover's journal others have by now, or that this can't be found out.

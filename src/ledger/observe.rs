@@ -172,6 +172,7 @@ impl Keeper {
             "taken over from a dead mover"
         );
         self.shared.took_over(found.len() as u64);
+        found.iter().for_each(|found| self.shared.turns().add(&found.item));
         // Also where it is not known whether the rows are this mover's: done twice is better than not done.
         if let Some(heir) = self.shared.heir() {
             heir.inherit(&dead.name, found.into_iter().map(|found| found.item).collect());

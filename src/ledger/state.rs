@@ -12,6 +12,7 @@ use super::health::{PeerHealth, Step};
 use super::moment::Moment;
 use super::recent::Mark;
 use super::rows::Owner;
+use super::turns::Turns;
 use super::{Heir, LedgerOptions};
 use crate::action::ActionKey;
 
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) mover: String,
     pub(super) incarnation: i64,
     pub(super) lease: Duration,
+    pub(super) turns: Turns,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,10 @@ impl Shared {
             incarnation: owner.incarnation,
             ..Self::default()
         }
+    }
+
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub(super) fn set_address(&self, address: String) {

@@ -145,13 +145,16 @@ impl Shared {
 
 impl JournalSink for Shared {
     fn admitted(&self, item: &Item) {
-        let is_awaited = item.kind == Kind::Do(Verb::Restore);
+        let is_awaited = item.kind == Kind::Do(Verb::Restore) || self.turns.is_urgent();
         self.change(is_awaited, |changes| changes.admitted(item));
+        // Behind that: who looks at it finds its row.
+        self.turns.add(item);
     }
 
     fn ended(&self, key: ActionKey) {
         self.lock().postponed.remove(&key);
         self.change(false, |changes| changes.ended(key));
+        self.turns.ended(key);
     }
 
     fn uploading(&self, key: ActionKey, upload: &UploadRecord) {

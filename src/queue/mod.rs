@@ -64,11 +64,47 @@ impl Queue {
 
     /// Takes a new action in. Its first heartbeat is due at `first_beat`.
     pub fn admit(&self, handle: Box<dyn ActionHandle>, first_beat: Instant) -> Admission {
+        self.admit_asking(handle, first_beat, None)
+    }
+
+    /// The same; until then it is not given out, unless [`Queue::let_go`] comes before, or longer, if [`Queue::hold`] does.
+    pub fn admit_asking(
+        &self,
+        handle: Box<dyn ActionHandle>,
+        first_beat: Instant,
+        until: Option<Instant>,
+    ) -> Admission {
+        let key = handle.item().key();
         let mut state = self.lock();
         let (admission, lined_up) = state.admit(handle, first_beat);
+        let is_next = match (until, &admission) {
+            (Some(until), Admission::Queued) => state.ask(key, until),
+            _ => false,
+        };
         drop(state);
+        if is_next {
+            self.wake_all();
+        }
         lined_up.into_iter().for_each(|class| self.wake_one(class));
         admission
+    }
+
+    /// Has an action wait until [`Queue::let_go`], also one that is on its way here: it is reported alive and can be cancelled,
+    /// and holds no thread. `false`: it is under way.
+    pub fn hold(&self, key: ActionKey) -> bool {
+        self.lock().hold(key)
+    }
+
+    /// Whether a held action is the first of its file, and one behind it is not held.
+    pub fn holds_up(&self, key: ActionKey) -> bool {
+        self.lock().holds_up(key)
+    }
+
+    /// It need not wait any more. Whether it has.
+    pub fn let_go(&self, key: ActionKey) -> bool {
+        let (lined_up, has_waited) = self.lock().let_go(key);
+        lined_up.into_iter().for_each(|class| self.wake_one(class));
+        has_waited
     }
 
     /// Stops an action, wherever it is.
@@ -174,9 +210,7 @@ impl Queue {
         if let Some(again) = again {
             again.disown();
         }
-        // Some sleep without an end: they must learn when to wake.
-        self.work.notify_all();
-        self.restores.notify_all();
+        self.wake_all();
         self.idle.notify_all();
         Ok(())
     }
@@ -360,6 +394,7 @@ impl Queue {
         state.lines.clear();
         state.beats.clear();
         state.deferred.clear();
+        state.held.clear();
         state.late_beats.clear();
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;
@@ -425,6 +460,12 @@ impl Queue {
         if !more {
             state.offers.withdraw(parts);
         }
+    }
+
+    /// Some sleep without an end: they must learn when to wake.
+    fn wake_all(&self) {
+        self.work.notify_all();
+        self.restores.notify_all();
     }
 
     fn wake_one(&self, class: Class) {

@@ -48,6 +48,17 @@ pub(super) struct Follower {
     pub(super) ending: bool,
 }
 
+/// Why an action is not given out when it is its turn.
+#[derive(Clone, Copy)]
+pub(super) enum Hold {
+    /// Nobody knows yet whether another mover is at its file. `parked`: its turn in the line has come.
+    Asks { until: Instant, parked: bool },
+    /// Another mover is.
+    Waits { parked: bool },
+    /// None is any more.
+    Over,
+}
+
 #[derive(Default)]
 pub(super) struct ActionTable {
     pub(super) live: HashMap<ActionKey, Entry>,
@@ -73,6 +84,8 @@ pub(super) struct ActionTable {
     pub(super) deferred: BTreeSet<(Instant, ActionKey)>,
     /// How often each of those that ever were has been.
     pub(super) deferrals: HashMap<ActionKey, u32>,
+    /// Those that wait for other movers, or did.
+    pub(super) held: HashMap<ActionKey, Hold>,
     pub(super) parts_turn: bool,
     /// Nothing that waits is given out any more, for that reason.
     pub(super) parked: Option<Stop>,
@@ -167,9 +180,105 @@ impl ActionTable {
             let (Some(class), archive_id) = (Class::of(handle.item()), handle.item().archive_id) else {
                 continue;
             };
+            if let Some(Hold::Asks { until, parked }) = self.held.get(&key).copied()
+                && until == at
+            {
+                self.held.remove(&key);
+                // It is in its line still, or behind another one of its file.
+                if !parked {
+                    continue;
+                }
+            }
+            // A cancelled one came again, and is behind another one of its file.
+            if self.first.get(&Track::of(key, class)) != Some(&key) {
+                continue;
+            }
             self.push(class, archive_id, key);
         }
         None
+    }
+
+    /// It is not given out before it is known whether another mover is at its file, or until then. Whether that is the next
+    /// thing that happens by itself.
+    pub(super) fn ask(&mut self, key: ActionKey, until: Instant) -> bool {
+        self.held.insert(key, Hold::Asks { until, parked: false });
+        self.deferred.insert((until, key));
+        self.deferred.first() == Some(&(until, key))
+    }
+
+    /// It is not given out before [`ActionTable::let_go`]; it may come later. `false`: it is under way.
+    pub(super) fn hold(&mut self, key: ActionKey) -> bool {
+        let is_under_way = match self.live.get(&key) {
+            Some(Entry::Running(..)) => true,
+            // One that waits for its object has begun.
+            Some(Entry::Waiting(_)) => self.deferrals.contains_key(&key) && self.verb(key) == Some(Verb::Restore),
+            None => false,
+        };
+        if is_under_way {
+            return false;
+        }
+        let parked = match self.held.get(&key).copied() {
+            Some(Hold::Asks { until, parked }) => {
+                self.deferred.remove(&(until, key));
+                parked
+            }
+            Some(Hold::Waits { parked }) => parked,
+            Some(Hold::Over) | None => false,
+        };
+        self.held.insert(key, Hold::Waits { parked });
+        true
+    }
+
+    /// The class in which a thread has something to do now, if it was its turn; and whether it has waited for somebody.
+    pub(super) fn let_go(&mut self, key: ActionKey) -> (Option<Class>, bool) {
+        let (parked, has_waited) = match self.held.remove(&key) {
+            Some(Hold::Asks { until, parked }) => {
+                self.deferred.remove(&(until, key));
+                (parked, false)
+            }
+            Some(Hold::Waits { parked }) => (parked, true),
+            Some(Hold::Over) => (false, true),
+            None => return (None, false),
+        };
+        let Some(Entry::Waiting(handle)) = self.live.get(&key) else {
+            return (None, false);
+        };
+        let (class, archive_id) = (Class::of(handle.item()), handle.item().archive_id);
+        if has_waited {
+            self.held.insert(key, Hold::Over);
+        }
+        let Some(class) = class.filter(|_| parked) else {
+            return (None, has_waited);
+        };
+        self.push(class, archive_id, key);
+        (Some(class), has_waited)
+    }
+
+    /// Whether it is the first of its file, and one behind it need not wait.
+    pub(super) fn holds_up(&self, key: ActionKey) -> bool {
+        let Some(Entry::Waiting(handle)) = self.live.get(&key) else {
+            return false;
+        };
+        let track = Class::of(handle.item()).map(|class| Track::of(key, class));
+        let Some(track) = track.filter(|track| self.first.get(track) == Some(&key)) else {
+            return false;
+        };
+        let is_free = |key: &ActionKey| {
+            self.live.contains_key(key) && !matches!(self.held.get(key), Some(Hold::Asks { .. } | Hold::Waits { .. }))
+        };
+        let behind = self.behind.get(&track);
+        behind.is_some_and(|behind| behind.iter().any(|follower| is_free(&follower.key)))
+    }
+
+    /// Whether it is to wait still; its turn in the line has come.
+    fn is_held(&mut self, key: ActionKey) -> bool {
+        let held = match self.held.get_mut(&key) {
+            Some(Hold::Asks { until, parked }) if *until > Instant::now() => parked,
+            Some(Hold::Waits { parked }) => parked,
+            Some(Hold::Asks { .. } | Hold::Over) | None => return false,
+        };
+        *held = true;
+        true
     }
 
     fn is_ending(&self, key: ActionKey) -> bool {
@@ -222,6 +331,7 @@ impl ActionTable {
     pub(super) fn take_waiting(&mut self, key: ActionKey) -> Option<Box<dyn ActionHandle>> {
         match self.live.remove(&key)? {
             Entry::Waiting(handle) => {
+                self.held.remove(&key);
                 if let Some(waiting) = Class::of(handle.item()).and_then(|class| self.waiting.get_mut(&class)) {
                     *waiting = waiting.saturating_sub(1);
                 }
@@ -334,6 +444,10 @@ impl ActionTable {
         }
         for class in classes {
             while let Some((domain, key)) = self.turn(*class, lanes) {
+                if self.is_held(key) {
+                    continue;
+                }
+                let has_waited = matches!(self.held.get(&key), Some(Hold::Over));
                 // A cancelled action's place in the line is empty.
                 let Some(handle) = self.take_waiting(key) else {
                     continue;
@@ -360,6 +474,7 @@ impl ActionTable {
                     handle,
                     control,
                     deferrals,
+                    has_waited,
                 }));
             }
         }

@@ -505,3 +505,94 @@ fn who_waits_for_the_end_does_not_wait_for_a_silent_mdt() {
     assert!(queue.wait_done(Instant::now()) && !queue.wait_idle(Instant::now()));
     assert!(queue.is_silent(on(1, Verb::Archive, 9).item().fid));
 }
+
+#[test]
+fn a_held_action_holds_nobody_up_can_be_cancelled_and_is_given_out_when_it_is_let_go() {
+    let queue = Queue::default();
+    let held = [handle(Verb::Archive, 1, 1), handle(Verb::Remove, 2, 2)];
+    let keys = held.each_ref().map(|handle| handle.item().key());
+    assert!(queue.hold(keys[0]), "it is on its way");
+    for handle in held {
+        assert_eq!(admit(&queue, handle), "queued");
+    }
+    assert!(queue.hold(keys[1]));
+    assert_eq!(admit(&queue, handle(Verb::Archive, 3, 3)), "queued");
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((job.handle.item().cookie, job.has_waited), (Cookie(3), false));
+    assert!(!queue.hold(job.handle.item().key()), "it is under way");
+    ended(&queue, &job.handle.item().clone(), true);
+    assert!(matches!(queue.cancel(keys[1], Stop::Cancelled), Cancelled::Waiting(_)));
+    assert!(!queue.let_go(keys[1]));
+    assert!(queue.let_go(keys[0]));
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((job.handle.item().cookie, job.has_waited), (Cookie(1), true));
+    ended(&queue, &job.handle.item().clone(), true);
+    assert_eq!(queue.depth().to_string(), "nothing");
+}
+
+#[test]
+fn an_action_that_asks_waits_for_the_answer_or_for_its_time() {
+    let queue = Queue::default();
+    let now = Instant::now();
+    let long = now + Duration::from_secs(60);
+    let asks = |cookie: u64, until| {
+        let handle = handle(Verb::Archive, cookie, u32::try_from(cookie).unwrap());
+        let key = handle.item().key();
+        assert!(matches!(
+            queue.admit_asking(handle, now, Some(until)),
+            Admission::Queued
+        ));
+        key
+    };
+    let (first, second) = (asks(1, long), asks(2, long));
+    asks(3, now + Duration::from_millis(20));
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((job.handle.item().cookie, job.has_waited), (Cookie(3), false));
+    assert!(!queue.let_go(second), "it asked, and has not waited for anybody");
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((job.handle.item().cookie, job.has_waited), (Cookie(2), false));
+    assert!(queue.hold(first), "the answer was that it has to wait");
+    assert!(queue.let_go(first));
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((job.handle.item().cookie, job.has_waited), (Cookie(1), true));
+}
+
+#[test]
+fn an_action_that_asked_in_vain_does_not_overtake_the_one_before_it_of_its_file() {
+    let queue = Queue::default();
+    admit(&queue, handle(Verb::Archive, 1, 1));
+    let first = take(&queue, ThreadRole::All);
+    let now = Instant::now();
+    assert!(matches!(
+        queue.admit_asking(handle(Verb::Remove, 2, 1), now, Some(now)),
+        Admission::Queued
+    ));
+    for other in [3, 4] {
+        admit(&queue, handle(Verb::Archive, u64::from(other), other));
+        assert_eq!(cookie(&take(&queue, ThreadRole::All)), u64::from(other));
+    }
+    ended(&queue, first.handle.item(), false);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
+}
+
+#[test]
+fn what_is_behind_a_held_action_of_its_file_waits_with_it() {
+    let queue = Queue::default();
+    let (first, second) = (handle(Verb::Archive, 1, 1), handle(Verb::Remove, 2, 1));
+    let key = first.item().key();
+    assert_eq!((admit(&queue, first), admit(&queue, second)), ("queued", "queued"));
+    assert!(queue.hold(key));
+    let behind = handle(Verb::Remove, 2, 1).item().key();
+    assert!(queue.holds_up(key) && !queue.holds_up(behind));
+    assert!(queue.hold(behind) && !queue.holds_up(key), "both wait");
+    queue.let_go(behind);
+    assert!(queue.holds_up(key));
+    assert_eq!(admit(&queue, handle(Verb::Archive, 3, 3)), "queued");
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(job.handle.item().cookie, Cookie(3));
+    let Cancelled::Waiting(_) = queue.cancel(key, Stop::Cancelled) else {
+        panic!("it waited");
+    };
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(job.handle.item().cookie, Cookie(2));
+}

@@ -19,6 +19,8 @@ pub struct Job {
     pub control: Arc<Control>,
     /// How often it was put off until something could be done.
     pub deferrals: u32,
+    /// It has waited for another mover's action of the file.
+    pub has_waited: bool,
 }
 
 /// What a worker thread does next.

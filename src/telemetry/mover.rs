@@ -101,6 +101,7 @@ impl From<LedgerHealth> for LedgerReport {
             postponed: health.postponed as u64,
             fences: health.fences,
             fence_failures: health.fence_failures,
+            waits_for: health.waits_for,
         }
     }
 }

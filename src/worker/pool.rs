@@ -124,6 +124,10 @@ impl Worker {
             archive = item.archive_id.map_or(0, crate::types::ArchiveId::get),
         );
         let _entered = span.enter();
+        if job.has_waited && self.was_served_elsewhere(item) {
+            self.responder.settle(job.handle, Verdict::failed(HsmErrno::EALREADY));
+            return WorkLeft::Nothing;
+        }
         let start = Instant::now();
         self.context.observers.started(self.context.fs.as_ref(), item);
         if let Some(warrant) = self.context.warrant.as_ref().filter(|_| job.deferrals > 0) {
@@ -133,6 +137,7 @@ impl Worker {
             handle,
             control,
             deferrals,
+            ..
         } = job;
         let run = Run {
             context: &self.context,
@@ -175,9 +180,20 @@ impl Worker {
     /// Whether the file is as those behind a done action of it want it. It may have been changed since the answer, and
     /// then they do it once more.
     fn serves_others(&self, item: &Item) -> bool {
-        if !self.queue.may_serve(item) {
-            return false;
-        }
+        self.queue.may_serve(item) && self.is_as_asked(item)
+    }
+
+    /// The same after another mover's action of the file, which was asked for before this one. Its copy may be in another
+    /// archive.
+    fn was_served_elsewhere(&self, item: &Item) -> bool {
+        let is_in_archive = || {
+            let state = self.context.fs.copy_state(item.fid);
+            item.kind == Kind::Do(Verb::Restore) || state.is_ok_and(|state| state.archive_id == item.archive_id)
+        };
+        self.is_as_asked(item) && is_in_archive()
+    }
+
+    fn is_as_asked(&self, item: &Item) -> bool {
         match item.kind {
             Kind::Do(Verb::Archive) => self.context.fs.is_archived(item.fid).unwrap_or(false),
             Kind::Do(Verb::Restore) => self.context.fs.is_released(item.fid).is_ok_and(|released| !released),

@@ -48,4 +48,5 @@ mod thaw;
 mod threads;
 mod transfer;
 mod traps;
+mod two_movers;
 mod unlinked;

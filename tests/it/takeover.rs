@@ -33,10 +33,15 @@ impl Second {
 }
 
 pub(crate) fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
+    rig_with(postgres, takeover_archives, "")
+}
+
+/// With more sections.
+pub(crate) fn rig_with(postgres: &Postgres, takeover_archives: &str, more: &str) -> Rig {
     let setup = Setup::default();
     let ledger = postgres.section(&format!("name = 'mover1'\ntakeover_archives = '{takeover_archives}'\n"));
     let mut rig = Rig::without_daemon(Setup {
-        settings: format!("{METRICS}{ledger}{}", setup.settings),
+        settings: format!("{METRICS}{ledger}{more}{}", setup.settings),
         ..setup
     });
     let made = rig.run(&["ledger", "init"]);

@@ -165,6 +165,7 @@ pub(super) fn example() -> Report {
             lag: 12.0,
             error: Some("connection refused".into()),
             postponed: 3,
+            waits_for: [("mover2".to_owned(), 3)].into(),
             ..crate::fleet::LedgerReport::default()
         }),
         ..Mover::default()

@@ -80,6 +80,12 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 for peer in ledger.peers.iter().filter(|peer| peer.state == "dead") {
                     dead(out, name, peer)?;
                 }
+                for (mover, actions) in &ledger.waits_for {
+                    writeln!(
+                        out,
+                        "{name}: {actions} waiting for {mover} to be done with the same files"
+                    )?;
+                }
             }
         }
         for (archive, habits) in report.dialects() {
@@ -210,6 +216,7 @@ mod tests {
         has("mover1:9818: MDT0001 does not answer");
         has("mover1:9818: the ledger is away, 12.0 s behind: connection refused");
         has("mover1:9818: 3 actions wait until no other mover can have taken them over");
+        has("mover1:9818: 3 waiting for mover2 to be done with the same files");
         has("archive 1 restore: 4000 done (3.9 GiB), 4 failed, 0 cancelled");
         has(
             "the mover of /mnt/lustre was stopped: 40 actions, 7 of them readers' restores, wait until a mover for archive id 1",
