@@ -316,7 +316,7 @@ fn set_valid(shared: &Shared, is_valid: bool) {
     let other = PeerHealth {
         name: "another".to_owned(),
         state: SERVING,
-        still: Duration::ZERO,
+        ..PeerHealth::default()
     };
     shared.set_peers(if is_valid { Vec::new() } else { vec![other] });
 }
