@@ -26,6 +26,8 @@ pub(crate) struct Counts {
     pub(crate) unknown_to_all: u64,
     /// Of those, where its daemon died alone.
     pub(crate) unknown_of_daemons: u64,
+    /// Of those, where it stood still until the servers had evicted it, and answered then.
+    pub(crate) unknown_of_paused: u64,
     pub(crate) longest_wait: Duration,
     pub(crate) nodes: u64,
     pub(crate) pauses: u64,
@@ -37,13 +39,14 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn json(&self) -> String {
         format!(
-            "\"reads\":{},\"failed_reads\":{},\"longest_wait_s\":{:.3},\"unknown_to_all\":{},\"unknown_of_daemons\":{},\"cancelled_reads\":{},\
-             \"nodes\":{},\"pauses\":{},\"cuts\":{},\"ledger_restarts\":{},\"failovers\":{}",
+            "\"reads\":{},\"failed_reads\":{},\"longest_wait_s\":{:.3},\"unknown_to_all\":{},\"unknown_of_daemons\":{},\
+             \"unknown_of_paused\":{},\"cancelled_reads\":{},\"nodes\":{},\"pauses\":{},\"cuts\":{},\"ledger_restarts\":{},\"failovers\":{}",
             self.reads,
             self.failed_reads,
             self.longest_wait.as_secs_f64(),
             self.unknown_to_all,
             self.unknown_of_daemons,
+            self.unknown_of_paused,
             self.cancelled_reads,
             self.nodes,
             self.pauses,
@@ -56,7 +59,8 @@ impl Counts {
     pub(crate) fn text(&self) -> String {
         format!(
             "; {} nodes killed, {} paused, {} cut off, {} restarts and {} failovers of the ledger; {} reads, the longest took \
-             {:.1} s: {} failed, {} were cancelled or purged, {} nobody knew of but a mover that had just died ({} without its node)",
+             {:.1} s: {} failed, {} were cancelled or purged, {} nobody knew of but a mover that had just died ({} without its node, {} were \
+             evicted while they stood still)",
             self.nodes,
             self.pauses,
             self.cuts,
@@ -67,7 +71,8 @@ impl Counts {
             self.failed_reads,
             self.cancelled_reads,
             self.unknown_to_all,
-            self.unknown_of_daemons
+            self.unknown_of_daemons,
+            self.unknown_of_paused
         )
     }
 }
@@ -84,6 +89,8 @@ pub(crate) struct Span {
 pub(crate) struct Deaths {
     lives: Vec<Life>,
     deaths: Vec<Death>,
+    /// Nodes that stood still for longer than a lease, and what they had got just before.
+    pauses: Vec<(String, Span)>,
 }
 
 #[derive(Debug)]
@@ -117,6 +124,7 @@ impl Deaths {
         Self {
             lives: vec![life; movers],
             deaths: Vec::new(),
+            pauses: Vec::new(),
         }
     }
 
@@ -149,9 +157,14 @@ impl Deaths {
     }
 
     /// It stands still for so long, and then has what came meanwhile to read.
-    pub(crate) fn stands(&mut self, at: usize, time: Duration) {
+    pub(crate) fn stands(&mut self, at: usize, node: &str, time: Duration) {
+        let now = Instant::now();
+        if time > Duration::ZERO {
+            let from = now.checked_sub(WRITTEN).unwrap_or(now);
+            self.pauses.push((node.to_owned(), Span { from, to: now }));
+        }
         if let Some(life) = self.lives.get_mut(at) {
-            life.stands_until = Some(Instant::now() + time + CATCH_UP);
+            life.stands_until = Some(now + time + CATCH_UP);
         }
     }
 
@@ -166,6 +179,12 @@ impl Deaths {
     fn took(&self, node: &str, delivered: Instant) -> Option<&Death> {
         let mut deaths = self.of(node);
         deaths.find(|death| death.span.from <= delivered && delivered <= death.span.to)
+    }
+
+    /// Whether what a node got at that time it can't have said before it stood still.
+    fn stood_still_on(&self, node: &str, delivered: Instant) -> bool {
+        let mut pauses = self.pauses.iter().filter(|(paused, _)| paused == node);
+        pauses.any(|(_, span)| span.from <= delivered && delivered <= span.to)
     }
 
     /// How long after that time its next death was noticed.
@@ -244,6 +263,9 @@ impl World {
                     .any(|purge| purge.to >= told.began && purge.from <= told.ended);
                 if failure.is_cancelled || was_purged {
                     self.outcome.fleet.cancelled_reads += 1;
+                } else if self.was_paused_over(failure) {
+                    self.outcome.fleet.unknown_to_all += 1;
+                    self.outcome.fleet.unknown_of_paused += 1;
                 } else if let Some(death) = self.was_unknown(failure) {
                     let is_daemons = !death.is_nodes;
                     self.outcome.fleet.unknown_to_all += 1;
@@ -262,6 +284,17 @@ impl World {
         let is_given_up = restore.state == ActionState::Canceled && restore.ends == 0;
         let death = self.deaths.took(restore.agent.as_deref()?, failure.delivered?);
         death.filter(|_| is_given_up)
+    }
+
+    /// Its mover stood still before it could say that it had it, and its answer came when its node had been evicted: the
+    /// data that it had for the file was gone, with all that the node had open.
+    fn was_paused_over(&self, failure: &Failure) -> bool {
+        let Some(restore) = failure.restore.as_ref() else {
+            return false;
+        };
+        let is_of_evicted = restore.state == ActionState::Failed && restore.errval == libc::ESTALE;
+        let node = restore.agent.as_deref().zip(failure.delivered);
+        is_of_evicted && node.is_some_and(|(node, delivered)| self.deaths.stood_still_on(node, delivered))
     }
 
     fn tell_failure(&mut self, fid: Fid, waited: Duration, failure: &Failure) {

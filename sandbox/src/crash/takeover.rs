@@ -32,7 +32,7 @@ const LONG: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(5);
 /// Between two at the ledger, each by a process of its own.
 const LOOK_LEDGER: Duration = Duration::from_millis(100);
-const SETTINGS: &str = "keepalive = '1s'\n[workers]\nthreads = 8\nrestore_threads = 8\n";
+const SETTINGS: &str = "keepalive = '1s'\n[workers]\nthreads = 9\nrestore_threads = 8\n";
 
 /// What becomes of the mover.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

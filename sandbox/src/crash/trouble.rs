@@ -74,7 +74,7 @@ impl World {
         let (at, node) = self.any_mover()?;
         let is_node = self.random.below(2) == 0;
         let time = LEASE + Duration::from_millis(500) + self.up_to_ms(4500);
-        self.deaths.stands(at, time);
+        self.deaths.stands(at, &node, time);
         if is_node {
             self.client.pause_node(&node)?;
         } else {
@@ -86,7 +86,7 @@ impl World {
         } else {
             self.signal(at, Signal::SIGCONT);
         }
-        self.deaths.stands(at, Duration::ZERO);
+        self.deaths.stands(at, &node, Duration::ZERO);
         self.outcome.fleet.pauses += 1;
         self.some_work()
     }

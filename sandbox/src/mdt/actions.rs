@@ -218,7 +218,7 @@ impl State {
             if let Err(errno) = applied {
                 errval = errno;
                 // A data version that moved and a swap that is refused are the caller's to know.
-                if ending.action == Action::Archive || errno == libc::ENOTSUP {
+                if matches!(ending.action, Action::Archive | Action::Restore) {
                     answer = Err(errno);
                 }
             }
