@@ -55,6 +55,8 @@ pub struct Agent {
     generation: AtomicU32,
     /// Whether answers reached the coordinator, as of the last one.
     heard: AtomicBool,
+    /// It is told that no more messages are wanted.
+    leaving: AtomicBool,
     trace: AgentTrace,
     /// For an MDT's answer.
     patience: Duration,
@@ -113,6 +115,7 @@ impl Agent {
             archives: RwLock::new(archives),
             generation: AtomicU32::new(0),
             heard: AtomicBool::new(true),
+            leaving: AtomicBool::new(false),
             trace,
             patience,
             kept: Mutex::default(),
@@ -165,7 +168,12 @@ impl Agent {
         // One that was used before may not be used again.
         let mount = self.mount.reopen()?;
         let start = || ioctl::start_copytool(mount.as_fd(), &write, uid, &archives);
+        if self.leaving.load(Ordering::SeqCst) {
+            return Ok(KeepaliveResult::Unasked);
+        }
         match start() {
+            // The probe took so long that nobody waited for this.
+            Ok(()) if self.leaving.load(Ordering::SeqCst) => self.stop_messages()?,
             Ok(()) => {}
             Err(error) if error.errno == libc::EEXIST => return Ok(KeepaliveResult::Unasked),
             Err(error) => return Err(error.into()),
@@ -212,6 +220,7 @@ impl Agent {
     /// # Errors
     /// The ioctl's.
     pub fn stop_messages(&self) -> Result<(), HsmError> {
+        self.leaving.store(true, Ordering::SeqCst);
         ioctl::stop_copytool(self.mount.descriptor(), uid(self.generation.load(Ordering::Relaxed)))
     }
 

@@ -29,6 +29,8 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// Between two looks at whether all ends, while a call is out.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// For a registration that is under way when all ends, an MDT's answer each.
+const LAST_REGISTRATION: Duration = Duration::from_secs(2);
 /// Until the kernel has closed a pipe that was told to end.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
 
@@ -239,6 +241,15 @@ impl RegistrarLoop {
 
     /// Lets the kernel close the pipe and reads what is in it: an action that was sent is answered.
     fn read_to_the_end(&mut self, inbox: &Receiver<RegistrarMessage>) {
+        // One that comes behind the end would have coordinators go on sending, to a pipe that nobody reads.
+        let until = Instant::now() + LAST_REGISTRATION;
+        drop(self.keeping.answer(until));
+        if let Some(Ok(pipe)) = self.renewing.answer(until) {
+            self.reader = None;
+            if let Err(error) = self.read(pipe) {
+                tracing::warn!(%error, "what the new registration brought is not read");
+            }
+        }
         let until = Instant::now() + LAST_MESSAGES;
         let agent = Arc::clone(&self.agent);
         self.leaving.begin(&self.supervisor, move || agent.stop_messages());

@@ -8,7 +8,7 @@ use lhsm_sandbox::protocol::{Action, Fid, Tunable};
 use nix::sys::signal::Signal;
 
 use crate::ledger::{first_schema, hex};
-use crate::metrics::{address, get};
+use crate::metrics::{address, get, with_address};
 use crate::postgres::Postgres;
 use crate::recovery::ends_well;
 use crate::rig::{PATIENCE, Rig, Setup, noise, until};
@@ -81,7 +81,7 @@ fn without_daemon(postgres: &Postgres, takeover_archives: &str, command: &str) -
 
 fn start(rig: &mut Rig) {
     rig.start();
-    in_step(rig, &rig.log());
+    in_step(rig, &with_address(|| rig.log()));
 }
 
 /// One more, which makes it so many agents.
@@ -113,7 +113,7 @@ fn another(rig: &mut Rig, postgres: &Postgres, name: &'static str, agents: usize
         node,
     };
     assert!(rig.client.wait_agents(agents, PATIENCE).unwrap(), "{}", mover.log());
-    in_step(rig, &mover.log());
+    in_step(rig, &with_address(|| mover.log()));
     renew(postgres, &["mover1", name], 4);
     mover
 }
@@ -334,7 +334,7 @@ fn a_mover_that_comes_back_while_its_node_is_being_fenced_is_not_said_to_be() {
             .then_some(())
     });
     go_on(&rig);
-    in_step(&rig, &second.log());
+    in_step(&rig, &with_address(|| second.log()));
     renew(&postgres, &["mover1", "mover2"], 8);
     assert_eq!(postgres.number(&format!("{FENCED} 'mover2'")), 0);
     assert!(in_hand(&postgres, "mover2") > 0, "it has its archives still");

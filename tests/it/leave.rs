@@ -313,3 +313,24 @@ fn a_stop_cuts_a_drain_short_and_the_successor_does_what_is_left() {
     ends_well(&mut rig, &fids);
     rig.assert_settled();
 }
+
+#[test]
+fn a_keepalive_that_is_under_way_at_a_stop_takes_nothing_that_is_sent_with_it() {
+    let setup = Setup::default();
+    let mut rig = Rig::with(Setup {
+        settings: format!("keepalive = '100ms'\n{}", setup.settings),
+        ..setup
+    });
+    rig.client.set(Tunable::LoopPeriodMs, 10).unwrap();
+    let mut fids = Vec::new();
+    for _ in 0..20 {
+        rig.daemon.as_ref().unwrap().signal(Signal::SIGTERM).unwrap();
+        while rig.daemon.as_mut().unwrap().is_running() {
+            fids.push(rig.file(&format!("f{}", fids.len()), b"x"));
+            rig.client.request(Action::Archive, 1, &fids[fids.len() - 1..]).unwrap();
+        }
+        rig.start();
+    }
+    ends_well(&mut rig, &fids);
+    rig.assert_settled();
+}

@@ -33,8 +33,16 @@ pub(crate) fn address(log: &str) -> String {
     format!("127.0.0.1:{port}")
 }
 
+/// A log that has it: it is written by a thread of its own.
+pub(crate) fn with_address(log: impl Fn() -> String) -> String {
+    until(|| {
+        let log = log();
+        log.contains(" metrics address=127.0.0.1:").then_some(log)
+    })
+}
+
 pub(crate) fn get(rig: &Rig, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address(&rig.log())).unwrap();
+    let mut stream = TcpStream::connect(address(&with_address(|| rig.log()))).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let accept = "application/openmetrics-text; version=1.0.0";
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").unwrap();

@@ -355,6 +355,8 @@ impl Scene {
         let count = u64::try_from(self.count)?;
         loop {
             let elapsed = died.elapsed();
+            // Before the new ones are looked at: one that ends in between is not taken for one that waited.
+            let restored = self.restored()?;
             let mut left = Vec::new();
             for fid in new {
                 if self.client.state(fid)?.states & states::RELEASED == 0 {
@@ -367,7 +369,7 @@ impl Scene {
             if new.is_empty() {
                 last_new.get_or_insert(elapsed);
             }
-            let served = (self.restored()? - before).saturating_sub(served_new);
+            let served = (restored - before).saturating_sub(served_new);
             if served > 0 {
                 first.get_or_insert(elapsed);
             }

@@ -99,8 +99,10 @@ impl Load<'_> {
         let path = self.path(file.number);
         let state = client.state(file.fid)?;
         if state.states & states::ARCHIVED == 0 {
+            let actions = client.actions()?;
+            let last = actions.iter().rfind(|action| action.fid == file.fid);
             self.told.tell(format_args!(
-                "'{}' {}: it is not archived: {state:?}",
+                "'{}' {}: it is not archived: {state:?}, {last:?}",
                 path.display(),
                 file.fid
             ));
