@@ -75,7 +75,7 @@ pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
         let Ok(Some(found)) = Transfer::new(lane, &control).find(key.at(ARCHIVE)) else {
             continue;
         };
-        match judge.judge(ARCHIVE, &key, found, |_| true) {
+        match judge.judge(lane, key.at(ARCHIVE), found, |_| true) {
             Judgment::Orphan(suspect, why) if why.certain => suspects.push(suspect),
             _ => {}
         }
@@ -85,7 +85,7 @@ pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     }
     walk(world, &mdt, &known);
     for suspect in suspects {
-        if judge.sure(&suspect).is_some() {
+        if judge.sure(lane, &suspect).is_some() {
             drop(judge.delete(lane, &suspect));
         }
     }

@@ -137,7 +137,7 @@ pub(super) fn check(
         let modified = found.modified.or(entry.modified).unwrap_or(0);
         grace == 0 || modified <= Timestamp::now().seconds.saturating_sub(grace)
     };
-    let (suspect, why) = match scrub.grounds().judge(archive_id, &key, found, is_old) {
+    let (suspect, why) = match scrub.grounds().judge(lane, key.at(archive_id), found, is_old) {
         Judgment::Copy => return Ok(()),
         Judgment::Foreign => {
             scrub.count(|counts| counts.foreign += 1);
@@ -145,6 +145,14 @@ pub(super) fn check(
         }
         Judgment::Young => {
             scrub.count(|counts| counts.young += 1);
+            return Ok(());
+        }
+        Judgment::Mislaid(fid) => {
+            let detail = format!(
+                "the copy of file {fid}, by the data version or the time that it names, and the file's record does not name it: a \
+                 late write of a mover that was cut off. The file's next restore takes it and puts the record right"
+            );
+            scrub.find(FindingKind::Unmapped, key.to_string(), detail, false);
             return Ok(());
         }
         Judgment::Unknown(words) => {
@@ -167,7 +175,7 @@ pub(super) fn check(
 
 pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &OrphanCandidate) -> Result<(), ScrubError> {
     let (grounds, key) = (scrub.grounds(), &suspect.key);
-    let Some(why) = grounds.sure(suspect) else {
+    let Some(why) = grounds.sure(lane, suspect) else {
         return Ok(());
     };
     if !scrub.mount.is_there() {
