@@ -95,7 +95,7 @@ impl Location {
 }
 
 /// Whether an object that a file does not mean may be its copy all the same: the file counts as archived, the object says that
-/// it has just those bytes, and there is no record, or one of another data version. Asks no store.
+/// it has just those bytes, and there is no record, or one of another data version and with other bytes. Asks no store.
 #[must_use]
 pub fn may_be_copy(
     fs: &dyn FileSystem,
@@ -104,7 +104,8 @@ pub fn may_be_copy(
     at: KeyAt<'_>,
     found: &ObjectInfo,
 ) -> bool {
-    record.is_none_or(|record| record.is_in_doubt(fs.archived_version(fid))) && has_its_bytes(fs, fid, at, found)
+    record.is_none_or(|record| !record.has_bytes_of(found) && record.is_in_doubt(fs.archived_version(fid)))
+        && has_its_bytes(fs, fid, at, found)
 }
 
 /// Whether a file counts as archived, and an object says that it has just those bytes.

@@ -135,8 +135,10 @@ impl Grounds<'_> {
             return true;
         };
         let is_there = said.is_written_as(&there) && (there.etag == said.etag || said.has_bytes_of(&there));
-        let has_bytes =
-            !said.is_in_doubt(archived.version) || archived.likeness(said.at(), &there) >= Some(Likeness::Time);
+        let is_same = there.size == found.size && there.checksum.is_some() && there.checksum == found.checksum;
+        let has_bytes = is_same
+            || !said.is_in_doubt(archived.version)
+            || archived.likeness(said.at(), &there) >= Some(Likeness::Time);
         !(is_there && has_bytes)
     }
 
