@@ -104,8 +104,19 @@ pub fn may_be_copy(
     at: KeyAt<'_>,
     found: &ObjectInfo,
 ) -> bool {
-    record.is_none_or(|record| !record.has_bytes_of(found) && record.is_in_doubt(fs.archived_version(fid)))
-        && has_its_bytes(fs, fid, at, found)
+    let names_none = match record {
+        Some(record) => !record.has_bytes_of(found) && record.is_in_doubt(fs.archived_version(fid)),
+        // Where files go without records what is at the key of the FID tells, and nobody looks at that here.
+        None => !is_beside_own(at.key, fid),
+    };
+    names_none && has_its_bytes(fs, fid, at, found)
+}
+
+/// Whether a key is the one beside that of the FID.
+fn is_beside_own(key: &ObjectKey, fid: Fid) -> bool {
+    let fid = fid.bare();
+    let own = key.as_str().strip_suffix(&fid).and_then(|rest| rest.strip_suffix('~'));
+    own.is_some_and(|own| own.ends_with(&fid))
 }
 
 /// Whether a file counts as archived, and an object says that it has just those bytes.

@@ -269,7 +269,7 @@ fn is_mislaid(
          takes it, too",
         there.key
     );
-    scrub.find(FindingKind::Changed, name(scrub, file), detail, mended);
+    scrub.find(FindingKind::Mislaid, name(scrub, file), detail, mended);
     Ok(true)
 }
 

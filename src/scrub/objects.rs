@@ -148,11 +148,8 @@ pub(super) fn check(
             return Ok(());
         }
         Judgment::Mislaid(fid) => {
-            let detail = format!(
-                "the copy of file {fid}, by the data version or the time that it names, and the file's record does not name it: a \
-                 late write of a mover that was cut off. The file's next restore takes it and puts the record right"
-            );
-            scrub.find(FindingKind::Unmapped, key.to_string(), detail, false);
+            // It is told with its file.
+            tracing::debug!(%key, %fid, "the copy of a file whose record does not name it; it stays");
             return Ok(());
         }
         Judgment::Unknown(words) => {
