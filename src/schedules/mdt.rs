@@ -159,8 +159,11 @@ impl FileSystem for Mdt {
     fn data_version(&self, file: &File) -> Option<u64> {
         let inode = file.metadata().ok()?.ino();
         let is_of = |node: &&Node| node.data.metadata().is_ok_and(|stat| stat.ino() == inode);
-        self.0
-            .with(|state| state.nodes.iter().find(is_of).map(|node| node.data_version))
+        let now = self
+            .0
+            .with(|state| state.nodes.iter().find(is_of).map(|node| node.data_version));
+        // It was released and restored since it was opened: what it had is nobody's any more.
+        now.or(Some(u64::MAX - inode))
     }
 
     fn archived_version(&self, fid: Fid) -> Option<u64> {
