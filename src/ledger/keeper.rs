@@ -331,7 +331,7 @@ impl Keeper {
                 let is_answered: bool = link.get(row, 3)?;
                 let held = held.remove(&key);
                 // It may still be on its way out of the queue.
-                if !is_answered && self.given_up.remove(key) {
+                if !is_answered && self.given_up.has(key) {
                     returned.push(key);
                     continue;
                 }

@@ -493,11 +493,6 @@ impl KeeperModel {
         self.copies.add_late(ledger.meet(changes));
     }
 
-    /// Whether it gave something up that nobody would know to be its own again, were it killed now.
-    pub(crate) fn has_given_up(&self) -> bool {
-        !self.given_up.is_empty()
-    }
-
     /// Which of its actions others have, and which that it gave up are its own again.
     fn compare(&mut self, ledger: &mut LedgerModel) -> (Vec<ActionKey>, Vec<Item>) {
         self.owner.others = ledger.others(&self.owner);

@@ -38,9 +38,14 @@ impl GivenUp {
         }
     }
 
-    /// Whether it was among them, which it is not any more.
-    pub(super) fn remove(&mut self, key: ActionKey) -> bool {
-        self.keys.remove(&key)
+    pub(super) fn has(&self, key: ActionKey) -> bool {
+        self.keys.contains(&key)
+    }
+
+    fn forget(&mut self, found: &[Found]) {
+        for found in found {
+            self.keys.remove(&found.item.key());
+        }
     }
 }
 
@@ -72,6 +77,7 @@ impl Keeper {
                 (item.key(), held.into())
             }));
             self.write(link, &news, Rows::Own).await?;
+            self.given_up.forget(&found);
             tracing::warn!(
                 actions = found.len(),
                 "the ledger lacks that other movers have taken these over: they are taken in hand here again"
@@ -116,7 +122,6 @@ mod tests {
         given_up.add(&keys);
         given_up.add(&keys[1..]);
         assert_eq!(given_up.order.len(), MOST);
-        assert!(!given_up.remove(keys[0]) && keys[1..].iter().all(|key| given_up.remove(*key)));
-        assert!(!given_up.remove(keys[1]));
+        assert!(!given_up.has(keys[0]) && keys[1..].iter().all(|key| given_up.has(*key)));
     }
 }

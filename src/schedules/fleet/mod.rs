@@ -48,7 +48,7 @@ pub(super) struct Fleet {
     may_be_unknown: bool,
     /// It was, at some time.
     is_failed_over: bool,
-    /// A process was killed that had given something up.
+    /// A process was killed, and its successor does not know what it had given up.
     has_forgotten: bool,
 }
 
