@@ -147,9 +147,14 @@ pub(super) fn check(
             scrub.count(|counts| counts.young += 1);
             return Ok(());
         }
-        Judgment::Mislaid(fid) => {
-            // It is told with its file.
-            tracing::debug!(%key, %fid, "the copy of a file whose record does not name it; it stays");
+        Judgment::Mislaid(copy) => {
+            // Where its file is found under the name that the key is made of it is told with that.
+            let mended = scrub.options.repair && scrub.grounds().put_right(lane, &copy);
+            let detail = format!(
+                "it is the copy of {}, whose record does not name it: a late write of a mover that was cut off",
+                copy.fid()
+            );
+            scrub.find(FindingKind::Mislaid, key.to_string(), detail, mended);
             return Ok(());
         }
         Judgment::Unknown(words) => {

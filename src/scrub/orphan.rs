@@ -29,8 +29,8 @@ pub(crate) enum Judgment {
     Copy,
     /// It may be on its way to be one.
     Young,
-    /// The copy of that file, whose record names something else, or is not there.
-    Mislaid(Fid),
+    /// A file's copy, and the file's record names something else, or is not there.
+    Mislaid(Box<OrphanCandidate>),
     /// It could not be told, in words.
     Unknown(String),
     /// No file's copy.
@@ -45,6 +45,13 @@ pub(crate) struct OrphanCandidate {
     pub(super) key: ObjectKey,
     found: ObjectInfo,
     identity: Identity,
+}
+
+impl OrphanCandidate {
+    /// The file that it says that it is the copy of.
+    pub(super) const fn fid(&self) -> Fid {
+        self.identity.owner.fid
+    }
 }
 
 /// Why an object is no file's copy.
@@ -82,16 +89,19 @@ impl Grounds<'_> {
         match self.why(archive_id, key, &identity) {
             Ok(None) => Judgment::Copy,
             Err(words) => Judgment::Unknown(words),
-            Ok(Some(_)) if self.is_mislaid(lane, at, &identity.owner, &found) => Judgment::Mislaid(identity.owner.fid),
             Ok(Some(why)) => {
+                let is_mislaid = self.is_mislaid(lane, at, &identity.owner, &found);
                 let key = key.clone();
-                let suspect = OrphanCandidate {
+                let suspect = Box::new(OrphanCandidate {
                     archive_id,
                     key,
                     found,
                     identity,
-                };
-                Judgment::Orphan(Box::new(suspect), why)
+                });
+                match is_mislaid {
+                    true => Judgment::Mislaid(suspect),
+                    false => Judgment::Orphan(suspect, why),
+                }
             }
         }
     }
@@ -140,6 +150,27 @@ impl Grounds<'_> {
             || !said.is_in_doubt(archived.version)
             || archived.likeness(said.at(), &there) >= Some(Likeness::Time);
         !(is_there && has_bytes)
+    }
+
+    /// Has the record of its file name it, if it is certain that it is the copy. `false`: it is not, or others are at the record.
+    pub(crate) fn put_right(&self, lane: &Lane, copy: &OrphanCandidate) -> bool {
+        let (owner, at) = (&copy.identity.owner, copy.key.at(copy.archive_id));
+        let seen = self.fs.map(owner.fid);
+        let is_copy = self.fs.is_archived(owner.fid).unwrap_or(false)
+            && ArchivedData::of(self.fs, owner.fid)
+                .is_ok_and(|archived| archived.likeness(at, &copy.found) >= Some(Likeness::Time))
+            && self.is_mislaid(lane, at, owner, &copy.found);
+        let set = match (seen, self.fs.map(owner.fid)) {
+            (Ok(seen), Ok(now)) if is_copy && seen == now => self.fs.set_map(owner.fid, &copy.found.at(at).to_bytes()),
+            _ => return false,
+        };
+        match set {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(fid = %owner.fid, key = %copy.key, %error, "the file's record can't be put right");
+                false
+            }
+        }
     }
 
     /// What a file says of its copy: while that is the same, so is whether an object is mislaid.

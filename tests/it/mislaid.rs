@@ -180,3 +180,19 @@ fn scrub_deletes_no_copy_that_a_late_record_hides_and_puts_the_record_right() {
         assert!(!rig.log().contains(PUT_RIGHT), "{}", rig.log());
     }
 }
+
+#[test]
+fn scrub_finds_the_copy_of_a_file_that_was_renamed_since_by_what_the_object_says() {
+    let mut rig = Rig::new();
+    let (fid, _) = archived_twice(&mut rig);
+    remove_record(&mut rig, fid);
+    fs::rename(rig.mount().join("file"), rig.mount().join("moved")).unwrap();
+    rig.release(fid);
+    let line = rig.scrub(&["--repair", "--delete-orphans"]);
+    let found = ["mislaid", "unmapped", "orphans", "mended"].map(|name| count(&line, name));
+    assert_eq!(found, [1, 1, 0, 1], "{line}");
+    let line = rig.scrub(&[]);
+    assert_eq!(["good", "mislaid"].map(|name| count(&line, name)), [1, 0], "{line}");
+    rig.start();
+    assert_eq!(rig.restore("moved", fid), b"behind", "{}", rig.log());
+}
