@@ -4,7 +4,9 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::types::{ArchiveId, Cookie, Domain, ErrorClass, Extent, ExtraMetadata, Fid, HsmErrno, Sequences, errno_of};
+use crate::types::{
+    ArchiveId, Cookie, Domain, ErrorClass, Extent, ExtraMetadata, Fid, HsmErrno, Sequences, Timestamp, errno_of,
+};
 
 /// What the coordinator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -378,6 +380,17 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
 
     /// The data version of an open file: it changes with every write. `None` where it can't be told.
     fn data_version(&self, file: &File) -> Option<u64>;
+
+    /// The data version of the file's archived copy, as HSM keeps it beside the file's state: that of the last archive that
+    /// counted, or what the last restore gave the file. `None` where it can't be told.
+    fn archived_version(&self, _: Fid) -> Option<u64> {
+        None
+    }
+
+    /// When a file's data was changed last, released or not. `None` where it can't be told.
+    fn mtime_of(&self, _: Fid) -> Option<Timestamp> {
+        None
+    }
 
     /// Takes the file's ARCHIVED state away, so that nobody can release it any more.
     ///

@@ -31,6 +31,7 @@ pub mod ledger;
 pub mod lustre;
 pub mod mapped;
 pub mod measure;
+pub mod mislaid;
 pub mod nodes;
 pub mod queue;
 pub mod ranges;

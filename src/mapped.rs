@@ -7,6 +7,7 @@
 //! can't be told counts as "it has one": nothing of it is deleted then. Nor is it while an archive of the file is under way.
 
 use crate::action::{FileSystem, HsmError};
+use crate::mislaid;
 use crate::store::{KeyAt, Location, ObjectInfo, ObjectKey, Owner};
 use crate::transfer::{Transfer, TransferError};
 use crate::types::{ArchiveId, Fid};
@@ -60,13 +61,15 @@ pub fn is_told(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>) -> Result<bool, Hsm
     }
 }
 
-/// Whether a file, as it is now, may mean what was found at a key: by its record, or without one. A record that can't be
-/// read may mean anything.
+/// Whether a file, as it is now, may mean what was found at a key: by its record, or without one, or because it is the copy that
+/// was archived though the record says otherwise ([`mislaid`]). A record that can't be read may mean anything.
 #[must_use]
 pub fn may_mean(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>, found: &ObjectInfo) -> bool {
     match fs.map(fid) {
-        Ok(None) => may_be_told(fs, fid, at),
-        Ok(Some(record)) => Location::from_bytes(&record).map_or(true, |location| location.means(at, found)),
+        Ok(None) => may_be_told(fs, fid, at) || mislaid::may_be_copy(fs, fid, None, at, found),
+        Ok(Some(record)) => Location::from_bytes(&record).map_or(true, |location| {
+            location.means(at, found) || mislaid::may_be_copy(fs, fid, Some(&location), at, found)
+        }),
         Err(error) => !error.is_not_found(),
     }
 }

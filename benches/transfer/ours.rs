@@ -221,6 +221,7 @@ pub(crate) fn run(task: &Task) {
         written_for: None,
         writer: None,
         cookie: None,
+        data_version: None,
     };
     let fs = Arc::new(Directory {
         dir: task.dir.clone(),

@@ -247,6 +247,7 @@ impl Run {
             written_for: None,
             writer: None,
             cookie: None,
+            data_version: None,
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.entry(size).or_default().push(location);

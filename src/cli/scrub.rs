@@ -288,8 +288,8 @@ impl Output {
         }
         outln!(
             "{} files in {seconds:.1} s: {} good, {} never archived; {} objects, {} of others, {} too young to tell; \
-             {} missing, {} changed, {} unmapped, {} unwatched, {} found again, {} expiring, {} noncurrent, {} orphans, {} uploads, \
-             {} unknown; {} mended",
+             {} missing, {} changed, {} unmapped, {} mislaid, {} unwatched, {} found again, {} expiring, {} noncurrent, {} orphans, \
+             {} uploads, {} unknown; {} mended",
             counts.files,
             counts.good,
             counts.unarchived,
@@ -299,6 +299,7 @@ impl Output {
             counts.missing,
             counts.changed,
             counts.unmapped,
+            counts.mislaid,
             counts.unwatched,
             counts.found,
             counts.expiring,

@@ -6,6 +6,7 @@ use crate::action::FileSystem as _;
 use crate::lustre::HsmStates;
 use crate::store::{
     COOKIE, Condition, Location, ObjectInfo, ObjectKey, Origin, Store, StoreError, WriteAttempt, WriterId, name_key,
+    note_data_version,
 };
 use crate::transfer::{Bearer, ObjectDescription, TransferError};
 use crate::types::{Cookie, Fid};
@@ -85,6 +86,7 @@ impl FileLooker<'_> {
             self.transfer()
                 .describe(from.archive_id, &author, &seen.stat, seen.extras.clone())?;
         name_key(&mut metadata, to);
+        note_data_version(&mut metadata, from.data_version);
         let discard = |sidecar: Option<&ObjectKey>, kept: &Location| {
             self.lane.discard_sidecar(from.archive_id, sidecar, &owner, Some(kept));
         };

@@ -27,6 +27,7 @@ fn location() -> Location {
         written_for: None,
         writer: None,
         cookie: None,
+        data_version: None,
     }
 }
 

@@ -46,6 +46,12 @@ FROM lhsmtool_s3.action
 WHERE owner = $1 AND verb = ANY ($2) AND NOT answered AND (archive_id IS NULL OR archive_id = ANY ($3))
 LIMIT $4 FOR UPDATE SKIP LOCKED";
 
+const OWN: &str = "\
+SELECT a.fid, a.cookie, verb, archive_id, dfid, first_byte, length, gid, blocking, data, object_key, writer, upload_id, size,
+    part_size, data_version
+FROM lhsmtool_s3.action a, unnest($1::bytea[], $2::bigint[]) AS k (fid, cookie)
+WHERE a.fid = k.fid AND a.cookie = k.cookie AND a.owner = ANY ($3) AND NOT a.answered";
+
 /// What is not gone on with is nothing to the new owner; its old one knows of it.
 const TAKE: &str = "\
 UPDATE lhsmtool_s3.action a SET owner = $4,
@@ -189,6 +195,26 @@ pub(super) async fn take(link: &Link, owner: &Owner, dead: &PeerRow, found: &[Fo
     )
     .await?;
     link.batch("COMMIT").await
+}
+
+/// Those of these actions that are this mover's by their rows.
+pub(super) async fn own(link: &Link, owner: &Owner, keys: &[ActionKey]) -> Result<Vec<Found>, LedgerError> {
+    let (fids, cookies) = columns(keys.iter().copied());
+    let rows = link
+        .query(
+            OWN,
+            &[
+                (&fids, Type::BYTEA_ARRAY),
+                (&cookies, Type::INT8_ARRAY),
+                (&owner.known_as, Type::INT8_ARRAY),
+            ],
+        )
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        found.extend(read(link, row)?);
+    }
+    Ok(found)
 }
 
 /// Which of these actions other movers have.

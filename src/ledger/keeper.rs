@@ -20,6 +20,7 @@ use super::own::{Claim, OwnRow, between};
 use super::peers::PeerWatch;
 use super::recent::Recent;
 use super::remembered::Remembered;
+use super::returned::GivenUp;
 use super::rows::{self, Rows};
 use super::schema::LedgerState;
 use super::state::{Shared, now};
@@ -37,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// For the last changes, and to say that it goes.
 const LAST_CHANGES: Duration = Duration::from_secs(3);
 /// Rows of one look, and changes of one transaction, while rows are made equal.
-const AT_ONCE: usize = 5000;
+pub(super) const AT_ONCE: usize = 5000;
 /// Between two looks at how old the marks are.
 const TRIM: Duration = Duration::from_secs(600);
 
@@ -71,6 +72,8 @@ pub(super) struct Keeper {
     pub(super) supervisor: Supervisor,
     /// Those that were asked whether they live.
     pub(super) questions: Vec<Question>,
+    /// What others had taken, and this one has let go of.
+    pub(super) given_up: GivenUp,
     /// The others are being asked whether they have no ledger either.
     pub(super) outage: Option<Receiver<()>>,
     /// The incarnation that had the row before, of which nothing is known here.
@@ -235,7 +238,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn write(&self, link: &Link, changes: &Changes, rows: Rows) -> Result<u64, LedgerError> {
+    pub(super) async fn write(&self, link: &Link, changes: &Changes, rows: Rows) -> Result<u64, LedgerError> {
         let domain = |fid| self.sequences.domain(fid);
         let written = Box::pin(rows::write(link, &self.row.owner, changes, rows, domain)).await?;
         if let Some(unlinked) = &self.unlinked
@@ -261,7 +264,11 @@ impl Keeper {
         let mut held = self.journal.in_hand().ok_or(LedgerError::Journal)?;
         let in_hand = held.len();
         self.ask_for(held.values().filter_map(|held| held.item.as_ref()));
-        let mut changed = Box::pin(self.compare(link, &mut held, renewed)).await?;
+        let (mut changed, returned) = Box::pin(self.compare(link, &mut held, renewed)).await?;
+        if !returned.is_empty() {
+            Box::pin(self.take_back(link, returned)).await?;
+            self.renew(link, renewed).await?;
+        }
         let mut missing = held.drain();
         loop {
             let mut news = Changes::default();
@@ -291,16 +298,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes what differs of the rows that are there, and takes what is there from `held`. How many differed.
+    /// Writes what differs of the rows that are there, and takes what is there from `held`. How many differed, and which are of
+    /// actions that this one gave up to others, by whose rows they would be those'.
     async fn compare(
         &mut self,
         link: &Link,
         held: &mut HashMap<ActionKey, InHand>,
         renewed: &mut Instant,
-    ) -> Result<u64, LedgerError> {
+    ) -> Result<(u64, Vec<ActionKey>), LedgerError> {
         let (mut fid, mut cookie): (Vec<u8>, i64) = (Vec::new(), i64::MIN);
         let at_once = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
-        let mut changed = 0;
+        let (mut changed, mut returned) = (0, Vec::new());
         loop {
             let page = link
                 .query(
@@ -320,7 +328,14 @@ impl Keeper {
                 let Some(key) = rows::key_of(&fid, cookie) else {
                     continue;
                 };
-                match held.remove(&key) {
+                let is_answered: bool = link.get(row, 3)?;
+                let held = held.remove(&key);
+                // It may still be on its way out of the queue.
+                if !is_answered && self.given_up.has(key) {
+                    returned.push(key);
+                    continue;
+                }
+                match held {
                     Some(held) if self.is_equal(link, row, &held)? => {}
                     held => {
                         news.actions.insert(key, held.unwrap_or_default().into());
@@ -330,7 +345,7 @@ impl Keeper {
             changed += self.write(link, &news, Rows::Own).await?;
             self.renew(link, renewed).await?;
             if page.len() < AT_ONCE {
-                return Ok(changed);
+                return Ok((changed, returned));
             }
         }
     }

@@ -41,6 +41,7 @@ mod own;
 mod peers;
 mod recent;
 mod remembered;
+mod returned;
 mod rows;
 mod schema;
 mod state;
@@ -76,6 +77,7 @@ use self::own::OwnRow;
 use self::peers::PeerWatch;
 use self::recent::Recent;
 use self::remembered::Remembered;
+use self::returned::GivenUp;
 use self::state::Shared;
 use self::tombs::Rounds;
 use crate::journal::{Journal, JournalSink};
@@ -158,6 +160,7 @@ impl Ledger {
             watch: PeerWatch::new(options.lease),
             supervisor: supervisor.clone(),
             questions: Vec::new(),
+            given_up: GivenUp::default(),
             outage: None,
             former: None,
             pruned: None,

@@ -301,12 +301,15 @@ pub(crate) struct Stepped {
     pub(crate) words: &'static str,
     /// Actions that other movers have by now.
     pub(crate) lost: Vec<ActionKey>,
+    /// Those that it gave up, and that are its own again: in its journal, and to be done.
+    pub(crate) returned: Vec<Item>,
 }
 
 const fn stepped(words: &'static str) -> Stepped {
     Stepped {
         words,
         lost: Vec::new(),
+        returned: Vec::new(),
     }
 }
 
@@ -327,6 +330,8 @@ pub(crate) struct KeeperModel {
     stage: Stage,
     has_looked: bool,
     has_waited: bool,
+    /// What others had taken; the next process knows nothing of it.
+    given_up: BTreeSet<ActionKey>,
     heard: Arc<Heard>,
     journal: Arc<Journal>,
     copies: OthersCopies,
@@ -368,6 +373,7 @@ impl KeeperModel {
             stage: Stage::Away,
             has_looked: false,
             has_waited: false,
+            given_up: BTreeSet::new(),
             heard,
             journal: Arc::clone(journal),
             copies,
@@ -441,11 +447,12 @@ impl KeeperModel {
             }
             _ if !ledger.holds(&self.owner) => self.row_lost(),
             Stage::Claimed => {
-                let lost = self.compare(ledger);
+                let (lost, returned) = self.compare(ledger);
                 self.stage = Stage::Compared;
                 Stepped {
                     words: "makes its rows equal",
                     lost,
+                    returned,
                 }
             }
             Stage::Compared => {
@@ -485,8 +492,8 @@ impl KeeperModel {
         self.copies.add_late(ledger.meet(changes));
     }
 
-    /// Which of its actions others have.
-    fn compare(&mut self, ledger: &mut LedgerModel) -> Vec<ActionKey> {
+    /// Which of its actions others have, and which that it gave up are its own again.
+    fn compare(&mut self, ledger: &mut LedgerModel) -> (Vec<ActionKey>, Vec<Item>) {
         self.owner.others = ledger.others(&self.owner);
         {
             let mut heard = self.heard.lock();
@@ -496,9 +503,21 @@ impl KeeperModel {
         let mut held: BTreeMap<ActionKey, InHand> = self.journal.in_hand().unwrap_or_default().into_iter().collect();
         let own = ledger.actions.iter().filter(|(_, row)| row.is_own(&self.owner));
         let own: Vec<ActionKey> = own.map(|(key, _)| *key).collect();
-        let mut news = Changes::default();
+        let (mut news, mut returned) = (Changes::default(), Vec::new());
         for key in own {
-            news.actions.insert(key, held.remove(&key).unwrap_or_default().into());
+            let held = held.remove(&key);
+            let row = ledger.actions.get_mut(&key).filter(|row| !row.is_answered);
+            // It may still be on its way out of the queue.
+            if let Some(row) = row
+                && let Some(item) = row.item.clone()
+                && self.given_up.remove(&key)
+            {
+                row.owner = self.owner.incarnation;
+                self.journal.taken_over(&item, None);
+                returned.push(item);
+                continue;
+            }
+            news.actions.insert(key, held.unwrap_or_default().into());
         }
         self.put(ledger, &news, Rows::Own);
         let missing: Vec<ActionKey> = held.keys().copied().collect();
@@ -510,7 +529,9 @@ impl KeeperModel {
             let row = ledger.actions.get(key);
             row.is_some_and(|row| self.owner.others.contains(&row.owner)) && !self.is_fresh(*key)
         };
-        missing.into_iter().filter(is_anothers).collect()
+        let lost: Vec<ActionKey> = missing.into_iter().filter(is_anothers).collect();
+        self.given_up.extend(&lost);
+        (lost, returned)
     }
 
     /// The coordinator has given it to this mover, and the ledger does not know yet.

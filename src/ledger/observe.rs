@@ -25,9 +25,9 @@ const LOTS: usize = 4;
 /// Before the next look where somebody was asked.
 const ANSWER: Duration = Duration::from_millis(100);
 /// For the journal, to have a lot on disk: one whose disk fails has it in memory, and the rows are held meanwhile.
-const WRITTEN: Duration = Duration::from_secs(2);
+pub(super) const WRITTEN: Duration = Duration::from_secs(2);
 /// Between two looks at whether it has.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
 /// Between two looks for movers that are no more.
 const PRUNE: Duration = Duration::from_secs(3600);
@@ -152,14 +152,7 @@ impl Keeper {
 
     /// The journal has them before they are this mover's: one that dies in between has a successor that does them.
     async fn make_own(&self, link: &Link, dead: &PeerRow, found: Vec<Found>) -> Result<(), LedgerError> {
-        for Found { item, upload } in &found {
-            self.journal.taken_over(item, upload.as_ref());
-        }
-        let until = Instant::now() + between(self.options.lease).min(WRITTEN);
-        let is_written = || found.iter().all(|found| self.journal.has_written(found.item.key()));
-        while !is_written() && Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.take_in(&found).await;
         let taken = claim::take(link, &self.row.owner, dead, &found).await;
         let restores = found
             .iter()
@@ -181,7 +174,7 @@ impl Keeper {
     }
 
     /// Lets go of those of these actions that other movers have taken.
-    pub(super) async fn give_up_lost(&self, link: &Link, keys: &[ActionKey]) -> Result<(), LedgerError> {
+    pub(super) async fn give_up_lost(&mut self, link: &Link, keys: &[ActionKey]) -> Result<(), LedgerError> {
         if self.row.owner.others.is_empty() {
             return Ok(());
         }
@@ -196,6 +189,7 @@ impl Keeper {
             "other movers have taken these over meanwhile: this one was not heard of for too long. They are let go of here"
         );
         self.shared.gave_up(&lost);
+        self.given_up.add(&lost);
         match self.shared.heir() {
             Some(heir) => heir.give_up(lost),
             // Nothing is in the queue yet.

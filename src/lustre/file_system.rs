@@ -17,6 +17,9 @@ const RESTORED_XATTR: &CStr = c"trusted.lhsm_s3_restored";
 const DELETING_XATTRS: &str = "trusted.lhsm_s3_deleting.";
 /// [`FileSystem::note_deletion`].
 const DELETED_XATTR: &CStr = c"trusted.lhsm_s3_deleted";
+/// HSM's own (`struct hsm_attrs`, little-endian): compat u32, flags u32, archive id u64, data version of the copy u64.
+const HSM_XATTR: &CStr = c"trusted.hsm";
+const DATA_VERSION_AT: usize = 16;
 /// More would not fit into an object's metadata.
 const MOST_LINKS: usize = 64;
 
@@ -168,6 +171,22 @@ impl FileSystem for Mount {
 
     fn data_version(&self, file: &File) -> Option<u64> {
         self.library().data_version(file.as_fd())
+    }
+
+    fn archived_version(&self, fid: Fid) -> Option<u64> {
+        let attributes = xattr::get(&self.by_fid(fid), HSM_XATTR).ok().flatten()?;
+        let (bytes, _) = attributes.get(DATA_VERSION_AT..)?.split_first_chunk()?;
+        // 0: by `lfs hsm_set`, or an import.
+        Some(u64::from_le_bytes(*bytes)).filter(|version| *version != 0)
+    }
+
+    fn mtime_of(&self, fid: Fid) -> Option<Timestamp> {
+        use std::os::unix::fs::MetadataExt as _;
+        let stat = self.attributes(fid).ok()?;
+        Some(Timestamp {
+            seconds: stat.mtime(),
+            nanos: u32::try_from(stat.mtime_nsec()).ok()?,
+        })
     }
 
     fn revoke(&self, fid: Fid) -> Result<(), HsmError> {

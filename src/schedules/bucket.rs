@@ -23,6 +23,7 @@ impl Object {
     /// As the code that is tried would tell it at a key.
     pub(super) fn info(&self) -> ObjectInfo {
         ObjectInfo {
+            size: self.bytes.len() as u64,
             metadata: self.metadata.clone().into_iter().collect(),
             ..ObjectInfo::default()
         }

@@ -2,12 +2,13 @@
 //! over.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::world::{NAME, World, bytes_of, no_such_file, thread};
+use super::world::{NAME, Node, World, bytes_of, no_such_file, thread};
 use crate::action::{ActionHandle, ActionKey, CopyState, Deletions, FileSystem, HsmError, Item, Kind, Verb, Verdict};
-use crate::types::{ArchiveId, Extent, ExtraMetadata, Fid};
+use crate::types::{ArchiveId, Extent, ExtraMetadata, Fid, Timestamp};
 
 /// The file system as the code that is tried sees it.
 #[derive(Debug)]
@@ -39,11 +40,11 @@ impl FileSystem for Mdt {
         })
     }
 
-    // Whoever writes a record has looked at it just before: in the same step, for no file system has a way to do both at
-    // once. It is that look that is tried.
+    // Whoever writes a record has looked at it just before, and no file system has a way to do both at once. With two movers it
+    // is that look that is tried, in the same step.
     fn set_map(&self, fid: Fid, record: &[u8]) -> Result<(), HsmError> {
         let thread = thread();
-        self.0.call_now("set_map", |state| {
+        self.0.call_now("set_map", fid, |state| {
             state.tell(|| format!("{thread}: record of {fid}"));
             state.node(fid, "set_map")?.record = Some(record.to_vec());
             Ok(())
@@ -52,7 +53,7 @@ impl FileSystem for Mdt {
 
     fn clear_map(&self, fid: Fid) -> Result<(), HsmError> {
         let thread = thread();
-        self.0.call_now("clear_map", |state| {
+        self.0.call_now("clear_map", fid, |state| {
             state.tell(|| format!("{thread}: no record of {fid}"));
             state.node(fid, "clear_map")?.record = None;
             Ok(())
@@ -155,8 +156,34 @@ impl FileSystem for Mdt {
             .call("is_unlinked", |state| Ok(state.node(fid, "is_unlinked").is_err()))
     }
 
-    fn data_version(&self, _: &File) -> Option<u64> {
-        None
+    fn data_version(&self, file: &File) -> Option<u64> {
+        let inode = file.metadata().ok()?.ino();
+        let is_of = |node: &&Node| node.data.metadata().is_ok_and(|stat| stat.ino() == inode);
+        let now = self
+            .0
+            .with(|state| state.nodes.iter().find(is_of).map(|node| node.data_version));
+        // It was released and restored since it was opened: what it had is nobody's any more.
+        now.or(Some(u64::MAX - inode))
+    }
+
+    fn archived_version(&self, fid: Fid) -> Option<u64> {
+        if self.0.knows_no_versions() {
+            return None;
+        }
+        let version = self.0.call("archived_version", |state| {
+            Ok(state.node(fid, "archived_version")?.archived_version)
+        });
+        version.ok().filter(|version| *version != 0)
+    }
+
+    fn mtime_of(&self, fid: Fid) -> Option<Timestamp> {
+        if self.0.knows_no_versions() {
+            return None;
+        }
+        let mtime = self
+            .0
+            .call("mtime_of", |state| Ok(state.node(fid, "mtime_of")?.mtime()));
+        mtime.ok().flatten()
     }
 
     fn may_change_fids(&self) -> bool {

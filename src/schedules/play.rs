@@ -7,7 +7,7 @@ use super::mdt::{Mdt, Owed};
 use super::world::{Action, Node, SCRUB, State, USERS, World};
 use crate::action::{FileSystem as _, Item, Kind, Verb};
 use crate::scrub::{Grounds, Judgment, KnownKeys};
-use crate::store::{Location, ObjectKey, Origin};
+use crate::store::{KeyLayout, Location, ObjectKey, Origin};
 use crate::transfer::{Control, Lane, Stop, Transfer};
 use crate::types::{Cookie, Extent, Fid};
 use crate::worker::{Context, perform};
@@ -75,7 +75,7 @@ pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
         let Ok(Some(found)) = Transfer::new(lane, &control).find(key.at(ARCHIVE)) else {
             continue;
         };
-        match judge.judge(ARCHIVE, &key, found, |_| true) {
+        match judge.judge(lane, key.at(ARCHIVE), found, |_| true) {
             Judgment::Orphan(suspect, why) if why.certain => suspects.push(suspect),
             _ => {}
         }
@@ -85,7 +85,7 @@ pub(super) fn scrub_once(world: &Arc<World>, lane: &Lane) {
     }
     walk(world, &mdt, &known);
     for suspect in suspects {
-        if judge.sure(&suspect).is_some() {
+        if judge.sure(lane, &suspect).is_some() {
             drop(judge.delete(lane, &suspect));
         }
     }
@@ -303,6 +303,10 @@ pub(super) fn unlink(state: &mut State, index: usize) {
 
 /// There, or back.
 fn rename(state: &mut State, index: usize) {
+    // See `State::is_held_up`.
+    if state.nodes[index].held_up && state.layout == KeyLayout::Path {
+        return;
+    }
     let path = &state.nodes[index].path;
     let to = match path.strip_suffix(".moved") {
         Some(before) => before.to_owned(),
@@ -311,6 +315,7 @@ fn rename(state: &mut State, index: usize) {
     if !state.nodes.iter().any(|node| !node.gone && node.path == to) {
         state.tell(|| format!("rename to {to}"));
         state.nodes[index].path = to;
+        state.nodes[index].renamed = true;
     }
 }
 

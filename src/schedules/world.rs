@@ -6,16 +6,18 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::ARCHIVE;
 use super::bucket::{Bucket, Object, error};
 use super::fleet::Fleet;
 use super::gate::{Gate, Here};
 use crate::action::{ActionKey, CopyState, Deletions, HsmError, Item, Kind, Verb, Verdict};
+use crate::mislaid::{ArchivedData, Likeness};
 use crate::store::memory::{Answer, Asked, Remote};
 use crate::store::{KeyLayout, Location, ObjectKey, Owner};
 use crate::transfer::Control;
-use crate::types::Fid;
+use crate::types::{Fid, Timestamp};
 
 /// Of the file system.
 pub(super) const NAME: &str = "lustre:1";
@@ -39,7 +41,7 @@ pub(super) enum Broken {
     Movers,
     /// An archive does not look for announced deletions.
     Archives,
-    /// What a mover writes to a record arrives when it likes, whatever the record is by then.
+    /// Nobody looks for a copy that the record does not name by the data version that was archived.
     Records,
 }
 
@@ -64,6 +66,10 @@ pub(super) struct Node {
     pub(super) gone: bool,
     /// Has more to tell than fits into an object's metadata.
     pub(super) large: bool,
+    /// It has had another name.
+    pub(super) renamed: bool,
+    /// A call that writes its record has been held up.
+    pub(super) held_up: bool,
 }
 
 impl Node {
@@ -91,6 +97,22 @@ impl Node {
     pub(super) fn written(&mut self) {
         self.data_version += 1;
         self.dirty |= self.exists;
+        self.stamp();
+    }
+
+    /// The time of its last change, which no two changes share.
+    fn stamp(&self) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.content * 10_000 + self.data_version);
+        self.data.set_modified(time).expect("a time of change");
+    }
+
+    pub(super) fn mtime(&self) -> Option<Timestamp> {
+        let modified = self.data.metadata().ok()?.modified().ok()?;
+        let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(Timestamp {
+            seconds: i64::try_from(since.as_secs()).ok()?,
+            nanos: since.subsec_nanos(),
+        })
     }
 }
 
@@ -210,8 +232,12 @@ impl State {
             deletions: Deletions::default(),
             gone: false,
             large,
+            renamed: false,
+            held_up: false,
         });
-        self.nodes.len() - 1
+        let index = self.nodes.len() - 1;
+        self.nodes[index].stamp();
+        index
     }
 
     /// New bytes.
@@ -234,6 +260,7 @@ impl State {
         let node = &mut self.nodes[index];
         node.content = content;
         node.data.write_all_at(&bytes_of(content), 0).expect("room for data");
+        node.stamp();
     }
 
     pub(super) fn node(&mut self, fid: Fid, call: &'static str) -> Result<&mut Node, HsmError> {
@@ -252,6 +279,24 @@ impl State {
         }
     }
 
+    /// Where keys are paths, not of a file that has had another name: its copy may lie where nothing that is left tells of.
+    fn is_held_up(&mut self, call: &'static str, fid: Fid) -> bool {
+        let thread = thread();
+        if self.fleet.is_none() || !MOVER_THREADS.contains(&thread) || self.dice.u8(..4) > 0 {
+            return false;
+        }
+        let by_path = self.layout == KeyLayout::Path;
+        let Ok(node) = self.node(fid, call) else {
+            return false;
+        };
+        if by_path && node.renamed {
+            return false;
+        }
+        node.held_up = true;
+        self.tell(|| format!("{thread}: {call} of {fid} is held up"));
+        true
+    }
+
     pub(super) fn action(&self, key: ActionKey) -> Option<usize> {
         self.actions.iter().position(|action| action.item.key() == key)
     }
@@ -265,7 +310,13 @@ impl State {
         let mut bytes = vec![0; bytes_of(0).len() + 1];
         let read = volatile.read_at(&mut bytes, 0).unwrap_or_default();
         bytes.truncate(read);
+        // The data is another one for the MDT, and the times are those of before.
+        let time = node.data.metadata().and_then(|stat| stat.modified());
+        time.and_then(|time| volatile.set_modified(time))
+            .expect("a time of change");
         (node.released, node.data) = (false, Arc::new(volatile));
+        node.data_version += 1;
+        node.archived_version = node.data_version;
         if bytes != bytes_of(node.content) {
             let words = format!("{} ({fid}) was restored with other bytes than its own", node.path);
             self.lose(words);
@@ -315,6 +366,36 @@ impl State {
         Location::told_by(&object.info(), key.at(ARCHIVE), &owner).map(|_| object)
     }
 
+    /// What a restore finds where what the record names is gone, or was not written of what was archived: in a fleet late calls
+    /// change records.
+    fn mislaid(&self, node: &Node, named: Option<&Location>) -> Option<&Object> {
+        self.fleet.as_ref()?;
+        let archived = ArchivedData {
+            owner: Owner {
+                fs: NAME.to_owned(),
+                fid: node.fid,
+            },
+            size: bytes_of(0).len() as u64,
+            mtime: node.mtime(),
+            version: Some(node.archived_version),
+        };
+        let mut keys = vec![node.fid.bare(), self.key_of(node)];
+        keys.extend(named.map(|named| named.key.as_str().to_owned()));
+        keys.into_iter()
+            .filter_map(|key| ObjectKey::new(key).ok())
+            .flat_map(|key| {
+                let beside = key.beside(node.fid).ok();
+                let further = beside.as_ref().and_then(|beside| beside.beside(node.fid).ok());
+                [Some(key), beside, further]
+            })
+            .flatten()
+            .find_map(|key| {
+                let object = self.bucket.current(key.as_str())?;
+                let likeness = archived.likeness(key.at(ARCHIVE), &object.info());
+                (likeness >= Some(Likeness::Time)).then_some(object)
+            })
+    }
+
     /// One of those that were given up.
     pub(super) fn arrive(&mut self, index: usize) {
         let asked = self.late.swap_remove(index);
@@ -341,8 +422,9 @@ impl State {
             let by_record = location
                 .as_ref()
                 .and_then(|location| self.copy_of(location).filter(|copy| copy.etag == location.etag));
-            let copy = by_record.or_else(|| self.told(node));
-            if copy.is_none_or(|copy| copy.bytes != bytes_of(node.content)) {
+            let has_bytes = |copy: &&Object| copy.bytes == bytes_of(node.content);
+            let copy = by_record.or_else(|| self.told(node)).filter(has_bytes);
+            if copy.is_none() && self.mislaid(node, location.as_ref()).filter(has_bytes).is_none() {
                 let state = if node.released { "released" } else { "archived" };
                 found.push(format!(
                     "{} ({}) is {state}, and has not its copy: {location:?}",
@@ -477,16 +559,23 @@ impl World {
         self.at(|state| state.unless_killed(call, what))
     }
 
-    /// The same, in the same step as what was before.
+    /// A call that writes a file's record, in the same step as the look before it. In a fleet its node is held up between the two
+    /// now and then, and whatever others do meanwhile comes before: it was cut off from the MDT, or paused.
     pub(super) fn call_now<T>(
         &self,
         call: &'static str,
+        fid: Fid,
         what: impl FnOnce(&mut State) -> Result<T, HsmError>,
     ) -> Result<T, HsmError> {
-        match self.broken {
-            Broken::Records => self.call(call, what),
-            _ => self.now(|state| state.unless_killed(call, what)),
+        match self.with(|state| state.is_held_up(call, fid)) {
+            true => self.call(call, what),
+            false => self.now(|state| state.unless_killed(call, what)),
         }
+    }
+
+    /// Whether what tells a copy without its record is not known.
+    pub(super) fn knows_no_versions(&self) -> bool {
+        self.broken == Broken::Records
     }
 
     /// Whether what is said of deletions is not heard.

@@ -8,6 +8,7 @@ use super::{FindingKind, Scrub, ScrubError, shown};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmMark, HsmStates, Mount};
 use crate::mapped::{self, ByKey};
+use crate::mislaid::{self, ArchivedData, FoundCopy, Likeness, Said};
 use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Lane, TransferError};
 use crate::types::ArchiveId;
@@ -91,6 +92,9 @@ pub(super) fn check(scrub: &Scrub<'_>, lane: &Lane, file: &Named) -> Result<(), 
             look(scrub, lane, &location)?
         }
     };
+    if is_mislaid(scrub, lane, file, &seen, Some((&location, &copy)))? {
+        return Ok(());
+    }
     match copy {
         CopyFound::Good(_) if states.lost() => {
             let mended = scrub.options.repair && mend(scrub, file, &seen, Repair::Mark(HsmMark::Found));
@@ -167,6 +171,10 @@ fn told(
             return Ok(None);
         }
     };
+    let is_there = location.as_ref().is_some_and(|location| location.size == size);
+    if !is_there && is_mislaid(scrub, lane, file, seen, None)? {
+        return Ok(None);
+    }
     match (location, found) {
         (Some(location), Some(found)) if location.size == size || seen.states.dirty() => {
             return Ok(Some((location, found)));
@@ -194,6 +202,75 @@ fn told(
         (None, None) => unmapped(scrub, file, seen, NONE),
     }
     Ok(None)
+}
+
+/// Whether the file has a copy that its record, or its key, does not name ([`mislaid`]); then all is said. `said`: what they name,
+/// and what is there.
+fn is_mislaid(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    file: &Named,
+    seen: &FileSnapshot,
+    said: Option<(&Location, &CopyFound)>,
+) -> Result<bool, ScrubError> {
+    if seen.states.dirty() || matches!(said, Some((_, CopyFound::Unknown(_)))) {
+        return Ok(false);
+    }
+    let is_good = |found: &CopyFound| matches!(found, CopyFound::Good(_) | CopyFound::Moved(_));
+    // What was not written of a data version can't be told to be of another one.
+    if said.is_some_and(|(location, found)| location.data_version.is_none() && is_good(found)) {
+        return Ok(false);
+    }
+    // What can't be told now is no finding.
+    let archived = scrub
+        .mount
+        .fid_at(file.at())
+        .and_then(|fid| ArchivedData::of(scrub.mount, fid));
+    let (Ok(archived), Some(archive_id)) = (archived, seen.states.archive_id()) else {
+        return Ok(false);
+    };
+    if let Some((location, CopyFound::Good(found) | CopyFound::Moved(found))) = said
+        && (!location.is_in_doubt(archived.version) || archived.likeness(location.at(), found) >= Some(Likeness::Time))
+    {
+        return Ok(false);
+    }
+    let Ok(store) = lane.store(archive_id) else {
+        return Ok(false);
+    };
+    let target = store.target();
+    let below = file.path.strip_prefix(scrub.mount.path()).unwrap_or(&file.path);
+    let by_path = match target.layout {
+        KeyLayout::Path => ObjectKey::of_file(&target.prefix, below, archived.owner.fid).ok(),
+        KeyLayout::Fid => None,
+    };
+    let by_fid = ObjectKey::from_fid(&target.prefix, archived.owner.fid).ok();
+    let natural = by_path.into_iter().chain(by_fid).map(|key| (archive_id, key)).collect();
+    let before = said.map(|(location, _)| Said {
+        location,
+        is_gone: true,
+    });
+    let there = match mislaid::find(scrub.transfer(lane), &archived, before, natural, Likeness::Time) {
+        Ok(Some(FoundCopy { location, .. })) => location,
+        Ok(None) => return Ok(false),
+        Err(error) => {
+            let why = scrub.of_one(lane, archive_id, error)?;
+            tracing::debug!(path = %file.path.display(), why, "another copy could not be looked for");
+            return Ok(false);
+        }
+    };
+    scrub.known.add(&there.key);
+    let mended = scrub.options.repair && mend(scrub, file, seen, Repair::Record(&there));
+    let named = match said {
+        Some((location, _)) => format!("its record names '{}'", location.key),
+        None => "it has no record of its copy".to_owned(),
+    };
+    let detail = format!(
+        "{named}, and its copy is '{}', which has what was archived: a late write of a mover that was cut off; the next restore \
+         takes it, too",
+        there.key
+    );
+    scrub.find(FindingKind::Mislaid, name(scrub, file), detail, mended);
+    Ok(true)
 }
 
 fn missing(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, key: &ObjectKey) {

@@ -94,6 +94,8 @@ pub enum FindingKind {
     Changed,
     /// A file is archived and does not say where.
     Unmapped,
+    /// A file's record does not name its copy, which is there: a mover's call came late.
+    Mislaid,
     /// A file is archived, and HSM does not watch it: later writes would not make it dirty.
     Unwatched,
     /// A file is marked LOST, and its object is there.
@@ -135,6 +137,8 @@ pub struct ScrubCounts {
     /// As [`FindingKind`].
     pub unmapped: u64,
     /// As [`FindingKind`].
+    pub mislaid: u64,
+    /// As [`FindingKind`].
     pub unwatched: u64,
     /// As [`FindingKind`].
     pub found: u64,
@@ -159,6 +163,7 @@ impl ScrubCounts {
         self.missing
             + self.changed
             + self.unmapped
+            + self.mislaid
             + self.unwatched
             + self.found
             + self.expiring
@@ -283,6 +288,7 @@ impl<'a> Scrub<'a> {
                 FindingKind::Missing => &mut counts.missing,
                 FindingKind::Changed => &mut counts.changed,
                 FindingKind::Unmapped => &mut counts.unmapped,
+                FindingKind::Mislaid => &mut counts.mislaid,
                 FindingKind::Unwatched => &mut counts.unwatched,
                 FindingKind::Found => &mut counts.found,
                 FindingKind::Expiring => &mut counts.expiring,

@@ -137,7 +137,7 @@ pub(super) fn check(
         let modified = found.modified.or(entry.modified).unwrap_or(0);
         grace == 0 || modified <= Timestamp::now().seconds.saturating_sub(grace)
     };
-    let (suspect, why) = match scrub.grounds().judge(archive_id, &key, found, is_old) {
+    let (suspect, why) = match scrub.grounds().judge(lane, key.at(archive_id), found, is_old) {
         Judgment::Copy => return Ok(()),
         Judgment::Foreign => {
             scrub.count(|counts| counts.foreign += 1);
@@ -145,6 +145,16 @@ pub(super) fn check(
         }
         Judgment::Young => {
             scrub.count(|counts| counts.young += 1);
+            return Ok(());
+        }
+        Judgment::Mislaid(copy) => {
+            // Where its file is found under the name that the key is made of it is told with that.
+            let mended = scrub.options.repair && scrub.grounds().put_right(lane, &copy);
+            let detail = format!(
+                "it is the copy of {}, whose record does not name it: a late write of a mover that was cut off",
+                copy.fid()
+            );
+            scrub.find(FindingKind::Mislaid, key.to_string(), detail, mended);
             return Ok(());
         }
         Judgment::Unknown(words) => {
@@ -167,7 +177,7 @@ pub(super) fn check(
 
 pub(super) fn condemn(scrub: &Scrub<'_>, lane: &Lane, suspect: &OrphanCandidate) -> Result<(), ScrubError> {
     let (grounds, key) = (scrub.grounds(), &suspect.key);
-    let Some(why) = grounds.sure(suspect) else {
+    let Some(why) = grounds.sure(lane, suspect) else {
         return Ok(());
     };
     if !scrub.mount.is_there() {

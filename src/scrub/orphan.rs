@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::key_filter::KeyFilter;
 use crate::action::{ActionKey, FileSystem};
-use crate::mapped;
-use crate::store::{Identity, Location, ObjectInfo, ObjectKey, Origin, StoreError};
+use crate::mapped::{self, ByKey};
+use crate::mislaid::{self, ArchivedData, Likeness};
+use crate::store::{Identity, KeyAt, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Bearer, Control, Lane, Transfer, TransferError};
-use crate::types::{ArchiveId, Cookie, Extent};
+use crate::types::{ArchiveId, Cookie, Extent, Fid};
 
 /// What an object is judged by.
 pub(crate) struct Grounds<'a> {
@@ -28,6 +29,8 @@ pub(crate) enum Judgment {
     Copy,
     /// It may be on its way to be one.
     Young,
+    /// A file's copy, and the file's record names something else, or is not there.
+    Mislaid(Box<OrphanCandidate>),
     /// It could not be told, in words.
     Unknown(String),
     /// No file's copy.
@@ -44,6 +47,13 @@ pub(crate) struct OrphanCandidate {
     identity: Identity,
 }
 
+impl OrphanCandidate {
+    /// The file that it says that it is the copy of.
+    pub(super) const fn fid(&self) -> Fid {
+        self.identity.owner.fid
+    }
+}
+
 /// Why an object is no file's copy.
 pub(crate) struct OrphanReason {
     pub(crate) text: String,
@@ -55,11 +65,12 @@ impl Grounds<'_> {
     /// `is_old`: it has been there for long enough, as is asked only of what seems to be nobody's.
     pub(crate) fn judge(
         &self,
-        archive_id: ArchiveId,
-        key: &ObjectKey,
+        lane: &Lane,
+        at: KeyAt<'_>,
         found: ObjectInfo,
         is_old: impl FnOnce(&ObjectInfo) -> bool,
     ) -> Judgment {
+        let KeyAt { archive_id, key } = at;
         // Somebody's copy of an object of ours within the bucket carries our metadata along, and names another key.
         let identity = match Origin::of(&found, key) {
             Origin::Written(identity) if identity.owner.fs == self.fs.name() => identity,
@@ -79,22 +90,92 @@ impl Grounds<'_> {
             Ok(None) => Judgment::Copy,
             Err(words) => Judgment::Unknown(words),
             Ok(Some(why)) => {
+                let is_mislaid = self.is_mislaid(lane, at, &identity.owner, &found);
                 let key = key.clone();
-                let suspect = OrphanCandidate {
+                let suspect = Box::new(OrphanCandidate {
                     archive_id,
                     key,
                     found,
                     identity,
-                };
-                Judgment::Orphan(Box::new(suspect), why)
+                });
+                match is_mislaid {
+                    true => Judgment::Mislaid(suspect),
+                    false => Judgment::Orphan(suspect, why),
+                }
             }
         }
     }
 
     /// Why a suspect is no file's copy now, if that is sure.
-    pub(crate) fn sure(&self, suspect: &OrphanCandidate) -> Option<OrphanReason> {
+    pub(crate) fn sure(&self, lane: &Lane, suspect: &OrphanCandidate) -> Option<OrphanReason> {
+        let at = suspect.key.at(suspect.archive_id);
+        let why = self.surely(suspect)?;
+        (!self.is_mislaid(lane, at, &suspect.identity.owner, &suspect.found)).then_some(why)
+    }
+
+    /// The same by what files say, without a look at objects.
+    fn surely(&self, suspect: &OrphanCandidate) -> Option<OrphanReason> {
         let why = self.why(suspect.archive_id, &suspect.key, &suspect.identity);
         why.ok().flatten().filter(|why| why.certain)
+    }
+
+    /// Whether an object is its file's copy though the file's record says otherwise: it has the bytes that were archived, and
+    /// what the file says of its copy is not there, or has others. What can't be told counts as that.
+    fn is_mislaid(&self, lane: &Lane, at: KeyAt<'_>, owner: &Owner, found: &ObjectInfo) -> bool {
+        if !mislaid::has_its_bytes(self.fs, owner.fid, at, found) {
+            return false;
+        }
+        let transfer = Transfer::new(lane, self.control);
+        let (Ok(archived), Ok(record)) = (ArchivedData::of(self.fs, owner.fid), self.fs.map(owner.fid)) else {
+            return true;
+        };
+        let said = match record.as_deref().map(Location::from_bytes) {
+            Some(Ok(location)) => location,
+            // It may mean any object.
+            Some(Err(_)) => return true,
+            None => match mapped::by_key(transfer, at.archive_id, owner) {
+                Ok(ByKey {
+                    location: Some(location),
+                    ..
+                }) if location.size == archived.size => location,
+                Ok(_) | Err(_) => return true,
+            },
+        };
+        let Ok(there) = transfer.head(said.at(), said.version.as_deref()) else {
+            return true;
+        };
+        let is_there = said.is_written_as(&there) && (there.etag == said.etag || said.has_bytes_of(&there));
+        let is_same = there.size == found.size && there.checksum.is_some() && there.checksum == found.checksum;
+        let has_bytes = is_same
+            || !said.is_in_doubt(archived.version)
+            || archived.likeness(said.at(), &there) >= Some(Likeness::Time);
+        !(is_there && has_bytes)
+    }
+
+    /// Has the record of its file name it, if it is certain that it is the copy. `false`: it is not, or others are at the record.
+    pub(crate) fn put_right(&self, lane: &Lane, copy: &OrphanCandidate) -> bool {
+        let (owner, at) = (&copy.identity.owner, copy.key.at(copy.archive_id));
+        let seen = self.fs.map(owner.fid);
+        let is_copy = self.fs.is_archived(owner.fid).unwrap_or(false)
+            && ArchivedData::of(self.fs, owner.fid)
+                .is_ok_and(|archived| archived.likeness(at, &copy.found) >= Some(Likeness::Time))
+            && self.is_mislaid(lane, at, owner, &copy.found);
+        let set = match (seen, self.fs.map(owner.fid)) {
+            (Ok(seen), Ok(now)) if is_copy && seen == now => self.fs.set_map(owner.fid, &copy.found.at(at).to_bytes()),
+            _ => return false,
+        };
+        match set {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(fid = %owner.fid, key = %copy.key, %error, "the file's record can't be put right");
+                false
+            }
+        }
+    }
+
+    /// What a file says of its copy: while that is the same, so is whether an object is mislaid.
+    fn said(&self, fid: Fid) -> (Option<Vec<u8>>, Option<u64>) {
+        (self.fs.map(fid).ok().flatten(), self.fs.archived_version(fid))
     }
 
     /// Deletes just the one that was looked at. Its file's record and whether an action goes on are asked after one more
@@ -109,11 +190,17 @@ impl Grounds<'_> {
             found,
             identity,
         } = suspect;
-        let bearer = Bearer::File(self.fs, identity.owner.fid);
+        let fid = identity.owner.fid;
+        let said = self.said(fid);
+        if self.sure(lane, suspect).is_none() {
+            return Ok(false);
+        }
+        let bearer = Bearer::File(self.fs, fid);
         let result = Transfer::new(lane, self.control).delete(bearer, &found.at(key.at(*archive_id)), |_, origin| {
             matches!(origin, Origin::Written(now) if now == identity)
                 && !self.may_be_running(identity)
-                && self.sure(suspect).is_some()
+                && self.surely(suspect).is_some()
+                && self.said(fid) == said
         });
         match result {
             Ok(()) => Ok(true),

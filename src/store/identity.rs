@@ -19,6 +19,7 @@ const FID: &str = "lhsm-fid";
 const FS: &str = "lhsm-fs";
 const KEY: &str = "lhsm-key";
 const WRITER: &str = "lhsm-writer";
+const DATA_VERSION: &str = "lhsm-dv";
 
 /// The file that an object is the copy of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,6 +99,19 @@ impl WriteAttempt {
 /// Has an object's metadata name the key that it is written to.
 pub fn name_key(metadata: &mut HashMap<String, String>, key: &ObjectKey) {
     metadata.insert(KEY.to_owned(), mark_of(key));
+}
+
+/// Has an object's metadata say of which data version of its file it has the bytes, where that is known.
+pub fn note_data_version(metadata: &mut HashMap<String, String>, version: Option<u64>) {
+    if let Some(version) = version {
+        metadata.insert(DATA_VERSION.to_owned(), format!("{version:x}"));
+    }
+}
+
+/// As [`note_data_version`] has written it.
+#[must_use]
+pub fn data_version_of(metadata: &HashMap<String, String>) -> Option<u64> {
+    u64::from_str_radix(metadata.get(DATA_VERSION)?, 16).ok()
 }
 
 /// A key has up to 1,024 bytes and all metadata 2,048: a sum of it serves.

@@ -55,6 +55,9 @@ pub struct Location {
     pub writer: Option<WriterId>,
     /// That attempt's action; `None` also for one of release 0.2.
     pub cookie: Option<Cookie>,
+    /// The data version of the file that it has the bytes of, as HSM keeps that of the archived one; `None` where that was not
+    /// told, and by an older release.
+    pub data_version: Option<u64>,
 }
 
 /// A record that can't be used.
@@ -99,6 +102,8 @@ struct Record<'a> {
     writer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dv: Option<String>,
 }
 
 impl Location {
@@ -138,6 +143,7 @@ impl Location {
             fid: self.written_for.as_ref().map(|owner| owner.fid.bare()),
             writer: self.writer.map(|writer| writer.to_string()),
             cookie: self.cookie.map(|cookie| cookie.to_string()),
+            dv: self.data_version.map(|version| format!("{version:x}")),
         };
         serde_json::to_vec(&record).unwrap_or_default()
     }
@@ -177,6 +183,7 @@ impl Location {
             written_for,
             writer: record.writer.and_then(|text| WriterId::parse(&text)),
             cookie: record.cookie.and_then(|text| Cookie::parse(&text)),
+            data_version: record.dv.and_then(|text| u64::from_str_radix(&text, 16).ok()),
         })
     }
 }
@@ -192,7 +199,8 @@ mod tests {
         fn a_location_survives_its_bytes(
             id in 1u32.., key in "[^\\p{Cc}]{1,200}", size: u64, crc in any::<Option<u64>>(), version in any::<Option<String>>(),
             pinned: bool, layout in any::<Option<Vec<u8>>>(), sidecar in "[a-z]{0,9}",
-            fid in any::<Option<(u64, u32, u32)>>(), writer in any::<Option<u64>>(), cookie in any::<Option<u64>>()
+            fid in any::<Option<(u64, u32, u32)>>(), writer in any::<Option<u64>>(), cookie in any::<Option<u64>>(),
+            data_version in any::<Option<u64>>()
         ) {
             let location = Location {
                 archive_id: ArchiveId::new(id).unwrap(),
@@ -207,6 +215,7 @@ mod tests {
                 written_for: fid.map(|(seq, oid, ver)| Owner { fs: "lustre:1".into(), fid: Fid { seq, oid, ver } }),
                 writer: writer.map(WriterId),
                 cookie: cookie.map(Cookie),
+                data_version,
             };
             prop_assert_eq!(Location::from_bytes(&location.to_bytes()).unwrap(), location);
         }

@@ -16,8 +16,8 @@ use crate::types::{ExtraMetadata, Timestamp};
 
 /// The object that has the rest.
 const SIDECAR: &str = "lhsm-sidecar";
-/// S3's limit for all user metadata is 2 KiB, names included; action, attempt and key are added later.
-const ROOM: usize = 2048 - 96;
+/// S3's limit for all user metadata is 2 KiB, names included; action, attempt, key and data version are added later.
+const ROOM: usize = 2048 - 128;
 
 /// What an object remembers of its file.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -45,7 +45,9 @@ pub use client::Store;
 pub use connection::{Connections, check_proxy};
 pub use error::{StartError, StoreError, Whose};
 pub use evidence::{Algorithm, Evidence, EvidenceDigest};
-pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
+pub use identity::{
+    COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, data_version_of, name_key, note_data_version,
+};
 pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
 pub use limits::{Bandwidth, Limits, Pace, Trouble};
 pub use listing::{CycleDetector, Listing, hash};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::{Checksum, Evidence, KeyAt, Location, Origin, Owner, StoreError, sidecar_of};
+use super::{Checksum, Evidence, KeyAt, Location, Origin, Owner, StoreError, data_version_of, sidecar_of};
 
 /// What a write demands of the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,6 +147,7 @@ impl ObjectInfo {
             pinned: false,
             layout: None,
             sidecar: sidecar_of(&self.metadata),
+            data_version: data_version_of(&self.metadata),
         }
     }
 

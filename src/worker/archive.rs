@@ -7,6 +7,7 @@ use super::attempt::Attempt;
 use super::log::Trail;
 use super::place::StoredCopy;
 use super::run::Run;
+use super::search;
 use super::standing::Standing;
 use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, HsmError, Verdict};
@@ -224,6 +225,9 @@ impl Attempt<'_> {
                 match run.context.fs.is_archived(run.item.fid) {
                     Ok(true) => {
                         tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy");
+                        if placed.needs_record {
+                            search::give_way(run, &placed.location);
+                        }
                         // It goes, unless the file's record means it by then.
                         self.note_previous(placed, Previous::Goes);
                         // It may be another one's archive that counts, with other bytes.

@@ -184,13 +184,12 @@ fn wrote_nothing(error: &JobError) -> bool {
 }
 
 impl AttemptLog {
-    /// For the first `size` bytes of an attempt's file.
-    pub(super) fn new(attempt: Attempt<'_>, file: &File, size: u64) -> Self {
+    /// For the first `size` bytes of an attempt's file, which has that data version.
+    pub(super) fn new(attempt: Attempt<'_>, data_version: Option<u64>, size: u64) -> Self {
         let Attempt { run, author } = attempt;
         let journal = &run.context.journal;
-        // Asked for what will be sent in parts; anything else begins anew.
+        // Of what will be sent in parts; anything else begins anew.
         let large = size > run.transfer.options().plan.threshold;
-        let data_version = large.then(|| run.context.fs.data_version(file)).flatten();
         let unfinished = large
             .then(|| journal.upload_of(run.item.key()))
             .flatten()

@@ -21,6 +21,7 @@ mod remove;
 mod responder;
 mod restore;
 mod run;
+mod search;
 mod standing;
 mod sweeper;
 mod tally;

@@ -11,7 +11,7 @@ use super::log::AttemptLog;
 use super::run::Run;
 use super::standing::Standing;
 use crate::action::CopyState;
-use crate::store::{Checksum, Condition, Location, Quirk, StoreError, TargetOptions};
+use crate::store::{Checksum, Condition, Location, Quirk, StoreError, TargetOptions, note_data_version};
 use crate::transfer::{ObjectDescription, TransferError, Upload, UploadedObject};
 
 /// Enough for any honest race; each round answers something that another writer just did.
@@ -61,20 +61,25 @@ impl Attempt<'_> {
         self.announce(natural.at(archive_id));
         let mut extras = run.context.fs.extras(run.item.fid, file)?;
         extras.path = path.map(|path| path.into_os_string().into_vec());
-        let ObjectDescription { metadata, sidecar } = run.transfer.describe(archive_id, self.author, &stat, extras)?;
+        let ObjectDescription { mut metadata, sidecar } =
+            run.transfer.describe(archive_id, self.author, &stat, extras)?;
+        // HSM keeps it for the archived one, if the end counts: then nobody has written to the file in between.
+        let data_version = run.context.fs.data_version(file);
+        note_data_version(&mut metadata, data_version);
         let mut to = Upload {
             archive_id,
             key: natural.clone(),
             condition: Condition::Absent,
             metadata,
             is_data: true,
-            log: Arc::new(AttemptLog::new(self, file, stat.len())),
+            log: Arc::new(AttemptLog::new(self, data_version, stat.len())),
         };
         go_to(&mut to, natural);
         match self.write(file, stat.len(), to, previous.as_ref()) {
             Ok(written) => {
                 let location = Location {
                     sidecar,
+                    data_version,
                     ..written.location
                 };
                 Ok(StoredCopy {
@@ -234,7 +239,7 @@ impl Attempt<'_> {
         Err(JobError::NoFreeKey(natural.to_string()))
     }
 
-    /// What was uploaded, without its sidecar.
+    /// What was uploaded, without its sidecar and data version.
     fn located(self, to: &Upload, uploaded: UploadedObject, size: u64, pinned: bool) -> Location {
         Location {
             archive_id: to.archive_id,
@@ -249,6 +254,7 @@ impl Attempt<'_> {
             written_for: Some(self.owner().clone()),
             writer: Some(self.author.writer),
             cookie: Some(self.author.cookie),
+            data_version: None,
         }
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::run::Run;
+use super::search;
 use super::thaw::{FrozenObject, ask, pause, still_thaws};
 use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, EndFailure};
 use crate::mapped::{self, ByKey};
+use crate::mislaid::{FoundCopy, Likeness, Said};
 use crate::store::{KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
 use crate::transfer::{Stop, TransferError};
 
@@ -85,7 +87,30 @@ fn note(run: Run<'_>) {
 }
 
 fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<Received, JobError> {
-    let (mut from, mut is_told) = locate(run)?;
+    let fid = run.item.fid;
+    let mut record = run.context.fs.map(fid)?;
+    let located = locate(run, record.as_deref());
+    let archived = run.context.fs.archived_version(fid);
+    // What a mover wrote that was cut off may have come behind the record of the archive that counts.
+    let taken = match &located {
+        Ok((location, _)) if location.is_in_doubt(archived) => {
+            let said = Said {
+                location,
+                is_gone: false,
+            };
+            search::find(run, Some(said), Likeness::Time)?
+        }
+        Err(error) if tells_of_none(error) => search::find(run, None, Likeness::Size)?,
+        Ok(_) | Err(_) => None,
+    };
+    let mut is_mislaid = taken.is_some();
+    let (mut from, mut is_told) = match taken {
+        Some(taken) => {
+            search::tell(located.as_ref().ok().map(|(said, _)| said), &taken);
+            (taken.location, false)
+        }
+        None => located?,
+    };
     if let Some(frozen) = still_thaws(run, &from, rounds)? {
         return Ok(Received::Frozen(Box::new(frozen)));
     }
@@ -100,13 +125,15 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
     }
     // Its object may have been moved by then: the record says where to.
     if matches!(received, Err(TransferError::Store(StoreError::NotFound { .. })))
-        && let Ok(Some(record)) = run.context.fs.map(run.item.fid)
-        && let Ok(now) = Location::from_bytes(&record)
+        && let Ok(Some(bytes)) = run.context.fs.map(fid)
+        && let Ok(now) = Location::from_bytes(&bytes)
         && (&now.key, &now.version) != (&from.key, &from.version)
+        && (!is_mislaid || record.as_ref() != Some(&bytes))
     {
         tracing::info!(key = %now.key, "the object was moved while it was read");
         from = now;
-        is_told = false;
+        record = Some(bytes);
+        (is_told, is_mislaid) = (false, false);
         received = run.transfer.download(&file, &from);
     }
     let mut looked_at = None;
@@ -127,17 +154,73 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
         };
         looked_at = Some(found);
     }
+    if is_missing(&received)
+        && let Some(taken) = instead_of(run, &from)
+    {
+        search::tell(Some(&from), &taken);
+        match run.transfer.download(&file, &taken.location) {
+            // It has other bytes than it says: that what was archived is gone is the better answer.
+            Err(TransferError::Checksum { what }) => tracing::warn!(what, "it is not what was archived"),
+            result => {
+                from = taken.location;
+                (is_told, is_mislaid, looked_at) = (false, true, None);
+                received = result;
+            }
+        }
+    }
     // Every writer has stopped; that no descriptor is left is checked, for a late write hangs for ever.
     let file = Arc::try_unwrap(file).map_err(|_| JobError::StillOpen)?;
     drop(file);
     match received {
-        Ok(()) => Ok(Received::Whole(from.size, from.key, is_told)),
+        Ok(()) => {
+            // Of a file that was given to another name since nothing else tells where its copy is.
+            let is_unnamed = record.is_none()
+                && !is_told
+                && from.is_of_version(archived)
+                && from.written_for.as_ref() == Some(&run.owner());
+            if is_mislaid || is_unnamed {
+                search::put_right(run, record.as_deref(), &from);
+            }
+            Ok(Received::Whole(from.size, from.key, is_told))
+        }
         Err(TransferError::Store(StoreError::Frozen { .. })) => Ok(Received::Frozen(Box::new(FrozenObject {
             at: from,
             found: looked_at,
         }))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a look for a file's copy has ended with that there is none where it was looked for.
+const fn tells_of_none(error: &JobError) -> bool {
+    matches!(
+        error,
+        JobError::NoCopy { .. } | JobError::Transfer(TransferError::Checksum { .. })
+    )
+}
+
+/// What is said to be the copy is not there, or another object is.
+const fn is_missing(received: &Result<(), TransferError>) -> bool {
+    matches!(
+        received,
+        Err(TransferError::Store(
+            StoreError::NotFound { .. } | StoreError::Precondition { .. } | StoreError::Refused { status: 400, .. }
+        ))
+    )
+}
+
+/// The object that is the file's copy, where what was said to be it is gone.
+fn instead_of(run: Run<'_>, from: &Location) -> Option<FoundCopy> {
+    let said = Said {
+        location: from,
+        is_gone: true,
+    };
+    search::find(run, Some(said), Likeness::Size)
+        .inspect_err(
+            |error| tracing::debug!(%error, "another object that may be the file's copy could not be looked for"),
+        )
+        .ok()
+        .flatten()
 }
 
 /// A version that is not there, or whose name is none to this store: the objects were copied from another one.
@@ -177,10 +260,10 @@ fn is_anothers(run: Run<'_>, found: &ObjectInfo) -> bool {
 /// By the file's record, also by one that was written for another file: `lfs migrate -m` gives a file another FID. Without
 /// one by the key of its FID, where that tells all, which the answer says, too. Else by the keys that an archive would have
 /// used.
-fn locate(run: Run<'_>) -> Result<(Location, bool), JobError> {
+fn locate(run: Run<'_>, record: Option<&[u8]>) -> Result<(Location, bool), JobError> {
     let Run { context, item, .. } = run;
-    if let Some(record) = context.fs.map(item.fid)? {
-        return Ok((Location::from_bytes(&record)?, false));
+    if let Some(record) = record {
+        return Ok((Location::from_bytes(record)?, false));
     }
     let archive_id = item.archive_id.ok_or(JobError::NoArchiveId)?;
     let target = run.transfer.store(archive_id)?.target();

@@ -27,6 +27,7 @@ mod live;
 mod matrix;
 mod mdts;
 mod metrics;
+mod mislaid;
 mod model;
 mod nodes;
 mod outputs;

@@ -16,6 +16,8 @@ use super::state::State;
 
 /// Lustre's ceiling.
 const MAX: usize = 65536;
+/// `struct hsm_attrs`.
+const HSM: &str = "trusted.hsm";
 const PROBE: &str = "trusted.lhsm_sandbox";
 
 /// Whether files below a directory can have them.
@@ -29,12 +31,25 @@ impl State {
     /// ENODATA when there is none.
     pub(super) fn xattr(&self, fid: Fid, name: &str) -> Result<Vec<u8>, i32> {
         let is_file = self.stat(fid)?.is_file();
+        if name == HSM {
+            return self.hsm_attributes(fid).ok_or(libc::ENODATA);
+        }
         let here = self.files.get(&fid).and_then(|file| file.xattrs.get(name));
         match here {
             Some(value) => Ok(value.clone()),
             None if is_file && self.keeps(name) => read(&self.link(fid), name).map_err(|error| errno(&error)),
             None => Err(libc::ENODATA),
         }
+    }
+
+    /// As root sees them on a client, where there is HSM state: 24 bytes, with the data version of the copy at their end.
+    fn hsm_attributes(&self, fid: Fid) -> Option<Vec<u8>> {
+        let file = self.files.get(&fid).filter(|file| file.states != 0)?;
+        let mut bytes = vec![0; 4];
+        bytes.extend(file.states.to_le_bytes());
+        bytes.extend(u64::from(file.archive_id).to_le_bytes());
+        bytes.extend(file.archived_version.to_le_bytes());
+        Some(bytes)
     }
 
     /// Names of `trusted.*`, each with a NUL behind it.
@@ -56,6 +71,10 @@ impl State {
 
     pub(super) fn set_xattr(&mut self, fid: Fid, name: String, value: Vec<u8>) -> Result<(), i32> {
         let is_file = self.stat(fid)?.is_file();
+        // It says that it was set, and nothing is.
+        if name == HSM {
+            return Ok(());
+        }
         self.refuse_xattr(&name)?;
         if value.len() > MAX {
             return Err(libc::E2BIG);

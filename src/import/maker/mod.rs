@@ -438,6 +438,7 @@ impl<'a> Maker<'a> {
             written_for: None,
             writer: None,
             cookie: None,
+            data_version: None,
         }
     }
 }

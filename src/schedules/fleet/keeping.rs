@@ -34,6 +34,13 @@ pub(super) fn keep(state: &mut State, fleet: &mut Fleet, number: usize) {
     for key in stepped.lost {
         give_up(state, &mut movers[number], number, key);
     }
+    if !stepped.returned.is_empty() {
+        let keys: Vec<ActionKey> = stepped.returned.iter().map(Item::key).collect();
+        state.tell(|| format!("{thread}: has {keys:?} again, which it gave up"));
+    }
+    for item in stepped.returned {
+        movers[number].has_now(item);
+    }
 }
 
 /// Another mover has it: it is let go of without an answer.
@@ -60,8 +67,10 @@ pub(super) fn outage(state: &mut State, fleet: &mut Fleet) {
         if fleet.is_up {
             state.tell(|| "the ledger is failed over to the replica".to_owned());
             fleet.ledger = fleet.replica.clone();
-            // Of what changed hands in the rows that it lacks each of the two may think that the other has it.
-            fleet.may_be_unknown = true;
+            // Of what changed hands in the rows that it lacks each of the two may think that the other has it, where the process
+            // is gone that gave it up.
+            fleet.is_failed_over = true;
+            fleet.may_be_unknown |= fleet.has_forgotten;
         } else {
             state.tell(|| "the ledger is away".to_owned());
         }
@@ -155,10 +164,7 @@ pub(super) fn take_over(state: &mut State, fleet: &mut Fleet) {
     let (from, to) = (MOVER_THREADS[dead], MOVER_THREADS[heir]);
     state.tell(|| format!("{to}: takes over {keys:?} from {from}: {fate:?}"));
     for item in taken {
-        match mover.leaving.iter_mut().find(|(key, _)| *key == item.key()) {
-            Some((_, back)) => *back = Some(item),
-            None => mover.inherited.push_back(item),
-        }
+        mover.has_now(item);
     }
 }
 

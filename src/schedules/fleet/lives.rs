@@ -21,7 +21,8 @@ pub(super) fn kill(state: &mut State, fleet: &mut Fleet) {
         .count();
     let for_good = living > 1 && state.dice.u8(..6) == 0;
     let loses_last = state.dice.u8(..3) == 0;
-    fleet.may_be_unknown |= for_good || loses_last;
+    fleet.has_forgotten = true;
+    fleet.may_be_unknown |= for_good || loses_last || fleet.is_failed_over;
     let mover = &mut fleet.movers[number];
     let mut held = Held::by(&mover.journal, fids(state));
     if loses_last {

@@ -46,6 +46,10 @@ pub(super) struct Fleet {
     cookies: u64,
     /// Nobody may know of an action: the only one who did was killed, or its row is one that a replica lacked.
     may_be_unknown: bool,
+    /// It was, at some time.
+    is_failed_over: bool,
+    /// A process was killed, and its successor does not know what it had given up.
+    has_forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,14 @@ enum Life {
 impl Mover {
     const fn is_serving(&self) -> bool {
         matches!(self.life, Life::Serving)
+    }
+
+    /// It is this one's from now on, in its journal, and goes to its queue.
+    fn has_now(&mut self, item: Item) {
+        match self.leaving.iter_mut().find(|(key, _)| *key == item.key()) {
+            Some((_, back)) => *back = Some(item),
+            None => self.inherited.push_back(item),
+        }
     }
 
     /// It reaches the ledger.
@@ -124,6 +136,8 @@ impl Fleet {
             incarnations: 10,
             cookies: 0,
             may_be_unknown: false,
+            is_failed_over: false,
+            has_forgotten: false,
         }
     }
 

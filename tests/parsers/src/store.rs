@@ -20,7 +20,9 @@ mod page;
 use std::collections::HashMap;
 
 pub use attributes::ParsedAttributes;
-pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
+pub use identity::{
+    COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, data_version_of, name_key, note_data_version,
+};
 pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};

@@ -40,6 +40,10 @@ pub(super) const HOUSE: &[Floor] = &[
             "one file's bytes between an open file and an object, and the one retry loop",
         ),
         room(
+            "mislaid",
+            "which object is a file's copy where the file's record does not name it",
+        ),
+        room(
             "mapped",
             "which object is a file's copy: by its record, or by its FID's key",
         ),
