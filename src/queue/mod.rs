@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use class::{Class, ThreadRole};
+pub use state::OutOfReach;
 pub use work::{Admission, Cancelled, Job, QueueDepth, RunningAction, Work};
 
 use self::processors::Processors;
@@ -105,6 +106,28 @@ impl Queue {
         let (lined_up, has_waited) = self.lock().let_go(key);
         lined_up.into_iter().for_each(|class| self.wake_one(class));
         has_waited
+    }
+
+    /// Takes actions out of their lines that wait for an MDT or a store, restores first, after a look at no more than `most`.
+    /// None of them begins before [`Queue::put_back`]; they are reported alive and can be cancelled. Nothing but a restore may
+    /// have begun before.
+    pub fn set_aside(&self, of: OutOfReach, most: usize) -> Vec<ActionKey> {
+        let mut state = self.lock();
+        match state.parked {
+            Some(_) => Vec::new(),
+            None => state.set_aside(of, most),
+        }
+    }
+
+    /// Puts one of these into its line again.
+    pub fn put_back(&self, key: ActionKey) {
+        let lined_up = self.lock().put_back(key);
+        lined_up.into_iter().for_each(|class| self.wake_one(class));
+    }
+
+    /// Whether an action is in no line, for another mover may have it.
+    pub fn is_aside(&self, key: ActionKey) -> bool {
+        self.lock().aside.contains(&key)
     }
 
     /// Stops an action, wherever it is.
@@ -325,6 +348,11 @@ impl Queue {
         changed
     }
 
+    /// The MDTs that do not answer, and since when that is known.
+    pub fn silent(&self) -> Vec<(Mdt, Instant)> {
+        self.lock().holds.silent()
+    }
+
     /// Whether the MDT that a file is on does not answer.
     pub fn is_silent(&self, fid: Fid) -> bool {
         let state = self.lock();
@@ -395,6 +423,7 @@ impl Queue {
         state.beats.clear();
         state.deferred.clear();
         state.held.clear();
+        state.aside.clear();
         state.late_beats.clear();
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;

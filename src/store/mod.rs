@@ -47,7 +47,7 @@ pub use error::{StartError, StoreError, Whose};
 pub use evidence::{Algorithm, Evidence, EvidenceDigest};
 pub use identity::{COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, name_key};
 pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
-pub use limits::{Bandwidth, Limits, Pace, Trouble};
+pub use limits::{Bandwidth, Limits, Pace, Reach, Trouble};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};
