@@ -82,7 +82,9 @@ impl ThreadShares {
     /// Those MDTs that do not answer, and since when that is known.
     pub(super) fn silent(&self) -> Vec<(Mdt, Instant)> {
         let silent = self.silent.iter();
-        silent.filter_map(|(domain, since)| Some(((*domain)?, *since))).collect()
+        silent
+            .filter_map(|(domain, since)| Some(((*domain)?, *since)))
+            .collect()
     }
 
     /// Each MDT that had actions here, the threads that it has, and whether it answers.

@@ -18,7 +18,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use class::{Class, ThreadRole};
-pub use state::OutOfReach;
 pub use work::{Admission, Cancelled, Job, QueueDepth, RunningAction, Work};
 
 use self::processors::Processors;
@@ -26,7 +25,7 @@ use self::state::{ActionTable, Entry, Track};
 use crate::action::{ActionHandle, ActionKey, Item, Verb};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::transfer::{IdleThreads, SharedWork, Stop};
-use crate::types::{ArchiveId, Domain, Fid, Mdt, Sequences};
+use crate::types::{ArchiveId, Domain, Fid, Mdt, OutOfReach, Sequences};
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -123,6 +122,13 @@ impl Queue {
     pub fn put_back(&self, key: ActionKey) {
         let lined_up = self.lock().put_back(key);
         lined_up.into_iter().for_each(|class| self.wake_one(class));
+    }
+
+    /// Takes all of these out, to be left to whoever has them.
+    pub fn take_aside(&self) -> Vec<Box<dyn ActionHandle>> {
+        let mut state = self.lock();
+        let keys = std::mem::take(&mut state.aside);
+        keys.into_iter().filter_map(|key| state.take_waiting(key)).collect()
     }
 
     /// Whether an action is in no line, for another mover may have it.

@@ -12,7 +12,7 @@ use super::{Admission, Class, Job, RunningAction, ThreadRole, Work};
 use crate::action::{ActionHandle, ActionKey, Kind, Verb};
 use crate::sync::Instant;
 use crate::transfer::{Control, Stop};
-use crate::types::{ArchiveId, Domain, Fid, Mdt, Sequences};
+use crate::types::{ArchiveId, Domain, Fid, OutOfReach, Sequences};
 
 /// Of actions that no longer wait, before they are swept out.
 const FORGOTTEN_ARRIVALS: usize = 1024;
@@ -46,25 +46,6 @@ pub(super) struct Follower {
     pub(super) key: ActionKey,
     /// It came when the first one was being answered: it asks for what comes after.
     pub(super) ending: bool,
-}
-
-/// What waiting actions want that this mover does not reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OutOfReach {
-    /// The MDT of their files.
-    Mdt(Mdt),
-    /// The store of their archive.
-    Archive(ArchiveId),
-}
-
-impl OutOfReach {
-    fn is(self, lot: FairKey) -> bool {
-        match self {
-            Self::Mdt(mdt) => lot.domain == Some(mdt),
-            // Where it is not known which MDT has a file, nobody else can know whether it is reached.
-            Self::Archive(id) => lot.archive_id == Some(id) && lot.domain.is_some(),
-        }
-    }
 }
 
 /// Why an action is not given out when it is its turn.
@@ -310,7 +291,11 @@ impl ActionTable {
         let mut looks = 0;
         for class in [Class::BlockingRestore, Class::Restore, Class::Remove, Class::Archive] {
             while looks < most {
-                let Some((lot, key)) = self.lines.get_mut(&class).and_then(|line| line.pop_of(|lot| of.is(lot))) else {
+                let Some((lot, key)) = self
+                    .lines
+                    .get_mut(&class)
+                    .and_then(|line| line.pop_of(|lot| is_of(of, lot)))
+                else {
                     break;
                 };
                 looks += 1;
@@ -549,5 +534,14 @@ impl ActionTable {
             }
         }
         None
+    }
+}
+
+/// Whether a lot's actions want what is out of reach. Where it is not known which MDT has a file, nobody else can know whether
+/// it reaches that.
+fn is_of(out: OutOfReach, lot: FairKey) -> bool {
+    match out {
+        OutOfReach::Mdt(mdt) => lot.domain == Some(mdt),
+        OutOfReach::Archive(id) => lot.archive_id == Some(id) && lot.domain.is_some(),
     }
 }
