@@ -65,12 +65,13 @@ impl Offers {
         self.places.values().map(|place| place.actions.len()).sum()
     }
 
-    /// Of all whose rows say so, or may.
+    /// Of all whose rows say so, or may; sorted.
     fn said(&self) -> Vec<ActionKey> {
         let all = self.places.values().flat_map(|place| &place.actions);
-        all.filter(|(_, offered)| offered.is_said)
-            .map(|(key, _)| *key)
-            .collect()
+        let said = all.filter(|(_, offered)| offered.is_said);
+        let mut keys: Vec<_> = said.map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// These, in their order, are nothing to this mover any more, as others have them, or they have ended.

@@ -294,7 +294,7 @@ impl ActionTable {
                 let Some((lot, key)) = self
                     .lines
                     .get_mut(&class)
-                    .and_then(|line| line.pop_of(|lot| is_of(of, lot)))
+                    .and_then(|line| line.pop_of(|lot| may_be_of(of, lot)))
                 else {
                     break;
                 };
@@ -308,7 +308,7 @@ impl ActionTable {
                 }
                 let has_begun = self.deferrals.contains_key(&key);
                 let is_restore = matches!(class, Class::BlockingRestore | Class::Restore);
-                if self.sequences.domain(key.fid) == lot.domain && (is_restore || !has_begun) {
+                if is_out(of, self.sequences.domain(key.fid)) && (is_restore || !has_begun) {
                     self.aside.insert(key);
                     aside.push(key);
                 } else {
@@ -537,11 +537,18 @@ impl ActionTable {
     }
 }
 
-/// Whether a lot's actions want what is out of reach. Where it is not known which MDT has a file, nobody else can know whether
-/// it reaches that.
-fn is_of(out: OutOfReach, lot: FairKey) -> bool {
+/// Whether a lot's actions may want what is out of reach: where the files of some are may have been found out since.
+fn may_be_of(out: OutOfReach, lot: FairKey) -> bool {
     match out {
-        OutOfReach::Mdt(mdt) => lot.domain == Some(mdt),
-        OutOfReach::Archive(id) => lot.archive_id == Some(id) && lot.domain.is_some(),
+        OutOfReach::Mdt(mdt) => lot.domain.is_none_or(|of| of == mdt),
+        OutOfReach::Archive(id) => lot.archive_id == Some(id),
+    }
+}
+
+/// Whether one of these does. Where it is not known which MDT has a file, nobody else can know whether it reaches that.
+fn is_out(out: OutOfReach, domain: Domain) -> bool {
+    match out {
+        OutOfReach::Mdt(mdt) => domain == Some(mdt),
+        OutOfReach::Archive(_) => domain.is_some(),
     }
 }

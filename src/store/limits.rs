@@ -278,6 +278,24 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_away_from_the_first_request_without_an_answer_to_the_next_with_one() {
+        let reach = Reach::default();
+        let long = Duration::from_secs(3600);
+        assert!(
+            reach.away_for().is_none() && !reach.has_answered_within(long),
+            "nobody asked"
+        );
+        reach.answered();
+        assert!(reach.away_for().is_none() && reach.has_answered_within(long));
+        reach.missed();
+        let first = reach.away_for().unwrap();
+        reach.missed();
+        assert!(reach.away_for().unwrap() >= first && !reach.has_answered_within(long));
+        reach.answered();
+        assert!(reach.away_for().is_none() && reach.has_answered_within(long));
+    }
+
+    #[test]
     fn the_budget_of_second_tries_is_shared_and_grows_with_what_works() {
         let pace = Pace::default();
         let allowed = (0..1000).filter(|_| pace.may_retry()).count();

@@ -29,6 +29,7 @@ mod mdts;
 mod metrics;
 mod model;
 mod nodes;
+mod offers;
 mod outputs;
 mod owned;
 mod postgres;
