@@ -19,6 +19,9 @@ const OFFERED: &str = "SELECT count(*) FROM lhsmtool_s3.action WHERE offered = o
 /// Of the usual rig: so many run at the same time.
 const THREADS: i64 = 8;
 
+/// Names, contents.
+type Files = Vec<(String, Vec<u8>, Fid)>;
+
 /// What is between one mover and the store.
 struct Relay {
     address: SocketAddr,
@@ -128,10 +131,9 @@ fn gives_away(postgres: &Postgres, rig: &Rig, second: &Second) {
 /// All is answered, once each, and both are there for more.
 fn end(mut rig: Rig, second: Second, postgres: &Postgres) {
     until(|| (in_hand(postgres, "mover1") + in_hand(postgres, "mover2") == 0).then_some(()));
-    let mut more: Vec<_> = (0..4).map(|n| rig.file(&format!("more{n}"), b"data")).collect();
+    let more: Vec<_> = (0..4).map(|n| rig.file(&format!("more{n}"), b"data")).collect();
     rig.client.request(Action::Archive, 1, &more).unwrap();
     ends_well(&mut rig, &more);
-    more.clear();
     rig.assert_settled();
     assert_eq!(rig.client.agents().unwrap().len(), 2);
     assert_eq!(rig.stop(), Some(0), "{}", rig.log());
@@ -193,7 +195,7 @@ fn archives_and_removes_that_wait_for_such_a_store_are_done_by_another_too() {
 }
 
 /// Both movers are cut off from the store, and the first one offers what it has; nobody takes it.
-fn nobody_reaches_it(postgres: &Postgres) -> (Rig, Second, [Relay; 2], Vec<(String, Vec<u8>, Fid)>) {
+fn nobody_reaches_it(postgres: &Postgres) -> (Rig, Second, [Relay; 2], Files) {
     let (mut rig, relay) = behind_relay(postgres);
     let files = released(&mut rig, 20);
     relay.cut();
@@ -201,8 +203,8 @@ fn nobody_reaches_it(postgres: &Postgres) -> (Rig, Second, [Relay; 2], Vec<(Stri
     rig.client.request(Action::Restore, 1, &fids).unwrap();
     until(|| (in_hand(postgres, "mover1") == 20).then_some(()));
     let others = Relay::start(rig.store.address());
-    let second = second_with(&mut rig, postgres, &relay.endpoint(), &others.endpoint());
     others.cut();
+    let second = second_with(&mut rig, postgres, &relay.endpoint(), &others.endpoint());
     until(|| (postgres.number(OFFERED) == 20 - THREADS).then_some(()));
     (rig, second, [relay, others], files)
 }
@@ -286,7 +288,12 @@ fn restores_that_wait_for_an_mdt_that_one_mover_is_cut_off_from_are_done_by_anot
     until(|| (in_hand(&postgres, "mover1") + in_hand(&postgres, "mover2") == 40).then_some(()));
     assert!(in_hand(&postgres, "mover2") > THREADS, "some wait there");
     rig.client.cut_node(&node).unwrap();
-    until(|| second.log().contains("does not answer").then_some(()));
+    until(|| {
+        second
+            .log()
+            .contains("does not answer: what is to be done for its files")
+            .then_some(())
+    });
     gets.release();
     // It takes no end of what it has begun.
     until(|| (in_hand(&postgres, "mover1") == 0 && in_hand(&postgres, "mover2") <= THREADS).then_some(()));
