@@ -130,11 +130,8 @@ impl Heir for FleetHeir {
         self.reach.out()
     }
 
-    fn set_aside(&self, of: OutOfReach, most: usize) -> Vec<(ActionKey, Verb)> {
-        let queue = &self.takeover.queue;
-        let aside = queue.set_aside(of, most).into_iter();
-        // One that is gone by now was cancelled.
-        aside.filter_map(|key| Some((key, queue.verb(key)?))).collect()
+    fn set_aside(&self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey> {
+        self.takeover.queue.set_aside(of, restores, most)
     }
 
     fn put_back(&self, key: ActionKey) {

@@ -367,6 +367,9 @@ pub(super) async fn offer(
         .iter()
         .map(|(_, domain)| domain.map(|mdt| mdt.0.cast_signed()))
         .collect();
+    // A late one of an earlier connection would offer what was taken back by the next.
+    link.batch("BEGIN").await?;
+    hold(link, owner).await?;
     let rows = link
         .query(
             OFFER,
@@ -379,7 +382,9 @@ pub(super) async fn offer(
             ],
         )
         .await?;
-    keys_of(link, &rows)
+    let offered = keys_of(link, &rows)?;
+    link.batch("COMMIT").await?;
+    Ok(offered)
 }
 
 /// Has own rows say no more that others may take them; of which that is so now. Of the others somebody is about to take some,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::action::{ActionKey, Item, Verb};
+use crate::action::{ActionKey, Item};
 use crate::types::{ArchiveId, Fid, Mdt, OutOfReach};
 
 /// Takes over and gives up. Nothing here may wait.
@@ -29,8 +29,9 @@ pub trait Heir: fmt::Debug + Send + Sync {
     /// The MDTs and stores that do not answer this mover, and for how long already. It goes on asking them.
     fn out_of_reach(&self) -> Vec<(OutOfReach, Duration)>;
 
-    /// Sets waiting actions aside that want such a one, no more than `most`: none begins before [`Heir::put_back`].
-    fn set_aside(&self, of: OutOfReach, most: usize) -> Vec<(ActionKey, Verb)>;
+    /// Sets waiting restores aside that want such a one, or all others, no more than `most`: none begins before
+    /// [`Heir::put_back`] or [`Heir::take_up`].
+    fn set_aside(&self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey>;
 
     /// One of these waits in line again; it was offered to nobody.
     fn put_back(&self, key: ActionKey);

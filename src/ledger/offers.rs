@@ -18,10 +18,10 @@ use super::link::Link;
 use super::observe::{LOT, LOTS, restores};
 use super::peers::{Peer, PeerRow, SERVING};
 use super::{Heir, LedgerError};
-use crate::action::{ActionKey, Item, Verb};
+use crate::action::{ActionKey, Item};
 use crate::types::{ArchiveId, Mdt, OutOfReach};
 
-/// The most that are offered at a time: all of them are looked at.
+/// The most restores that are offered at a time, and the most others: all of them are looked at.
 const MOST: usize = 10_000;
 /// Of one statement.
 const AT_ONCE: usize = 1000;
@@ -51,6 +51,8 @@ struct Place {
     moved: Instant,
     /// Nobody took any for long.
     is_over: bool,
+    /// It was said that they are offered.
+    is_told: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +65,12 @@ struct Offered {
 impl Offers {
     fn count(&self) -> usize {
         self.places.values().map(|place| place.actions.len()).sum()
+    }
+
+    /// For how many more there is room.
+    fn room(&self, restores: bool) -> usize {
+        let all = self.places.values().flat_map(|place| place.actions.values());
+        MOST.saturating_sub(all.filter(|offered| offered.is_restore == restores).count())
     }
 
     /// Of all whose rows say so, or may; sorted.
@@ -162,9 +170,13 @@ impl Keeper {
                     self.take_back(link, heir.as_ref(), place).await?;
                 }
             }
-            let is_empty = |at: &Place| at.actions.is_empty();
-            if !is_out && self.offers.places.get(&place).is_some_and(is_empty) {
-                tracing::info!("{place} answers again: what waits for it is not offered to other movers any more");
+            if let Some(at) = self.offers.places.get(&place)
+                && !is_out
+                && at.actions.is_empty()
+            {
+                if at.is_told {
+                    tracing::info!("{place} answers again: what waits for it is not offered to other movers any more");
+                }
                 self.offers.places.remove(&place);
             }
         }
@@ -223,12 +235,12 @@ impl Keeper {
 
     /// Has a place's actions wait for others, as far as there is room; whether there may be more of them.
     async fn offer_of(&mut self, link: &Link, heir: &dyn Heir, place: OutOfReach) -> Result<bool, LedgerError> {
-        let room = MOST.saturating_sub(self.offers.count()).min(AT_ONCE);
-        let is_new = !self.offers.places.contains_key(&place);
+        let rooms = [true, false].map(|restores| (restores, self.offers.room(restores).min(AT_ONCE)));
         let at = self.offers.places.entry(place).or_insert_with(|| Place {
             actions: BTreeMap::new(),
             moved: Instant::now(),
             is_over: false,
+            is_told: false,
         });
         if at.is_over {
             return Ok(false);
@@ -236,17 +248,20 @@ impl Keeper {
         if at.actions.is_empty() {
             at.moved = Instant::now();
         }
-        for (key, verb) in heir.set_aside(place, room) {
+        for (is_restore, room) in rooms {
             let offered = Offered {
                 is_said: false,
-                is_restore: verb == Verb::Restore,
+                is_restore,
             };
-            at.actions.insert(key, offered);
+            let aside = heir.set_aside(place, is_restore, room);
+            at.actions.extend(aside.into_iter().map(|key| (key, offered)));
         }
         // Those too that were offered on an earlier connection.
         let waiting = at.actions.iter_mut().filter(|(_, offered)| !offered.is_said);
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_by_key(|(_, offered)| !offered.is_restore);
         let mut actions = Vec::new();
-        for (key, offered) in waiting.take(AT_ONCE) {
+        for (key, offered) in waiting.into_iter().take(AT_ONCE) {
             // From here on it is not known.
             offered.is_said = true;
             actions.push((*key, self.sequences.domain(key.fid)));
@@ -263,7 +278,7 @@ impl Keeper {
                 heir.put_back(*key);
             }
         }
-        if is_new && !said.is_empty() {
+        if !said.is_empty() && !std::mem::replace(&mut at.is_told, true) {
             tracing::warn!(
                 "{place} does not answer this mover: what waits for it is offered to the other movers, until it does. What runs \
                  goes on trying"

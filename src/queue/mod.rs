@@ -107,14 +107,14 @@ impl Queue {
         has_waited
     }
 
-    /// Takes actions out of their lines that wait for an MDT or a store, restores first, after a look at no more than `most`.
+    /// Takes restores out of their lines that wait for an MDT or a store, or all others, after a look at no more than `most`.
     /// None of them begins before [`Queue::put_back`]; they are reported alive and can be cancelled. Nothing but a restore may
     /// have begun before.
-    pub fn set_aside(&self, of: OutOfReach, most: usize) -> Vec<ActionKey> {
+    pub fn set_aside(&self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey> {
         let mut state = self.lock();
         match state.parked {
             Some(_) => Vec::new(),
-            None => state.set_aside(of, most),
+            None => state.set_aside(of, restores, most),
         }
     }
 

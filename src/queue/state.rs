@@ -283,13 +283,17 @@ impl ActionTable {
         true
     }
 
-    /// Takes waiting actions of an MDT or of an archive out of their lines, restores first, after a look at no more than `most`.
+    /// Takes waiting restores of an MDT or of an archive out of their lines, or all others, after a look at no more than `most`.
     /// Nothing but a restore may have begun.
-    pub(super) fn set_aside(&mut self, of: OutOfReach, most: usize) -> Vec<ActionKey> {
+    pub(super) fn set_aside(&mut self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey> {
         let mut aside = Vec::new();
         let mut stay = Vec::new();
         let mut looks = 0;
-        for class in [Class::BlockingRestore, Class::Restore, Class::Remove, Class::Archive] {
+        let classes = match restores {
+            true => [Class::BlockingRestore, Class::Restore],
+            false => [Class::Remove, Class::Archive],
+        };
+        for class in classes {
             while looks < most {
                 let Some((lot, key)) = self
                     .lines
@@ -307,8 +311,7 @@ impl ActionTable {
                     continue;
                 }
                 let has_begun = self.deferrals.contains_key(&key);
-                let is_restore = matches!(class, Class::BlockingRestore | Class::Restore);
-                if is_out(of, self.sequences.domain(key.fid)) && (is_restore || !has_begun) {
+                if is_out(of, self.sequences.domain(key.fid)) && (restores || !has_begun) {
                     self.aside.insert(key);
                     aside.push(key);
                 } else {

@@ -598,14 +598,16 @@ fn what_is_behind_a_held_action_of_its_file_waits_with_it() {
 }
 
 #[test]
-fn what_is_set_aside_is_given_out_again_only_when_it_is_put_back_restores_are_first_and_others_stay() {
+fn what_is_set_aside_is_given_out_again_only_when_it_is_put_back_and_others_stay() {
     let queue = of_mdts(2, 8, 0);
     for cookie in 1..=3 {
         admit(&queue, on(1, Verb::Archive, cookie));
     }
     admit(&queue, on(1, Verb::Restore, 4));
     admit(&queue, on(0, Verb::Archive, 5));
-    let aside = queue.set_aside(OutOfReach::Mdt(Mdt(1)), 3);
+    let silent = OutOfReach::Mdt(Mdt(1));
+    let mut aside = queue.set_aside(silent, true, 3);
+    aside.extend(queue.set_aside(silent, false, 2));
     let cookies: Vec<_> = aside.iter().map(|key| key.cookie.0).collect();
     assert_eq!(cookies, [4, 1, 2], "as many as were asked for");
     assert!(aside.iter().all(|key| queue.is_aside(*key)));
@@ -636,7 +638,7 @@ fn what_is_set_aside_waits_for_other_movers_too_and_what_waits_for_them_is_not_s
     admit(&queue, first);
     admit(&queue, second);
     assert!(queue.hold(keys[1]));
-    assert_eq!(queue.set_aside(all, 10), [keys[0]]);
+    assert_eq!(queue.set_aside(all, false, 10), [keys[0]]);
     assert!(queue.hold(keys[0]));
     queue.let_go(keys[0]);
     queue.let_go(keys[1]);
@@ -662,7 +664,8 @@ fn an_archive_that_has_begun_is_not_set_aside_and_a_restore_that_waits_for_its_o
         assert!(queue.defer(job.handle, Instant::now()).is_ok());
     }
     queue.lock().line_up_due(Instant::now());
-    let aside = queue.set_aside(OutOfReach::Mdt(Mdt(0)), 10);
+    let mut aside = queue.set_aside(OutOfReach::Mdt(Mdt(0)), true, 10);
+    aside.extend(queue.set_aside(OutOfReach::Mdt(Mdt(0)), false, 10));
     assert_eq!(aside.iter().map(|key| key.cookie.0).collect::<Vec<_>>(), [2]);
     assert_eq!(offered(&queue, ThreadRole::All).as_ref().map(cookie), Some(1));
     assert!(offered(&queue, ThreadRole::All).is_none());

@@ -305,3 +305,39 @@ fn restores_that_wait_for_an_mdt_that_one_mover_is_cut_off_from_are_done_by_anot
     }
     end(rig, second, &postgres);
 }
+
+#[test]
+fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_gets_the_data() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig_with(&postgres, "300s", ALIVE);
+    rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
+    let files = released(&mut rig, 1);
+    let (name, content, fid) = &files[0];
+    let busy = rig.file("busy", b"data");
+    let second = second(&mut rig, &postgres);
+    let node = rig.second_client();
+    let puts = rig.store.faults().hold("PutObject");
+    let gets = rig.store.faults().hold("GetObject");
+    rig.client.request(Action::Archive, 1, &[busy]).unwrap();
+    assert!(puts.wait_held_blocking(1, PATIENCE));
+    rig.client.request(Action::Restore, 1, &[*fid]).unwrap();
+    assert!(gets.wait_held_blocking(1, PATIENCE));
+    until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
+    rig.client.pause_node(&node).unwrap();
+    // Its volatile file goes, and the first write to that fails.
+    rig.client.evict(&node).unwrap();
+    rig.client.heal_node(&node).unwrap();
+    gets.release();
+    puts.release();
+    ends_well(&mut rig, &[*fid, busy]);
+    assert_eq!(rig.read(name), *content);
+    let restores = rig.client.actions().unwrap().into_iter();
+    let errors: Vec<_> = restores
+        .filter(|action| action.action == Action::Restore)
+        .map(|action| action.errval)
+        .collect();
+    assert_eq!(errors, [0], "{}", second.log());
+    end(rig, second, &postgres);
+}
