@@ -252,7 +252,7 @@ pub(super) async fn lost(
 }
 
 /// Which of these actions this mover has.
-pub(super) async fn own(
+pub(super) async fn held(
     link: &Link,
     owner: &Owner,
     keys: impl Iterator<Item = ActionKey>,

@@ -112,7 +112,7 @@ impl Keeper {
             return Ok(());
         }
         let keys = self.offers.unsure.iter().map(|(_, item)| item.key());
-        let own = claim::own(link, &self.row.owner, keys).await?;
+        let own = claim::held(link, &self.row.owner, keys).await?;
         for (mover, item) in std::mem::take(&mut self.offers.unsure) {
             if own.contains(&item.key()) {
                 self.inherit(&mover, vec![item]);
@@ -167,7 +167,7 @@ impl Keeper {
             if let Some(at) = self.offers.places.get_mut(&place) {
                 at.is_over |= !at.actions.is_empty() && at.moved.elapsed() > LONGEST;
                 if !is_out || !has_peers || at.is_over {
-                    self.take_back(link, heir.as_ref(), place).await?;
+                    self.take_offers_back(link, heir.as_ref(), place).await?;
                 }
             }
             if let Some(at) = self.offers.places.get(&place)
@@ -195,7 +195,7 @@ impl Keeper {
         let (said, ended): (Vec<_>, Vec<_>) = self.offers.said().into_iter().partition(|key| heir.is_aside(*key));
         self.offers.forget(&ended, false);
         for keys in said.chunks(AT_ONCE) {
-            let mut own = claim::own(link, &self.row.owner, keys.iter().copied()).await?;
+            let mut own = claim::held(link, &self.row.owner, keys.iter().copied()).await?;
             own.sort_unstable();
             let is_lost = |key: &ActionKey| own.binary_search(key).is_err() && !self.shared.is_fresh(*key);
             let lost: Vec<_> = keys.iter().copied().filter(is_lost).collect();
@@ -214,7 +214,7 @@ impl Keeper {
     }
 
     /// Has a place's actions wait in line again; not those that somebody is about to take.
-    async fn take_back(&mut self, link: &Link, heir: &dyn Heir, place: OutOfReach) -> Result<(), LedgerError> {
+    async fn take_offers_back(&mut self, link: &Link, heir: &dyn Heir, place: OutOfReach) -> Result<(), LedgerError> {
         let Some(at) = self.offers.places.get_mut(&place) else {
             return Ok(());
         };

@@ -72,6 +72,8 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
                 Some(until) => {
                     tracing::warn!(%error, "the restore failed, for this mover is cut off: it is tried again, and another \
                         mover may do it");
+                    // What it has begun may have gone with its client's eviction.
+                    handle.renew();
                     Outcome::Later(handle, until)
                 }
                 None => run.refuse(handle, error).into(),
