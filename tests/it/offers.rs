@@ -135,7 +135,7 @@ fn end(mut rig: Rig, second: Second, postgres: &Postgres) {
     rig.client.request(Action::Archive, 1, &more).unwrap();
     ends_well(&mut rig, &more);
     rig.assert_settled();
-    assert_eq!(rig.client.agents().unwrap().len(), 2);
+    assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", second.log());
     assert_eq!(rig.stop(), Some(0), "{}", rig.log());
     assert!(second.daemon.stop(PATIENCE).unwrap().success());
 }
