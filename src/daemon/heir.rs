@@ -4,13 +4,16 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::reach::Reach;
 use super::takeover::Takeover;
-use crate::action::{ActionKey, Item};
+use crate::action::{ActionKey, Item, Verb};
 use crate::ledger::Heir;
 use crate::queue::Cancelled;
+use crate::store::Targets;
 use crate::transfer::Stop;
-use crate::types::ArchiveId;
+use crate::types::{ArchiveId, Fid, Mdt, OutOfReach};
 
 /// Threads that ask the coordinators about what was taken over; with more nothing is taken over meanwhile.
 const MOST_HANDING: usize = 64;
@@ -18,6 +21,7 @@ const MOST_HANDING: usize = 64;
 /// The daemon's queue and journal.
 pub(super) struct FleetHeir {
     takeover: Takeover,
+    reach: Reach,
     /// It takes nothing new.
     draining: Arc<AtomicBool>,
     /// Others have them, and a worker here has not let go of them yet.
@@ -38,8 +42,9 @@ impl fmt::Debug for FleetHeir {
 }
 
 impl FleetHeir {
-    pub(super) const fn new(takeover: Takeover, draining: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(takeover: Takeover, targets: Targets, draining: Arc<AtomicBool>) -> Self {
         Self {
+            reach: Reach::new(takeover.clone(), targets),
             takeover,
             draining,
             leaving: Mutex::new(Vec::new()),
@@ -119,6 +124,47 @@ impl Heir for FleetHeir {
         if self.takeover.queue.let_go(key) {
             tracing::info!(fid = %key.fid, cookie = %key.cookie, "no other mover is at the file any more");
         }
+    }
+
+    fn out_of_reach(&self) -> Vec<(OutOfReach, Duration)> {
+        self.reach.out()
+    }
+
+    fn set_aside(&self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey> {
+        self.takeover.queue.set_aside(of, restores, most)
+    }
+
+    fn put_back(&self, key: ActionKey) {
+        self.takeover.queue.put_back(key);
+    }
+
+    fn take_up(&self, keys: Vec<ActionKey>) {
+        let queue = &self.takeover.queue;
+        let mut asked = Vec::new();
+        for key in keys {
+            // A reader waits, and to restore a file twice does no harm.
+            if queue.verb(key) == Some(Verb::Restore) {
+                queue.put_back(key);
+            } else if queue.is_aside(key)
+                && let Cancelled::Waiting(handle) = queue.cancel(key, Stop::HandOn)
+            {
+                asked.push(handle.item().clone());
+                handle.disown();
+            }
+        }
+        if !asked.is_empty()
+            && let Err(error) = self.takeover.hand_over(asked)
+        {
+            tracing::error!(%error, "left in the journal: no thread to take up what was offered to other movers");
+        }
+    }
+
+    fn is_aside(&self, key: ActionKey) -> bool {
+        self.takeover.queue.is_aside(key)
+    }
+
+    fn reaches(&self, mdt: Mdt, archive_id: ArchiveId, fid: Fid) -> bool {
+        self.reach.is_there(mdt, archive_id, fid)
     }
 
     fn look(&self) {

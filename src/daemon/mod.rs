@@ -5,6 +5,7 @@ mod heir;
 mod launch;
 mod leave;
 mod outputs;
+mod reach;
 mod reload;
 mod stages;
 mod takeover;
@@ -235,7 +236,7 @@ async fn serve(
         }
     };
     let (tell, mut mounted_anew) = tokio::sync::oneshot::channel();
-    let takeover = stages.inherit(&agent, &ids(&targets), &is_draining)?;
+    let takeover = stages.inherit(&agent, (&targets, &ids(&targets)), &is_draining)?;
     let handing = Arc::clone(&takeover.handing);
     let mut registration = Registration::start(settings, agent, &stages, tell)?;
     leaving.forget_former();

@@ -202,7 +202,7 @@ impl Pipeline {
     pub(super) fn inherit(
         &mut self,
         agent: &Arc<Agent>,
-        served: &[ArchiveId],
+        (targets, served): (&Targets, &[ArchiveId]),
         draining: &Arc<AtomicBool>,
     ) -> std::io::Result<Takeover> {
         let (mut items, mut left) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
@@ -229,7 +229,11 @@ impl Pipeline {
         };
         // Behind the look at the journal: what is taken over from now on is not in it twice.
         if let Some(ledger) = &self.ledger {
-            ledger.set_heir(Arc::new(FleetHeir::new(takeover.clone(), Arc::clone(draining))));
+            ledger.set_heir(Arc::new(FleetHeir::new(
+                takeover.clone(),
+                targets.clone(),
+                Arc::clone(draining),
+            )));
         }
         if !items.is_empty() {
             self.inheriting = Some(takeover.begin(items)?);
@@ -502,6 +506,18 @@ fn ended(tally: &Tally) -> String {
 
 /// Tells the coordinator at once, so that another mover gets what has not begun here.
 fn answer_waiting(queue: &Queue, responder: &Responder) {
+    let mut offered = 0u64;
+    for handle in queue.take_aside() {
+        offered += 1;
+        handle.disown();
+    }
+    if offered > 0 {
+        tracing::warn!(
+            actions = offered,
+            "not answered, for other movers may have them: they were offered to them. Those that nobody has are taken over from \
+             this mover, or by its next daemon"
+        );
+    }
     let mut left = 0u64;
     for handle in queue.take_all_waiting() {
         if queue.is_silent(handle.item().fid) {

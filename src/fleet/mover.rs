@@ -82,6 +82,15 @@ pub struct LedgerReport {
     /// Actions that other movers took over from it, while it was not heard of.
     #[serde(default)]
     pub given_up: u64,
+    /// Actions that other movers may take now, for this one is cut off from an MDT or a store.
+    #[serde(default)]
+    pub offered: u64,
+    /// Actions that it took from movers that are cut off.
+    #[serde(default)]
+    pub offers_taken: u64,
+    /// Actions that other movers took while it was cut off.
+    #[serde(default)]
+    pub offers_given: u64,
     /// Actions that it neither ends with an error nor carries out, until no other mover can have taken them over.
     #[serde(default)]
     pub postponed: u64,

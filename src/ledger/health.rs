@@ -60,6 +60,12 @@ pub struct LedgerHealth {
     pub taken_over: u64,
     /// Actions that other movers have taken over from this one since the start.
     pub given_up: u64,
+    /// Actions that other movers may take now, for this one can't carry them out.
+    pub offered: usize,
+    /// Actions that were taken since the start from movers that offered them.
+    pub offers_taken: u64,
+    /// Actions that other movers have taken since the start which this one offered.
+    pub offers_given: u64,
     /// Dead movers' nodes that this one has fenced since the start.
     pub fences: u64,
     /// Fence commands that have failed since the start.
@@ -137,6 +143,23 @@ impl Shared {
         }
     }
 
+    pub(super) fn set_offered(&self, actions: usize) {
+        self.lock().offered = actions;
+    }
+
+    pub(super) fn took_offered(&self, actions: u64) {
+        self.lock().offers_taken += actions;
+    }
+
+    /// Others have these, which this mover offered.
+    pub(super) fn gave_offered(&self, keys: &[ActionKey]) {
+        let mut state = self.lock();
+        state.offers_given += keys.len() as u64;
+        for key in keys {
+            state.postponed.remove(key);
+        }
+    }
+
     pub(super) fn fences_ended(&self, done: u64, failed: u64) {
         let mut state = self.lock();
         state.fences += done;
@@ -163,6 +186,9 @@ impl Shared {
             found_dead: state.found_dead,
             taken_over: state.taken_over,
             given_up: state.given_up,
+            offered: state.offered,
+            offers_taken: state.offers_taken,
+            offers_given: state.offers_given,
             fences: state.fences,
             fence_failures: state.fence_failures,
             postponed: state.postponed.len(),

@@ -16,6 +16,7 @@ use super::fencer::Fencer;
 use super::link::Link;
 use super::moment::Moment;
 use super::observe::Question;
+use super::offers::Offers;
 use super::own::{Claim, OwnRow, between};
 use super::peers::PeerWatch;
 use super::recent::Recent;
@@ -84,6 +85,8 @@ pub(super) struct Keeper {
     pub(super) turn_due: Option<Instant>,
     /// Behind which of them the next look begins.
     pub(super) turn_at: Option<ActionKey>,
+    /// What others may take, for this mover can't carry it out.
+    pub(super) offers: Offers,
 }
 
 impl Keeper {
@@ -101,6 +104,7 @@ impl Keeper {
                 }
             };
             self.close_turns();
+            self.keep_offers();
             let error = match session {
                 Ok(()) => return,
                 Err(error) => error,
@@ -257,6 +261,7 @@ impl Keeper {
         self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
         self.close_turns();
         ahead::say_nothing(link, &self.row.owner).await?;
+        self.withdraw_offers(link).await?;
         self.shared.begin();
         self.open_turns();
         // What changed before this is told by no change: its marks have to be in the files that are read below.
@@ -282,6 +287,7 @@ impl Keeper {
             Box::pin(self.give_up_lost(link, &keys)).await?;
             self.renew(link, renewed).await?;
         }
+        Box::pin(self.settle_offers(link)).await?;
         let copies = Box::pin(self.copies(link, renewed)).await?;
         self.row.settle()?;
         self.recent.trim(now(), true);

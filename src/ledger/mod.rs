@@ -19,7 +19,8 @@
 //! the connection, whose every wait ends. `unlinked` is where REMOVEs of files that are gone ask for copies of other movers, and
 //! `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old uploads away which
 //! ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
-//! `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that.
+//! `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that. `offers` is what a mover that is cut
+//! off from an MDT or a store leaves to others.
 
 mod ahead;
 mod changes;
@@ -36,6 +37,7 @@ mod link;
 pub(crate) mod model;
 mod moment;
 mod observe;
+mod offers;
 mod options;
 mod own;
 mod peers;
@@ -73,6 +75,7 @@ pub use warrant::Warrant;
 use self::fencer::Fencer;
 use self::keeper::Keeper;
 use self::link::Link;
+use self::offers::Offers;
 use self::own::OwnRow;
 use self::peers::PeerWatch;
 use self::recent::Recent;
@@ -166,6 +169,7 @@ impl Ledger {
             pruned: None,
             turn_due: None,
             turn_at: None,
+            offers: Offers::default(),
         };
         keeper.remember_peers();
         // Before the thread looks at what is in hand: it is told of all that changes behind that look.

@@ -15,13 +15,13 @@ use super::link::Link;
 use super::moment::Moment;
 use super::own::between;
 use super::peers::{Peer, PeerRow};
-use crate::action::{ActionKey, Kind, Verb};
+use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::fleet::{Fleet, LedgerReport};
 
 /// Rows of one lot. Other movers that take over get the next ones.
-const LOT: usize = 500;
+pub(super) const LOT: usize = 500;
 /// Lots between two looks at what else there is to do.
-const LOTS: usize = 4;
+pub(super) const LOTS: usize = 4;
 /// Before the next look where somebody was asked.
 const ANSWER: Duration = Duration::from_millis(100);
 /// For the journal, to have a lot on disk: one whose disk fails has it in memory, and the rows are held meanwhile.
@@ -73,6 +73,10 @@ impl Keeper {
                 let is_fenced = fences.is_fenced(&dead.row);
                 is_more |= self.take_over(link, (dead, is_fenced), &archives).await?;
             }
+        }
+        is_more |= Box::pin(self.offer(link)).await?;
+        if !archives.is_empty() && !self.row.owner.others.is_empty() {
+            is_more |= Box::pin(self.take_offers(link, &archives)).await?;
         }
         if !taken.is_empty() || self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE) {
             self.pruned = Some(Instant::now());
@@ -150,27 +154,32 @@ impl Keeper {
         Ok(false)
     }
 
-    /// The journal has them before they are this mover's: one that dies in between has a successor that does them.
     async fn make_own(&self, link: &Link, dead: &PeerRow, found: Vec<Found>) -> Result<(), LedgerError> {
-        self.take_in(&found).await;
-        let taken = claim::take(link, &self.row.owner, dead, &found).await;
-        let restores = found
-            .iter()
-            .filter(|found| found.item.kind == Kind::Do(Verb::Restore))
-            .count();
+        let taken = self.move_here(link, dead, &found).await;
         tracing::info!(
             mover = dead.name,
             actions = found.len(),
-            restores,
+            restores = restores(&found),
             "taken over from a dead mover"
         );
         self.shared.took_over(found.len() as u64);
-        found.iter().for_each(|found| self.shared.turns().add(&found.item));
         // Also where it is not known whether the rows are this mover's: done twice is better than not done.
-        if let Some(heir) = self.shared.heir() {
-            heir.inherit(&dead.name, found.into_iter().map(|found| found.item).collect());
-        }
+        self.inherit(&dead.name, found.into_iter().map(|found| found.item).collect());
         taken
+    }
+
+    /// The journal has them before they are this mover's: one that dies in between has a successor that does them.
+    pub(super) async fn move_here(&self, link: &Link, from: &PeerRow, found: &[Found]) -> Result<(), LedgerError> {
+        self.take_in(found).await;
+        claim::take(link, &self.row.owner, from, found).await
+    }
+
+    /// They are this mover's, and to be done.
+    pub(super) fn inherit(&self, from: &str, items: Vec<Item>) {
+        items.iter().for_each(|item| self.shared.turns().add(item));
+        if let Some(heir) = self.shared.heir() {
+            heir.inherit(from, items);
+        }
     }
 
     /// Lets go of those of these actions that other movers have taken.
@@ -253,6 +262,12 @@ impl Keeper {
             tracing::warn!(%error, "which other movers there are is not known to the next daemon");
         }
     }
+}
+
+/// How many readers wait for.
+pub(super) fn restores(found: &[Found]) -> usize {
+    let restores = |found: &&Found| found.item.kind == Kind::Do(Verb::Restore);
+    found.iter().filter(restores).count()
 }
 
 /// Whether a mover answers at its address, as the process that its row names or as a later one by its name. Whoever else

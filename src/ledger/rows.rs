@@ -44,7 +44,8 @@ FROM unnest($1::bytea[], $2::bigint[], $4::integer[], $5::smallint[], $6::intege
 ON CONFLICT (fid, cookie) DO UPDATE SET
     owner = EXCLUDED.owner, mdt = EXCLUDED.mdt, verb = EXCLUDED.verb, archive_id = EXCLUDED.archive_id,
     dfid = EXCLUDED.dfid, first_byte = EXCLUDED.first_byte, length = EXCLUDED.length, gid = EXCLUDED.gid,
-    blocking = EXCLUDED.blocking, data = EXCLUDED.data, answered = false, behind = false
+    blocking = EXCLUDED.blocking, data = EXCLUDED.data, answered = false, behind = false,
+    offered = NULL
 WHERE $13 OR a.owner = ANY ($14) OR a.owner <> ALL ($15)";
 
 const UPSERT_UPLOADS: &str = "\

@@ -70,6 +70,9 @@ pub(super) struct State {
     pub(super) found_dead: u64,
     pub(super) taken_over: u64,
     pub(super) given_up: u64,
+    pub(super) offered: usize,
+    pub(super) offers_taken: u64,
+    pub(super) offers_given: u64,
     pub(super) fences: u64,
     pub(super) fence_failures: u64,
 }
@@ -103,6 +106,9 @@ impl Default for State {
             found_dead: 0,
             taken_over: 0,
             given_up: 0,
+            offered: 0,
+            offers_taken: 0,
+            offers_given: 0,
             fences: 0,
             fence_failures: 0,
         }

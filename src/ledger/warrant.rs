@@ -26,7 +26,13 @@ impl Warrant {
         self.0.is_warranted()
     }
 
-    /// The same for whoever leaves what it has to do to others if it may not: that is counted.
+    /// Whether there is another mover, as far as this one has seen.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        self.0.lock().peers.iter().any(PeerHealth::may_take_over)
+    }
+
+    /// [`Warrant::is_valid`] for whoever leaves what it has to do to others if it may not: that is counted.
     #[must_use]
     pub fn permits(&self) -> bool {
         let is_valid = self.is_valid();

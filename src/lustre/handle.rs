@@ -228,8 +228,9 @@ impl ActionHandle for AgentAction {
                 if let RestoreLayout::Kept(own) | RestoreLayout::Plain(own) = own
                     && !layout.is_some_and(|wanted| set_imported(&file, wanted, &own))
                 {
-                    // Going on without one would lose the data: the file would read as zeros (2.17).
-                    Mount::set_layout(&file, &own)?;
+                    // Going on without one would lose the data: the file would read as zeros (2.17). Nor is it gone on with
+                    // when the restore is begun again.
+                    Mount::set_layout(&file, &own).inspect_err(|_| self.renew())?;
                 }
                 Ok(Some(file))
             }

@@ -39,7 +39,12 @@ impl<T> FairQueue<T> {
 
     /// The next one of those MDTs that may have one; those before it keep their turns.
     pub(super) fn pop(&mut self, may: impl Fn(Domain) -> bool) -> Option<(FairKey, T)> {
-        let turn = self.turns.iter().position(|lot| may(lot.domain))?;
+        self.pop_of(|lot| may(lot.domain))
+    }
+
+    /// The next one of those lots.
+    pub(super) fn pop_of(&mut self, may: impl Fn(FairKey) -> bool) -> Option<(FairKey, T)> {
+        let turn = self.turns.iter().position(|lot| may(*lot))?;
         let lot = self.turns.remove(turn)?;
         let line = self.lines.get_mut(&lot)?;
         let item = line.pop_front();

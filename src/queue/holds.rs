@@ -1,9 +1,10 @@
 //! How many threads one MDT may have. A thread that has an action of a dead MDT does not come back before the MDT does;
 //! those that are left must be enough for the others.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::ThreadRole;
+use crate::sync::Instant;
 use crate::types::{Domain, Mdt};
 
 /// Threads by domain and lanes.
@@ -14,8 +15,8 @@ pub(super) struct ThreadShares {
     held: HashMap<Domain, [usize; 2]>,
     /// Those that ever had an action here.
     seen: BTreeSet<Mdt>,
-    /// Those that do not answer.
-    silent: HashSet<Domain>,
+    /// Those that do not answer, and since when that is known.
+    silent: HashMap<Domain, Instant>,
 }
 
 const fn index(lanes: ThreadRole) -> usize {
@@ -65,15 +66,25 @@ impl ThreadShares {
 
     /// It does not answer, or does again. `false`: that was known.
     pub(super) fn set_silent(&mut self, domain: Domain, silent: bool) -> bool {
-        if silent {
-            self.silent.insert(domain)
-        } else {
-            self.silent.remove(&domain)
+        let is_known = self.silent.contains_key(&domain);
+        if !silent {
+            self.silent.remove(&domain);
+        } else if !is_known {
+            self.silent.insert(domain, Instant::now());
         }
+        is_known != silent
     }
 
     pub(super) fn is_silent(&self, domain: Domain) -> bool {
-        self.silent.contains(&domain)
+        self.silent.contains_key(&domain)
+    }
+
+    /// Those MDTs that do not answer, and since when that is known.
+    pub(super) fn silent(&self) -> Vec<(Mdt, Instant)> {
+        let silent = self.silent.iter();
+        silent
+            .filter_map(|(domain, since)| Some(((*domain)?, *since)))
+            .collect()
     }
 
     /// Each MDT that had actions here, the threads that it has, and whether it answers.
@@ -81,7 +92,7 @@ impl ThreadShares {
         let each = self.seen.iter().map(|mdt| {
             let domain = Some(*mdt);
             let held = self.held.get(&domain).map_or(0, |held| held.iter().sum());
-            (*mdt, held, !self.silent.contains(&domain))
+            (*mdt, held, !self.silent.contains_key(&domain))
         });
         each.collect()
     }

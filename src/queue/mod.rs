@@ -25,7 +25,7 @@ use self::state::{ActionTable, Entry, Track};
 use crate::action::{ActionHandle, ActionKey, Item, Verb};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::transfer::{IdleThreads, SharedWork, Stop};
-use crate::types::{ArchiveId, Domain, Fid, Mdt, Sequences};
+use crate::types::{ArchiveId, Domain, Fid, Mdt, OutOfReach, Sequences};
 
 /// Between two looks of a thread that could help, at whether there are processors for it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -105,6 +105,35 @@ impl Queue {
         let (lined_up, has_waited) = self.lock().let_go(key);
         lined_up.into_iter().for_each(|class| self.wake_one(class));
         has_waited
+    }
+
+    /// Takes restores out of their lines that wait for an MDT or a store, or all others, after a look at no more than `most`.
+    /// None of them begins before [`Queue::put_back`]; they are reported alive and can be cancelled. Nothing but a restore may
+    /// have begun before.
+    pub fn set_aside(&self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey> {
+        let mut state = self.lock();
+        match state.parked {
+            Some(_) => Vec::new(),
+            None => state.set_aside(of, restores, most),
+        }
+    }
+
+    /// Puts one of these into its line again.
+    pub fn put_back(&self, key: ActionKey) {
+        let lined_up = self.lock().put_back(key);
+        lined_up.into_iter().for_each(|class| self.wake_one(class));
+    }
+
+    /// Takes all of these out, to be left to whoever has them.
+    pub fn take_aside(&self) -> Vec<Box<dyn ActionHandle>> {
+        let mut state = self.lock();
+        let keys = std::mem::take(&mut state.aside);
+        keys.into_iter().filter_map(|key| state.take_waiting(key)).collect()
+    }
+
+    /// Whether an action is in no line, for another mover may have it.
+    pub fn is_aside(&self, key: ActionKey) -> bool {
+        self.lock().aside.contains(&key)
     }
 
     /// Stops an action, wherever it is.
@@ -325,6 +354,11 @@ impl Queue {
         changed
     }
 
+    /// The MDTs that do not answer, and since when that is known.
+    pub fn silent(&self) -> Vec<(Mdt, Instant)> {
+        self.lock().holds.silent()
+    }
+
     /// Whether the MDT that a file is on does not answer.
     pub fn is_silent(&self, fid: Fid) -> bool {
         let state = self.lock();
@@ -395,6 +429,7 @@ impl Queue {
         state.beats.clear();
         state.deferred.clear();
         state.held.clear();
+        state.aside.clear();
         state.late_beats.clear();
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;

@@ -1,6 +1,6 @@
 //! The table of live actions and the lines in which they wait, under the queue's lock.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{Admission, Class, Job, RunningAction, ThreadRole, Work};
 use crate::action::{ActionHandle, ActionKey, Kind, Verb};
 use crate::sync::Instant;
 use crate::transfer::{Control, Stop};
-use crate::types::{ArchiveId, Domain, Fid, Sequences};
+use crate::types::{ArchiveId, Domain, Fid, OutOfReach, Sequences};
 
 /// Of actions that no longer wait, before they are swept out.
 const FORGOTTEN_ARRIVALS: usize = 1024;
@@ -86,6 +86,8 @@ pub(super) struct ActionTable {
     pub(super) deferrals: HashMap<ActionKey, u32>,
     /// Those that wait for other movers, or did.
     pub(super) held: HashMap<ActionKey, Hold>,
+    /// In no line, for another mover may take them at any moment.
+    pub(super) aside: HashSet<ActionKey>,
     pub(super) parts_turn: bool,
     /// Nothing that waits is given out any more, for that reason.
     pub(super) parked: Option<Stop>,
@@ -189,8 +191,8 @@ impl ActionTable {
                     continue;
                 }
             }
-            // A cancelled one came again, and is behind another one of its file.
-            if self.first.get(&Track::of(key, class)) != Some(&key) {
+            // A cancelled one came again, and is behind another one of its file; or it is in no line, for another mover's sake.
+            if self.first.get(&Track::of(key, class)) != Some(&key) || self.aside.contains(&key) {
                 continue;
             }
             self.push(class, archive_id, key);
@@ -281,6 +283,61 @@ impl ActionTable {
         true
     }
 
+    /// Takes waiting restores of an MDT or of an archive out of their lines, or all others, after a look at no more than `most`.
+    /// Nothing but a restore may have begun.
+    pub(super) fn set_aside(&mut self, of: OutOfReach, restores: bool, most: usize) -> Vec<ActionKey> {
+        let mut aside = Vec::new();
+        let mut stay = Vec::new();
+        let mut looks = 0;
+        let classes = match restores {
+            true => [Class::BlockingRestore, Class::Restore],
+            false => [Class::Remove, Class::Archive],
+        };
+        for class in classes {
+            while looks < most {
+                let Some((lot, key)) = self
+                    .lines
+                    .get_mut(&class)
+                    .and_then(|line| line.pop_of(|lot| may_be_of(of, lot)))
+                else {
+                    break;
+                };
+                looks += 1;
+                // A cancelled one's place in the line is empty, also where it came again and is behind another one of its file;
+                // one that waits for another mover is as good as out of it.
+                let is_waiting = matches!(self.live.get(&key), Some(Entry::Waiting(_)));
+                let is_first = self.first.get(&Track::of(key, class)) == Some(&key);
+                if !is_waiting || !is_first || self.aside.contains(&key) || self.is_held(key) {
+                    continue;
+                }
+                let has_begun = self.deferrals.contains_key(&key);
+                if is_out(of, self.sequences.domain(key.fid)) && (restores || !has_begun) {
+                    self.aside.insert(key);
+                    aside.push(key);
+                } else {
+                    stay.push((class, lot.archive_id, key));
+                }
+            }
+        }
+        for (class, archive_id, key) in stay {
+            self.push(class, archive_id, key);
+        }
+        aside
+    }
+
+    /// Puts one of these into its line again; the class in which a thread has something to do now.
+    pub(super) fn put_back(&mut self, key: ActionKey) -> Option<Class> {
+        if !self.aside.remove(&key) {
+            return None;
+        }
+        let Some(Entry::Waiting(handle)) = self.live.get(&key) else {
+            return None;
+        };
+        let (class, archive_id) = (Class::of(handle.item())?, handle.item().archive_id);
+        self.push(class, archive_id, key);
+        Some(class)
+    }
+
     fn is_ending(&self, key: ActionKey) -> bool {
         matches!(self.live.get(&key), Some(Entry::Running(_, control)) if control.is_ending())
     }
@@ -332,6 +389,7 @@ impl ActionTable {
         match self.live.remove(&key)? {
             Entry::Waiting(handle) => {
                 self.held.remove(&key);
+                self.aside.remove(&key);
                 if let Some(waiting) = Class::of(handle.item()).and_then(|class| self.waiting.get_mut(&class)) {
                     *waiting = waiting.saturating_sub(1);
                 }
@@ -444,7 +502,7 @@ impl ActionTable {
         }
         for class in classes {
             while let Some((domain, key)) = self.turn(*class, lanes) {
-                if self.is_held(key) {
+                if self.aside.contains(&key) || self.is_held(key) {
                     continue;
                 }
                 let has_waited = matches!(self.held.get(&key), Some(Hold::Over));
@@ -479,5 +537,21 @@ impl ActionTable {
             }
         }
         None
+    }
+}
+
+/// Whether a lot's actions may want what is out of reach: where the files of some are may have been found out since.
+fn may_be_of(out: OutOfReach, lot: FairKey) -> bool {
+    match out {
+        OutOfReach::Mdt(mdt) => lot.domain.is_none_or(|of| of == mdt),
+        OutOfReach::Archive(id) => lot.archive_id == Some(id),
+    }
+}
+
+/// Whether one of these does. Where it is not known which MDT has a file, nobody else can know whether it reaches that.
+fn is_out(out: OutOfReach, domain: Domain) -> bool {
+    match out {
+        OutOfReach::Mdt(mdt) => domain == Some(mdt),
+        OutOfReach::Archive(_) => domain.is_some(),
     }
 }

@@ -596,3 +596,77 @@ fn what_is_behind_a_held_action_of_its_file_waits_with_it() {
     let job = take(&queue, ThreadRole::All);
     assert_eq!(job.handle.item().cookie, Cookie(2));
 }
+
+#[test]
+fn what_is_set_aside_is_given_out_again_only_when_it_is_put_back_and_others_stay() {
+    let queue = of_mdts(2, 8, 0);
+    for cookie in 1..=3 {
+        admit(&queue, on(1, Verb::Archive, cookie));
+    }
+    admit(&queue, on(1, Verb::Restore, 4));
+    admit(&queue, on(0, Verb::Archive, 5));
+    let silent = OutOfReach::Mdt(Mdt(1));
+    let mut aside = queue.set_aside(silent, true, 3);
+    aside.extend(queue.set_aside(silent, false, 2));
+    let cookies: Vec<_> = aside.iter().map(|key| key.cookie.0).collect();
+    assert_eq!(cookies, [4, 1, 2], "as many as were asked for");
+    assert!(aside.iter().all(|key| queue.is_aside(*key)));
+    assert_eq!(queue.depth().waiting[&Class::Archive], 4, "they count as waiting");
+    let mut jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, ThreadRole::All)).collect();
+    jobs.sort_unstable_by_key(cookie);
+    assert_eq!(jobs.iter().map(cookie).collect::<Vec<_>>(), [3, 5]);
+    queue.put_back(aside[1]);
+    queue.put_back(aside[1]);
+    assert_eq!(offered(&queue, ThreadRole::All).as_ref().map(cookie), Some(1));
+    assert!(offered(&queue, ThreadRole::All).is_none(), "once");
+    let Cancelled::Waiting(_) = queue.cancel(aside[2], Stop::Cancelled) else {
+        panic!("it waited");
+    };
+    assert!(!queue.is_aside(aside[2]));
+    queue.put_back(aside[2]);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    assert_eq!(queue.take_aside().len(), 1);
+    assert_eq!(queue.depth().waiting.values().sum::<usize>(), 0);
+}
+
+#[test]
+fn what_is_set_aside_waits_for_other_movers_too_and_what_waits_for_them_is_not_set_aside() {
+    let queue = of_mdts(1, 8, 0);
+    let all = OutOfReach::Archive(ArchiveId::new(1).unwrap());
+    let [first, second] = [on(0, Verb::Archive, 1), on(0, Verb::Archive, 2)];
+    let keys = [first.item().key(), second.item().key()];
+    admit(&queue, first);
+    admit(&queue, second);
+    assert!(queue.hold(keys[1]));
+    assert_eq!(queue.set_aside(all, false, 10), [keys[0]]);
+    assert!(queue.hold(keys[0]));
+    queue.let_go(keys[0]);
+    queue.let_go(keys[1]);
+    assert_eq!(offered(&queue, ThreadRole::All).as_ref().map(cookie), Some(2));
+    assert!(offered(&queue, ThreadRole::All).is_none(), "it is aside still");
+    assert!(queue.hold(keys[0]));
+    queue.put_back(keys[0]);
+    assert!(
+        offered(&queue, ThreadRole::All).is_none(),
+        "another mover is at its file"
+    );
+    queue.let_go(keys[0]);
+    assert_eq!(offered(&queue, ThreadRole::All).as_ref().map(cookie), Some(1));
+}
+
+#[test]
+fn an_archive_that_has_begun_is_not_set_aside_and_a_restore_that_waits_for_its_object_is() {
+    let queue = of_mdts(1, 8, 0);
+    admit(&queue, on(0, Verb::Archive, 1));
+    admit(&queue, on(0, Verb::Restore, 2));
+    let jobs: Vec<_> = (0..2).filter_map(|_| offered(&queue, ThreadRole::All)).collect();
+    for job in jobs {
+        assert!(queue.defer(job.handle, Instant::now()).is_ok());
+    }
+    queue.lock().line_up_due(Instant::now());
+    let mut aside = queue.set_aside(OutOfReach::Mdt(Mdt(0)), true, 10);
+    aside.extend(queue.set_aside(OutOfReach::Mdt(Mdt(0)), false, 10));
+    assert_eq!(aside.iter().map(|key| key.cookie.0).collect::<Vec<_>>(), [2]);
+    assert_eq!(offered(&queue, ThreadRole::All).as_ref().map(cookie), Some(1));
+    assert!(offered(&queue, ThreadRole::All).is_none());
+}

@@ -12,6 +12,8 @@ use crate::sync::Instant;
 pub struct Limits {
     /// How often a request was not the first.
     pub trouble: Trouble,
+    /// Whether it is there.
+    pub reach: Reach,
     /// Requests.
     pub pace: Pace,
     /// Bytes to the store.
@@ -31,6 +33,49 @@ pub struct Trouble {
     pub damaged: AtomicU64,
     /// Requests that are under way, with their bodies.
     pub in_flight: AtomicU64,
+}
+
+/// Whether the store is there, by what came of the last requests. Who asks for nothing knows nothing.
+#[derive(Debug, Default)]
+pub struct Reach(Mutex<ReachState>);
+
+#[derive(Debug, Default)]
+struct ReachState {
+    answered: Option<Instant>,
+    /// Of the first request without an answer since.
+    missed: Option<Instant>,
+}
+
+impl Reach {
+    fn lock(&self) -> MutexGuard<'_, ReachState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It answered.
+    pub fn answered(&self) {
+        *self.lock() = ReachState {
+            answered: Some(Instant::now()),
+            missed: None,
+        };
+    }
+
+    /// No answer came, or that it is unwell.
+    pub fn missed(&self) {
+        self.lock().missed.get_or_insert_with(Instant::now);
+    }
+
+    /// For how long nothing was heard of it that was asked for; `None`: it answered last, or nobody asked.
+    #[must_use]
+    pub fn away_for(&self) -> Option<Duration> {
+        self.lock().missed.map(|missed| missed.elapsed())
+    }
+
+    /// Whether it answered last, and no longer ago than this.
+    #[must_use]
+    pub fn has_answered_within(&self, length: Duration) -> bool {
+        let state = self.lock();
+        state.missed.is_none() && state.answered.is_some_and(|answered| answered.elapsed() <= length)
+    }
 }
 
 /// The first step down, and where the brake is let go.
@@ -230,6 +275,24 @@ mod tests {
         assert!(first.is_none_or(|first| second >= first + Duration::from_millis(2)));
         (0..100).for_each(|_| pace.worked());
         assert_eq!(pace.interval(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_store_is_away_from_the_first_request_without_an_answer_to_the_next_with_one() {
+        let reach = Reach::default();
+        let long = Duration::from_secs(3600);
+        assert!(
+            reach.away_for().is_none() && !reach.has_answered_within(long),
+            "nobody asked"
+        );
+        reach.answered();
+        assert!(reach.away_for().is_none() && reach.has_answered_within(long));
+        reach.missed();
+        let first = reach.away_for().unwrap();
+        reach.missed();
+        assert!(reach.away_for().unwrap() >= first && !reach.has_answered_within(long));
+        reach.answered();
+        assert!(reach.away_for().is_none() && reach.has_answered_within(long));
     }
 
     #[test]

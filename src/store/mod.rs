@@ -49,7 +49,7 @@ pub use identity::{
     COOKIE, Claim, Identity, Origin, Owner, WriteAttempt, WriterId, data_version_of, name_key, note_data_version,
 };
 pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
-pub use limits::{Bandwidth, Limits, Pace, Trouble};
+pub use limits::{Bandwidth, Limits, Pace, Reach, Trouble};
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};

@@ -308,6 +308,17 @@ impl Target {
         }
     }
 
+    /// Asks for one key of the bucket, to know whether the store is there: [`Limits::reach`] says so then.
+    pub async fn look(&self, deadline: Duration) {
+        let store = self.connect(&mut Connections::default());
+        match tokio::time::timeout(deadline, Box::pin(store.list_one())).await {
+            Ok(Err((StoreError::Unavailable { .. } | StoreError::Stalled { .. }, _))) | Err(_) => {
+                self.limits.reach.missed();
+            }
+            Ok(_) => self.limits.reach.answered(),
+        }
+    }
+
     /// `false`: nothing was heard of the store.
     async fn answers(&self, deadline: Duration) -> Result<bool, StartError> {
         let archive = self.options.archive_id.get();

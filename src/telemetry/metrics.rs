@@ -316,6 +316,21 @@ impl TelemetrySources {
             health.given_up,
         )?;
         to.gauge(
+            "ledger_offered",
+            "Actions that other movers may take, for this one does not reach their MDT or store",
+            count(health.offered),
+        )?;
+        to.counter(
+            "ledger_offers_taken",
+            "Actions that were taken from movers that are cut off from their MDT or store",
+            health.offers_taken,
+        )?;
+        to.counter(
+            "ledger_offers_given",
+            "Actions that other movers took from this one while it was cut off from their MDT or store",
+            health.offers_given,
+        )?;
+        to.gauge(
             "ledger_postponed",
             "Actions that wait until no other mover can have taken them over",
             count(health.postponed),

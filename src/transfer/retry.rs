@@ -90,7 +90,9 @@ pub(super) async fn retry<T>(
     limits: &Limits,
     mut attempt: impl AsyncFnMut(Arc<Activity>) -> Result<T, TransferError>,
 ) -> Result<T, TransferError> {
-    let Limits { pace, trouble, .. } = limits;
+    let Limits {
+        pace, trouble, reach, ..
+    } = limits;
     let mut trouble_since: Option<Instant> = None;
     let mut pause = options.first_pause;
     let (mut damaged, mut learned) = (0, 0);
@@ -112,6 +114,12 @@ pub(super) async fn retry<T>(
             () = control.wait_stopped() => continue,
             stalled = activity.stalled(options.stall) => Err(stalled.into()),
         };
+        match &result {
+            Err(TransferError::Store(StoreError::Unavailable { .. } | StoreError::Stalled { .. })) => reach.missed(),
+            // Whatever else it says, it says something.
+            Ok(_) | Err(TransferError::Store(_)) => reach.answered(),
+            Err(_) => {}
+        }
         let last = match result {
             Err(TransferError::Store(error)) if error.is_transient() => error,
             other => {

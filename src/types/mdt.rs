@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::Fid;
+use super::{ArchiveId, Fid};
 
 /// A metadata target, by its index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -21,6 +21,24 @@ impl fmt::Display for Mdt {
 
 /// A part of the file system that fails alone: an MDT. `None`: where a file is has not been found out yet.
 pub type Domain = Option<Mdt>;
+
+/// What actions want that a mover may not reach.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum OutOfReach {
+    /// The MDT of their files.
+    Mdt(Mdt),
+    /// The store of their archive.
+    Archive(ArchiveId),
+}
+
+impl fmt::Display for OutOfReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mdt(mdt) => write!(f, "{mdt}"),
+            Self::Archive(id) => write!(f, "the store of archive {}", id.get()),
+        }
+    }
+}
 
 /// What a domain is called in logs.
 #[must_use]

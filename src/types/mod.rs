@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 pub use errno::{ErrorClass, HsmErrno, errno_of, io_error};
-pub use mdt::{Domain, Mdt, Sequences, domain_name};
+pub use mdt::{Domain, Mdt, OutOfReach, Sequences, domain_name};
 
 /// A Lustre file identifier, stable across renames: `[seq:oid:ver]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

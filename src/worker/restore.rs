@@ -70,7 +70,16 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
                 tracing::warn!(%error, "the restore failed, and another mover may have taken it over: it is tried again");
                 Outcome::Later(handle, until)
             }
-            None => run.refuse(handle, error).into(),
+            None => match run.again_in_reach(&error, stop, rounds) {
+                Some(until) => {
+                    tracing::warn!(%error, "the restore failed, for this mover is cut off: it is tried again, and another \
+                        mover may do it");
+                    // What it has begun may have gone with its client's eviction.
+                    handle.renew();
+                    Outcome::Later(handle, until)
+                }
+                None => run.refuse(handle, error).into(),
+            },
         },
     }
 }

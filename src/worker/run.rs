@@ -1,12 +1,20 @@
 //! What an action runs with.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cleanup::CleanUp;
 use super::{Context, Ended, JobError};
 use crate::action::{ActionHandle, HsmError, Item, Verdict};
-use crate::store::{KeyAt, ObjectInfo, Owner};
+use crate::ledger::Warrant;
+use crate::store::{KeyAt, ObjectInfo, Owner, StoreError};
 use crate::transfer::{Control, Stop, Transfer, TransferError};
+use crate::types::ErrorClass;
+
+/// Before a restore is begun again for which this mover was cut off from something, doubled with each time, so often: a minute in
+/// the end, and some minutes in all.
+const CUT_OFF_PAUSE: Duration = Duration::from_secs(2);
+const MOST_DOUBLED: u32 = 5;
+const MOST_CUT_OFF: u32 = 8;
 
 /// An action that runs. Its handle goes beside it, for its end consumes it.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +70,27 @@ impl<'a> Run<'a> {
             None if !is_over => self.context.postponed(self.item.key(), doubled),
             _ => None,
         }
+    }
+
+    /// When to begin a restore again that failed for where this mover is, and not for what its file or its object is: it is
+    /// cut off from the store, or was by the file system's servers. Another mover can do it perhaps, and is offered what waits
+    /// (`crate::ledger`). `None`: it is to be told, for there is no other, or it was begun often enough.
+    pub(super) fn again_in_reach(self, error: &JobError, stop: Option<Stop>, rounds: u32) -> Option<Instant> {
+        let rounds_left = match error {
+            JobError::Hsm(error) if error.class().is_passing() => MOST_CUT_OFF.checked_sub(rounds)?,
+            JobError::Transfer(TransferError::Write(error)) if ErrorClass::of_io(error).is_passing() => {
+                MOST_CUT_OFF.checked_sub(rounds)?
+            }
+            // That took as long as a store may take.
+            JobError::Transfer(TransferError::GaveUp {
+                last: StoreError::Unavailable { .. } | StoreError::Stalled { .. },
+                ..
+            }) => 1u32.checked_sub(rounds)?,
+            _ => 0,
+        };
+        let has_others = || self.context.warrant.as_ref().is_some_and(Warrant::has_others);
+        let goes_on = stop.is_none() && rounds_left > 0 && has_others();
+        goes_on.then(|| Instant::now() + CUT_OFF_PAUSE * 2u32.pow(rounds.min(MOST_DOUBLED)))
     }
 
     /// Ends it when it failed.

@@ -30,6 +30,7 @@ mod metrics;
 mod mislaid;
 mod model;
 mod nodes;
+mod offers;
 mod outputs;
 mod owned;
 mod postgres;

@@ -38,6 +38,16 @@ pub(crate) fn rig(postgres: &Postgres, takeover_archives: &str) -> Rig {
 
 /// With more sections.
 pub(crate) fn rig_with(postgres: &Postgres, takeover_archives: &str, more: &str) -> Rig {
+    rig_prepared(postgres, takeover_archives, more, |_| {})
+}
+
+/// With something done before the daemon is started.
+pub(crate) fn rig_prepared(
+    postgres: &Postgres,
+    takeover_archives: &str,
+    more: &str,
+    prepare: impl FnOnce(&mut Rig),
+) -> Rig {
     let setup = Setup::default();
     let ledger = postgres.section(&format!("name = 'mover1'\ntakeover_archives = '{takeover_archives}'\n"));
     let mut rig = Rig::without_daemon(Setup {
@@ -46,6 +56,7 @@ pub(crate) fn rig_with(postgres: &Postgres, takeover_archives: &str, more: &str)
     });
     let made = rig.run(&["ledger", "init"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    prepare(&mut rig);
     rig.start();
     in_step(&rig, &rig.log());
     rig
@@ -53,9 +64,18 @@ pub(crate) fn rig_with(postgres: &Postgres, takeover_archives: &str, more: &str)
 
 /// As the coordinator sees it, on another node.
 pub(crate) fn second(rig: &mut Rig, postgres: &Postgres) -> Second {
+    second_with(rig, postgres, "", "")
+}
+
+/// With another text in its configuration.
+pub(crate) fn second_with(rig: &mut Rig, postgres: &Postgres, old: &str, new: &str) -> Second {
     let (spawn, log) = rig.second_mover();
-    let config = std::fs::read_to_string(&spawn.config).unwrap();
-    replace(&spawn.config, &config.replace("name = 'mover1'", "name = 'mover2'")).unwrap();
+    let mut config = std::fs::read_to_string(&spawn.config).unwrap();
+    config = config.replace("name = 'mover1'", "name = 'mover2'");
+    if !old.is_empty() {
+        config = config.replace(old, new);
+    }
+    replace(&spawn.config, &config).unwrap();
     let second = Second {
         daemon: spawn.start().unwrap(),
         log,
@@ -121,7 +141,7 @@ fn start_again(rig: &mut Rig) {
 }
 
 /// Released files, and their content.
-fn released(rig: &mut Rig, count: usize) -> Vec<(String, Vec<u8>, Fid)> {
+pub(crate) fn released(rig: &mut Rig, count: usize) -> Vec<(String, Vec<u8>, Fid)> {
     let files: Vec<_> = (0..count)
         .map(|n| {
             let (name, content) = (format!("r{n}"), noise(7000 + n));
@@ -147,7 +167,7 @@ fn reader(rig: &mut Rig, name: &str, fid: Fid) -> Option<JoinHandle<Vec<u8>>> {
 }
 
 /// Asks for actions one by one, so that both movers get some.
-fn ask(rig: &mut Rig, action: Action, fids: &[Fid], started: &mut usize) {
+pub(crate) fn ask(rig: &mut Rig, action: Action, fids: &[Fid], started: &mut usize) {
     for fid in fids {
         rig.client.request(action, 1, &[*fid]).unwrap();
         *started += 1;

@@ -77,6 +77,13 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                         ledger.postponed
                     )?;
                 }
+                if ledger.offered > 0 {
+                    writeln!(
+                        out,
+                        "{name}: {} actions are offered to other movers, for it does not reach their MDT or store",
+                        ledger.offered
+                    )?;
+                }
                 for peer in ledger.peers.iter().filter(|peer| peer.state == "dead") {
                     dead(out, name, peer)?;
                 }

@@ -1,0 +1,343 @@
+//! A mover that lives and is cut off from a store or an MDT: what waits there is done by another one that reaches both.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use lhsm_sandbox::protocol::{Action, Fid, Tunable};
+
+use crate::metrics::address;
+use crate::postgres::Postgres;
+use crate::recovery::ends_well;
+use crate::rig::{BUCKET, PATIENCE, Rig, noise, until};
+use crate::takeover::{Second, ask, in_hand, released, rig_prepared, rig_with, second, second_with};
+
+const ALIVE: &str = "[lustre]\nheartbeat = '200ms'\nprogress = '200ms'\n";
+const TAKEN: &str = "taken from a mover that is cut off from what they need";
+const LET_GO: &str = "other movers have taken these, which were offered to them";
+const OFFERED: &str = "SELECT count(*) FROM lhsmtool_s3.action WHERE offered = owner";
+/// Of the usual rig: so many run at the same time.
+const THREADS: i64 = 8;
+
+/// Names, contents.
+type Files = Vec<(String, Vec<u8>, Fid)>;
+
+/// What is between one mover and the store.
+struct Relay {
+    address: SocketAddr,
+    state: Arc<Mutex<RelayState>>,
+}
+
+#[derive(Default)]
+struct RelayState {
+    is_cut: bool,
+    is_over: bool,
+    open: Vec<TcpStream>,
+}
+
+fn lock(state: &Mutex<RelayState>) -> MutexGuard<'_, RelayState> {
+    state.lock().unwrap()
+}
+
+impl Relay {
+    fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Self {
+            address: listener.local_addr().unwrap(),
+            state: Arc::default(),
+        };
+        let state = Arc::clone(&relay.state);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut state = lock(&state);
+                if state.is_over {
+                    return;
+                }
+                // Who comes while it is cut is thrown out.
+                if let (Ok(client), false) = (client, state.is_cut)
+                    && let Ok(server) = TcpStream::connect(to)
+                {
+                    pump(&client, &server);
+                    pump(&server, &client);
+                    state.open.extend([client, server]);
+                }
+            }
+        });
+        relay
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn cut(&self) {
+        let mut state = lock(&self.state);
+        state.is_cut = true;
+        for open in state.open.drain(..) {
+            // The other end may be gone.
+            let _gone = open.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn mend(&self) {
+        lock(&self.state).is_cut = false;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.cut();
+        lock(&self.state).is_over = true;
+        // It waits for somebody.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+/// Whatever comes from one goes to the other.
+fn pump(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    thread::spawn(move || {
+        let _broken = std::io::copy(&mut from, &mut to);
+        let _gone = to.shutdown(Shutdown::Both);
+        let _gone = from.shutdown(Shutdown::Both);
+    });
+}
+
+/// Whose mover has a relay of its own to the store.
+fn behind_relay(postgres: &Postgres) -> (Rig, Relay) {
+    let mut relay = None;
+    let rig = rig_prepared(postgres, "300s", ALIVE, |rig| {
+        let own = relay.insert(Relay::start(rig.store.address()));
+        let endpoint = rig.store.endpoint();
+        rig.replace_settings(&endpoint, &own.endpoint());
+    });
+    (rig, relay.unwrap())
+}
+
+/// One that reaches the store.
+fn second_on_the_way(rig: &mut Rig, postgres: &Postgres, relay: &Relay) -> Second {
+    let endpoint = rig.store.endpoint();
+    second_with(rig, postgres, &relay.endpoint(), &endpoint)
+}
+
+/// Until nothing is left of the first mover's but what it has begun.
+fn gives_away(postgres: &Postgres, rig: &Rig, second: &Second) {
+    until(|| (in_hand(postgres, "mover1") <= THREADS && in_hand(postgres, "mover2") == 0).then_some(()));
+    assert!(second.log().contains(TAKEN), "{}", second.log());
+    until(|| rig.log().contains(LET_GO).then_some(()));
+    assert!(!second.log().contains("a mover is dead"), "{}", second.log());
+}
+
+/// All is answered, once each, and both are there for more.
+fn end(mut rig: Rig, second: Second, postgres: &Postgres) {
+    until(|| (in_hand(postgres, "mover1") + in_hand(postgres, "mover2") == 0).then_some(()));
+    let more: Vec<_> = (0..4).map(|n| rig.file(&format!("more{n}"), b"data")).collect();
+    rig.client.request(Action::Archive, 1, &more).unwrap();
+    ends_well(&mut rig, &more);
+    rig.assert_settled();
+    assert!(rig.client.wait_agents(2, PATIENCE).unwrap(), "{}", second.log());
+    assert_eq!(rig.stop(), Some(0), "{}", rig.log());
+    assert!(second.daemon.stop(PATIENCE).unwrap().success());
+}
+
+#[test]
+fn restores_that_wait_for_a_store_that_one_mover_is_cut_off_from_are_done_by_another_while_it_lives() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, relay) = behind_relay(&postgres);
+    let files = released(&mut rig, 30);
+    relay.cut();
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    rig.client.request(Action::Restore, 1, &fids).unwrap();
+    until(|| (in_hand(&postgres, "mover1") == 30).then_some(()));
+    let second = second_on_the_way(&mut rig, &postgres, &relay);
+    gives_away(&postgres, &rig, &second);
+    assert!(rig.client.pending().unwrap() > 0, "what runs goes on trying");
+    relay.mend();
+    ends_well(&mut rig, &fids);
+    for (name, content, _) in &files {
+        assert_eq!(rig.read(name), *content);
+    }
+    assert_eq!(postgres.number(OFFERED), 0);
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn archives_and_removes_that_wait_for_such_a_store_are_done_by_another_too() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, relay) = behind_relay(&postgres);
+    let gone: Vec<_> = (0..4).map(|n| rig.file(&format!("gone{n}"), b"data")).collect();
+    for fid in &gone {
+        rig.archive(*fid);
+    }
+    relay.cut();
+    let fresh: Vec<_> = (0..20)
+        .map(|n| rig.file(&format!("a{n:02}"), &noise(100 + n)))
+        .collect();
+    rig.client.request(Action::Archive, 1, &fresh).unwrap();
+    until(|| (in_hand(&postgres, "mover1") == 20).then_some(()));
+    rig.client.request(Action::Remove, 1, &gone).unwrap();
+    until(|| (in_hand(&postgres, "mover1") == 24).then_some(()));
+    let second = second_on_the_way(&mut rig, &postgres, &relay);
+    gives_away(&postgres, &rig, &second);
+    relay.mend();
+    ends_well(&mut rig, &fresh);
+    assert!(rig.client.wait(&gone, PATIENCE).unwrap(), "{}", rig.log());
+    let names: Vec<_> = (0..20).map(|n| format!("a{n:02}")).collect();
+    until(|| (rig.keys() == names).then_some(()));
+    for n in 0..20 {
+        assert_eq!(rig.store.object_body(BUCKET, &format!("a{n:02}")), Some(noise(100 + n)));
+    }
+    end(rig, second, &postgres);
+}
+
+/// Both movers are cut off from the store, and the first one offers what it has; nobody takes it.
+fn nobody_reaches_it(postgres: &Postgres) -> (Rig, Second, [Relay; 2], Files) {
+    let (mut rig, relay) = behind_relay(postgres);
+    let files = released(&mut rig, 20);
+    relay.cut();
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    rig.client.request(Action::Restore, 1, &fids).unwrap();
+    until(|| (in_hand(postgres, "mover1") == 20).then_some(()));
+    let others = Relay::start(rig.store.address());
+    others.cut();
+    let second = second_with(&mut rig, postgres, &relay.endpoint(), &others.endpoint());
+    until(|| (postgres.number(OFFERED) == 20 - THREADS).then_some(()));
+    (rig, second, [relay, others], files)
+}
+
+#[test]
+fn what_nobody_reaches_stays_where_it_is_is_told_and_is_done_there_when_the_store_is_back() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    until(|| {
+        let output = rig.run(&["status", "--movers", &address(&rig.log())]);
+        String::from_utf8_lossy(&output.stdout)
+            .contains("12 actions are offered to other movers")
+            .then_some(())
+    });
+    // The other one has asked the store, and has had no answer.
+    let renewals = "SELECT renewals FROM lhsmtool_s3.mover WHERE name = 'mover2'";
+    let before = postgres.number(renewals);
+    until(|| (postgres.number(renewals) > before + 8).then_some(()));
+    assert_eq!((in_hand(&postgres, "mover1"), in_hand(&postgres, "mover2")), (20, 0));
+    relays[0].mend();
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ends_well(&mut rig, &fids);
+    for (name, content, _) in &files {
+        assert_eq!(rig.read(name), *content);
+    }
+    assert!(!second.log().contains(TAKEN), "{}", second.log());
+    relays[1].mend();
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn what_is_offered_when_the_ledger_goes_away_is_done_at_home_once_the_store_is_back() {
+    let Some(mut postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    postgres.stop();
+    relays[0].mend();
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ends_well(&mut rig, &fids);
+    for (name, content, _) in &files {
+        assert_eq!(rig.read(name), *content);
+    }
+    relays[1].mend();
+    postgres.resume();
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn an_offered_action_is_cancelled_like_any_other() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    rig.client.request(Action::Cancel, 1, &fids).unwrap();
+    assert!(rig.client.wait(&fids, PATIENCE).unwrap(), "{}", rig.log());
+    until(|| (postgres.number(OFFERED) == 0).then_some(()));
+    relays.iter().for_each(Relay::mend);
+    for (name, content, fid) in &files {
+        assert_eq!(rig.restore(name, *fid), *content, "{}", rig.log());
+    }
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn restores_that_wait_for_an_mdt_that_one_mover_is_cut_off_from_are_done_by_another() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig_with(&postgres, "300s", ALIVE);
+    rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
+    let files = released(&mut rig, 40);
+    let second = second(&mut rig, &postgres);
+    let node = rig.second_client();
+    let gets = rig.store.faults().hold("GetObject");
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ask(&mut rig, Action::Restore, &fids, &mut 0);
+    until(|| (in_hand(&postgres, "mover1") + in_hand(&postgres, "mover2") == 40).then_some(()));
+    assert!(in_hand(&postgres, "mover2") > THREADS, "some wait there");
+    rig.client.cut_node(&node).unwrap();
+    until(|| {
+        second
+            .log()
+            .contains("does not answer: what is to be done for its files")
+            .then_some(())
+    });
+    gets.release();
+    // It takes no end of what it has begun.
+    until(|| (in_hand(&postgres, "mover1") == 0 && in_hand(&postgres, "mover2") <= THREADS).then_some(()));
+    assert!(rig.log().contains(TAKEN), "{}", rig.log());
+    rig.client.heal_node(&node).unwrap();
+    ends_well(&mut rig, &fids);
+    for (name, content, _) in &files {
+        assert_eq!(rig.read(name), *content);
+    }
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_gets_the_data() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig_with(&postgres, "300s", ALIVE);
+    rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
+    let files = released(&mut rig, 1);
+    let (name, content, fid) = &files[0];
+    let busy = rig.file("busy", b"data");
+    let second = second(&mut rig, &postgres);
+    let node = rig.second_client();
+    let puts = rig.store.faults().hold("PutObject");
+    let gets = rig.store.faults().hold("GetObject");
+    rig.client.request(Action::Archive, 1, &[busy]).unwrap();
+    assert!(puts.wait_held_blocking(1, PATIENCE));
+    rig.client.request(Action::Restore, 1, &[*fid]).unwrap();
+    assert!(gets.wait_held_blocking(1, PATIENCE));
+    until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
+    rig.client.pause_node(&node).unwrap();
+    // Its volatile file goes, and the first write to that fails.
+    rig.client.evict(&node).unwrap();
+    rig.client.heal_node(&node).unwrap();
+    gets.release();
+    puts.release();
+    ends_well(&mut rig, &[*fid, busy]);
+    assert_eq!(rig.read(name), *content);
+    let restores = rig.client.actions().unwrap().into_iter();
+    let errors: Vec<_> = restores
+        .filter(|action| action.action == Action::Restore)
+        .map(|action| action.errval)
+        .collect();
+    assert_eq!(errors, [0], "{}", second.log());
+    end(rig, second, &postgres);
+}
