@@ -41,8 +41,6 @@ pub(super) enum Broken {
     Movers,
     /// An archive does not look for announced deletions.
     Archives,
-    /// Nobody looks for a copy that the record does not name by the data version that was archived.
-    Records,
 }
 
 /// A file as the MDT has it.
@@ -547,7 +545,9 @@ impl World {
     /// An action, or a scrub, begins on this thread.
     pub(super) fn begins(&self) {
         let thread = thread();
-        self.with(|state| state.stale[thread].clear());
+        self.with(|state| {
+            state.stale[thread].clear();
+        });
     }
 
     /// A call of the code that is tried: one step, and nothing where its mover was killed.
@@ -573,11 +573,6 @@ impl World {
         }
     }
 
-    /// Whether what tells a copy without its record is not known.
-    pub(super) fn knows_no_versions(&self) -> bool {
-        self.broken == Broken::Records
-    }
-
     /// Whether what is said of deletions is not heard.
     pub(super) fn is_deaf(&self) -> bool {
         self.broken == Broken::Archives
@@ -585,7 +580,7 @@ impl World {
 
     pub(super) fn takes_stale(&self, thread: usize) -> bool {
         match self.broken {
-            Broken::Nothing | Broken::Archives | Broken::Records => false,
+            Broken::Nothing | Broken::Archives => false,
             Broken::Scrub => thread == SCRUB,
             Broken::Movers => MOVER_THREADS.contains(&thread),
         }
