@@ -21,6 +21,8 @@ pub(super) struct DaemonEvents {
     term: Signal,
     int: Signal,
     supervisor: Supervisor,
+    /// It was told to end, and that is still to be done.
+    is_ending: bool,
     /// systemd was told that it runs: from now on its watchdog is fed.
     is_ready: bool,
 }
@@ -31,6 +33,7 @@ impl DaemonEvents {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             supervisor: supervisor.clone(),
+            is_ending: false,
             is_ready: false,
         })
     }
@@ -43,11 +46,19 @@ impl DaemonEvents {
         }
     }
 
+    /// Whoever asks next whether it is told to end hears that it is.
+    pub(super) const fn end_soon(&mut self) {
+        self.is_ending = true;
+    }
+
     /// It is told to end, or a thread without which it can't go on died.
     ///
     /// # Errors
     /// The death.
     pub(super) async fn ending(&mut self) -> Result<(), DaemonError> {
+        if std::mem::take(&mut self.is_ending) {
+            return Ok(());
+        }
         tokio::select! {
             _ = self.term.recv() => Ok(()),
             _ = self.int.recv() => Ok(()),

@@ -467,8 +467,13 @@ async fn register(
             Agent::register(mount, lock, archives, trace, patience)
         })?;
         let Some(called) = events.wait(WAITING, call.done()).await? else {
+            // It may be registered already, and what is sent to it has to be read: the end comes behind its beginning.
+            if let Ok(Ok(Ok(agent))) = tokio::time::timeout(CALL_GRACE, call.done()).await {
+                events.end_soon();
+                return Ok(Registered::Agent(Arc::new(agent)));
+            }
             // One that comes to its end unregisters, as if nothing had been.
-            call.give_up(CALL_GRACE);
+            call.give_up(Duration::ZERO);
             return Ok(Registered::Ending);
         };
         let source = match called? {

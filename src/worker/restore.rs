@@ -72,8 +72,8 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
             }
             None => match run.again_in_reach(&error, stop, rounds) {
                 Some(until) => {
-                    tracing::warn!(%error, "the restore failed, for this mover is cut off: it is tried again, and another \
-                        mover may do it");
+                    tracing::warn!(%error, "the restore failed for where this mover is, and is tried again; another mover, if \
+                        there is one, may do it");
                     // What it has begun may have gone with its client's eviction.
                     handle.renew();
                     Outcome::Later(handle, until)

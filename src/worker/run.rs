@@ -78,6 +78,12 @@ impl<'a> Run<'a> {
     pub(super) fn again_in_reach(self, error: &JobError, stop: Option<Stop>, rounds: u32) -> Option<Instant> {
         let rounds_left = match error {
             JobError::Hsm(error) if error.class().is_passing() => MOST_CUT_OFF.checked_sub(rounds)?,
+            // What it wrote to is gone with a restart of the MDT, or with this client's eviction: another file serves.
+            JobError::Transfer(TransferError::Write(error))
+                if ErrorClass::of_io(error) == ErrorClass::Stale && stop.is_none() && rounds == 0 =>
+            {
+                return Some(Instant::now());
+            }
             JobError::Transfer(TransferError::Write(error)) if ErrorClass::of_io(error).is_passing() => {
                 MOST_CUT_OFF.checked_sub(rounds)?
             }
