@@ -32,6 +32,7 @@ const SCAN: &str = "scan";
 
 /// What is in the bucket for a FID.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly all are files")]
 pub(super) enum IndexEntry {
     /// A file; without a copy while its archive is awaited.
     File {

@@ -12,6 +12,7 @@ use crate::transfer::{Bearer, ObjectDescription, TransferError};
 use crate::types::{Cookie, Fid};
 
 /// What came of it.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and it is handed on at once")]
 pub(super) enum CopyChange {
     /// The copy is there now.
     At(Location),

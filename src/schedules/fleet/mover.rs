@@ -82,6 +82,10 @@ fn leave(here: Here<'_>, seat: Option<Box<Seat>>) {
 }
 
 /// Has what the process asks of the ledger answered, while it waits for that and in no other step.
+#[expect(
+    clippy::async_yields_async,
+    reason = "the runtime is entered to spawn on it, and not to wait"
+)]
 fn answer(world: &Arc<World>, number: usize, lane: &Lane, seat: &Seat) -> JoinHandle<()> {
     let (world, copies) = (
         Arc::clone(world),

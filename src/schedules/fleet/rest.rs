@@ -18,10 +18,10 @@ pub(super) fn come_to_rest(state: &mut State, fleet: &mut Fleet) -> bool {
     if !std::mem::replace(&mut fleet.is_up, true) {
         state.tell(|| "the ledger is back".to_owned());
     }
-    for number in 0..fleet.movers.len() {
+    for (number, name) in MOVER_THREADS.iter().enumerate().take(fleet.movers.len()) {
         let mover = &mut fleet.movers[number];
         if std::mem::take(&mut mover.is_cut) {
-            state.tell(|| format!("{}: is back", MOVER_THREADS[number]));
+            state.tell(|| format!("{name}: is back"));
         }
         match &mover.life {
             Life::Serving => {
