@@ -167,13 +167,29 @@ pub fn find(
         is_gone: false,
     }) = said
     {
-        // The file was restored since it was archived: that its object has the time of the file's last change will do.
         let found = look(transfer, location.at(), location.version.as_deref())?;
-        let is_copy = |found: ObjectInfo| {
-            is_said(location, &found) && archived.likeness(location.at(), &found) >= Some(Likeness::Time)
-        };
-        if found.is_some_and(is_copy) {
-            return Ok(None);
+        let said = found.filter(|found| is_said(location, found));
+        match said.and_then(|found| archived.likeness(location.at(), &found)) {
+            Some(Likeness::Version) => return Ok(None),
+            // The file was restored since it was archived: that its object has the time of the file's last change will do, unless
+            // another one proves better. That is looked for only where an archive would go now: this is on every such
+            // restore's way.
+            Some(Likeness::Time) => {
+                for (archive_id, key) in natural {
+                    let at = key.at(archive_id);
+                    if location.at() != at
+                        && let Some(found) = look(transfer, at, None)?
+                        && archived.likeness(at, &found) == Some(Likeness::Version)
+                    {
+                        return Ok(Some(FoundCopy {
+                            location: found.at(at),
+                            likeness: Likeness::Version,
+                        }));
+                    }
+                }
+                return Ok(None);
+            }
+            Some(Likeness::Size) | None => {}
         }
     }
     let mut best: Option<FoundCopy> = None;

@@ -15,6 +15,7 @@ use super::{FollowCounts, FollowOptions};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::HsmStates;
 use crate::mapped;
+use crate::mislaid::{ArchivedData, Likeness};
 use crate::nodes::{NodeError, node_key_at, write_node};
 use crate::store::{KeyLayout, Location, ObjectKey, Store};
 use crate::transfer::{Lane, Transfer, TransferError};
@@ -353,6 +354,11 @@ impl FileLooker<'_> {
         if location.archive_id != follow.archive_id {
             return Ok(nothing());
         }
+        // A record that came late names an older attempt's object: what is told of the file would go there, and over its copy. A
+        // restore or a scrub puts it right first.
+        if location.is_in_doubt(mount.archived_version(fid)) && !self.is_likely(fid, &location) {
+            return Ok(nothing());
+        }
         let natural = match target.layout {
             KeyLayout::Path if follow.propagate.rename && !location.pinned => {
                 ObjectKey::of_file(&target.prefix, &seen.path, fid).ok()
@@ -412,6 +418,18 @@ impl FileLooker<'_> {
             nothing()
         } else {
             done(Some(now), counts)
+        })
+    }
+
+    /// Whether the object that a record names, which is of another data version than was archived, is the copy all the same:
+    /// the file was restored since. What can't be told is left to whoever asks for more.
+    fn is_likely(&self, fid: Fid, location: &Location) -> bool {
+        let Ok(archived) = ArchivedData::of(self.follow.mount, fid) else {
+            return true;
+        };
+        let found = self.transfer().head(location.at(), location.version.as_deref());
+        found.map_or(true, |found| {
+            archived.likeness(location.at(), &found) >= Some(Likeness::Time)
         })
     }
 

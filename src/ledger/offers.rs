@@ -18,7 +18,7 @@ use super::link::Link;
 use super::observe::{LOT, LOTS, restores};
 use super::peers::{Peer, PeerRow, SERVING};
 use super::{Heir, LedgerError};
-use crate::action::{ActionKey, Item};
+use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::types::{ArchiveId, Mdt, OutOfReach};
 
 /// The most restores that are offered at a time, and the most others: all of them are looked at.
@@ -127,6 +127,20 @@ impl Keeper {
         let Some(heir) = self.shared.heir() else {
             return;
         };
+        // Who offered them has let go of them, if they were taken: nobody else would do them while this lasts.
+        let is_due = |(_, item): &(String, Item)| {
+            let patience = match item.kind {
+                Kind::Do(Verb::Restore) => self.options.lease,
+                _ => self.options.takeover_archives,
+            };
+            since.elapsed() > patience
+        };
+        let (due, unsure) = std::mem::take(&mut self.offers.unsure).into_iter().partition(is_due);
+        self.offers.unsure = unsure;
+        let due: Vec<_> = due;
+        for (mover, item) in due {
+            self.inherit(&mover, vec![item]);
+        }
         let out = heir.out_of_reach();
         for (place, at) in &mut self.offers.places {
             if out.iter().any(|(out, _)| out == place) {
@@ -313,11 +327,12 @@ impl Keeper {
                     if lots == LOTS {
                         return Ok(true);
                     }
-                    lots += 1;
                     let found = claim::offered_lot(link, &self.row.owner, *incarnation, share, reached, LOT).await?;
                     if found.is_empty() {
                         break;
                     }
+                    // Those without anything don't count: else many of them would keep others from being asked.
+                    lots += 1;
                     let is_last = found.len() < LOT;
                     let from = PeerRow {
                         name: name.clone(),

@@ -144,9 +144,16 @@ impl Agent {
         let (pipe, write) = Pipe::make().map_err(AgentError::Pipe)?;
         self.trace.leave(&[uid(0), uid(generation)]);
         let mount = self.mount.reopen()?;
+        if self.leaving.load(Ordering::SeqCst) {
+            return Err(HsmError::new("LL_IOC_HSM_CT_START", libc::ESHUTDOWN).into());
+        }
         ioctl::start_copytool(mount.as_fd(), &write, uid(generation), &self.archives())?;
         self.kept().descriptors.push(mount);
         self.generation.store(generation, Ordering::Relaxed);
+        // The MDTs took so long that nobody waited for this.
+        if self.leaving.load(Ordering::SeqCst) {
+            self.stop_messages()?;
+        }
         Ok(pipe)
     }
 

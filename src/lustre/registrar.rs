@@ -231,6 +231,8 @@ impl RegistrarLoop {
                 Ok(RegistrarMessage::Lost(_, lost)) => {
                     tracing::warn!(%lost, "the message pipe is lost; registering again");
                     if !self.register_again(inbox) {
+                        // A new one may be under way.
+                        self.read_to_the_end(inbox);
                         return;
                     }
                     due = Instant::now() + self.keepalive;

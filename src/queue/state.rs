@@ -203,6 +203,10 @@ impl ActionTable {
     /// It is not given out before it is known whether another mover is at its file, or until then. Whether that is the next
     /// thing that happens by itself.
     pub(super) fn ask(&mut self, key: ActionKey, until: Instant) -> bool {
+        // The answer came first.
+        if matches!(self.held.get(&key), Some(Hold::Waits { .. })) {
+            return false;
+        }
         self.held.insert(key, Hold::Asks { until, parked: false });
         self.deferred.insert((until, key));
         self.deferred.first() == Some(&(until, key))

@@ -148,7 +148,10 @@ impl Grounds<'_> {
         let is_same = there.size == found.size && there.checksum.is_some() && there.checksum == found.checksum;
         let has_bytes = is_same
             || !said.is_in_doubt(archived.version)
-            || archived.likeness(said.at(), &there) >= Some(Likeness::Time);
+            || archived
+                .likeness(said.at(), &there)
+                // Weaker proof is none against a stronger one.
+                .is_some_and(|of_said| of_said >= Likeness::Time && Some(of_said) >= archived.likeness(at, found));
         !(is_there && has_bytes)
     }
 
@@ -158,7 +161,8 @@ impl Grounds<'_> {
         let seen = self.fs.map(owner.fid);
         let is_copy = self.fs.is_archived(owner.fid).unwrap_or(false)
             && ArchivedData::of(self.fs, owner.fid)
-                .is_ok_and(|archived| archived.likeness(at, &copy.found) >= Some(Likeness::Time))
+                // What the record names may only be out of reach: nothing less than the archived version speaks against it.
+                .is_ok_and(|archived| archived.likeness(at, &copy.found) == Some(Likeness::Version))
             && self.is_mislaid(lane, at, owner, &copy.found);
         let set = match (seen, self.fs.map(owner.fid)) {
             (Ok(seen), Ok(now)) if is_copy && seen == now => self.fs.set_map(owner.fid, &copy.found.at(at).to_bytes()),

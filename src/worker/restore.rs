@@ -118,7 +118,14 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
             search::tell(located.as_ref().ok().map(|(said, _)| said), &taken);
             (taken.location, false)
         }
-        None => located?,
+        None => {
+            let (location, is_told) = located?;
+            if location.is_in_doubt(archived) {
+                tracing::debug!(key = %location.key, "the file was restored or touched since its copy was made, or the record came late; \
+                    no other object is its copy by what they say");
+            }
+            (location, is_told)
+        }
     };
     if let Some(frozen) = still_thaws(run, &from, rounds)? {
         return Ok(Received::Frozen(Box::new(frozen)));
