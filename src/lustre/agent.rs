@@ -179,8 +179,6 @@ impl Agent {
             return Ok(KeepaliveResult::Unasked);
         }
         match start() {
-            // The probe took so long that nobody waited for this.
-            Ok(()) if self.leaving.load(Ordering::SeqCst) => self.stop_messages()?,
             Ok(()) => {}
             Err(error) if error.errno == libc::EEXIST => return Ok(KeepaliveResult::Unasked),
             Err(error) => return Err(error.into()),
@@ -190,6 +188,10 @@ impl Agent {
             Some(once) => once,
             None => matches!(start(), Err(error) if error.errno == libc::EEXIST),
         };
+        // Behind both: the probe took so long that nobody waited for this.
+        if self.leaving.load(Ordering::SeqCst) {
+            self.stop_messages()?;
+        }
         let mut kept = self.kept();
         kept.once = Some(once);
         if once {
