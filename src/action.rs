@@ -83,6 +83,29 @@ impl Item {
     }
 }
 
+#[cfg(test)]
+impl Item {
+    /// An action of a file that all tests of this kind have.
+    pub(crate) fn of_test(cookie: u64, verb: Verb) -> Self {
+        let fid = Fid {
+            seq: 0x2_0000_0401,
+            oid: 7,
+            ver: 0,
+        };
+        Self {
+            kind: Kind::Do(verb),
+            fid,
+            dfid: fid,
+            cookie: Cookie(cookie),
+            archive_id: ArchiveId::new(1),
+            extent: Extent::WHOLE,
+            gid: 0,
+            blocking: false,
+            data: Box::default(),
+        }
+    }
+}
+
 /// How an action ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Verdict {

@@ -83,29 +83,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::action::{Kind, Verb};
+    use crate::action::Verb;
     use crate::store::{ObjectKey, UploadId, WriterId};
     use crate::thread::Supervisor;
-    use crate::types::{ArchiveId, Cookie, Extent, Fid};
-
-    fn item(cookie: u64) -> Item {
-        let fid = Fid {
-            seq: 0x2_0000_0401,
-            oid: 7,
-            ver: 0,
-        };
-        Item {
-            kind: Kind::Do(Verb::Archive),
-            fid,
-            dfid: fid,
-            cookie: Cookie(cookie),
-            archive_id: ArchiveId::new(1),
-            extent: Extent::WHOLE,
-            gid: 0,
-            blocking: false,
-            data: Box::default(),
-        }
-    }
+    use crate::types::ArchiveId;
 
     fn single() -> UploadRecord {
         UploadRecord::single(
@@ -131,7 +112,7 @@ mod tests {
     fn what_was_taken_over_is_a_successors_with_its_upload_until_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         let journal = journal(dir.path());
-        let (item, upload) = (item(1), in_parts().of_another(true));
+        let (item, upload) = (Item::of_test(1, Verb::Archive), in_parts().of_another(true));
         journal.taken_over(&item, Some(&upload));
         assert!(journal.inherited(&item) && journal.may_have_upload(item.key()));
         assert_eq!(
@@ -154,7 +135,7 @@ mod tests {
     fn what_another_has_by_now_is_no_ones_here_and_its_upload_is_not_looked_for() {
         let dir = tempfile::tempdir().unwrap();
         let journal = journal(dir.path());
-        let [small, large] = [item(1), item(2)];
+        let [small, large] = [Item::of_test(1, Verb::Archive), Item::of_test(2, Verb::Archive)];
         journal.admitted(&small);
         journal.uploading(small.key(), &single());
         journal.admitted(&large);
@@ -174,7 +155,7 @@ mod tests {
     fn what_is_on_its_way_to_the_queue_is_stopped_there_once() {
         let dir = tempfile::tempdir().unwrap();
         let journal = journal(dir.path());
-        let item = item(1);
+        let item = Item::of_test(1, Verb::Archive);
         journal.admitted(&item);
         journal.lost(item.key(), true);
         assert!(!journal.inherited(&item));

@@ -87,10 +87,10 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::action::{Kind, Verb};
+    use crate::action::Verb;
     use crate::store::{ObjectKey, WriterId};
     use crate::thread::Supervisor;
-    use crate::types::{ArchiveId, Cookie, Extent};
+    use crate::types::ArchiveId;
 
     #[derive(Debug, Default)]
     struct Heard(Mutex<Vec<String>>);
@@ -119,32 +119,13 @@ mod tests {
         }
     }
 
-    fn item(cookie: u64) -> Item {
-        let fid = Fid {
-            seq: 0x2_0000_0401,
-            oid: 7,
-            ver: 0,
-        };
-        Item {
-            kind: Kind::Do(Verb::Archive),
-            fid,
-            dfid: fid,
-            cookie: Cookie(cookie),
-            archive_id: ArchiveId::new(1),
-            extent: Extent::WHOLE,
-            gid: 0,
-            blocking: false,
-            data: Box::default(),
-        }
-    }
-
     #[test]
     fn whoever_listens_hears_each_change_in_its_order_and_can_ask_for_what_is_in_hand() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(&Supervisor::default(), dir.path(), "lustre", Path::new("/mnt/lustre"));
         let heard = Arc::new(Heard::default());
         journal.tell(Arc::clone(&heard) as Arc<dyn JournalSink>);
-        let (first, second) = (item(1), item(2));
+        let (first, second) = (Item::of_test(1, Verb::Archive), Item::of_test(2, Verb::Archive));
         let upload = UploadRecord::single(
             ArchiveId::new(1).unwrap(),
             &ObjectKey::new("a").unwrap(),

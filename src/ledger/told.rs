@@ -190,40 +190,20 @@ impl JournalSink for Shared {
 mod tests {
     use super::*;
     use crate::ledger::state::tests::shared_of;
-    use crate::types::{ArchiveId, Cookie, Extent};
-
-    fn item(cookie: u64, verb: Verb) -> Item {
-        let fid = Fid {
-            seq: 0x2_0000_0401,
-            oid: 7,
-            ver: 0,
-        };
-        Item {
-            kind: Kind::Do(verb),
-            fid,
-            dfid: fid,
-            cookie: Cookie(cookie),
-            archive_id: ArchiveId::new(1),
-            extent: Extent::WHOLE,
-            gid: 0,
-            blocking: false,
-            data: Box::default(),
-        }
-    }
 
     #[test]
     fn nothing_is_kept_for_a_ledger_that_is_away_but_which_copies_changed() {
         let shared = shared_of(true);
-        shared.admitted(&item(1, Verb::Archive));
-        shared.copied(item(1, Verb::Archive).fid, Some(b"{}"));
+        shared.admitted(&Item::of_test(1, Verb::Archive));
+        shared.copied(Item::of_test(1, Verb::Archive).fid, Some(b"{}"));
         assert!(shared.take().is_empty());
         assert_eq!(shared.take_marks().0.len(), 1);
         shared.begin();
-        shared.admitted(&item(1, Verb::Archive));
+        shared.admitted(&Item::of_test(1, Verb::Archive));
         assert_eq!(shared.take().len(), 1);
         let without = shared_of(false);
         without.begin();
-        without.copied(item(1, Verb::Archive).fid, None);
+        without.copied(Item::of_test(1, Verb::Archive).fid, None);
         assert!(without.take().is_empty() && without.take_marks().0.is_empty());
     }
 
@@ -233,10 +213,10 @@ mod tests {
         shared.begin();
         assert!(shared.in_step());
         for cookie in 0..=MOST as u64 {
-            shared.admitted(&item(cookie, Verb::Archive));
+            shared.admitted(&Item::of_test(cookie, Verb::Archive));
         }
         assert!(shared.is_overrun() && !shared.in_step());
-        shared.admitted(&item(0, Verb::Restore));
+        shared.admitted(&Item::of_test(0, Verb::Restore));
         assert!(shared.take().is_empty());
         shared.begin();
         assert!(!shared.is_overrun());
@@ -247,7 +227,7 @@ mod tests {
     fn of_each_action_the_last_word_counts() {
         let shared = shared_of(true);
         shared.begin();
-        let item = item(1, Verb::Restore);
+        let item = Item::of_test(1, Verb::Restore);
         shared.admitted(&item);
         shared.ended(item.key());
         let changes = shared.take();
@@ -266,13 +246,13 @@ mod tests {
         let long = || Instant::now() + Duration::from_secs(60);
         let shared = shared_of(true);
         shared.begin();
-        shared.admitted(&item(1, Verb::Archive));
+        shared.admitted(&Item::of_test(1, Verb::Archive));
         let start = Instant::now();
         runtime.block_on(shared.wait(long()));
         assert!(start.elapsed() >= COLLECT / 2 && start.elapsed() < Duration::from_secs(30));
         shared.take();
         shared.written(1);
-        shared.admitted(&item(2, Verb::Restore));
+        shared.admitted(&Item::of_test(2, Verb::Restore));
         let start = Instant::now();
         runtime.block_on(shared.wait(long()));
         assert!(start.elapsed() < Duration::from_secs(30));
@@ -285,7 +265,7 @@ mod tests {
         shared.begin();
         assert!(shared.in_step());
         assert_eq!(shared.health().lag, Duration::ZERO);
-        shared.ended(item(1, Verb::Archive).key());
+        shared.ended(Item::of_test(1, Verb::Archive).key());
         assert!(shared.take().len() == 1 && shared.health().lag > Duration::ZERO);
         shared.written(1);
         assert_eq!(shared.health().lag, Duration::ZERO);

@@ -1,5 +1,4 @@
 use super::*;
-use crate::types::{ArchiveId, Extent};
 
 fn other(serial: i64, behind: bool) -> Other {
     Other {
@@ -109,29 +108,10 @@ fn whatever_the_order_of_rows_and_looks_one_goes_first_and_the_other_waits_for_i
     }
 }
 
-fn item(cookie: u64, verb: Verb) -> Item {
-    let fid = Fid {
-        seq: 0x2_0000_0401,
-        oid: 7,
-        ver: 0,
-    };
-    Item {
-        kind: Kind::Do(verb),
-        fid,
-        dfid: fid,
-        cookie: Cookie(cookie),
-        archive_id: ArchiveId::new(1),
-        extent: Extent::WHOLE,
-        gid: 0,
-        blocking: false,
-        data: Box::default(),
-    }
-}
-
 #[test]
 fn only_archives_and_removes_wait_for_the_answer_and_only_while_somebody_gives_one() {
     let turns = Turns::default();
-    let (archive, restore) = (item(1, Verb::Archive), item(2, Verb::Restore));
+    let (archive, restore) = (Item::of_test(1, Verb::Archive), Item::of_test(2, Verb::Restore));
     turns.add(&archive);
     assert_eq!(turns.asks_until(&archive), None);
     turns.open();
@@ -154,7 +134,11 @@ fn only_archives_and_removes_wait_for_the_answer_and_only_while_somebody_gives_o
 fn what_waits_goes_when_nobody_looks_any_more_and_is_forgotten_when_it_ends() {
     let turns = Turns::default();
     turns.open();
-    let (first, second, third) = (item(1, Verb::Archive), item(2, Verb::Remove), item(3, Verb::Restore));
+    let (first, second, third) = (
+        Item::of_test(1, Verb::Archive),
+        Item::of_test(2, Verb::Remove),
+        Item::of_test(3, Verb::Restore),
+    );
     turns.waits(first.key(), false);
     turns.waits(second.key(), false);
     turns.waits(third.key(), true);
@@ -174,17 +158,20 @@ fn what_waits_goes_when_nobody_looks_any_more_and_is_forgotten_when_it_ends() {
     turns.ended(second.key());
     assert_eq!(turns.first_serial(first.fid, false), 8);
     assert_eq!(turns.take_over(), [second.key()]);
-    turns.add(&item(4, Verb::Archive));
+    turns.add(&Item::of_test(4, Verb::Archive));
     let mut closed = turns.close();
     closed.sort_unstable_by_key(|key| key.cookie);
-    assert_eq!(closed, [first.key(), third.key(), item(4, Verb::Archive).key()]);
+    assert_eq!(
+        closed,
+        [first.key(), third.key(), Item::of_test(4, Verb::Archive).key()]
+    );
     assert!(turns.is_empty());
 }
 
 #[test]
 fn nobody_waits_for_ever() {
     let turns = Turns::default();
-    let key = item(1, Verb::Archive).key();
+    let key = Item::of_test(1, Verb::Archive).key();
     turns.waits(key, false);
     let overdue = |limit| turns.waiting(None, 1)[0].1.is_overdue(limit);
     assert!(!overdue(Duration::ZERO), "nobody is dead");
