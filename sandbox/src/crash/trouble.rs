@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox::postgres::Postgres;
-use lhsm_sandbox::protocol::Tunable;
+use lhsm_sandbox::protocol::{NodeEvent, Tunable};
 use nix::sys::signal::Signal;
 
 use crate::world::{Result, World};
@@ -52,7 +52,7 @@ impl World {
         self.some_work()?;
         let (at, node) = self.any_mover()?;
         self.deaths.is_of_node(at);
-        self.client.kill_node(&node)?;
+        self.becomes(&node, NodeEvent::Kill)?;
         if let Some(mover) = self.movers.get_mut(at) {
             mover.kill()?;
         }
@@ -61,7 +61,7 @@ impl World {
         if self.random.below(2) == 0 {
             let time = self.up_to_ms(500);
             self.go_on_for(time)?;
-            self.client.evict(&node)?;
+            self.becomes(&node, NodeEvent::Evict)?;
         }
         let time = self.up_to_ms(5000);
         self.go_on_for(time)
@@ -76,13 +76,13 @@ impl World {
         let time = LEASE + Duration::from_millis(500) + self.up_to_ms(4500);
         self.deaths.stands(at, &node, time);
         if is_node {
-            self.client.pause_node(&node)?;
+            self.becomes(&node, NodeEvent::Pause)?;
         } else {
             self.signal(at, Signal::SIGSTOP);
         }
         self.go_on_for(time)?;
         if is_node {
-            self.client.heal_node(&node)?;
+            self.becomes(&node, NodeEvent::Heal)?;
         } else {
             self.signal(at, Signal::SIGCONT);
         }
@@ -96,10 +96,10 @@ impl World {
         self.evict_after(1000, 4000)?;
         self.some_work()?;
         let (_, node) = self.any_mover()?;
-        self.client.cut_node(&node)?;
+        self.becomes(&node, NodeEvent::Cut)?;
         let time = Duration::from_millis(500) + self.up_to_ms(4500);
         self.go_on_for(time)?;
-        self.client.heal_node(&node)?;
+        self.becomes(&node, NodeEvent::Heal)?;
         self.outcome.fleet.cuts += 1;
         self.some_work()
     }
@@ -166,6 +166,11 @@ impl World {
         let at = usize::try_from(self.random.below(self.movers.len() as u64))?;
         let mover = self.movers.get(at).ok_or("there is no mover")?;
         Ok((at, mover.node().to_owned()))
+    }
+
+    fn becomes(&mut self, node: &str, event: NodeEvent) -> Result<()> {
+        let done = self.client.node_event(node, event);
+        done.map_err(|error| format!("{event:?} of {node}: {error}").into())
     }
 
     fn signal(&self, at: usize, signal: Signal) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lhsm_sandbox::mover::{Mover, Plan, Site};
 use lhsm_sandbox::postgres::Postgres;
-use lhsm_sandbox::protocol::{Action, Fault, HsmControl, Step, Tunable};
+use lhsm_sandbox::protocol::{Action, Fault, HsmControl, NodeState, Step, Tunable};
 use lhsm_sandbox::{Client, Mdt, Options};
 use lhsm_sandbox_s3::{Config, Gate, Server};
 use nix::sys::signal::Signal;
@@ -291,12 +291,18 @@ impl World {
         if self.ledger.is_none() {
             return Ok(());
         }
-        // A node that died has an agent for some time, too.
         let until = Instant::now() + PATIENCE;
         loop {
             let agents = self.client.agents()?;
-            let mut movers = self.movers.iter();
-            let missing = movers.find(|mover| !agents.iter().any(|agent| agent.client == mover.node()));
+            let nodes = self.client.nodes()?;
+            // A node that died has an agent for some time, too, and by the same name until it has booted.
+            let is_up = |name: &str| {
+                nodes
+                    .iter()
+                    .any(|node| node.name == name && node.state != NodeState::Dead)
+            };
+            let is_there = |name: &str| is_up(name) && agents.iter().any(|agent| agent.client == name);
+            let missing = self.movers.iter().find(|mover| !is_there(mover.node()));
             let Some(missing) = missing else {
                 return Ok(());
             };
