@@ -2,6 +2,7 @@
 
 mod completions;
 mod event_fifo;
+mod fleet;
 mod logging;
 mod metrics;
 mod mover;
