@@ -8,6 +8,8 @@ use super::Telling;
 
 /// A ledger may lag this long before somebody is told.
 const LAGS: f64 = 10.0;
+/// Leases without a renewal of who lives, before somebody is told.
+const STANDS_STILL: f64 = 1.5;
 
 /// The movers of a ledger at one moment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -135,6 +137,16 @@ impl FleetReport {
         }
         if !of.state.is_up() {
             return all;
+        }
+        // One that answers over HTTP is not silent.
+        if let Some(renewed) = of
+            .renewed
+            .filter(|renewed| self.lease > 0.0 && *renewed > STANDS_STILL * self.lease)
+        {
+            all.push(ailment(
+                "ledger",
+                format!("lives and has not renewed its row for {renewed:.0} s: the ledger is away for it"),
+            ));
         }
         match &of.told {
             Some(told) => own_words(told, of.state, &mut all),
@@ -316,6 +328,19 @@ mod tests {
         assert!(report.ailments(&dead)[1].words.ends_with("tried again: exit status: 1"));
         dead.fenced = true;
         assert_eq!(report.ailments(&dead).len(), 1);
+    }
+
+    #[test]
+    fn one_that_lives_without_a_ledger_is_told() {
+        let mut report = FleetReport {
+            lease: 20.0,
+            movers: vec![mover("a", SeenState::Serving)],
+            ..FleetReport::default()
+        };
+        report.movers[0].renewed = Some(29.0);
+        assert!(kinds(&report, 0).is_empty());
+        report.movers[0].renewed = Some(31.0);
+        assert_eq!(kinds(&report, 0), ["ledger"]);
     }
 
     #[test]
