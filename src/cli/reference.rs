@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::Settings;
+use crate::store::BandwidthLimit;
 use crate::types::ArchiveId;
 
 /// Each goes before the configuration's word.
@@ -95,8 +96,9 @@ impl ReferenceArgs {
             settings.targets.retain(|target| wanted(target.archive_id));
         }
         for target in &mut settings.targets {
-            target.upload_bandwidth = self.bandwidth.or(target.upload_bandwidth);
-            target.download_bandwidth = self.bandwidth.or(target.download_bandwidth);
+            let own = self.bandwidth.map(BandwidthLimit::of_mover);
+            target.upload_bandwidth = own.or(target.upload_bandwidth);
+            target.download_bandwidth = own.or(target.download_bandwidth);
         }
         if let Some(chunk) = self.chunk_size {
             let chunk = chunk.clamp(*CHUNKS.start(), *CHUNKS.end());

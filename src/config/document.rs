@@ -259,15 +259,45 @@ impl<'a> Section<'a> {
 
     /// A size such as `"16MiB"`, within bounds.
     pub(super) fn size(&self, key: &'static str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let show = |bytes: u64| bytesize::ByteSize::b(bytes).display().iec().to_string();
-        let expected = format!(
-            "a size from \"{}\" to \"{}\", such as \"16MiB\"",
-            show(*bounds.start()),
-            show(*bounds.end())
-        );
+        self.value(key, &a_size(&bounds), |value| size(value, &bounds))
+    }
+
+    /// A size, or `{ limit = SIZE, scope = WORD }` with one of a few words.
+    pub(super) fn scoped_size<T: Copy + Default>(
+        &self,
+        key: &'static str,
+        bounds: std::ops::RangeInclusive<u64>,
+        words: &[(&str, T)],
+    ) -> Option<(u64, T)> {
+        let list: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let list = list.join(" or ");
+        let expected = format!("{}, or {{ limit = \"16MiB\", scope = {list} }}", a_size(&bounds));
         self.value(key, &expected, |value| {
-            let size = value.as_str()?.parse::<bytesize::ByteSize>().ok()?.as_u64();
-            bounds.contains(&size).then_some(size)
+            let Some(table) = value.as_table() else {
+                return Some((size(value, &bounds)?, T::default()));
+            };
+            let is_known = table.keys().all(|key| {
+                let key: &str = key.get_ref().as_ref();
+                ["limit", "scope"].contains(&key)
+            });
+            let scope = match table.get("scope") {
+                None => T::default(),
+                Some(word) => {
+                    let word = word.get_ref().as_str()?;
+                    words.iter().find(|(known, _)| *known == word)?.1
+                }
+            };
+            let limit = size(table.get("limit")?.get_ref(), &bounds)?;
+            is_known.then_some((limit, scope))
+        })
+    }
+
+    /// Whether a section of this one has a key. That is no question for it.
+    pub(super) fn has(&self, section: &str, key: &str) -> bool {
+        let mut tables = self.tables.iter();
+        tables.any(|(_, table)| {
+            let section = table.get(section).and_then(|section| section.get_ref().as_table());
+            section.is_some_and(|section| section.get(key).is_some())
         })
     }
 
@@ -368,4 +398,18 @@ impl<'a> Section<'a> {
     fn wrong(&self, found: LocatedValue<'a>, what: &str) {
         self.document.report(Some(self.document.place(found)), what.to_owned());
     }
+}
+
+fn a_size(bounds: &std::ops::RangeInclusive<u64>) -> String {
+    let show = |bytes: u64| bytesize::ByteSize::b(bytes).display().iec().to_string();
+    format!(
+        "a size from \"{}\" to \"{}\", such as \"16MiB\"",
+        show(*bounds.start()),
+        show(*bounds.end())
+    )
+}
+
+fn size(value: &DeValue<'_>, bounds: &std::ops::RangeInclusive<u64>) -> Option<u64> {
+    let size = value.as_str()?.parse::<bytesize::ByteSize>().ok()?.as_u64();
+    bounds.contains(&size).then_some(size)
 }

@@ -12,8 +12,8 @@ use super::reach::EndpointSettings;
 use crate::intake::HeartbeatOptions;
 use crate::ledger::{FenceOptions, LedgerOptions};
 use crate::store::{
-    ChecksumKind, Conditions, CustomerKey, Encryption, KeyLayout, ObjectKey, ObjectOptions, Records, TargetOptions,
-    Thaw, ThawTier, VerifyImported, check_proxy,
+    BandwidthLimit, ChecksumKind, Conditions, CustomerKey, Encryption, KeyLayout, LimitScope, ObjectKey, ObjectOptions,
+    Records, TargetOptions, Thaw, ThawTier, VerifyImported, check_proxy,
 };
 use crate::telemetry::{CompletionOptions, LogFormat};
 use crate::transfer::{PlanOptions, RetryOptions, TransferOptions};
@@ -350,6 +350,21 @@ fn choices(section: &Section<'_>) -> ObjectOptions {
     }
 }
 
+fn bandwidth(section: &Section<'_>, key: &'static str, has_ledger: bool) -> Option<BandwidthLimit> {
+    let words = [("mover", LimitScope::Mover), ("fleet", LimitScope::Fleet)];
+    let (rate, scope) = section.scoped_size(key, MIN_RATE..=MAX_RATE, &words)?;
+    if scope == LimitScope::Fleet && !has_ledger {
+        section.complain(
+            key,
+            &format!(
+                "`{key}` with scope = \"fleet\" has no meaning without `url` in section [ledger], by which movers know of each \
+                 other"
+            ),
+        );
+    }
+    Some(BandwidthLimit { rate, scope })
+}
+
 fn targets(
     document: &Document<'_>,
     root: &Section<'_>,
@@ -364,6 +379,7 @@ fn targets(
         );
     }
     let mut ids = HashSet::new();
+    let has_ledger = root.has("ledger", "url");
     sections
         .into_iter()
         .filter_map(|section| {
@@ -459,8 +475,8 @@ fn targets(
                 use_fips_endpoint,
                 use_dualstack_endpoint,
                 use_accelerate_endpoint,
-                upload_bandwidth: section.size("upload_bandwidth", MIN_RATE..=MAX_RATE),
-                download_bandwidth: section.size("download_bandwidth", MIN_RATE..=MAX_RATE),
+                upload_bandwidth: bandwidth(&section, "upload_bandwidth", has_ledger),
+                download_bandwidth: bandwidth(&section, "download_bandwidth", has_ledger),
             };
             section.finish();
             (id.is_some() && bucket.is_some()).then_some(target)

@@ -161,6 +161,46 @@ fn what_is_asked_of_a_store_has_safe_defaults_and_words() {
     assert!(problems(&format!("{MINIMAL}conditions = 'maybe'\n"))[0].contains("expected one of \"auto\""));
 }
 
+#[test]
+fn a_bandwidth_is_each_movers_or_the_fleets_which_needs_a_ledger() {
+    use crate::store::{BandwidthLimit, LimitScope};
+    let ledger = "[ledger]\nurl = 'postgresql://lhsm@db1/lhsm'\n";
+    let settings = parse(
+        &format!(
+            "{MINIMAL}upload_bandwidth = {{ limit = '1MiB', scope = 'fleet' }}\ndownload_bandwidth = '2MiB'\n{ledger}"
+        ),
+        None,
+    )
+    .unwrap();
+    let target = &settings.targets[0];
+    let limit = |rate, scope| Some(BandwidthLimit { rate, scope });
+    assert_eq!(
+        (target.upload_bandwidth, target.download_bandwidth),
+        (limit(1 << 20, LimitScope::Fleet), limit(2 << 20, LimitScope::Mover))
+    );
+    for (line, expected) in [
+        (
+            "{ limit = '1MiB', scope = 'fleet' }",
+            "has no meaning without `url` in section [ledger]",
+        ),
+        (
+            "{ scope = 'mover' }",
+            "or { limit = \"16MiB\", scope = \"mover\" or \"fleet\" }",
+        ),
+        ("{ limit = '1MiB', scope = 'all' }", "scope = \"mover\" or \"fleet\""),
+        ("{ limit = '1MiB', scoop = 'mover' }", "scope = \"mover\" or \"fleet\""),
+        ("{ limit = '1KiB' }", "expected a size from \"64.0 KiB\""),
+    ] {
+        let found = problems(&format!("{MINIMAL}upload_bandwidth = {line}\n"));
+        assert!(
+            found.iter().any(|problem| problem.contains(expected)),
+            "{line}: {found:?}"
+        );
+    }
+    let usual = parse(&format!("{MINIMAL}upload_bandwidth = {{ limit = '1MiB' }}\n"), None).unwrap();
+    assert_eq!(usual.targets[0].upload_bandwidth, limit(1 << 20, LimitScope::Mover));
+}
+
 /// As `load` does it, with these variables.
 fn among(text: &str, variables: &[(&str, &str)]) -> Result<(Settings, Vec<Lookup>), Vec<String>> {
     let layer = Layer {

@@ -9,6 +9,7 @@ mod reach;
 mod reload;
 mod stages;
 mod takeover;
+mod teller;
 
 use std::cell::Cell;
 use std::fmt;
@@ -27,6 +28,7 @@ use self::leave::{Draining, Leaving};
 use self::outputs::Outputs;
 use self::reload::{Reloader, UnusableArchives};
 use self::stages::{Pipeline, Registration, SideThreads};
+use self::teller::FleetTeller;
 use crate::action::FileSystem;
 use crate::config::{ConfigError, Settings};
 use crate::ledger::{MoverNode, UploadsInHand};
@@ -201,6 +203,10 @@ async fn serve(
         draining: Arc::new(AtomicBool::new(false)),
     };
     let is_draining = Arc::clone(&sources.draining);
+    if let Some(ledger) = &stages.ledger {
+        // Before anything is moved: limits of the whole fleet are divided from here on.
+        ledger.set_teller(Arc::new(FleetTeller::new(&sources)));
+    }
     let mut leaving = Leaving::new(settings, mount.path());
     let metrics = settings.metrics.map(|listen| {
         let server = MetricsServer::start(supervisor, listen, &sources);

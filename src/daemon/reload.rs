@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::takeover::Takeover;
+use super::teller::share;
 use super::{CHECK, Reload};
 use crate::config::{OnStop, Settings};
 use crate::lustre::RegistrarHandle;
-use crate::store::{StartError, Target, TargetOptions, Targets};
+use crate::store::{BandwidthLimit, StartError, Target, TargetOptions, Targets};
 use crate::telemetry;
 use crate::types::ArchiveId;
 
@@ -175,8 +176,8 @@ impl Reloader<'_> {
 /// What can change of an archive changes. Whether there is more that differs.
 fn adjust(target: &Target, mut new: TargetOptions) -> bool {
     let (upload_bandwidth, download_bandwidth) = (new.upload_bandwidth, new.download_bandwidth);
-    target.limits().upload.set(upload_bandwidth);
-    target.limits().download.set(download_bandwidth);
+    BandwidthLimit::set(upload_bandwidth, &target.limits().upload);
+    BandwidthLimit::set(download_bandwidth, &target.limits().download);
     tracing::info!(
         archive = new.archive_id.get(),
         ?upload_bandwidth,
@@ -206,6 +207,9 @@ async fn add(
         // Another reload may have been faster.
         Ok(target) => {
             missing.found(id);
+            if let Some(ledger) = &takeover.ledger {
+                share(&target, &ledger.sharers());
+            }
             if targets.add(target) {
                 tracing::info!(archive = id.get(), "an archive is added");
                 takeover.take_up(id);

@@ -10,6 +10,7 @@ use super::events::{BlockingCall, DaemonEvents};
 use super::heir::FleetHeir;
 use super::leave::{Leaving, keep_waiting, reason};
 use super::takeover::Takeover;
+use super::teller;
 use crate::action::{Arrival, FileSystem, Verdict};
 use crate::config::{OnStop, Settings};
 use crate::intake::{Heartbeat, Intake, MdtFinder};
@@ -447,6 +448,7 @@ fn start_ledger(
         fence: settings.fence.clone(),
         file_system: fs.name().to_owned(),
         sequences: fs.sequences(),
+        told: teller::before(&settings.targets),
     };
     let ledger = Ledger::start(supervisor, options, mover, journal)?;
     Ok(Some(Arc::new(ledger)))

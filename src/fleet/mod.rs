@@ -1,8 +1,11 @@
 //! The movers of a site: what each tells of itself, and asking them over HTTP. One that does not answer is said, and
-//! holds up nothing. What one told last is in a file where it ran.
+//! holds up nothing. What one told last is in a file where it ran. Where they have a ledger, each tells of itself there, and
+//! whoever looks sees all of them.
 
 mod mover;
+mod seen;
 mod stopped;
+mod telling;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,7 +13,9 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 pub use mover::{ActionFailure, ClassTotals, Failures, LedgerReport, Mover, PeerReport, Running};
+pub use seen::{Ailment, FleetReport, SeenMover, SeenState};
 pub use stopped::{DrainedActions, StopReport, WaitingActions};
+pub use telling::{Telling, Unreached};
 
 use crate::types::Fid;
 
@@ -57,6 +62,12 @@ impl Fleet {
     #[must_use]
     pub fn ask(&self) -> Vec<(String, Result<Mover, String>)> {
         self.get_all(|_| Some("/status".to_owned()))
+    }
+
+    /// How each sees all movers of its ledger, in the order given, or why that is not known.
+    #[must_use]
+    pub fn ask_for_all(&self) -> Vec<(String, Result<FleetReport, String>)> {
+        self.get_all(|_| Some("/fleet".to_owned()))
     }
 
     fn get_all<T: DeserializeOwned + Send>(

@@ -29,6 +29,7 @@ use super::tombs::{self, Rounds};
 use super::unlinked::OthersCopies;
 use super::{LedgerError, LedgerOptions};
 use crate::action::ActionKey;
+use crate::fleet::Telling;
 use crate::journal::{InHand, Journal};
 use crate::thread::Supervisor;
 use crate::types::Sequences;
@@ -56,6 +57,8 @@ pub(super) struct Keeper {
     pub(super) file_system: String,
     pub(super) sequences: Sequences,
     pub(super) row: OwnRow,
+    /// What the row tells before there is a daemon to be asked.
+    pub(super) told: Telling,
     pub(super) recent: Recent,
     /// Who asks for copies that others made; `None`: copies are none of its business.
     pub(super) unlinked: Option<OthersCopies>,
@@ -185,6 +188,7 @@ impl Keeper {
     /// The mover's row. Where another one has it, a lease shows whether that one lives.
     async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
         self.row.address = self.shared.address().or(self.row.address.take());
+        self.tell();
         let held = match self.row.claim(link, None).await? {
             Claim::Ours(former) => {
                 self.former = former.or(self.former);
@@ -235,6 +239,7 @@ impl Keeper {
             if !archives.is_empty() {
                 self.row.archive_ids = archives.iter().map(|id| id.get().cast_signed()).collect();
             }
+            self.tell();
             self.row.renew(link).await?;
             self.shared.renewed(moment);
             *renewed = at;
@@ -258,6 +263,8 @@ impl Keeper {
     async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         let start = Instant::now();
         let others = claim::peers(link, &self.row.owner.name).await?;
+        self.shared
+            .list_sharers(others.iter().filter(|row| row.is_there()).count());
         self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
         self.close_turns();
         ahead::say_nothing(link, &self.row.owner).await?;

@@ -20,7 +20,8 @@
 //! `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old uploads away which
 //! ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
 //! `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that. `offers` is what a mover that is cut
-//! off from an MDT or a store leaves to others.
+//! off from an MDT or a store leaves to others. `seen` is the fleet as one: what each mover's row tells of it, and `sharers` by how
+//! many the limits are divided that are all movers'.
 
 mod ahead;
 mod changes;
@@ -46,6 +47,8 @@ mod remembered;
 mod returned;
 mod rows;
 mod schema;
+mod seen;
+mod sharers;
 mod state;
 mod tls;
 mod told;
@@ -67,6 +70,8 @@ pub use health::{LedgerHealth, PeerHealth, Step};
 pub use heir::Heir;
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
+pub use seen::see;
+pub use sharers::{Sharers, Teller};
 pub use turns::Turns;
 pub use unlinked::{LateCopy, OthersCopies, Told};
 pub use uploads::UploadsInHand;
@@ -83,6 +88,7 @@ use self::remembered::Remembered;
 use self::returned::GivenUp;
 use self::state::Shared;
 use self::tombs::Rounds;
+use crate::fleet::{FleetReport, Telling};
 use crate::journal::{Journal, JournalSink};
 use crate::thread::{Supervisor, Thread};
 use crate::types::{ArchiveId, Sequences};
@@ -104,6 +110,8 @@ pub struct LedgerMover {
     pub file_system: String,
     /// Which MDT a file is on.
     pub sequences: Sequences,
+    /// What its row tells before there is a [`Teller`].
+    pub told: Telling,
 }
 
 /// The ledger of a running daemon.
@@ -154,6 +162,7 @@ impl Ledger {
             file_system: mover.file_system,
             sequences: mover.sequences,
             row,
+            told: mover.told,
             remembered: Remembered::new(directory.join("peers")),
             recent: Recent::new(directory),
             unlinked: unlinked.clone(),
@@ -229,6 +238,23 @@ impl Ledger {
     /// Who takes over from dead movers, and lets go of what others have taken: from now on, until [`Ledger::finish`].
     pub fn set_heir(&self, heir: Arc<dyn Heir>) {
         self.shared.set_heir(heir);
+    }
+
+    /// Who says what the mover's row tells, and divides limits: from now on, until [`Ledger::finish`].
+    pub fn set_teller(&self, teller: Arc<dyn Teller>) {
+        self.shared.set_teller(teller);
+    }
+
+    /// By how many movers limits are divided that are the whole fleet's.
+    #[must_use]
+    pub fn sharers(&self) -> Sharers {
+        self.shared.sharers()
+    }
+
+    /// All movers as this one sees them; `None`: the ledger is away, so nobody knows.
+    #[must_use]
+    pub fn fleet(&self) -> Option<FleetReport> {
+        self.shared.fleet()
     }
 
     /// Has the last changes written, as far as they are taken in time, and says that this mover has gone.

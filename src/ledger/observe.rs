@@ -67,6 +67,7 @@ impl Keeper {
         let archives: Vec<_> = archives.iter().map(|id| id.get().cast_signed()).collect();
         let fences = Box::pin(self.fence(link, !archives.is_empty())).await?;
         self.tell_peers(&fences);
+        Box::pin(self.see(link)).await?;
         let taken = self.watch.taken();
         if !archives.is_empty() {
             for dead in &taken {
@@ -239,6 +240,8 @@ impl Keeper {
     /// Before anything is done: who is started while the ledger is away is alone only if it was.
     pub(super) fn remember_peers(&mut self) {
         self.watch.remember(self.remembered.read());
+        self.shared
+            .list_sharers(self.watch.all().filter(|peer| peer.is_there()).count());
         self.tell_peers(&Fences::default());
     }
 

@@ -89,6 +89,12 @@ impl LedgerAddress {
         Ok(Self { config, place })
     }
 
+    /// Host, port and database.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     pub(super) fn has_tls(&self) -> bool {
         self.config.get_ssl_mode() == SslMode::Require
     }

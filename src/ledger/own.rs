@@ -16,14 +16,16 @@ use super::rows::Owner;
 const KNOWN: usize = 8;
 /// Of them, once all rows name the newest: a replica that is promoted and lacks the last moment has the one before.
 const SETTLED: usize = 2;
+/// Before anything is known.
+const NOTHING_TOLD: &str = "{}";
 const LOOK: &str = "SELECT incarnation, renewals, state FROM lhsmtool_s3.mover WHERE name = $1 FOR UPDATE";
 const INSERT: &str = "\
 INSERT INTO lhsmtool_s3.mover
-    (name, incarnation, address, archive_ids, renewals, state, release, host, nids, client_uuid, described_by)
-VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $2)";
+    (name, incarnation, address, archive_ids, renewals, state, release, host, nids, client_uuid, described_by, told, told_by)
+VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $2, $10, $2)";
 const TAKE: &str = "\
 UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, renewals = renewals + 1, state = $5,
-    release = $6, since = now(), host = $7, nids = $8, client_uuid = $9, described_by = $2
+    release = $6, since = now(), host = $7, nids = $8, client_uuid = $9, described_by = $2, told = $10, told_by = $2
 WHERE name = $1";
 /// What a former incarnation had that nobody here knows, for its file is lost with all that this node knew of it: it is a
 /// mover of its own that was found dead, which serves no archives, and whoever takes over from dead ones takes that over.
@@ -34,7 +36,7 @@ WHERE EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.an
 ON CONFLICT (name) DO NOTHING";
 /// Not once it was found dead: it claims its row anew then, and looks at what others have taken from it.
 const RENEW: &str = "\
-UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3, archive_ids = $5
+UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3, archive_ids = $5, told = $6, told_by = $2
 WHERE name = $1 AND incarnation = $2 AND state <> $4";
 /// Whoever finds it dead then knows that its node is not.
 const LEAVE: &str = "\
@@ -47,6 +49,8 @@ pub(super) struct OwnRow {
     pub(super) owner: Owner,
     pub(super) address: Option<String>,
     pub(super) archive_ids: Vec<i32>,
+    /// What it tells of itself, as JSON.
+    pub(super) told: String,
     node: MoverNode,
     file: PathBuf,
 }
@@ -88,6 +92,7 @@ impl OwnRow {
             },
             address,
             archive_ids,
+            told: NOTHING_TOLD.to_owned(),
             node,
             file,
         }
@@ -133,6 +138,7 @@ impl OwnRow {
                 (&self.node.host, Type::TEXT),
                 (&self.node.nids, Type::TEXT_ARRAY),
                 (&self.node.client_uuid, Type::TEXT),
+                (&self.told, Type::TEXT),
             ],
         )
         .await?;
@@ -187,6 +193,7 @@ impl OwnRow {
                     (&self.address, Type::TEXT),
                     (&TAKEN, Type::INT2),
                     (&self.archive_ids, Type::INT4_ARRAY),
+                    (&self.told, Type::TEXT),
                 ],
             )
             .await?;

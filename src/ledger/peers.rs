@@ -26,6 +26,13 @@ pub(super) struct PeerRow {
     pub(super) address: Option<String>,
 }
 
+impl PeerRow {
+    /// Whether it neither ended nor was found dead.
+    pub(super) const fn is_there(&self) -> bool {
+        !matches!(self.state, GONE | TAKEN)
+    }
+}
+
 /// What is known of one of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Peer {
@@ -78,7 +85,7 @@ impl Peer {
 
     /// Whether it neither ended nor was found dead.
     pub(super) const fn is_there(&self) -> bool {
-        !matches!(self.row.state, GONE | TAKEN)
+        self.row.is_there()
     }
 }
 

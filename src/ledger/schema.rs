@@ -40,6 +40,11 @@ const VERSIONS: &[Version] = &[
         oldest_release: "0.3.0",
         statements: include_str!("schema/004.sql"),
     },
+    Version {
+        readable_from: 1,
+        oldest_release: "0.3.0",
+        statements: include_str!("schema/005.sql"),
+    },
 ];
 
 /// What the versions are in.

@@ -12,6 +12,8 @@ use super::health::{PeerHealth, Step};
 use super::moment::Moment;
 use super::recent::Mark;
 use super::rows::Owner;
+use super::seen::SeenFleet;
+use super::sharers::{Sharers, Teller};
 use super::turns::Turns;
 use super::{Heir, LedgerOptions};
 use crate::action::ActionKey;
@@ -25,6 +27,8 @@ pub(super) struct Shared {
     pub(super) stopped: Notify,
     /// Copies are none of its business.
     pub(super) without_copies: bool,
+    /// Where it is, for people.
+    pub(super) place: String,
     pub(super) mover: String,
     pub(super) incarnation: i64,
     pub(super) lease: Duration,
@@ -66,7 +70,12 @@ pub(super) struct State {
     pub(super) refusals: u64,
     pub(super) address: Option<String>,
     pub(super) heir: Option<Arc<dyn Heir>>,
+    pub(super) teller: Option<Arc<dyn Teller>>,
     pub(super) peers: Vec<PeerHealth>,
+    /// All movers with what they tell; `None`: nobody has looked yet.
+    pub(super) fleet: Option<SeenFleet>,
+    /// How many movers use limits that are the fleet's.
+    pub(super) sharers: Sharers,
     pub(super) found_dead: u64,
     pub(super) taken_over: u64,
     pub(super) given_up: u64,
@@ -102,7 +111,10 @@ impl Default for State {
             refusals: 0,
             address: None,
             heir: None,
+            teller: None,
             peers: Vec::new(),
+            fleet: None,
+            sharers: Sharers::default(),
             found_dead: 0,
             taken_over: 0,
             given_up: 0,
@@ -119,6 +131,7 @@ impl Shared {
     pub(super) fn new(options: &LedgerOptions, owner: &Owner) -> Self {
         Self {
             without_copies: !options.copies,
+            place: options.address.place.clone(),
             lease: options.lease,
             mover: owner.name.clone(),
             incarnation: owner.incarnation,
@@ -143,8 +156,10 @@ impl Shared {
     }
 
     pub(super) fn drop_heir(&self) {
-        let heir = self.lock().heir.take();
-        drop(heir);
+        let mut state = self.lock();
+        let both = (state.heir.take(), state.teller.take());
+        drop(state);
+        drop(both);
     }
 
     pub(super) fn has_looked(&self) -> bool {

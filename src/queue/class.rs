@@ -30,6 +30,16 @@ impl Class {
         }
     }
 
+    /// What its actions do.
+    #[must_use]
+    pub const fn verb(self) -> Verb {
+        match self {
+            Self::BlockingRestore | Self::Restore => Verb::Restore,
+            Self::Remove => Verb::Remove,
+            Self::Archive => Verb::Archive,
+        }
+    }
+
     /// The class of an action; `None` for what is no job.
     #[must_use]
     pub const fn of(item: &Item) -> Option<Self> {

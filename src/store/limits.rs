@@ -1,6 +1,6 @@
 //! How fast a store may be used: its own complaints, and the administrator's limits. Shared by all threads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -182,6 +182,10 @@ impl Pace {
 #[derive(Debug)]
 pub struct Bandwidth {
     rate: AtomicU64,
+    /// The rate is that of all movers together, and this one has its share of it.
+    is_shared: AtomicBool,
+    /// By how many it is divided then.
+    sharers: AtomicU64,
     bucket: Mutex<Bucket>,
     moved: Recent,
 }
@@ -202,6 +206,8 @@ impl Default for Bandwidth {
     fn default() -> Self {
         Self {
             rate: AtomicU64::new(0),
+            is_shared: AtomicBool::new(false),
+            sharers: AtomicU64::new(1),
             bucket: Mutex::new(Bucket {
                 tokens: 0.0,
                 filled: Instant::now(),
@@ -215,6 +221,35 @@ impl Bandwidth {
     /// Sets the limit; `None`: none.
     pub fn set(&self, bytes_per_second: Option<u64>) {
         self.rate.store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether it is the limit of all movers together.
+    pub fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    /// By how many movers it is divided if it is shared, this one included. Whether that is another share than before.
+    pub fn share(&self, sharers: u64) -> bool {
+        let before = self.rate();
+        self.sharers.store(sharers.max(1), Ordering::Relaxed);
+        self.rate() != before
+    }
+
+    /// Whether there is a limit that all movers share.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed) && self.rate.load(Ordering::Relaxed) > 0
+    }
+
+    /// What this mover may do now; `None`: what it can.
+    #[must_use]
+    pub fn rate(&self) -> Option<u64> {
+        let rate = self.rate.load(Ordering::Relaxed);
+        let share = match self.is_shared() {
+            true => (rate / self.sharers.load(Ordering::Relaxed).max(1)).max(1),
+            false => rate,
+        };
+        (rate > 0).then_some(share)
     }
 
     /// Takes `bytes`, or says for how long to wait before asking again.
@@ -237,10 +272,9 @@ impl Bandwidth {
 
     #[expect(clippy::cast_precision_loss, reason = "rates and chunks are far below 2^52")]
     fn take_at(&self, bytes: u64, now: Instant) -> Result<(), Duration> {
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate == 0 {
+        let Some(rate) = self.rate() else {
             return Ok(());
-        }
+        };
         let rate = rate as f64;
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
@@ -319,5 +353,26 @@ mod tests {
         assert!((900_000..=1_300_000).contains(&gone), "{gone}");
         bandwidth.set(None);
         assert_eq!(bandwidth.take(1 << 40), Ok(()));
+    }
+
+    #[test]
+    fn a_shared_limit_is_divided_and_one_of_its_own_is_not() {
+        let bandwidth = Bandwidth::default();
+        bandwidth.set(Some(3_000_000));
+        assert!(!bandwidth.share(3), "it is its own");
+        bandwidth.set_shared(true);
+        assert_eq!(bandwidth.rate(), Some(1_000_000));
+        let start = Instant::now();
+        let gone: u64 = (0..1000)
+            .filter(|ms| bandwidth.take_at(10_000, start + Duration::from_millis(*ms)).is_ok())
+            .count() as u64
+            * 10_000;
+        assert!((900_000..=1_300_000).contains(&gone), "{gone}");
+        assert!(bandwidth.share(2) && !bandwidth.share(2));
+        assert_eq!(bandwidth.rate(), Some(1_500_000));
+        bandwidth.share(u64::MAX);
+        assert_eq!(bandwidth.rate(), Some(1), "0 would be none");
+        bandwidth.set(None);
+        assert_eq!((bandwidth.rate(), bandwidth.is_shared()), (None, false));
     }
 }

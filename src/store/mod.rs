@@ -4,6 +4,7 @@
 mod answer;
 mod attributes;
 mod aws_environment;
+mod bandwidth;
 mod ca;
 mod choices;
 mod client;
@@ -39,6 +40,7 @@ mod wire_form;
 
 pub use attributes::ParsedAttributes;
 pub use aws_environment::{AwsEnvironment, SourcedValue};
+pub use bandwidth::{BandwidthLimit, LimitScope};
 pub use ca::{CaBundle, InvalidCaBundle};
 pub use choices::{Conditions, CustomerKey, Encryption, ObjectOptions, Thaw, ThawTier, VerifyImported};
 pub use client::Store;

@@ -14,8 +14,8 @@ use super::error::chain;
 use super::headers::Headers;
 use super::requests::RequestCounter;
 use super::{
-    CaBundle, ChecksumKind, Conditions, Connections, KeyLayout, Limits, ObjectOptions, Quirk, Quirks, Records,
-    Requests, StartError, Store, StoreError, VerifyImported,
+    BandwidthLimit, CaBundle, ChecksumKind, Conditions, Connections, KeyLayout, Limits, ObjectOptions, Quirk, Quirks,
+    Records, Requests, StartError, Store, StoreError, VerifyImported,
 };
 use crate::types::ArchiveId;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -75,9 +75,9 @@ pub struct TargetOptions {
     /// AWS's accelerated endpoints.
     pub use_accelerate_endpoint: bool,
     /// Bytes a second to the store.
-    pub upload_bandwidth: Option<u64>,
+    pub upload_bandwidth: Option<BandwidthLimit>,
     /// Bytes a second from the store.
-    pub download_bandwidth: Option<u64>,
+    pub download_bandwidth: Option<BandwidthLimit>,
 }
 
 impl TargetOptions {
@@ -126,8 +126,8 @@ impl Target {
     pub async fn resolve(options: TargetOptions) -> Result<Self, StartError> {
         let (region, credentials) = find(&options).await?;
         let limits = Limits::default();
-        limits.upload.set(options.upload_bandwidth);
-        limits.download.set(options.download_bandwidth);
+        BandwidthLimit::set(options.upload_bandwidth, &limits.upload);
+        BandwidthLimit::set(options.download_bandwidth, &limits.download);
         Ok(Self {
             options: Arc::new(options),
             credentials,

@@ -19,7 +19,7 @@ use crate::types::Mdt;
 
 const PREFIX: &str = "lhsmtool_s3";
 
-type Labels = Vec<(&'static str, String)>;
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 impl TelemetrySources {
     /// All numbers, under their names.
@@ -177,6 +177,20 @@ impl TelemetrySources {
             targets
                 .iter()
                 .map(|target| (archive(target), target.limits().pace.interval().as_secs_f64())),
+        )?;
+        to.gauges(
+            "s3_limit_bytes_per_second",
+            "What this mover may send or get a second where that is limited; of a limit of the whole fleet its share",
+            targets.iter().flat_map(|target| {
+                let limits = target.limits();
+                let directions = [("upload", &limits.upload), ("download", &limits.download)];
+                let limited = directions.map(|(direction, bandwidth)| {
+                    let mut labels = archive(target);
+                    labels.push(("direction", direction.to_owned()));
+                    Some((labels, bandwidth.rate()? as f64))
+                });
+                limited.into_iter().flatten()
+            }),
         )?;
         to.gauges(
             "s3_clock_offset_seconds",
@@ -399,6 +413,7 @@ impl Collector for TelemetrySources {
         self.stores(&mut to)?;
         self.coordinator(&mut to)?;
         self.ledger(&mut to)?;
+        self.fleet(&mut to)?;
         to.counter(
             "log_lines_lost",
             "Lines of the log that stderr did not take",
@@ -417,14 +432,19 @@ impl Collector for TelemetrySources {
 }
 
 /// Where numbers go, one family after the other.
-struct FamilySink<'a>(DescriptorEncoder<'a>);
+pub(super) struct FamilySink<'a>(DescriptorEncoder<'a>);
 
 impl FamilySink<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.gauges(name, help, [(Labels::new(), value)])
     }
 
-    fn gauges(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) -> fmt::Result {
+    pub(super) fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
             with(&mut family, &labels, |metric| encode_gauge(metric, &value))?;

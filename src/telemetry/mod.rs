@@ -2,6 +2,7 @@
 
 mod completions;
 mod event_fifo;
+mod fleet;
 mod logging;
 mod metrics;
 mod mover;
@@ -10,6 +11,7 @@ mod server;
 mod sink;
 mod sources;
 mod stderr;
+mod telling;
 
 pub use completions::{CompletionOptions, Completions};
 pub use event_fifo::{EventFifo, FifoObserver, FifoUpdates};
@@ -20,3 +22,4 @@ pub use server::MetricsServer;
 pub use sink::LogFormat;
 pub use sources::{ReaderLink, TelemetrySources};
 pub use stderr::{flush, log_panics, say, write_by_thread};
+pub use telling::telling;

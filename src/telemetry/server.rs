@@ -1,4 +1,4 @@
-//! `/metrics`, `/status`, `/failures`, `/healthz` and `/readyz`, from threads of their own: they answer while everything
+//! `/metrics`, `/status`, `/fleet`, `/failures`, `/healthz` and `/readyz`, from threads of their own: they answer while everything
 //! else is busy.
 
 use std::io::{self, Read as _, Write as _};
@@ -138,6 +138,15 @@ fn answer(mut stream: TcpStream, sources: &TelemetrySources) -> io::Result<()> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let (status, kind, body) = match (method, path) {
         ("GET" | "HEAD", "/status") => ("200 OK", JSON, serde_json::to_string(&mover::now(sources))?),
+        ("GET" | "HEAD", "/fleet") => match sources.ledger.as_ref().map(|ledger| ledger.fleet()) {
+            Some(Some(fleet)) => ("200 OK", JSON, serde_json::to_string(&fleet)?),
+            Some(None) => (
+                "503 Service Unavailable",
+                TEXT,
+                "the ledger is away: how other movers are is not known\n".to_owned(),
+            ),
+            None => ("404 Not Found", TEXT, "there is no ledger\n".to_owned()),
+        },
         ("GET" | "HEAD", "/failures") => {
             let after = query.strip_prefix("after=").and_then(|after| after.parse().ok());
             let failures = mover::failures_after(sources, after.unwrap_or(0));
@@ -164,7 +173,7 @@ fn answer(mut stream: TcpStream, sources: &TelemetrySources) -> io::Result<()> {
         ("GET" | "HEAD", _) => (
             "404 Not Found",
             TEXT,
-            "/metrics, /status, /failures, /healthz, /readyz\n".to_owned(),
+            "/metrics, /status, /fleet, /failures, /healthz, /readyz\n".to_owned(),
         ),
         _ => ("405 Method Not Allowed", TEXT, "GET\n".to_owned()),
     };

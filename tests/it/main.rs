@@ -31,6 +31,7 @@ mod mislaid;
 mod model;
 mod nodes;
 mod offers;
+mod one_fleet;
 mod outputs;
 mod owned;
 mod postgres;

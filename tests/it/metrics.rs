@@ -42,7 +42,11 @@ pub(crate) fn with_address(log: impl Fn() -> String) -> String {
 }
 
 pub(crate) fn get(rig: &Rig, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address(&with_address(|| rig.log()))).unwrap();
+    get_at(&address(&with_address(|| rig.log())), path)
+}
+
+pub(crate) fn get_at(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let accept = "application/openmetrics-text; version=1.0.0";
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").unwrap();

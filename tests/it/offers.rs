@@ -221,6 +221,12 @@ fn what_nobody_reaches_stays_where_it_is_is_told_and_is_done_there_when_the_stor
             .contains("12 actions are offered to other movers")
             .then_some(())
     });
+    until(|| {
+        let output = rig.run(&["status", "--fleet"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_told = text.contains("mover1: does not reach the store of archive 1 for ");
+        (is_told && text.contains("mover1: offers 12 actions to the others")).then_some(())
+    });
     // The other one has asked the store, and has had no answer.
     let renewals = "SELECT renewals FROM lhsmtool_s3.mover WHERE name = 'mover2'";
     let before = postgres.number(renewals);

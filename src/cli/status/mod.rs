@@ -1,5 +1,6 @@
 //! `lhsmtool-s3 status`: how far jobs and movers are, from any terminal.
 
+mod fleet;
 mod paths;
 mod report;
 mod screen;
@@ -24,6 +25,9 @@ use crate::jobs;
 pub struct StatusArgs {
     /// One job (default: all that run)
     job: Option<String>,
+    /// All movers of the ledger, also of other nodes: who lives, what each has in hand, and what is wrong with whom
+    #[arg(long, conflicts_with_all = ["job", "movers"])]
+    fleet: bool,
     /// Until they end; a new report every ten seconds where this is no terminal
     #[arg(long)]
     watch: bool,
@@ -38,6 +42,9 @@ pub struct StatusArgs {
 type Failure = Box<dyn std::error::Error>;
 
 pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure> {
+    if args.fleet {
+        return fleet::run(settings, args.watch, args.json);
+    }
     let movers = args.movers.as_ref().unwrap_or(&settings.movers);
     if let Some(bad) = movers.iter().find(|mover| !is_host_and_port(mover)) {
         let text = format!("--movers: '{bad}' must be a host and a port, such as mover1:9818");
