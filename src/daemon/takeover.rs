@@ -7,12 +7,13 @@ use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::action::{Arrival, Item, Kind, Verb};
+use crate::action::{ActionKey, Arrival, Item, Kind, Verb};
 use crate::intake::MdtFinder;
 use crate::ledger::Ledger;
 use crate::lustre::Agent;
-use crate::queue::{Class, Queue};
+use crate::queue::{Cancelled, Class, Queue};
 use crate::thread::{Supervisor, Thread};
+use crate::transfer::Stop;
 use crate::types::{ArchiveId, Domain, Extent};
 use crate::worker::Context;
 
@@ -135,16 +136,69 @@ impl Takeover {
             by_mdt.entry(sequences.domain(item.fid)).or_default().push(item);
         }
         for (domain, items) in by_mdt {
-            let name = domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0));
             let (takeover, actions) = (self.clone(), items.len());
             let handing = HandingOver::new(&self.handing);
             let work = move || {
                 takeover.take_over(items);
                 drop(handing);
             };
-            if let Err(error) = self.supervisor.errand(name, work) {
+            if let Err(error) = self.supervisor.errand(thread_name(domain), work) {
                 tracing::error!(%error, actions, "left in the journal: no thread to take them over");
             }
+        }
+    }
+
+    /// Has actions go on that are aside in the queue, and that another mover may have done: those that the coordinator knows
+    /// of still wait in line again. Until it was asked they are aside, and what is behind them of their files waits with them.
+    /// Does not wait.
+    pub(super) fn put_back(&self, keys: Vec<ActionKey>) {
+        let sequences = self.context.fs.sequences();
+        let mut by_mdt: BTreeMap<Domain, Vec<ActionKey>> = BTreeMap::new();
+        for key in keys {
+            by_mdt.entry(sequences.domain(key.fid)).or_default().push(key);
+        }
+        for (domain, keys) in by_mdt {
+            let (takeover, asked) = (self.clone(), keys.clone());
+            let handing = HandingOver::new(&self.handing);
+            let work = move || {
+                asked.into_iter().for_each(|key| takeover.ask_about(key));
+                drop(handing);
+            };
+            if let Err(error) = self.supervisor.errand(thread_name(domain), work) {
+                tracing::error!(
+                    %error,
+                    actions = keys.len(),
+                    "left in the journal: no thread to take up what was offered to other movers"
+                );
+                for key in keys {
+                    if let Cancelled::Waiting(handle) = self.queue.cancel(key, Stop::HandOn) {
+                        handle.disown();
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_about(&self, key: ActionKey) {
+        // It was cancelled; or all that waits is left to the next daemon.
+        if !self.queue.is_aside(key) || self.queue.is_parked() {
+            return;
+        }
+        match self.context.fs.progress(key, Extent::EMPTY) {
+            Err(error) if error.is_not_found() => {
+                tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
+                if self.queue.verb(key) == Some(Verb::Archive) {
+                    self.context.forgotten.note(key, self.queue.archive_of(key));
+                }
+                if let Cancelled::Waiting(handle) = self.queue.cancel(key, Stop::Forgotten) {
+                    handle.forgotten();
+                }
+            }
+            Err(error) if error.is_cancelled() => {
+                // Nobody takes it any more: it ends with all that waits.
+                let _ended = self.arrivals.send(vec![Arrival::Cancel(key)]);
+            }
+            _ => self.queue.put_back(key),
         }
     }
 
@@ -183,6 +237,10 @@ impl Takeover {
             }
         }
     }
+}
+
+fn thread_name(domain: Domain) -> String {
+    domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0))
 }
 
 /// To the journal, which has them: to drop one would be to answer it.

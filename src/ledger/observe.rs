@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use super::LedgerError;
 use super::claim::{self, Found, Share};
 use super::fence::Fences;
 use super::fencer::{BUSY, EVICTION};
@@ -15,6 +14,7 @@ use super::link::Link;
 use super::moment::Moment;
 use super::own::between;
 use super::peers::{Peer, PeerRow};
+use super::{Heir, LedgerError};
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::fleet::{Fleet, LedgerReport};
 
@@ -200,11 +200,21 @@ impl Keeper {
         self.shared.gave_up(&lost);
         self.given_up.add(&lost);
         match self.shared.heir() {
-            Some(heir) => heir.give_up(lost),
+            Some(heir) => self.let_go_of(heir.as_ref(), lost),
             // Nothing is in the queue yet.
             None => lost.into_iter().for_each(|key| self.journal.lost(key, true)),
         }
         Ok(())
+    }
+
+    /// Has what others have let go of here. What waits behind it is looked at anew: it may be behind it there.
+    pub(super) fn let_go_of(&mut self, heir: &dyn Heir, lost: Vec<ActionKey>) {
+        for key in heir.give_up(lost) {
+            if !self.shared.turns().ask(key, false) {
+                heir.let_go(key);
+            }
+            self.turn_due = Some(Instant::now());
+        }
     }
 
     /// Asks the others whether they have no ledger either, without waiting for the answers: then nobody takes anything over.

@@ -223,7 +223,7 @@ impl Keeper {
             self.shared.gave_offered(&lost);
             self.offers.forget(&lost, true);
             self.given_up.add(&lost);
-            heir.give_up(lost);
+            self.let_go_of(heir, lost);
         }
         Ok(())
     }

@@ -95,6 +95,12 @@ impl Queue {
         self.lock().hold(key)
     }
 
+    /// Has the archives and removes of a file that wait, but for that action, wait until [`Queue::let_go`]: those that did not
+    /// before.
+    pub fn hold_others(&self, key: ActionKey) -> Vec<ActionKey> {
+        self.lock().hold_others(key)
+    }
+
     /// Whether a held action is the first of its file, and one behind it is not held.
     pub fn holds_up(&self, key: ActionKey) -> bool {
         self.lock().holds_up(key)

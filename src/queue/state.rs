@@ -235,6 +235,24 @@ impl ActionTable {
         true
     }
 
+    /// The same of the archives and removes of a file that wait, but for that one; those of which that is news.
+    pub(super) fn hold_others(&mut self, key: ActionKey) -> Vec<ActionKey> {
+        let track = Track {
+            fid: key.fid,
+            restore: false,
+        };
+        let first = self.first.get(&track).copied();
+        let behind = self.behind.get(&track).into_iter().flatten();
+        let all = first.into_iter().chain(behind.map(|follower| follower.key));
+        let is_free = |other: &ActionKey| {
+            *other != key
+                && matches!(self.live.get(other), Some(Entry::Waiting(_)))
+                && !matches!(self.held.get(other), Some(Hold::Waits { .. }))
+        };
+        let free: Vec<_> = all.filter(is_free).collect();
+        free.into_iter().filter(|other| self.hold(*other)).collect()
+    }
+
     /// The class in which a thread has something to do now, if it was its turn; and whether it has waited for somebody.
     pub(super) fn let_go(&mut self, key: ActionKey) -> (Option<Class>, bool) {
         let (parked, has_waited) = match self.held.remove(&key) {

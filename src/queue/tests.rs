@@ -598,6 +598,29 @@ fn what_is_behind_a_held_action_of_its_file_waits_with_it() {
 }
 
 #[test]
+fn what_waits_behind_an_action_that_is_another_movers_does_not_begin_in_its_place() {
+    let queue = Queue::default();
+    let (first, behind) = (handle(Verb::Remove, 1, 1), handle(Verb::Archive, 2, 1));
+    let keys = [first.item().key(), behind.item().key()];
+    admit(&queue, first);
+    admit(&queue, behind);
+    admit(&queue, handle(Verb::Restore, 3, 1));
+    admit(&queue, handle(Verb::Archive, 4, 2));
+    assert_eq!(queue.hold_others(keys[0]), [keys[1]]);
+    assert!(queue.hold_others(keys[0]).is_empty(), "it waits already");
+    let Cancelled::Waiting(_) = queue.cancel(keys[0], Stop::HandOn) else {
+        panic!("it waited");
+    };
+    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, ThreadRole::All)).collect();
+    assert_eq!(jobs.iter().map(cookie).collect::<Vec<_>>(), [3, 4]);
+    queue.let_go(keys[1]);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 2);
+    // One that runs is held no more.
+    assert!(queue.hold_others(keys[0]).is_empty());
+}
+
+#[test]
 fn what_is_set_aside_is_given_out_again_only_when_it_is_put_back_and_others_stay() {
     let queue = of_mdts(2, 8, 0);
     for cookie in 1..=3 {

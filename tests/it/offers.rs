@@ -255,6 +255,71 @@ fn what_is_offered_when_the_ledger_goes_away_is_done_at_home_once_the_store_is_b
     end(rig, second, &postgres);
 }
 
+/// A mover that is cut off has more restores than it can begin, a file's remove, and an archive of it behind that.
+fn remove_and_archive(rig: &mut Rig, postgres: &Postgres, relay: &Relay) -> (Files, Fid) {
+    let files = released(rig, 10);
+    let again = rig.file("again", b"as it was");
+    rig.archive(again);
+    assert_eq!(rig.file("again", b"as it is"), again);
+    relay.cut();
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    for (action, fids, all) in [
+        (Action::Restore, fids, 10),
+        (Action::Remove, vec![again], 11),
+        (Action::Archive, vec![again], 12),
+    ] {
+        rig.client.request(action, 1, &fids).unwrap();
+        until(|| (in_hand(postgres, "mover1") == all).then_some(()));
+    }
+    (files, again)
+}
+
+/// The remove came first: the file has a copy, of what it has now.
+fn ends_in_order(rig: &mut Rig, files: &Files, again: Fid) {
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).chain([again]).collect();
+    ends_well(rig, &fids);
+    assert_eq!(
+        rig.store.object_body(BUCKET, "again").as_deref(),
+        Some(b"as it is".as_slice())
+    );
+}
+
+#[test]
+fn an_archive_behind_a_remove_that_was_offered_in_vain_waits_for_its_end_at_home() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, relay) = behind_relay(&postgres);
+    let (files, again) = remove_and_archive(&mut rig, &postgres, &relay);
+    let others = Relay::start(rig.store.address());
+    others.cut();
+    let second = second_with(&mut rig, &postgres, &relay.endpoint(), &others.endpoint());
+    until(|| (postgres.number(OFFERED) == 10 - THREADS + 1).then_some(()));
+    relay.mend();
+    ends_in_order(&mut rig, &files, again);
+    others.mend();
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn an_archive_behind_a_remove_that_another_mover_has_taken_waits_for_its_end_there() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, relay) = behind_relay(&postgres);
+    let (files, again) = remove_and_archive(&mut rig, &postgres, &relay);
+    let deletes = rig.store.faults().hold("DeleteObject");
+    let second = second_on_the_way(&mut rig, &postgres, &relay);
+    assert!(deletes.wait_held_blocking(1, PATIENCE), "{}", second.log());
+    let behind = "SELECT count(*) FROM lhsmtool_s3.action a JOIN lhsmtool_s3.mover m ON m.incarnation = a.owner \
+                  WHERE a.verb = 1 AND a.behind AND m.name = 'mover1'";
+    until(|| (postgres.number(behind) == 1).then_some(()));
+    deletes.release();
+    relay.mend();
+    ends_in_order(&mut rig, &files, again);
+    end(rig, second, &postgres);
+}
+
 #[test]
 fn an_offered_action_is_cancelled_like_any_other() {
     let Some(postgres) = Postgres::start() else {
