@@ -1,5 +1,7 @@
 //! Rows that change hands: those of a mover that was found dead, and those that others have taken from this one.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -99,6 +101,11 @@ const WITHDRAW: &str = "UPDATE lhsmtool_s3.action SET offered = NULL WHERE owner
 
 const OWNED_BY: &str = "\
 SELECT a.fid, a.cookie FROM lhsmtool_s3.action a, unnest($1::bytea[], $2::bigint[]) AS k (fid, cookie)
+WHERE a.fid = k.fid AND a.cookie = k.cookie AND a.owner = ANY ($3)";
+
+const OWN_OFFERS: &str = "\
+SELECT a.fid, a.cookie, COALESCE(a.offered = a.owner, false)
+FROM lhsmtool_s3.action a, unnest($1::bytea[], $2::bigint[]) AS k (fid, cookie)
 WHERE a.fid = k.fid AND a.cookie = k.cookie AND a.owner = ANY ($3)";
 
 /// Of movers whose offers say nothing any more.
@@ -284,6 +291,33 @@ pub(super) async fn held(
     keys: impl Iterator<Item = ActionKey>,
 ) -> Result<Vec<ActionKey>, LedgerError> {
     owned_by(link, &owner.known_as, keys).await
+}
+
+/// The same, and which of them are offered.
+pub(super) async fn own_offers(
+    link: &Link,
+    owner: &Owner,
+    keys: impl Iterator<Item = ActionKey>,
+) -> Result<BTreeMap<ActionKey, bool>, LedgerError> {
+    let (fids, cookies) = columns(keys);
+    let rows = link
+        .query(
+            OWN_OFFERS,
+            &[
+                (&fids, Type::BYTEA_ARRAY),
+                (&cookies, Type::INT8_ARRAY),
+                (&owner.known_as, Type::INT8_ARRAY),
+            ],
+        )
+        .await?;
+    let mut own = BTreeMap::new();
+    for row in &rows {
+        let fid: Vec<u8> = link.get(row, 0)?;
+        if let Some(key) = key_of(&fid, link.get(row, 1)?) {
+            own.insert(key, link.get(row, 2)?);
+        }
+    }
+    Ok(own)
 }
 
 async fn owned_by(

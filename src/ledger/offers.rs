@@ -82,6 +82,13 @@ impl Offers {
         keys
     }
 
+    /// These rows do not say so: they are to, as long as what they want is out of reach.
+    fn unsay(&mut self, is_unsaid: impl Fn(&ActionKey) -> bool) {
+        let all = self.places.values_mut().flat_map(|place| &mut place.actions);
+        all.filter(|(key, _)| is_unsaid(key))
+            .for_each(|(_, offered)| offered.is_said = false);
+    }
+
     /// These, in their order, are nothing to this mover any more, as others have them, or they have ended.
     fn forget(&mut self, keys: &[ActionKey], are_taken: bool) {
         for place in self.places.values_mut() {
@@ -98,10 +105,7 @@ impl Keeper {
     /// No row says that it is offered: who waited for the answer waits on until it is known what others have.
     pub(super) async fn withdraw_offers(&mut self, link: &Link) -> Result<(), LedgerError> {
         claim::withdraw(link, &self.row.owner).await?;
-        let places = self.offers.places.values_mut();
-        places
-            .flat_map(|place| place.actions.values_mut())
-            .for_each(|offered| offered.is_said = false);
+        self.offers.unsay(|_| true);
         Ok(())
     }
 
@@ -209,9 +213,10 @@ impl Keeper {
         let (said, ended): (Vec<_>, Vec<_>) = self.offers.said().into_iter().partition(|key| heir.is_aside(*key));
         self.offers.forget(&ended, false);
         for keys in said.chunks(AT_ONCE) {
-            let mut own = claim::held(link, &self.row.owner, keys.iter().copied()).await?;
-            own.sort_unstable();
-            let is_lost = |key: &ActionKey| own.binary_search(key).is_err() && !self.shared.is_fresh(*key);
+            let own = claim::own_offers(link, &self.row.owner, keys.iter().copied()).await?;
+            // One that the coordinator sent again has a row that says nothing of offers.
+            self.offers.unsay(|key| own.get(key) == Some(&false));
+            let is_lost = |key: &ActionKey| !own.contains_key(key) && !self.shared.is_fresh(*key);
             let lost: Vec<_> = keys.iter().copied().filter(is_lost).collect();
             if lost.is_empty() {
                 continue;
@@ -271,7 +276,7 @@ impl Keeper {
             let aside = heir.set_aside(place, is_restore, room);
             at.actions.extend(aside.into_iter().map(|key| (key, offered)));
         }
-        // Those too that were offered on an earlier connection.
+        // Those too that were offered on an earlier connection, or were sent again.
         let waiting = at.actions.iter_mut().filter(|(_, offered)| !offered.is_said);
         let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_by_key(|(_, offered)| !offered.is_restore);

@@ -238,6 +238,23 @@ fn what_nobody_reaches_stays_where_it_is_is_told_and_is_done_there_when_the_stor
 }
 
 #[test]
+fn an_action_whose_row_was_written_anew_while_it_was_offered_is_offered_again() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    // As it is when the coordinator sends it once more.
+    let anew = "WITH anew AS (UPDATE lhsmtool_s3.action SET offered = NULL WHERE offered = owner RETURNING 1) \
+                SELECT count(*) FROM anew";
+    assert_eq!(postgres.number(anew), 20 - THREADS);
+    until(|| (postgres.number(OFFERED) == 20 - THREADS).then_some(()));
+    relays.iter().for_each(Relay::mend);
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ends_well(&mut rig, &fids);
+    end(rig, second, &postgres);
+}
+
+#[test]
 fn what_is_offered_when_the_ledger_goes_away_is_done_at_home_once_the_store_is_back() {
     let Some(mut postgres) = Postgres::start() else {
         return;
