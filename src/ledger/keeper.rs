@@ -163,11 +163,7 @@ impl Keeper {
             self.open_turns();
             // Before the changes are taken: then the rows of all these are written.
             let fresh = self.shared.turns().fresh(ahead::AT_ONCE);
-            let changes = self.shared.take();
-            if !changes.is_empty() {
-                let rows = self.write(&link, &changes, Rows::Fresh).await?;
-                self.shared.written(rows);
-            }
+            self.write_changes(&link).await?;
             if is_last {
                 return self.row.leave(&link).await;
             }
@@ -239,6 +235,23 @@ impl Keeper {
             self.shared.renewed(moment);
             *renewed = at;
         }
+        Ok(())
+    }
+
+    /// What has changed since this was called last.
+    async fn write_changes(&mut self, link: &Link) -> Result<(), LedgerError> {
+        let changes = self.shared.take();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // What the coordinator gives to this mover is its own, whoever had an action of the same key before.
+        let new = changes
+            .actions
+            .iter()
+            .filter(|(_, news)| matches!(news.item, Word::Is(_)));
+        self.given_up.forget(new.map(|(key, _)| *key));
+        let rows = self.write(link, &changes, Rows::Fresh).await?;
+        self.shared.written(rows);
         Ok(())
     }
 
@@ -394,9 +407,7 @@ impl Keeper {
                 }
                 copies += self.write(link, &news, Rows::Own).await?;
                 // The rows of actions are equal by now: what changes meanwhile follows at once.
-                let changes = self.shared.take();
-                let rows = self.write(link, &changes, Rows::Fresh).await?;
-                self.shared.written(rows);
+                self.write_changes(link).await?;
                 self.renew(link, renewed).await?;
             }
         }

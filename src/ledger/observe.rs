@@ -154,7 +154,7 @@ impl Keeper {
         Ok(false)
     }
 
-    async fn make_own(&self, link: &Link, dead: &PeerRow, found: Vec<Found>) -> Result<(), LedgerError> {
+    async fn make_own(&mut self, link: &Link, dead: &PeerRow, found: Vec<Found>) -> Result<(), LedgerError> {
         let taken = self.move_here(link, dead, &found).await;
         tracing::info!(
             mover = dead.name,
@@ -175,7 +175,8 @@ impl Keeper {
     }
 
     /// They are this mover's, and to be done.
-    pub(super) fn inherit(&self, from: &str, items: Vec<Item>) {
+    pub(super) fn inherit(&mut self, from: &str, items: Vec<Item>) {
+        self.given_up.forget(items.iter().map(Item::key));
         items.iter().for_each(|item| self.shared.turns().add(item));
         if let Some(heir) = self.shared.heir() {
             heir.inherit(from, items);

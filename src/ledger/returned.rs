@@ -1,7 +1,7 @@
 //! Actions that this mover gave up, for others had taken them, and whose rows are its own again: the ledger was failed over to a
 //! replica that lacks the taking. The other one finds the row and lets go as well, and then nobody would have them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::LedgerError;
@@ -20,31 +20,38 @@ const MOST: usize = 100_000;
 /// What was given up, the newest of it. A daemon that is started anew knows of none.
 #[derive(Debug, Default)]
 pub(super) struct GivenUp {
-    keys: HashSet<ActionKey>,
-    order: VecDeque<ActionKey>,
+    /// By their numbers, which say in which order they were.
+    keys: HashMap<ActionKey, u64>,
+    order: BTreeMap<u64, ActionKey>,
+    next: u64,
 }
 
 impl GivenUp {
     pub(super) fn add(&mut self, keys: &[ActionKey]) {
         for key in keys {
-            if self.keys.insert(*key) {
-                self.order.push_back(*key);
+            if !self.keys.contains_key(key) {
+                self.keys.insert(*key, self.next);
+                self.order.insert(self.next, *key);
+                self.next += 1;
             }
         }
         while self.order.len() > MOST {
-            if let Some(oldest) = self.order.pop_front() {
+            if let Some((_, oldest)) = self.order.pop_first() {
                 self.keys.remove(&oldest);
             }
         }
     }
 
     pub(super) fn has(&self, key: ActionKey) -> bool {
-        self.keys.contains(&key)
+        self.keys.contains_key(&key)
     }
 
-    fn forget(&mut self, found: &[Found]) {
-        for found in found {
-            self.keys.remove(&found.item.key());
+    /// They are in hand here again, for whatever reason: what is true of these rows is what the journal says.
+    pub(super) fn forget(&mut self, keys: impl Iterator<Item = ActionKey>) {
+        for key in keys {
+            if let Some(number) = self.keys.remove(&key) {
+                self.order.remove(&number);
+            }
         }
     }
 }
@@ -77,14 +84,12 @@ impl Keeper {
                 (item.key(), held.into())
             }));
             self.write(link, &news, Rows::Own).await?;
-            self.given_up.forget(&found);
             tracing::warn!(
                 actions = found.len(),
                 "the ledger lacks that other movers have taken these over: they are taken in hand here again"
             );
-            found.iter().for_each(|found| self.shared.turns().add(&found.item));
             let name = self.row.owner.name.clone();
-            heir.inherit(&name, found.into_iter().map(|found| found.item).collect());
+            self.inherit(&name, found.into_iter().map(|found| found.item).collect());
         }
         Ok(())
     }
@@ -107,21 +112,36 @@ mod tests {
     use super::*;
     use crate::types::{Cookie, Fid};
 
-    #[test]
-    fn the_newest_of_what_was_given_up_is_remembered() {
-        let key = |cookie| ActionKey {
+    const fn key(cookie: u64) -> ActionKey {
+        ActionKey {
             cookie: Cookie(cookie),
             fid: Fid {
                 seq: 0x2_0000_0401,
                 oid: 1,
                 ver: 0,
             },
-        };
+        }
+    }
+
+    #[test]
+    fn the_newest_of_what_was_given_up_is_remembered() {
         let mut given_up = GivenUp::default();
         let keys: Vec<ActionKey> = (0..=MOST as u64).map(key).collect();
         given_up.add(&keys);
         given_up.add(&keys[1..]);
         assert_eq!(given_up.order.len(), MOST);
         assert!(!given_up.has(keys[0]) && keys[1..].iter().all(|key| given_up.has(*key)));
+    }
+
+    #[test]
+    fn what_came_in_hand_again_is_forgotten_and_counts_as_new_when_it_is_given_up_once_more() {
+        let mut given_up = GivenUp::default();
+        let keys: Vec<ActionKey> = (0..MOST as u64).map(key).collect();
+        given_up.add(&keys[..1]);
+        given_up.forget(keys[..2].iter().copied());
+        assert!(!given_up.has(keys[0]) && given_up.order.is_empty());
+        given_up.add(&keys[1..]);
+        given_up.add(&keys[..1]);
+        assert!(keys.iter().all(|key| given_up.has(*key)));
     }
 }
