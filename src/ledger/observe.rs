@@ -42,6 +42,7 @@ impl Keeper {
         if let Some(heir) = &heir {
             heir.look();
         }
+        self.do_returned();
         let asked = Instant::now();
         let rows = claim::peers(link, &self.row.owner.name).await?;
         self.row.owner.others = rows.iter().map(|row| row.incarnation).collect();

@@ -11,8 +11,9 @@ use super::keeper::{AT_ONCE, Keeper};
 use super::link::Link;
 use super::observe::WRITTEN;
 use super::rows::Rows;
-use crate::action::ActionKey;
+use crate::action::{ActionKey, Item};
 use crate::journal::InHand;
+use crate::types::ArchiveId;
 
 /// That are remembered; a replica lacks the last moments alone.
 const MOST: usize = 100_000;
@@ -24,6 +25,8 @@ pub(super) struct GivenUp {
     keys: HashMap<ActionKey, u64>,
     order: BTreeMap<u64, ActionKey>,
     next: u64,
+    /// Of them those that are this mover's again, and could not be done yet.
+    returned: HashMap<ActionKey, Item>,
 }
 
 impl GivenUp {
@@ -34,6 +37,7 @@ impl GivenUp {
                 self.order.insert(self.next, *key);
                 self.next += 1;
             }
+            self.returned.remove(key);
         }
         while self.order.len() > MOST {
             if let Some((_, oldest)) = self.order.pop_first() {
@@ -52,25 +56,32 @@ impl GivenUp {
             if let Some(number) = self.keys.remove(&key) {
                 self.order.remove(&number);
             }
+            self.returned.remove(&key);
         }
+    }
+
+    /// These are this mover's again.
+    fn wait<'a>(&mut self, items: impl Iterator<Item = &'a Item>) {
+        self.returned.extend(items.map(|item| (item.key(), item.clone())));
+    }
+
+    /// Those of them that a mover does which takes actions of these archives: it has them now.
+    fn take_served(&mut self, archives: &[ArchiveId]) -> Vec<Item> {
+        let is_served = |_: &ActionKey, item: &mut Item| match item.archive_id {
+            Some(id) => archives.contains(&id),
+            None => !archives.is_empty(),
+        };
+        self.returned.extract_if(is_served).map(|(_, item)| item).collect()
     }
 }
 
 impl Keeper {
     /// Takes them in hand again, as what a dead mover had: the MDT is asked about each, and what it does not know any more was
-    /// done by the other one.
+    /// done by the other one. What can't be done here now, for this mover takes nothing or not of that archive, is in the
+    /// journal, too, for a successor, and is done when that has changed. One that ends leaves the rows to whoever finds it gone.
     pub(super) async fn take_back(&mut self, link: &Link, keys: Vec<ActionKey>) -> Result<(), LedgerError> {
-        // One that is about to end leaves them, as rows of its own, to whoever finds it gone.
-        let Some(heir) = self.shared.heir() else {
-            return Ok(());
-        };
-        let archives = heir.archives();
         for keys in keys.chunks(AT_ONCE) {
-            let mut found = claim::own(link, &self.row.owner, keys).await?;
-            found.retain(|found| match found.item.archive_id {
-                Some(id) => archives.contains(&id),
-                None => !archives.is_empty(),
-            });
+            let found = claim::own(link, &self.row.owner, keys).await?;
             if found.is_empty() {
                 continue;
             }
@@ -88,10 +99,20 @@ impl Keeper {
                 actions = found.len(),
                 "the ledger lacks that other movers have taken these over: they are taken in hand here again"
             );
-            let name = self.row.owner.name.clone();
-            self.inherit(&name, found.into_iter().map(|found| found.item).collect());
+            self.given_up.wait(found.iter().map(|found| &found.item));
         }
+        self.do_returned();
         Ok(())
+    }
+
+    /// Has those done that came back and can be done here by now.
+    pub(super) fn do_returned(&mut self) {
+        let archives = self.shared.heir().map(|heir| heir.archives()).unwrap_or_default();
+        let items = self.given_up.take_served(&archives);
+        if !items.is_empty() {
+            let name = self.row.owner.name.clone();
+            self.inherit(&name, items);
+        }
     }
 
     /// Has the journal have them on disk: one that dies from here on has a successor that does them.
@@ -110,6 +131,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Verb;
     use crate::types::{Cookie, Fid};
 
     const fn key(cookie: u64) -> ActionKey {
@@ -131,6 +153,24 @@ mod tests {
         given_up.add(&keys[1..]);
         assert_eq!(given_up.order.len(), MOST);
         assert!(!given_up.has(keys[0]) && keys[1..].iter().all(|key| given_up.has(*key)));
+    }
+
+    #[test]
+    fn what_came_back_to_a_mover_that_takes_nothing_waits_until_it_does_or_others_have_it() {
+        let mut given_up = GivenUp::default();
+        let items = [1, 2, 3, 4].map(|cookie| Item::of_test(cookie, Verb::Archive));
+        let keys = items.each_ref().map(Item::key);
+        given_up.add(&keys);
+        given_up.wait(items.iter());
+        assert!(given_up.take_served(&[]).is_empty());
+        let (other, own) = (ArchiveId::new(77).unwrap(), items[0].archive_id.unwrap());
+        assert!(given_up.take_served(&[other]).is_empty());
+        given_up.add(&keys[..1]);
+        given_up.forget(keys[1..2].iter().copied());
+        let mut served = given_up.take_served(&[other, own]);
+        served.sort_unstable_by_key(|item| item.cookie);
+        assert_eq!(served, items[2..]);
+        assert!(given_up.take_served(&[own]).is_empty(), "once");
     }
 
     #[test]
