@@ -77,8 +77,6 @@ pub(super) struct Keeper {
     pub(super) given_up: GivenUp,
     /// The others are being asked whether they have no ledger either.
     pub(super) outage: Option<Receiver<()>>,
-    /// The incarnation that had the row before, of which nothing is known here.
-    pub(super) former: Option<i64>,
     /// When rows of movers that are no more were looked for last.
     pub(super) pruned: Option<Instant>,
     /// When those are looked at that wait for other movers.
@@ -138,10 +136,6 @@ impl Keeper {
         }
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
-        if let Some(former) = self.former {
-            self.row.leave_former(&link, former).await?;
-            self.former = None;
-        }
         *pause = FIRST_PAUSE;
         let mut look = Instant::now();
         loop {
@@ -182,10 +176,7 @@ impl Keeper {
     async fn claim(&mut self, link: &Link) -> Result<(), LedgerError> {
         self.row.address = self.shared.address().or(self.row.address.take());
         let held = match self.row.claim(link, None).await? {
-            Claim::Ours(former) => {
-                self.former = former.or(self.former);
-                return Ok(());
-            }
+            Claim::Ours => return Ok(()),
             Claim::Held(held) => held,
         };
         let name = &self.row.owner.name;
@@ -202,10 +193,7 @@ impl Keeper {
             return Err(LedgerError::NameTaken { name: name.clone() });
         }
         match self.row.claim(link, Some(held)).await? {
-            Claim::Ours(former) => {
-                self.former = former.or(self.former);
-                Ok(())
-            }
+            Claim::Ours => Ok(()),
             Claim::Held(_) => Err(LedgerError::NameTaken { name: name.clone() }),
         }
     }
@@ -270,7 +258,9 @@ impl Keeper {
     /// Makes the rows equal to what the journal has. Of what changes meanwhile the last word comes after it.
     async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         let start = Instant::now();
-        let others = claim::peers(link, &self.row.owner.name).await?;
+        let peers = claim::peers(link, &self.row.owner.name).await?;
+        // What the journal has is this mover's, also where the rows name one that it was and knows nothing of.
+        let (formers, others): (Vec<_>, Vec<_>) = peers.into_iter().partition(|row| self.row.is_former(&row.name));
         self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
         self.close_turns();
         ahead::say_nothing(link, &self.row.owner).await?;
@@ -299,6 +289,9 @@ impl Keeper {
             let keys: Vec<_> = news.actions.keys().copied().collect();
             Box::pin(self.give_up_lost(link, &keys)).await?;
             self.renew(link, renewed).await?;
+        }
+        for former in formers {
+            Box::pin(self.row.leave_former(link, &former)).await?;
         }
         Box::pin(self.settle_offers(link)).await?;
         let copies = Box::pin(self.copies(link, renewed)).await?;

@@ -165,7 +165,6 @@ impl Ledger {
             questions: Vec::new(),
             given_up: GivenUp::default(),
             outage: None,
-            former: None,
             pruned: None,
             turn_due: None,
             turn_at: None,
