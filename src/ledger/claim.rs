@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::LedgerError;
 use super::link::Link;
 use super::peers::{GONE, PeerRow, TAKEN};
-use super::rows::{Owner, fid_bytes, fid_of, hold, key_of};
+use super::rows::{Owner, begin, fid_bytes, fid_of, key_of};
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::journal::UploadRecord;
 use crate::store::{ObjectKey, UploadId, WriterId};
@@ -199,8 +199,7 @@ pub(super) async fn lot(
     archives: &[i32],
     most: usize,
 ) -> Result<Option<Vec<Found>>, LedgerError> {
-    link.batch("BEGIN").await?;
-    hold(link, owner).await?;
+    begin(link, owner).await?;
     let held = link
         .query(
             HOLD_DEAD,
@@ -388,8 +387,7 @@ pub(super) async fn offered_lot(
     reached: &[(Mdt, ArchiveId)],
     most: usize,
 ) -> Result<Vec<Found>, LedgerError> {
-    link.batch("BEGIN").await?;
-    hold(link, owner).await?;
+    begin(link, owner).await?;
     let mdts: Vec<_> = reached.iter().map(|(mdt, _)| mdt.0.cast_signed()).collect();
     let archives: Vec<_> = reached.iter().map(|(_, id)| id.get().cast_signed()).collect();
     let most = i64::try_from(most).unwrap_or(i64::MAX);
@@ -428,8 +426,7 @@ pub(super) async fn offer(
         .map(|(_, domain)| domain.map(|mdt| mdt.0.cast_signed()))
         .collect();
     // A late one of an earlier connection would offer what was taken back by the next.
-    link.batch("BEGIN").await?;
-    hold(link, owner).await?;
+    begin(link, owner).await?;
     let rows = link
         .query(
             OFFER,
@@ -455,6 +452,7 @@ pub(super) async fn take_back(
     keys: impl Iterator<Item = ActionKey>,
 ) -> Result<Vec<ActionKey>, LedgerError> {
     let (fids, cookies) = columns(keys);
+    begin(link, owner).await?;
     let rows = link
         .query(
             TAKE_BACK,
@@ -465,13 +463,16 @@ pub(super) async fn take_back(
             ],
         )
         .await?;
-    keys_of(link, &rows)
+    let back = keys_of(link, &rows)?;
+    link.batch("COMMIT").await?;
+    Ok(back)
 }
 
 /// The same of all rows that are this mover's.
 pub(super) async fn withdraw(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
+    begin(link, owner).await?;
     link.execute(WITHDRAW, &[(&owner.known_as, Type::INT8_ARRAY)]).await?;
-    Ok(())
+    link.batch("COMMIT").await
 }
 
 fn columns(keys: impl Iterator<Item = ActionKey>) -> (Vec<Vec<u8>>, Vec<i64>) {

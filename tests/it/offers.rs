@@ -338,6 +338,43 @@ fn an_archive_behind_a_remove_that_another_mover_has_taken_waits_for_its_end_the
 }
 
 #[test]
+fn a_mover_that_changes_a_row_of_an_action_holds_its_own_so_that_nobody_finds_it_dead_meanwhile() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    postgres.rows(
+        "CREATE FUNCTION lhsmtool_s3.is_held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF NOT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'RowShareLock' \
+                 AND relation = 'lhsmtool_s3.mover'::regclass) THEN RAISE EXCEPTION 'no mover is held'; END IF; \
+             RETURN NULL; END $$; \
+         CREATE TRIGGER is_held BEFORE INSERT OR UPDATE OR DELETE ON lhsmtool_s3.action \
+             EXECUTE FUNCTION lhsmtool_s3.is_held()",
+    );
+    // It takes back what it offered.
+    relays.iter().for_each(Relay::mend);
+    let mut fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ends_well(&mut rig, &fids);
+    until(|| (in_hand(&postgres, "mover1") == 0).then_some(()));
+    // The newer waits, and goes.
+    let puts = rig.store.faults().hold("PutObject");
+    let twice = rig.file("twice", b"data");
+    for all in 1..=2 {
+        rig.client.request(Action::Archive, 1, &[twice]).unwrap();
+        until(|| (in_hand(&postgres, "mover1") + in_hand(&postgres, "mover2") == all).then_some(()));
+        assert!(puts.wait_held_blocking(1, PATIENCE));
+    }
+    until(|| (postgres.number("SELECT count(*) FROM lhsmtool_s3.action WHERE behind") == 1).then_some(()));
+    puts.release();
+    fids.push(twice);
+    ends_well(&mut rig, &fids);
+    for log in [rig.log(), second.log()] {
+        assert!(!log.contains("no mover is held"), "{log}");
+    }
+    end(rig, second, &postgres);
+}
+
+#[test]
 fn an_offered_action_is_cancelled_like_any_other() {
     let Some(postgres) = Postgres::start() else {
         return;

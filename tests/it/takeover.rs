@@ -366,8 +366,9 @@ fn what_a_lost_state_directory_left_is_found_when_a_daemon_ended_before_it_had_l
     let incarnation = "SELECT incarnation FROM lhsmtool_s3.mover WHERE name = 'mover1'";
     let before = postgres.number(incarnation);
     postgres.rows(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$; \
-         CREATE TRIGGER refuse BEFORE UPDATE ON lhsmtool_s3.action EXECUTE FUNCTION refuse()",
+        "CREATE FUNCTION lhsmtool_s3.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'not now'; END $$; \
+         CREATE TRIGGER refuse BEFORE UPDATE ON lhsmtool_s3.action EXECUTE FUNCTION lhsmtool_s3.refuse()",
     );
     rig.start();
     until(|| (postgres.number(incarnation) != before).then_some(()));
