@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use class::{Class, ThreadRole};
-pub use work::{Admission, Cancelled, Job, QueueDepth, RunningAction, Work};
+pub use work::{Admission, Cancelled, Deferrals, Job, PutOff, QueueDepth, RunningAction, Work};
 
 use self::processors::Processors;
 use self::state::{ActionTable, Entry, Track};
@@ -210,6 +210,7 @@ impl Queue {
         &self,
         mut handle: Box<dyn ActionHandle>,
         until: Instant,
+        why: PutOff,
     ) -> Result<(), (Box<dyn ActionHandle>, Stop)> {
         let key = handle.item().key();
         let Some(class) = Class::of(handle.item()) else {
@@ -239,8 +240,7 @@ impl Queue {
         state.late_beats.insert(key, now);
         state.beat_now(now, key);
         state.deferred.insert((until, key));
-        let deferrals = state.deferrals.entry(key).or_default();
-        *deferrals = deferrals.saturating_add(1);
+        state.deferrals.entry(key).or_default().count(why);
         drop(state);
         if let Some(again) = again {
             again.disown();

@@ -8,7 +8,7 @@ use super::fair::{FairKey, FairQueue};
 use super::holds::ThreadShares;
 use super::offers::PartOffers;
 use super::processors::Processors;
-use super::{Admission, Class, Job, RunningAction, ThreadRole, Work};
+use super::{Admission, Class, Deferrals, Job, RunningAction, ThreadRole, Work};
 use crate::action::{ActionHandle, ActionKey, Kind, Verb};
 use crate::sync::Instant;
 use crate::transfer::{Control, Stop};
@@ -83,7 +83,7 @@ pub(super) struct ActionTable {
     /// Waiting for a time, not for a thread.
     pub(super) deferred: BTreeSet<(Instant, ActionKey)>,
     /// How often each of those that ever were has been.
-    pub(super) deferrals: HashMap<ActionKey, u32>,
+    pub(super) deferrals: HashMap<ActionKey, Deferrals>,
     /// Those that wait for other movers, or did.
     pub(super) held: HashMap<ActionKey, Hold>,
     /// In no line, for another mover may take them at any moment.
@@ -549,7 +549,7 @@ impl ActionTable {
                 self.holds.take(domain, lanes);
                 self.at_work.insert(key, at_work);
                 *self.running.entry(*class).or_default() += 1;
-                let deferrals = self.deferrals.get(&key).copied().unwrap_or(0);
+                let deferrals = self.deferrals.get(&key).copied().unwrap_or_default();
                 return Some(Work::Job(Job {
                     handle,
                     control,

@@ -180,15 +180,41 @@ fn a_restore_that_is_sent_again_while_it_runs_is_stopped_and_waits_again() {
     assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     assert_eq!(job.control.stopped(), Some(Stop::SentAgain));
     let key = job.handle.item().key();
-    assert!(queue.defer(job.handle, Instant::now()).is_ok());
+    assert!(queue.defer(job.handle, Instant::now(), PutOff::Other).is_ok());
     let again = take(&queue, ThreadRole::All);
     assert_eq!((again.handle.item().key(), again.control.stopped()), (key, None));
-    assert_eq!((job.deferrals, again.deferrals), (0, 1));
+    assert_eq!((job.deferrals.others, again.deferrals.others), (0, 1));
     // A cancel is more than that.
     assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Running));
-    let refused = queue.defer(again.handle, Instant::now());
+    let refused = queue.defer(again.handle, Instant::now(), PutOff::Other);
     assert!(matches!(refused, Err((_, Stop::Cancelled))));
+}
+
+#[test]
+fn how_often_an_action_was_put_off_is_counted_apart_by_why_until_it_ends() {
+    let queue = Queue::default();
+    admit(&queue, handle(Verb::Restore, 7, 1));
+    for why in [
+        PutOff::Frozen,
+        PutOff::CutOff,
+        PutOff::Frozen,
+        PutOff::Frozen,
+        PutOff::Other,
+    ] {
+        let job = take(&queue, ThreadRole::All);
+        assert!(queue.defer(job.handle, Instant::now(), why).is_ok());
+    }
+    let job = take(&queue, ThreadRole::All);
+    let counted = Deferrals {
+        frozen: 3,
+        cut_off: 1,
+        others: 1,
+    };
+    assert_eq!(job.deferrals, counted);
+    ended(&queue, job.handle.item(), true);
+    admit(&queue, handle(Verb::Restore, 7, 1));
+    assert!(!take(&queue, ThreadRole::All).deferrals.are_any());
 }
 
 #[test]
@@ -281,7 +307,7 @@ fn what_would_wait_for_a_time_learns_why_a_parked_queue_does_not_take_it() {
         admit(&queue, handle(Verb::Restore, 1, 1));
         let job = take(&queue, ThreadRole::All);
         queue.park(reason);
-        let refused = queue.defer(job.handle, Instant::now());
+        let refused = queue.defer(job.handle, Instant::now(), PutOff::Other);
         assert!(refused.is_err_and(|(_, stop)| stop == reason));
     }
 }
@@ -684,7 +710,7 @@ fn an_archive_that_has_begun_is_not_set_aside_and_a_restore_that_waits_for_its_o
     admit(&queue, on(0, Verb::Restore, 2));
     let jobs: Vec<_> = (0..2).filter_map(|_| offered(&queue, ThreadRole::All)).collect();
     for job in jobs {
-        assert!(queue.defer(job.handle, Instant::now()).is_ok());
+        assert!(queue.defer(job.handle, Instant::now(), PutOff::Other).is_ok());
     }
     queue.lock().line_up_due(Instant::now());
     let mut aside = queue.set_aside(OutOfReach::Mdt(Mdt(0)), true, 10);
