@@ -71,6 +71,7 @@ impl Heir for FleetHeir {
             let is_here = here.is_some();
             if let Some(here) = here {
                 here.back = Some(item.clone());
+                self.takeover.queue.reserve(item);
             }
             !is_here
         });
@@ -97,6 +98,7 @@ impl Heir for FleetHeir {
                     context.journal.lost(key, false);
                 }
                 Cancelled::Running => {
+                    queue.unreserve(key);
                     let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
                     leaving.retain(|leaving| leaving.key != key);
                     leaving.push(Leaving { key, back: None });

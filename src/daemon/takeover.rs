@@ -1,7 +1,7 @@
 //! Who takes over what a former daemon had in hand, or another mover that is dead: a thread for each MDT, for one that is
 //! dead answers nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -44,6 +44,38 @@ pub(super) struct Takeover {
     pub(super) ledger: Option<Arc<Ledger>>,
 }
 
+/// Actions on their way to the queue, which keeps their places: they are sent one by one, or do not come.
+struct OnTheWay {
+    queue: Arc<Queue>,
+    items: VecDeque<Item>,
+}
+
+impl OnTheWay {
+    fn new(queue: &Arc<Queue>, items: Vec<Item>) -> Self {
+        items.iter().for_each(|item| queue.reserve(item));
+        Self {
+            queue: Arc::clone(queue),
+            items: items.into(),
+        }
+    }
+
+    /// Those behind the first ones.
+    fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            queue: Arc::clone(&self.queue),
+            items: self.items.split_off(at),
+        }
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        for item in &self.items {
+            self.queue.unreserve(item.key());
+        }
+    }
+}
+
 /// One of them, until it is dropped.
 struct HandingOver(Arc<AtomicUsize>);
 
@@ -84,20 +116,22 @@ impl Takeover {
         self.hand_over(items)
     }
 
-    /// The same for what is in the journal, whoever had it before.
+    /// The same for what is in the journal, whoever had it before. What comes later of their files waits for them.
     ///
     /// # Errors
     /// There is no thread.
     pub(super) fn hand_over(&self, mut items: Vec<Item>) -> std::io::Result<Thread> {
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
+        let restores = items.partition_point(|item| item.kind == Kind::Do(Verb::Restore));
+        let mut items = OnTheWay::new(&self.queue, items);
         let (takeover, handing) = (self.clone(), HandingOver::new(&self.handing));
         self.supervisor.errand("inherit", move || {
-            let rest = items.split_off(items.partition_point(|item| item.kind == Kind::Do(Verb::Restore)));
-            if !items.is_empty() {
+            let rest = items.split_off(restores);
+            if !items.items.is_empty() {
                 takeover.sort(items);
             }
-            if !rest.is_empty() {
+            if !rest.items.is_empty() {
                 takeover.wait_for_ledger();
                 takeover.sort(rest);
             }
@@ -118,9 +152,9 @@ impl Takeover {
     }
 
     /// Has them taken over, MDT by MDT, each in the order in which they are given.
-    fn sort(&self, items: Vec<Item>) {
+    fn sort(&self, mut items: OnTheWay) {
         let until = Instant::now() + FIND;
-        let mut unknown: Vec<_> = items.iter().map(|item| item.fid).collect();
+        let mut unknown: Vec<_> = items.items.iter().map(|item| item.fid).collect();
         unknown.sort_unstable_by_key(|fid| fid.seq);
         unknown.dedup_by_key(|fid| fid.seq);
         loop {
@@ -131,12 +165,14 @@ impl Takeover {
             std::thread::park_timeout(LOOK);
         }
         let sequences = self.context.fs.sequences();
-        let mut by_mdt: BTreeMap<Domain, Vec<Item>> = BTreeMap::new();
-        for item in items {
-            by_mdt.entry(sequences.domain(item.fid)).or_default().push(item);
+        let mut by_mdt: BTreeMap<Domain, OnTheWay> = BTreeMap::new();
+        while let Some(item) = items.items.pop_front() {
+            let of_mdt = by_mdt.entry(sequences.domain(item.fid));
+            let of_mdt = of_mdt.or_insert_with(|| OnTheWay::new(&self.queue, Vec::new()));
+            of_mdt.items.push_back(item);
         }
         for (domain, items) in by_mdt {
-            let (takeover, actions) = (self.clone(), items.len());
+            let (takeover, actions) = (self.clone(), items.items.len());
             let handing = HandingOver::new(&self.handing);
             let work = move || {
                 takeover.take_over(items);
@@ -202,12 +238,12 @@ impl Takeover {
         }
     }
 
-    fn take_over(&self, items: Vec<Item>) {
+    fn take_over(&self, mut items: OnTheWay) {
         // Without it all ends, and they stay in the journal.
         let Some(agent) = self.agent.upgrade() else {
             return;
         };
-        for item in items {
+        while let Some(item) = items.items.pop_front() {
             let key = item.key();
             // What is not taken over yet stays in the journal, for the next daemon.
             if self.queue.is_parked() {
@@ -218,6 +254,7 @@ impl Takeover {
                 Err(error) if error.is_not_found() => {
                     tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
                     self.context.journal.ended(key);
+                    self.queue.unreserve(key);
                     if item.kind == Kind::Do(Verb::Archive) {
                         self.context.forgotten.note(key, item.archive_id);
                     }

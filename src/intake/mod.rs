@@ -101,8 +101,9 @@ impl Intake {
             // Nobody has reported it alive for as long as no daemon had it.
             Ok(action) => self.admit(action, Duration::ZERO),
             Err(handle) => {
-                let (fid, cookie) = (handle.item().fid, handle.item().cookie);
-                tracing::info!(%fid, %cookie, "another mover has this action by now");
+                let key = handle.item().key();
+                tracing::info!(fid = %key.fid, cookie = %key.cookie, "another mover has this action by now");
+                self.queue.unreserve(key);
                 handle.disown();
             }
         }

@@ -11,6 +11,7 @@ mod fair;
 mod holds;
 mod offers;
 mod processors;
+mod reserved;
 mod state;
 mod work;
 
@@ -87,6 +88,18 @@ impl Queue {
         }
         lined_up.into_iter().for_each(|class| self.wake_one(class));
         admission
+    }
+
+    /// Keeps a place for an archive or a remove that is on its way here: what comes later of its file waits, until it was
+    /// admitted and is over, or [`Queue::unreserve`]. So does what waits for other movers already.
+    pub fn reserve(&self, item: &Item) {
+        self.lock().reserve(item);
+    }
+
+    /// It does not come.
+    pub fn unreserve(&self, key: ActionKey) {
+        let lined_up = self.lock().unreserve(key);
+        lined_up.into_iter().for_each(|class| self.wake_one(class));
     }
 
     /// Has an action wait until [`Queue::let_go`], also one that is on its way here: it is reported alive and can be cancelled,
@@ -381,7 +394,7 @@ impl Queue {
         self.lock().at_work.values().cloned().collect()
     }
 
-    /// Whether an action of that file waits or runs.
+    /// Whether an action of that file waits or runs, or is on its way.
     pub fn has_file(&self, fid: Fid) -> bool {
         let state = self.lock();
         [true, false]
@@ -436,6 +449,7 @@ impl Queue {
         state.deferred.clear();
         state.held.clear();
         state.aside.clear();
+        state.reserved.clear();
         state.late_beats.clear();
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;

@@ -86,6 +86,8 @@ pub(super) struct ActionTable {
     pub(super) deferrals: HashMap<ActionKey, Deferrals>,
     /// Those that wait for other movers, or did.
     pub(super) held: HashMap<ActionKey, Hold>,
+    /// Not here yet: places are kept for them.
+    pub(super) reserved: HashSet<ActionKey>,
     /// In no line, for another mover may take them at any moment.
     pub(super) aside: HashSet<ActionKey>,
     pub(super) parts_turn: bool,
@@ -122,13 +124,17 @@ impl ActionTable {
                 }
             };
             if !is_new || self.again.contains_key(&key) {
+                self.reserved.remove(&key);
                 return (Admission::Duplicate(handle), None);
             }
             self.again.insert(key, handle);
             return (Admission::Queued, None);
         }
         let track = Track::of(key, class);
+        let was_reserved = self.reserved.remove(&key);
         match self.first.get(&track).copied() {
+            Some(first) if first == key => self.line_up(class, handle.as_ref(), key),
+            Some(_) if was_reserved => {}
             Some(first) => {
                 let ending = self.is_ending(first);
                 self.behind
@@ -447,6 +453,8 @@ impl ActionTable {
         behind
             .into_iter()
             .flatten()
+            // Perhaps a remove.
+            .take_while(move |follower| !self.reserved.contains(&follower.key))
             .filter(move |follower| self.live.contains_key(&follower.key))
             // An archive behind a remove is to be made anew.
             .take_while(move |follower| self.verb(follower.key) != Some(Verb::Remove))
@@ -474,7 +482,7 @@ impl ActionTable {
         // Cancelled ones are still in the line, and no longer alive.
         let next = std::iter::from_fn(|| behind.pop_front())
             .map(|follower| follower.key)
-            .find(|next| self.live.contains_key(next));
+            .find(|next| self.live.contains_key(next) || self.reserved.contains(next));
         if behind.is_empty() {
             self.behind.remove(&track);
         }
@@ -524,7 +532,9 @@ impl ActionTable {
         }
         for class in classes {
             while let Some((domain, key)) = self.turn(*class, lanes) {
-                if self.aside.contains(&key) || self.is_held(key) {
+                // One that came from elsewhere has its place.
+                let is_first = self.first.get(&Track::of(key, *class)) == Some(&key);
+                if !is_first || self.aside.contains(&key) || self.is_held(key) {
                     continue;
                 }
                 let has_waited = matches!(self.held.get(&key), Some(Hold::Over));

@@ -647,6 +647,79 @@ fn what_waits_behind_an_action_that_is_another_movers_does_not_begin_in_its_plac
 }
 
 #[test]
+fn what_comes_later_waits_for_an_action_of_its_file_that_is_on_its_way() {
+    let queue = Queue::default();
+    let remove = handle(Verb::Remove, 1, 1);
+    queue.reserve(remove.item());
+    queue.reserve(handle(Verb::Restore, 9, 1).item());
+    assert!(queue.has_file(remove.item().fid));
+    for handle in [
+        handle(Verb::Archive, 2, 1),
+        handle(Verb::Restore, 3, 1),
+        handle(Verb::Archive, 4, 2),
+    ] {
+        assert_eq!(admit(&queue, handle), "queued");
+    }
+    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, ThreadRole::All)).collect();
+    assert_eq!(jobs.iter().map(cookie).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(admit(&queue, remove), "queued");
+    let first = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&first), 1);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    ended(&queue, first.handle.item(), true);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
+}
+
+#[test]
+fn what_does_not_come_after_all_holds_nobody_up() {
+    let queue = Queue::default();
+    let [first, second] = [handle(Verb::Remove, 1, 1), handle(Verb::Remove, 2, 1)];
+    let keys = [first.item().key(), second.item().key()];
+    queue.reserve(first.item());
+    queue.reserve(second.item());
+    admit(&queue, handle(Verb::Archive, 3, 1));
+    queue.unreserve(keys[1]);
+    assert!(offered(&queue, ThreadRole::All).is_none(), "the other one comes");
+    queue.unreserve(keys[0]);
+    queue.unreserve(keys[0]);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 3);
+    // And one that runs, and is delivered twice.
+    queue.reserve(job.handle.item());
+    assert_eq!(admit(&queue, handle(Verb::Archive, 3, 1)), "duplicate");
+    ended(&queue, job.handle.item(), true);
+    assert!(!queue.has_file(keys[0].fid));
+}
+
+#[test]
+fn what_was_another_movers_goes_before_what_waited_for_it_here() {
+    let queue = Queue::default();
+    let [archive, remove] = [handle(Verb::Archive, 1, 1), handle(Verb::Remove, 2, 1)];
+    let key = archive.item().key();
+    admit(&queue, archive);
+    assert!(queue.hold(key));
+    queue.reserve(remove.item());
+    queue.let_go(key);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    admit(&queue, remove);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 2);
+    // It is given up to another one, and comes back before its worker has let go of it.
+    assert_eq!(queue.hold_others(job.handle.item().key()), [key]);
+    queue.reserve(job.handle.item());
+    queue.let_go(key);
+    ended(&queue, job.handle.item(), false);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    admit(&queue, job.handle);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 2);
+    ended(&queue, job.handle.item(), true);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((cookie(&job), job.has_waited), (1, true));
+    assert!(offered(&queue, ThreadRole::All).is_none());
+}
+
+#[test]
 fn what_is_set_aside_is_given_out_again_only_when_it_is_put_back_and_others_stay() {
     let queue = of_mdts(2, 8, 0);
     for cookie in 1..=3 {
