@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use super::claim::{self, Found, Share};
+use super::claim::{self, Share};
 use super::fence::Fences;
 use super::fencer::{BUSY, EVICTION};
+use super::found::Found;
 use super::health::{PeerHealth, Step};
 use super::keeper::Keeper;
+use super::keyed;
 use super::link::Link;
 use super::moment::Moment;
 use super::own::between;
@@ -189,7 +191,7 @@ impl Keeper {
         if self.row.owner.others.is_empty() {
             return Ok(());
         }
-        let mut lost = claim::lost(link, &self.row.owner, keys.iter().copied()).await?;
+        let mut lost = keyed::lost(link, &self.row.owner, keys.iter().copied()).await?;
         // The coordinator has given them to this one since.
         lost.retain(|key| !self.shared.is_fresh(*key));
         if lost.is_empty() {

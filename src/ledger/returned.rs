@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::LedgerError;
 use super::changes::Changes;
-use super::claim::{self, Found};
+use super::found::Found;
 use super::keeper::{AT_ONCE, Keeper};
+use super::keyed;
 use super::link::Link;
 use super::observe::WRITTEN;
 use super::rows::Rows;
@@ -81,7 +82,7 @@ impl Keeper {
     /// journal, too, for a successor, and is done when that has changed. One that ends leaves the rows to whoever finds it gone.
     pub(super) async fn take_back(&mut self, link: &Link, keys: Vec<ActionKey>) -> Result<(), LedgerError> {
         for keys in keys.chunks(AT_ONCE) {
-            let found = claim::own(link, &self.row.owner, keys).await?;
+            let found = keyed::own(link, &self.row.owner, keys).await?;
             if found.is_empty() {
                 continue;
             }
