@@ -62,8 +62,16 @@ impl Intake {
                 if let Arrival::Last = arrival {
                     return;
                 }
+                let reserved = match &arrival {
+                    Arrival::Inherited(handle) => Some(handle.item().key()),
+                    _ => None,
+                };
                 // A handle that is dropped on the way answers EIO; the others are taken in.
-                drop(guarded(|| self.take(arrival)));
+                if guarded(|| self.take(arrival)).is_err()
+                    && let Some(key) = reserved
+                {
+                    self.queue.unreserve(key);
+                }
             }
         }
     }

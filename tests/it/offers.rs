@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use lhsm_sandbox::protocol::{Action, Fid, Tunable};
+use lhsm_sandbox_s3::Dialect;
 
 use crate::metrics::address;
 use crate::postgres::Postgres;
@@ -446,6 +447,50 @@ fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_ge
     until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
     rig.client.pause_node(&node).unwrap();
     // Its volatile file goes, and the first write to that fails.
+    rig.client.evict(&node).unwrap();
+    rig.client.heal_node(&node).unwrap();
+    gets.release();
+    puts.release();
+    ends_well(&mut rig, &[*fid, busy]);
+    assert_eq!(rig.read(name), *content);
+    let restores = rig.client.actions().unwrap().into_iter();
+    let errors: Vec<_> = restores
+        .filter(|action| action.action == Action::Restore)
+        .map(|action| action.errval)
+        .collect();
+    assert_eq!(errors, [0], "{}", second.log());
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn a_restore_that_waited_long_for_its_object_is_begun_again_like_any_other_after_its_movers_eviction() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig_prepared(&postgres, "300s", ALIVE, |rig| {
+        let cold = "thaw_poll = '100ms'\n[[archive]]\nstorage_class = 'GLACIER'\n";
+        rig.replace_settings("[[archive]]\n", cold);
+    });
+    rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
+    let files = released(&mut rig, 1);
+    let (name, content, fid) = &files[0];
+    let busy = rig.file("busy", b"data");
+    let second = second(&mut rig, &postgres);
+    let node = rig.second_client();
+    rig.store.dialects().set(&[Dialect::Cold]);
+    let puts = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &[busy]).unwrap();
+    assert!(puts.wait_held_blocking(1, PATIENCE));
+    rig.client.request(Action::Restore, 1, &[*fid]).unwrap();
+    until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
+    until(|| (rig.store.stats().count("RestoreObject") == 1).then_some(()));
+    // More often than it would be begun again for where its mover is.
+    let looks = rig.store.stats().count("HeadObject") + 9;
+    until(|| (rig.store.stats().count("HeadObject") >= looks).then_some(()));
+    let gets = rig.store.faults().hold("GetObject");
+    rig.store.thaw(BUCKET, name);
+    assert!(gets.wait_held_blocking(1, PATIENCE));
+    rig.client.pause_node(&node).unwrap();
     rig.client.evict(&node).unwrap();
     rig.client.heal_node(&node).unwrap();
     gets.release();
