@@ -1,6 +1,7 @@
 //! Actions that this mover gave up, for others had taken them, and whose rows are its own again: the ledger was failed over to a
 //! replica that lacks the taking. The other one finds the row and lets go as well, and then nobody would have them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -33,8 +34,8 @@ pub(super) struct GivenUp {
 impl GivenUp {
     pub(super) fn add(&mut self, keys: &[ActionKey]) {
         for key in keys {
-            if !self.keys.contains_key(key) {
-                self.keys.insert(*key, self.next);
+            if let Entry::Vacant(free) = self.keys.entry(*key) {
+                free.insert(self.next);
                 self.order.insert(self.next, *key);
                 self.next += 1;
             }
