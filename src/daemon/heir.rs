@@ -71,6 +71,7 @@ impl Heir for FleetHeir {
             let is_here = here.is_some();
             if let Some(here) = here {
                 here.back = Some(item.clone());
+                self.takeover.queue.reserve(item);
             }
             !is_here
         });
@@ -85,15 +86,19 @@ impl Heir for FleetHeir {
         }
     }
 
-    fn give_up(&self, keys: Vec<ActionKey>) {
+    fn give_up(&self, keys: Vec<ActionKey>) -> Vec<ActionKey> {
         let Takeover { context, queue, .. } = &self.takeover;
+        let mut held = Vec::new();
         for key in keys {
+            // Before it goes, and the next of its file gets its place.
+            held.extend(queue.hold_others(key));
             match queue.cancel(key, Stop::HandOn) {
                 Cancelled::Waiting(handle) => {
                     handle.disown();
                     context.journal.lost(key, false);
                 }
                 Cancelled::Running => {
+                    queue.unreserve(key);
                     let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
                     leaving.retain(|leaving| leaving.key != key);
                     leaving.push(Leaving { key, back: None });
@@ -103,6 +108,9 @@ impl Heir for FleetHeir {
             }
         }
         self.look();
+        // Of several of one file each holds the others.
+        held.retain(|key| queue.verb(*key).is_some());
+        held
     }
 
     fn hold(&self, key: ActionKey, mover: &str) -> bool {
@@ -145,18 +153,11 @@ impl Heir for FleetHeir {
             // A reader waits, and to restore a file twice does no harm.
             if queue.verb(key) == Some(Verb::Restore) {
                 queue.put_back(key);
-            } else if queue.is_aside(key)
-                && let Cancelled::Waiting(handle) = queue.cancel(key, Stop::HandOn)
-            {
-                asked.push(handle.item().clone());
-                handle.disown();
+            } else if queue.is_aside(key) {
+                asked.push(key);
             }
         }
-        if !asked.is_empty()
-            && let Err(error) = self.takeover.hand_over(asked)
-        {
-            tracing::error!(%error, "left in the journal: no thread to take up what was offered to other movers");
-        }
+        self.takeover.put_back(asked);
     }
 
     fn is_aside(&self, key: ActionKey) -> bool {

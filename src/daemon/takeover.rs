@@ -1,18 +1,19 @@
 //! Who takes over what a former daemon had in hand, or another mover that is dead: a thread for each MDT, for one that is
 //! dead answers nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::action::{Arrival, Item, Kind, Verb};
+use crate::action::{ActionKey, Arrival, Item, Kind, Verb};
 use crate::intake::MdtFinder;
 use crate::ledger::Ledger;
 use crate::lustre::Agent;
-use crate::queue::{Class, Queue};
+use crate::queue::{Cancelled, Class, Queue};
 use crate::thread::{Supervisor, Thread};
+use crate::transfer::Stop;
 use crate::types::{ArchiveId, Domain, Extent};
 use crate::worker::Context;
 
@@ -41,6 +42,38 @@ pub(super) struct Takeover {
     pub(super) handing: Arc<AtomicUsize>,
     /// `None`: there is none, and no other mover has anything of this one's.
     pub(super) ledger: Option<Arc<Ledger>>,
+}
+
+/// Actions on their way to the queue, which keeps their places: they are sent one by one, or do not come.
+struct OnTheWay {
+    queue: Arc<Queue>,
+    items: VecDeque<Item>,
+}
+
+impl OnTheWay {
+    fn new(queue: &Arc<Queue>, items: Vec<Item>) -> Self {
+        items.iter().for_each(|item| queue.reserve(item));
+        Self {
+            queue: Arc::clone(queue),
+            items: items.into(),
+        }
+    }
+
+    /// Those behind the first ones.
+    fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            queue: Arc::clone(&self.queue),
+            items: self.items.split_off(at),
+        }
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        for item in &self.items {
+            self.queue.unreserve(item.key());
+        }
+    }
 }
 
 /// One of them, until it is dropped.
@@ -83,20 +116,22 @@ impl Takeover {
         self.hand_over(items)
     }
 
-    /// The same for what is in the journal, whoever had it before.
+    /// The same for what is in the journal, whoever had it before. What comes later of their files waits for them.
     ///
     /// # Errors
     /// There is no thread.
     pub(super) fn hand_over(&self, mut items: Vec<Item>) -> std::io::Result<Thread> {
         // Somebody may wait for a restore.
         items.sort_by_key(Class::of);
+        let restores = items.partition_point(|item| item.kind == Kind::Do(Verb::Restore));
+        let mut items = OnTheWay::new(&self.queue, items);
         let (takeover, handing) = (self.clone(), HandingOver::new(&self.handing));
         self.supervisor.errand("inherit", move || {
-            let rest = items.split_off(items.partition_point(|item| item.kind == Kind::Do(Verb::Restore)));
-            if !items.is_empty() {
+            let rest = items.split_off(restores);
+            if !items.items.is_empty() {
                 takeover.sort(items);
             }
-            if !rest.is_empty() {
+            if !rest.items.is_empty() {
                 takeover.wait_for_ledger();
                 takeover.sort(rest);
             }
@@ -117,9 +152,9 @@ impl Takeover {
     }
 
     /// Has them taken over, MDT by MDT, each in the order in which they are given.
-    fn sort(&self, items: Vec<Item>) {
+    fn sort(&self, mut items: OnTheWay) {
         let until = Instant::now() + FIND;
-        let mut unknown: Vec<_> = items.iter().map(|item| item.fid).collect();
+        let mut unknown: Vec<_> = items.items.iter().map(|item| item.fid).collect();
         unknown.sort_unstable_by_key(|fid| fid.seq);
         unknown.dedup_by_key(|fid| fid.seq);
         loop {
@@ -130,30 +165,85 @@ impl Takeover {
             std::thread::park_timeout(LOOK);
         }
         let sequences = self.context.fs.sequences();
-        let mut by_mdt: BTreeMap<Domain, Vec<Item>> = BTreeMap::new();
-        for item in items {
-            by_mdt.entry(sequences.domain(item.fid)).or_default().push(item);
+        let mut by_mdt: BTreeMap<Domain, OnTheWay> = BTreeMap::new();
+        while let Some(item) = items.items.pop_front() {
+            let of_mdt = by_mdt.entry(sequences.domain(item.fid));
+            let of_mdt = of_mdt.or_insert_with(|| OnTheWay::new(&self.queue, Vec::new()));
+            of_mdt.items.push_back(item);
         }
         for (domain, items) in by_mdt {
-            let name = domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0));
-            let (takeover, actions) = (self.clone(), items.len());
+            let (takeover, actions) = (self.clone(), items.items.len());
             let handing = HandingOver::new(&self.handing);
             let work = move || {
                 takeover.take_over(items);
                 drop(handing);
             };
-            if let Err(error) = self.supervisor.errand(name, work) {
+            if let Err(error) = self.supervisor.errand(thread_name(domain), work) {
                 tracing::error!(%error, actions, "left in the journal: no thread to take them over");
             }
         }
     }
 
-    fn take_over(&self, items: Vec<Item>) {
+    /// Has actions go on that are aside in the queue, and that another mover may have done: those that the coordinator knows
+    /// of still wait in line again. Until it was asked they are aside, and what is behind them of their files waits with them.
+    /// Does not wait.
+    pub(super) fn put_back(&self, keys: Vec<ActionKey>) {
+        let sequences = self.context.fs.sequences();
+        let mut by_mdt: BTreeMap<Domain, Vec<ActionKey>> = BTreeMap::new();
+        for key in keys {
+            by_mdt.entry(sequences.domain(key.fid)).or_default().push(key);
+        }
+        for (domain, keys) in by_mdt {
+            let (takeover, asked) = (self.clone(), keys.clone());
+            let handing = HandingOver::new(&self.handing);
+            let work = move || {
+                asked.into_iter().for_each(|key| takeover.ask_about(key));
+                drop(handing);
+            };
+            if let Err(error) = self.supervisor.errand(thread_name(domain), work) {
+                tracing::error!(
+                    %error,
+                    actions = keys.len(),
+                    "left in the journal: no thread to take up what was offered to other movers"
+                );
+                for key in keys {
+                    if let Cancelled::Waiting(handle) = self.queue.cancel(key, Stop::HandOn) {
+                        handle.disown();
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_about(&self, key: ActionKey) {
+        // It was cancelled; or all that waits is left to the next daemon.
+        if !self.queue.is_aside(key) || self.queue.is_parked() {
+            return;
+        }
+        match self.context.fs.progress(key, Extent::EMPTY) {
+            Err(error) if error.is_not_found() => {
+                tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
+                if self.queue.verb(key) == Some(Verb::Archive) {
+                    self.context.forgotten.note(key, self.queue.archive_of(key));
+                }
+                if let Cancelled::Waiting(handle) = self.queue.cancel(key, Stop::Forgotten) {
+                    handle.forgotten();
+                }
+            }
+            Err(error) if error.is_cancelled() => {
+                // Nobody takes it any more: it ends with all that waits.
+                let _ended = self.arrivals.send(vec![Arrival::Cancel(key)]);
+            }
+            _ => self.queue.put_back(key),
+        }
+    }
+
+    fn take_over(&self, mut items: OnTheWay) {
         // Without it all ends, and they stay in the journal.
         let Some(agent) = self.agent.upgrade() else {
             return;
         };
-        for item in items {
+        while let Some(item) = items.items.pop_front() {
             let key = item.key();
             // What is not taken over yet stays in the journal, for the next daemon.
             if self.queue.is_parked() {
@@ -164,6 +254,7 @@ impl Takeover {
                 Err(error) if error.is_not_found() => {
                     tracing::info!(fid = %key.fid, cookie = %key.cookie, "the coordinator gave this action up");
                     self.context.journal.ended(key);
+                    self.queue.unreserve(key);
                     if item.kind == Kind::Do(Verb::Archive) {
                         self.context.forgotten.note(key, item.archive_id);
                     }
@@ -183,6 +274,10 @@ impl Takeover {
             }
         }
     }
+}
+
+fn thread_name(domain: Domain) -> String {
+    domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0))
 }
 
 /// To the journal, which has them: to drop one would be to answer it.

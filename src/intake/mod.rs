@@ -62,8 +62,16 @@ impl Intake {
                 if let Arrival::Last = arrival {
                     return;
                 }
+                let reserved = match &arrival {
+                    Arrival::Inherited(handle) => Some(handle.item().key()),
+                    _ => None,
+                };
                 // A handle that is dropped on the way answers EIO; the others are taken in.
-                drop(guarded(|| self.take(arrival)));
+                if guarded(|| self.take(arrival)).is_err()
+                    && let Some(key) = reserved
+                {
+                    self.queue.unreserve(key);
+                }
             }
         }
     }
@@ -101,8 +109,9 @@ impl Intake {
             // Nobody has reported it alive for as long as no daemon had it.
             Ok(action) => self.admit(action, Duration::ZERO),
             Err(handle) => {
-                let (fid, cookie) = (handle.item().fid, handle.item().cookie);
-                tracing::info!(%fid, %cookie, "another mover has this action by now");
+                let key = handle.item().key();
+                tracing::info!(fid = %key.fid, cookie = %key.cookie, "another mover has this action by now");
+                self.queue.unreserve(key);
                 handle.disown();
             }
         }

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::keeper::Keeper;
 use super::link::Link;
 use super::peers::{GONE, TAKEN};
-use super::rows::{Owner, fid_bytes, key_of};
+use super::rows::{Owner, begin, fid_bytes, key_of};
 use super::turns::{Fresh, Other, Stage, Turn, turn};
 use super::{Heir, LedgerError};
 use crate::action::{ActionKey, Item};
@@ -55,9 +55,10 @@ struct Words {
 /// # Errors
 /// It is not known what they say.
 pub(super) async fn say_nothing(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
+    begin(link, owner).await?;
     link.execute(SAY_NOTHING, &[(&owner.known_as, Type::INT8_ARRAY)])
         .await?;
-    Ok(())
+    link.batch("COMMIT").await
 }
 
 async fn others(link: &Link, owner: &Owner, fids: &BTreeSet<Fid>) -> Result<Others, LedgerError> {
@@ -90,7 +91,8 @@ async fn others(link: &Link, owner: &Owner, fids: &BTreeSet<Fid>) -> Result<Othe
     Ok(others)
 }
 
-/// Has own rows say whether they wait; the serials of those that there are.
+/// Has own rows say whether they wait; the serials of those that there are. Once this mover was found dead whoever took them over
+/// says that.
 async fn say(
     link: &Link,
     owner: &Owner,
@@ -98,6 +100,10 @@ async fn say(
     behind: bool,
 ) -> Result<HashMap<ActionKey, i64>, LedgerError> {
     let mut serials = HashMap::new();
+    if keys.is_empty() {
+        return Ok(serials);
+    }
+    begin(link, owner).await?;
     for keys in keys.chunks(AT_ONCE) {
         let fids: Vec<_> = keys.iter().map(|key| fid_bytes(key.fid)).collect();
         let cookies: Vec<_> = keys.iter().map(|key| key.cookie.0.cast_signed()).collect();
@@ -118,6 +124,7 @@ async fn say(
             }
         }
     }
+    link.batch("COMMIT").await?;
     Ok(serials)
 }
 

@@ -14,8 +14,9 @@ pub trait Heir: fmt::Debug + Send + Sync {
     /// These are this mover's from now on, and in its journal. `peer`: whose they were.
     fn inherit(&self, peer: &str, items: Vec<Item>);
 
-    /// These are other movers' by now: they are let go of without an answer.
-    fn give_up(&self, keys: Vec<ActionKey>);
+    /// These are other movers' by now: they are let go of without an answer. Archives and removes of their files that wait here
+    /// may be behind one of them, and wait on, until [`Heir::let_go`]: these are told.
+    fn give_up(&self, keys: Vec<ActionKey>) -> Vec<ActionKey>;
 
     /// An action is to wait while another mover is at its file. `false`: it is under way.
     fn hold(&self, key: ActionKey, mover: &str) -> bool;

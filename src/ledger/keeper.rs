@@ -80,8 +80,6 @@ pub(super) struct Keeper {
     pub(super) given_up: GivenUp,
     /// The others are being asked whether they have no ledger either.
     pub(super) outage: Option<Receiver<()>>,
-    /// The incarnation that had the row before, of which nothing is known here.
-    pub(super) former: Option<i64>,
     /// When rows of movers that are no more were looked for last.
     pub(super) pruned: Option<Instant>,
     /// When those are looked at that wait for other movers.
@@ -141,10 +139,6 @@ impl Keeper {
         }
         let mut renewed = Instant::now();
         self.catch_up(&link, &mut renewed).await?;
-        if let Some(former) = self.former {
-            self.row.leave_former(&link, former).await?;
-            self.former = None;
-        }
         *pause = FIRST_PAUSE;
         let mut look = Instant::now();
         loop {
@@ -166,11 +160,7 @@ impl Keeper {
             self.open_turns();
             // Before the changes are taken: then the rows of all these are written.
             let fresh = self.shared.turns().fresh(ahead::AT_ONCE);
-            let changes = self.shared.take();
-            if !changes.is_empty() {
-                let rows = self.write(&link, &changes, Rows::Fresh).await?;
-                self.shared.written(rows);
-            }
+            self.write_changes(&link).await?;
             if is_last {
                 return self.row.leave(&link).await;
             }
@@ -190,10 +180,7 @@ impl Keeper {
         self.row.address = self.shared.address().or(self.row.address.take());
         self.tell();
         let held = match self.row.claim(link, None).await? {
-            Claim::Ours(former) => {
-                self.former = former.or(self.former);
-                return Ok(());
-            }
+            Claim::Ours => return Ok(()),
             Claim::Held(held) => held,
         };
         let name = &self.row.owner.name;
@@ -210,10 +197,7 @@ impl Keeper {
             return Err(LedgerError::NameTaken { name: name.clone() });
         }
         match self.row.claim(link, Some(held)).await? {
-            Claim::Ours(former) => {
-                self.former = former.or(self.former);
-                Ok(())
-            }
+            Claim::Ours => Ok(()),
             Claim::Held(_) => Err(LedgerError::NameTaken { name: name.clone() }),
         }
     }
@@ -247,6 +231,23 @@ impl Keeper {
         Ok(())
     }
 
+    /// What has changed since this was called last.
+    async fn write_changes(&mut self, link: &Link) -> Result<(), LedgerError> {
+        let changes = self.shared.take();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // What the coordinator gives to this mover is its own, whoever had an action of the same key before.
+        let new = changes
+            .actions
+            .iter()
+            .filter(|(_, news)| matches!(news.item, Word::Is(_)));
+        self.given_up.forget(new.map(|(key, _)| *key));
+        let rows = self.write(link, &changes, Rows::Fresh).await?;
+        self.shared.written(rows);
+        Ok(())
+    }
+
     pub(super) async fn write(&self, link: &Link, changes: &Changes, rows: Rows) -> Result<u64, LedgerError> {
         let domain = |fid| self.sequences.domain(fid);
         let written = Box::pin(rows::write(link, &self.row.owner, changes, rows, domain)).await?;
@@ -262,7 +263,9 @@ impl Keeper {
     /// Makes the rows equal to what the journal has. Of what changes meanwhile the last word comes after it.
     async fn catch_up(&mut self, link: &Link, renewed: &mut Instant) -> Result<(), LedgerError> {
         let start = Instant::now();
-        let others = claim::peers(link, &self.row.owner.name).await?;
+        let peers = claim::peers(link, &self.row.owner.name).await?;
+        // What the journal has is this mover's, also where the rows name one that it was and knows nothing of.
+        let (formers, others): (Vec<_>, Vec<_>) = peers.into_iter().partition(|row| self.row.is_former(&row.name));
         self.shared
             .list_sharers(others.iter().filter(|row| row.is_there()).count());
         self.row.owner.others = others.into_iter().map(|row| row.incarnation).collect();
@@ -293,6 +296,9 @@ impl Keeper {
             let keys: Vec<_> = news.actions.keys().copied().collect();
             Box::pin(self.give_up_lost(link, &keys)).await?;
             self.renew(link, renewed).await?;
+        }
+        for former in formers {
+            Box::pin(self.row.leave_former(link, &former)).await?;
         }
         Box::pin(self.settle_offers(link)).await?;
         let copies = Box::pin(self.copies(link, renewed)).await?;
@@ -401,9 +407,7 @@ impl Keeper {
                 }
                 copies += self.write(link, &news, Rows::Own).await?;
                 // The rows of actions are equal by now: what changes meanwhile follows at once.
-                let changes = self.shared.take();
-                let rows = self.write(link, &changes, Rows::Fresh).await?;
-                self.shared.written(rows);
+                self.write_changes(link).await?;
                 self.renew(link, renewed).await?;
             }
         }

@@ -20,8 +20,9 @@
 //! `tombs` how that is answered, now or for a copy whose row comes later. `uploads` tells those who throw old uploads away which
 //! ones are in hand; `remembered` is who else there was, for a daemon that finds the ledger away.
 //! `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that. `offers` is what a mover that is cut
-//! off from an MDT or a store leaves to others. `seen` is the fleet as one: what each mover's row tells of it, and `sharers` by how
-//! many the limits are divided that are all movers'.
+//! off from an MDT or a store leaves to others, `offered` what rows say of that. `found` reads actions from their rows, `keyed` asks
+//! for rows by their keys. `returned` is what was given up to others and came back. `seen` is the fleet as one: what each mover's
+//! row tells of it, and `sharers` by how many the limits are divided that are all movers'.
 
 mod ahead;
 mod changes;
@@ -30,14 +31,17 @@ mod command;
 mod error;
 mod fence;
 mod fencer;
+mod found;
 mod health;
 mod heir;
 mod keeper;
+mod keyed;
 mod link;
 #[cfg(test)]
 pub(crate) mod model;
 mod moment;
 mod observe;
+mod offered;
 mod offers;
 mod options;
 mod own;
@@ -174,7 +178,6 @@ impl Ledger {
             questions: Vec::new(),
             given_up: GivenUp::default(),
             outage: None,
-            former: None,
             pruned: None,
             turn_due: None,
             turn_at: None,

@@ -474,6 +474,11 @@ impl KeeperModel {
                 self.set_valid(true);
                 self.owner.others = ledger.others(&self.owner);
                 let changes = std::mem::take(&mut self.heard.lock().changes);
+                let is_new = |key: &ActionKey| {
+                    let news = changes.actions.get(key);
+                    news.is_some_and(|news| matches!(news.item, Word::Is(_)))
+                };
+                self.given_up.retain(|key| !is_new(key));
                 if fate != Fate::Broken {
                     self.put(ledger, &changes, Rows::Fresh);
                 }
@@ -560,6 +565,7 @@ impl KeeperModel {
             let upload = row.and_then(|row| row.upload.as_ref()).filter(|upload| goes_on(upload));
             let upload = upload.map(|upload| upload.clone().of_another(true));
             self.journal.taken_over(item, upload.as_ref());
+            self.given_up.remove(&item.key());
         }
         if fate != Fate::Broken {
             for item in &items {

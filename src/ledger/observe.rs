@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use super::LedgerError;
-use super::claim::{self, Found, Share};
+use super::claim::{self, Share};
 use super::fence::Fences;
 use super::fencer::{BUSY, EVICTION};
+use super::found::Found;
 use super::health::{PeerHealth, Step};
 use super::keeper::Keeper;
+use super::keyed;
 use super::link::Link;
 use super::moment::Moment;
 use super::own::between;
 use super::peers::{Peer, PeerRow};
+use super::{Heir, LedgerError};
 use crate::action::{ActionKey, Item, Kind, Verb};
 use crate::fleet::{Fleet, LedgerReport};
 
@@ -42,6 +44,7 @@ impl Keeper {
         if let Some(heir) = &heir {
             heir.look();
         }
+        self.do_returned();
         let asked = Instant::now();
         let rows = claim::peers(link, &self.row.owner.name).await?;
         self.row.owner.others = rows.iter().map(|row| row.incarnation).collect();
@@ -155,7 +158,7 @@ impl Keeper {
         Ok(false)
     }
 
-    async fn make_own(&self, link: &Link, dead: &PeerRow, found: Vec<Found>) -> Result<(), LedgerError> {
+    async fn make_own(&mut self, link: &Link, dead: &PeerRow, found: Vec<Found>) -> Result<(), LedgerError> {
         let taken = self.move_here(link, dead, &found).await;
         tracing::info!(
             mover = dead.name,
@@ -176,7 +179,8 @@ impl Keeper {
     }
 
     /// They are this mover's, and to be done.
-    pub(super) fn inherit(&self, from: &str, items: Vec<Item>) {
+    pub(super) fn inherit(&mut self, from: &str, items: Vec<Item>) {
+        self.given_up.forget(items.iter().map(Item::key));
         items.iter().for_each(|item| self.shared.turns().add(item));
         if let Some(heir) = self.shared.heir() {
             heir.inherit(from, items);
@@ -188,7 +192,7 @@ impl Keeper {
         if self.row.owner.others.is_empty() {
             return Ok(());
         }
-        let mut lost = claim::lost(link, &self.row.owner, keys.iter().copied()).await?;
+        let mut lost = keyed::lost(link, &self.row.owner, keys.iter().copied()).await?;
         // The coordinator has given them to this one since.
         lost.retain(|key| !self.shared.is_fresh(*key));
         if lost.is_empty() {
@@ -201,11 +205,21 @@ impl Keeper {
         self.shared.gave_up(&lost);
         self.given_up.add(&lost);
         match self.shared.heir() {
-            Some(heir) => heir.give_up(lost),
+            Some(heir) => self.let_go_of(heir.as_ref(), lost),
             // Nothing is in the queue yet.
             None => lost.into_iter().for_each(|key| self.journal.lost(key, true)),
         }
         Ok(())
+    }
+
+    /// Has what others have let go of here. What waits behind it is looked at anew: it may be behind it there.
+    pub(super) fn let_go_of(&mut self, heir: &dyn Heir, lost: Vec<ActionKey>) {
+        for key in heir.give_up(lost) {
+            if !self.shared.turns().ask(key, false) {
+                heir.let_go(key);
+            }
+            self.turn_due = Some(Instant::now());
+        }
     }
 
     /// Asks the others whether they have no ledger either, without waiting for the answers: then nobody takes anything over.

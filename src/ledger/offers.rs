@@ -12,10 +12,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::claim::{self, Offer, Share};
+use super::claim::Share;
 use super::keeper::Keeper;
+use super::keyed;
 use super::link::Link;
 use super::observe::{LOT, LOTS, restores};
+use super::offered::{self, Offer};
 use super::peers::{Peer, PeerRow, SERVING};
 use super::{Heir, LedgerError};
 use crate::action::{ActionKey, Item, Kind, Verb};
@@ -82,6 +84,13 @@ impl Offers {
         keys
     }
 
+    /// These rows do not say so: they are to, as long as what they want is out of reach.
+    fn unsay(&mut self, is_unsaid: impl Fn(&ActionKey) -> bool) {
+        let all = self.places.values_mut().flat_map(|place| &mut place.actions);
+        all.filter(|(key, _)| is_unsaid(key))
+            .for_each(|(_, offered)| offered.is_said = false);
+    }
+
     /// These, in their order, are nothing to this mover any more, as others have them, or they have ended.
     fn forget(&mut self, keys: &[ActionKey], are_taken: bool) {
         for place in self.places.values_mut() {
@@ -97,11 +106,8 @@ impl Offers {
 impl Keeper {
     /// No row says that it is offered: who waited for the answer waits on until it is known what others have.
     pub(super) async fn withdraw_offers(&mut self, link: &Link) -> Result<(), LedgerError> {
-        claim::withdraw(link, &self.row.owner).await?;
-        let places = self.offers.places.values_mut();
-        places
-            .flat_map(|place| place.actions.values_mut())
-            .for_each(|offered| offered.is_said = false);
+        offered::withdraw(link, &self.row.owner).await?;
+        self.offers.unsay(|_| true);
         Ok(())
     }
 
@@ -112,7 +118,7 @@ impl Keeper {
             return Ok(());
         }
         let keys = self.offers.unsure.iter().map(|(_, item)| item.key());
-        let own = claim::held(link, &self.row.owner, keys).await?;
+        let own = keyed::held(link, &self.row.owner, keys).await?;
         for (mover, item) in std::mem::take(&mut self.offers.unsure) {
             if own.contains(&item.key()) {
                 self.inherit(&mover, vec![item]);
@@ -209,9 +215,10 @@ impl Keeper {
         let (said, ended): (Vec<_>, Vec<_>) = self.offers.said().into_iter().partition(|key| heir.is_aside(*key));
         self.offers.forget(&ended, false);
         for keys in said.chunks(AT_ONCE) {
-            let mut own = claim::held(link, &self.row.owner, keys.iter().copied()).await?;
-            own.sort_unstable();
-            let is_lost = |key: &ActionKey| own.binary_search(key).is_err() && !self.shared.is_fresh(*key);
+            let own = keyed::own_offers(link, &self.row.owner, keys.iter().copied()).await?;
+            // One that the coordinator sent again has a row that says nothing of offers.
+            self.offers.unsay(|key| own.get(key) == Some(&false));
+            let is_lost = |key: &ActionKey| !own.contains_key(key) && !self.shared.is_fresh(*key);
             let lost: Vec<_> = keys.iter().copied().filter(is_lost).collect();
             if lost.is_empty() {
                 continue;
@@ -223,7 +230,7 @@ impl Keeper {
             self.shared.gave_offered(&lost);
             self.offers.forget(&lost, true);
             self.given_up.add(&lost);
-            heir.give_up(lost);
+            self.let_go_of(heir, lost);
         }
         Ok(())
     }
@@ -239,7 +246,7 @@ impl Keeper {
         at.actions.retain(|_, offered| offered.is_said);
         heir.take_up(unsaid);
         for keys in said.chunks(AT_ONCE) {
-            let back = claim::take_back(link, &self.row.owner, keys.iter().copied()).await?;
+            let back = offered::take_back(link, &self.row.owner, keys.iter().copied()).await?;
             for key in &back {
                 at.actions.remove(key);
             }
@@ -271,7 +278,7 @@ impl Keeper {
             let aside = heir.set_aside(place, is_restore, room);
             at.actions.extend(aside.into_iter().map(|key| (key, offered)));
         }
-        // Those too that were offered on an earlier connection.
+        // Those too that were offered on an earlier connection, or were sent again.
         let waiting = at.actions.iter_mut().filter(|(_, offered)| !offered.is_said);
         let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_by_key(|(_, offered)| !offered.is_restore);
@@ -284,7 +291,7 @@ impl Keeper {
         if actions.is_empty() {
             return Ok(false);
         }
-        let mut said = claim::offer(link, &self.row.owner, &actions).await?;
+        let mut said = offered::offer(link, &self.row.owner, &actions).await?;
         said.sort_unstable();
         for (key, _) in &actions {
             // Its row is not written yet, or it was handed about often enough.
@@ -308,7 +315,7 @@ impl Keeper {
             return Ok(false);
         };
         let mut movers: BTreeMap<(String, i64), Vec<(Mdt, ArchiveId)>> = BTreeMap::new();
-        for offer in claim::offers(link, &self.row.owner, archives).await? {
+        for offer in offered::offers(link, &self.row.owner, archives).await? {
             let Offer {
                 mover,
                 incarnation,
@@ -327,7 +334,7 @@ impl Keeper {
                     if lots == LOTS {
                         return Ok(true);
                     }
-                    let found = claim::offered_lot(link, &self.row.owner, *incarnation, share, reached, LOT).await?;
+                    let found = offered::offered_lot(link, &self.row.owner, *incarnation, share, reached, LOT).await?;
                     if found.is_empty() {
                         break;
                     }

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::LedgerError;
 use super::fence::MoverNode;
 use super::link::Link;
-use super::peers::{GONE, SERVING, TAKEN};
+use super::peers::{GONE, PeerRow, SERVING, TAKEN};
 use super::remembered::write_whole;
 use super::rows::Owner;
 
@@ -28,12 +28,18 @@ UPDATE lhsmtool_s3.mover SET incarnation = $2, address = $3, archive_ids = $4, r
     release = $6, since = now(), host = $7, nids = $8, client_uuid = $9, described_by = $2, told = $10, told_by = $2
 WHERE name = $1";
 /// What a former incarnation had that nobody here knows, for its file is lost with all that this node knew of it: it is a
-/// mover of its own that was found dead, which serves no archives, and whoever takes over from dead ones takes that over.
-const LEAVE_FORMER: &str = "\
+/// mover of its own that has gone, which serves no archives. Where it is not known soon what of it this node knows after all,
+/// it is found dead as any other.
+const KEEP_FORMER: &str = "\
 INSERT INTO lhsmtool_s3.mover (name, incarnation, archive_ids, renewals, state, release)
 SELECT $1, $2, '{}'::integer[], 0, $3, $4
 WHERE EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.answered)
 ON CONFLICT (name) DO NOTHING";
+/// It is dead: whoever takes over from dead ones takes over what is left.
+const LEAVE_FORMER: &str = "\
+UPDATE lhsmtool_s3.mover SET state = $4, since = now()
+WHERE name = $1 AND incarnation = $2 AND state = $3
+    AND EXISTS (SELECT 1 FROM lhsmtool_s3.action a WHERE a.owner = $2 AND NOT a.answered)";
 /// Not once it was found dead: it claims its row anew then, and looks at what others have taken from it.
 const RENEW: &str = "\
 UPDATE lhsmtool_s3.mover SET renewals = renewals + 1, address = $3, archive_ids = $5, told = $6, told_by = $2
@@ -58,8 +64,7 @@ pub(super) struct OwnRow {
 /// How a claim came out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Claim {
-    /// With the incarnation that had it before, where no file here knows that one.
-    Ours(Option<i64>),
+    Ours,
     /// Another one has the row, and counts its renewals.
     Held(Held),
 }
@@ -142,8 +147,35 @@ impl OwnRow {
             ],
         )
         .await?;
+        if let Some(former) = former {
+            // From here on no row says whose it was.
+            link.execute(
+                KEEP_FORMER,
+                &[
+                    (&self.former_name(former), Type::TEXT),
+                    (&former, Type::INT8),
+                    (&GONE, Type::INT2),
+                    (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                ],
+            )
+            .await?;
+        }
         link.batch("COMMIT").await?;
-        Ok(Claim::Ours(former))
+        Ok(Claim::Ours)
+    }
+
+    /// What an incarnation is called that is in no file here.
+    fn former_name(&self, incarnation: i64) -> String {
+        format!("{} ({incarnation:016x})", self.owner.name)
+    }
+
+    /// Whether a mover of that name is such a one: what the journal has is none of its business.
+    pub(super) fn is_former(&self, name: &str) -> bool {
+        let number = name
+            .strip_prefix(&self.owner.name)
+            .and_then(|rest| rest.strip_prefix(" ("));
+        let number = number.and_then(|rest| rest.strip_suffix(')'));
+        number.is_some_and(|number| number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 
     /// Has what is left of an incarnation that is in no file here taken over, by whoever is first. Once what the journal has is
@@ -151,16 +183,16 @@ impl OwnRow {
     ///
     /// # Errors
     /// PostgreSQL refuses.
-    pub(super) async fn leave_former(&self, link: &Link, incarnation: i64) -> Result<(), LedgerError> {
-        let name = format!("{} ({incarnation:016x})", self.owner.name);
+    pub(super) async fn leave_former(&self, link: &Link, former: &PeerRow) -> Result<(), LedgerError> {
+        let PeerRow { name, incarnation, .. } = former;
         let left = link
             .execute(
                 LEAVE_FORMER,
                 &[
-                    (&name, Type::TEXT),
-                    (&incarnation, Type::INT8),
+                    (name, Type::TEXT),
+                    (incarnation, Type::INT8),
+                    (&GONE, Type::INT2),
                     (&TAKEN, Type::INT2),
-                    (&env!("CARGO_PKG_VERSION"), Type::TEXT),
                 ],
             )
             .await?;
@@ -282,6 +314,22 @@ mod tests {
             row(&file).owner.known_as[1..],
             [third.owner.incarnation, second.owner.incarnation]
         );
+    }
+
+    #[test]
+    fn a_former_incarnation_that_is_in_no_file_is_called_so_that_its_mover_knows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = row(&dir.path().join("incarnation"));
+        for number in [0, 1, -1, i64::MIN] {
+            assert!(row.is_former(&row.former_name(number)), "{number}");
+        }
+        for other in [
+            "node1:/mnt/lustre",
+            "node1:/mnt/lustre (2)",
+            "node2:/mnt/lustre (0000000000000001)",
+        ] {
+            assert!(!row.is_former(other), "{other}");
+        }
     }
 
     #[test]

@@ -136,8 +136,7 @@ pub(super) async fn write(
         return Ok(0);
     }
     let sorted = Sorted::of(changes);
-    link.batch("BEGIN").await?;
-    hold(link, owner).await?;
+    begin(link, owner).await?;
     for items in sorted.taken.chunks(AT_ONCE) {
         upsert_actions(link, owner, items, rows, &domain).await?;
     }
@@ -157,11 +156,12 @@ pub(super) async fn write(
     Ok(changes.len() as u64)
 }
 
-/// Holds the own row to the end of the transaction.
+/// Begins a transaction that holds the own row to its end: nobody finds this mover dead in between, and takes what it is about.
 ///
 /// # Errors
 /// It is another one's by now, or was found dead.
-pub(super) async fn hold(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
+pub(super) async fn begin(link: &Link, owner: &Owner) -> Result<(), LedgerError> {
+    link.batch("BEGIN").await?;
     let held = link
         .query(
             HOLD_ROW,

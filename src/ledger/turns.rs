@@ -10,6 +10,9 @@
 //! the same time at least one sees the other, and waits again. So never are two under way that looked before they began. The
 //! order is that of the rows' serials, which the ledger gives; no clock has a say.
 //!
+//! An action that this mover loses to another one was ahead of what waits behind it here, which has looked and seen nobody. So
+//! that is looked at once more, and waits until it was.
+//!
 //! Restores wait for restores alone, as in a mover's own queue.
 
 use std::collections::BTreeMap;
@@ -150,16 +153,18 @@ impl Turns {
 
     /// An action is in hand, and its row is written, or on its way.
     pub(super) fn add(&self, item: &Item) {
+        self.ask(item.key(), item.kind == Kind::Do(Verb::Restore));
+    }
+
+    /// It is looked at, also if it was before. `false`: nobody looks.
+    pub(super) fn ask(&self, key: ActionKey, is_restore: bool) -> bool {
         let mut state = self.lock();
-        if !state.is_open {
-            return;
+        if state.is_open {
+            state.number += 1;
+            let number = state.number;
+            state.fresh.insert(key, Fresh { is_restore, number });
         }
-        state.number += 1;
-        let fresh = Fresh {
-            is_restore: item.kind == Kind::Do(Verb::Restore),
-            number: state.number,
-        };
-        state.fresh.insert(item.key(), fresh);
+        state.is_open
     }
 
     /// It was answered.

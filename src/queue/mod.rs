@@ -11,6 +11,7 @@ mod fair;
 mod holds;
 mod offers;
 mod processors;
+mod reserved;
 mod state;
 mod work;
 
@@ -18,7 +19,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use class::{Class, ThreadRole};
-pub use work::{Admission, Cancelled, Job, QueueDepth, RunningAction, Work};
+pub use work::{Admission, Cancelled, Deferrals, Job, PutOff, QueueDepth, RunningAction, Work};
 
 use self::processors::Processors;
 use self::state::{ActionTable, Entry, Track};
@@ -89,10 +90,28 @@ impl Queue {
         admission
     }
 
+    /// Keeps a place for an archive or a remove that is on its way here: what comes later of its file waits, until it was
+    /// admitted and is over, or [`Queue::unreserve`]. So does what waits for other movers already.
+    pub fn reserve(&self, item: &Item) {
+        self.lock().reserve(item);
+    }
+
+    /// It does not come.
+    pub fn unreserve(&self, key: ActionKey) {
+        let lined_up = self.lock().unreserve(key);
+        lined_up.into_iter().for_each(|class| self.wake_one(class));
+    }
+
     /// Has an action wait until [`Queue::let_go`], also one that is on its way here: it is reported alive and can be cancelled,
     /// and holds no thread. `false`: it is under way.
     pub fn hold(&self, key: ActionKey) -> bool {
         self.lock().hold(key)
+    }
+
+    /// Has the archives and removes of a file that wait, but for that action, wait until [`Queue::let_go`]: those that did not
+    /// before.
+    pub fn hold_others(&self, key: ActionKey) -> Vec<ActionKey> {
+        self.lock().hold_others(key)
     }
 
     /// Whether a held action is the first of its file, and one behind it is not held.
@@ -204,6 +223,7 @@ impl Queue {
         &self,
         mut handle: Box<dyn ActionHandle>,
         until: Instant,
+        why: PutOff,
     ) -> Result<(), (Box<dyn ActionHandle>, Stop)> {
         let key = handle.item().key();
         let Some(class) = Class::of(handle.item()) else {
@@ -233,8 +253,7 @@ impl Queue {
         state.late_beats.insert(key, now);
         state.beat_now(now, key);
         state.deferred.insert((until, key));
-        let deferrals = state.deferrals.entry(key).or_default();
-        *deferrals = deferrals.saturating_add(1);
+        state.deferrals.entry(key).or_default().count(why);
         drop(state);
         if let Some(again) = again {
             again.disown();
@@ -375,7 +394,7 @@ impl Queue {
         self.lock().at_work.values().cloned().collect()
     }
 
-    /// Whether an action of that file waits or runs.
+    /// Whether an action of that file waits or runs, or is on its way.
     pub fn has_file(&self, fid: Fid) -> bool {
         let state = self.lock();
         [true, false]
@@ -430,6 +449,7 @@ impl Queue {
         state.deferred.clear();
         state.held.clear();
         state.aside.clear();
+        state.reserved.clear();
         state.late_beats.clear();
         state.deferrals.clear();
         let ActionTable { live, first, .. } = &mut *state;

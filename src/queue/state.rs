@@ -8,7 +8,7 @@ use super::fair::{FairKey, FairQueue};
 use super::holds::ThreadShares;
 use super::offers::PartOffers;
 use super::processors::Processors;
-use super::{Admission, Class, Job, RunningAction, ThreadRole, Work};
+use super::{Admission, Class, Deferrals, Job, RunningAction, ThreadRole, Work};
 use crate::action::{ActionHandle, ActionKey, Kind, Verb};
 use crate::sync::Instant;
 use crate::transfer::{Control, Stop};
@@ -83,9 +83,11 @@ pub(super) struct ActionTable {
     /// Waiting for a time, not for a thread.
     pub(super) deferred: BTreeSet<(Instant, ActionKey)>,
     /// How often each of those that ever were has been.
-    pub(super) deferrals: HashMap<ActionKey, u32>,
+    pub(super) deferrals: HashMap<ActionKey, Deferrals>,
     /// Those that wait for other movers, or did.
     pub(super) held: HashMap<ActionKey, Hold>,
+    /// Not here yet: places are kept for them.
+    pub(super) reserved: HashSet<ActionKey>,
     /// In no line, for another mover may take them at any moment.
     pub(super) aside: HashSet<ActionKey>,
     pub(super) parts_turn: bool,
@@ -122,13 +124,17 @@ impl ActionTable {
                 }
             };
             if !is_new || self.again.contains_key(&key) {
+                self.reserved.remove(&key);
                 return (Admission::Duplicate(handle), None);
             }
             self.again.insert(key, handle);
             return (Admission::Queued, None);
         }
         let track = Track::of(key, class);
+        let was_reserved = self.reserved.remove(&key);
         match self.first.get(&track).copied() {
+            Some(first) if first == key => self.line_up(class, handle.as_ref(), key),
+            Some(_) if was_reserved => {}
             Some(first) => {
                 let ending = self.is_ending(first);
                 self.behind
@@ -233,6 +239,24 @@ impl ActionTable {
         };
         self.held.insert(key, Hold::Waits { parked });
         true
+    }
+
+    /// The same of the archives and removes of a file that wait, but for that one; those of which that is news.
+    pub(super) fn hold_others(&mut self, key: ActionKey) -> Vec<ActionKey> {
+        let track = Track {
+            fid: key.fid,
+            restore: false,
+        };
+        let first = self.first.get(&track).copied();
+        let behind = self.behind.get(&track).into_iter().flatten();
+        let all = first.into_iter().chain(behind.map(|follower| follower.key));
+        let is_free = |other: &ActionKey| {
+            *other != key
+                && matches!(self.live.get(other), Some(Entry::Waiting(_)))
+                && !matches!(self.held.get(other), Some(Hold::Waits { .. }))
+        };
+        let free: Vec<_> = all.filter(is_free).collect();
+        free.into_iter().filter(|other| self.hold(*other)).collect()
     }
 
     /// The class in which a thread has something to do now, if it was its turn; and whether it has waited for somebody.
@@ -429,6 +453,8 @@ impl ActionTable {
         behind
             .into_iter()
             .flatten()
+            // Perhaps a remove.
+            .take_while(move |follower| !self.reserved.contains(&follower.key))
             .filter(move |follower| self.live.contains_key(&follower.key))
             // An archive behind a remove is to be made anew.
             .take_while(move |follower| self.verb(follower.key) != Some(Verb::Remove))
@@ -456,7 +482,7 @@ impl ActionTable {
         // Cancelled ones are still in the line, and no longer alive.
         let next = std::iter::from_fn(|| behind.pop_front())
             .map(|follower| follower.key)
-            .find(|next| self.live.contains_key(next));
+            .find(|next| self.live.contains_key(next) || self.reserved.contains(next));
         if behind.is_empty() {
             self.behind.remove(&track);
         }
@@ -506,7 +532,9 @@ impl ActionTable {
         }
         for class in classes {
             while let Some((domain, key)) = self.turn(*class, lanes) {
-                if self.aside.contains(&key) || self.is_held(key) {
+                // One that came from elsewhere has its place.
+                let is_first = self.first.get(&Track::of(key, *class)) == Some(&key);
+                if !is_first || self.aside.contains(&key) || self.is_held(key) {
                     continue;
                 }
                 let has_waited = matches!(self.held.get(&key), Some(Hold::Over));
@@ -531,7 +559,7 @@ impl ActionTable {
                 self.holds.take(domain, lanes);
                 self.at_work.insert(key, at_work);
                 *self.running.entry(*class).or_default() += 1;
-                let deferrals = self.deferrals.get(&key).copied().unwrap_or(0);
+                let deferrals = self.deferrals.get(&key).copied().unwrap_or_default();
                 return Some(Work::Job(Job {
                     handle,
                     control,

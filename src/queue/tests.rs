@@ -180,15 +180,41 @@ fn a_restore_that_is_sent_again_while_it_runs_is_stopped_and_waits_again() {
     assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     assert_eq!(job.control.stopped(), Some(Stop::SentAgain));
     let key = job.handle.item().key();
-    assert!(queue.defer(job.handle, Instant::now()).is_ok());
+    assert!(queue.defer(job.handle, Instant::now(), PutOff::Other).is_ok());
     let again = take(&queue, ThreadRole::All);
     assert_eq!((again.handle.item().key(), again.control.stopped()), (key, None));
-    assert_eq!((job.deferrals, again.deferrals), (0, 1));
+    assert_eq!((job.deferrals.others, again.deferrals.others), (0, 1));
     // A cancel is more than that.
     assert_eq!(admit(&queue, handle(Verb::Restore, 7, 1)), "duplicate");
     assert!(matches!(queue.cancel(key, Stop::Cancelled), Cancelled::Running));
-    let refused = queue.defer(again.handle, Instant::now());
+    let refused = queue.defer(again.handle, Instant::now(), PutOff::Other);
     assert!(matches!(refused, Err((_, Stop::Cancelled))));
+}
+
+#[test]
+fn how_often_an_action_was_put_off_is_counted_apart_by_why_until_it_ends() {
+    let queue = Queue::default();
+    admit(&queue, handle(Verb::Restore, 7, 1));
+    for why in [
+        PutOff::Frozen,
+        PutOff::CutOff,
+        PutOff::Frozen,
+        PutOff::Frozen,
+        PutOff::Other,
+    ] {
+        let job = take(&queue, ThreadRole::All);
+        assert!(queue.defer(job.handle, Instant::now(), why).is_ok());
+    }
+    let job = take(&queue, ThreadRole::All);
+    let counted = Deferrals {
+        frozen: 3,
+        cut_off: 1,
+        others: 1,
+    };
+    assert_eq!(job.deferrals, counted);
+    ended(&queue, job.handle.item(), true);
+    admit(&queue, handle(Verb::Restore, 7, 1));
+    assert!(!take(&queue, ThreadRole::All).deferrals.are_any());
 }
 
 #[test]
@@ -281,7 +307,7 @@ fn what_would_wait_for_a_time_learns_why_a_parked_queue_does_not_take_it() {
         admit(&queue, handle(Verb::Restore, 1, 1));
         let job = take(&queue, ThreadRole::All);
         queue.park(reason);
-        let refused = queue.defer(job.handle, Instant::now());
+        let refused = queue.defer(job.handle, Instant::now(), PutOff::Other);
         assert!(refused.is_err_and(|(_, stop)| stop == reason));
     }
 }
@@ -598,6 +624,102 @@ fn what_is_behind_a_held_action_of_its_file_waits_with_it() {
 }
 
 #[test]
+fn what_waits_behind_an_action_that_is_another_movers_does_not_begin_in_its_place() {
+    let queue = Queue::default();
+    let (first, behind) = (handle(Verb::Remove, 1, 1), handle(Verb::Archive, 2, 1));
+    let keys = [first.item().key(), behind.item().key()];
+    admit(&queue, first);
+    admit(&queue, behind);
+    admit(&queue, handle(Verb::Restore, 3, 1));
+    admit(&queue, handle(Verb::Archive, 4, 2));
+    assert_eq!(queue.hold_others(keys[0]), [keys[1]]);
+    assert!(queue.hold_others(keys[0]).is_empty(), "it waits already");
+    let Cancelled::Waiting(_) = queue.cancel(keys[0], Stop::HandOn) else {
+        panic!("it waited");
+    };
+    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, ThreadRole::All)).collect();
+    assert_eq!(jobs.iter().map(cookie).collect::<Vec<_>>(), [3, 4]);
+    queue.let_go(keys[1]);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 2);
+    // One that runs is held no more.
+    assert!(queue.hold_others(keys[0]).is_empty());
+}
+
+#[test]
+fn what_comes_later_waits_for_an_action_of_its_file_that_is_on_its_way() {
+    let queue = Queue::default();
+    let remove = handle(Verb::Remove, 1, 1);
+    queue.reserve(remove.item());
+    queue.reserve(handle(Verb::Restore, 9, 1).item());
+    assert!(queue.has_file(remove.item().fid));
+    for handle in [
+        handle(Verb::Archive, 2, 1),
+        handle(Verb::Restore, 3, 1),
+        handle(Verb::Archive, 4, 2),
+    ] {
+        assert_eq!(admit(&queue, handle), "queued");
+    }
+    let jobs: Vec<_> = std::iter::from_fn(|| offered(&queue, ThreadRole::All)).collect();
+    assert_eq!(jobs.iter().map(cookie).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(admit(&queue, remove), "queued");
+    let first = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&first), 1);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    ended(&queue, first.handle.item(), true);
+    assert_eq!(cookie(&take(&queue, ThreadRole::All)), 2);
+}
+
+#[test]
+fn what_does_not_come_after_all_holds_nobody_up() {
+    let queue = Queue::default();
+    let [first, second] = [handle(Verb::Remove, 1, 1), handle(Verb::Remove, 2, 1)];
+    let keys = [first.item().key(), second.item().key()];
+    queue.reserve(first.item());
+    queue.reserve(second.item());
+    admit(&queue, handle(Verb::Archive, 3, 1));
+    queue.unreserve(keys[1]);
+    assert!(offered(&queue, ThreadRole::All).is_none(), "the other one comes");
+    queue.unreserve(keys[0]);
+    queue.unreserve(keys[0]);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 3);
+    // And one that runs, and is delivered twice.
+    queue.reserve(job.handle.item());
+    assert_eq!(admit(&queue, handle(Verb::Archive, 3, 1)), "duplicate");
+    ended(&queue, job.handle.item(), true);
+    assert!(!queue.has_file(keys[0].fid));
+}
+
+#[test]
+fn what_was_another_movers_goes_before_what_waited_for_it_here() {
+    let queue = Queue::default();
+    let [archive, remove] = [handle(Verb::Archive, 1, 1), handle(Verb::Remove, 2, 1)];
+    let key = archive.item().key();
+    admit(&queue, archive);
+    assert!(queue.hold(key));
+    queue.reserve(remove.item());
+    queue.let_go(key);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    admit(&queue, remove);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 2);
+    // It is given up to another one, and comes back before its worker has let go of it.
+    assert_eq!(queue.hold_others(job.handle.item().key()), [key]);
+    queue.reserve(job.handle.item());
+    queue.let_go(key);
+    ended(&queue, job.handle.item(), false);
+    assert!(offered(&queue, ThreadRole::All).is_none());
+    admit(&queue, job.handle);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!(cookie(&job), 2);
+    ended(&queue, job.handle.item(), true);
+    let job = take(&queue, ThreadRole::All);
+    assert_eq!((cookie(&job), job.has_waited), (1, true));
+    assert!(offered(&queue, ThreadRole::All).is_none());
+}
+
+#[test]
 fn what_is_set_aside_is_given_out_again_only_when_it_is_put_back_and_others_stay() {
     let queue = of_mdts(2, 8, 0);
     for cookie in 1..=3 {
@@ -661,7 +783,7 @@ fn an_archive_that_has_begun_is_not_set_aside_and_a_restore_that_waits_for_its_o
     admit(&queue, on(0, Verb::Restore, 2));
     let jobs: Vec<_> = (0..2).filter_map(|_| offered(&queue, ThreadRole::All)).collect();
     for job in jobs {
-        assert!(queue.defer(job.handle, Instant::now()).is_ok());
+        assert!(queue.defer(job.handle, Instant::now(), PutOff::Other).is_ok());
     }
     queue.lock().line_up_due(Instant::now());
     let mut aside = queue.set_aside(OutOfReach::Mdt(Mdt(0)), true, 10);

@@ -18,9 +18,48 @@ pub struct Job {
     /// Its strings.
     pub control: Arc<Control>,
     /// How often it was put off until something could be done.
-    pub deferrals: u32,
+    pub deferrals: Deferrals,
     /// It has waited for another mover's action of the file.
     pub has_waited: bool,
+}
+
+/// Why an action is put off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutOff {
+    /// Its object is in an archive class, and can't be read yet.
+    Frozen,
+    /// This mover is cut off from what the action needs.
+    CutOff,
+    /// Whatever else.
+    Other,
+}
+
+/// How often an action was put off, by why: one that waited long for its object has all its tries where it is cut off then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Deferrals {
+    /// [`PutOff::Frozen`]
+    pub frozen: u32,
+    /// [`PutOff::CutOff`]
+    pub cut_off: u32,
+    /// [`PutOff::Other`]
+    pub others: u32,
+}
+
+impl Deferrals {
+    /// Whether it ever was.
+    #[must_use]
+    pub const fn are_any(self) -> bool {
+        self.frozen > 0 || self.cut_off > 0 || self.others > 0
+    }
+
+    pub(super) const fn count(&mut self, why: PutOff) {
+        let count = match why {
+            PutOff::Frozen => &mut self.frozen,
+            PutOff::CutOff => &mut self.cut_off,
+            PutOff::Other => &mut self.others,
+        };
+        *count = count.saturating_add(1);
+    }
 }
 
 /// What a worker thread does next.

@@ -12,6 +12,7 @@ use super::standing::Standing;
 use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, HsmError, Verdict};
 use crate::journal::UploadRecord;
+use crate::queue::PutOff;
 use crate::store::{Location, ObjectInfo, ObjectKey, StoreError};
 use crate::transfer::{Control, Stop, Transfer, TransferError};
 use crate::types::{ErrorClass, Extent};
@@ -89,7 +90,7 @@ impl Run<'_> {
             return Err(handle);
         };
         tracing::warn!(%error, "the archive failed, and another mover may have taken it over: it is tried again");
-        Ok(Outcome::Later(handle, until))
+        Ok(Outcome::Later(handle, until, PutOff::Other))
     }
 }
 

@@ -45,6 +45,7 @@ pub use verdict::verdict;
 use crate::action::{ActionHandle, ActionKey, FileSystem, Verdict};
 use crate::journal::Journal;
 use crate::ledger::{OthersCopies, Warrant};
+use crate::queue::PutOff;
 use crate::store::{ObjectKey, Owner};
 use crate::transfer::{Stop, TransferError};
 use crate::types::Fid;
@@ -120,7 +121,7 @@ pub(crate) fn perform(
         Kind::Do(Verb::Remove) => remove::remove(run, handle).verdict,
         _ => match archive::archive(run, handle, 0) {
             Outcome::Ended(ended) => ended.verdict,
-            Outcome::Later(handle, _) => {
+            Outcome::Later(handle, ..) => {
                 run.refuse(handle, TransferError::Stopped(Stop::Shutdown).into())
                     .verdict
             }
@@ -144,8 +145,8 @@ struct Ended {
 #[derive(Debug)]
 enum Outcome {
     Ended(Ended),
-    /// It goes on when there is something to do.
-    Later(Box<dyn ActionHandle>, Instant),
+    /// It goes on when there is something to do, and was put off for that reason.
+    Later(Box<dyn ActionHandle>, Instant, PutOff),
 }
 
 impl From<Ended> for Outcome {

@@ -9,7 +9,7 @@ use super::restore::restore;
 use super::run::Run;
 use super::{ActionEnd, Context, Ended, JobError, Outcome, Responder};
 use crate::action::{ActionHandle, Item, Kind, Verb, Verdict};
-use crate::queue::{Job, Queue, ThreadRole, Work};
+use crate::queue::{Deferrals, Job, PutOff, Queue, ThreadRole, Work};
 use crate::store::{ObjectKey, Targets};
 use crate::thread::{Supervisor, Threads, guarded};
 use crate::transfer::{Lane, Transfer, TransferError, TransferOptions};
@@ -130,7 +130,7 @@ impl Worker {
         }
         let start = Instant::now();
         self.context.observers.started(self.context.fs.as_ref(), item);
-        if let Some(warrant) = self.context.warrant.as_ref().filter(|_| job.deferrals > 0) {
+        if let Some(warrant) = self.context.warrant.as_ref().filter(|_| job.deferrals.are_any()) {
             warrant.resume(item.key());
         }
         let Job {
@@ -149,7 +149,7 @@ impl Worker {
             .unwrap_or_else(|words| Ended::failed(JobError::Panic(words)).into());
         let ended = match outcome {
             Outcome::Ended(ended) => ended,
-            Outcome::Later(handle, until) => match self.queue.defer(handle, until) {
+            Outcome::Later(handle, until, why) => match self.queue.defer(handle, until, why) {
                 Ok(()) => return WorkLeft::Waiting,
                 Err((handle, stop)) => run.refuse(handle, TransferError::Stopped(stop).into()),
             },
@@ -229,7 +229,7 @@ impl Worker {
 }
 
 /// `deferrals`: how often it was put off before.
-pub(super) fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u32) -> Outcome {
+pub(super) fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: Deferrals) -> Outcome {
     let item = run.item;
     if !(item.extent.offset == 0 && item.extent.to_eof()) && item.kind != Kind::Do(Verb::Remove) {
         let error = JobError::PartialExtent {
@@ -239,10 +239,10 @@ pub(super) fn perform(run: Run<'_>, handle: Box<dyn ActionHandle>, deferrals: u3
         return run.refuse(handle, error).into();
     }
     match item.kind {
-        Kind::Do(Verb::Archive) => archive(run, handle, deferrals),
+        Kind::Do(Verb::Archive) => archive(run, handle, deferrals.others),
         Kind::Do(Verb::Restore) => restore(run, handle, deferrals),
         Kind::Do(Verb::Remove) => match run.context.postponed(item.key(), 0) {
-            Some(until) => Outcome::Later(handle, until),
+            Some(until) => Outcome::Later(handle, until, PutOff::Other),
             None => remove(run, handle).into(),
         },
         Kind::Cancel => run.refuse(handle, JobError::UnknownAction(23)).into(),

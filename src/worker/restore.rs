@@ -10,6 +10,7 @@ use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, EndFailure};
 use crate::mapped::{self, ByKey};
 use crate::mislaid::{FoundCopy, Likeness, Said};
+use crate::queue::{Deferrals, PutOff};
 use crate::store::{KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
 use crate::transfer::{Stop, TransferError};
 
@@ -25,8 +26,9 @@ enum Received {
     Frozen(Box<FrozenObject>),
 }
 
-/// `rounds`: how often it was put off before, because its object could not be read yet.
-pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u32) -> Outcome {
+/// `deferrals`: how often it was put off before.
+pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, deferrals: Deferrals) -> Outcome {
+    let rounds = deferrals.frozen;
     let received = match receive(run, handle.as_mut(), rounds) {
         Ok(Received::Whole(size, key, is_told)) => Ok(Some((size, key, is_told))),
         Ok(Received::Frozen(frozen)) => ask(run, *frozen, rounds).map(|()| None),
@@ -38,7 +40,7 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
         (_, Some(Stop::SentAgain)) => {
             tracing::info!("the coordinator sent the restore again; it begins anew");
             handle.renew();
-            Outcome::Later(handle, Instant::now())
+            Outcome::Later(handle, Instant::now(), PutOff::Other)
         }
         (Ok(_) | Err(JobError::Transfer(TransferError::Stopped(_))), Some(stop)) => {
             run.refuse(handle, TransferError::Stopped(stop).into()).into()
@@ -58,25 +60,30 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, rounds: u
                         it; it is begun anew");
                     Outcome::Later(
                         handle,
-                        Instant::now() + UNHEARD_PAUSE * 2u32.pow(rounds.min(MOST_DOUBLED)),
+                        Instant::now() + UNHEARD_PAUSE * 2u32.pow(deferrals.others.min(MOST_DOUBLED)),
+                        PutOff::Other,
                     )
                 }
             }
         }
-        (Ok(None), None) => Outcome::Later(handle, Instant::now() + pause(run.transfer.options().thaw_poll, rounds)),
+        (Ok(None), None) => Outcome::Later(
+            handle,
+            Instant::now() + pause(run.transfer.options().thaw_poll, rounds),
+            PutOff::Frozen,
+        ),
         (Err(error), stop) => match run.again_after(&error, stop, 0) {
             // A reader may get the data from another mover, unless this one ends it.
             Some(until) => {
                 tracing::warn!(%error, "the restore failed, and another mover may have taken it over: it is tried again");
-                Outcome::Later(handle, until)
+                Outcome::Later(handle, until, PutOff::Other)
             }
-            None => match run.again_in_reach(&error, stop, rounds) {
+            None => match run.again_in_reach(&error, stop, deferrals.cut_off) {
                 Some(until) => {
                     tracing::warn!(%error, "the restore failed for where this mover is, and is tried again; another mover, if \
                         there is one, may do it");
                     // What it has begun may have gone with its client's eviction.
                     handle.renew();
-                    Outcome::Later(handle, until)
+                    Outcome::Later(handle, until, PutOff::CutOff)
                 }
                 None => run.refuse(handle, error).into(),
             },

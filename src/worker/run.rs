@@ -74,29 +74,30 @@ impl<'a> Run<'a> {
 
     /// When to begin a restore again that failed for where this mover is, and not for what its file or its object is: it is
     /// cut off from the store, or was by the file system's servers. Another mover can do it perhaps, and is offered what waits
-    /// (`crate::ledger`). `None`: it is to be told, for there is no other, or it was begun often enough.
-    pub(super) fn again_in_reach(self, error: &JobError, stop: Option<Stop>, rounds: u32) -> Option<Instant> {
-        let rounds_left = match error {
-            JobError::Hsm(error) if error.class().is_passing() => MOST_CUT_OFF.checked_sub(rounds)?,
+    /// (`crate::ledger`). `tried`: how often it was begun again so. `None`: it is to be told, for there is no other, or that was
+    /// often enough.
+    pub(super) fn again_in_reach(self, error: &JobError, stop: Option<Stop>, tried: u32) -> Option<Instant> {
+        let tries_left = match error {
+            JobError::Hsm(error) if error.class().is_passing() => MOST_CUT_OFF.checked_sub(tried)?,
             // What it wrote to is gone with a restart of the MDT, or with this client's eviction: another file serves.
             JobError::Transfer(TransferError::Write(error))
-                if ErrorClass::of_io(error) == ErrorClass::Stale && stop.is_none() && rounds == 0 =>
+                if ErrorClass::of_io(error) == ErrorClass::Stale && stop.is_none() && tried == 0 =>
             {
                 return Some(Instant::now());
             }
             JobError::Transfer(TransferError::Write(error)) if ErrorClass::of_io(error).is_passing() => {
-                MOST_CUT_OFF.checked_sub(rounds)?
+                MOST_CUT_OFF.checked_sub(tried)?
             }
             // That took as long as a store may take.
             JobError::Transfer(TransferError::GaveUp {
                 last: StoreError::Unavailable { .. } | StoreError::Stalled { .. },
                 ..
-            }) => 1u32.checked_sub(rounds)?,
+            }) => 1u32.checked_sub(tried)?,
             _ => 0,
         };
         let has_others = || self.context.warrant.as_ref().is_some_and(Warrant::has_others);
-        let goes_on = stop.is_none() && rounds_left > 0 && has_others();
-        goes_on.then(|| Instant::now() + CUT_OFF_PAUSE * 2u32.pow(rounds.min(MOST_DOUBLED)))
+        let goes_on = stop.is_none() && tries_left > 0 && has_others();
+        goes_on.then(|| Instant::now() + CUT_OFF_PAUSE * 2u32.pow(tried.min(MOST_DOUBLED)))
     }
 
     /// Ends it when it failed.

@@ -7,6 +7,7 @@ use super::run::Run;
 use super::{Context, Outcome, pool, remove};
 use crate::action::{ActionHandle, ActionKey, Item, Kind, Verb, Verdict};
 use crate::ledger::LateCopy;
+use crate::queue::Deferrals;
 use crate::transfer::{Control, Lane, Transfer, TransferError};
 use crate::types::{Cookie, Extent};
 
@@ -29,10 +30,10 @@ pub(crate) fn action(context: &Context, lane: &Lane, control: &Arc<Control>, han
         transfer: Transfer::new(lane, control),
         item,
     };
-    let ended = match pool::perform(run, handle, 0) {
+    let ended = match pool::perform(run, handle, Deferrals::default()) {
         Outcome::Ended(ended) => ended,
         // As the queue has it.
-        Outcome::Later(handle, _) => match control.stopped() {
+        Outcome::Later(handle, ..) => match control.stopped() {
             Some(stop) => run.refuse(handle, TransferError::Stopped(stop).into()),
             None => {
                 handle.disown();

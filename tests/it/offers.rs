@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use lhsm_sandbox::protocol::{Action, Fid, Tunable};
+use lhsm_sandbox_s3::Dialect;
 
 use crate::metrics::address;
 use crate::postgres::Postgres;
@@ -244,6 +245,23 @@ fn what_nobody_reaches_stays_where_it_is_is_told_and_is_done_there_when_the_stor
 }
 
 #[test]
+fn an_action_whose_row_was_written_anew_while_it_was_offered_is_offered_again() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    // As it is when the coordinator sends it once more.
+    let anew = "WITH anew AS (UPDATE lhsmtool_s3.action SET offered = NULL WHERE offered = owner RETURNING 1) \
+                SELECT count(*) FROM anew";
+    assert_eq!(postgres.number(anew), 20 - THREADS);
+    until(|| (postgres.number(OFFERED) == 20 - THREADS).then_some(()));
+    relays.iter().for_each(Relay::mend);
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ends_well(&mut rig, &fids);
+    end(rig, second, &postgres);
+}
+
+#[test]
 fn what_is_offered_when_the_ledger_goes_away_is_done_at_home_once_the_store_is_back() {
     let Some(mut postgres) = Postgres::start() else {
         return;
@@ -258,6 +276,109 @@ fn what_is_offered_when_the_ledger_goes_away_is_done_at_home_once_the_store_is_b
     }
     relays[1].mend();
     postgres.resume();
+    end(rig, second, &postgres);
+}
+
+/// A mover that is cut off has more restores than it can begin, a file's remove, and an archive of it behind that.
+fn remove_and_archive(rig: &mut Rig, postgres: &Postgres, relay: &Relay) -> (Files, Fid) {
+    let files = released(rig, 10);
+    let again = rig.file("again", b"as it was");
+    rig.archive(again);
+    assert_eq!(rig.file("again", b"as it is"), again);
+    relay.cut();
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    for (action, fids, all) in [
+        (Action::Restore, fids, 10),
+        (Action::Remove, vec![again], 11),
+        (Action::Archive, vec![again], 12),
+    ] {
+        rig.client.request(action, 1, &fids).unwrap();
+        until(|| (in_hand(postgres, "mover1") == all).then_some(()));
+    }
+    (files, again)
+}
+
+/// The remove came first: the file has a copy, of what it has now.
+fn ends_in_order(rig: &mut Rig, files: &Files, again: Fid) {
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).chain([again]).collect();
+    ends_well(rig, &fids);
+    assert_eq!(
+        rig.store.object_body(BUCKET, "again").as_deref(),
+        Some(b"as it is".as_slice())
+    );
+}
+
+#[test]
+fn an_archive_behind_a_remove_that_was_offered_in_vain_waits_for_its_end_at_home() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, relay) = behind_relay(&postgres);
+    let (files, again) = remove_and_archive(&mut rig, &postgres, &relay);
+    let others = Relay::start(rig.store.address());
+    others.cut();
+    let second = second_with(&mut rig, &postgres, &relay.endpoint(), &others.endpoint());
+    until(|| (postgres.number(OFFERED) == 10 - THREADS + 1).then_some(()));
+    relay.mend();
+    ends_in_order(&mut rig, &files, again);
+    others.mend();
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn an_archive_behind_a_remove_that_another_mover_has_taken_waits_for_its_end_there() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, relay) = behind_relay(&postgres);
+    let (files, again) = remove_and_archive(&mut rig, &postgres, &relay);
+    let deletes = rig.store.faults().hold("DeleteObject");
+    let second = second_on_the_way(&mut rig, &postgres, &relay);
+    assert!(deletes.wait_held_blocking(1, PATIENCE), "{}", second.log());
+    let behind = "SELECT count(*) FROM lhsmtool_s3.action a JOIN lhsmtool_s3.mover m ON m.incarnation = a.owner \
+                  WHERE a.verb = 1 AND a.behind AND m.name = 'mover1'";
+    until(|| (postgres.number(behind) == 1).then_some(()));
+    deletes.release();
+    relay.mend();
+    ends_in_order(&mut rig, &files, again);
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn a_mover_that_changes_a_row_of_an_action_holds_its_own_so_that_nobody_finds_it_dead_meanwhile() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let (mut rig, second, relays, files) = nobody_reaches_it(&postgres);
+    postgres.rows(
+        "CREATE FUNCTION lhsmtool_s3.is_held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF NOT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'RowShareLock' \
+                 AND relation = 'lhsmtool_s3.mover'::regclass) THEN RAISE EXCEPTION 'no mover is held'; END IF; \
+             RETURN NULL; END $$; \
+         CREATE TRIGGER is_held BEFORE INSERT OR UPDATE OR DELETE ON lhsmtool_s3.action \
+             EXECUTE FUNCTION lhsmtool_s3.is_held()",
+    );
+    // It takes back what it offered.
+    relays[0].mend();
+    let mut fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    ends_well(&mut rig, &fids);
+    until(|| (in_hand(&postgres, "mover1") == 0).then_some(()));
+    // The newer waits, and goes.
+    relays[1].mend();
+    let puts = rig.store.faults().hold("PutObject");
+    let twice = rig.file("twice", b"data");
+    for all in 1..=2 {
+        rig.client.request(Action::Archive, 1, &[twice]).unwrap();
+        until(|| (in_hand(&postgres, "mover1") + in_hand(&postgres, "mover2") == all).then_some(()));
+        assert!(puts.wait_held_blocking(1, PATIENCE));
+    }
+    until(|| (postgres.number("SELECT count(*) FROM lhsmtool_s3.action WHERE behind") == 1).then_some(()));
+    puts.release();
+    fids.push(twice);
+    ends_well(&mut rig, &fids);
+    for log in [rig.log(), second.log()] {
+        assert!(!log.contains("no mover is held"), "{log}");
+    }
     end(rig, second, &postgres);
 }
 
@@ -333,6 +454,50 @@ fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_ge
     until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
     rig.client.pause_node(&node).unwrap();
     // Its volatile file goes, and the first write to that fails.
+    rig.client.evict(&node).unwrap();
+    rig.client.heal_node(&node).unwrap();
+    gets.release();
+    puts.release();
+    ends_well(&mut rig, &[*fid, busy]);
+    assert_eq!(rig.read(name), *content);
+    let restores = rig.client.actions().unwrap().into_iter();
+    let errors: Vec<_> = restores
+        .filter(|action| action.action == Action::Restore)
+        .map(|action| action.errval)
+        .collect();
+    assert_eq!(errors, [0], "{}", second.log());
+    end(rig, second, &postgres);
+}
+
+#[test]
+fn a_restore_that_waited_long_for_its_object_is_begun_again_like_any_other_after_its_movers_eviction() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig_prepared(&postgres, "300s", ALIVE, |rig| {
+        let cold = "thaw_poll = '100ms'\n[[archive]]\nstorage_class = 'GLACIER'\n";
+        rig.replace_settings("[[archive]]\n", cold);
+    });
+    rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
+    let files = released(&mut rig, 1);
+    let (name, content, fid) = &files[0];
+    let busy = rig.file("busy", b"data");
+    let second = second(&mut rig, &postgres);
+    let node = rig.second_client();
+    rig.store.dialects().set(&[Dialect::Cold]);
+    let puts = rig.store.faults().hold("PutObject");
+    rig.client.request(Action::Archive, 1, &[busy]).unwrap();
+    assert!(puts.wait_held_blocking(1, PATIENCE));
+    rig.client.request(Action::Restore, 1, &[*fid]).unwrap();
+    until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
+    until(|| (rig.store.stats().count("RestoreObject") == 1).then_some(()));
+    // More often than it would be begun again for where its mover is.
+    let looks = rig.store.stats().count("HeadObject") + 9;
+    until(|| (rig.store.stats().count("HeadObject") >= looks).then_some(()));
+    let gets = rig.store.faults().hold("GetObject");
+    rig.store.thaw(BUCKET, name);
+    assert!(gets.wait_held_blocking(1, PATIENCE));
+    rig.client.pause_node(&node).unwrap();
     rig.client.evict(&node).unwrap();
     rig.client.heal_node(&node).unwrap();
     gets.release();

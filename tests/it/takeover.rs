@@ -349,6 +349,43 @@ fn a_mover_that_lost_its_state_directory_finds_what_it_had_in_hand_in_the_ledger
 }
 
 #[test]
+fn what_a_lost_state_directory_left_is_found_when_a_daemon_ended_before_it_had_looked() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let mut rig = rig(&postgres, "2s");
+    let files = released(&mut rig, 2);
+    let fids: Vec<_> = files.iter().map(|(_, _, fid)| *fid).collect();
+    let gets = rig.store.faults().hold("GetObject");
+    rig.client.request(Action::Restore, 1, &fids).unwrap();
+    until(|| (in_hand(&postgres, "mover1") == 2).then_some(()));
+    kill(&mut rig);
+    std::fs::remove_dir_all(rig.dir.path().join("state")).unwrap();
+    gets.release();
+    // The next one claims its row, and gets no further.
+    let incarnation = "SELECT incarnation FROM lhsmtool_s3.mover WHERE name = 'mover1'";
+    let before = postgres.number(incarnation);
+    postgres.rows(
+        "CREATE FUNCTION lhsmtool_s3.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'not now'; END $$; \
+         CREATE TRIGGER refuse BEFORE UPDATE ON lhsmtool_s3.action EXECUTE FUNCTION lhsmtool_s3.refuse()",
+    );
+    rig.start();
+    until(|| (postgres.number(incarnation) != before).then_some(()));
+    kill(&mut rig);
+    postgres.rows("DROP TRIGGER refuse ON lhsmtool_s3.action");
+    start_again(&mut rig);
+    ends_well(&mut rig, &fids);
+    for (name, content, _) in &files {
+        assert_eq!(rig.read(name), *content);
+    }
+    assert!(rig.log().contains(TAKEN), "{}", rig.log());
+    until(|| (postgres.rows("SELECT name FROM lhsmtool_s3.mover") == ["mover1"]).then_some(()));
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0), "{}", rig.log());
+}
+
+#[test]
 fn old_uploads_that_another_mover_has_in_hand_stay_and_one_that_nobody_has_goes() {
     let Some(postgres) = Postgres::start() else {
         return;

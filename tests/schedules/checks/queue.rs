@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lhsm_schedules::action::{ActionHandle, ActionKey, Verb, Verdict};
-use lhsm_schedules::queue::{Admission, Cancelled, Job, Queue, ThreadRole, Work};
+use lhsm_schedules::queue::{Admission, Cancelled, Job, PutOff, Queue, ThreadRole, Work};
 use lhsm_schedules::sync::{FOR_EVER, Instant, Time};
 use lhsm_schedules::transfer::{IdleThreads as _, Lane, SharedWork, Stop, in_parts};
 use shuttle::sync::mpsc::{Sender, channel};
@@ -54,7 +54,7 @@ fn work(queue: &Queue, job: Job, ends: &Sender<ActionKey>) {
             }
             None
         }
-        Some(Stop::SentAgain) => match queue.defer(job.handle, Instant::now()) {
+        Some(Stop::SentAgain) => match queue.defer(job.handle, Instant::now(), PutOff::Other) {
             Ok(()) => return,
             Err((handle, _)) => Some(handle),
         },
@@ -156,7 +156,7 @@ fn put_off(lanes: ThreadRole, verb: Verb, wait: Duration) {
     let (ends, ended) = channel();
     let job = taken(&ledger, &queue, verb);
     let worker = worker(&queue, lanes, &ends);
-    assert!(queue.defer(job.handle, Instant::now() + wait).is_ok());
+    assert!(queue.defer(job.handle, Instant::now() + wait, PutOff::Other).is_ok());
     assert_eq!(ended.recv().unwrap().cookie.0, 1);
     queue.close();
     worker.join().unwrap();
@@ -182,7 +182,11 @@ fn what_is_put_off_runs_no_more() {
         let queue = Arc::clone(&queue);
         move || queue.wait_idle(Instant::now() + FOR_EVER)
     });
-    assert!(queue.defer(job.handle, Instant::now() + FOR_EVER).is_ok());
+    assert!(
+        queue
+            .defer(job.handle, Instant::now() + FOR_EVER, PutOff::Other)
+            .is_ok()
+    );
     assert!(waiting.join().unwrap());
     for handle in queue.take_all_waiting() {
         end(handle, Verdict::Cancelled);
@@ -202,7 +206,7 @@ fn a_cancel_meets_what_is_being_put_off() {
             Cancelled::Unknown => panic!("it is there"),
         }
     });
-    if let Err((handle, stop)) = queue.defer(job.handle, Instant::now() + FOR_EVER) {
+    if let Err((handle, stop)) = queue.defer(job.handle, Instant::now() + FOR_EVER, PutOff::Other) {
         assert_eq!(stop, Stop::Cancelled);
         end(handle, Verdict::Cancelled);
         queue.ended(&item);
