@@ -6,16 +6,27 @@
 //! data version it has the bytes of, and HSM keeps beside the file's state the data version that was archived
 //! (`trusted.hsm`): where the two are the same, that object is the copy, whatever the record says. A restore gives the file a
 //! new data version, and then size and time of the last change have to do.
+//!
+//! Objects come late, too. Where a bucket keeps versions, one that was written behind the copy covers it, and what the key
+//! stands for is not what was archived: the versions below are looked at as well.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use crate::action::{FileSystem, HsmError};
 use crate::store::{
-    KeyAt, Location, ObjectInfo, ObjectKey, Origin, Owner, ParsedAttributes, StoreError, data_version_of,
+    KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, ParsedAttributes, StoreError, TargetOptions,
+    data_version_of,
 };
-use crate::transfer::{Transfer, TransferError};
+use crate::transfer::{Said, Transfer, TransferError};
 use crate::types::{ArchiveId, Fid, Timestamp};
 
 /// Keys beside a key that are looked at: an archive goes there when the key is another one's.
 const BESIDE: usize = 2;
+/// Versions of one object that are looked at, of those that have the file's size: what counts was written last, but for what
+/// came late.
+const VERSIONS: usize = 8;
 
 /// By what an object that names a file is taken for its copy; what proves more is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -95,7 +106,8 @@ impl Location {
 }
 
 /// Whether an object that a file does not mean may be its copy all the same: the file counts as archived, the object says that
-/// it has just those bytes, and there is no record, or one of another data version and with other bytes. Asks no store.
+/// it has just those bytes, and there is no record, or one of another data version. Asks no store: that what the record names is
+/// there, or what is at the key of the FID, is for a scrub to find.
 #[must_use]
 pub fn may_be_copy(
     fs: &dyn FileSystem,
@@ -104,19 +116,7 @@ pub fn may_be_copy(
     at: KeyAt<'_>,
     found: &ObjectInfo,
 ) -> bool {
-    let names_none = match record {
-        Some(record) => !record.has_bytes_of(found) && record.is_in_doubt(fs.archived_version(fid)),
-        // Where files go without records what is at the key of the FID tells, and nobody looks at that here.
-        None => !is_beside_own(at.key, fid),
-    };
-    names_none && has_its_bytes(fs, fid, at, found)
-}
-
-/// Whether a key is the one beside that of the FID.
-fn is_beside_own(key: &ObjectKey, fid: Fid) -> bool {
-    let fid = fid.bare();
-    let own = key.as_str().strip_suffix(&fid).and_then(|rest| rest.strip_suffix('~'));
-    own.is_some_and(|own| own.ends_with(&fid))
+    record.is_none_or(|record| record.is_in_doubt(fs.archived_version(fid))) && has_its_bytes(fs, fid, at, found)
 }
 
 /// Whether a file counts as archived, and an object says that it has just those bytes.
@@ -140,110 +140,362 @@ pub struct FoundCopy {
     pub likeness: Likeness,
 }
 
-/// What a file's record, or the key of its FID, says of its copy, and how good that is.
+/// What is known of the object that is said to be a file's copy.
 #[derive(Clone, Copy, Debug)]
-pub struct Said<'a> {
+pub enum Seen<'a> {
+    /// Nothing: it is to be looked at.
+    Not,
+    /// It is there.
+    There(&'a ObjectInfo),
+    /// It was tried to read it, and it is not there, or another one is.
+    Gone,
+}
+
+/// What a file's record, or the key of its FID, says of its copy.
+#[derive(Clone, Copy, Debug)]
+pub struct SaidCopy<'a> {
     /// Where the copy is, by that.
     pub location: &'a Location,
-    /// It was tried to read the object, and it is not there, or another one is.
-    pub is_gone: bool,
+    /// What is there.
+    pub seen: Seen<'a>,
+}
+
+/// Keys that an archive of a file would use now. `path` is asked for where keys follow it: the file's, below the mount point.
+#[must_use]
+pub fn natural(
+    target: &TargetOptions,
+    fid: Fid,
+    path: impl FnOnce() -> Option<PathBuf>,
+) -> Vec<(ArchiveId, ObjectKey)> {
+    let by_path = match target.layout {
+        KeyLayout::Path => path().and_then(|path| ObjectKey::of_file(&target.prefix, &path, fid).ok()),
+        KeyLayout::Fid => None,
+    };
+    let by_fid = ObjectKey::from_fid(&target.prefix, fid).ok();
+    let keys = by_path.into_iter().chain(by_fid);
+    keys.map(|key| (target.archive_id, key)).collect()
 }
 
 /// The object that is a file's copy, where what is `said` of it is in doubt, or nothing is: at the key that is said, at those that
-/// an archive would use now (`natural`), and beside all of them. Of two that nothing tells apart neither is taken. `None`: there
-/// is none, or it is the one that is said.
+/// an archive would use now (`natural`), and beside all of them; then among the versions that are kept there. Of two that nothing
+/// tells apart neither is taken. `None`: there is none, or it is the one that is said.
 ///
 /// # Errors
 /// The store did not tell.
 pub fn find(
     transfer: Transfer<'_>,
     archived: &ArchivedData,
-    said: Option<Said<'_>>,
+    said: Option<SaidCopy<'_>>,
     natural: Vec<(ArchiveId, ObjectKey)>,
     least: Likeness,
 ) -> Result<Option<FoundCopy>, TransferError> {
-    if let Some(Said {
-        location,
-        is_gone: false,
-    }) = said
-    {
-        let found = look(transfer, location.at(), location.version.as_deref())?;
-        let said = found.filter(|found| is_said(location, found));
-        match said.and_then(|found| archived.likeness(location.at(), &found)) {
-            Some(Likeness::Version) => return Ok(None),
-            // The file was restored since it was archived: that its object has the time of the file's last change will do, unless
-            // another one proves better. That is looked for only where an archive would go now: this is on every such
-            // restore's way.
-            Some(Likeness::Time) => {
-                for (archive_id, key) in natural {
-                    let at = key.at(archive_id);
-                    if location.at() != at
-                        && let Some(found) = look(transfer, at, None)?
-                        && archived.likeness(at, &found) == Some(Likeness::Version)
-                    {
-                        return Ok(Some(FoundCopy {
-                            location: found.at(at),
-                            likeness: Likeness::Version,
-                        }));
-                    }
-                }
-                return Ok(None);
-            }
-            Some(Likeness::Size) | None => {}
+    let location = said.map(|said| said.location);
+    let proof = match said {
+        Some(SaidCopy {
+            location,
+            seen: Seen::Not,
+        }) => look(transfer, location.at(), location.version.as_deref())?
+            .filter(|found| is_said(location, found))
+            .and_then(|found| archived.likeness(location.at(), &found)),
+        Some(SaidCopy {
+            location,
+            seen: Seen::There(found),
+        }) => archived.likeness(location.at(), found),
+        Some(SaidCopy { seen: Seen::Gone, .. }) | None => None,
+    };
+    let mut search = Search::new(transfer, archived, location, least);
+    let (places, covering) = match proof {
+        Some(Likeness::Version) => return Ok(None),
+        // The file was restored since it was archived: that its object has the time of the file's last change will do, unless
+        // another one proves better; within a second two changes may have the same. That is looked for only where an archive
+        // would go now, and among the versions of the same object: this is on every such restore's way.
+        Some(Likeness::Time) => {
+            search.least = Likeness::Version;
+            let is_said = |at: KeyAt<'_>| location.is_some_and(|location| location.at() == at);
+            let mut places = natural;
+            places.retain(|(archive_id, key)| !is_said(key.at(*archive_id)));
+            let same = location.map(|location| (location.archive_id, location.key.clone()));
+            (places, same)
+        }
+        Some(Likeness::Size) | None => (places(archived.owner.fid, location, natural), None),
+    };
+    for (archive_id, key) in &places {
+        search.look_at(key.at(*archive_id))?;
+    }
+    if search.best.is_some() {
+        search.least = Likeness::Version;
+    }
+    for (archive_id, key) in covering.iter().chain(&places) {
+        search.look_below(key.at(*archive_id))?;
+    }
+    Ok(search.end(proof.is_some()))
+}
+
+/// Among the objects that say of themselves whose they are.
+struct Search<'a> {
+    transfer: Transfer<'a>,
+    archived: &'a ArchivedData,
+    said: Option<&'a Location>,
+    /// Nothing less is taken.
+    least: Likeness,
+    best: Option<FoundCopy>,
+    is_ambiguous: bool,
+    /// Whether an archive's bucket keeps versions, as far as that was seen.
+    keeps_versions: BTreeMap<ArchiveId, bool>,
+    /// Versions that were weighed, each of its key.
+    weighed: Vec<(ObjectKey, String)>,
+    /// A bucket keeps versions, and they can't be listed.
+    is_unlisted: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(transfer: Transfer<'a>, archived: &'a ArchivedData, said: Option<&'a Location>, least: Likeness) -> Self {
+        let versioned = said.and_then(|said| Some((said, said.version.clone()?)));
+        Self {
+            transfer,
+            archived,
+            said,
+            least,
+            best: None,
+            is_ambiguous: false,
+            keeps_versions: versioned.iter().map(|(said, _)| (said.archive_id, true)).collect(),
+            weighed: versioned
+                .into_iter()
+                .map(|(said, version)| (said.key.clone(), version))
+                .collect(),
+            is_unlisted: false,
         }
     }
-    let mut best: Option<FoundCopy> = None;
-    let mut is_ambiguous = false;
-    let said = said.map(|said| said.location);
-    for (archive_id, key) in places(archived.owner.fid, said, natural) {
-        let at = key.at(archive_id);
-        let Some(found) = look(transfer, at, None)? else {
-            continue;
+
+    fn is_proved(&self) -> bool {
+        self.best
+            .as_ref()
+            .is_some_and(|best| best.likeness == Likeness::Version)
+    }
+
+    /// At what a key stands for.
+    fn look_at(&mut self, at: KeyAt<'_>) -> Result<(), TransferError> {
+        let Some(found) = look(self.transfer, at, None)? else {
+            return Ok(());
         };
-        let Some(likeness) = archived.likeness(at, &found).filter(|likeness| *likeness >= least) else {
-            continue;
+        *self.keeps_versions.entry(at.archive_id).or_default() |= found.version.is_some();
+        self.weighed
+            .extend(found.version.iter().map(|version| (at.key.clone(), version.clone())));
+        self.weigh(at, &found);
+        Ok(())
+    }
+
+    /// At the versions of it, unless there is better proof already.
+    fn look_below(&mut self, at: KeyAt<'_>) -> Result<(), TransferError> {
+        if self.is_proved() || self.keeps_versions.get(&at.archive_id) != Some(&true) {
+            return Ok(());
+        }
+        let (size, weighed) = (self.archived.size, std::mem::take(&mut self.weighed));
+        let is_known = |version: &str| weighed.iter().any(|(key, known)| key == at.key && known == version);
+        let is_listed = each_version(self.transfer, at, size, is_known, |found| {
+            // Of what was replaced the size tells nothing.
+            if self.archived.likeness(at, found) >= Some(Likeness::Time) {
+                self.weigh(at, found);
+            }
+            match self.is_proved() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        self.weighed = weighed;
+        self.is_unlisted |= !is_listed?;
+        Ok(())
+    }
+
+    fn weigh(&mut self, at: KeyAt<'_>, found: &ObjectInfo) {
+        let Some(likeness) = self
+            .archived
+            .likeness(at, found)
+            .filter(|likeness| *likeness >= self.least)
+        else {
+            return;
         };
         let mut location = found.at(at);
-        if let Some(said) = said {
+        if let Some(said) = self.said {
             if said.is_at(&location) {
                 // Its bytes could not be had just now, and asking once more is not for here.
-                if is_said(said, &found) {
-                    continue;
+                if is_said(said, found) {
+                    return;
                 }
                 location.pinned = said.pinned;
                 location.layout.clone_from(&said.layout);
             }
             // Of the same data version the bytes are the same, whatever else an object says.
-            if said.is_of_version(archived.version) && said.checksum.is_some() {
+            if said.is_of_version(self.archived.version) && said.checksum.is_some() {
                 if location.checksum.is_some() && location.checksum != said.checksum {
-                    continue;
+                    return;
                 }
                 location.checksum = said.checksum;
             }
         }
-        match &best {
+        match &self.best {
             Some(than) if than.likeness > likeness => {}
             Some(than) if than.likeness == likeness => {
                 let is_same = than.location.checksum.is_some() && than.location.checksum == location.checksum;
-                is_ambiguous |= likeness != Likeness::Version && !is_same;
+                self.is_ambiguous |= likeness != Likeness::Version && !is_same;
             }
             _ => {
-                is_ambiguous = false;
-                best = Some(FoundCopy { location, likeness });
+                self.is_ambiguous = false;
+                self.best = Some(FoundCopy { location, likeness });
             }
         }
     }
-    if is_ambiguous {
-        tracing::warn!(
-            "the file's record does not name its copy, and of several objects nothing tells which it is; none is taken"
-        );
-        return Ok(None);
+
+    /// `may_be_said`: what is said will do.
+    fn end(self, may_be_said: bool) -> Option<FoundCopy> {
+        if self.is_ambiguous {
+            tracing::warn!(
+                "the file's record does not name its copy, and of several objects nothing tells which it is; none is taken"
+            );
+            return None;
+        }
+        if self.is_unlisted && self.best.is_none() && !may_be_said {
+            tracing::warn!(
+                "the file's record does not name its copy, and the bucket's versions can't be listed (s3:ListBucketVersions): one \
+                 that a late write covers is not found"
+            );
+        }
+        self.best
     }
-    Ok(best)
 }
 
-/// Whether that is the very object.
-fn is_said(said: &Location, found: &ObjectInfo) -> bool {
+/// The version of an object that is a file's copy, where another one covers it.
+///
+/// # Errors
+/// The store did not tell.
+pub fn covered(
+    transfer: Transfer<'_>,
+    archived: &ArchivedData,
+    at: KeyAt<'_>,
+) -> Result<Option<ObjectInfo>, TransferError> {
+    let mut copy = None;
+    each_version(
+        transfer,
+        at,
+        archived.size,
+        |_| false,
+        |found| {
+            if archived.likeness(at, found) != Some(Likeness::Version) {
+                return ControlFlow::Continue(());
+            }
+            copy = Some(found.clone());
+            ControlFlow::Break(())
+        },
+    )?;
+    Ok(copy)
+}
+
+/// Looks at versions of an object that have so many bytes, the newest first, but for those that are known. `false`: they can't be
+/// listed.
+fn each_version(
+    transfer: Transfer<'_>,
+    at: KeyAt<'_>,
+    size: u64,
+    is_known: impl Fn(&str) -> bool,
+    mut each: impl FnMut(&ObjectInfo) -> ControlFlow<()>,
+) -> Result<bool, TransferError> {
+    let listed = match transfer.versions(at) {
+        Ok(listed) => listed,
+        Err(TransferError::Store(
+            error @ (StoreError::NotFound { .. }
+            | StoreError::Denied { .. }
+            | StoreError::Refused { .. }
+            | StoreError::Unsupported { .. }),
+        )) => {
+            tracing::debug!(key = %at.key, %error, "the versions of an object can't be listed");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let wanted = listed
+        .into_iter()
+        .filter(|listed| listed.size == size && !is_known(&listed.version));
+    for listed in wanted.take(VERSIONS) {
+        if let Some(found) = look(transfer, at, Some(&listed.version))?
+            && found.version.is_some()
+            && each(&found).is_break()
+        {
+            break;
+        }
+    }
+    Ok(true)
+}
+
+/// What came of putting a record right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutRight {
+    /// It names the copy.
+    Done,
+    /// Another one wrote it meanwhile: it stays as it is.
+    Changed,
+    /// Somebody has announced to delete the object, and may have looked at the record before: it is what it was.
+    Doomed,
+}
+
+/// Why a record could not be put right.
+#[derive(Debug, thiserror::Error)]
+pub enum PutRightError {
+    /// The file.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+    /// What is said on it of deletions, or the store.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+}
+
+/// Has the record of a file name its copy, if it still is what was `seen`. Whoever deletes the object has announced that on the
+/// file before he looked whether anybody means it (`crate::transfer::announce`): an announcement that is found behind the new
+/// record may be of one who has not seen it.
+///
+/// # Errors
+/// The file can't be asked, or its record can't be written.
+pub fn put_right(
+    transfer: Transfer<'_>,
+    fs: &dyn FileSystem,
+    fid: Fid,
+    seen: Option<&[u8]>,
+    copy: &Location,
+) -> Result<PutRight, PutRightError> {
+    // A version is deleted by its name, by who has looked at just that one.
+    let is_shared = copy.version.is_none();
+    if is_shared && transfer.wait_for_deletions(fs, fid, copy.at())? == Said::UnderWay {
+        return Ok(PutRight::Doomed);
+    }
+    if fs.map(fid)?.as_deref() != seen {
+        return Ok(PutRight::Changed);
+    }
+    let record = copy.to_bytes();
+    fs.set_map(fid, &record)?;
+    if !is_shared {
+        return Ok(PutRight::Done);
+    }
+    let stays = match transfer.wait_for_deletions(fs, fid, copy.at()) {
+        Ok(Said::Nothing) => return Ok(PutRight::Done),
+        Ok(Said::Over) => look(transfer, copy.at(), None).map(|found| found.is_some_and(|found| is_said(copy, &found))),
+        Ok(Said::UnderWay) => Ok(false),
+        Err(error) => Err(error),
+    };
+    if matches!(stays, Ok(true)) {
+        return Ok(PutRight::Done);
+    }
+    if fs.map(fid)?.as_ref() == Some(&record) {
+        match seen {
+            Some(seen) => fs.set_map(fid, seen)?,
+            None => fs.clear_map(fid)?,
+        }
+    }
+    stays?;
+    Ok(PutRight::Doomed)
+}
+
+/// Whether what was found is the very object that is said to be the copy.
+#[must_use]
+pub fn is_said(said: &Location, found: &ObjectInfo) -> bool {
     found.etag == said.etag && said.is_written_as(found) && (said.version.is_none() || said.version == found.version)
 }
 
