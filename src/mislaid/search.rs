@@ -1,135 +1,19 @@
-//! The copy of a file whose record does not name it.
-//!
-//! A record is written behind a look, and nothing does both at once: the call of a mover that was cut off or paused between
-//! the two arrives when it likes, also behind the end of an archive that another one has made since. Then the record names
-//! what is gone, or what the file was before, or there is none. But an object says which file it was written for and which
-//! data version it has the bytes of, and HSM keeps beside the file's state the data version that was archived
-//! (`trusted.hsm`): where the two are the same, that object is the copy, whatever the record says. A restore gives the file a
-//! new data version, and then size and time of the last change have to do.
-//!
-//! Objects come late, too. Where a bucket keeps versions, one that was written behind the copy covers it, and what the key
-//! stands for is not what was archived: the versions below are looked at as well.
+//! The search for a file's copy: at the keys where it may be, and among the versions that are kept there.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use crate::action::{FileSystem, HsmError};
-use crate::store::{
-    KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, ParsedAttributes, StoreError, TargetOptions,
-    data_version_of,
-};
-use crate::transfer::{Said, Transfer, TransferError};
-use crate::types::{ArchiveId, Fid, Timestamp};
+use super::{ArchivedData, Likeness, is_said, look};
+use crate::store::{KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, StoreError, TargetOptions};
+use crate::transfer::{Transfer, TransferError};
+use crate::types::{ArchiveId, Fid};
 
 /// Keys beside a key that are looked at: an archive goes there when the key is another one's.
 const BESIDE: usize = 2;
 /// Versions of one object that are looked at, of those that have the file's size: what counts was written last, but for what
 /// came late.
 const VERSIONS: usize = 8;
-
-/// By what an object that names a file is taken for its copy; what proves more is greater.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Likeness {
-    /// It has the file's size, and HSM does not tell the data version that was archived.
-    Size,
-    /// It has the file's size and the time of its last change.
-    Time,
-    /// It has the data version that was archived.
-    Version,
-}
-
-/// What is known of the bytes that a file's copy must have.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ArchivedData {
-    /// The file.
-    pub owner: Owner,
-    /// Bytes.
-    pub size: u64,
-    /// Of the last change; `None` where it can't be told.
-    pub mtime: Option<Timestamp>,
-    /// As HSM has it; `None` where it can't be told.
-    pub version: Option<u64>,
-}
-
-impl ArchivedData {
-    /// Of a file as it is now, which means something only where HSM takes it for archived and not changed since.
-    ///
-    /// # Errors
-    /// ENOENT when it is gone.
-    pub fn of(fs: &dyn FileSystem, fid: Fid) -> Result<Self, HsmError> {
-        Ok(Self {
-            owner: Owner {
-                fs: fs.name().to_owned(),
-                fid,
-            },
-            size: fs.size_of(fid)?,
-            mtime: fs.mtime_of(fid),
-            version: fs.archived_version(fid),
-        })
-    }
-
-    /// Whether an object may be the copy, and by what. It has to lie at the key that it names, and to name this file.
-    #[must_use]
-    pub fn likeness(&self, at: KeyAt<'_>, found: &ObjectInfo) -> Option<Likeness> {
-        let is_of_file = match Origin::of(found, at.key) {
-            Origin::Written(identity) => identity.names_key && identity.owner == self.owner,
-            Origin::Strangers | Origin::Carried(_) => false,
-        };
-        if !is_of_file || found.size != self.size {
-            return None;
-        }
-        let version = data_version_of(&found.metadata);
-        if version.is_some() && version == self.version {
-            return Some(Likeness::Version);
-        }
-        if self.mtime.is_some() && ParsedAttributes::of(&found.metadata).mtime == self.mtime {
-            return Some(Likeness::Time);
-        }
-        self.version.is_none().then_some(Likeness::Size)
-    }
-}
-
-impl Location {
-    /// Whether it says that it was written of the data version that HSM has for the archived one.
-    #[must_use]
-    pub fn is_of_version(&self, archived: Option<u64>) -> bool {
-        self.data_version.is_some() && self.data_version == archived
-    }
-
-    /// Whether it was written of another data version than HSM has for the archived one: of what the file was at another
-    /// time, or the file was restored since.
-    #[must_use]
-    pub fn is_in_doubt(&self, archived: Option<u64>) -> bool {
-        self.data_version.is_some() && archived.is_some() && self.data_version != archived
-    }
-}
-
-/// Whether an object that a file does not mean may be its copy all the same: the file counts as archived, the object says that
-/// it has just those bytes, and there is no record, or one of another data version. Asks no store: that what the record names is
-/// there, or what is at the key of the FID, is for a scrub to find.
-#[must_use]
-pub fn may_be_copy(
-    fs: &dyn FileSystem,
-    fid: Fid,
-    record: Option<&Location>,
-    at: KeyAt<'_>,
-    found: &ObjectInfo,
-) -> bool {
-    record.is_none_or(|record| record.is_in_doubt(fs.archived_version(fid))) && has_its_bytes(fs, fid, at, found)
-}
-
-/// Whether a file counts as archived, and an object says that it has just those bytes.
-#[must_use]
-pub fn has_its_bytes(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>, found: &ObjectInfo) -> bool {
-    if !fs.is_archived(fid).unwrap_or_else(|error| !error.is_not_found()) {
-        return false;
-    }
-    match ArchivedData::of(fs, fid) {
-        Ok(archived) => archived.likeness(at, found) >= Some(Likeness::Time),
-        Err(error) => !error.is_not_found(),
-    }
-}
 
 /// A copy that was found.
 #[derive(Debug)]
@@ -426,90 +310,6 @@ fn each_version(
     Ok(true)
 }
 
-/// What came of putting a record right.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PutRight {
-    /// It names the copy.
-    Done,
-    /// Another one wrote it meanwhile: it stays as it is.
-    Changed,
-    /// Somebody has announced to delete the object, and may have looked at the record before: it is what it was.
-    Doomed,
-}
-
-/// Why a record could not be put right.
-#[derive(Debug, thiserror::Error)]
-pub enum PutRightError {
-    /// The file.
-    #[error(transparent)]
-    Hsm(#[from] HsmError),
-    /// What is said on it of deletions, or the store.
-    #[error(transparent)]
-    Transfer(#[from] TransferError),
-}
-
-/// Has the record of a file name its copy, if it still is what was `seen`. Whoever deletes the object has announced that on the
-/// file before he looked whether anybody means it (`crate::transfer::announce`): an announcement that is found behind the new
-/// record may be of one who has not seen it.
-///
-/// # Errors
-/// The file can't be asked, or its record can't be written.
-pub fn put_right(
-    transfer: Transfer<'_>,
-    fs: &dyn FileSystem,
-    fid: Fid,
-    seen: Option<&[u8]>,
-    copy: &Location,
-) -> Result<PutRight, PutRightError> {
-    // A version is deleted by its name, by who has looked at just that one.
-    let is_shared = copy.version.is_none();
-    if is_shared && transfer.wait_for_deletions(fs, fid, copy.at())? == Said::UnderWay {
-        return Ok(PutRight::Doomed);
-    }
-    if fs.map(fid)?.as_deref() != seen {
-        return Ok(PutRight::Changed);
-    }
-    let record = copy.to_bytes();
-    fs.set_map(fid, &record)?;
-    if !is_shared {
-        return Ok(PutRight::Done);
-    }
-    let stays = match transfer.wait_for_deletions(fs, fid, copy.at()) {
-        Ok(Said::Nothing) => return Ok(PutRight::Done),
-        Ok(Said::Over) => look(transfer, copy.at(), None).map(|found| found.is_some_and(|found| is_said(copy, &found))),
-        Ok(Said::UnderWay) => Ok(false),
-        Err(error) => Err(error),
-    };
-    if matches!(stays, Ok(true)) {
-        return Ok(PutRight::Done);
-    }
-    if fs.map(fid)?.as_ref() == Some(&record) {
-        match seen {
-            Some(seen) => fs.set_map(fid, seen)?,
-            None => fs.clear_map(fid)?,
-        }
-    }
-    stays?;
-    Ok(PutRight::Doomed)
-}
-
-/// Whether what was found is the very object that is said to be the copy.
-#[must_use]
-pub fn is_said(said: &Location, found: &ObjectInfo) -> bool {
-    found.etag == said.etag && said.is_written_as(found) && (said.version.is_none() || said.version == found.version)
-}
-
-/// What is at a key; without s3:ListBucket a key with no object is "denied", too.
-fn look(transfer: Transfer<'_>, at: KeyAt<'_>, version: Option<&str>) -> Result<Option<ObjectInfo>, TransferError> {
-    match transfer.head(at, version) {
-        Ok(found) => Ok(Some(found)),
-        Err(TransferError::Store(
-            StoreError::NotFound { .. } | StoreError::Denied { .. } | StoreError::Refused { .. },
-        )) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Where the copy may be, each place once.
 fn places(fid: Fid, said: Option<&Location>, natural: Vec<(ArchiveId, ObjectKey)>) -> Vec<(ArchiveId, ObjectKey)> {
     let mut places: Vec<(ArchiveId, ObjectKey)> = Vec::new();
@@ -535,70 +335,4 @@ fn places(fid: Fid, said: Option<&Location>, natural: Vec<(ArchiveId, ObjectKey)
         }
     }
     places
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::store::{name_key, note_data_version};
-
-    fn owner(oid: u32) -> Owner {
-        Owner {
-            fs: "lustre:1".into(),
-            fid: Fid {
-                seq: 0x2_0000_0401,
-                oid,
-                ver: 0,
-            },
-        }
-    }
-
-    fn archived() -> ArchivedData {
-        ArchivedData {
-            owner: owner(9),
-            size: 7,
-            mtime: Some(Timestamp { seconds: 5, nanos: 6 }),
-            version: Some(3),
-        }
-    }
-
-    fn object(of: &Owner, key: &ObjectKey, version: Option<u64>, mtime: &str) -> ObjectInfo {
-        let mut metadata: HashMap<_, _> = of.to_map();
-        name_key(&mut metadata, key);
-        note_data_version(&mut metadata, version);
-        metadata.insert("file-mtime".into(), mtime.into());
-        ObjectInfo {
-            size: 7,
-            metadata,
-            ..ObjectInfo::default()
-        }
-    }
-
-    #[test]
-    fn only_an_object_of_the_file_with_the_archived_bytes_is_taken_for_its_copy() {
-        let (key, elsewhere) = (ObjectKey::new("a").unwrap(), ObjectKey::new("b").unwrap());
-        let at = key.at(ArchiveId::new(1).unwrap());
-        let (same, other) = ("5000000006ns", "5000000007ns");
-        let archived = archived();
-        let of = |object: &ObjectInfo| archived.likeness(at, object);
-        assert_eq!(of(&object(&owner(9), &key, Some(3), other)), Some(Likeness::Version));
-        assert_eq!(of(&object(&owner(9), &key, Some(2), same)), Some(Likeness::Time));
-        assert_eq!(of(&object(&owner(9), &key, Some(2), other)), None);
-        assert_eq!(of(&object(&owner(9), &key, None, other)), None);
-        assert_eq!(of(&object(&owner(8), &key, Some(3), same)), None, "another file's");
-        assert_eq!(of(&object(&owner(9), &elsewhere, Some(3), same)), None, "copied here");
-        let mut shorter = object(&owner(9), &key, Some(3), same);
-        shorter.size = 6;
-        assert_eq!(of(&shorter), None);
-        let untold = ArchivedData {
-            version: None,
-            ..archived.clone()
-        };
-        assert_eq!(
-            untold.likeness(at, &object(&owner(9), &key, Some(3), other)),
-            Some(Likeness::Size)
-        );
-    }
 }
