@@ -15,9 +15,9 @@ use super::{FollowCounts, FollowOptions};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::HsmStates;
 use crate::mapped;
-use crate::mislaid::{ArchivedData, Likeness};
+use crate::mislaid::{self, ArchivedData, Likeness, SaidCopy, Seen};
 use crate::nodes::{NodeError, node_key_at, write_node};
-use crate::store::{KeyLayout, Location, ObjectKey, Store};
+use crate::store::{KeyLayout, Location, ObjectKey, Store, StoreError};
 use crate::transfer::{Lane, Transfer, TransferError};
 use crate::types::{ErrorClass, ExtraMetadata, Fid};
 use crate::walk::Node;
@@ -356,7 +356,7 @@ impl FileLooker<'_> {
         }
         // A record that came late names an older attempt's object: what is told of the file would go there, and over its copy. A
         // restore or a scrub puts it right first.
-        if location.is_in_doubt(mount.archived_version(fid)) && !self.is_likely(fid, &location) {
+        if location.is_in_doubt(mount.archived_version(fid)) && !self.is_likely(fid, &seen.path, &location)? {
             return Ok(nothing());
         }
         let natural = match target.layout {
@@ -422,15 +422,27 @@ impl FileLooker<'_> {
     }
 
     /// Whether the object that a record names, which is of another data version than was archived, is the copy all the same:
-    /// the file was restored since. What can't be told is left to whoever asks for more.
-    fn is_likely(&self, fid: Fid, location: &Location) -> bool {
+    /// the file was restored since, and no other one proves better. What can't be told is left to whoever asks for more.
+    fn is_likely(&self, fid: Fid, below: &Path, location: &Location) -> Result<bool, LookError> {
         let Ok(archived) = ArchivedData::of(self.follow.mount, fid) else {
-            return true;
+            return Ok(true);
         };
-        let found = self.transfer().head(location.at(), location.version.as_deref());
-        found.map_or(true, |found| {
-            archived.likeness(location.at(), &found) >= Some(Likeness::Time)
-        })
+        let found = match self.transfer().head(location.at(), location.version.as_deref()) {
+            Ok(found) if mislaid::is_said(location, &found) || location.has_bytes_of(&found) => found,
+            Ok(_) | Err(TransferError::Store(StoreError::NotFound { .. })) => return Ok(false),
+            Err(_) => return Ok(true),
+        };
+        if archived.likeness(location.at(), &found) < Some(Likeness::Time) {
+            return Ok(false);
+        }
+        let target = self.lane.store(location.archive_id)?.target();
+        let natural = mislaid::natural(target, fid, || Some(below.to_owned()));
+        let said = SaidCopy {
+            location,
+            seen: Seen::There(&found),
+        };
+        let better = mislaid::find(self.transfer(), &archived, Some(said), natural, Likeness::Version)?;
+        Ok(better.is_none())
     }
 
     /// The copy of a clean file that has no record.

@@ -82,6 +82,12 @@ impl Bucket {
         version.object.as_ref()
     }
 
+    /// All that is kept of a key, the newest first.
+    pub(super) fn kept(&self, key: &str) -> impl Iterator<Item = &Object> {
+        let kept = self.keys.get(key).into_iter().flatten().rev();
+        kept.filter_map(|version| version.object.as_ref())
+    }
+
     /// Keys with an object, in order.
     pub(super) fn listed(&self) -> Vec<String> {
         let there = self.keys.keys().filter(|key| self.current(key).is_some());
@@ -117,6 +123,7 @@ impl Bucket {
     pub(super) fn serve(&mut self, asked: Asked) -> Answer {
         match asked.method.as_str() {
             "PUT" => self.serve_put(asked),
+            "GET" if asked.query.contains_key("versions") => self.serve_versions(&asked),
             "GET" => self.serve_get(&asked),
             "HEAD" => self.told(&asked.key, asked.query.get("versionId").map(String::as_str)),
             "DELETE" => self.serve_delete(&asked),
@@ -164,6 +171,25 @@ impl Bucket {
         Answer {
             body: String::from_utf8_lossy(&object.bytes).into_owned(),
             ..self.told(&asked.key, id)
+        }
+    }
+
+    /// Of one key, from the newest on; keys here have nothing that would have to be escaped.
+    fn serve_versions(&self, asked: &Asked) -> Answer {
+        let key = asked.query.get("prefix").map(String::as_str).unwrap_or_default();
+        let kept = self.keys.get(key).into_iter().flatten().rev();
+        let listed: String = kept
+            .filter_map(|version| Some((&version.id, version.object.as_ref()?)))
+            .map(|(id, object)| {
+                let size = object.bytes.len();
+                let id = if self.versioned { id.as_str() } else { "null" };
+                format!("<Version><Key>{key}</Key><VersionId>{id}</VersionId><Size>{size}</Size></Version>")
+            })
+            .collect();
+        Answer {
+            status: 200,
+            headers: Vec::new(),
+            body: format!("<ListVersionsResult>{listed}</ListVersionsResult>"),
         }
     }
 

@@ -13,12 +13,15 @@
 //! in each of them: simulators of networks and clocks, as turmoil or madsim, want it to be asynchronous, and would add delays of
 //! messages between which nothing is decided.
 //!
+//! Orders of events that chance hardly comes to are in [`orders`], one by one.
+//!
 //! `LHSM_SCHEDULES` is how many, `LHSM_SCHEDULE_SEED` the first seed: a schedule is its seed's alone.
 
 mod bucket;
 mod fleet;
 mod gate;
 mod mdt;
+mod orders;
 mod play;
 mod world;
 

@@ -388,9 +388,15 @@ impl State {
             })
             .flatten()
             .find_map(|key| {
-                let object = self.bucket.current(key.as_str())?;
-                let likeness = archived.likeness(key.at(ARCHIVE), &object.info());
-                (likeness >= Some(Likeness::Time)).then_some(object)
+                let likeness = |object: &Object| archived.likeness(key.at(ARCHIVE), &object.info());
+                let current = self.bucket.current(key.as_str());
+                let kept = || {
+                    let mut kept = self.bucket.kept(key.as_str());
+                    kept.find(|object| likeness(object) == Some(Likeness::Version))
+                };
+                current
+                    .filter(|object| likeness(object) >= Some(Likeness::Time))
+                    .or_else(kept)
             })
     }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::doomed::{CopyFate, fate, revive};
 use super::lost::MissingCopy;
-use super::{FindingKind, Scrub, ScrubError, shown};
+use super::{FindingKind, Scrub, ScrubError, orphan, shown};
 use crate::action::{FileSystem as _, HsmError};
 use crate::lustre::{HsmMark, HsmStates, Mount};
 use crate::mapped::{self, ByKey};
-use crate::mislaid::{self, ArchivedData, FoundCopy, Likeness, Said};
+use crate::mislaid::{self, ArchivedData, FoundCopy, Likeness, SaidCopy, Seen};
 use crate::store::{InvalidLocation, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Lane, TransferError};
 use crate::types::ArchiveId;
@@ -229,26 +229,20 @@ fn is_mislaid(
     let (Ok(archived), Some(archive_id)) = (archived, seen.states.archive_id()) else {
         return Ok(false);
     };
-    if let Some((location, CopyFound::Good(found) | CopyFound::Moved(found))) = said
-        && (!location.is_in_doubt(archived.version) || archived.likeness(location.at(), found) >= Some(Likeness::Time))
-    {
-        return Ok(false);
-    }
+    let before = match said {
+        Some((location, CopyFound::Good(_) | CopyFound::Moved(_))) if !location.is_in_doubt(archived.version) => {
+            return Ok(false);
+        }
+        Some((location, CopyFound::Good(found) | CopyFound::Moved(found))) => Some((location, Seen::There(found))),
+        Some((location, _)) => Some((location, Seen::Gone)),
+        None => None,
+    };
     let Ok(store) = lane.store(archive_id) else {
         return Ok(false);
     };
-    let target = store.target();
     let below = file.path.strip_prefix(scrub.mount.path()).unwrap_or(&file.path);
-    let by_path = match target.layout {
-        KeyLayout::Path => ObjectKey::of_file(&target.prefix, below, archived.owner.fid).ok(),
-        KeyLayout::Fid => None,
-    };
-    let by_fid = ObjectKey::from_fid(&target.prefix, archived.owner.fid).ok();
-    let natural = by_path.into_iter().chain(by_fid).map(|key| (archive_id, key)).collect();
-    let before = said.map(|(location, _)| Said {
-        location,
-        is_gone: true,
-    });
+    let natural = mislaid::natural(store.target(), archived.owner.fid, || Some(below.to_owned()));
+    let before = before.map(|(location, seen)| SaidCopy { location, seen });
     let there = match mislaid::find(scrub.transfer(lane), &archived, before, natural, Likeness::Time) {
         Ok(Some(FoundCopy { location, .. })) => location,
         Ok(None) => return Ok(false),
@@ -259,7 +253,8 @@ fn is_mislaid(
         }
     };
     scrub.known.add(&there.key);
-    let mended = scrub.options.repair && mend(scrub, file, seen, Repair::Record(&there));
+    there.sidecar.iter().for_each(|sidecar| scrub.known.add(sidecar));
+    let mended = scrub.options.repair && put_right(scrub, lane, file, seen, &archived, &there);
     let named = match said {
         Some((location, _)) => format!("its record names '{}'", location.key),
         None => "it has no record of its copy".to_owned(),
@@ -271,6 +266,24 @@ fn is_mislaid(
     );
     scrub.find(FindingKind::Mislaid, name(scrub, file), detail, mended);
     Ok(true)
+}
+
+/// Has the record name a copy that was there before: somebody may be about to delete it. The looks took a while: a file that has
+/// another state or record by now is left alone.
+fn put_right(
+    scrub: &Scrub<'_>,
+    lane: &Lane,
+    file: &Named,
+    seen: &FileSnapshot,
+    archived: &ArchivedData,
+    copy: &Location,
+) -> bool {
+    let fid = archived.owner.fid;
+    scrub
+        .mount
+        .states_at(file.at())
+        .is_ok_and(|states| states == seen.states)
+        && orphan::is_put_right(scrub.transfer(lane), scrub.mount, fid, seen.record.as_deref(), copy)
 }
 
 fn missing(scrub: &Scrub<'_>, file: &Named, seen: &FileSnapshot, key: &ObjectKey) {

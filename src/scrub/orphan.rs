@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::key_filter::KeyFilter;
 use crate::action::{ActionKey, FileSystem};
 use crate::mapped::{self, ByKey};
-use crate::mislaid::{self, ArchivedData, Likeness};
+use crate::mislaid::{self, ArchivedData, Likeness, PutRight, SaidCopy, Seen};
 use crate::store::{Identity, KeyAt, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError};
 use crate::transfer::{Bearer, Control, Lane, Transfer, TransferError};
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
@@ -61,6 +61,32 @@ pub(crate) struct OrphanReason {
     pub(crate) certain: bool,
 }
 
+/// Whether the record of a file could be put right.
+pub(super) fn is_put_right(
+    transfer: Transfer<'_>,
+    fs: &dyn FileSystem,
+    fid: Fid,
+    seen: Option<&[u8]>,
+    copy: &Location,
+) -> bool {
+    let key = &copy.key;
+    match mislaid::put_right(transfer, fs, fid, seen, copy) {
+        Ok(PutRight::Done) => true,
+        Ok(PutRight::Changed) => {
+            tracing::warn!(%fid, %key, "another one wrote the file's record while its copy was looked for; it stays");
+            false
+        }
+        Ok(PutRight::Doomed) => {
+            tracing::warn!(%fid, %key, "somebody is deleting the object, or has, that may be the file's copy; its record stays");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%fid, %key, %error, "the file's record can't be put right");
+            false
+        }
+    }
+}
+
 impl Grounds<'_> {
     /// `is_old`: it has been there for long enough, as is asked only of what seems to be nobody's.
     pub(crate) fn judge(
@@ -89,8 +115,17 @@ impl Grounds<'_> {
         match self.why(archive_id, key, &identity) {
             Ok(None) => Judgment::Copy,
             Err(words) => Judgment::Unknown(words),
+            Ok(Some(_)) if self.may_be_beside_copy(lane, at, &identity.owner) => Judgment::Copy,
             Ok(Some(why)) => {
-                let is_mislaid = self.is_mislaid(lane, at, &identity.owner, &found);
+                let mut is_mislaid = self.is_mislaid(lane, at, &identity.owner, &found);
+                let mut found = found;
+                if !is_mislaid {
+                    match self.covered(lane, at, &identity.owner, &found) {
+                        Ok(None) => {}
+                        Ok(Some(copy)) => (found, is_mislaid) = (copy, true),
+                        Err(error) => return Judgment::Unknown(error.to_string()),
+                    }
+                }
                 let key = key.clone();
                 let suspect = Box::new(OrphanCandidate {
                     archive_id,
@@ -110,7 +145,11 @@ impl Grounds<'_> {
     pub(crate) fn sure(&self, lane: &Lane, suspect: &OrphanCandidate) -> Option<OrphanReason> {
         let at = suspect.key.at(suspect.archive_id);
         let why = self.surely(suspect)?;
-        (!self.is_mislaid(lane, at, &suspect.identity.owner, &suspect.found)).then_some(why)
+        let (owner, found) = (&suspect.identity.owner, &suspect.found);
+        let may_be_copy = self.may_be_beside_copy(lane, at, owner)
+            || self.is_mislaid(lane, at, owner, found)
+            || !matches!(self.covered(lane, at, owner, found), Ok(None));
+        (!may_be_copy).then_some(why)
     }
 
     /// The same by what files say, without a look at objects.
@@ -155,26 +194,97 @@ impl Grounds<'_> {
         !(is_there && has_bytes)
     }
 
-    /// Has the record of its file name it, if it is certain that it is the copy. `false`: it is not, or others are at the record.
+    /// The version below an object that is its file's copy, though the file's record does not name it: what was found covers it.
+    fn covered(
+        &self,
+        lane: &Lane,
+        at: KeyAt<'_>,
+        owner: &Owner,
+        found: &ObjectInfo,
+    ) -> Result<Option<ObjectInfo>, TransferError> {
+        if found.version.is_none() || !self.fs.is_archived(owner.fid).unwrap_or(true) {
+            return Ok(None);
+        }
+        // A file that is gone has no copy.
+        let Ok(archived) = ArchivedData::of(self.fs, owner.fid) else {
+            return Ok(None);
+        };
+        let record = self.fs.map(owner.fid).ok().flatten();
+        let names_it =
+            |record: &[u8]| Location::from_bytes(record).is_ok_and(|named| !named.is_in_doubt(archived.version));
+        if record.as_deref().is_some_and(names_it) {
+            return Ok(None);
+        }
+        mislaid::covered(Transfer::new(lane, self.control), &archived, at)
+    }
+
+    /// Whether a sidecar may be that of its file's copy, though the file's record does not name it: where the record does not name
+    /// the copy it names another one's sidecar, or none. What can't be told counts as that.
+    fn may_be_beside_copy(&self, lane: &Lane, at: KeyAt<'_>, owner: &Owner) -> bool {
+        let fid = owner.fid;
+        if !ObjectKey::is_sidecar(at.key.as_str().as_bytes())
+            || !self.fs.is_archived(fid).unwrap_or_else(|error| !error.is_not_found())
+        {
+            return false;
+        }
+        let transfer = Transfer::new(lane, self.control);
+        let (Ok(archived), Ok(record), Ok(store)) = (
+            ArchivedData::of(self.fs, fid),
+            self.fs.map(fid),
+            lane.store(at.archive_id),
+        ) else {
+            return true;
+        };
+        let said = match record.as_deref().map(Location::from_bytes) {
+            Some(Ok(location)) => Some(location),
+            Some(Err(_)) => return true,
+            None => match mapped::by_key(transfer, at.archive_id, owner) {
+                Ok(told) => told.location,
+                Err(_) => return true,
+            },
+        };
+        let there = match &said {
+            None => None,
+            Some(said) => match transfer.head(said.at(), said.version.as_deref()) {
+                Ok(there) => Some(there),
+                Err(TransferError::Store(StoreError::NotFound { .. })) => None,
+                Err(_) => return true,
+            },
+        };
+        let there = there.as_ref().filter(|there| {
+            let said = said.as_ref();
+            said.is_some_and(|said| said.is_written_as(there) && (there.etag == said.etag || said.has_bytes_of(there)))
+        });
+        let before = said.as_ref().map(|location| SaidCopy {
+            location,
+            seen: there.map_or(Seen::Gone, Seen::There),
+        });
+        let natural = mislaid::natural(store.target(), fid, || self.fs.path_of(fid).ok());
+        match mislaid::find(transfer, &archived, before, natural, Likeness::Time) {
+            Ok(Some(copy)) => copy.location.sidecar.as_ref() == Some(at.key),
+            // Is it what is said?
+            Ok(None) => !before.zip(there).is_some_and(|(said, there)| {
+                let said = said.location;
+                !said.is_in_doubt(archived.version) || archived.likeness(said.at(), there) >= Some(Likeness::Time)
+            }),
+            Err(_) => true,
+        }
+    }
+
+    /// Has the record of its file name it, if it is certain that it is the copy. `false`: it is not, or others are at the record,
+    /// or at the object.
     pub(crate) fn put_right(&self, lane: &Lane, copy: &OrphanCandidate) -> bool {
         let (owner, at) = (&copy.identity.owner, copy.key.at(copy.archive_id));
-        let seen = self.fs.map(owner.fid);
+        let Ok(seen) = self.fs.map(owner.fid) else {
+            return false;
+        };
         let is_copy = self.fs.is_archived(owner.fid).unwrap_or(false)
             && ArchivedData::of(self.fs, owner.fid)
                 // What the record names may only be out of reach: nothing less than the archived version speaks against it.
                 .is_ok_and(|archived| archived.likeness(at, &copy.found) == Some(Likeness::Version))
             && self.is_mislaid(lane, at, owner, &copy.found);
-        let set = match (seen, self.fs.map(owner.fid)) {
-            (Ok(seen), Ok(now)) if is_copy && seen == now => self.fs.set_map(owner.fid, &copy.found.at(at).to_bytes()),
-            _ => return false,
-        };
-        match set {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(fid = %owner.fid, key = %copy.key, %error, "the file's record can't be put right");
-                false
-            }
-        }
+        let transfer = Transfer::new(lane, self.control);
+        is_copy && is_put_right(transfer, self.fs, owner.fid, seen.as_deref(), &copy.found.at(at))
     }
 
     /// What a file says of its copy: while that is the same, so is whether an object is mislaid.

@@ -2,9 +2,22 @@
 
 use aws_sdk_s3::types::EncodingType;
 
+use super::client::exact_version;
 use super::listing::OPERATION;
-use super::page::{ObjectReply, Reply};
-use super::{ListFrom, Page, Query, Store, StoreError};
+use super::page::{ObjectReply, Reply, decode};
+use super::{ListFrom, ObjectKey, Page, Query, Store, StoreError};
+
+/// Of one key: what is wanted of them was written last, but for a little.
+const MOST_VERSIONS: i32 = 100;
+
+/// A version of an object, as a listing tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedVersion {
+    /// Its name.
+    pub version: String,
+    /// Bytes of the object.
+    pub size: u64,
+}
 
 impl Store {
     /// One page of a listing, held against what was asked.
@@ -55,5 +68,37 @@ impl Store {
             token: answer.next_continuation_token,
         };
         reply.page(&query)
+    }
+    /// The last hundred versions of the object at a key, the newest first: neither delete markers nor what was written while the
+    /// bucket kept no versions.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub async fn versions(&self, key: &ObjectKey) -> Result<Vec<ListedVersion>, StoreError> {
+        let answer = self
+            .client()
+            .list_object_versions()
+            .bucket(&self.target().bucket)
+            // Of all keys that begin so it is the first one.
+            .prefix(key.as_str())
+            .max_keys(MOST_VERSIONS)
+            .encoding_type(EncodingType::Url)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("ListObjectVersions", &error))?;
+        let encoded = answer.encoding_type.is_some();
+        let listed = answer.versions.unwrap_or_default().into_iter();
+        Ok(listed
+            .filter(|version| {
+                let named = version.key.clone().map(|named| decode(named, encoded));
+                named.as_deref() == Some(key.as_str().as_bytes())
+            })
+            .filter_map(|version| {
+                Some(ListedVersion {
+                    version: exact_version(version.version_id)?,
+                    size: u64::try_from(version.size?).ok()?,
+                })
+            })
+            .collect())
     }
 }

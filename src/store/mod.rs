@@ -52,6 +52,7 @@ pub use identity::{
 };
 pub use key::{InvalidKey, KeyAt, KeyLayout, ObjectKey, Records};
 pub use limits::{Bandwidth, Limits, Pace, Reach, Trouble};
+pub use list::ListedVersion;
 pub use listing::{CycleDetector, Listing, hash};
 pub use location::{Checksum, InvalidLocation, Location};
 pub use metadata::{FileMetadata, sidecar_of};

@@ -160,7 +160,7 @@ impl Reply {
 }
 
 /// S3 writes a space as `+`, and everything that is not plain as `%XX`.
-fn decode(text: String, encoded: bool) -> Vec<u8> {
+pub(super) fn decode(text: String, encoded: bool) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     if !encoded || !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return bytes;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Lane, Transfer, TransferError};
 use crate::store::{
-    Condition, KeyAt, ListFrom, Listing, Location, ObjectInfo, ObjectKey, Origin, Page, Query, Store, StoreError,
-    Thawing, Whose,
+    Condition, KeyAt, ListFrom, ListedVersion, Listing, Location, ObjectInfo, ObjectKey, Origin, Page, Query, Store,
+    StoreError, Thawing, Whose,
 };
 use crate::types::ArchiveId;
 
@@ -112,6 +112,15 @@ impl Transfer<'_> {
     pub fn list(self, archive_id: ArchiveId, query: Query<'_>) -> Result<Page, TransferError> {
         let store = self.store(archive_id)?;
         self.ask(store, async |_| Ok(store.list(query).await?))
+    }
+
+    /// The last versions of the object at a key that the bucket keeps, the newest first.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub fn versions(self, at: KeyAt<'_>) -> Result<Vec<ListedVersion>, TransferError> {
+        let store = self.store(at.archive_id)?;
+        self.ask(store, async |_| Ok(Box::pin(store.versions(at.key)).await?))
     }
 
     /// Whether an error is of one object alone: also where its store was given up for it, and answers otherwise.

@@ -226,13 +226,14 @@ impl Attempt<'_> {
                 match run.context.fs.is_archived(run.item.fid) {
                     Ok(true) => {
                         tracing::warn!(%error, "the coordinator objected, but the file is archived; keeping its copy");
-                        if placed.needs_record {
-                            search::give_way(run, &placed.location);
-                        }
+                        let is_settled = !placed.needs_record || search::give_way(run, &placed.location);
                         // It goes, unless the file's record means it by then.
                         self.note_previous(placed, Previous::Goes);
                         // It may be another one's archive that counts, with other bytes.
-                        self.revoke_where_it_replaced_another(placed);
+                        match is_settled {
+                            true => self.revoke_where_it_replaced_another(placed),
+                            false => self.revoke(placed),
+                        }
                     }
                     Err(unknown) if !unknown.is_not_found() => {
                         tracing::warn!(%error, %unknown, "the coordinator objected, and the file's state is unknown; keeping its copy");
@@ -348,9 +349,28 @@ impl Attempt<'_> {
     /// An object that took the place of another attempt's: where that one's end counts, the file has no copy of what was
     /// archived. From here on nobody can release it; for a file that is not archived nothing changes.
     fn revoke_where_it_replaced_another(self, placed: &StoredCopy) {
-        if placed.over_another && self.run.context.fs.is_archived(self.run.item.fid).unwrap_or(true) {
+        if placed.over_another
+            && self.run.context.fs.is_archived(self.run.item.fid).unwrap_or(true)
+            && !self.is_named_below(placed)
+        {
             self.revoke(placed);
         }
+    }
+
+    /// Whether what was replaced is kept as a version below, and the file's record names it as what was archived.
+    fn is_named_below(self, placed: &StoredCopy) -> bool {
+        let (fs, fid) = (self.run.context.fs.as_ref(), self.run.item.fid);
+        let names_archived = |record: &[u8]| {
+            Location::from_bytes(record).is_ok_and(|named| {
+                named.version.is_some()
+                    && named.version != placed.location.version
+                    && named.is_of_version(fs.archived_version(fid))
+            })
+        };
+        placed.location.version.is_some()
+            && fs
+                .map(fid)
+                .is_ok_and(|record| record.as_deref().is_some_and(names_archived))
     }
 
     /// The file was not archived when this attempt was undone. Where it is by now, and its record is that of before, the end

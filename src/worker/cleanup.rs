@@ -1,6 +1,8 @@
 //! Takes away what is nobody's copy: what an attempt to archive a file has left, and the copy before one that counts. No
 //! object that a file's record means goes, and none that may be another file's.
 
+use std::cell::Cell;
+
 use super::Context;
 use crate::action::ActionKey;
 use crate::mapped;
@@ -16,7 +18,7 @@ pub(super) struct CleanUp<'a> {
 }
 
 impl CleanUp<'_> {
-    /// Deletes exactly that object if it `may_go`, and its sidecar, unless that is the one of `kept`, too. One that can't be
+    /// Deletes exactly that object if it `may_go`, and with it its sidecar, unless that is the one of `kept`, too. One that can't be
     /// deleted is no failure: it is in the log, and `false` is returned. Nothing is deleted where another mover may have taken
     /// over what is in hand.
     pub(super) fn discard(
@@ -31,15 +33,25 @@ impl CleanUp<'_> {
                  nothing of this one's");
             return false;
         }
-        self.discard_sidecar(location, owner, kept);
+        let stays = Cell::new(false);
         // One short try: the file is blocked for other actions meanwhile.
         match self.lane.sweep_key(
             self.context.bearer(owner.fid),
             location.at(),
             location.version.as_deref(),
-            |found, origin| found.etag == location.etag && found.size == location.size && may_go(found, origin),
+            |found, origin| {
+                let is_it = found.etag == location.etag && found.size == location.size;
+                let goes = is_it && may_go(found, origin);
+                stays.set(is_it && !goes && location.is_written_as(found));
+                goes
+            },
         ) {
-            Ok(()) => true,
+            // An object that is somebody's copy has a sidecar that is, too.
+            Ok(()) if stays.get() => true,
+            Ok(()) => {
+                self.discard_sidecar(location, owner, kept);
+                true
+            }
             Err(error) => {
                 tracing::warn!(key = %location.key, %error, "an object that is no file's copy could not be deleted now");
                 false
@@ -136,7 +148,7 @@ impl CleanUp<'_> {
         {
             // An attempt's own: no other one writes there.
             done &= self.swept(Bearer::Nobody, key.at(archive_id), |found, origin| {
-                origin.is_by(&author) && !context.may_be_shared(found) && !context.names_sidecar(fid, &key)
+                origin.is_by(&author) && !context.may_be_shared(found) && !context.may_mean_sidecar(fid, &key)
             });
         }
         if let Some((archive_id, key, etag)) = record.previous() {
@@ -196,13 +208,16 @@ impl Context {
         mapped::may_mean(self.fs.as_ref(), fid, at, found)
     }
 
-    /// Whether a file's record, as it is now, names that sidecar. What can't be read may name any.
-    fn names_sidecar(&self, fid: Fid, key: &ObjectKey) -> bool {
+    /// Whether a file, as it is now, may mean that sidecar: by its record, or because that does not tell which object is the file's
+    /// copy (`crate::mislaid`). What can't be read may mean any.
+    fn may_mean_sidecar(&self, fid: Fid, key: &ObjectKey) -> bool {
+        let counts = || self.fs.is_archived(fid).unwrap_or_else(|error| !error.is_not_found());
         match self.fs.map(fid) {
-            Ok(None) => false,
-            Ok(Some(record)) => {
-                Location::from_bytes(&record).map_or(true, |location| location.sidecar.as_ref() == Some(key))
-            }
+            Ok(None) => counts(),
+            Ok(Some(record)) => Location::from_bytes(&record).map_or(true, |location| {
+                location.sidecar.as_ref() == Some(key)
+                    || (location.is_in_doubt(self.fs.archived_version(fid)) && counts())
+            }),
             Err(error) => !error.is_not_found(),
         }
     }

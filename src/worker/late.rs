@@ -85,24 +85,7 @@ impl LateCopies {
 
     /// `false`: not now. One whose object can't be deleted whatever comes holds up no other.
     fn delete(&self, context: &Context, control: &Arc<Control>, copy: &LateCopy) -> bool {
-        // As its REMOVE would be.
-        let item = Item {
-            kind: Kind::Do(Verb::Remove),
-            fid: copy.fid,
-            dfid: copy.fid,
-            cookie: Cookie(0),
-            archive_id: None,
-            extent: Extent::WHOLE,
-            gid: 0,
-            blocking: false,
-            data: Box::default(),
-        };
-        let run = Run {
-            context,
-            transfer: Transfer::new(&self.lane, control),
-            item: &item,
-        };
-        match remove::late(run, &copy.record) {
+        match delete(context, &self.lane, control, copy) {
             Ok(()) => true,
             // Its row stays, and brings it here again.
             Err(JobError::Transfer(error)) if error.is_of_one_object() => {
@@ -115,4 +98,25 @@ impl LateCopies {
             }
         }
     }
+}
+
+/// Deletes the object of one, as its REMOVE would have.
+pub(super) fn delete(context: &Context, lane: &Lane, control: &Arc<Control>, copy: &LateCopy) -> Result<(), JobError> {
+    let item = Item {
+        kind: Kind::Do(Verb::Remove),
+        fid: copy.fid,
+        dfid: copy.fid,
+        cookie: Cookie(0),
+        archive_id: None,
+        extent: Extent::WHOLE,
+        gid: 0,
+        blocking: false,
+        data: Box::default(),
+    };
+    let run = Run {
+        context,
+        transfer: Transfer::new(lane, control),
+        item: &item,
+    };
+    remove::late(run, &copy.record)
 }

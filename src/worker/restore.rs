@@ -9,7 +9,7 @@ use super::thaw::{FrozenObject, ask, pause, still_thaws};
 use super::{Ended, JobError, Outcome};
 use crate::action::{ActionHandle, EndFailure};
 use crate::mapped::{self, ByKey};
-use crate::mislaid::{FoundCopy, Likeness, Said};
+use crate::mislaid::{FoundCopy, Likeness, SaidCopy, Seen};
 use crate::queue::{Deferrals, PutOff};
 use crate::store::{KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
 use crate::transfer::{Stop, TransferError};
@@ -110,9 +110,9 @@ fn receive(run: Run<'_>, handle: &mut dyn ActionHandle, rounds: u32) -> Result<R
     // What a mover wrote that was cut off may have come behind the record of the archive that counts.
     let taken = match &located {
         Ok((location, _)) if location.is_in_doubt(archived) => {
-            let said = Said {
+            let said = SaidCopy {
                 location,
-                is_gone: false,
+                seen: Seen::Not,
             };
             search::find(run, Some(said), Likeness::Time)?
         }
@@ -234,9 +234,9 @@ const fn is_missing(received: &Result<(), TransferError>) -> bool {
 
 /// The object that is the file's copy, where what was said to be it is gone.
 fn instead_of(run: Run<'_>, from: &Location) -> Option<FoundCopy> {
-    let said = Said {
+    let said = SaidCopy {
         location: from,
-        is_gone: true,
+        seen: Seen::Gone,
     };
     search::find(run, Some(said), Likeness::Size)
         .inspect_err(

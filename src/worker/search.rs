@@ -1,21 +1,26 @@
 //! Looks for a file's copy where its record does not name it (`crate::mislaid`), and has the record name it again.
 
+use std::sync::Arc;
+
 use super::JobError;
 use super::run::Run;
-use crate::mislaid::{self, ArchivedData, FoundCopy, Likeness, Said};
-use crate::store::{Location, ObjectKey};
+use crate::mislaid::{self, ArchivedData, FoundCopy, Likeness, PutRight, PutRightError, SaidCopy, Seen};
+use crate::store::Location;
+use crate::transfer::{Control, Transfer};
 
 /// [`mislaid::find`] of an action's file.
-pub(super) fn find(run: Run<'_>, said: Option<Said<'_>>, least: Likeness) -> Result<Option<FoundCopy>, JobError> {
-    let archived = ArchivedData::of(run.context.fs.as_ref(), run.item.fid)?;
-    let mut natural: Vec<_> = run.natural_key().into_iter().collect();
-    if let Some(archive_id) = run.item.archive_id
-        && let Ok(store) = run.transfer.store(archive_id)
-        && let Ok(key) = ObjectKey::from_fid(&store.target().prefix, run.item.fid)
-    {
-        natural.push((archive_id, key));
-    }
-    Ok(mislaid::find(run.transfer, &archived, said, natural, least)?)
+pub(super) fn find(run: Run<'_>, said: Option<SaidCopy<'_>>, least: Likeness) -> Result<Option<FoundCopy>, JobError> {
+    let (fs, fid) = (run.context.fs.as_ref(), run.item.fid);
+    let archived = ArchivedData::of(fs, fid)?;
+    let store = run.item.archive_id.and_then(|id| run.transfer.store(id).ok());
+    let natural = store.map(|store| mislaid::natural(store.target(), fid, || fs.path_of(fid).ok()));
+    Ok(mislaid::find(
+        run.transfer,
+        &archived,
+        said,
+        natural.unwrap_or_default(),
+        least,
+    )?)
 }
 
 /// Says what is taken.
@@ -35,43 +40,47 @@ pub(super) fn tell(said: Option<&Location>, found: &FoundCopy) {
 /// Has the file's record name that copy, if it still is the one that was seen. Whoever may be cut off himself writes nothing
 /// that the next restore would not find out.
 pub(super) fn put_right(run: Run<'_>, seen: Option<&[u8]>, location: &Location) {
-    let (fs, fid) = (run.context.fs.as_ref(), run.item.fid);
-    let set = match fs.map(fid) {
-        Ok(now) if now.as_deref() == seen => fs.set_map(fid, &location.to_bytes()),
-        Ok(_) => {
-            tracing::info!(key = %location.key, "another one wrote the file's record meanwhile; it stays");
-            return;
+    let key = &location.key;
+    match mislaid::put_right(run.transfer, run.context.fs.as_ref(), run.item.fid, seen, location) {
+        Ok(PutRight::Done) => tracing::info!(%key, "the file's record names its copy again"),
+        Ok(PutRight::Changed) => tracing::info!(%key, "another one wrote the file's record meanwhile; it stays"),
+        Ok(PutRight::Doomed) => {
+            tracing::info!(%key, "somebody is deleting the object, or has; the file's record stays as it was");
         }
-        Err(error) => Err(error),
-    };
-    match set {
-        Ok(()) => tracing::info!(key = %location.key, "the file's record names its copy again"),
-        Err(error) if error.is_not_found() => {}
+        Err(PutRightError::Hsm(error)) if error.is_not_found() => {}
         Err(error) => {
-            tracing::warn!(key = %location.key, %error, "the file's record could not be put right: 'scrub --repair' does it, and so \
-                does the next restore")
+            tracing::warn!(%key, %error, "the file's record could not be put right: 'scrub --repair' does it, and so does the next \
+                restore");
         }
     }
 }
 
 /// After an archive whose end did not count though the file is archived: its own record, if that came behind another one's, is put
-/// right at once.
-pub(super) fn give_way(run: Run<'_>, own: &Location) {
+/// right at once. `false`: it means another version of the file than was archived, and what counts is not found.
+pub(super) fn give_way(run: Run<'_>, own: &Location) -> bool {
     let (fs, fid) = (run.context.fs.as_ref(), run.item.fid);
     let bytes = own.to_bytes();
     if !own.is_in_doubt(fs.archived_version(fid)) || !fs.map(fid).is_ok_and(|now| now.as_ref() == Some(&bytes)) {
-        return;
+        return true;
     }
-    let said = Said {
+    // The answer is given: nobody stops this.
+    let control = Arc::new(Control::default());
+    let transfer = Transfer::new(run.transfer.lane(), &control);
+    let run = Run { transfer, ..run };
+    let said = SaidCopy {
         location: own,
-        is_gone: true,
+        seen: Seen::Gone,
     };
     match find(run, Some(said), Likeness::Version) {
         Ok(Some(found)) => {
             tell(Some(own), &found);
             put_right(run, Some(&bytes), &found.location);
+            true
         }
-        Ok(None) => {}
-        Err(error) => tracing::debug!(%error, "the copy that counts could not be looked for"),
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!(%error, "the copy that counts could not be looked for");
+            false
+        }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::cleanup::CleanUp;
 use super::run::Run;
-use super::{Context, Outcome, pool, remove};
-use crate::action::{ActionHandle, ActionKey, Item, Kind, Verb, Verdict};
+use super::{Context, Outcome, late, pool, search};
+use crate::action::{ActionHandle, ActionKey, Item, Verdict};
 use crate::ledger::LateCopy;
 use crate::queue::Deferrals;
+use crate::store::Location;
 use crate::transfer::{Control, Lane, Transfer, TransferError};
-use crate::types::{Cookie, Extent};
 
 /// What came of an action that was begun.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,21 +54,16 @@ pub(crate) fn sweep(context: &Context, lane: &Lane, action: ActionKey) -> bool {
 
 /// Deletes what came to be known after the REMOVE of its file. `false`: not now.
 pub(crate) fn late(context: &Context, lane: &Lane, control: &Arc<Control>, copy: &LateCopy) -> bool {
-    let item = Item {
-        kind: Kind::Do(Verb::Remove),
-        fid: copy.fid,
-        dfid: copy.fid,
-        cookie: Cookie(0),
-        archive_id: None,
-        extent: Extent::WHOLE,
-        gid: 0,
-        blocking: false,
-        data: Box::default(),
-    };
+    late::delete(context, lane, control, copy).is_ok()
+}
+
+/// What an archive does about its record when its end did not count though the file is archived. `false`: the copy that counts is
+/// not found.
+pub(crate) fn give_way(context: &Context, lane: &Lane, control: &Arc<Control>, item: &Item, own: &Location) -> bool {
     let run = Run {
         context,
         transfer: Transfer::new(lane, control),
-        item: &item,
+        item,
     };
-    remove::late(run, &copy.record).is_ok()
+    search::give_way(run, own)
 }

@@ -31,7 +31,7 @@ impl Rig {
     }
 
     /// Deals with everything that has happened.
-    fn follow(&self, user: &str, propagate: &str) -> serde_json::Value {
+    pub(crate) fn follow(&self, user: &str, propagate: &str) -> serde_json::Value {
         let mount = self.mount().display().to_string();
         let mut arguments = vec!["export", "--follow", "--once", "--json", "--changelog-user", user];
         if !propagate.is_empty() {

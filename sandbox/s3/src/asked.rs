@@ -36,6 +36,7 @@ fn operation(method: &Method, bucket: &str, key: &str, query: &str, copies: bool
         ("GET", true, _) => "ListBuckets",
         ("GET", _, true) if has("uploads") => "ListMultipartUploads",
         ("GET", _, true) if has("versioning") => "GetBucketVersioning",
+        ("GET", _, true) if has("versions") => "ListObjectVersions",
         ("GET", _, true) if has("list-type") => "ListObjectsV2",
         ("GET", _, true) => "GetBucket",
         ("GET", ..) if has("uploadId") => "ListParts",

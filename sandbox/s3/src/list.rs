@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::{
-    CommonPrefix, EncodingType, ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass,
+    CommonPrefix, DeleteMarkerEntry, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, Object as Entry, ObjectStorageClass, ObjectVersion,
 };
 use s3s::{S3ErrorCode, S3Response, S3Result};
 
@@ -85,6 +86,67 @@ pub(crate) fn objects(store: &Store, input: ListObjectsV2Input) -> S3Result<S3Re
         continuation_token: input.continuation_token,
         start_after: input.start_after.map(|key| shown(&key, encode)),
         ..ListObjectsV2Output::default()
+    }))
+}
+
+/// The versions of all keys with a prefix, those of one key from the newest on; one page, which says whether it is all.
+pub(crate) fn versions(
+    store: &Store,
+    input: ListObjectVersionsInput,
+) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+    let max = page_size(input.max_keys)?;
+    let encode = input
+        .encoding_type
+        .as_ref()
+        .is_some_and(|kind| kind.as_str() == EncodingType::URL);
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let forms = Forms::of(&store.dialects);
+    let mut index = store.index();
+    let bucket = index.bucket(&input.bucket)?;
+    let (mut versions, mut markers, mut truncated) = (Vec::new(), Vec::new(), false);
+    let below = bucket
+        .keys
+        .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+        .take_while(|(key, _)| key.starts_with(&prefix));
+    for (key, kept) in below {
+        for (age, version) in kept.iter().rev().enumerate() {
+            if versions.len() + markers.len() == max {
+                truncated = true;
+                break;
+            }
+            let (named, id) = (
+                Some(shown(key, encode)),
+                Some(version.id.clone().unwrap_or_else(|| "null".to_owned())),
+            );
+            match &version.object {
+                None => markers.push(DeleteMarkerEntry {
+                    key: named,
+                    version_id: id,
+                    is_latest: Some(age == 0),
+                    ..DeleteMarkerEntry::default()
+                }),
+                Some(object) => versions.push(ObjectVersion {
+                    key: named,
+                    version_id: id,
+                    is_latest: Some(age == 0),
+                    e_tag: Some(forms.show(&object.etag)),
+                    size: Some(length(object.size)),
+                    last_modified: Some(object.modified.into()),
+                    ..ObjectVersion::default()
+                }),
+            }
+        }
+    }
+    drop(index);
+    Ok(S3Response::new(ListObjectVersionsOutput {
+        versions: Some(versions),
+        delete_markers: Some(markers),
+        is_truncated: Some(truncated),
+        max_keys: i32::try_from(max).ok(),
+        encoding_type: input.encoding_type,
+        name: Some(input.bucket),
+        prefix: Some(shown(&prefix, encode)),
+        ..ListObjectVersionsOutput::default()
     }))
 }
 

@@ -41,6 +41,13 @@ async fn versions_are_kept_and_deleted_one_by_one() {
     assert_eq!(client.get(&of(&versions[1])).await.assert_ok().body, b"two");
     assert!(client.server.objects("lhsm-sandbox").is_empty());
 
+    // Markers first, then the newest; of other keys nothing.
+    client.put("/lhsm-sandbox/kex", b"other").await.assert_ok();
+    let listed = client.get("/lhsm-sandbox?versions=&prefix=key").await.assert_ok();
+    let expected = [&marker, &versions[1], &versions[0]].map(String::clone);
+    assert_eq!(listed.all("VersionId"), expected);
+    client.delete("/lhsm-sandbox/kex").await.assert_ok();
+
     client.delete(&of(&marker)).await.assert_ok();
     assert_eq!(client.get(KEY).await.assert_ok().body, b"two");
     client.delete(&of(&versions[1])).await.assert_ok();

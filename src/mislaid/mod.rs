@@ -6,16 +6,20 @@
 //! data version it has the bytes of, and HSM keeps beside the file's state the data version that was archived
 //! (`trusted.hsm`): where the two are the same, that object is the copy, whatever the record says. A restore gives the file a
 //! new data version, and then size and time of the last change have to do.
+//!
+//! Objects come late, too. Where a bucket keeps versions, one that was written behind the copy covers it, and what the key
+//! stands for is not what was archived: the versions below are looked at as well.
+
+mod record;
+mod search;
+
+pub use record::{PutRight, PutRightError, put_right};
+pub use search::{FoundCopy, SaidCopy, Seen, covered, find, natural};
 
 use crate::action::{FileSystem, HsmError};
-use crate::store::{
-    KeyAt, Location, ObjectInfo, ObjectKey, Origin, Owner, ParsedAttributes, StoreError, data_version_of,
-};
+use crate::store::{KeyAt, Location, ObjectInfo, Origin, Owner, ParsedAttributes, StoreError, data_version_of};
 use crate::transfer::{Transfer, TransferError};
-use crate::types::{ArchiveId, Fid, Timestamp};
-
-/// Keys beside a key that are looked at: an archive goes there when the key is another one's.
-const BESIDE: usize = 2;
+use crate::types::{Fid, Timestamp};
 
 /// By what an object that names a file is taken for its copy; what proves more is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -95,7 +99,8 @@ impl Location {
 }
 
 /// Whether an object that a file does not mean may be its copy all the same: the file counts as archived, the object says that
-/// it has just those bytes, and there is no record, or one of another data version and with other bytes. Asks no store.
+/// it has just those bytes, and there is no record, or one of another data version. Asks no store: that what the record names is
+/// there, or what is at the key of the FID, is for a scrub to find.
 #[must_use]
 pub fn may_be_copy(
     fs: &dyn FileSystem,
@@ -104,19 +109,7 @@ pub fn may_be_copy(
     at: KeyAt<'_>,
     found: &ObjectInfo,
 ) -> bool {
-    let names_none = match record {
-        Some(record) => !record.has_bytes_of(found) && record.is_in_doubt(fs.archived_version(fid)),
-        // Where files go without records what is at the key of the FID tells, and nobody looks at that here.
-        None => !is_beside_own(at.key, fid),
-    };
-    names_none && has_its_bytes(fs, fid, at, found)
-}
-
-/// Whether a key is the one beside that of the FID.
-fn is_beside_own(key: &ObjectKey, fid: Fid) -> bool {
-    let fid = fid.bare();
-    let own = key.as_str().strip_suffix(&fid).and_then(|rest| rest.strip_suffix('~'));
-    own.is_some_and(|own| own.ends_with(&fid))
+    record.is_none_or(|record| record.is_in_doubt(fs.archived_version(fid))) && has_its_bytes(fs, fid, at, found)
 }
 
 /// Whether a file counts as archived, and an object says that it has just those bytes.
@@ -131,119 +124,9 @@ pub fn has_its_bytes(fs: &dyn FileSystem, fid: Fid, at: KeyAt<'_>, found: &Objec
     }
 }
 
-/// A copy that was found.
-#[derive(Debug)]
-pub struct FoundCopy {
-    /// Where it is.
-    pub location: Location,
-    /// By what it is taken for the copy.
-    pub likeness: Likeness,
-}
-
-/// What a file's record, or the key of its FID, says of its copy, and how good that is.
-#[derive(Clone, Copy, Debug)]
-pub struct Said<'a> {
-    /// Where the copy is, by that.
-    pub location: &'a Location,
-    /// It was tried to read the object, and it is not there, or another one is.
-    pub is_gone: bool,
-}
-
-/// The object that is a file's copy, where what is `said` of it is in doubt, or nothing is: at the key that is said, at those that
-/// an archive would use now (`natural`), and beside all of them. Of two that nothing tells apart neither is taken. `None`: there
-/// is none, or it is the one that is said.
-///
-/// # Errors
-/// The store did not tell.
-pub fn find(
-    transfer: Transfer<'_>,
-    archived: &ArchivedData,
-    said: Option<Said<'_>>,
-    natural: Vec<(ArchiveId, ObjectKey)>,
-    least: Likeness,
-) -> Result<Option<FoundCopy>, TransferError> {
-    if let Some(Said {
-        location,
-        is_gone: false,
-    }) = said
-    {
-        let found = look(transfer, location.at(), location.version.as_deref())?;
-        let said = found.filter(|found| is_said(location, found));
-        match said.and_then(|found| archived.likeness(location.at(), &found)) {
-            Some(Likeness::Version) => return Ok(None),
-            // The file was restored since it was archived: that its object has the time of the file's last change will do, unless
-            // another one proves better. That is looked for only where an archive would go now: this is on every such
-            // restore's way.
-            Some(Likeness::Time) => {
-                for (archive_id, key) in natural {
-                    let at = key.at(archive_id);
-                    if location.at() != at
-                        && let Some(found) = look(transfer, at, None)?
-                        && archived.likeness(at, &found) == Some(Likeness::Version)
-                    {
-                        return Ok(Some(FoundCopy {
-                            location: found.at(at),
-                            likeness: Likeness::Version,
-                        }));
-                    }
-                }
-                return Ok(None);
-            }
-            Some(Likeness::Size) | None => {}
-        }
-    }
-    let mut best: Option<FoundCopy> = None;
-    let mut is_ambiguous = false;
-    let said = said.map(|said| said.location);
-    for (archive_id, key) in places(archived.owner.fid, said, natural) {
-        let at = key.at(archive_id);
-        let Some(found) = look(transfer, at, None)? else {
-            continue;
-        };
-        let Some(likeness) = archived.likeness(at, &found).filter(|likeness| *likeness >= least) else {
-            continue;
-        };
-        let mut location = found.at(at);
-        if let Some(said) = said {
-            if said.is_at(&location) {
-                // Its bytes could not be had just now, and asking once more is not for here.
-                if is_said(said, &found) {
-                    continue;
-                }
-                location.pinned = said.pinned;
-                location.layout.clone_from(&said.layout);
-            }
-            // Of the same data version the bytes are the same, whatever else an object says.
-            if said.is_of_version(archived.version) && said.checksum.is_some() {
-                if location.checksum.is_some() && location.checksum != said.checksum {
-                    continue;
-                }
-                location.checksum = said.checksum;
-            }
-        }
-        match &best {
-            Some(than) if than.likeness > likeness => {}
-            Some(than) if than.likeness == likeness => {
-                let is_same = than.location.checksum.is_some() && than.location.checksum == location.checksum;
-                is_ambiguous |= likeness != Likeness::Version && !is_same;
-            }
-            _ => {
-                is_ambiguous = false;
-                best = Some(FoundCopy { location, likeness });
-            }
-        }
-    }
-    if is_ambiguous {
-        tracing::warn!(
-            "the file's record does not name its copy, and of several objects nothing tells which it is; none is taken"
-        );
-        return Ok(None);
-    }
-    Ok(best)
-}
-
-/// Whether that is the very object.
-fn is_said(said: &Location, found: &ObjectInfo) -> bool {
+/// Whether what was found is the very object that is said to be the copy.
+#[must_use]
+pub fn is_said(said: &Location, found: &ObjectInfo) -> bool {
     found.etag == said.etag && said.is_written_as(found) && (said.version.is_none() || said.version == found.version)
 }
 
@@ -258,39 +141,13 @@ fn look(transfer: Transfer<'_>, at: KeyAt<'_>, version: Option<&str>) -> Result<
     }
 }
 
-/// Where the copy may be, each place once.
-fn places(fid: Fid, said: Option<&Location>, natural: Vec<(ArchiveId, ObjectKey)>) -> Vec<(ArchiveId, ObjectKey)> {
-    let mut places: Vec<(ArchiveId, ObjectKey)> = Vec::new();
-    let mut add = |place| {
-        if !places.contains(&place) {
-            places.push(place);
-        }
-    };
-    let first: Vec<_> = said
-        .map(|said| (said.archive_id, said.key.clone()))
-        .into_iter()
-        .chain(natural)
-        .collect();
-    first.iter().cloned().for_each(&mut add);
-    for (archive_id, key) in first {
-        let mut beside = key;
-        for _ in 0..BESIDE {
-            let Ok(next) = beside.beside(fid) else {
-                break;
-            };
-            beside = next;
-            add((archive_id, beside.clone()));
-        }
-    }
-    places
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::store::{name_key, note_data_version};
+    use crate::store::{ObjectKey, name_key, note_data_version};
+    use crate::types::ArchiveId;
 
     fn owner(oid: u32) -> Owner {
         Owner {
