@@ -194,6 +194,7 @@ impl Node {
             item,
             flags: 0,
             errval,
+            asked: errval,
             data_version,
             no_layout: false,
             layout: None,
