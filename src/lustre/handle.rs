@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use super::handles::CopyAction;
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
 use super::{Agent, Mount, ioctl};
-use crate::action::{ActionHandle, EndFailure, HsmError, Item, Kind, Verb, Verdict};
+use crate::action::{ActionHandle, EndFailure, FileSystem as _, HsmError, Item, Kind, Verb, Verdict};
 use crate::types::{ErrorClass, Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
@@ -159,7 +159,8 @@ impl AgentAction {
         }
     }
 
-    /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it.
+    /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it. Where the library has said
+    /// something else than it was told to, that is an error, too.
     fn answer(&mut self, verdict: Verdict, copied: u64) -> Result<(i32, Result<(), HsmError>), HsmError> {
         let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
             Handle::Begun(handle) => (true, handle),
@@ -180,7 +181,15 @@ impl AgentAction {
             offset: 0,
             length: copied,
         };
-        Ok((errval, handle.end(moved, retry, errval)))
+        if errval != 0 || self.item.kind != Kind::Do(Verb::Restore) {
+            return Ok((errval, handle.end(moved, retry, errval)));
+        }
+        Ok(match handle.complete(moved) {
+            // Where the file has its data it was another call that failed, if any.
+            Ok(Some(met)) if self.agent.mount().is_released(self.item.fid).unwrap_or(false) => (met.errno, Err(met)),
+            Ok(_) => (0, Ok(())),
+            Err(error) => (0, Err(error)),
+        })
     }
 
     fn free_stale(&mut self) {
@@ -258,11 +267,17 @@ impl ActionHandle for AgentAction {
         if !can_begin_anew {
             return self.end(Verdict::Done, copied).map_err(EndFailure::Said);
         }
-        let result = match self.answer(Verdict::Done, copied) {
-            Ok((_, result)) => result,
-            Err(error) => Err(error),
+        let (said, result) = match self.answer(Verdict::Done, copied) {
+            Ok(answered) => answered,
+            Err(error) => (0, Err(error)),
         };
         match result {
+            // The coordinator heard that it failed: the data went between the last look at it and the library's.
+            Err(error) if said != 0 => {
+                self.agent.set_heard(true);
+                self.free_stale();
+                Err(EndFailure::Said(error))
+            }
             // EINVAL is the MDT's: it knows another data FID of this restore, and takes nothing but a failure.
             Err(error) if is_unheard(error.errno) && error.errno != libc::EINVAL => {
                 self.unheard += 1;
