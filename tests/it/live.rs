@@ -236,6 +236,22 @@ fn a_restore_whose_end_was_not_heard_is_done_when_its_mdt_sends_it_again() {
 }
 
 #[test]
+fn a_restore_that_the_coordinator_did_not_know_when_it_was_begun_and_has_sent_since_is_begun_anew() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"what was archived");
+    rig.archive(fid);
+    rig.release(fid);
+    // As between an MDT's restart and its sending again.
+    let errno = libc::ENOENT;
+    rig.client.inject(Fault::BeginErrno { errno, times: 2 }).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    assert_eq!(rig.read("file"), b"what was archived");
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
 fn a_restore_that_was_whole_when_its_mdt_restarted_and_gone_at_its_end_is_told_and_counted_as_failed() {
     let usual = Setup::default();
     let mut rig = Rig::with(Setup {
