@@ -252,6 +252,36 @@ fn a_restore_that_the_coordinator_did_not_know_when_it_was_begun_and_has_sent_si
 }
 
 #[test]
+fn what_is_left_of_a_restore_that_was_sent_again_does_not_end_it_when_it_is_to_come_once_more() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"what was archived");
+    rig.archive(fid);
+    rig.release(fid);
+    let gate = rig.store.faults().hold("GetObject");
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    rig.client.inject(Fault::Restart).unwrap();
+    until(|| rig.log().contains("it begins anew").then_some(()));
+    // As if it had restarted once more.
+    let errno = libc::ENOENT;
+    rig.client.inject(Fault::EndErrno { errno, times: 1 }).unwrap();
+    gate.release();
+    until(|| rig.log().contains("restore failed (ENOENT)").then_some(()));
+    let restore = actions_of(&mut rig, fid).pop().unwrap();
+    assert_eq!(
+        (restore.ends, restore.state),
+        (0, ActionState::Started),
+        "{}",
+        rig.log()
+    );
+    rig.client.inject(Fault::Restart).unwrap();
+    assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    assert_eq!(rig.read("file"), b"what was archived");
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
 fn a_restore_that_was_whole_when_its_mdt_restarted_and_gone_at_its_end_is_told_and_counted_as_failed() {
     let usual = Setup::default();
     let mut rig = Rig::with(Setup {
