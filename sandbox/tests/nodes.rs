@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lhsm_sandbox::protocol::{
-    Action, ActionState, Connection, Fid, HsmControl, Item, NodeInfo, NodeState, Reply, Request, Tunable, connect,
+    Action, ActionState, Connection, Fault, Fid, HsmControl, Item, NodeInfo, NodeState, Reply, Request, Tunable,
+    connect,
 };
 use lhsm_sandbox::{Client, Mdt, Options};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -194,6 +195,7 @@ impl Node {
             item,
             flags: 0,
             errval,
+            asked: errval,
             data_version,
             no_layout: false,
             layout: None,
@@ -372,6 +374,47 @@ fn volatile_files_go_at_their_nodes_eviction() {
     let new = a.make_volatile();
     assert!(a.ask(&Request::Sync(new)).is_ok());
     assert_eq!(world.node("a").state, NodeState::Up);
+}
+
+#[test]
+fn an_end_whose_data_went_with_a_restart_fails_what_was_sent_again_and_tells_whether_its_copytool_had_looked() {
+    for looks in [true, false] {
+        let mut world = World::new(1);
+        let mut a = Node::new(&world, "a");
+        let fid = world.file("file");
+        world.archive(fid);
+        let cookie = a.archive();
+        assert!(a.end(fid, cookie, 0).is_ok());
+        world.client.release(fid).unwrap();
+        world.client.request(Action::Restore, 1, &[fid]).unwrap();
+        let cookie = a.receive(1)[0].1;
+        let dfid = a.make_volatile();
+        if looks {
+            assert!(a.ask(&Request::Sync(dfid)).is_ok());
+        }
+        world.client.inject(Fault::Restart).unwrap();
+        assert_eq!(a.receive(1), [(Action::Restore, cookie)]);
+        let end = Request::CopyEnd {
+            item: Item {
+                action: Action::Restore,
+                fid,
+                dfid,
+                cookie,
+            },
+            flags: 0,
+            errval: 0,
+            asked: 0,
+            data_version: 0,
+            no_layout: false,
+            layout: None,
+        };
+        let data = File::open(world.path("file")).unwrap();
+        a.connection.send(&end, Some(data.as_fd())).unwrap();
+        assert_eq!(a.answer().unwrap_err(), libc::ESTALE);
+        let restore = world.client.actions().unwrap().pop().unwrap();
+        assert_eq!((restore.state, restore.errval), (ActionState::Failed, libc::ESTALE));
+        assert_eq!(restore.spoiled, looks);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use super::handles::CopyAction;
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
 use super::{Agent, Mount, ioctl};
-use crate::action::{ActionHandle, EndFailure, HsmError, Item, Kind, Verb, Verdict};
+use crate::action::{ActionHandle, EndFailure, FileSystem as _, HsmError, Item, Kind, Verb, Verdict};
 use crate::types::{ErrorClass, Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
@@ -130,7 +130,7 @@ impl AgentAction {
             && self.is_unknown()
         {
             self.handle = Handle::Ended;
-            self.free_stale();
+            self.leave_stale();
             return Ok(());
         }
         let (errval, result) = match self.answer(verdict, copied) {
@@ -148,7 +148,7 @@ impl AgentAction {
             }
             _ => self.agent.set_heard(true),
         }
-        self.free_stale();
+        self.settle_stale(&result);
         match result {
             // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.
             Err(error) if error.is_not_found() && errval != 0 => {
@@ -159,7 +159,22 @@ impl AgentAction {
         }
     }
 
-    /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it.
+    /// Whether the coordinator still has the action after some seconds, in which another mover's end of it, which it may have
+    /// been busy with, was done.
+    fn stays(&self) -> bool {
+        let mut pause = FIRST_PAUSE;
+        while pause <= LONGEST_PAUSE {
+            if self.is_unknown() {
+                return false;
+            }
+            std::thread::park_timeout(pause);
+            pause *= 2;
+        }
+        !self.is_unknown()
+    }
+
+    /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it. Where the library has said
+    /// something else than it was told to, that is an error, too.
     fn answer(&mut self, verdict: Verdict, copied: u64) -> Result<(i32, Result<(), HsmError>), HsmError> {
         let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
             Handle::Begun(handle) => (true, handle),
@@ -180,7 +195,33 @@ impl AgentAction {
             offset: 0,
             length: copied,
         };
-        Ok((errval, handle.end(moved, retry, errval)))
+        if errval != 0 || self.item.kind != Kind::Do(Verb::Restore) {
+            return Ok((errval, handle.end(moved, retry, errval)));
+        }
+        Ok(match handle.complete(moved) {
+            // Where the file has its data it was another call that failed, if any.
+            Ok(Some(met)) if self.agent.mount().is_released(self.item.fid).unwrap_or(false) => (met.errno, Err(met)),
+            Ok(_) => (0, Ok(())),
+            Err(error) => (0, Err(error)),
+        })
+    }
+
+    /// Frees what is left of earlier runs, if the action is over. One that the coordinator has forgotten, or will have when it is
+    /// switched on, comes again under its cookie, to this mover or to another one, and an end would be the end of that.
+    fn settle_stale(&mut self, ended: &Result<(), HsmError>) {
+        let class = ended.as_ref().err().map(HsmError::class);
+        let may_come_again = matches!(class, Some(ErrorClass::Gone | ErrorClass::Stopped));
+        if may_come_again && self.item.kind == Kind::Do(Verb::Restore) {
+            self.leave_stale();
+        } else {
+            self.free_stale();
+        }
+        self.agent.left().free(self.agent.mount(), self.item.fid);
+    }
+
+    /// Leaves what is left of earlier runs to be freed later.
+    fn leave_stale(&mut self) {
+        self.agent.left().keep(self.item.key(), self.stale.drain(..));
     }
 
     fn free_stale(&mut self) {
@@ -258,25 +299,36 @@ impl ActionHandle for AgentAction {
         if !can_begin_anew {
             return self.end(Verdict::Done, copied).map_err(EndFailure::Said);
         }
-        let result = match self.answer(Verdict::Done, copied) {
-            Ok((_, result)) => result,
-            Err(error) => Err(error),
+        let (said, result) = match self.answer(Verdict::Done, copied) {
+            Ok(answered) => answered,
+            Err(error) => (0, Err(error)),
         };
         match result {
+            // The coordinator heard that it failed: the data went between the last look at it and the library's.
+            Err(error) if said != 0 => {
+                self.agent.set_heard(true);
+                self.settle_stale(&Ok(()));
+                Err(EndFailure::Said(error))
+            }
             // EINVAL is the MDT's: it knows another data FID of this restore, and takes nothing but a failure.
             Err(error) if is_unheard(error.errno) && error.errno != libc::EINVAL => {
                 self.unheard += 1;
                 self.handle = Handle::None;
                 Err(EndFailure::Unheard(self, error))
             }
-            Err(error) if error.errno == libc::EINVAL => {
+            Err(error) if error.errno == libc::EINVAL && self.stays() => {
                 self.insist();
-                self.free_stale();
+                self.settle_stale(&Ok(()));
                 Err(EndFailure::Said(error))
             }
             result => {
                 self.agent.set_heard(true);
-                self.free_stale();
+                // That data FID was another mover's, whose end the coordinator took.
+                let result = result.map_err(|error| match error.class() {
+                    ErrorClass::Invalid => HsmError::of(error.call, ErrorClass::Gone),
+                    _ => error,
+                });
+                self.settle_stale(&result);
                 result.map_err(EndFailure::Said)
             }
         }
@@ -286,6 +338,13 @@ impl ActionHandle for AgentAction {
         if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::None) {
             self.stale.push(handle);
         }
+    }
+
+    fn forgotten(mut self: Box<Self>) {
+        if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::Ended) {
+            self.stale.push(handle);
+        }
+        self.leave_stale();
     }
 
     fn disown(mut self: Box<Self>) {

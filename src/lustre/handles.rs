@@ -29,6 +29,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::Library;
 use super::bindings::{
     HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private,
@@ -221,6 +223,19 @@ impl CopyAction {
     /// The coordinator's objection. The handle is gone all the same.
     pub(super) fn end(mut self, moved: Extent, may_retry: bool, errval: i32) -> Result<(), HsmError> {
         self.free(moved, may_retry, errval)
+    }
+
+    /// Tells the coordinator that a restore's data is whole, of which so much was moved. C syncs the file and sets its times
+    /// first; where that fails it tells the coordinator of a failure, and the caller nothing. What it met there, if anything.
+    ///
+    /// # Errors
+    /// The coordinator's objection. The handle is gone all the same.
+    pub(super) fn complete(mut self, moved: Extent) -> Result<Option<HsmError>, HsmError> {
+        // It stays behind a call that failed, for none that succeeds sets it to 0. So 0 is sure, and more is a sign.
+        Errno::clear();
+        self.free(moved, false, 0)?;
+        let met = Errno::last_raw();
+        Ok((met != 0).then(|| HsmError::new("fsync in llapi_hsm_action_end", met)))
     }
 
     /// Ends nothing: the coordinator is not told, and what C has of the action stays until this process ends, with the

@@ -28,6 +28,7 @@ mod importing;
 mod ioctl;
 mod kuc;
 pub mod layout;
+mod left;
 mod library;
 mod lock;
 mod lock_holder;

@@ -58,6 +58,9 @@ pub enum JobError {
     /// Reading it would ask for a restore, and removing its copy would lose it.
     #[error("the file is released: its only copy is the archived one")]
     Released,
+    /// Another mover's end of the same restore came first: the coordinator sends one to another mover after a restart of an MDT.
+    #[error("another mover has restored the file, and the coordinator took its end")]
+    RestoredElsewhere,
     /// The worker panicked.
     #[error("internal error: {0}")]
     Panic(String),

@@ -179,7 +179,8 @@ fn wrote_nothing(error: &JobError) -> bool {
         | JobError::NoCopy { .. }
         | JobError::NoFreeKey(_)
         | JobError::StillOpen
-        | JobError::Released => true,
+        | JobError::Released
+        | JobError::RestoredElsewhere => true,
     }
 }
 

@@ -15,6 +15,7 @@ mod late;
 mod log;
 mod observer;
 mod place;
+mod placing;
 mod pool;
 mod readback;
 mod remove;

@@ -7,17 +7,20 @@ use super::run::Run;
 use super::search;
 use super::thaw::{FrozenObject, ask, pause, still_thaws};
 use super::{Ended, JobError, Outcome};
-use crate::action::{ActionHandle, EndFailure};
+use crate::action::{ActionHandle, EndFailure, HsmError};
 use crate::mapped::{self, ByKey};
 use crate::mislaid::{FoundCopy, Likeness, SaidCopy, Seen};
 use crate::queue::{Deferrals, PutOff};
 use crate::store::{KeyAt, KeyLayout, Location, ObjectInfo, ObjectKey, Origin, Owner, StoreError, Thawing};
 use crate::transfer::{Stop, TransferError};
+use crate::types::Extent;
 
 /// Before a restore is begun anew whose end was not heard, doubled with each time: an MDT that was restarted sends it again
 /// meanwhile.
 const UNHEARD_PAUSE: Duration = Duration::from_millis(500);
 const MOST_DOUBLED: u32 = 6;
+/// So often a restore is begun anew that the coordinator did not know when it was begun, and knows.
+const MOST_UNKNOWN: u32 = 6;
 
 /// What came of one round.
 enum Received {
@@ -54,15 +57,11 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, deferrals
                     }
                     Ended::done(size).about(&key).into()
                 }
-                Err(EndFailure::Said(error)) => Ended::failed(error.into()).about(&key).into(),
+                Err(EndFailure::Said(error)) => Ended::failed(objection(run, error)).about(&key).into(),
                 Err(EndFailure::Unheard(handle, error)) => {
                     tracing::warn!(%error, "the end of the restore did not reach the coordinator, and its data went with \
                         it; it is begun anew");
-                    Outcome::Later(
-                        handle,
-                        Instant::now() + UNHEARD_PAUSE * 2u32.pow(deferrals.others.min(MOST_DOUBLED)),
-                        PutOff::Other,
-                    )
+                    Outcome::Later(handle, after_pause(deferrals.others), PutOff::Other)
                 }
             }
         }
@@ -85,9 +84,53 @@ pub(super) fn restore(run: Run<'_>, mut handle: Box<dyn ActionHandle>, deferrals
                     handle.renew();
                     Outcome::Later(handle, until, PutOff::CutOff)
                 }
+                None if stop.is_none() && is_unknown(&error) => let_go_of_unknown(run, handle, error, deferrals.others),
                 None => run.refuse(handle, error).into(),
             },
         },
+    }
+}
+
+fn after_pause(tried: u32) -> Instant {
+    Instant::now() + UNHEARD_PAUSE * 2u32.pow(tried.min(MOST_DOUBLED))
+}
+
+/// What the coordinator said to the end, and why.
+fn objection(run: Run<'_>, error: HsmError) -> JobError {
+    let is_restored = || run.context.fs.is_released(run.item.fid).is_ok_and(|released| !released);
+    match error.is_not_found() && is_restored() {
+        true => JobError::RestoredElsewhere,
+        false => error.into(),
+    }
+}
+
+/// Whether the coordinator did not know the action, or the file is gone.
+const fn is_unknown(error: &JobError) -> bool {
+    matches!(error, JobError::Hsm(error) if error.is_not_found())
+}
+
+/// A restore that the coordinator did not know when it was begun. With a restart of the MDT it forgets it and sends it again, to
+/// this mover or to another one; which may have happened since, and then no answer may end it.
+fn let_go_of_unknown(run: Run<'_>, handle: Box<dyn ActionHandle>, error: JobError, tried: u32) -> Outcome {
+    let Run { context, item, .. } = run;
+    // Where that can't be told it is the file that is gone.
+    let Ok(is_released) = context.fs.is_released(item.fid) else {
+        return run.refuse(handle, error).into();
+    };
+    match context.fs.progress(item.key(), Extent::EMPTY) {
+        Err(objection) if objection.is_not_found() => {
+            handle.forgotten();
+            let error = match is_released {
+                true => error,
+                false => JobError::RestoredElsewhere,
+            };
+            Ended::failed(error).into()
+        }
+        Ok(()) if tried < MOST_UNKNOWN => {
+            tracing::info!("the coordinator did not know the restore, and knows it by now; it is begun anew");
+            Outcome::Later(handle, after_pause(tried), PutOff::Other)
+        }
+        _ => run.refuse(handle, error).into(),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::types::ErrorClass;
 const CUT_OFF_PAUSE: Duration = Duration::from_secs(2);
 const MOST_DOUBLED: u32 = 5;
 const MOST_CUT_OFF: u32 = 8;
+/// The same where what it wrote to is gone, once more with each time: at once at first.
+const LOST_PAUSE: Duration = Duration::from_millis(250);
 
 /// An action that runs. Its handle goes beside it, for its end consumes it.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +83,9 @@ impl<'a> Run<'a> {
             JobError::Hsm(error) if error.class().is_passing() => MOST_CUT_OFF.checked_sub(tried)?,
             // What it wrote to is gone with a restart of the MDT, or with this client's eviction: another file serves.
             JobError::Transfer(TransferError::Write(error))
-                if ErrorClass::of_io(error) == ErrorClass::Stale && stop.is_none() && tried == 0 =>
+                if ErrorClass::of_io(error) == ErrorClass::Stale && stop.is_none() && tried < MOST_CUT_OFF =>
             {
-                return Some(Instant::now());
+                return Some(Instant::now() + LOST_PAUSE * tried);
             }
             JobError::Transfer(TransferError::Write(error)) if ErrorClass::of_io(error).is_passing() => {
                 MOST_CUT_OFF.checked_sub(tried)?

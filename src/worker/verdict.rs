@@ -22,7 +22,7 @@ pub fn verdict(error: &JobError) -> Verdict {
         JobError::NoFreeKey(_) => Verdict::failed(HsmErrno::EEXIST),
         JobError::TakenAway(_) => Verdict::try_again(HsmErrno::EBUSY),
         JobError::StillOpen | JobError::Panic(_) => Verdict::failed(HsmErrno::EIO),
-        JobError::Released => Verdict::failed(HsmErrno::EALREADY),
+        JobError::Released | JobError::RestoredElsewhere => Verdict::failed(HsmErrno::EALREADY),
     }
 }
 
@@ -160,6 +160,7 @@ mod tests {
             ),
             (JobError::Transfer(TransferError::Panic), "failed (EIO)", false),
             (JobError::Released, "failed (EALREADY)", false),
+            (JobError::RestoredElsewhere, "failed (EALREADY)", false),
             (stopped(Stop::Cancelled), "cancelled", false),
             (stopped(Stop::Forgotten), "failed (ESHUTDOWN)", true),
             (stopped(Stop::Shutdown), "failed (ESHUTDOWN)", true),

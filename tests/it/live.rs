@@ -6,6 +6,7 @@ use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, HsmControl, Reques
 use nix::sys::signal::Signal;
 
 use crate::import::count;
+use crate::metrics::{get, value};
 use crate::rig::{BUCKET, PATIENCE, Rig, Setup, until};
 
 const CLEAN: u32 = states::EXISTS | states::ARCHIVED;
@@ -231,6 +232,82 @@ fn a_restore_whose_end_was_not_heard_is_done_when_its_mdt_sends_it_again() {
     assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
     assert_eq!(rig.read("file"), b"what was archived");
     assert_eq!(actions_of(&mut rig, fid).pop().unwrap().errval, 0);
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_restore_that_the_coordinator_did_not_know_when_it_was_begun_and_has_sent_since_is_begun_anew() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"what was archived");
+    rig.archive(fid);
+    rig.release(fid);
+    // As between an MDT's restart and its sending again.
+    let errno = libc::ENOENT;
+    rig.client.inject(Fault::BeginErrno { errno, times: 2 }).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    assert_eq!(rig.read("file"), b"what was archived");
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn what_is_left_of_a_restore_that_was_sent_again_does_not_end_it_when_it_is_to_come_once_more() {
+    let mut rig = Rig::new();
+    let fid = rig.file("file", b"what was archived");
+    rig.archive(fid);
+    rig.release(fid);
+    let gate = rig.store.faults().hold("GetObject");
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert!(gate.wait_held_blocking(1, PATIENCE));
+    rig.client.inject(Fault::Restart).unwrap();
+    until(|| rig.log().contains("it begins anew").then_some(()));
+    // As if it had restarted once more.
+    let errno = libc::ENOENT;
+    rig.client.inject(Fault::EndErrno { errno, times: 1 }).unwrap();
+    gate.release();
+    until(|| rig.log().contains("restore failed (ENOENT)").then_some(()));
+    let restore = actions_of(&mut rig, fid).pop().unwrap();
+    assert_eq!(
+        (restore.ends, restore.state),
+        (0, ActionState::Started),
+        "{}",
+        rig.log()
+    );
+    rig.client.inject(Fault::Restart).unwrap();
+    assert_eq!(rig.settle(fid).states, CLEAN, "{}", rig.log());
+    assert_eq!(rig.read("file"), b"what was archived");
+    rig.assert_settled();
+    assert_eq!(rig.stop(), Some(0));
+}
+
+#[test]
+fn a_restore_that_was_whole_when_its_mdt_restarted_and_gone_at_its_end_is_told_and_counted_as_failed() {
+    let usual = Setup::default();
+    let mut rig = Rig::with(Setup {
+        settings: format!("[metrics]\nlisten = '127.0.0.1:0'\n{}", usual.settings),
+        ..usual
+    });
+    let fid = rig.file("file", b"what was archived");
+    rig.archive(fid);
+    rig.release(fid);
+    rig.client.inject(Fault::RestartAtEnd).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_eq!(rig.settle(fid).states, CLEAN | states::RELEASED, "{}", rig.log());
+    let restore = actions_of(&mut rig, fid).pop().unwrap();
+    assert_eq!((restore.errval, restore.ends, restore.sends), (libc::ESTALE, 1, 2));
+    assert!(restore.spoiled);
+    // What was sent again came to the same mover, and was over by then.
+    let failed = "lhsmtool_s3_actions_total{archive=\"1\",class=\"restore\",outcome=\"failed\"}";
+    let text = until(|| {
+        let (_, text) = get(&rig, "/metrics");
+        (value(&text, failed) == 2).then_some(text)
+    });
+    assert_eq!(value(&text, &failed.replace("failed", "done")), 0, "{text}");
+    until(|| rig.log().contains("restore failed (ESTALE)").then_some(()));
+    assert!(!rig.log().contains("restore done"), "{}", rig.log());
+    assert_eq!(rig.restore("file", fid), b"what was archived");
+    rig.assert_settled();
     assert_eq!(rig.stop(), Some(0));
 }
 

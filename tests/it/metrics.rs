@@ -67,7 +67,7 @@ fn done(rig: &Rig, count: u64) -> String {
 }
 
 /// 0 before there is one.
-fn value(text: &str, name: &str) -> u64 {
+pub(crate) fn value(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     // Gauges have a fraction.
     line.map_or(0, |line| line.trim().trim_end_matches(".0").parse().unwrap())

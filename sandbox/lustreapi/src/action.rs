@@ -146,6 +146,7 @@ impl CopyAction {
 
     fn end(&mut self, ct: &Copytool, flags: u16, errval: i32) -> Result<(), i32> {
         ct.check();
+        let asked = errval;
         let mut errval = errval;
         let (mut no_layout, mut layout) = (false, None);
         if let Some((file, watch)) = &self.data {
@@ -163,7 +164,7 @@ impl CopyAction {
                 Some(Layout::Default) | None => {}
             }
             if errval == 0
-                && let Err(error) = sync(&ct.mount, file, self.item.dfid)
+                && let Err(error) = self.sync(&ct.mount, file)
             {
                 // As the real one: the MDT hears of it, the caller does not.
                 errval = error;
@@ -180,22 +181,26 @@ impl CopyAction {
             item,
             flags,
             errval: errval.abs(),
+            asked: asked.abs(),
             data_version: self.data_version,
             no_layout,
             layout,
         };
-        tell(&ct.mount, &request, self.data.as_ref().map(|(file, _)| file.as_fd()))
+        let told = tell(&ct.mount, &request, self.data.as_ref().map(|(file, _)| file.as_fd()));
+        // What a call that failed leaves of itself in C.
+        nix::errno::Errno::set_raw(if errval == asked { 0 } else { errval });
+        told
+    }
+
+    /// fsync of a restore's file, which the MDT's faults can make fail.
+    fn sync(&self, mount: &Path, file: &File) -> Result<(), i32> {
+        tell(mount, &Request::SyncAtEnd(self.item.clone()), None)?;
+        nix::unistd::fsync(file).map_err(|error| error as i32)
     }
 }
 
 pub(crate) fn is_volatile(inode: (u64, u64)) -> bool {
     volatiles().get_or_insert_default().contains_key(&inode)
-}
-
-/// fsync of a restore's file, which the MDT's faults can make fail.
-fn sync(mount: &Path, file: &File, fid: Fid) -> Result<(), i32> {
-    tell(mount, &Request::Sync(fid), None)?;
-    nix::unistd::fsync(file).map_err(|error| error as i32)
 }
 
 /// fsync(2) of one of our volatile files, whose mount is told by its descriptor's path.

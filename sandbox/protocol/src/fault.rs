@@ -95,6 +95,9 @@ pub enum Fault {
     Restart,
     /// The same of one MDT.
     RestartOf(u32),
+    /// The same of the MDT of the next restore that ends, behind its copytool's last look at what it has written: it has been
+    /// sent again when the end comes.
+    RestartAtEnd,
     /// So many archives of files that do not exist, as fast as the pipes take them and without a record.
     Flood(u64),
     /// An action with a number that no verb has, for the file.

@@ -54,6 +54,8 @@ pub enum Request {
         flags: u16,
         /// 0 or what failed.
         errval: i32,
+        /// The same as the copytool gave it: the library may have failed since.
+        asked: i32,
         /// As sampled by CopyStart; 0: none was.
         data_version: u64,
         /// The volatile has no layout: what is written to it is lost.
@@ -67,6 +69,8 @@ pub enum Request {
     DataVersion(Fid),
     /// Whether a restore's file (by its own FID) may be synced; an errno when not.
     Sync(Fid),
+    /// The same as the library asks in its end of a restore, whose data FID the item has.
+    SyncAtEnd(Item),
     /// Whether an archive's file (device and inode) may be read; an errno when not. Asked only while [`IO_FAULTS`] says so.
     ///
     /// [`IO_FAULTS`]: crate::IO_FAULTS

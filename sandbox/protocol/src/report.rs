@@ -42,6 +42,9 @@ pub struct RequestInfo {
     pub delivered_ms: Option<u64>,
     /// Progress reports.
     pub progress: u32,
+    /// Its copytool had synced the restored data before it said that it was done, and they went with a restart of the MDT
+    /// between the two.
+    pub spoiled: bool,
 }
 
 /// One registration.

@@ -28,10 +28,14 @@ pub(crate) struct Counts {
     pub(crate) unknown_of_daemons: u64,
     /// Of those, where it stood still until the servers had evicted it, and answered then.
     pub(crate) unknown_of_paused: u64,
+    /// Restores that were whole, and whose data went with a restart of the MDT between their copytool's last look at them and
+    /// its end: the MDT takes that end, by the cookie, for one of the action that it has sent to somebody again.
+    pub(crate) spoiled_by_restarts: u64,
     pub(crate) longest_wait: Duration,
     pub(crate) nodes: u64,
     pub(crate) pauses: u64,
     pub(crate) cuts: u64,
+    pub(crate) mdt_restarts: u64,
     pub(crate) ledger_restarts: u64,
     pub(crate) failovers: u64,
 }
@@ -40,17 +44,20 @@ impl Counts {
     pub(crate) fn json(&self) -> String {
         format!(
             "\"reads\":{},\"failed_reads\":{},\"longest_wait_s\":{:.3},\"unknown_to_all\":{},\"unknown_of_daemons\":{},\
-             \"unknown_of_paused\":{},\"cancelled_reads\":{},\"nodes\":{},\"pauses\":{},\"cuts\":{},\"ledger_restarts\":{},\"failovers\":{}",
+             \"unknown_of_paused\":{},\"spoiled_by_restarts\":{},\"cancelled_reads\":{},\"nodes\":{},\"pauses\":{},\"cuts\":{},\
+             \"mdt_restarts\":{},\"ledger_restarts\":{},\"failovers\":{}",
             self.reads,
             self.failed_reads,
             self.longest_wait.as_secs_f64(),
             self.unknown_to_all,
             self.unknown_of_daemons,
             self.unknown_of_paused,
+            self.spoiled_by_restarts,
             self.cancelled_reads,
             self.nodes,
             self.pauses,
             self.cuts,
+            self.mdt_restarts,
             self.ledger_restarts,
             self.failovers
         )
@@ -58,12 +65,14 @@ impl Counts {
 
     pub(crate) fn text(&self) -> String {
         format!(
-            "; {} nodes killed, {} paused, {} cut off, {} restarts and {} failovers of the ledger; {} reads, the longest took \
-             {:.1} s: {} failed, {} were cancelled or purged, {} nobody knew of but a mover that had just died ({} without its node, {} were \
-             evicted while they stood still)",
+            "; {} nodes killed, {} paused, {} cut off, {} restarts of the MDT, {} restarts and {} failovers of the ledger; {} reads, \
+             the longest took {:.1} s: {} failed, {} were cancelled or purged, {} nobody knew of but a mover that had just died ({} \
+             without its node, {} were evicted while they stood still), {} were whole when the MDT restarted, and gone with it when \
+             they were handed over",
             self.nodes,
             self.pauses,
             self.cuts,
+            self.mdt_restarts,
             self.ledger_restarts,
             self.failovers,
             self.reads,
@@ -72,7 +81,8 @@ impl Counts {
             self.cancelled_reads,
             self.unknown_to_all,
             self.unknown_of_daemons,
-            self.unknown_of_paused
+            self.unknown_of_paused,
+            self.spoiled_by_restarts
         )
     }
 }
@@ -263,6 +273,8 @@ impl World {
                     .any(|purge| purge.to >= told.began && purge.from <= told.ended);
                 if failure.is_cancelled || was_purged {
                     self.outcome.fleet.cancelled_reads += 1;
+                } else if failure.restore.as_ref().is_some_and(|restore| restore.spoiled) {
+                    self.outcome.fleet.spoiled_by_restarts += 1;
                 } else if self.was_paused_over(failure) {
                     self.outcome.fleet.unknown_to_all += 1;
                     self.outcome.fleet.unknown_of_paused += 1;

@@ -133,6 +133,11 @@ impl State {
         Ok((number, record))
     }
 
+    /// Whether an action is at a copytool.
+    pub(super) fn is_out(&mut self, item: &Item) -> bool {
+        self.started(item.fid, item.cookie).is_ok()
+    }
+
     /// `LL_IOC_HSM_PROGRESS`
     pub(super) fn progress(&mut self, fid: Fid, cookie: u64) -> Result<(), i32> {
         self.counters.progress += 1;
@@ -187,6 +192,13 @@ impl State {
         let is_purged = |number: &u64| self.actions.get(number).is_some_and(|record| !record.is_pending());
         if let Some(number) = number.filter(is_purged) {
             self.free(number);
+        }
+    }
+
+    /// What it hands over is gone, and its copytool could not know.
+    pub(super) fn spoil(&mut self, ending: &Ending) {
+        if let Some(record) = self.actions.get_mut(&ending.number) {
+            record.spoiled = true;
         }
     }
 
@@ -439,6 +451,7 @@ impl State {
                 sends: record.sends,
                 delivered_ms: record.delivered.map(ms_since),
                 progress: record.progress,
+                spoiled: record.spoiled,
             })
             .collect()
     }

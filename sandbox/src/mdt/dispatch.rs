@@ -425,6 +425,7 @@ impl State {
         record.agent = Some(client.to_owned());
         record.last_progress = Instant::now();
         record.data_fid = None;
+        record.spoiled = false;
         self.started.add(fid);
         self.count(client, mdt_of(fid), 1);
         if action == Action::Archive {

@@ -26,6 +26,7 @@ pub(super) struct Faults {
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
     pub(super) silent: bool,
+    pub(super) restart_at_end: bool,
     /// How long each call of another process takes.
     pub(super) slow: Duration,
     /// Calls that take their time just now.
@@ -83,6 +84,7 @@ impl State {
                 }
             }
             Fault::RestartOf(mdt) => self.restart(mdt),
+            Fault::RestartAtEnd => self.faults.restart_at_end = true,
             Fault::Silent(mdts) => self.fall_silent(mdts.into_iter().collect()),
             Fault::Full(mdts) => self.full = mdts.into_iter().collect(),
             Fault::Flood(count) => self.counters.flood_left = count,
@@ -128,7 +130,7 @@ impl State {
         strike(&mut self.faults.xattr_errno).map_or(Ok(()), Err)
     }
 
-    fn restart(&mut self, mdt: u32) {
+    pub(super) fn restart(&mut self, mdt: u32) {
         self.lost_volatiles.insert(mdt, self.next_oid);
         self.forget_started(mdt);
     }

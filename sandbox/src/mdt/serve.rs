@@ -29,6 +29,8 @@ type Answer = Result<Reply, i32>;
 
 /// Between two looks at whether the sandbox ends.
 const SILENCE: Duration = Duration::from_secs(3600);
+/// Between two looks at what nobody is woken for.
+const LOOK: Duration = Duration::from_millis(2);
 
 pub(super) fn start(shared: Arc<Shared>, listener: UnixListener) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("mdt-listener".into()).spawn(move || {
@@ -244,6 +246,7 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
             item,
             flags,
             errval,
+            asked,
             data_version,
             no_layout,
             layout,
@@ -252,9 +255,11 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
                 volatile: fd.map(File::from),
                 no_layout,
                 layout,
+                is_whole: asked == 0,
             };
             return copy_end(shared, &item, flags, errval, data_version, swap_in);
         }
+        Request::SyncAtEnd(item) => return sync_at_end(shared, &item),
         Request::Wait(fids, ms) => {
             return wait(shared, ms, |state| {
                 fids.iter().filter(|fid| state.pending.contains_key(fid)).count()
@@ -312,15 +317,34 @@ struct Handover {
     volatile: Option<File>,
     no_layout: bool,
     layout: Option<Vec<u8>>,
+    /// As its copytool says.
+    is_whole: bool,
+}
+
+/// As of a copytool's own sync. An MDT that is to restart first has sent the restore again when this fails.
+fn sync_at_end(shared: &Shared, item: &Item) -> Answer {
+    let mut state = shared.lock();
+    if std::mem::take(&mut state.faults.restart_at_end) {
+        state.restart(mdt_of(item.fid));
+        shared.changed.notify_all();
+        while !state.is_out(item) && !state.stopping {
+            state = shared.wait(state, LOOK);
+        }
+    }
+    state.sync(item.dfid)
 }
 
 /// The data is copied without the lock: other actions go on.
 fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version: u64, handover: Handover) -> Answer {
     let (ending, path) = {
         let mut state = shared.lock();
+        let was_synced = state.synced_volatiles.remove(&item.dfid);
         let ending = state.ending(item)?;
-        // Its node was evicted while it was open.
-        let path = if state.gone_volatiles.contains(&item.dfid) {
+        let is_restore = ending.action == lhsm_sandbox_protocol::Action::Restore;
+        if is_restore && handover.is_whole && was_synced && state.went_with_its_mdt(item.dfid) {
+            state.spoil(&ending);
+        }
+        let path = if is_restore && state.is_lost(item.dfid) {
             Err(libc::ESTALE)
         } else {
             state.data_path(ending.fid)
@@ -436,7 +460,7 @@ impl State {
             | Request::State(fid)
             | Request::SetState { fid, .. }
             | Request::SetTimes { fid, .. } => on(fid),
-            Request::CopyStart(item) | Request::CopyEnd { item, .. } => on(&item.fid),
+            Request::CopyStart(item) | Request::SyncAtEnd(item) | Request::CopyEnd { item, .. } => on(&item.fid),
             Request::NewVolatile(mdt) | Request::MakeDir(_, mdt) => self.silent.contains(mdt),
             Request::FidOfInode { dev, ino } => self.by_inode.get(&(*dev, *ino)).is_some_and(on),
             Request::Hsm { fids, .. } => fids.iter().any(on),
@@ -488,8 +512,11 @@ impl State {
                 .and_then(|()| self.new_fid_on(mdt))
                 .map(Reply::Fid),
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
-            Request::Sync(fid) if self.is_lost(fid) => Err(libc::ESTALE),
-            Request::Sync(_) => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
+            Request::Sync(fid) => {
+                let reply = self.sync(fid)?;
+                self.synced_volatiles.insert(fid);
+                Ok(reply)
+            }
             Request::Read(..) => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Write(..) => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
@@ -575,6 +602,7 @@ impl State {
             | Request::WaitEvicted(..)
             | Request::WaitHeldUp(..)
             | Request::CopyEnd { .. }
+            | Request::SyncAtEnd(_)
             | Request::Wait(..)
             | Request::WaitAgents(..)
             | Request::WaitStarted(..)
@@ -583,10 +611,22 @@ impl State {
         }
     }
 
+    /// fsync of a volatile file.
+    fn sync(&mut self, fid: Fid) -> Answer {
+        if self.is_lost(fid) {
+            return Err(libc::ESTALE);
+        }
+        strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err)
+    }
+
     /// A volatile file that went with its MDT's restart, or with its node's eviction.
     fn is_lost(&self, fid: Fid) -> bool {
+        self.went_with_its_mdt(fid) || self.gone_volatiles.contains(&fid)
+    }
+
+    fn went_with_its_mdt(&self, fid: Fid) -> bool {
         let lost = self.lost_volatiles.get(&mdt_of(fid));
-        lost.is_some_and(|lost| fid.oid < *lost) || self.gone_volatiles.contains(&fid)
+        lost.is_some_and(|lost| fid.oid < *lost)
     }
 
     /// `hsm_control` of one MDT; the others know nothing of it.

@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) eviction: Duration,
     /// Volatile files of nodes that were evicted while they had them.
     pub(super) gone_volatiles: HashSet<Fid>,
+    /// Volatile files that their copytools have synced themselves.
+    pub(super) synced_volatiles: HashSet<Fid>,
     /// Sent, and not over.
     pub(super) started: Started,
     pub(super) agents: Vec<Agent>,
@@ -153,6 +155,8 @@ pub(super) struct Record {
     pub(super) last_progress: Instant,
     /// The first data FID that a restore reported is final.
     pub(super) data_fid: Option<Fid>,
+    /// Its data went with a restart of the MDT, between its copytool's last look at them and the end.
+    pub(super) spoiled: bool,
 }
 
 /// One registration of a client mount.
@@ -193,6 +197,7 @@ impl State {
             nodes: Nodes::default(),
             eviction: EVICTION,
             gone_volatiles: HashSet::new(),
+            synced_volatiles: HashSet::new(),
             waiting: VecDeque::new(),
             started: Started::default(),
             agents: Vec::new(),
@@ -325,6 +330,7 @@ impl Record {
             cancelled: false,
             last_progress: Instant::now(),
             data_fid: None,
+            spoiled: false,
         }
     }
 
