@@ -40,6 +40,7 @@ mod pipe;
 mod probe;
 mod registrar;
 mod request;
+mod restoring;
 mod states;
 mod trace;
 pub mod wire;
