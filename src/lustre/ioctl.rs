@@ -114,6 +114,37 @@ pub(super) fn set_times(file: BorrowedFd<'_>, times: &Times) -> Result<(), HsmEr
     errno_of("LL_IOC_FUTIMES_3", rc)
 }
 
+/// `_IOWR('i', 22, struct lov_user_mds_data_v1 *)`: the number has a pointer's size. All releases have this form of it.
+const IOC_MDC_GETFILEINFO: u32 = 0xc008_6916;
+/// What a layout may have (`XATTR_SIZE_MAX`), which comes behind the attributes.
+const LARGEST_LAYOUT: usize = 65536;
+
+/// A file's attributes as its MDT has them, by its FID; `by_fid` is the directory `.lustre/fid`. It needs no layout, for which
+/// stat(2) may wait until the file's restore is over.
+pub(super) fn attributes(by_fid: BorrowedFd<'_>, fid: Fid) -> Result<libc::stat, HsmError> {
+    let name = fid.to_string();
+    let mut buffer = vec![0u8; size_of::<libc::stat>() + LARGEST_LAYOUT];
+    // The NUL behind it is there.
+    for (to, byte) in buffer.iter_mut().zip(name.bytes()) {
+        *to = byte;
+    }
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite reads a NUL-terminated name from the pointer, and writes a lov_user_mds_data_v1 there, which is packed: a
+    // struct stat and a layout of at most XATTR_SIZE_MAX bytes (dir.c, IOC_MDC_GETFILEINFO).
+    let rc = unsafe {
+        libc::ioctl(
+            by_fid.as_raw_fd(),
+            libc::c_ulong::from(IOC_MDC_GETFILEINFO),
+            buffer.as_mut_ptr(),
+        )
+    };
+    errno_of("IOC_MDC_GETFILEINFO", rc)?;
+    #[expect(unsafe_code, reason = "a C struct of numbers in a buffer")]
+    // SAFETY: the buffer begins with a whole struct stat, for which any bytes will do.
+    let stat = unsafe { buffer.as_ptr().cast::<libc::stat>().read_unaligned() };
+    Ok(stat)
+}
+
 /// `_IOW('f', 217, struct hsm_user_request)`, which is a header of 24 bytes here.
 const LL_IOC_HSM_REQUEST: u32 = 0x4018_66d9;
 const _: () = assert!(size_of::<hsm_user_request>() == 24);

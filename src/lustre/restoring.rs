@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,11 +55,11 @@ impl Restoring {
     /// # Errors
     /// The failed call. Nothing was begun, and the coordinator still waits.
     pub(super) fn begin(mount: &Arc<Mount>, item: &Item, mdt_index: i32, open_flags: i32) -> Result<Self, HsmError> {
+        let stat = ioctl::attributes(mount.by_fid_directory()?, item.fid)?;
         let source = open_by_fid(mount, item.dfid)?;
-        let stat = source.metadata().map_err(|error| HsmError::io("statx", &error))?;
         let file = make_volatile(mount, item.fid, mdt_index, open_flags, &source)?;
         drop(source);
-        fchown(&file, Some(stat.uid()), Some(stat.gid())).map_err(|error| HsmError::io("fchown", &error))?;
+        fchown(&file, Some(stat.st_uid), Some(stat.st_gid)).map_err(|error| HsmError::io("fchown", &error))?;
         let dfid = mount.library().fid_of(file.as_fd())?;
         let mut hai = handles::c_item(item);
         hai.hai_dfid = c_fid(dfid);
@@ -71,9 +71,9 @@ impl Restoring {
             file,
             dfid,
             times: [
-                time(stat.atime(), stat.atime_nsec()),
-                time(stat.mtime(), stat.mtime_nsec()),
-                time(stat.ctime(), stat.ctime_nsec()),
+                time(stat.st_atime, stat.st_atime_nsec),
+                time(stat.st_mtime, stat.st_mtime_nsec),
+                time(stat.st_ctime, stat.st_ctime_nsec),
             ],
             is_over: false,
         })

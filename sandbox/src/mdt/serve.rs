@@ -70,6 +70,9 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
             }
             *node = entered;
         }
+        if let (Some(at), Some(step)) = (*node, step(&request)) {
+            shared.lock().cut_at(at, step);
+        }
         match reached(shared, *node, connection) {
             Road::Open => {}
             // Its client gave the call up.
@@ -426,6 +429,7 @@ impl State {
             Request::Progress { fid, .. }
             | Request::DataVersion(fid)
             | Request::Sync(fid)
+            | Request::VolatileTimes(fid)
             | Request::MdtOf(fid)
             | Request::PathOf(fid, _)
             | Request::GetXattr(fid, _)
@@ -490,6 +494,9 @@ impl State {
             Request::DataVersion(fid) => self.data_version(fid).map(Reply::Ok),
             Request::Sync(fid) if self.is_lost(fid) => Err(libc::ESTALE),
             Request::Sync(_) => strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err),
+            // The MDT has no such file.
+            Request::VolatileTimes(fid) if self.is_lost(fid) => Err(libc::ENOENT),
+            Request::VolatileTimes(_) => strike(&mut self.faults.times_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Read(..) => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Write(..) => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
