@@ -1,5 +1,8 @@
 //! Movers whose node dies with everything, is cut off or stands still.
 
+use std::fs;
+use std::time::SystemTime;
+
 use lhsm_sandbox::process::Daemon;
 use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, NodeState, Step, Tunable, states};
 use nix::sys::signal::Signal;
@@ -204,12 +207,17 @@ fn one_released(content: &[u8]) -> (Rig, Fid) {
     (rig, fid)
 }
 
+fn changed(rig: &Rig) -> SystemTime {
+    fs::metadata(rig.mount().join("file")).unwrap().modified().unwrap()
+}
+
 /// Its restore has been ended once, well, and is said to be done once.
-fn restored_once(rig: &mut Rig, fid: Fid, content: &[u8]) {
+fn restored_once(rig: &mut Rig, fid: Fid, content: &[u8], since: SystemTime) {
     ends_well(rig, &[fid]);
+    assert_eq!(changed(rig), since);
     assert_eq!(rig.read("file"), content);
-    let restores: Vec<_> = rig.client.actions().unwrap();
-    let restores: Vec<_> = restores
+    let actions = rig.client.actions().unwrap();
+    let restores: Vec<_> = actions
         .iter()
         .filter(|action| action.action == Action::Restore)
         .map(|action| (action.state, action.errval, action.ends))
@@ -227,6 +235,7 @@ fn a_node_that_is_cut_off_and_evicted_behind_a_restores_last_byte_fails_no_reade
     let content = noise(70_000);
     for step in [Step::Times, Step::End] {
         let (mut rig, fid) = one_released(&content);
+        let since = changed(&rig);
         rig.client.inject(Fault::Cut(step)).unwrap();
         rig.client.request(Action::Restore, 1, &[fid]).unwrap();
         let name = until(|| {
@@ -239,7 +248,7 @@ fn a_node_that_is_cut_off_and_evicted_behind_a_restores_last_byte_fails_no_reade
         assert_eq!(states_of(&mut rig, &[fid]), [ActionState::Started], "{step:?}");
         assert!(!rig.log().contains("restore done"), "{step:?}: {}", rig.log());
         rig.client.heal_node(&name).unwrap();
-        restored_once(&mut rig, fid, &content);
+        restored_once(&mut rig, fid, &content, since);
     }
 }
 
@@ -248,9 +257,10 @@ fn a_restore_whose_file_went_behind_its_last_byte_is_begun_anew_and_nobody_hears
     let content = noise(70_000);
     for errno in [libc::EIO, libc::ENOENT] {
         let (mut rig, fid) = one_released(&content);
+        let since = changed(&rig);
         rig.client.inject(Fault::TimesErrno { errno, times: 1 }).unwrap();
         rig.client.request(Action::Restore, 1, &[fid]).unwrap();
-        restored_once(&mut rig, fid, &content);
+        restored_once(&mut rig, fid, &content, since);
     }
 }
 
@@ -262,7 +272,9 @@ fn a_restore_that_fails_when_its_data_is_in_place_is_not_said_to_be_done() {
     rig.client.inject(Fault::TimesErrno { errno, times: 1 }).unwrap();
     rig.client.request(Action::Restore, 1, &[fid]).unwrap();
     assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
-    assert!(!rig.log().contains("restore done"), "{}", rig.log());
+    let failed = rig.client.actions().unwrap().pop().unwrap();
+    assert_eq!((failed.errval, failed.ends), (libc::EIO, 1));
     assert_eq!(rig.restore("file", fid), b"data");
     assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.log().matches("restore done").count(), 1, "{}", rig.log());
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Tunable, ctime};
+use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Step, Tunable, ctime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,10 +70,7 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
             }
             *node = entered;
         }
-        if let (Some(at), Some(step)) = (*node, step(&request)) {
-            shared.lock().cut_at(at, step);
-        }
-        match reached(shared, *node, connection) {
+        match reached(shared, *node, connection, step(&request)) {
             Road::Open => {}
             // Its client gave the call up.
             Road::Gone if connection.send(&Reply::Errno(libc::EIO), None).is_ok() => continue,
@@ -118,7 +115,7 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
         };
         shared.changed.notify_all();
         // The answer does not get there either; of a call that was given up meanwhile nobody hears that it was done.
-        let reply = match reached(shared, *node, connection) {
+        let reply = match reached(shared, *node, connection, None) {
             Road::Open => reply,
             Road::Gone => Reply::Errno(libc::EIO),
             Road::Silent => return,
@@ -130,12 +127,15 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
 }
 
 /// Waits while a node's calls reach no server. Gone: it was evicted meanwhile, and its client gave this one up. Silent: its
-/// process is gone, or the sandbox ends.
-fn reached(shared: &Shared, node: Option<usize>, connection: &Connection) -> Road {
+/// process is gone, or the sandbox ends. `step`: what the call is that arrives.
+fn reached(shared: &Shared, node: Option<usize>, connection: &Connection, step: Option<Step>) -> Road {
     let Some(at) = node else {
         return Road::Open;
     };
     let mut state = shared.lock();
+    if let Some(step) = step {
+        state.cut_at(at, step);
+    }
     if state.nodes.is_heard(at) {
         return Road::Open;
     }
