@@ -58,8 +58,10 @@ impl Restoring {
         let stat = ioctl::attributes(mount.by_fid_directory()?, item.fid)?;
         let source = open_by_fid(mount, item.dfid)?;
         let file = make_volatile(mount, item.fid, mdt_index, open_flags, &source)?;
-        drop(source);
         fchown(&file, Some(stat.st_uid), Some(stat.st_gid)).map_err(|error| HsmError::io("fchown", &error))?;
+        // Not before: a client looks at it when an encrypted file gets its owner. Nor much later: whoever sees the restore's
+        // end may release the file at once, which nobody may have open then.
+        drop(source);
         let dfid = mount.library().fid_of(file.as_fd())?;
         let mut hai = handles::c_item(item);
         hai.hai_dfid = c_fid(dfid);
@@ -194,7 +196,7 @@ fn make_in(mount: &Mount, dir: &Path, mdt: i32, open_flags: i32, source: &File) 
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let flags = flags | OFlag::from_bits_retain(open_flags);
     for _ in 0..MOST_NAMES {
-        // The MDT and a number; clients of 2.14 and later take what an encrypted file needs from the descriptor.
+        // The MDT and any number; clients of 2.14 and later find by the descriptor what an encrypted file needs.
         let number = fastrand::u32(..);
         let name = format!("{VOLATILE}:{mdt}:{number:04X}:fd={:02}", source.as_raw_fd());
         let path: PathBuf = dir.join(name);
