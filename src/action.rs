@@ -199,7 +199,7 @@ impl HsmError {
 pub enum EndFailure {
     /// The coordinator said so: the action is over, or comes again.
     Said(HsmError),
-    /// The answer got lost with all that was begun. The action can begin anew.
+    /// Nobody was told, or nobody heard it, and all that was begun is gone. The action can begin anew.
     Unheard(Box<dyn ActionHandle>, HsmError),
 }
 

@@ -4,6 +4,7 @@
 use std::mem::{align_of, offset_of, size_of};
 
 use super::bindings as c;
+use super::ioctl::{self, HsmCopy};
 
 /// One C struct as compiled here.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +87,18 @@ pub fn structs() -> Vec<Layout> {
             hp_errval,
             padding
         }),
+        Layout {
+            name: "hsm_copy",
+            size: size_of::<HsmCopy>(),
+            align: align_of::<HsmCopy>(),
+            fields: &[
+                ("hc_data_version", offset_of!(HsmCopy, hc_data_version)),
+                ("hc_flags", offset_of!(HsmCopy, hc_flags)),
+                ("hc_errval", offset_of!(HsmCopy, hc_errval)),
+                ("padding", offset_of!(HsmCopy, padding)),
+                ("hc_hai", offset_of!(HsmCopy, hc_hai)),
+            ],
+        },
     ]
 }
 
@@ -114,6 +127,8 @@ pub const fn constants() -> &'static [(&'static str, u32)] {
         ("HP_FLAG_COMPLETED", c::HP_FLAG_COMPLETED),
         ("HP_FLAG_RETRY", c::HP_FLAG_RETRY),
         ("LL_IOC_HSM_CT_START", c::LL_IOC_HSM_CT_START),
+        ("LL_IOC_HSM_COPY_START", ioctl::LL_IOC_HSM_COPY_START),
+        ("LL_IOC_HSM_COPY_END", ioctl::LL_IOC_HSM_COPY_END),
         ("LL_IOC_HSM_PROGRESS", c::LL_IOC_HSM_PROGRESS),
     ]
 }

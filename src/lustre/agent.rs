@@ -16,7 +16,6 @@ use nix::fcntl::OFlag;
 
 use super::call::Call;
 use super::handles::Copytool;
-use super::left::LeftHandles;
 use super::mount::MountState;
 use super::pipe::{self, Pipe};
 use super::{AgentError, AgentTrace, Mount, MountLock, UnreadyCoordinators, ioctl};
@@ -62,7 +61,6 @@ pub struct Agent {
     /// For an MDT's answer.
     patience: Duration,
     kept: Mutex<RegisteredFds>,
-    left: LeftHandles,
     _lock: Arc<MountLock>,
 }
 
@@ -121,7 +119,6 @@ impl Agent {
             trace,
             patience,
             kept: Mutex::default(),
-            left: LeftHandles::default(),
             _lock: lock,
         })
     }
@@ -264,11 +261,6 @@ impl Agent {
         archives.contains(&id)
     }
 
-    /// What was begun of actions that somebody else may do by now.
-    pub(super) const fn left(&self) -> &LeftHandles {
-        &self.left
-    }
-
     pub(super) fn is_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
@@ -314,7 +306,6 @@ fn all_run(mount: &Mount, patience: Duration) -> Result<(), AgentError> {
 impl Drop for Agent {
     /// On a thread of its own: an MDT that is dead may never answer, and nobody needs to wait for that.
     fn drop(&mut self) {
-        self.left.leave();
         // `None`: actions of it were left to a successor, and C has them until this process ends.
         let copytool = self.copytool.take().and_then(Arc::into_inner);
         let mount = Arc::clone(&self.mount);

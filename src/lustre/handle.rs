@@ -1,4 +1,4 @@
-//! An action that must be answered: [`ActionHandle`] over liblustreapi's handles.
+//! An action that must be answered: [`ActionHandle`] over liblustreapi's handles, and over a restore of our own.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -9,14 +9,13 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 use super::handles::CopyAction;
 use super::layout::{RestoreLayout, for_restore, is_portable_composite, plain_stripes};
+use super::restoring::{EndError, Restoring};
 use super::{Agent, Mount, ioctl};
-use crate::action::{ActionHandle, EndFailure, FileSystem as _, HsmError, Item, Kind, Verb, Verdict};
+use crate::action::{ActionHandle, EndFailure, HsmError, Item, Kind, Verb, Verdict};
 use crate::types::{ErrorClass, Extent, HsmErrno};
 
 /// `O_LOV_DELAY_CREATE` (lustre_user.h): opens a new file without objects, so that a layout can be set.
 const O_LOV_DELAY_CREATE: i32 = libc::O_NOCTTY | libc::O_ASYNC;
-
-const ANY_MDT: i32 = -1;
 
 /// Between two tries to be heard, doubled each time: three seconds in all. An MDT that was restarted needs longer to send
 /// its restores again, and that is then no longer the action that was answered.
@@ -45,7 +44,28 @@ enum Handle {
     /// Not begun, or begin failed: only an error can be reported.
     None,
     Begun(CopyAction),
+    Restoring(Restoring),
     Ended,
+}
+
+/// What was said of an action.
+struct Answer {
+    /// 0, or the errno of a failure.
+    errval: i32,
+    result: Result<(), HsmError>,
+    /// Else the coordinator may still wait.
+    is_heard: bool,
+}
+
+impl Answer {
+    fn of(errval: i32, result: Result<(), HsmError>) -> Self {
+        let is_heard = !matches!(&result, Err(error) if is_unheard(error.errno));
+        Self {
+            errval,
+            result,
+            is_heard,
+        }
+    }
 }
 
 impl Agent {
@@ -67,23 +87,25 @@ impl AgentAction {
         }
     }
 
-    fn start(&self, open_flags: i32, is_error: bool) -> Result<CopyAction, HsmError> {
+    fn start(&self, is_error: bool) -> Result<CopyAction, HsmError> {
+        CopyAction::begin(self.agent.copytool()?, &self.item, is_error)
+    }
+
+    fn start_restore(&self, open_flags: i32) -> Result<Restoring, HsmError> {
         let mount = self.agent.mount();
         // A volatile file must be on the MDT of its file, or their layouts can't be swapped.
-        let mdt_index = match self.item.kind {
-            Kind::Do(Verb::Restore) if !is_error => mount.mdt_index(self.item.fid),
-            _ => ANY_MDT,
-        };
-        CopyAction::begin(self.agent.copytool()?, &self.item, mdt_index, open_flags, is_error)
+        let mdt_index = mount.mdt_index(self.item.fid);
+        Restoring::begin(mount, &self.item, mdt_index, open_flags).map_err(said_of_none)
     }
 
     fn file(&self) -> Result<File, HsmError> {
-        let Handle::Begun(handle) = &self.handle else {
-            return Err(HsmError::new("llapi_hsm_action_get_fd", libc::EINVAL));
+        let fd = match &self.handle {
+            Handle::Restoring(restoring) => return restoring.file(),
+            Handle::Begun(handle) => handle.file()?,
+            Handle::None | Handle::Ended => return Err(HsmError::new("llapi_hsm_action_get_fd", libc::EINVAL)),
         };
-        let fd = handle.file()?;
         // The library opens the source O_NONBLOCK: a read under somebody's lock would be EAGAIN (vvp_io.c).
-        // And no child (credential_process) may keep a restore's file open.
+        // And no child (credential_process) may keep it open.
         prepare(&fd).map_err(|error| HsmError::new("fcntl", error as i32))?;
         Ok(fd.into())
     }
@@ -97,7 +119,7 @@ impl AgentAction {
             std::thread::park_timeout(pause);
             pause *= 2;
             let ended = self
-                .start(0, true)
+                .start(true)
                 .and_then(|handle| handle.end(Extent::EMPTY, false, libc::EIO));
             match ended {
                 Err(error) if is_unheard(error.errno) => tracing::debug!(%error, "nor did this one"),
@@ -130,11 +152,15 @@ impl AgentAction {
             && self.is_unknown()
         {
             self.handle = Handle::Ended;
-            self.leave_stale();
+            self.free_stale();
             return Ok(());
         }
-        let (errval, result) = match self.answer(verdict, copied) {
-            Ok(answered) => answered,
+        let Answer {
+            errval,
+            result,
+            is_heard,
+        } = match self.answer(verdict, copied) {
+            Ok(answer) => answer,
             // The answer could not be begun: what is left of earlier runs is the one way to say that it failed.
             Err(error) => {
                 self.free_stale();
@@ -142,13 +168,13 @@ impl AgentAction {
             }
         };
         match &result {
-            Err(error) if is_unheard(error.errno) => {
+            Err(error) if !is_heard => {
                 tracing::warn!(fid = %self.item.fid, cookie = %self.item.cookie, %error, "the answer did not reach the coordinator");
                 self.insist();
             }
             _ => self.agent.set_heard(true),
         }
-        self.settle_stale(&result);
+        self.free_stale();
         match result {
             // Whoever closed it before us (a failed COPY_START, a time-out) has said what there was to say.
             Err(error) if error.is_not_found() && errval != 0 => {
@@ -173,14 +199,14 @@ impl AgentAction {
         !self.is_unknown()
     }
 
-    /// Gives the answer, and with it the handle; what was said, as an errno, and what came of it. Where the library has said
-    /// something else than it was told to, that is an error, too.
-    fn answer(&mut self, verdict: Verdict, copied: u64) -> Result<(i32, Result<(), HsmError>), HsmError> {
+    /// Gives the answer, and with it the handle; what came of it.
+    fn answer(&mut self, verdict: Verdict, copied: u64) -> Result<Answer, HsmError> {
         let (begun, handle) = match std::mem::replace(&mut self.handle, Handle::Ended) {
             Handle::Begun(handle) => (true, handle),
-            Handle::Ended => return Ok((0, Ok(()))),
+            Handle::Restoring(restoring) => return Ok(answer_restore(restoring, verdict, copied)),
+            Handle::Ended => return Ok(Answer::of(0, Ok(()))),
             // A begin that fails has not closed the action; this pair does (facts of 2.17).
-            Handle::None => (false, self.start(0, true)?),
+            Handle::None => (false, self.start(true)?),
         };
         let (errval, retry) = match verdict {
             Verdict::Done if begun => (0, false),
@@ -188,40 +214,11 @@ impl AgentAction {
             Verdict::Cancelled => (libc::ECANCELED, false),
             Verdict::Failed { errno, retry } => (errno.get(), retry),
         };
-        // A restore that is sent again after its volatile file became known to the MDT can't begin any more
-        // and never recovers by itself.
-        let retry = retry && !(begun && self.item.kind == Kind::Do(Verb::Restore));
         let moved = Extent {
             offset: 0,
             length: copied,
         };
-        if errval != 0 || self.item.kind != Kind::Do(Verb::Restore) {
-            return Ok((errval, handle.end(moved, retry, errval)));
-        }
-        Ok(match handle.complete(moved) {
-            // Where the file has its data it was another call that failed, if any.
-            Ok(Some(met)) if self.agent.mount().is_released(self.item.fid).unwrap_or(false) => (met.errno, Err(met)),
-            Ok(_) => (0, Ok(())),
-            Err(error) => (0, Err(error)),
-        })
-    }
-
-    /// Frees what is left of earlier runs, if the action is over. One that the coordinator has forgotten, or will have when it is
-    /// switched on, comes again under its cookie, to this mover or to another one, and an end would be the end of that.
-    fn settle_stale(&mut self, ended: &Result<(), HsmError>) {
-        let class = ended.as_ref().err().map(HsmError::class);
-        let may_come_again = matches!(class, Some(ErrorClass::Gone | ErrorClass::Stopped));
-        if may_come_again && self.item.kind == Kind::Do(Verb::Restore) {
-            self.leave_stale();
-        } else {
-            self.free_stale();
-        }
-        self.agent.left().free(self.agent.mount(), self.item.fid);
-    }
-
-    /// Leaves what is left of earlier runs to be freed later.
-    fn leave_stale(&mut self) {
-        self.agent.left().keep(self.item.key(), self.stale.drain(..));
+        Ok(Answer::of(errval, handle.end(moved, retry, errval)))
     }
 
     fn free_stale(&mut self) {
@@ -240,7 +237,10 @@ impl ActionHandle for AgentAction {
     }
 
     fn begin(&mut self, layout: Option<&[u8]>) -> Result<Option<File>, HsmError> {
-        if let (Handle::Begun(_), Kind::Do(Verb::Restore | Verb::Archive)) = (&self.handle, self.item.kind) {
+        if matches!(
+            (&self.handle, self.item.kind),
+            (Handle::Begun(_), Kind::Do(Verb::Archive)) | (Handle::Restoring(_), _)
+        ) {
             return self.file().map(Some);
         }
         let Handle::None = self.handle else {
@@ -248,11 +248,7 @@ impl ActionHandle for AgentAction {
         };
         match self.item.kind {
             Kind::Do(Verb::Archive) => {
-                let begun = self.start(0, false).map_err(|error| match is_of_none(&error) {
-                    true => HsmError::new(error.call, libc::ENOENT),
-                    false => error,
-                });
-                self.handle = Handle::Begun(begun?);
+                self.handle = Handle::Begun(self.start(false).map_err(said_of_none)?);
                 self.file().map(Some)
             }
             Kind::Do(Verb::Restore) => {
@@ -264,7 +260,7 @@ impl ActionHandle for AgentAction {
                         0
                     }
                 };
-                self.handle = Handle::Begun(self.start(flags, false)?);
+                self.handle = Handle::Restoring(self.start_restore(flags)?);
                 let file = self.file()?;
                 if let RestoreLayout::Kept(own) | RestoreLayout::Plain(own) = own
                     && !layout.is_some_and(|wanted| set_imported(&file, wanted, &own))
@@ -276,9 +272,9 @@ impl ActionHandle for AgentAction {
                 Ok(Some(file))
             }
             Kind::Do(Verb::Remove) => {
-                let begun = match self.start(0, false) {
+                let begun = match self.start(false) {
                     // The library opens the file, and may find none.
-                    Err(error) if is_of_none(&error) => self.start(0, true),
+                    Err(error) if is_of_none(&error) => self.start(true),
                     begun => begun,
                 };
                 self.handle = Handle::Begun(begun?);
@@ -293,66 +289,68 @@ impl ActionHandle for AgentAction {
     }
 
     fn complete(mut self: Box<Self>, copied: u64) -> Result<(), EndFailure> {
-        let can_begin_anew = matches!(self.handle, Handle::Begun(_))
-            && self.item.kind == Kind::Do(Verb::Restore)
-            && self.unheard < MOST_UNHEARD;
+        let can_begin_anew = matches!(self.handle, Handle::Restoring(_)) && self.unheard < MOST_UNHEARD;
         if !can_begin_anew {
             return self.end(Verdict::Done, copied).map_err(EndFailure::Said);
         }
-        let (said, result) = match self.answer(Verdict::Done, copied) {
-            Ok(answered) => answered,
-            Err(error) => (0, Err(error)),
-        };
-        match result {
-            // The coordinator heard that it failed: the data went between the last look at it and the library's.
-            Err(error) if said != 0 => {
-                self.agent.set_heard(true);
-                self.settle_stale(&Ok(()));
-                Err(EndFailure::Said(error))
-            }
+        let answer = self.answer(Verdict::Done, copied);
+        match answer.unwrap_or_else(|error| Answer::of(0, Err(error))) {
             // EINVAL is the MDT's: it knows another data FID of this restore, and takes nothing but a failure.
-            Err(error) if is_unheard(error.errno) && error.errno != libc::EINVAL => {
+            Answer {
+                result: Err(error),
+                is_heard: false,
+                ..
+            } if error.errno != libc::EINVAL => {
                 self.unheard += 1;
                 self.handle = Handle::None;
                 Err(EndFailure::Unheard(self, error))
             }
-            Err(error) if error.errno == libc::EINVAL && self.stays() => {
+            Answer {
+                result: Err(error),
+                is_heard: false,
+                ..
+            } if self.stays() => {
                 self.insist();
-                self.settle_stale(&Ok(()));
+                self.free_stale();
                 Err(EndFailure::Said(error))
             }
-            result => {
+            Answer { result, .. } => {
                 self.agent.set_heard(true);
                 // That data FID was another mover's, whose end the coordinator took.
                 let result = result.map_err(|error| match error.class() {
                     ErrorClass::Invalid => HsmError::of(error.call, ErrorClass::Gone),
                     _ => error,
                 });
-                self.settle_stale(&result);
+                self.free_stale();
                 result.map_err(EndFailure::Said)
             }
         }
     }
 
     fn renew(&mut self) {
-        if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::None) {
-            self.stale.push(handle);
+        match std::mem::replace(&mut self.handle, Handle::None) {
+            Handle::Begun(handle) => self.stale.push(handle),
+            Handle::Restoring(restoring) => restoring.let_go(),
+            Handle::None | Handle::Ended => {}
         }
-    }
-
-    fn forgotten(mut self: Box<Self>) {
-        if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::Ended) {
-            self.stale.push(handle);
-        }
-        self.leave_stale();
     }
 
     fn disown(mut self: Box<Self>) {
         // An end would be an answer, and might not come back.
-        if let Handle::Begun(handle) = std::mem::replace(&mut self.handle, Handle::Ended) {
-            handle.leave();
+        match std::mem::replace(&mut self.handle, Handle::Ended) {
+            Handle::Begun(handle) => handle.leave(),
+            Handle::Restoring(restoring) => restoring.leave(),
+            Handle::None | Handle::Ended => {}
         }
         self.stale.drain(..).for_each(CopyAction::leave);
+    }
+
+    fn forgotten(mut self: Box<Self>) {
+        // Its MDT has answered just now: what was restored of the file need not be kept.
+        if matches!(self.handle, Handle::Restoring(_)) {
+            self.renew();
+        }
+        self.disown();
     }
 }
 
@@ -369,6 +367,37 @@ impl Drop for AgentAction {
         if let Err(error) = self.end(Verdict::failed(HsmErrno::EIO), 0) {
             tracing::error!(%error, "and the coordinator did not take it");
         }
+    }
+}
+
+/// What is said of a restore that was begun. It is never to be retried by the coordinator: one that is sent again after its
+/// volatile file became known to the MDT can't begin any more, and never recovers by itself.
+fn answer_restore(restoring: Restoring, verdict: Verdict, copied: u64) -> Answer {
+    let errval = match verdict {
+        Verdict::Done => {
+            return match restoring.end(copied) {
+                Ok(()) => Answer::of(0, Ok(())),
+                Err(EndError::Told(error)) => Answer::of(0, Err(error)),
+                // Whatever it is: the coordinator has heard nothing.
+                Err(EndError::Untold(error)) => Answer {
+                    errval: 0,
+                    result: Err(error),
+                    is_heard: false,
+                },
+            };
+        }
+        Verdict::Cancelled => libc::ECANCELED,
+        Verdict::Failed { errno, .. } => errno.get(),
+    };
+    Answer::of(errval, restoring.fail(copied, errval))
+}
+
+/// As a begin's error is told.
+fn said_of_none(error: HsmError) -> HsmError {
+    if is_of_none(&error) {
+        HsmError::new(error.call, libc::ENOENT)
+    } else {
+        error
     }
 }
 

@@ -29,8 +29,6 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-
 use super::Library;
 use super::bindings::{
     HP_FLAG_RETRY, HSMA_ARCHIVE, HSMA_CANCEL, HSMA_REMOVE, HSMA_RESTORE, hsm_action_item, hsm_copyaction_private,
@@ -162,18 +160,15 @@ struct CopyActionPtr(NonNull<hsm_copyaction_private>);
 unsafe impl Send for CopyActionPtr {}
 
 impl CopyAction {
-    /// Begins `item`. `mdt_index` and `open_flags` are those of a restore's volatile file. `is_error`: there is only a
-    /// failure to report.
+    /// Begins `item`, which is no restore: a [`Restoring`](super::restoring::Restoring) begins one. `is_error`: there is only a
+    /// failure to report, whatever it is.
     ///
     /// # Errors
     /// The library's. Nothing was begun, and the coordinator still waits.
-    pub(super) fn begin(
-        copytool: &Arc<Copytool>,
-        item: &Item,
-        mdt_index: i32,
-        open_flags: i32,
-        is_error: bool,
-    ) -> Result<Self, HsmError> {
+    pub(super) fn begin(copytool: &Arc<Copytool>, item: &Item, is_error: bool) -> Result<Self, HsmError> {
+        // Both are of a restore's volatile file.
+        const ANY_MDT: i32 = -1;
+        const OPEN_FLAGS: i32 = 0;
         let hai = c_item(item);
         let mut handle = std::ptr::null_mut();
         #[expect(unsafe_code, reason = "C ABI of liblustreapi")]
@@ -184,8 +179,8 @@ impl CopyAction {
                 &raw mut handle,
                 copytool.handle.0.as_ptr(),
                 &raw const hai,
-                mdt_index,
-                open_flags,
+                ANY_MDT,
+                OPEN_FLAGS,
                 is_error,
             )
         };
@@ -223,19 +218,6 @@ impl CopyAction {
     /// The coordinator's objection. The handle is gone all the same.
     pub(super) fn end(mut self, moved: Extent, may_retry: bool, errval: i32) -> Result<(), HsmError> {
         self.free(moved, may_retry, errval)
-    }
-
-    /// Tells the coordinator that a restore's data is whole, of which so much was moved. C syncs the file and sets its times
-    /// first; where that fails it tells the coordinator of a failure, and the caller nothing. What it met there, if anything.
-    ///
-    /// # Errors
-    /// The coordinator's objection. The handle is gone all the same.
-    pub(super) fn complete(mut self, moved: Extent) -> Result<Option<HsmError>, HsmError> {
-        // It stays behind a call that failed, for none that succeeds sets it to 0. So 0 is sure, and more is a sign.
-        Errno::clear();
-        self.free(moved, false, 0)?;
-        let met = Errno::last_raw();
-        Ok((met != 0).then(|| HsmError::new("fsync in llapi_hsm_action_end", met)))
     }
 
     /// Ends nothing: the coordinator is not told, and what C has of the action stays until this process ends, with the
@@ -282,7 +264,7 @@ const ITEM_SIZE: u32 = 72;
 const _: () = assert!(size_of::<hsm_action_item>() == ITEM_SIZE as usize);
 
 /// The item's fixed part; begin reads no more of it.
-const fn c_item(item: &Item) -> hsm_action_item {
+pub(super) const fn c_item(item: &Item) -> hsm_action_item {
     hsm_action_item {
         hai_len: ITEM_SIZE,
         hai_action: match item.kind {

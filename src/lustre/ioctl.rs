@@ -3,8 +3,8 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use super::bindings::{
-    HUA_CANCEL, KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_extent,
-    hsm_progress, hsm_user_item, hsm_user_request, lu_fid,
+    HUA_CANCEL, KUC_GRP_HSM, LK_FLG_DATANR, LK_FLG_STOP, LL_IOC_HSM_CT_START, LL_IOC_HSM_PROGRESS, hsm_action_item,
+    hsm_extent, hsm_progress, hsm_user_item, hsm_user_request, lu_fid,
 };
 use crate::action::HsmError;
 use crate::types::{ArchiveId, Cookie, Extent, Fid};
@@ -29,6 +29,120 @@ pub(super) fn progress(mount: BorrowedFd<'_>, fid: Fid, cookie: Cookie, extent: 
         )
     };
     errno_of("LL_IOC_HSM_PROGRESS", rc)
+}
+
+/// `_IOW('f', 214, struct hsm_copy *)`: the number has a pointer's size, and the struct is what the pointer is of.
+pub(super) const LL_IOC_HSM_COPY_START: u32 = 0x4008_66d6;
+/// `_IOW('f', 215, struct hsm_copy *)`
+pub(super) const LL_IOC_HSM_COPY_END: u32 = 0x4008_66d7;
+
+/// `struct hsm_copy`
+#[repr(C)]
+pub(super) struct HsmCopy {
+    pub(super) hc_data_version: u64,
+    pub(super) hc_flags: u16,
+    /// Positive.
+    pub(super) hc_errval: u16,
+    pub(super) padding: u32,
+    pub(super) hc_hai: hsm_action_item,
+}
+const _: () = assert!(size_of::<HsmCopy>() == 88);
+
+impl HsmCopy {
+    const fn of(hc_hai: hsm_action_item, hc_errval: u16) -> Self {
+        Self {
+            hc_data_version: 0,
+            hc_flags: 0,
+            hc_errval,
+            padding: 0,
+            hc_hai,
+        }
+    }
+}
+
+/// Begins a restore: the coordinator hears that it goes on, by `hai_fid`. Needs neither handle nor registration.
+pub(super) fn copy_start(mount: BorrowedFd<'_>, restore: hsm_action_item) -> Result<(), HsmError> {
+    let mut copy = HsmCopy::of(restore, 0);
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite copies one hsm_copy from the pointer, and one back (dir.c, LL_IOC_HSM_COPY_START).
+    let rc = unsafe {
+        libc::ioctl(
+            mount.as_raw_fd(),
+            libc::c_ulong::from(LL_IOC_HSM_COPY_START),
+            &raw mut copy,
+        )
+    };
+    errno_of("LL_IOC_HSM_COPY_START", rc)
+}
+
+/// Ends a restore, with 0 or a positive errno. `hai_fid` is the data's, whose version llite looks up and sends along where it
+/// is a success.
+pub(super) fn copy_end(mount: BorrowedFd<'_>, restore: hsm_action_item, errval: i32) -> Result<(), HsmError> {
+    const CALL: &str = "LL_IOC_HSM_COPY_END";
+    let errval = u16::try_from(errval).map_err(|_| HsmError::new(CALL, libc::EINVAL))?;
+    let mut copy = HsmCopy::of(restore, errval);
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite copies one hsm_copy from the pointer, and one back (dir.c, LL_IOC_HSM_COPY_END).
+    let rc = unsafe {
+        libc::ioctl(
+            mount.as_raw_fd(),
+            libc::c_ulong::from(LL_IOC_HSM_COPY_END),
+            &raw mut copy,
+        )
+    };
+    errno_of(CALL, rc)
+}
+
+/// Seconds and nanoseconds of atime, mtime and ctime: `struct ll_futimes_3`.
+pub(super) type Times = [[u64; 2]; 3];
+const _: () = assert!(size_of::<Times>() == 48);
+
+/// `_IOWR('f', 176, struct ll_futimes_3)`
+const LL_IOC_FUTIMES_3: u32 = 0xc030_66b0;
+
+/// Sets all three times of an open file, at its MDT and where its objects are.
+pub(super) fn set_times(file: BorrowedFd<'_>, times: &Times) -> Result<(), HsmError> {
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite copies one ll_futimes_3, six u64, from the pointer and writes nothing (file.c, LL_IOC_FUTIMES_3).
+    let rc = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            libc::c_ulong::from(LL_IOC_FUTIMES_3),
+            std::ptr::from_ref(times),
+        )
+    };
+    errno_of("LL_IOC_FUTIMES_3", rc)
+}
+
+/// `_IOWR('i', 22, struct lov_user_mds_data_v1 *)`: the number has a pointer's size. All releases have this form of it.
+const IOC_MDC_GETFILEINFO: u32 = 0xc008_6916;
+/// What a layout may have (`XATTR_SIZE_MAX`), which comes behind the attributes.
+const LARGEST_LAYOUT: usize = 65536;
+
+/// A file's attributes as its MDT has them, by its FID; `by_fid` is the directory `.lustre/fid`. It needs no layout, for which
+/// stat(2) may wait until the file's restore is over.
+pub(super) fn attributes(by_fid: BorrowedFd<'_>, fid: Fid) -> Result<libc::stat, HsmError> {
+    let name = fid.to_string();
+    let mut buffer = vec![0u8; size_of::<libc::stat>() + LARGEST_LAYOUT];
+    // The NUL behind it is there.
+    for (to, byte) in buffer.iter_mut().zip(name.bytes()) {
+        *to = byte;
+    }
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: llite reads a NUL-terminated name from the pointer, and writes a lov_user_mds_data_v1 there, which is packed: a
+    // struct stat and a layout of at most XATTR_SIZE_MAX bytes (dir.c, IOC_MDC_GETFILEINFO).
+    let rc = unsafe {
+        libc::ioctl(
+            by_fid.as_raw_fd(),
+            libc::c_ulong::from(IOC_MDC_GETFILEINFO),
+            buffer.as_mut_ptr(),
+        )
+    };
+    errno_of("IOC_MDC_GETFILEINFO", rc)?;
+    #[expect(unsafe_code, reason = "a C struct of numbers in a buffer")]
+    // SAFETY: the buffer begins with a whole struct stat, for which any bytes will do.
+    let stat = unsafe { buffer.as_ptr().cast::<libc::stat>().read_unaligned() };
+    Ok(stat)
 }
 
 /// `_IOW('f', 217, struct hsm_user_request)`, which is a header of 24 bytes here.

@@ -78,6 +78,7 @@ impl Library {
             ("llapi_hsm_action_get_fd", api.llapi_hsm_action_get_fd.is_ok()),
             ("llapi_search_fsname", api.llapi_search_fsname.is_ok()),
             ("llapi_fid2path", api.llapi_fid2path.is_ok()),
+            ("llapi_fd2fid", api.llapi_fd2fid.is_ok()),
             ("llapi_hsm_state_get", api.llapi_hsm_state_get.is_ok()),
             ("llapi_hsm_state_set", api.llapi_hsm_state_set.is_ok()),
         ];

@@ -93,6 +93,8 @@ pub struct Mount {
     /// The name with the incarnation.
     pub(super) identity: String,
     by_fid: PathBuf,
+    /// That directory, once it is open.
+    by_fid_directory: OnceLock<OwnedFd>,
     root: Arc<File>,
     pub(super) mdts: Mdts,
     /// Attributes that look like users' and are the system's.
@@ -145,6 +147,7 @@ impl Mount {
             fsname,
             identity,
             by_fid,
+            by_fid_directory: OnceLock::new(),
             root,
             left_out: Vec::new(),
             migrates: false,
@@ -195,6 +198,17 @@ impl Mount {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         nix::fcntl::openat(self.descriptor(), ".", flags, Mode::empty())
             .map_err(|error| HsmError::new("openat", error as i32))
+    }
+
+    /// The directory in which files are found by their FIDs; only root may open it.
+    pub(super) fn by_fid_directory(&self) -> Result<BorrowedFd<'_>, HsmError> {
+        if let Some(open) = self.by_fid_directory.get() {
+            return Ok(open.as_fd());
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = nix::fcntl::openat(self.descriptor(), ".lustre/fid", flags, Mode::empty())
+            .map_err(|error| HsmError::new("openat", error as i32))?;
+        Ok(self.by_fid_directory.get_or_init(|| opened).as_fd())
     }
 
     pub(super) fn by_fid(&self, fid: Fid) -> PathBuf {

@@ -1,7 +1,10 @@
 //! Movers whose node dies with everything, is cut off or stands still.
 
+use std::fs;
+use std::time::SystemTime;
+
 use lhsm_sandbox::process::Daemon;
-use lhsm_sandbox::protocol::{Action, ActionState, Fid, NodeState, Tunable, states};
+use lhsm_sandbox::protocol::{Action, ActionState, Fault, Fid, NodeState, Step, Tunable, states};
 use nix::sys::signal::Signal;
 
 use crate::recovery::ends_well;
@@ -192,4 +195,86 @@ fn a_mover_whose_process_alone_stands_still_is_sent_to_and_holds_nobody_up() {
     ends_well(&mut rig, &fids);
     rig.assert_settled();
     assert!(second.stop(PATIENCE).unwrap().success());
+}
+
+/// A released file, and a mover that nobody evicts before a test says so.
+fn one_released(content: &[u8]) -> (Rig, Fid) {
+    let mut rig = Rig::new();
+    rig.client.set(Tunable::EvictionMs, 3_600_000).unwrap();
+    let fid = rig.file("file", content);
+    rig.archive(fid);
+    rig.release(fid);
+    (rig, fid)
+}
+
+fn changed(rig: &Rig) -> SystemTime {
+    fs::metadata(rig.mount().join("file")).unwrap().modified().unwrap()
+}
+
+/// Its restore has been ended once, well, and is said to be done once.
+fn restored_once(rig: &mut Rig, fid: Fid, content: &[u8], since: SystemTime) {
+    ends_well(rig, &[fid]);
+    assert_eq!(changed(rig), since);
+    assert_eq!(rig.read("file"), content);
+    let actions = rig.client.actions().unwrap();
+    let restores: Vec<_> = actions
+        .iter()
+        .filter(|action| action.action == Action::Restore)
+        .map(|action| (action.state, action.errval, action.ends))
+        .collect();
+    assert_eq!(restores, [(ActionState::Succeed, 0, 1)], "{}", rig.log());
+    // Whose end was not heard said so.
+    until(|| (rig.log().matches("restore done").count() == 1).then_some(()));
+    assert!(rig.log().contains("begun anew"), "{}", rig.log());
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.log().matches("restore done").count(), 1, "{}", rig.log());
+}
+
+#[test]
+fn a_node_that_is_cut_off_and_evicted_behind_a_restores_last_byte_fails_no_reader() {
+    let content = noise(70_000);
+    for step in [Step::Times, Step::End] {
+        let (mut rig, fid) = one_released(&content);
+        let since = changed(&rig);
+        rig.client.inject(Fault::Cut(step)).unwrap();
+        rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+        let name = until(|| {
+            let nodes = rig.client.nodes().unwrap();
+            let is_cut = |state, calls| state == NodeState::Cut && calls > 0;
+            let cut = nodes.into_iter().find(|node| is_cut(node.state, node.calls))?;
+            Some(cut.name)
+        });
+        rig.client.evict(&name).unwrap();
+        assert_eq!(states_of(&mut rig, &[fid]), [ActionState::Started], "{step:?}");
+        assert!(!rig.log().contains("restore done"), "{step:?}: {}", rig.log());
+        rig.client.heal_node(&name).unwrap();
+        restored_once(&mut rig, fid, &content, since);
+    }
+}
+
+#[test]
+fn a_restore_whose_file_went_behind_its_last_byte_is_begun_anew_and_nobody_hears_of_it() {
+    let content = noise(70_000);
+    for errno in [libc::EIO, libc::ENOENT] {
+        let (mut rig, fid) = one_released(&content);
+        let since = changed(&rig);
+        rig.client.inject(Fault::TimesErrno { errno, times: 1 }).unwrap();
+        rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+        restored_once(&mut rig, fid, &content, since);
+    }
+}
+
+#[test]
+fn a_restore_that_fails_when_its_data_is_in_place_is_not_said_to_be_done() {
+    let (mut rig, fid) = one_released(b"data");
+    // What would be the same the next time.
+    let errno = libc::EINVAL;
+    rig.client.inject(Fault::TimesErrno { errno, times: 1 }).unwrap();
+    rig.client.request(Action::Restore, 1, &[fid]).unwrap();
+    assert_ne!(rig.settle(fid).states & states::RELEASED, 0);
+    let failed = rig.client.actions().unwrap().pop().unwrap();
+    assert_eq!((failed.errval, failed.ends), (libc::EIO, 1));
+    assert_eq!(rig.restore("file", fid), b"data");
+    assert_eq!(rig.stop(), Some(0));
+    assert_eq!(rig.log().matches("restore done").count(), 1, "{}", rig.log());
 }

@@ -44,7 +44,18 @@ pub(crate) struct HsmProgress {
     padding: u32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct HsmCopy {
+    pub(crate) data_version: u64,
+    pub(crate) flags: u16,
+    pub(crate) errval: u16,
+    padding: u32,
+    pub(crate) item: HsmActionItem,
+}
+
 const _: () = assert!(size_of::<LuFid>() == 16);
+const _: () = assert!(size_of::<HsmCopy>() == 88);
 const _: () = assert!(size_of::<HsmActionItem>() == 72);
 const _: () = assert!(size_of::<HsmProgress>() == 48);
 

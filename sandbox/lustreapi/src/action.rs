@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, IntoRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use lhsm_sandbox_protocol::{Action, Fid, Item, Reply, Request};
 
@@ -14,8 +14,13 @@ use crate::abi::{HsmActionItem, HsmExtent, LuFid, rc};
 use crate::client::{ask, tell};
 use crate::police::{self, Watched};
 use crate::registration::Copytool;
+use crate::volatile::{check_mdt, given_up, new_volatile, set_times, sync};
 
-const O_LOV_DELAY_CREATE: c_int = libc::O_NOCTTY | libc::O_ASYNC;
+/// Below which files are found by their FIDs.
+pub(crate) const BY_FID: &str = ".lustre/fid";
+
+/// Seconds and nanoseconds.
+pub(crate) type Time = (i64, i64);
 
 /// `struct hsm_copyaction_private`
 pub struct CopyAction {
@@ -24,43 +29,24 @@ pub struct CopyAction {
     data_version: u64,
     source: Option<(File, Watched)>,
     data: Option<(File, Watched)>,
+    /// A restore's: when the file was used and changed last.
+    times: (Time, Time),
 }
 
-/// A volatile file that still needs a layout, or has been given one.
-#[derive(Clone, Debug)]
-pub(crate) enum Layout {
-    /// Opened with `O_LOV_DELAY_CREATE`: there are no objects to write to.
-    Missing,
-    Default,
-    Set(Vec<u8>),
-}
-
-#[derive(Debug)]
-struct Volatile {
-    fid: Fid,
-    layout: Layout,
-}
-
-/// Volatile files by inode: a layout is set through a descriptor.
-static VOLATILES: Mutex<Option<HashMap<(u64, u64), Volatile>>> = Mutex::new(None);
 /// Files that are or were read by inode: they have a name more than a user sees.
 static SOURCES: Mutex<Option<HashMap<(u64, u64), ()>>> = Mutex::new(None);
-
-fn volatiles() -> MutexGuard<'static, Option<HashMap<(u64, u64), Volatile>>> {
-    VOLATILES.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 pub(crate) fn is_source(inode: (u64, u64)) -> bool {
     let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
     sources.as_ref().is_some_and(|sources| sources.contains_key(&inode))
 }
 
-fn inode(file: &File) -> Result<(u64, u64), i32> {
+pub(crate) fn inode(file: &File) -> Result<(u64, u64), i32> {
     let stat = file.metadata().map_err(|error| errno(&error))?;
     Ok((stat.dev(), stat.ino()))
 }
 
-fn errno(error: &std::io::Error) -> i32 {
+pub(crate) fn errno(error: &std::io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
@@ -89,6 +75,7 @@ impl CopyAction {
             data_version: 0,
             source: None,
             data: None,
+            times: ((0, 0), (0, 0)),
         };
         if is_error {
             return Ok(action);
@@ -110,21 +97,15 @@ impl CopyAction {
             Action::Restore => {
                 // As the real one: the file must be there, and its path tells where the volatile goes.
                 tell(&ct.mount, &Request::State(action.item.fid), None)?;
+                let link = ct.mount.join(BY_FID).join(action.item.fid.to_string());
+                let stat = std::fs::symlink_metadata(link).map_err(|error| errno(&error))?;
+                action.times = ((stat.atime(), stat.atime_nsec()), (stat.mtime(), stat.mtime_nsec()));
                 let Reply::Ok(mdt) = ask(&ct.mount, &Request::MdtOf(action.item.fid), None)? else {
                     return Err(libc::EPROTO);
                 };
                 let mdt = u32::try_from(mdt).unwrap_or(0);
-                // -1: in the directory of the file, and so beside it.
-                if restore_mdt >= 0 && restore_mdt.cast_unsigned() != mdt {
-                    police::violation(&format!(
-                        "it restores {} of MDT {mdt} by a volatile file on MDT {restore_mdt}; layouts are swapped within one",
-                        action.item.fid
-                    ));
-                }
-                let Reply::Fid(dfid) = ask(&ct.mount, &Request::NewVolatile(mdt), None)? else {
-                    return Err(libc::EPROTO);
-                };
-                let file = volatile(&ct.mount, dfid, open_flags)?;
+                check_mdt(action.item.fid, mdt, u32::try_from(restore_mdt).ok());
+                let (file, dfid) = new_volatile(&ct.mount, mdt, open_flags)?;
                 action.item.dfid = dfid;
                 action.data = Some(watched(file));
             }
@@ -157,14 +138,11 @@ impl CopyAction {
                     self.item.fid
                 ));
             }
-            let volatile = volatiles().get_or_insert_default().remove(&inode(file)?);
-            match volatile.map(|volatile| volatile.layout) {
-                Some(Layout::Missing) => no_layout = true,
-                Some(Layout::Set(bytes)) => layout = Some(bytes),
-                Some(Layout::Default) | None => {}
-            }
+            (no_layout, layout) = given_up(inode(file)?);
+            let (atime, mtime) = self.times;
             if errval == 0
-                && let Err(error) = self.sync(&ct.mount, file)
+                && let Err(error) = sync(&ct.mount, file, self.item.dfid)
+                    .and_then(|()| set_times(&ct.mount, file.as_raw_fd(), self.item.dfid, atime, mtime))
             {
                 // As the real one: the MDT hears of it, the caller does not.
                 errval = error;
@@ -186,40 +164,8 @@ impl CopyAction {
             no_layout,
             layout,
         };
-        let told = tell(&ct.mount, &request, self.data.as_ref().map(|(file, _)| file.as_fd()));
-        // What a call that failed leaves of itself in C.
-        nix::errno::Errno::set_raw(if errval == asked { 0 } else { errval });
-        told
+        tell(&ct.mount, &request, self.data.as_ref().map(|(file, _)| file.as_fd()))
     }
-
-    /// fsync of a restore's file, which the MDT's faults can make fail.
-    fn sync(&self, mount: &Path, file: &File) -> Result<(), i32> {
-        tell(mount, &Request::SyncAtEnd(self.item.clone()), None)?;
-        nix::unistd::fsync(file).map_err(|error| error as i32)
-    }
-}
-
-pub(crate) fn is_volatile(inode: (u64, u64)) -> bool {
-    volatiles().get_or_insert_default().contains_key(&inode)
-}
-
-/// fsync(2) of one of our volatile files, whose mount is told by its descriptor's path.
-pub(crate) fn sync_fault(fd: RawFd) -> Result<(), i32> {
-    let Ok(stat) = std::fs::metadata(format!("/proc/self/fd/{fd}")) else {
-        return Ok(());
-    };
-    let inode = (stat.dev(), stat.ino());
-    let Some(fid) = volatiles()
-        .get_or_insert_default()
-        .get(&inode)
-        .map(|volatile| volatile.fid)
-    else {
-        return Ok(());
-    };
-    let mount = std::fs::read_link(format!("/proc/self/fd/{fd}"))
-        .ok()
-        .and_then(|path| crate::client::mount_of(&path));
-    mount.map_or(Ok(()), |mount| tell(&mount, &Request::Sync(fid), None))
 }
 
 fn watched(file: File) -> (File, Watched) {
@@ -229,7 +175,7 @@ fn watched(file: File) -> (File, Watched) {
 
 fn open_by_fid(mount: &Path, fid: Fid) -> Result<File, i32> {
     tell(mount, &Request::State(fid), None)?;
-    let path = mount.join(".lustre/fid").join(fid.to_string());
+    let path = mount.join(BY_FID).join(fid.to_string());
     let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(&path);
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     match open(flags | libc::O_NOATIME) {
@@ -238,85 +184,6 @@ fn open_by_fid(mount: &Path, fid: Fid) -> Result<File, i32> {
         other => other,
     }
     .map_err(|error| errno(&error))
-}
-
-/// A file that goes with its last descriptor. Without a layout it can't be written to (EBADF).
-fn volatile(mount: &Path, fid: Fid, open_flags: c_int) -> Result<File, i32> {
-    let dir = mount.join(".lustre/volatile");
-    let name = format!("{}-{:?}", std::process::id(), std::thread::current().id());
-    let path = dir.join(name);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| errno(&error))?;
-    std::fs::remove_file(&path).map_err(|error| errno(&error))?;
-    let delayed = open_flags & O_LOV_DELAY_CREATE == O_LOV_DELAY_CREATE;
-    let layout = if delayed { Layout::Missing } else { Layout::Default };
-    let volatile = Volatile { fid, layout };
-    volatiles().get_or_insert_default().insert(inode(&file)?, volatile);
-    if delayed {
-        File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| errno(&error))
-    } else {
-        Ok(file)
-    }
-}
-
-/// `fsetxattr(fd, "lustre.lov")`: the volatile gets its objects. `None`: not one of ours.
-pub(crate) fn set_layout(fd: RawFd, inode: (u64, u64), layout: &[u8]) -> Option<Result<(), i32>> {
-    let mut volatiles = volatiles();
-    let entry = &mut volatiles.get_or_insert_default().get_mut(&inode)?.layout;
-    if !matches!(entry, Layout::Missing) {
-        return Some(Err(libc::EEXIST));
-    }
-    if !is_layout(layout) {
-        return Some(Err(libc::EINVAL));
-    }
-    let reopened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(format!("/proc/self/fd/{fd}"));
-    let writable = match reopened {
-        Ok(file) => file,
-        Err(error) => return Some(Err(errno(&error))),
-    };
-    // Every descriptor of the file, the caller's and the library's, becomes one that can write.
-    for number in descriptors_on(inode) {
-        if number != writable.as_raw_fd() {
-            // SAFETY: replaces a descriptor of a file of ours by one of the same file.
-            let rc = unsafe { libc::dup3(writable.as_raw_fd(), number, libc::O_CLOEXEC) };
-            if rc < 0 {
-                return Some(Err(errno(&std::io::Error::last_os_error())));
-            }
-        }
-    }
-    *entry = Layout::Set(layout.to_vec());
-    Some(Ok(()))
-}
-
-/// As far as the kernel looks at once: a known magic and room for what it stands for.
-fn is_layout(bytes: &[u8]) -> bool {
-    let magic = bytes.first_chunk().map(|magic| u32::from_le_bytes(*magic));
-    match magic {
-        Some(0x0bd1_0bd0 | 0x0bd6_0bd0) => bytes.len() >= 32,
-        Some(0x0bd3_0bd0) => bytes.len() >= 48,
-        _ => false,
-    }
-}
-
-fn descriptors_on(wanted: (u64, u64)) -> Vec<RawFd> {
-    std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let number = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?;
-            ((stat.dev(), stat.ino()) == wanted).then_some(number)
-        })
-        .collect()
 }
 
 /// Starts an action, or only opens a handle for reporting an error.

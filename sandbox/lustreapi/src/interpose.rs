@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,15 @@ use std::sync::{Mutex, PoisonError};
 
 use lhsm_sandbox_protocol::{Fid, Reply, Request, ctime, links};
 
-use crate::abi::{HsmProgress, path};
+use crate::abi::{HsmCopy, HsmProgress, path};
 use crate::client::{ask, client_name, mount_of, tell};
-use crate::{action, registration, user};
+use crate::{action, registration, user, volatile};
 
 const CT_START: c_ulong = 0x4018_66d5;
+const COPY_START: c_ulong = 0x4008_66d6;
+const COPY_END: c_ulong = 0x4008_66d7;
 const PROGRESS: c_ulong = 0x4018_66d8;
+const GETFILEINFO: c_ulong = 0xc008_6916;
 const FUTIMES_3: c_ulong = 0xc030_66b0;
 const REQUEST: c_ulong = 0x4018_66d9;
 const LK_FLG_STOP: u32 = 1;
@@ -65,16 +68,42 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     c_int::try_from(rc).unwrap_or(-1)
 }
 
+const fn is_served(request: c_ulong) -> bool {
+    matches!(
+        request,
+        CT_START | COPY_START | COPY_END | PROGRESS | GETFILEINFO | REQUEST | FUTIMES_3
+    )
+}
+
+/// What the MDT has of a file in `.lustre/fid`; without its layout, which nobody asks for here.
+fn attributes(mount: &Path, name: &Path) -> Result<libc::stat, i32> {
+    let fid = name.to_str().and_then(|name| name.parse::<Fid>().ok());
+    let fid = fid.ok_or(libc::ENOENT)?;
+    tell(mount, &Request::State(fid), None)?;
+    let link = mount.join(action::BY_FID).join(fid.to_string());
+    let stat = std::fs::symlink_metadata(link).map_err(|error| action::errno(&error))?;
+    // SAFETY: all-zero bytes are a valid struct stat.
+    let mut told: libc::stat = unsafe { std::mem::zeroed() };
+    told.st_mode = stat.mode();
+    told.st_uid = stat.uid();
+    told.st_gid = stat.gid();
+    told.st_size = i64::try_from(stat.size()).map_err(|_| libc::EOVERFLOW)?;
+    (told.st_atime, told.st_atime_nsec) = (stat.atime(), stat.atime_nsec());
+    (told.st_mtime, told.st_mtime_nsec) = (stat.mtime(), stat.mtime_nsec());
+    (told.st_ctime, told.st_ctime_nsec) = (stat.ctime(), stat.ctime_nsec());
+    Ok(told)
+}
+
 /// The ioctls that a copytool makes itself.
 ///
 /// # Safety
 /// As of ioctl(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    let path = matches!(request, CT_START | PROGRESS | REQUEST | FUTIMES_3)
+    let at = is_served(request)
         .then(|| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok())
         .flatten();
-    let served = path.as_deref().and_then(mount_of);
+    let served = at.as_deref().and_then(mount_of);
     let Some(mount) = served else {
         // SAFETY: the caller's own call, passed on.
         let rc = unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) };
@@ -83,7 +112,10 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
     if request == FUTIMES_3 {
         // SAFETY: LL_IOC_FUTIMES_3 has a struct ll_futimes_3, six u64: seconds and nanoseconds of atime, mtime, ctime.
         let [atime, mtime, ctime] = unsafe { argument.cast::<[[i64; 2]; 3]>().read_unaligned() };
-        let found = path.as_deref().and_then(file_at);
+        if let Some((mount, fid)) = volatile::volatile_at(fd) {
+            return answer(volatile::set_times(&mount, fd, fid, atime.into(), mtime.into()));
+        }
+        let found = at.as_deref().and_then(file_at);
         return answer(found.map_or(Err(libc::ENOTTY), |(mount, fid)| {
             let set = Request::SetTimes {
                 fid: fid?,
@@ -93,6 +125,36 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
             };
             tell(&mount, &set, None)
         }));
+    }
+    if request == GETFILEINFO {
+        // SAFETY: IOC_MDC_GETFILEINFO has a NUL-terminated name.
+        let name = unsafe { path(argument.cast()) };
+        return match attributes(&mount, &name.unwrap_or_default()) {
+            Ok(stat) => {
+                // SAFETY: the same is a struct lov_user_mds_data_v1, which begins with a struct stat.
+                unsafe { argument.cast::<libc::stat>().write_unaligned(stat) };
+                0
+            }
+            Err(errno) => fail(errno),
+        };
+    }
+    if matches!(request, COPY_START | COPY_END) {
+        let copy = argument.cast::<HsmCopy>();
+        // SAFETY: LL_IOC_HSM_COPY_START and _END have a struct hsm_copy.
+        let mut said = unsafe { copy.read_unaligned() };
+        if request == COPY_END {
+            return answer(volatile::end_copy(&mount, &said));
+        }
+        return match ask(&mount, &Request::CopyStart(said.item.into()), None) {
+            Ok(Reply::Ok(version)) => {
+                said.data_version = version;
+                // SAFETY: the same, and the caller's to be written.
+                unsafe { copy.write_unaligned(said) };
+                0
+            }
+            Ok(_) => fail(libc::EPROTO),
+            Err(errno) => fail(errno),
+        };
     }
     if request == PROGRESS {
         // SAFETY: LL_IOC_HSM_PROGRESS has a struct hsm_progress.
@@ -349,7 +411,7 @@ pub unsafe extern "C" fn fsetxattr(
     {
         // SAFETY: `size` bytes.
         let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) };
-        if let Some(result) = action::set_layout(fd, (stat.dev(), stat.ino()), bytes) {
+        if let Some(result) = volatile::set_layout(fd, (stat.dev(), stat.ino()), bytes) {
             return answer(result);
         }
     }
@@ -358,11 +420,30 @@ pub unsafe extern "C" fn fsetxattr(
     c_int::try_from(rc).unwrap_or(-1)
 }
 
+/// A restore's files: the released one by its FID, and the volatile one.
+///
+/// # Safety
+/// As of openat(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn openat(dirfd: c_int, at: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+    // SAFETY: NULL or NUL-terminated.
+    let served = unsafe { path(at) }.and_then(|path| volatile::open_at(dirfd, &path, flags));
+    match served {
+        Some(Ok(file)) => file.into_raw_fd(),
+        Some(Err(errno)) => fail(errno),
+        None => {
+            // SAFETY: the caller's own call, passed on.
+            let rc = unsafe { libc::syscall(libc::SYS_openat, dirfd, at, flags, mode) };
+            c_int::try_from(rc).unwrap_or(-1)
+        }
+    }
+}
+
 /// # Safety
 /// As of fsync(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
-    if let Err(errno) = action::sync_fault(fd) {
+    if let Err(errno) = volatile::sync_fault(fd) {
         return fail(errno);
     }
     // SAFETY: the caller's own call, passed on.

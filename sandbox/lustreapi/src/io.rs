@@ -13,6 +13,7 @@ use lhsm_sandbox_protocol::{IO_FAULTS, Request};
 use crate::action;
 use crate::client::{mount_of, tell};
 use crate::interpose::fail;
+use crate::volatile::is_volatile;
 
 /// The coordinator's byte, not 0 while it is to be asked. Else a read or write costs one look at this more.
 static MARK: AtomicPtr<AtomicU8> = AtomicPtr::new(std::ptr::null_mut());
@@ -82,7 +83,7 @@ pub unsafe extern "C" fn pread64(fd: c_int, buffer: *mut c_void, count: usize, o
 /// As of pwrite(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pwrite64(fd: c_int, buffer: *const c_void, count: usize, offset: i64) -> isize {
-    if let Err(errno) = fault(fd, action::is_volatile, Request::Write) {
+    if let Err(errno) = fault(fd, is_volatile, Request::Write) {
         return fail(errno) as isize;
     }
     // SAFETY: the caller's own call, passed on.

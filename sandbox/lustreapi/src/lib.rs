@@ -2,8 +2,8 @@
 //!
 //! The same file is preloaded into the copytool (`LD_PRELOAD`), because a few things that a copytool
 //! does are system calls and not calls of the library: the raw ioctls on the mount point, `trusted.*` and
-//! `lustre.*` attributes, the link count of an open file, reads and writes that are to fail. So production
-//! code has no seam for the sandbox.
+//! `lustre.*` attributes, volatile files, the link count of an open file, reads and writes that are to fail. So
+//! production code has no seam for the sandbox.
 //!
 //! It polices its caller: what would corrupt a real client or hang it for ever ends the process, loudly.
 
@@ -26,3 +26,4 @@ mod reference;
 mod registration;
 mod root;
 mod user;
+mod volatile;

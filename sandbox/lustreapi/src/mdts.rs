@@ -11,6 +11,7 @@ use lhsm_sandbox_protocol::{Fid, Reply, Request};
 use crate::abi::{LuFid, path};
 use crate::client::{ask, last_mount, mount_of};
 use crate::interpose::file_to_change;
+use crate::volatile::volatile_at;
 
 /// Volatile files that were made here, by descriptor.
 static MADE: Mutex<Option<HashMap<RawFd, Fid>>> = Mutex::new(None);
@@ -128,7 +129,8 @@ pub unsafe extern "C" fn llapi_fd2fid(fd: c_int, out: *mut LuFid) -> c_int {
         // Deeper than a path can be: known if it had a FID before.
         Err(_) => known(fd),
     };
-    let Some(fid) = made.or_else(named) else {
+    let volatile = || volatile_at(fd).map(|(_, fid)| fid);
+    let Some(fid) = made.or_else(volatile).or_else(named) else {
         return -libc::ENOTTY;
     };
     // SAFETY: as the caller promises; packed.

@@ -43,6 +43,7 @@ fn every_function_that_a_copytool_needs_is_exported() {
         "lremovexattr",
         "fsetxattr",
         "fsync",
+        "openat",
         "pread64",
         "pwrite64",
         "statx",

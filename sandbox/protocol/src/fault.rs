@@ -14,6 +14,8 @@ pub enum Step {
     Map,
     /// It removes one, or changes the file's states.
     Unmap,
+    /// `LL_IOC_FUTIMES_3` on a restore's file, the last before the end
+    Times,
     /// `LL_IOC_HSM_COPY_END`
     End,
 }
@@ -46,6 +48,13 @@ pub enum Fault {
     },
     /// The next `n` fsyncs of a restore's file fail with this errno.
     SyncErrno {
+        /// What the call answers.
+        errno: i32,
+        /// How many times in a row.
+        times: u32,
+    },
+    /// The next `n` times that a restore's file gets its times fail with this errno.
+    TimesErrno {
         /// What the call answers.
         errno: i32,
         /// How many times in a row.
@@ -89,6 +98,8 @@ pub enum Fault {
         /// It dies before the step is done, else right after it.
         before: bool,
     },
+    /// The node of the copytool that next does this is cut off, just before the call arrives.
+    Cut(Step),
     /// A cancel for an action that nobody has.
     StrayCancel,
     /// All actions out at copytools are forgotten and restores sent again, as after an MDT's restart.

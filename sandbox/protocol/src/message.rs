@@ -69,8 +69,8 @@ pub enum Request {
     DataVersion(Fid),
     /// Whether a restore's file (by its own FID) may be synced; an errno when not.
     Sync(Fid),
-    /// The same as the library asks in its end of a restore, whose data FID the item has.
-    SyncAtEnd(Item),
+    /// `LL_IOC_FUTIMES_3` on a restore's file (by its own FID): whether it is there still; an errno when not.
+    VolatileTimes(Fid),
     /// Whether an archive's file (device and inode) may be read; an errno when not. Asked only while [`IO_FAULTS`] says so.
     ///
     /// [`IO_FAULTS`]: crate::IO_FAULTS

@@ -19,12 +19,15 @@ pub(super) struct Faults {
     pub(super) end_errno: (i32, u32),
     pub(super) begin_errno: (i32, u32),
     pub(super) sync_errno: (i32, u32),
+    pub(super) times_errno: (i32, u32),
     pub(super) xattr_errno: (i32, u32),
     /// A file, an attribute of it, and what that is once the file's next action has ended.
     pub(super) late_xattr: Option<(Fid, String, Option<Vec<u8>>)>,
     pub(super) read_errno: (i32, u32),
     pub(super) write_errno: (i32, u32),
     pub(super) kill: Option<(Step, bool)>,
+    /// At which step of a copytool its node is cut off.
+    pub(super) cut: Option<Step>,
     pub(super) silent: bool,
     pub(super) restart_at_end: bool,
     /// How long each call of another process takes.
@@ -45,6 +48,7 @@ impl State {
             Fault::EndErrno { errno, times } => self.faults.end_errno = (errno, times),
             Fault::BeginErrno { errno, times } => self.faults.begin_errno = (errno, times),
             Fault::SyncErrno { errno, times } => self.faults.sync_errno = (errno, times),
+            Fault::TimesErrno { errno, times } => self.faults.times_errno = (errno, times),
             Fault::XattrErrno { errno, times } => self.faults.xattr_errno = (errno, times),
             Fault::LateXattr { fid, name, value } => self.faults.late_xattr = Some((fid, name, value)),
             Fault::ReadErrno { errno, times } => {
@@ -56,6 +60,7 @@ impl State {
                 mark_io(&self.mount, true)?;
             }
             Fault::Kill { step, before } => self.faults.kill = Some((step, before)),
+            Fault::Cut(step) => self.faults.cut = Some(step),
             Fault::StrayCancel => {
                 let fid = self.new_fid();
                 let cookie = self.new_cookie(fid);
@@ -178,6 +183,7 @@ pub(super) fn step(request: &Request) -> Option<Step> {
         Request::CopyStart(_) => Some(Step::Begin),
         Request::SetXattr(..) => Some(Step::Map),
         Request::RemoveXattr(..) | Request::SetState { .. } => Some(Step::Unmap),
+        Request::VolatileTimes(_) => Some(Step::Times),
         Request::CopyEnd { .. } => Some(Step::End),
         _ => None,
     }

@@ -382,11 +382,12 @@ pub(super) fn version(stat: &Metadata) -> u64 {
 }
 
 /// The volatile's data becomes the file's ("layout swap"). `lost`: it had no layout, and the file now
-/// reads as zeros. Size and content are taken as they are, as the MDT does.
+/// reads as zeros. Size, content and times are taken as they are, as the MDT does.
 pub(super) fn swap(link: &Path, volatile: &File, lost: bool) -> Result<(), i32> {
-    let stat = std::fs::symlink_metadata(link).map_err(|error| errno(&error))?;
     let file = open_for_writing(link)?;
-    let size = volatile.metadata().map_err(|error| errno(&error))?.len();
+    // Before it is read, which changes its atime.
+    let stat = volatile.metadata().map_err(|error| errno(&error))?;
+    let size = stat.len();
     let copied = file
         .set_len(0)
         .and_then(|()| file.set_len(size))

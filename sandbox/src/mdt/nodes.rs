@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox_protocol::{Fid, NodeEvent, NodeInfo, NodeState, Request};
+use lhsm_sandbox_protocol::{Fid, NodeEvent, NodeInfo, NodeState, Request, Step};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -164,6 +164,11 @@ impl Nodes {
     pub(super) fn made(&mut self, at: usize, volatile: Fid) {
         if let Some(node) = self.0.get_mut(at) {
             node.volatiles.insert(volatile);
+            // It may get the inode of one that was open at the eviction, and is not that one.
+            if !node.stale.is_empty() {
+                let open = node.open_files();
+                node.stale.retain(|file| open.contains(file));
+            }
         }
     }
 
@@ -256,6 +261,17 @@ impl State {
         node.silent_since.get_or_insert_with(Instant::now);
         self.close_pipes(at);
         Ok(())
+    }
+
+    /// A node's call of that step is about to arrive: it is cut off where that was asked for.
+    pub(super) fn cut_at(&mut self, at: usize, step: Step) {
+        let name = self.nodes.0.get(at).map(|node| node.name.clone());
+        if let Some(name) = name
+            && self.faults.cut.take_if(|cut| *cut == step).is_some()
+        {
+            // One that is dead says nothing any more.
+            self.node_event(&name, NodeEvent::Cut).unwrap_or_default();
+        }
     }
 
     /// `evict_client`: of the silent ones of that name, those that died and booted since among them; else of the one that is

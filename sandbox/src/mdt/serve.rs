@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Tunable, ctime};
+use lhsm_sandbox_protocol::{AgentInfo, Connection, Fid, HsmControl, Item, Reply, Request, Step, Tunable, ctime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -72,7 +72,7 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
             }
             *node = entered;
         }
-        match reached(shared, *node, connection) {
+        match reached(shared, *node, connection, step(&request)) {
             Road::Open => {}
             // Its client gave the call up.
             Road::Gone if connection.send(&Reply::Errno(libc::EIO), None).is_ok() => continue,
@@ -117,7 +117,7 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
         };
         shared.changed.notify_all();
         // The answer does not get there either; of a call that was given up meanwhile nobody hears that it was done.
-        let reply = match reached(shared, *node, connection) {
+        let reply = match reached(shared, *node, connection, None) {
             Road::Open => reply,
             Road::Gone => Reply::Errno(libc::EIO),
             Road::Silent => return,
@@ -129,12 +129,15 @@ fn speak(shared: &Shared, connection: &mut Connection, node: &mut Option<usize>)
 }
 
 /// Waits while a node's calls reach no server. Gone: it was evicted meanwhile, and its client gave this one up. Silent: its
-/// process is gone, or the sandbox ends.
-fn reached(shared: &Shared, node: Option<usize>, connection: &Connection) -> Road {
+/// process is gone, or the sandbox ends. `step`: what the call is that arrives.
+fn reached(shared: &Shared, node: Option<usize>, connection: &Connection, step: Option<Step>) -> Road {
     let Some(at) = node else {
         return Road::Open;
     };
     let mut state = shared.lock();
+    if let Some(step) = step {
+        state.cut_at(at, step);
+    }
     if state.nodes.is_heard(at) {
         return Road::Open;
     }
@@ -259,7 +262,6 @@ fn answer(shared: &Shared, request: Request, fd: Option<OwnedFd>) -> Answer {
             };
             return copy_end(shared, &item, flags, errval, data_version, swap_in);
         }
-        Request::SyncAtEnd(item) => return sync_at_end(shared, &item),
         Request::Wait(fids, ms) => {
             return wait(shared, ms, |state| {
                 fids.iter().filter(|fid| state.pending.contains_key(fid)).count()
@@ -321,23 +323,19 @@ struct Handover {
     is_whole: bool,
 }
 
-/// As of a copytool's own sync. An MDT that is to restart first has sent the restore again when this fails.
-fn sync_at_end(shared: &Shared, item: &Item) -> Answer {
-    let mut state = shared.lock();
-    if std::mem::take(&mut state.faults.restart_at_end) {
-        state.restart(mdt_of(item.fid));
-        shared.changed.notify_all();
-        while !state.is_out(item) && !state.stopping {
-            state = shared.wait(state, LOOK);
-        }
-    }
-    state.sync(item.dfid)
-}
-
 /// The data is copied without the lock: other actions go on.
 fn copy_end(shared: &Shared, item: &Item, flags: u16, errval: i32, data_version: u64, handover: Handover) -> Answer {
     let (ending, path) = {
         let mut state = shared.lock();
+        let is_restored = item.action == lhsm_sandbox_protocol::Action::Restore && errval == 0;
+        // An MDT that is to restart first has sent the restore again when this goes on.
+        if is_restored && std::mem::take(&mut state.faults.restart_at_end) {
+            state.restart(mdt_of(item.fid));
+            shared.changed.notify_all();
+            while !state.is_out(item) && !state.stopping {
+                state = shared.wait(state, LOOK);
+            }
+        }
         let was_synced = state.synced_volatiles.remove(&item.dfid);
         let ending = state.ending(item)?;
         let is_restore = ending.action == lhsm_sandbox_protocol::Action::Restore;
@@ -450,6 +448,7 @@ impl State {
             Request::Progress { fid, .. }
             | Request::DataVersion(fid)
             | Request::Sync(fid)
+            | Request::VolatileTimes(fid)
             | Request::MdtOf(fid)
             | Request::PathOf(fid, _)
             | Request::GetXattr(fid, _)
@@ -460,7 +459,7 @@ impl State {
             | Request::State(fid)
             | Request::SetState { fid, .. }
             | Request::SetTimes { fid, .. } => on(fid),
-            Request::CopyStart(item) | Request::SyncAtEnd(item) | Request::CopyEnd { item, .. } => on(&item.fid),
+            Request::CopyStart(item) | Request::CopyEnd { item, .. } => on(&item.fid),
             Request::NewVolatile(mdt) | Request::MakeDir(_, mdt) => self.silent.contains(mdt),
             Request::FidOfInode { dev, ino } => self.by_inode.get(&(*dev, *ino)).is_some_and(on),
             Request::Hsm { fids, .. } => fids.iter().any(on),
@@ -517,6 +516,9 @@ impl State {
                 self.synced_volatiles.insert(fid);
                 Ok(reply)
             }
+            // The MDT has no such file.
+            Request::VolatileTimes(fid) if self.is_lost(fid) => Err(libc::ENOENT),
+            Request::VolatileTimes(_) => strike(&mut self.faults.times_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Read(..) => strike(&mut self.faults.read_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::Write(..) => strike(&mut self.faults.write_errno).map_or(Ok(Reply::Ok(0)), Err),
             Request::MdtCount => Ok(Reply::Ok(1 + self.others.len() as u64)),
@@ -602,7 +604,6 @@ impl State {
             | Request::WaitEvicted(..)
             | Request::WaitHeldUp(..)
             | Request::CopyEnd { .. }
-            | Request::SyncAtEnd(_)
             | Request::Wait(..)
             | Request::WaitAgents(..)
             | Request::WaitStarted(..)
