@@ -57,6 +57,9 @@ pub struct JobSpec {
     pub dry_run: bool,
     /// Seconds since 1970.
     pub created: i64,
+    /// Another node began it, and what that one asked for is not known here.
+    #[serde(default)]
+    pub taken_over: bool,
 }
 
 /// Where jobs are kept.

@@ -192,6 +192,7 @@ pub(super) fn spec(
         threads: usize::from(args.threads),
         dry_run: args.dry_run,
         created: now,
+        taken_over: false,
     })
 }
 
