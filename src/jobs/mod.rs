@@ -77,6 +77,12 @@ pub fn new_id(action: UserAction) -> String {
     format!("{}-{day}-{time}-{:04x}", word(action), fastrand::u16(..))
 }
 
+/// Whether it could be a job's: it may come from anywhere, and names files.
+#[must_use]
+pub fn is_name(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 /// As on the command line.
 #[must_use]
 pub const fn word(action: UserAction) -> &'static str {

@@ -197,7 +197,12 @@ pub(super) fn spec(
 }
 
 /// The list as the job keeps it, with absolute names: standard input is gone when it is resumed. And its first name.
-fn copy_list(from: &Path, nul: bool, directory: &Path, id: &str) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+pub(super) fn copy_list(
+    from: &Path,
+    nul: bool,
+    directory: &Path,
+    id: &str,
+) -> Result<(PathBuf, Option<PathBuf>), Failure> {
     let input: Box<dyn std::io::Read> = if from == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
