@@ -15,6 +15,8 @@ use super::{JobNotice, JobRow, JobState, rows};
 /// Between two looks at a job that may be silent.
 const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// To take one that others want as well.
+const MOST_TRIES: u32 = 8;
 
 /// Why a job can't be gone on with here.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +185,7 @@ async fn take_over(
     let link = Box::pin(open(options, Some(&notice.file_system))).await?;
     let pause = (options.lease / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK);
     let mut silence = Silence::new(options.lease);
-    let mut is_told = false;
+    let (mut is_told, mut tries) = (false, 0);
     loop {
         let asked = Instant::now();
         let Some(row) = Box::pin(rows::look(&link, &notice.id)).await? else {
@@ -194,24 +196,24 @@ async fn take_over(
             true => Heard::Nothing,
             false => silence.look(asked, Instant::now(), &row),
         };
-        match heard {
-            Heard::Lives => {
-                return Err(JobTakeError::Lives {
-                    id: row.id,
-                    node: row.node,
-                });
+        if heard == Heard::Nothing {
+            if Box::pin(rows::take(&link, notice, &row)).await? {
+                return Ok(Some(row));
             }
-            Heard::Nothing => {
-                if Box::pin(rows::take(&link, notice, &row)).await? {
-                    return Ok(Some(row));
-                }
-            }
-            Heard::NotYet(left) => {
-                if !std::mem::replace(&mut is_told, true) {
-                    told(&row, left);
-                }
-                tokio::time::sleep(pause).await;
-            }
+            // Somebody was faster: the next looks say who has it.
+            tries += 1;
         }
+        if heard == Heard::Lives || tries == MOST_TRIES {
+            return Err(JobTakeError::Lives {
+                id: row.id,
+                node: row.node,
+            });
+        }
+        if let Heard::NotYet(left) = heard
+            && !std::mem::replace(&mut is_told, true)
+        {
+            told(&row, left);
+        }
+        tokio::time::sleep(pause).await;
     }
 }

@@ -41,6 +41,8 @@ const INSERT: &str = "\
 INSERT INTO lhsmtool_s3.job (id, spec, owner, node, mover, renewals, state, told) VALUES ($1, $2, $3, $4, $5, 1, $6, $7)
 ON CONFLICT (id) DO NOTHING";
 const INSERT_LIST: &str = "INSERT INTO lhsmtool_s3.job_list (job, names) VALUES ($1, $2) ON CONFLICT (job) DO NOTHING";
+/// Nobody goes on with what has ended, and names are the most of what jobs have.
+const FORGET_LIST: &str = "DELETE FROM lhsmtool_s3.job_list WHERE job = $1";
 const RENEW: &str = "\
 UPDATE lhsmtool_s3.job SET renewals = renewals + 1, renewed = now(), state = $3, told = COALESCE($4, told)
 WHERE id = $1 AND owner = $2 RETURNING cancel";
@@ -141,6 +143,7 @@ pub(super) async fn insert(
         )
         .await?;
     if inserted == 1
+        && state != JobState::Ended
         && let Some(names) = names
     {
         link.execute(INSERT_LIST, &[(&notice.id, Type::TEXT), (&names, Type::BYTEA)])
@@ -166,7 +169,11 @@ pub(super) async fn renew(
             ],
         )
         .await?;
-    rows.first().map(|row| link.get(row, 0)).transpose()
+    let is_to_stop = rows.first().map(|row| link.get(row, 0)).transpose()?;
+    if is_to_stop.is_some() && state == JobState::Ended {
+        link.execute(FORGET_LIST, &[(&notice.id, Type::TEXT)]).await?;
+    }
+    Ok(is_to_stop)
 }
 
 /// Makes a job this process's, if it is as it was seen; whether it was.

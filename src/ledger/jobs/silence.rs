@@ -1,11 +1,15 @@
 //! Whether the process of a job lives, as one sees it who wants to go on with the job: by the rule for movers, and no clock
 //! decides. Its row has to stand still for as long as such a process needs at most, in looks without a gap each of which changed the
-//! row; and nobody knows whether there was an outage before the first one, after which everybody comes back in their own time.
+//! row; and nobody knows whether there was an outage before the first one, after which everybody comes back in their own time. A gap
+//! that is short beside that time counts for nothing; a longer one has it begin anew.
 
 use std::time::{Duration, Instant};
 
 use super::super::peers::RETURN;
 use super::JobRow;
+
+/// Of a gap. The process is back soon after one.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// What a look shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,9 +51,10 @@ impl Silence {
         let step = self.last.map(|last| asked.saturating_duration_since(last));
         self.last = Some(read);
         // Who was paused, or whose ledger was, has seen nothing.
-        self.still = match step.filter(|step| *step <= self.lease / 2) {
-            Some(step) => self.still + step,
-            None => Duration::ZERO,
+        self.still = match step {
+            Some(step) if step <= self.lease / 2 => self.still + step,
+            Some(step) if step <= SHORT => self.still,
+            _ => Duration::ZERO,
         };
         let enough = self.lease + RETURN;
         match enough.checked_sub(self.still) {
@@ -92,6 +97,19 @@ mod tests {
         silence.look(start, start + 9 * SECOND, &row);
         let heard = silence.look(start + 10 * SECOND, start + 10 * SECOND, &row);
         assert_eq!(heard, Heard::NotYet(LEASE + RETURN - SECOND));
+    }
+
+    #[test]
+    fn a_short_gap_counts_for_nothing_and_begins_nothing_anew() {
+        let (mut silence, row) = (Silence::new(2 * SECOND), JobRow::default());
+        let mut now = Instant::now();
+        silence.look(now, now, &row);
+        now += SECOND;
+        silence.look(now, now, &row);
+        now += SHORT;
+        assert_eq!(silence.look(now, now, &row), Heard::NotYet(SECOND + RETURN));
+        now += SHORT + SECOND;
+        assert_eq!(silence.look(now, now, &row), Heard::NotYet(2 * SECOND + RETURN));
     }
 
     #[test]
