@@ -124,6 +124,9 @@ fn a_job_is_seen_and_cancelled_from_another_node() {
     assert_eq!((one.len(), &one[0]["id"]), (1, &id.clone().into()), "{one:?}");
     let own = lines(&rig.run(&["jobs", "list", "--json"]));
     assert_eq!(own.len(), 1, "to its node it is its own, and no other one's: {own:?}");
+    let shown = other.run(&["jobs", "show", &id]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["spec"]["roots"][0], tree.as_str(), "{shown}");
     let refused = other.run(&["jobs", "resume", &id]);
     assert!(
         !refused.status.success() && text(&refused).contains("runs on node"),

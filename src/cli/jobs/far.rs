@@ -169,6 +169,27 @@ pub(super) fn find(settings: &Settings, id: &str) -> Result<Option<FarJob>, Fail
     }
 }
 
+/// Another node's job with what it is to do; `None`: it is this node's, or there is none.
+///
+/// # Errors
+/// The ledger can't be asked.
+pub(super) fn show(settings: &Settings, id: &str) -> Result<Option<serde_json::Value>, Failure> {
+    let Some(mut jobs) = FarJobs::within(settings, PATIENCE)? else {
+        return Ok(None);
+    };
+    let Some(far) = jobs.find(id)? else {
+        return Ok(None);
+    };
+    let mut all = far.json();
+    let spec = jobs.book.kept(id)?.and_then(|kept| kept.spec);
+    if let Some(all) = all.as_object_mut()
+        && let Some(spec) = spec.and_then(|spec| serde_json::from_str(&spec).ok())
+    {
+        all.insert("spec".into(), spec);
+    }
+    Ok(Some(all))
+}
+
 /// This node's job was cancelled.
 pub(super) fn cancelled(settings: &Settings, id: &str) -> Result<(), Failure> {
     let from = [JobState::Running, JobState::Stopped, JobState::Failed];

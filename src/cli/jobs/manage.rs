@@ -168,10 +168,10 @@ fn elsewhere(error: LedgerError, settings: &Settings, job: &str) -> Failure {
 fn show(directory: &Path, settings: &Settings, job: &str) -> Result<(), Failure> {
     const MOST: usize = 20;
     let summary = Summary::find(directory, job);
-    match far::find(settings, job) {
+    match far::show(settings, job) {
         // Another node has taken it over, perhaps.
         Ok(Some(far)) => {
-            outln!("{}", serde_json::to_string_pretty(&far.json())?);
+            outln!("{}", serde_json::to_string_pretty(&far)?);
             return Ok(());
         }
         Ok(None) => {}

@@ -19,6 +19,9 @@ use crate::transfer::{Control, Stop};
 
 /// For the last word about a job.
 const LAST_WORD: Duration = Duration::from_secs(5);
+/// Of another node's job, as of any.
+const MOST_WINDOW: usize = 1_000_000;
+const MOST_THREADS: usize = 256;
 
 /// How the ledger knows this process.
 #[derive(Debug)]
@@ -169,6 +172,14 @@ pub(super) fn adopt(
         )
     })?;
     let spec = moved(spec, job, mount.path(), directory);
+    if let Some(other) = spec.roots.iter().find(|root| !root.starts_with(mount.path())) {
+        return Err(format!(
+            "job '{job}' is about '{}', which is not in '{}'. Where the file system is mounted elsewhere here, name that: --mount MOUNT",
+            other.display(),
+            mount.path().display()
+        )
+        .into());
+    }
     std::fs::create_dir_all(directory).map_err(|error| format!("can't make '{}': {error}", directory.display()))?;
     if let Some(list) = &spec.list {
         match (given.from_file, kept.names) {
@@ -219,6 +230,10 @@ fn moved(mut spec: JobSpec, job: &str, mount: &Path, directory: &Path) -> JobSpe
     }
     spec.list = spec.list.map(|_| directory.join(format!("{job}.list")));
     job.clone_into(&mut spec.id);
+    // As the command line has it: the row may be anybody's.
+    spec.window = spec.window.clamp(1, MOST_WINDOW);
+    spec.threads = spec.threads.clamp(1, MOST_THREADS);
+    spec.dry_run = false;
     spec.taken_over = true;
     spec
 }
