@@ -120,8 +120,13 @@ fn a_job_is_seen_and_cancelled_from_another_node() {
         status.contains(&format!("{id} (running): 0 of 40")) && status.contains("; on "),
         "{status}"
     );
+    // The movers are told behind it.
     let one = lines(&other.run(&["status", &id, "--json"]));
-    assert_eq!((one.len(), &one[0]["id"]), (1, &id.clone().into()), "{one:?}");
+    assert_eq!(
+        (&one[0]["id"], &one[0]["state"]),
+        (&id.as_str().into(), &"running".into()),
+        "{one:?}"
+    );
     let own = lines(&rig.run(&["jobs", "list", "--json"]));
     assert_eq!(own.len(), 1, "to its node it is its own, and no other one's: {own:?}");
     let shown = other.run(&["jobs", "show", &id]);

@@ -158,12 +158,13 @@ impl FarJobs {
     }
 }
 
-/// A job of another node, for a command about one job. Without a ledger there is none.
+/// A job of another node, for a command about one job, which waits for less if it has one of that name itself. Without a ledger
+/// there is none.
 ///
 /// # Errors
 /// The ledger can't be asked.
-pub(super) fn find(settings: &Settings, id: &str) -> Result<Option<FarJob>, Failure> {
-    match FarJobs::within(settings, PATIENCE)? {
+pub(super) fn find(settings: &Settings, id: &str, is_here: bool) -> Result<Option<FarJob>, Failure> {
+    match FarJobs::within(settings, if is_here { SHOWN_WITHIN } else { PATIENCE })? {
         Some(mut far) => Ok(far.find(id)?),
         None => Ok(None),
     }
@@ -174,7 +175,7 @@ pub(super) fn find(settings: &Settings, id: &str) -> Result<Option<FarJob>, Fail
 /// # Errors
 /// The ledger can't be asked.
 pub(super) fn show(settings: &Settings, id: &str) -> Result<Option<serde_json::Value>, Failure> {
-    let Some(mut jobs) = FarJobs::within(settings, PATIENCE)? else {
+    let Some(mut jobs) = FarJobs::new(settings)? else {
         return Ok(None);
     };
     let Some(far) = jobs.find(id)? else {

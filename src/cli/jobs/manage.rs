@@ -154,7 +154,7 @@ fn list(directory: &Path, settings: &Settings, json: bool) -> Result<(), Failure
 
 /// What this node has not may be another one's.
 fn elsewhere(error: LedgerError, settings: &Settings, job: &str) -> Failure {
-    match far::find(settings, job) {
+    match far::find(settings, job, false) {
         Ok(Some(far)) => format!(
             "what came of each file is on the node that did it: {}: {}",
             job,
@@ -196,7 +196,7 @@ fn show(directory: &Path, settings: &Settings, job: &str) -> Result<(), Failure>
 
 fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failure> {
     let summary = Summary::find(directory, job);
-    match far::find(settings, job) {
+    match far::find(settings, job, summary.is_ok()) {
         Ok(Some(far)) => return far::cancel(settings, far),
         Ok(None) => {}
         // Of its own job this node needs no ledger, unless another one has that by now.

@@ -70,11 +70,13 @@ pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure>
         return screen::watch(&mut read);
     }
     let pause = Duration::from_secs(if args.json { 1 } else { 10 });
+    let mut is_said = false;
     loop {
         let report = read()?;
         let mut out = BufWriter::new(super::output::Stdout);
         if args.json {
-            if let Some(error) = &report.far_error {
+            if let Some(error) = report.far_error.as_ref().filter(|_| !is_said) {
+                is_said = true;
                 tracing::warn!(error, "jobs of other nodes are not shown");
             }
             text::json(&mut out, &report)?;
