@@ -113,7 +113,7 @@ pub enum Command {
     /// Jobs that run or have run: list, show, resume, cancel, report
     #[command(subcommand)]
     Jobs(JobsCommand),
-    /// How far the jobs of this node are
+    /// How far jobs and movers are; with a ledger those of all nodes
     Status(StatusArgs),
     /// Compare what files say of their copies with what the bucket has; find what is lost and what is nobody's
     Scrub(ScrubArgs),

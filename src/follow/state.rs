@@ -506,13 +506,14 @@ impl FollowState<'_> {
             threads: CALLS,
             dry_run: false,
             created: Timestamp::now().seconds,
+            taken_over: false,
         };
         let ledger = Ledger::create(scratch.path(), &spec)?;
         // One huge file, or an archive that no mover serves, must not hold up all that follows.
         let (control, began) = (Control::default(), Instant::now());
         let (mut ended, mut ended_at, mut read_at) = (0, began, began);
         let mut failed = None;
-        let result = jobs::run(follow.mount, &spec, &ledger, &control, follow.fleet, &mut |summary| {
+        let mut tick = |summary: &jobs::Summary| {
             let now = Instant::now();
             if summary.counts.ended() != ended {
                 (ended, ended_at) = (summary.counts.ended(), now);
@@ -526,7 +527,16 @@ impl FollowState<'_> {
             if others_wait || follow.stopped() || failed.is_some() || now - began > LONGEST_JOB {
                 control.stop(Stop::Shutdown);
             }
-        });
+        };
+        let result = jobs::run(
+            follow.mount,
+            &spec,
+            &ledger,
+            &control,
+            follow.fleet,
+            &|| true,
+            &mut tick,
+        );
         if let Some(error) = failed {
             return Err(error);
         }

@@ -81,8 +81,20 @@ fn release(mount: &Mount, control: &Control, fid: Fid) -> Result<(), HsmError> {
 
 fn look(mount: &Mount, spec: &JobSpec, known: &SourceFile) -> Result<(Fid, HsmStates, bool), HsmError> {
     let (fid, states) = mount.look(known.file.at())?;
-    let matters = known.asked || spec.action == UserAction::Cancel;
-    Ok((fid, states, matters && mount.has_action(fid)?))
+    if known.asked || spec.action == UserAction::Cancel {
+        return Ok((fid, states, mount.has_action(fid)?));
+    }
+    // A release is over when it was asked for.
+    let may_be_asked = spec.taken_over && spec.action != UserAction::Release;
+    if !may_be_asked || need(spec.action, states) != NextStep::Ask {
+        return Ok((fid, states, false));
+    }
+    match mount.has_action(fid) {
+        Ok(acting) => Ok((fid, states, acting)),
+        // An old library. Whoever gets it joins or declines a second request.
+        Err(error) if error.class() == ErrorClass::Unsupported => Ok((fid, states, false)),
+        Err(error) => Err(error),
+    }
 }
 
 fn check(mount: &Mount, spec: &JobSpec, fid: Fid, deep: bool) -> Result<(HsmStates, bool), HsmError> {

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::JobSpec;
 use super::outcome::{JobCounts, Outcome};
+use super::{JobSpec, is_name};
 use crate::database::{
     self, Database, DatabaseError, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
 };
@@ -137,8 +137,7 @@ impl Ledger {
     /// # Errors
     /// There is none, another process has it, or it is damaged.
     pub fn open(directory: &Path, id: &str) -> Result<(Self, JobSpec), LedgerError> {
-        let named = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if !named || !directory.join(format!("{id}.redb")).is_file() {
+        if !is_name(id) || !directory.join(format!("{id}.redb")).is_file() {
             return Err(LedgerError::None {
                 id: id.to_owned(),
                 directory: directory.to_owned(),

@@ -57,6 +57,9 @@ pub struct JobSpec {
     pub dry_run: bool,
     /// Seconds since 1970.
     pub created: i64,
+    /// Another node began it, and what that one asked for is not known here.
+    #[serde(default)]
+    pub taken_over: bool,
 }
 
 /// Where jobs are kept.
@@ -72,6 +75,12 @@ pub fn new_id(action: UserAction) -> String {
     let now: String = now.chars().filter(char::is_ascii_digit).collect();
     let (day, time) = now.split_at(now.len().min(8));
     format!("{}-{day}-{time}-{:04x}", word(action), fastrand::u16(..))
+}
+
+/// Whether it could be a job's: it may come from anywhere, and names files.
+#[must_use]
+pub fn is_name(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// As on the command line.

@@ -48,7 +48,7 @@ pub enum JobError {
     Stopped(String),
 }
 
-/// Does a job, or what is left of it. `tick` is called some times a second.
+/// Does a job, or what is left of it. Nothing new is begun while `may_ask` says no; `tick` is called some times a second.
 ///
 /// # Errors
 /// What ended it early. Single files' trouble is in the ledger.
@@ -58,6 +58,7 @@ pub fn run(
     ledger: &Ledger,
     control: &Control,
     fleet: &Fleet,
+    may_ask: &dyn Fn() -> bool,
     tick: &mut dyn FnMut(&Summary),
 ) -> Result<Summary, JobError> {
     let selector = spec.select.selector()?;
@@ -80,6 +81,8 @@ pub fn run(
             mount,
             spec,
             control,
+            may_ask,
+            is_held: false,
             window: Window::new(spec.window, Instant::now()),
             summary,
             began: Instant::now(),
@@ -119,6 +122,9 @@ struct Job<'a> {
     mount: &'a Mount,
     spec: &'a JobSpec,
     control: &'a Control,
+    may_ask: &'a dyn Fn() -> bool,
+    /// It said no.
+    is_held: bool,
     window: Window,
     summary: Summary,
     began: Instant,
@@ -146,9 +152,11 @@ impl Job<'_> {
     ) -> Result<(), JobError> {
         let mut ticked = Instant::now();
         while self.control.stopped().is_none() {
-            self.fill(found)?;
-            if self.batch.len() >= Mount::MOST_REQUESTED || (self.looking == 0 && !self.batch.is_empty()) {
-                self.submit()?;
+            if self.is_free_to_ask() {
+                self.fill(found)?;
+                if self.batch.len() >= Mount::MOST_REQUESTED || (self.looking == 0 && !self.batch.is_empty()) {
+                    self.submit()?;
+                }
             }
             let now = Instant::now();
             self.look_at_due(now);
@@ -175,14 +183,27 @@ impl Job<'_> {
         Ok(())
     }
 
+    fn is_free_to_ask(&mut self) -> bool {
+        let may_ask = (self.may_ask)();
+        if self.is_held == may_ask {
+            self.is_held = !may_ask;
+            self.summary.waits_for = match may_ask {
+                true => String::new(),
+                false => "the ledger: another node may have the job by now".to_owned(),
+            };
+        }
+        may_ask
+    }
+
     fn in_hand(&self) -> usize {
         self.again.len() + self.looking + self.batch.len() + self.active.len()
     }
 
     /// As long as nothing can change but by an answer.
     fn patience(&self, now: Instant) -> Duration {
-        let next = self.active.next_look().into_iter().chain(self.not_before).min();
-        let full = self.in_hand() >= self.window.size();
+        let again = self.not_before.filter(|_| !self.is_held);
+        let next = self.active.next_look().into_iter().chain(again).min();
+        let full = self.is_held || self.in_hand() >= self.window.size();
         // The source has no bell: while there is room, it is asked again soon.
         let most = if full || self.summary.complete {
             TICK
@@ -302,7 +323,7 @@ impl Job<'_> {
             }
             NextStep::Ask => {
                 let file = ActiveFile::new(file.path, fid, size);
-                if asked && acting && self.spec.action != UserAction::Cancel {
+                if acting && self.spec.action != UserAction::Cancel {
                     self.active.follow(file);
                 } else if self.spec.action == UserAction::Release {
                     let id = self.active.add(file);

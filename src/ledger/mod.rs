@@ -10,6 +10,7 @@
 //! | `action` | what is in hand, and what was answered while something may be left of what it wrote |
 //! | `copy` | where copies are whose object can't be told from the file's FID |
 //! | `tombstone` | REMOVEs that found no copy |
+//! | `job`, `job_list` | bulk jobs: what each is to do, who is at it, how far it is |
 //!
 //! `told` is what those tell it who change the journal, `changes` the last word on each thing, `rows` how that is written;
 //! `state` is what they share with its thread, `health` what is shown of that. `own` is the mover's row, `recent` which copies
@@ -22,7 +23,8 @@
 //! `turns` is which of two movers' actions of one file waits, `ahead` how the ledger is asked that. `offers` is what a mover that is cut
 //! off from an MDT or a store leaves to others, `offered` what rows say of that. `found` reads actions from their rows, `keyed` asks
 //! for rows by their keys. `returned` is what was given up to others and came back. `seen` is the fleet as one: what each mover's
-//! row tells of it, and `sharers` by how many the limits are divided that are all movers'.
+//! row tells of it, and `sharers` by how many the limits are divided that are all movers'. `jobs` is what nodes tell each other of
+//! their bulk jobs, movers or not.
 
 mod ahead;
 mod changes;
@@ -34,6 +36,7 @@ mod fencer;
 mod found;
 mod health;
 mod heir;
+mod jobs;
 mod keeper;
 mod keyed;
 mod link;
@@ -72,6 +75,7 @@ pub use error::LedgerError;
 pub use fence::MoverNode;
 pub use health::{LedgerHealth, PeerHealth, Step};
 pub use heir::Heir;
+pub use jobs::{JobBook, JobInterrupt, JobNotice, JobRow, JobState, JobTakeError, JobTeller, TakenJob};
 pub use options::{LedgerAddress, LedgerOptions};
 pub use schema::LedgerState;
 pub use seen::see;

@@ -45,6 +45,11 @@ const VERSIONS: &[Version] = &[
         oldest_release: "0.3.0",
         statements: include_str!("schema/005.sql"),
     },
+    Version {
+        readable_from: 1,
+        oldest_release: "0.3.0",
+        statements: include_str!("schema/006.sql"),
+    },
 ];
 
 /// What the versions are in.

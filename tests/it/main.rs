@@ -18,6 +18,7 @@ mod full_pipe;
 mod hostile;
 mod import;
 mod jobs;
+mod jobs_elsewhere;
 mod leave;
 mod ledger;
 mod left_over;

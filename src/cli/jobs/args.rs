@@ -192,11 +192,17 @@ pub(super) fn spec(
         threads: usize::from(args.threads),
         dry_run: args.dry_run,
         created: now,
+        taken_over: false,
     })
 }
 
 /// The list as the job keeps it, with absolute names: standard input is gone when it is resumed. And its first name.
-fn copy_list(from: &Path, nul: bool, directory: &Path, id: &str) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+pub(super) fn copy_list(
+    from: &Path,
+    nul: bool,
+    directory: &Path,
+    id: &str,
+) -> Result<(PathBuf, Option<PathBuf>), Failure> {
     let input: Box<dyn std::io::Read> = if from == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 use clap::{Subcommand, ValueEnum};
 
 use super::Failure;
+use super::far::{self, FarJobs};
 use super::progress::line;
-use super::work::work;
+use super::shared::{self, Given, Sharing};
+use super::work::{cancel_requested, work};
 use crate::cli::output::Stdout;
 use crate::cli::session::open_mount;
 use crate::config::Settings;
 use crate::jobs::{self, JobSpec, Ledger, LedgerError, Outcome, Phase, Summary};
-use crate::lustre::{Identify, UserAction};
+use crate::lustre::Identify;
 
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
 pub enum JobsCommand {
-    /// All jobs, the oldest first
+    /// All jobs, the oldest first; with a ledger also those of other nodes
     List {
         /// A line of JSON for each
         #[arg(long)]
@@ -29,10 +31,16 @@ pub enum JobsCommand {
         /// Its name
         job: String,
     },
-    /// Go on with a job that was stopped or killed
+    /// Go on with a job that was stopped or killed; with a ledger also with another node's
     Resume {
         /// Its name
         job: String,
+        /// Where the file system is mounted here, if another node's job has it elsewhere
+        #[arg(long, value_name = "MOUNT")]
+        mount: Option<PathBuf>,
+        /// The names of another node's job, where the ledger does not have them
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
         /// Also what has failed before
         #[arg(long)]
         retry_failed: bool,
@@ -40,7 +48,7 @@ pub enum JobsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Stop a job, and ask the coordinator to stop what it asked for
+    /// Stop a job, on whatever node it runs, and ask the coordinator to stop what it asked for
     Cancel {
         /// Its name
         job: String,
@@ -73,18 +81,33 @@ pub enum Format {
 pub(in crate::cli) fn command(command: &JobsCommand, settings: &Settings) -> Result<(), Failure> {
     let directory = jobs::directory(&settings.state_dir);
     match command {
-        JobsCommand::List { json } => list(&directory, *json),
-        JobsCommand::Show { job } => show(&directory, job),
+        JobsCommand::List { json } => list(&directory, settings, *json),
+        JobsCommand::Show { job } => show(&directory, settings, job),
         JobsCommand::Resume {
             job,
+            mount,
+            from_file,
             retry_failed,
             json,
         } => {
-            let (ledger, spec) = Ledger::open(&directory, job)?;
+            let (ledger, spec, sharing) = match Ledger::open(&directory, job) {
+                Ok((ledger, mut spec)) => {
+                    let sharing = Sharing::reclaim(&mut spec, settings, &directory)?;
+                    (ledger, spec, sharing)
+                }
+                Err(LedgerError::None { .. }) => {
+                    let given = Given {
+                        mount: mount.as_deref(),
+                        from_file: from_file.as_deref(),
+                    };
+                    shared::adopt(job, settings, &directory, &given)?
+                }
+                Err(error) => return Err(error.into()),
+            };
             if *retry_failed {
                 ledger.forget_failed()?;
             }
-            work(&spec, &ledger, settings, &directory, *json)
+            work(&spec, &ledger, settings, &directory, sharing, *json)
         }
         JobsCommand::Cancel { job } => cancel(&directory, job, settings),
         JobsCommand::Report {
@@ -93,26 +116,69 @@ pub(in crate::cli) fn command(command: &JobsCommand, settings: &Settings) -> Res
             failed,
             output,
         } => {
-            let (ledger, _) = Ledger::open(&directory, job)?;
+            let (ledger, _) = Ledger::open(&directory, job).map_err(|error| elsewhere(error, settings, job))?;
             report(&ledger, *format, *failed, output.as_deref())
         }
     }
 }
 
-fn list(directory: &Path, json: bool) -> Result<(), Failure> {
+fn list(directory: &Path, settings: &Settings, json: bool) -> Result<(), Failure> {
+    let far = match FarJobs::new(settings)? {
+        Some(mut jobs) => jobs.read(false),
+        None => Ok(Vec::new()),
+    };
+    let far = far.unwrap_or_else(|error| {
+        tracing::warn!(%error, "jobs of other nodes are not listed");
+        Vec::new()
+    });
     for summary in Summary::all(directory)? {
+        // What another node has taken over is that one's.
+        if far.iter().any(|job| job.id() == summary.id) {
+            continue;
+        }
         if json {
             outln!("{}", serde_json::to_string(&summary)?);
         } else {
-            outln!("{:<36} {:<8} {}", summary.id, summary.phase.word(), line(&summary));
+            outln!("{:<36} {:<9} {}", summary.id, summary.phase.word(), line(&summary));
+        }
+    }
+    for job in far {
+        if json {
+            outln!("{}", job.json());
+        } else {
+            outln!("{:<36} {:<9} {}", job.id(), job.word(), job.line());
         }
     }
     Ok(())
 }
 
-fn show(directory: &Path, job: &str) -> Result<(), Failure> {
+/// What this node has not may be another one's.
+fn elsewhere(error: LedgerError, settings: &Settings, job: &str) -> Failure {
+    match far::find(settings, job, false) {
+        Ok(Some(far)) => format!(
+            "what came of each file is on the node that did it: {}: {}",
+            job,
+            far.line()
+        )
+        .into(),
+        _ => error.into(),
+    }
+}
+
+fn show(directory: &Path, settings: &Settings, job: &str) -> Result<(), Failure> {
     const MOST: usize = 20;
-    let summary = Summary::find(directory, job)?;
+    let summary = Summary::find(directory, job);
+    match far::show(settings, job) {
+        // Another node has taken it over, perhaps.
+        Ok(Some(far)) => {
+            outln!("{}", serde_json::to_string_pretty(&far)?);
+            return Ok(());
+        }
+        Ok(None) => {}
+        Err(error) if summary.is_ok() => tracing::warn!(job, %error, "whether another node has it now is not known"),
+        Err(error) => return Err(error),
+    }
+    let summary = summary?;
     outln!("{}", serde_json::to_string_pretty(&summary)?);
     if summary.phase == Phase::Running || summary.counts.failed == 0 {
         return Ok(());
@@ -129,7 +195,19 @@ fn show(directory: &Path, job: &str) -> Result<(), Failure> {
 }
 
 fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failure> {
-    let summary = Summary::find(directory, job)?;
+    let summary = Summary::find(directory, job);
+    match far::find(settings, job, summary.is_ok()) {
+        Ok(Some(far)) => return far::cancel(settings, far),
+        Ok(None) => {}
+        // Of its own job this node needs no ledger, unless another one has that by now.
+        Err(error) if summary.is_ok() => tracing::warn!(
+            job,
+            %error,
+            "whether another node has taken the job over can't be known now: cancel it again when the ledger is back"
+        ),
+        Err(error) => return Err(error),
+    }
+    let summary = summary?;
     // Only a process that has the ledger is the job's: a pid may be another's by now.
     if let Err(LedgerError::Running(_)) = Ledger::open(directory, job) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(summary.pid)?);
@@ -137,20 +215,11 @@ fn cancel(directory: &Path, job: &str, settings: &Settings) -> Result<(), Failur
     }
     let (ledger, spec) = opened(directory, job)?;
     let mount = open_mount(settings, &spec.mount, Identify::Find)?;
-    let mut asked = 0u64;
-    ledger.rows::<Failure>(|_, row| {
-        if row.outcome == Outcome::Requested
-            && let Ok(fid) = row.fid.parse()
-            && mount.has_action(fid).unwrap_or(false)
-        {
-            match mount.request(UserAction::Cancel, spec.archive_id, &[fid]) {
-                Ok(()) => asked += 1,
-                Err(error) => tracing::warn!(file = row.fid, %error, "can't be cancelled"),
-            }
-        }
-        Ok(())
-    })?;
+    let asked = cancel_requested(&mount, &spec, &ledger)?;
     outln!("{job}: stopped; {asked} actions were asked to be cancelled");
+    if let Err(error) = far::cancelled(settings, job) {
+        tracing::warn!(job, %error, "to other nodes the job is not cancelled");
+    }
     Ok(())
 }
 

@@ -1,8 +1,14 @@
 //! `lhsmtool-s3 archive`, `restore`, `release`, `remove`, `cancel`: bulk jobs; and `jobs`, which shows and resumes them.
+//!
+//! Where there is a ledger, each is told of there (`shared`), and those of other nodes are found there (`far`). Which of them are
+//! this node's is said by a file beside each (`owner`).
 
 mod args;
+mod far;
 mod manage;
+mod owner;
 mod progress;
+mod shared;
 mod work;
 
 use std::os::unix::process::CommandExt as _;
@@ -11,9 +17,13 @@ use std::process::{Command, Stdio};
 
 pub use self::args::JobArgs;
 use self::args::{spec, usage};
+#[cfg(test)]
+pub(super) use self::far::example as far_example;
+pub(super) use self::far::{FarJob, FarJobs};
 pub(super) use self::manage::command;
 pub use self::manage::{Format, JobsCommand};
 pub(super) use self::progress::{bytes, line};
+use self::shared::Sharing;
 use self::work::work;
 use crate::config::Settings;
 use crate::jobs::{self, Ledger};
@@ -32,7 +42,12 @@ pub(super) fn run(args: &JobArgs, action: UserAction, settings: &Settings, confi
         drop(ledger);
         return detach(&spec.id, config);
     }
-    work(&spec, &ledger, settings, &directory, args.json)
+    // A dry run is nobody else's business.
+    let sharing = match scratch {
+        Some(_) => None,
+        None => Sharing::begin(&spec, settings, &directory)?,
+    };
+    work(&spec, &ledger, settings, &directory, sharing, args.json)
 }
 
 /// The same job in a process of its own.

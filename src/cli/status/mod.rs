@@ -15,6 +15,7 @@ use clap::Args;
 use self::paths::Paths;
 use self::report::Report;
 use super::ExitWith;
+use super::jobs::FarJobs;
 use super::mds::MDTS;
 use crate::config::{Settings, is_host_and_port};
 use crate::fleet::Fleet;
@@ -23,7 +24,7 @@ use crate::jobs;
 /// Which, and how.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// One job (default: all that run)
+    /// One job (default: all that run; with a ledger also those of other nodes)
     job: Option<String>,
     /// All movers of the ledger, also of other nodes: who lives, what each has in hand, and what is wrong with whom
     #[arg(long, conflicts_with_all = ["job", "movers"])]
@@ -52,11 +53,13 @@ pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure>
     }
     let fleet = Fleet::new(movers.clone());
     let directory = jobs::directory(&settings.state_dir);
+    let mut far = FarJobs::new(settings)?;
     let mut paths = Paths::new(&settings.library);
     let mut read = || -> Result<Report, Failure> {
         let mut report = Report::read(
             (&directory, &settings.state_dir),
             args.job.as_deref(),
+            far.as_mut(),
             &fleet,
             Path::new(MDTS),
         )?;
@@ -67,10 +70,15 @@ pub(super) fn run(args: &StatusArgs, settings: &Settings) -> Result<(), Failure>
         return screen::watch(&mut read);
     }
     let pause = Duration::from_secs(if args.json { 1 } else { 10 });
+    let mut is_said = false;
     loop {
         let report = read()?;
         let mut out = BufWriter::new(super::output::Stdout);
         if args.json {
+            if let Some(error) = report.far_error.as_ref().filter(|_| !is_said) {
+                is_said = true;
+                tracing::warn!(error, "jobs of other nodes are not shown");
+            }
             text::json(&mut out, &report)?;
         } else {
             text::plain(&mut out, &report)?;

@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::Failure;
+use crate::cli::jobs::{FarJob, FarJobs};
 use crate::cli::mds::CoordinatorReport;
 use crate::fleet::{ClassTotals, Fleet, Mover, Running, StopReport};
 use crate::jobs::{Phase, Summary};
 
-/// Jobs of this node, movers of the site, coordinators of this node if it is an MDS.
+/// Jobs of all nodes, movers of the site, coordinators of this node if it is an MDS.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) jobs: Vec<Summary>,
+    /// Of other nodes, where there is a ledger.
+    pub(super) far: Vec<FarJob>,
+    /// Why those are not known.
+    pub(super) far_error: Option<String>,
     /// One job was asked for by name.
     pub(super) one: bool,
     pub(super) movers: Vec<(String, Result<Mover, String>)>,
@@ -24,19 +29,36 @@ impl Report {
     pub(super) fn read(
         (directory, state_dir): (&Path, &Path),
         job: Option<&str>,
+        far: Option<&mut FarJobs>,
         fleet: &Fleet,
         mdts: &Path,
     ) -> Result<Self, Failure> {
+        let far = far.map_or(Ok(Vec::new()), |far| match job {
+            Some(job) => Ok(far.find(job)?.into_iter().collect()),
+            None => far.read(true),
+        });
+        let (far, far_error) = match far {
+            Ok(far) => (far, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
         let jobs = match job {
-            Some(job) => vec![Summary::find(directory, job)?],
+            Some(_) if !far.is_empty() => Vec::new(),
+            // Whose it is can't be known where the ledger is away.
+            Some(job) => vec![Summary::find(directory, job).map_err(|error| match &far_error {
+                Some(away) => format!("{error}; jobs of other nodes are not known: {away}"),
+                None => error.to_string(),
+            })?],
             None => {
                 let mut all = Summary::all(directory)?;
-                all.retain(|summary| summary.phase == Phase::Running);
+                let is_far = |id: &str| far.iter().any(|job| job.id() == id);
+                all.retain(|summary| summary.phase == Phase::Running && !is_far(&summary.id));
                 all
             }
         };
         Ok(Self {
             jobs,
+            far,
+            far_error,
             one: job.is_some(),
             movers: fleet.ask(),
             coordinators: CoordinatorReport::all(mdts),
@@ -49,7 +71,7 @@ impl Report {
 
     /// Whether there will be more to see.
     pub(super) fn goes_on(&self) -> bool {
-        let running = self.jobs.iter().any(|job| job.phase == Phase::Running);
+        let running = self.jobs.iter().any(|job| job.phase == Phase::Running) || self.far.iter().any(FarJob::goes_on);
         running || (!self.one && !self.movers.is_empty())
     }
 
@@ -172,6 +194,8 @@ pub(super) fn example() -> Report {
     };
     Report {
         jobs: Vec::new(),
+        far: vec![crate::cli::jobs::far_example()],
+        far_error: Some("PostgreSQL at db1 did not answer within 2 s".into()),
         one: false,
         movers: vec![
             ("mover1:9818".into(), Ok(mover("mover1", 1000))),

@@ -61,7 +61,8 @@ fn rows(n: usize) -> u16 {
 }
 
 fn draw(frame: &mut Frame<'_>, report: &Report) {
-    let jobs = rows(report.jobs.len()).saturating_mul(3).max(1);
+    let far = rows(report.far.len() + usize::from(report.far_error.is_some()));
+    let jobs = rows(report.jobs.len()).saturating_mul(3).saturating_add(far).max(1);
     let movers = match report.movers.len() {
         0 => 0,
         n => rows(n).saturating_add(4),
@@ -88,14 +89,31 @@ fn draw(frame: &mut Frame<'_>, report: &Report) {
 }
 
 fn draw_jobs(frame: &mut Frame<'_>, area: Rect, report: &Report) {
-    if report.jobs.is_empty() {
-        frame.render_widget(Line::from("no job runs on this node"), area);
+    let mut far: Vec<_> = report
+        .far
+        .iter()
+        .map(|job| Line::from(format!("{} ({}): {}", job.id(), job.word(), job.line())))
+        .collect();
+    far.extend(
+        report
+            .far_error
+            .iter()
+            .map(|error| Line::from(format!("jobs of other nodes are not known: {error}")).red()),
+    );
+    if report.jobs.is_empty() && far.is_empty() {
+        frame.render_widget(Line::from("no job runs"), area);
         return;
     }
-    let areas = Layout::vertical(report.jobs.iter().map(|_| Constraint::Length(3))).split(area);
+    let [own, others] = Layout::vertical([
+        Constraint::Length(rows(report.jobs.len()).saturating_mul(3)),
+        Constraint::Min(0),
+    ])
+    .areas(area);
+    let areas = Layout::vertical(report.jobs.iter().map(|_| Constraint::Length(3))).split(own);
     for (job, area) in report.jobs.iter().zip(areas.iter()) {
         draw_job(frame, *area, job);
     }
+    frame.render_widget(Paragraph::new(far), others);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a bar")]
@@ -159,6 +177,8 @@ mod tests {
         };
         let screen = shown(100, 20);
         for wanted in [
+            "restore-1 (silent): how far it is that node knows; on node7",
+            "jobs of other nodes are not known",
             "mover2:9818",
             "silent",
             "all that answer",

@@ -13,6 +13,9 @@ pub(super) fn json(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     for job in &report.jobs {
         writeln!(out, "{}", serde_json::to_string(job)?)?;
     }
+    for job in &report.far {
+        writeln!(out, "{}", job.json())?;
+    }
     if report.movers.is_empty() && report.coordinators.is_empty() && report.stopped.is_empty() {
         return Ok(());
     }
@@ -34,7 +37,13 @@ pub(super) fn plain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     for job in &report.jobs {
         writeln!(out, "{} ({}): {}", job.id, job.phase.word(), line(job))?;
     }
-    if report.jobs.is_empty() {
+    for job in &report.far {
+        writeln!(out, "{} ({}): {}", job.id(), job.word(), job.line())?;
+    }
+    if let Some(error) = &report.far_error {
+        writeln!(out, "jobs of other nodes are not known: {error}")?;
+    }
+    if report.jobs.is_empty() && report.far.is_empty() {
         writeln!(out, "no job runs; lhsmtool-s3 jobs list has those that have ended")?;
     }
     if !report.movers.is_empty() {
@@ -217,6 +226,8 @@ mod tests {
         plain(&mut out, &example()).unwrap();
         let text = String::from_utf8(out).unwrap();
         let has = |wanted: &str| assert!(text.contains(wanted), "no '{wanted}' in\n{text}");
+        has("restore-1 (silent): how far it is that node knows; on node7, told 1m 30s ago");
+        has("jobs of other nodes are not known: PostgreSQL at db1 did not answer");
         has("mover2:9818");
         has("all that answer         1400      16     4010        8");
         has("mover3:9818 does not answer: connection refused");
@@ -265,7 +276,11 @@ mod tests {
     fn json_is_one_line_for_the_movers() {
         let mut out = Vec::new();
         json(&mut out, &example()).unwrap();
-        let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let (job, movers) = text.split_once('\n').unwrap();
+        let job: serde_json::Value = serde_json::from_str(job).unwrap();
+        assert_eq!((&job["node"], &job["state"]), (&"node7".into(), &"silent".into()));
+        let line: serde_json::Value = serde_json::from_str(movers).unwrap();
         assert_eq!(line["movers"][2]["answers"], false);
         assert_eq!(line["sum"]["sums"][1]["done"], 4000);
     }
