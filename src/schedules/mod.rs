@@ -214,8 +214,13 @@ impl Common {
         })
     }
 
-    /// The first schedule that goes wrong.
-    fn search(&self, seeds: std::ops::Range<u64>, course: Course) -> Option<String> {
+    /// The first schedule that goes wrong with a story that is looked for.
+    fn search(
+        &self,
+        seeds: std::ops::Range<u64>,
+        course: Course,
+        is_sought: impl Fn(&str) -> bool + Sync,
+    ) -> Option<String> {
         let (next, found, over) = (AtomicU64::new(seeds.start), Mutex::new(None), AtomicBool::new(false));
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         std::thread::scope(|scope| {
@@ -227,9 +232,12 @@ impl Common {
                             return;
                         }
                         let (told, wrong) = self.run(seed, course);
-                        if !wrong.is_empty() {
+                        if wrong.is_empty() {
+                            continue;
+                        }
+                        let text = format!("seed {seed}:\n{}\n{}", told.join("\n"), wrong.join("\n"));
+                        if is_sought(&text) {
                             over.store(true, Ordering::Relaxed);
-                            let text = format!("seed {seed}:\n{}\n{}", told.join("\n"), wrong.join("\n"));
                             found.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
                         }
                     }
@@ -252,7 +260,7 @@ fn nothing_is_lost(layout: KeyLayout, is_fleet: bool) {
         layout,
         is_fleet,
     };
-    let wrong = Common::new().search(first..first + count, course);
+    let wrong = Common::new().search(first..first + count, course, |_| true);
     println!("took {:?}", begun.elapsed());
     assert!(wrong.is_none(), "first seed {first}; {}", wrong.unwrap_or_default());
 }
@@ -284,8 +292,9 @@ fn finds(broken: Broken, is_fleet: bool) -> bool {
         layout: KeyLayout::Path,
         is_fleet,
     };
-    let story = Common::new().search(0..ENOUGH, course);
-    story.is_some_and(|story| story.contains("lost: "))
+    // Who is made to see less leaves more behind, too; what must be found is a loss.
+    let story = Common::new().search(0..ENOUGH, course, |story| story.contains("lost: "));
+    story.is_some()
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
             JobError::Hsm(error) if error.class().is_passing() => MOST_CUT_OFF.checked_sub(tried)?,
             // What it wrote to is gone with a restart of the MDT, or with this client's eviction: another file serves.
             JobError::Transfer(TransferError::Write(error))
-                if ErrorClass::of_io(error) == ErrorClass::Stale && stop.is_none() && tried < MOST_CUT_OFF =>
+                if is_lost(ErrorClass::of_io(error)) && stop.is_none() && tried < MOST_CUT_OFF =>
             {
                 return Some(Instant::now() + LOST_PAUSE * tried);
             }
@@ -106,6 +106,11 @@ impl<'a> Run<'a> {
     pub(super) fn refuse(self, handle: Box<dyn ActionHandle>, error: JobError) -> Ended {
         refuse(self.transfer.control(), handle, error)
     }
+}
+
+/// Of a file that was open: it is gone with its name (2.17: ESTALE behind a restart of the MDT, ENOENT behind this client's eviction).
+const fn is_lost(class: ErrorClass) -> bool {
+    matches!(class, ErrorClass::Stale | ErrorClass::Gone)
 }
 
 fn finish(control: &Control, handle: Box<dyn ActionHandle>, verdict: Verdict, copied: u64) -> Result<(), HsmError> {

@@ -267,6 +267,7 @@ fn a_restore_whose_version_is_gone_takes_the_same_bytes_of_this_file_only() {
     }
     // The same bytes; nothing says whose they are.
     rig.store.put(BUCKET, "foreign", noise(5000), BTreeMap::new());
+    rig.store.expire_noncurrent(BUCKET);
     assert_eq!(rig.restore("copied", copied), noise(5000));
     assert!(rig.log().contains("the recorded version is not there"), "{}", rig.log());
     rig.client.request(Action::Restore, 1, &[foreign]).unwrap();
@@ -279,6 +280,7 @@ fn a_restore_whose_version_is_gone_takes_the_same_bytes_of_this_file_only() {
     rig.set_record(other, &record);
     let metadata = rig.metadata_of("other");
     rig.store.put(BUCKET, "other", &b"else"[..], metadata);
+    rig.store.expire_noncurrent(BUCKET);
     rig.client.request(Action::Restore, 1, &[other]).unwrap();
     assert_ne!(rig.settle(other).states & states::RELEASED, 0);
     rig.assert_settled();

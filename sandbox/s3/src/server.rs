@@ -252,6 +252,23 @@ impl Server {
         existed
     }
 
+    /// Takes away whatever is not the newest version of its key, as a lifecycle rule does (NoncurrentVersionExpiration).
+    pub fn expire_noncurrent(&self, bucket: &str) {
+        let mut index = self.inner.store.index();
+        let mut expired = Vec::new();
+        for versions in index
+            .buckets
+            .get_mut(bucket)
+            .into_iter()
+            .flat_map(|bucket| bucket.keys.values_mut())
+        {
+            let newest = versions.split_off(versions.len().saturating_sub(1));
+            expired.extend(std::mem::replace(versions, newest));
+        }
+        drop(index);
+        drop(expired);
+    }
+
     /// Ends the server: it closes its socket and all connections, whatever they are at, and then returns.
     pub async fn stop(self) {
         self.inner.stop.send_replace(true);

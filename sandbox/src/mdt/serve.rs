@@ -614,8 +614,12 @@ impl State {
 
     /// fsync of a volatile file.
     fn sync(&mut self, fid: Fid) -> Answer {
-        if self.is_lost(fid) {
+        if self.went_with_its_mdt(fid) {
             return Err(libc::ESTALE);
+        }
+        if self.gone_volatiles.contains(&fid) {
+            // As seen on 2.17: the MDT has deleted it.
+            return Err(libc::ENOENT);
         }
         strike(&mut self.faults.sync_errno).map_or(Ok(Reply::Ok(0)), Err)
     }
