@@ -31,7 +31,7 @@ pub(super) struct AgentAction {
     item: Item,
     handle: Handle,
     /// Of what was begun before the coordinator sent the action again. To end one tells the MDT about the action, by
-    /// its cookie: only once that is over.
+    /// its cookie: only once that is over. A restore has none: what was begun of it is let go of, which tells nobody.
     stale: Vec<CopyAction>,
     /// Ends that nobody heard, of a restore that was complete each time.
     unheard: u32,
@@ -152,7 +152,6 @@ impl AgentAction {
             && self.is_unknown()
         {
             self.handle = Handle::Ended;
-            self.free_stale();
             return Ok(());
         }
         let Answer {
@@ -311,7 +310,6 @@ impl ActionHandle for AgentAction {
                 ..
             } if self.stays() => {
                 self.insist();
-                self.free_stale();
                 Err(EndFailure::Said(error))
             }
             Answer { result, .. } => {
@@ -321,7 +319,6 @@ impl ActionHandle for AgentAction {
                     ErrorClass::Invalid => HsmError::of(error.call, ErrorClass::Gone),
                     _ => error,
                 });
-                self.free_stale();
                 result.map_err(EndFailure::Said)
             }
         }
