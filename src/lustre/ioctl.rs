@@ -48,31 +48,9 @@ pub(super) struct HsmCopy {
 }
 const _: () = assert!(size_of::<HsmCopy>() == 88);
 
-impl HsmCopy {
-    const fn of(hc_hai: hsm_action_item, hc_errval: u16) -> Self {
-        Self {
-            hc_data_version: 0,
-            hc_flags: 0,
-            hc_errval,
-            padding: 0,
-            hc_hai,
-        }
-    }
-}
-
 /// Begins a restore: the coordinator hears that it goes on, by `hai_fid`. Needs neither handle nor registration.
 pub(super) fn copy_start(mount: BorrowedFd<'_>, restore: hsm_action_item) -> Result<(), HsmError> {
-    let mut copy = HsmCopy::of(restore, 0);
-    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
-    // SAFETY: llite copies one hsm_copy from the pointer, and one back (dir.c, LL_IOC_HSM_COPY_START).
-    let rc = unsafe {
-        libc::ioctl(
-            mount.as_raw_fd(),
-            libc::c_ulong::from(LL_IOC_HSM_COPY_START),
-            &raw mut copy,
-        )
-    };
-    errno_of("LL_IOC_HSM_COPY_START", rc)
+    copy("LL_IOC_HSM_COPY_START", LL_IOC_HSM_COPY_START, mount, restore, 0)
 }
 
 /// Ends a restore, with 0 or a positive errno. `hai_fid` is the data's, whose version llite looks up and sends along where it
@@ -80,17 +58,27 @@ pub(super) fn copy_start(mount: BorrowedFd<'_>, restore: hsm_action_item) -> Res
 pub(super) fn copy_end(mount: BorrowedFd<'_>, restore: hsm_action_item, errval: i32) -> Result<(), HsmError> {
     const CALL: &str = "LL_IOC_HSM_COPY_END";
     let errval = u16::try_from(errval).map_err(|_| HsmError::new(CALL, libc::EINVAL))?;
-    let mut copy = HsmCopy::of(restore, errval);
-    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
-    // SAFETY: llite copies one hsm_copy from the pointer, and one back (dir.c, LL_IOC_HSM_COPY_END).
-    let rc = unsafe {
-        libc::ioctl(
-            mount.as_raw_fd(),
-            libc::c_ulong::from(LL_IOC_HSM_COPY_END),
-            &raw mut copy,
-        )
+    copy(CALL, LL_IOC_HSM_COPY_END, mount, restore, errval)
+}
+
+fn copy(
+    call: &'static str,
+    request: u32,
+    mount: BorrowedFd<'_>,
+    hc_hai: hsm_action_item,
+    hc_errval: u16,
+) -> Result<(), HsmError> {
+    let mut copy = HsmCopy {
+        hc_data_version: 0,
+        hc_flags: 0,
+        hc_errval,
+        padding: 0,
+        hc_hai,
     };
-    errno_of(CALL, rc)
+    #[expect(unsafe_code, reason = "C ABI of the llite ioctl")]
+    // SAFETY: for both requests llite copies one hsm_copy from the pointer, and one back (dir.c, LL_IOC_HSM_COPY_START and _END).
+    let rc = unsafe { libc::ioctl(mount.as_raw_fd(), libc::c_ulong::from(request), &raw mut copy) };
+    errno_of(call, rc)
 }
 
 /// Seconds and nanoseconds of atime, mtime and ctime: `struct ll_futimes_3`.
