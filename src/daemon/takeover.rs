@@ -172,13 +172,8 @@ impl Takeover {
             of_mdt.items.push_back(item);
         }
         for (domain, items) in by_mdt {
-            let (takeover, actions) = (self.clone(), items.items.len());
-            let handing = HandingOver::new(&self.handing);
-            let work = move || {
-                takeover.take_over(items);
-                drop(handing);
-            };
-            if let Err(error) = self.supervisor.errand(thread_name(domain), work) {
+            let actions = items.items.len();
+            if let Err(error) = self.errand(domain, move |takeover| takeover.take_over(items)) {
                 tracing::error!(%error, actions, "left in the journal: no thread to take them over");
             }
         }
@@ -194,13 +189,9 @@ impl Takeover {
             by_mdt.entry(sequences.domain(key.fid)).or_default().push(key);
         }
         for (domain, keys) in by_mdt {
-            let (takeover, asked) = (self.clone(), keys.clone());
-            let handing = HandingOver::new(&self.handing);
-            let work = move || {
-                asked.into_iter().for_each(|key| takeover.ask_about(key));
-                drop(handing);
-            };
-            if let Err(error) = self.supervisor.errand(thread_name(domain), work) {
+            let asked = keys.clone();
+            let work = move |takeover: &Self| asked.into_iter().for_each(|key| takeover.ask_about(key));
+            if let Err(error) = self.errand(domain, work) {
                 tracing::error!(
                     %error,
                     actions = keys.len(),
@@ -213,6 +204,16 @@ impl Takeover {
                 }
             }
         }
+    }
+
+    /// Has that done on a thread for the MDT, and counts as handing over until it is.
+    fn errand(&self, domain: Domain, work: impl FnOnce(&Self) + Send + 'static) -> std::io::Result<Thread> {
+        let name = domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0));
+        let (takeover, handing) = (self.clone(), HandingOver::new(&self.handing));
+        self.supervisor.errand(name, move || {
+            work(&takeover);
+            drop(handing);
+        })
     }
 
     fn ask_about(&self, key: ActionKey) {
@@ -274,10 +275,6 @@ impl Takeover {
             }
         }
     }
-}
-
-fn thread_name(domain: Domain) -> String {
-    domain.map_or_else(|| "inherit-?".to_owned(), |mdt| format!("inherit-{:x}", mdt.0))
 }
 
 /// To the journal, which has them: to drop one would be to answer it.
