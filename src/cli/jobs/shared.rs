@@ -171,6 +171,7 @@ pub(super) fn adopt(
             spec.mount.display()
         )
     })?;
+    let former = spec.mount.clone();
     let spec = moved(spec, job, mount.path(), directory);
     if let Some(other) = spec.roots.iter().find(|root| !root.starts_with(mount.path())) {
         return Err(format!(
@@ -184,10 +185,7 @@ pub(super) fn adopt(
     if let Some(list) = &spec.list {
         match (given.from_file, kept.names) {
             (Some(file), _) => drop(copy_list(file, spec.nul, directory, job)?),
-            (None, Some(names)) => {
-                let former = serde_json::from_str::<JobSpec>(&text)?.mount;
-                std::fs::write(list, moved_names(&names, spec.nul, &former, mount.path()))?;
-            }
+            (None, Some(names)) => std::fs::write(list, moved_names(&names, spec.nul, &former, mount.path()))?,
             (None, None) => {
                 return Err(format!(
                     "the names of job '{job}' are on node '{node}' only, in jobs/{job}.list of its `state_dir`: resume it there, or \
