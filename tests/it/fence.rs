@@ -86,20 +86,12 @@ fn start(rig: &mut Rig) {
 
 /// One more, which makes it so many agents.
 fn another(rig: &mut Rig, postgres: &Postgres, name: &'static str, agents: usize) -> Mover {
-    let (mut spawn, _) = rig.second_mover();
+    let mut spawn = rig.mover_called(name);
+    let log = spawn.log.clone().unwrap();
     let config = std::fs::read_to_string(&spawn.config).unwrap();
     let number = name.trim_start_matches("mover");
-    let config = config
-        .replace("name = 'mover1'", &format!("name = '{name}'"))
-        .replace(
-            "'10.0.0.1@tcp'",
-            &format!("'10.0.0.{number}@tcp', '10.1.0.{number}@o2ib'"),
-        )
-        .replace("state-of-second", &format!("state-of-{name}"));
-    spawn.config = rig.dir.path().join(format!("{name}.toml"));
-    replace(&spawn.config, &config).unwrap();
-    let log = rig.dir.path().join(format!("{name}.log"));
-    spawn.log = Some(log.clone());
+    let nids = format!("'10.0.0.{number}@tcp', '10.1.0.{number}@o2ib'");
+    replace(&spawn.config, &config.replace("'10.0.0.1@tcp'", &nids)).unwrap();
     let node = rig.dir.path().join(name);
     std::fs::create_dir_all(&node).unwrap();
     std::fs::write(node.join("uuid"), format!("uuid-of-{name}\n")).unwrap();

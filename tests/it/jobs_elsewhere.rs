@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Output, Stdio};
 
-use lhsm_sandbox::process::{Spawn, replace};
+use lhsm_sandbox::process::Spawn;
 use lhsm_sandbox::protocol::Action;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,14 +18,7 @@ struct Node(Spawn);
 
 impl Node {
     fn new(rig: &Rig, name: &str) -> Self {
-        let (mut spawn, _) = rig.second_mover();
-        let config = std::fs::read_to_string(&spawn.config).unwrap();
-        let config = config
-            .replace("name = 'mover1'", &format!("name = '{name}'"))
-            .replace("state-of-second", &format!("state-of-{name}"));
-        spawn.config = rig.dir.path().join(format!("{name}.toml"));
-        replace(&spawn.config, &config).unwrap();
-        Self(spawn)
+        Self(rig.mover_called(name))
     }
 
     fn run(&self, arguments: &[&str]) -> Output {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use lhsm_sandbox::protocol::{Action, Fid, Tunable};
-use lhsm_sandbox_s3::Dialect;
+use lhsm_sandbox_s3::{Dialect, Gate};
 
 use crate::metrics::address;
 use crate::postgres::Postgres;
@@ -433,6 +433,24 @@ fn restores_that_wait_for_an_mdt_that_one_mover_is_cut_off_from_are_done_by_anot
     end(rig, second, &postgres);
 }
 
+/// The second mover's node is evicted while requests are held, which then go on.
+fn is_evicted(rig: &mut Rig, held: [Gate; 2]) {
+    let node = rig.second_client();
+    rig.client.pause_node(&node).unwrap();
+    // Its volatile file goes, and the first write to that fails.
+    rig.client.evict(&node).unwrap();
+    rig.client.heal_node(&node).unwrap();
+    held.iter().for_each(Gate::release);
+}
+
+fn errors_of_restores(rig: &mut Rig) -> Vec<i32> {
+    let restores = rig.client.actions().unwrap().into_iter();
+    restores
+        .filter(|action| action.action == Action::Restore)
+        .map(|action| action.errval)
+        .collect()
+}
+
 #[test]
 fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_gets_the_data() {
     let Some(postgres) = Postgres::start() else {
@@ -444,7 +462,6 @@ fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_ge
     let (name, content, fid) = &files[0];
     let busy = rig.file("busy", b"data");
     let second = second(&mut rig, &postgres);
-    let node = rig.second_client();
     let puts = rig.store.faults().hold("PutObject");
     let gets = rig.store.faults().hold("GetObject");
     rig.client.request(Action::Archive, 1, &[busy]).unwrap();
@@ -452,20 +469,10 @@ fn a_restore_that_fails_for_its_movers_eviction_is_begun_again_and_its_reader_ge
     rig.client.request(Action::Restore, 1, &[*fid]).unwrap();
     assert!(gets.wait_held_blocking(1, PATIENCE));
     until(|| (in_hand(&postgres, "mover2") == 1).then_some(()));
-    rig.client.pause_node(&node).unwrap();
-    // Its volatile file goes, and the first write to that fails.
-    rig.client.evict(&node).unwrap();
-    rig.client.heal_node(&node).unwrap();
-    gets.release();
-    puts.release();
+    is_evicted(&mut rig, [gets, puts]);
     ends_well(&mut rig, &[*fid, busy]);
     assert_eq!(rig.read(name), *content);
-    let restores = rig.client.actions().unwrap().into_iter();
-    let errors: Vec<_> = restores
-        .filter(|action| action.action == Action::Restore)
-        .map(|action| action.errval)
-        .collect();
-    assert_eq!(errors, [0], "{}", second.log());
+    assert_eq!(errors_of_restores(&mut rig), [0], "{}", second.log());
     end(rig, second, &postgres);
 }
 
@@ -483,7 +490,6 @@ fn a_restore_that_waited_long_for_its_object_is_begun_again_like_any_other_after
     let (name, content, fid) = &files[0];
     let busy = rig.file("busy", b"data");
     let second = second(&mut rig, &postgres);
-    let node = rig.second_client();
     rig.store.dialects().set(&[Dialect::Cold]);
     let puts = rig.store.faults().hold("PutObject");
     rig.client.request(Action::Archive, 1, &[busy]).unwrap();
@@ -497,18 +503,9 @@ fn a_restore_that_waited_long_for_its_object_is_begun_again_like_any_other_after
     let gets = rig.store.faults().hold("GetObject");
     rig.store.thaw(BUCKET, name);
     assert!(gets.wait_held_blocking(1, PATIENCE));
-    rig.client.pause_node(&node).unwrap();
-    rig.client.evict(&node).unwrap();
-    rig.client.heal_node(&node).unwrap();
-    gets.release();
-    puts.release();
+    is_evicted(&mut rig, [gets, puts]);
     ends_well(&mut rig, &[*fid, busy]);
     assert_eq!(rig.read(name), *content);
-    let restores = rig.client.actions().unwrap().into_iter();
-    let errors: Vec<_> = restores
-        .filter(|action| action.action == Action::Restore)
-        .map(|action| action.errval)
-        .collect();
-    assert_eq!(errors, [0], "{}", second.log());
+    assert_eq!(errors_of_restores(&mut rig), [0], "{}", second.log());
     end(rig, second, &postgres);
 }

@@ -26,15 +26,8 @@ struct Another {
 impl Another {
     /// The one by that name, which makes it so many agents.
     fn start(rig: &mut Rig, name: &str, agents: usize) -> Self {
-        let (mut spawn, _) = rig.second_mover();
-        let config = std::fs::read_to_string(&spawn.config).unwrap();
-        let config = config
-            .replace("name = 'mover1'", &format!("name = '{name}'"))
-            .replace("state-of-second", &format!("state-of-{name}"));
-        spawn.config = rig.dir.path().join(format!("{name}.toml"));
-        replace(&spawn.config, &config).unwrap();
-        let log = rig.dir.path().join(format!("{name}.log"));
-        spawn.log = Some(log.clone());
+        let mut spawn = rig.mover_called(name);
+        let log = spawn.log.clone().unwrap();
         let node = rig.dir.path().join(name).display().to_string();
         spawn.environment.retain(|(key, _)| key != "LHSM_SANDBOX_CLIENT");
         spawn.environment.push(("LHSM_SANDBOX_CLIENT".into(), node));

@@ -127,6 +127,19 @@ impl Rig {
         (spawn, log)
     }
 
+    /// A mover by that name in the ledger, with a state directory and a log of its own, on the second mount.
+    pub(crate) fn mover_called(&self, name: &str) -> Spawn {
+        let (mut spawn, _) = self.second_mover();
+        let config = std::fs::read_to_string(&spawn.config).unwrap();
+        let config = config
+            .replace("name = 'mover1'", &format!("name = '{name}'"))
+            .replace("state-of-second", &format!("state-of-{name}"));
+        spawn.config = self.dir.path().join(format!("{name}.toml"));
+        process::replace(&spawn.config, &config).unwrap();
+        spawn.log = Some(self.dir.path().join(format!("{name}.log")));
+        spawn
+    }
+
     /// Writes the configuration; how the daemon would be started with it.
     pub(crate) fn spawn(&self) -> Spawn {
         let library = process::artifact(process::LIBRARY).unwrap();
